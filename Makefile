@@ -1,0 +1,40 @@
+# Everything a newcomer types. Each target sets up what it needs.
+PYTHON ?= python3
+BIN := .venv/bin
+SPACE ?= alexnet_space
+OUT ?= runs
+
+.PHONY: run test test-all check format ui benchmark clean
+
+run: .venv/installed  ## set up, then sweep alexnet_space on the built-in faces
+	$(BIN)/python -m sweeps.run $(SPACE) --out $(OUT)
+
+test: .venv/installed  ## set up, then run the fast tests
+	$(BIN)/pytest
+
+test-all: .venv/installed  ## also the slow tests; FER2013_CSV=path adds those on the real faces
+	$(BIN)/pytest -m ""
+
+check: .venv/installed  ## lint, format, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+ui: .venv/installed  ## the MLflow UI on the runs, at http://127.0.0.1:5000
+	$(BIN)/mlflow server --backend-store-uri sqlite:///$(OUT)/mlflow.db --artifacts-destination $(OUT)/mlartifacts --host 127.0.0.1 --port 5000
+
+benchmark: .venv/installed  ## overhead of a trial and speed of a step, ours and the peers', as one table
+	$(BIN)/python -m tests.benchmarks.overhead
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "FER Sweeps needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+clean:  ## forget the environment; runs stay
+	rm -rf .venv *.egg-info .mypy_cache .ruff_cache .pytest_cache
