@@ -1,0 +1,145 @@
+"""What a net is and how it is trained: frozen, validated all at once, and light (no torch)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+NET_NAMES = ("lenet", "alexnet")
+
+Optimizer = Literal["sgd", "nesterov", "adam", "adamw"]
+LrPolicy = Literal["constant", "step", "inv", "cosine", "onecycle", "plateau"]
+Precision = Literal["fp32", "bf16"]
+MemoryFormat = Literal["contiguous", "channels_last"]
+
+_Dropout = Annotated[float, Field(ge=0, lt=1)]
+
+# What each policy reads besides `lr`; any other of these fields would be ignored, so it is refused.
+_POLICY_FIELDS: dict[str, frozenset[str]] = {
+    "constant": frozenset(),
+    "step": frozenset({"gamma", "step_iterations"}),
+    "inv": frozenset({"gamma", "power"}),
+    "cosine": frozenset(),
+    "onecycle": frozenset(),
+    "plateau": frozenset({"gamma", "patience_epochs"}),
+}
+_POLICY_KNOBS = ("gamma", "power", "step_iterations", "patience_epochs")
+_ITERATION_POLICIES = ("step", "inv")
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class LeNetConfig(_Frozen):
+    """Caffe's LeNet (Caffe report): 2,054,577 parameters with 7 classes."""
+
+    name: Literal["lenet"] = "lenet"
+    dropout: _Dropout = 0.0
+    """After FC500; the report's dropout variant is 0.5."""
+
+
+class AlexNetConfig(_Frozen):
+    """AlexNet for 48-pixel faces (Caffe report): 7,467,527 parameters with 7 classes and `norm="lrn"`."""
+
+    name: Literal["alexnet"] = "alexnet"
+    norm: Literal["lrn", "batch"] = "lrn"
+    """`lrn` is the report's net with Caffe's start; `batch` has batch norm, scaled input and He's start."""
+    dropout: _Dropout = 0.5
+    """After FC4096 and after FC1000."""
+
+
+NetConfig = Annotated[LeNetConfig | AlexNetConfig, Field(discriminator="name")]
+
+
+class Recipe(_Frozen):
+    """How a net is trained. One iteration is one batch; the n-th iteration of a run has index n-1.
+
+    The learning rate at index i of N, with Caffe's formulas for `step` and `inv`:
+
+    - `constant`  lr
+    - `step`      lr * gamma ** floor(i / step_iterations)
+    - `inv`       lr * (1 + gamma * i) ** -power
+    - `cosine`    lr * (1 + cos(pi * i / N)) / 2
+    - `onecycle`  up from lr/25 over the first 30 %, then down to lr/250,000 (Smith and Topin 2018)
+    - `plateau`   times gamma whenever `val_accuracy` has not risen for more than `patience_epochs` epochs
+
+    With `schedule="scaled"`, `step` and `inv` take i * reference_iterations / N for i: a report that steps at
+    each fifth of its run steps at each fifth of ours. `"exact"` keeps the iterations as they are.
+    """
+
+    optimizer: Optimizer = "sgd"
+    lr: float = Field(gt=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Of SGD; for Adam and AdamW their first beta."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    decay_bias_and_norm: bool = False
+    bias_lr_factor: float = Field(default=1.0, gt=0)
+    """Caffe's nets train biases at twice the learning rate of the weights."""
+    batch_size: int = Field(default=128, ge=1)
+    lr_policy: LrPolicy = "constant"
+    gamma: float | None = Field(default=None, gt=0)
+    power: float | None = Field(default=None, gt=0)
+    step_iterations: int | None = Field(default=None, ge=1)
+    patience_epochs: int | None = Field(default=None, ge=0)
+    reference_iterations: int | None = Field(default=None, ge=1)
+    """Length of the run that the policy was written for."""
+    schedule: Literal["scaled", "exact"] = "scaled"
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    class_weights: Literal["none", "balanced"] = "none"
+    """`balanced` weighs a class by images / (classes * its images), as scikit-learn does."""
+    clip_norm: float | None = Field(default=None, gt=0)
+    ema_decay: float | None = Field(default=None, gt=0, lt=1)
+    """Validate a running average of the weights; at iteration t its decay is at most (1 + t) / (10 + t)."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _every_fault(cls, data: Any, handler: ModelWrapValidatorHandler[Recipe]) -> Recipe:
+        """Add the faults between fields to those of the fields, so that both are reported at once."""
+        faults: list[InitErrorDetails] = []
+        recipe: Recipe | None = None
+        try:
+            recipe = handler(data)
+        except ValidationError as error:
+            faults = [_line(one["loc"], one["type"], one["msg"], one["input"]) for one in error.errors()]
+        if isinstance(data, dict):
+            crossed = {name: field.default for name, field in cls.model_fields.items()} | data
+            faults += [_line((name,), "recipe", text, crossed[name]) for name, text in _cross_faults(crossed)]
+        if faults or recipe is None:
+            raise ValidationError.from_exception_data(cls.__name__, faults)
+        return recipe
+
+
+def _line(loc: tuple[int | str, ...], kind: str, message: str, value: Any) -> InitErrorDetails:
+    escaped = message.replace("{", "{{").replace("}", "}}")
+    return InitErrorDetails(type=PydanticCustomError(kind, escaped), loc=loc, input=value)
+
+
+def _cross_faults(values: dict[str, Any]) -> list[tuple[str, str]]:
+    """The faults between the fields of a recipe, as (field, message)."""
+    policy = values["lr_policy"]
+    faults = _policy_faults(policy, values) if policy in _POLICY_FIELDS else []
+    if values["optimizer"] == "nesterov" and values["momentum"] == 0:
+        faults.append(("momentum", "optimizer 'nesterov' needs a momentum above 0; or use 'sgd'"))
+    return faults
+
+
+def _policy_faults(policy: str, values: dict[str, Any]) -> list[tuple[str, str]]:
+    needed = _POLICY_FIELDS[policy]
+    faults = []
+    for knob in _POLICY_KNOBS:
+        if knob in needed and values[knob] is None:
+            faults.append((knob, f"lr_policy '{policy}' needs {knob}"))
+        elif knob not in needed and values[knob] is not None:
+            faults.append((knob, f"lr_policy '{policy}' does not use {knob}; leave it out"))
+    reference = values["reference_iterations"]
+    if policy not in _ITERATION_POLICIES and reference is not None:
+        faults.append(("reference_iterations", f"lr_policy '{policy}' always spans the run; leave it out"))
+    if policy in _ITERATION_POLICIES and values["schedule"] == "scaled" and reference is None:
+        message = "schedule 'scaled' needs the length of the report's run here; or take schedule='exact'"
+        faults.append(("reference_iterations", message))
+    if policy == "plateau" and isinstance(values["gamma"], float) and values["gamma"] >= 1:
+        faults.append(("gamma", "lr_policy 'plateau' lowers the learning rate: gamma must be below 1"))
+    return faults

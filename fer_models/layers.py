@@ -1,0 +1,120 @@
+"""Layers that torch lacks, or that are slow on a CPU there.
+
+Legend: n images, c channels, h and w height and width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_LRN_SIZE = 5
+_LRN_ALPHA = 1e-4
+_LRN_BETA = 0.75
+
+
+class Normalise(nn.Module):
+    """(x - mean image) * scale, both kept as buffers so that a weight file is complete in itself.
+
+    x: [n, 1, h, w] float 0..255; mean_image: [h, w].
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, mean_image: npt.NDArray[np.float32], scale: float) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean_image, dtype=torch.float32)[None, None])
+        self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[n, 1, h, w] -> [n, 1, h, w]."""
+        return (x - self.mean) * self.scale
+
+
+class LocalResponseNorm(nn.Module):
+    """x / (1 + alpha / 5 * sum of x^2 over 5 neighbouring channels)^0.75 (Krizhevsky et al. 2012, 3.3).
+
+    Equal to `F.local_response_norm(x, 5, 1e-4, 0.75, 1.0)`, which goes through `avg_pool3d` and costs five
+    times as much on a CPU, forward and backward. Computed in float32, returned in the type of x.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[n, c, h, w] -> [n, c, h, w]."""
+        result: Tensor = _LocalResponseNorm.apply(x)
+        return result
+
+
+class _LocalResponseNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        wide = x.float()
+        base = _channel_window_sum(wide * wide).mul_(_LRN_ALPHA / _LRN_SIZE).add_(1)
+        inverse_root = base.rsqrt_()
+        factor = inverse_root.sqrt().mul_(inverse_root)  # base ** -0.75 without the slow pow
+        ctx.save_for_backward(x, inverse_root, factor)
+        return (wide * factor).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        x, inverse_root, factor = ctx.saved_tensors
+        wide = x.float()
+        through = gradients[0].float() * factor
+        shared = _channel_window_sum((through * wide).mul_(inverse_root).mul_(inverse_root))
+        slope = -2 * _LRN_BETA * _LRN_ALPHA / _LRN_SIZE
+        gradient: Tensor = through.addcmul_(wide, shared, value=slope).to(x.dtype)
+        return gradient
+
+
+def _channel_window_sum(x: Tensor) -> Tensor:
+    """Sum over channels i-2..i+2 of [n, c, h, w], c >= 3."""
+    total = x.clone()
+    for offset in (1, 2):
+        total[:, offset:] += x[:, :-offset]
+        total[:, :-offset] += x[:, offset:]
+    return total
+
+
+class Dropout(nn.Module):
+    """Dropout whose mask, on a CPU, takes 16 random bits an element: `probability` to within 1/65,536.
+
+    torch's own draws a double an element, a tenth of AlexNet's whole step.
+    """
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.probability = probability
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape, kept."""
+        if not self.training or self.probability == 0:
+            return x
+        if x.device.type != "cpu":
+            return F.dropout(x, self.probability)
+        words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+        bits = words.view(torch.int16)[: x.numel()].view(x.shape)
+        keep = bits >= round(self.probability * 65536) - 32768
+        return x * keep.to(x.dtype).mul_(1 / (1 - self.probability))
+
+
+def conv3x3(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """`conv(x)` for a 3x3 convolution with padding 1, faster on a CPU where the map is 2x2.
+
+    There each output pixel sees all four input pixels, so the convolution is four matrix products of the same
+    input [n, 4 * c], one with each 2x2 corner of the kernel. oneDNN's own backward took 3 to 8 times as long
+    (weights in channels_last, bf16).
+    """
+    if x.device.type != "cpu" or x.shape[2:] != (2, 2) or conv.bias is None:
+        return conv(x)  # type: ignore[no-any-return]
+    taps = conv.weight.to(x.dtype).permute(0, 2, 3, 1)
+    corners = torch.stack([taps[:, 1 - y : 3 - y, 1 - x_ : 3 - x_] for y in (0, 1) for x_ in (0, 1)])
+    pixels = x.permute(0, 2, 3, 1)
+    groups = zip(pixels.chunk(conv.groups, dim=3), corners.chunk(conv.groups, dim=1), strict=True)
+    outputs = [F.linear(part.flatten(1), kernel.flatten(2).flatten(0, 1)) for part, kernel in groups]
+    joined = torch.cat([output.view(len(x), 2, 2, -1) for output in outputs], dim=3)
+    return (joined + conv.bias.to(x.dtype)).permute(0, 3, 1, 2)

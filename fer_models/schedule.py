@@ -1,0 +1,47 @@
+"""The learning rate at an iteration. Light: no torch."""
+
+from __future__ import annotations
+
+import math
+
+from fer_models.config import Recipe
+
+_ONECYCLE_RISE = 0.3
+_ONECYCLE_START = 1 / 25
+_ONECYCLE_END = 1 / 250_000
+
+
+def learning_rate(recipe: Recipe, iteration: int, iterations: int, plateau_factor: float = 1.0) -> float:
+    """The rate of `recipe` at index `iteration` (from 0) of a run of `iterations`.
+
+    `plateau_factor` is the product of the reductions so far; only `lr_policy="plateau"` has them.
+    """
+    if recipe.lr_policy == "cosine":
+        return recipe.lr * (1 + math.cos(math.pi * iteration / iterations)) / 2
+    if recipe.lr_policy == "onecycle":
+        return recipe.lr * _onecycle(iteration / iterations)
+    if recipe.lr_policy in ("step", "inv"):
+        return recipe.lr * _caffe(recipe, iteration, iterations)
+    return recipe.lr * plateau_factor
+
+
+def _caffe(recipe: Recipe, iteration: int, iterations: int) -> float:
+    gamma = recipe.gamma or 1.0
+    numerator, denominator = iteration, 1
+    if recipe.schedule == "scaled" and recipe.reference_iterations is not None:
+        numerator, denominator = iteration * recipe.reference_iterations, iterations
+    if recipe.lr_policy == "step":
+        # In whole numbers, so that rounding never makes a step late.
+        steps = numerator // (denominator * (recipe.step_iterations or 1))
+        return float(gamma**steps)
+    return float((1 + gamma * numerator / denominator) ** -(recipe.power or 0.0))
+
+
+def _onecycle(progress: float) -> float:
+    if progress < _ONECYCLE_RISE:
+        return _cosine(_ONECYCLE_START, 1.0, progress / _ONECYCLE_RISE)
+    return _cosine(1.0, _ONECYCLE_END, (progress - _ONECYCLE_RISE) / (1 - _ONECYCLE_RISE))
+
+
+def _cosine(start: float, end: float, progress: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2

@@ -1,0 +1,72 @@
+"""Expected rates are worked out by hand from Caffe's formulas, step lr*g^floor(i/s) and inv lr*(1+g*i)^-p."""
+
+import pytest
+import torch
+
+from fer_models import Recipe
+from fer_models.schedule import learning_rate
+from fer_models.state import Plateau
+
+STEP = Recipe(
+    lr=0.01, lr_policy="step", gamma=0.1, step_iterations=10_000, reference_iterations=50_000, schedule="scaled"
+)
+INV = Recipe(lr=0.01, lr_policy="inv", gamma=1e-4, power=0.75, reference_iterations=10_000, schedule="scaled")
+
+
+@pytest.mark.parametrize(
+    ("iteration", "rate"), [(0, 0.01), (199, 0.01), (200, 1e-3), (399, 1e-3), (400, 1e-4), (999, 1e-6)]
+)
+def test_a_scaled_step_falls_at_each_fifth_of_our_run(iteration: int, rate: float) -> None:
+    assert learning_rate(STEP, iteration, 1000) == pytest.approx(rate)
+
+
+@pytest.mark.parametrize("iterations", [5, 35, 1105, 3335])
+def test_a_scaled_step_is_never_late_by_rounding(iterations: int) -> None:
+    fifth = iterations // 5
+    for number in range(1, 5):
+        assert learning_rate(STEP, number * fifth - 1, iterations) == pytest.approx(0.01 * 0.1 ** (number - 1))
+        assert learning_rate(STEP, number * fifth, iterations) == pytest.approx(0.01 * 0.1**number)
+
+
+@pytest.mark.parametrize(("iteration", "rate"), [(0, 0.01), (9_999, 0.01), (10_000, 1e-3), (20_000, 1e-4)])
+def test_an_exact_step_keeps_its_iterations(iteration: int, rate: float) -> None:
+    exact = STEP.model_copy(update={"schedule": "exact"})
+    assert learning_rate(exact, iteration, 1000) == pytest.approx(rate)
+
+
+def test_inv_by_hand() -> None:
+    # At the report's end (1 + 1e-4 * 10,000) ^ -0.75 = 2 ^ -0.75 = 0.594604; half-way 1.5 ^ -0.75 = 0.737788.
+    assert learning_rate(INV, 500, 1000) == pytest.approx(0.00737788, rel=1e-5)
+    assert learning_rate(INV, 1000, 1000) == pytest.approx(0.00594604, rel=1e-5)
+    exact = INV.model_copy(update={"schedule": "exact"})
+    # (1 + 0.05) ^ -0.75 = 0.964068
+    assert learning_rate(exact, 500, 1000) == pytest.approx(0.00964068, rel=1e-5)
+
+
+def test_constant_and_cosine_by_hand() -> None:
+    assert learning_rate(Recipe(lr=0.3), 77, 100) == 0.3
+    cosine = Recipe(lr=0.4, lr_policy="cosine")
+    assert [learning_rate(cosine, i, 60) for i in (0, 20, 30, 40)] == pytest.approx([0.4, 0.3, 0.2, 0.1])
+
+
+def test_onecycle_equals_torch() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    # torch peaks at index pct_start * total_steps - 1 and ends at total_steps - 1: here at 30 and 100.
+    theirs = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=0.1, total_steps=101, pct_start=31 / 101, cycle_momentum=False
+    )
+    ours = Recipe(lr=0.1, lr_policy="onecycle")
+    for iteration in range(100):
+        assert learning_rate(ours, iteration, 100) == pytest.approx(theirs.get_last_lr()[0], rel=1e-6)
+        optimizer.step()
+        theirs.step()
+
+
+def test_plateau_lowers_after_its_patience() -> None:
+    recipe = Recipe(lr=0.1, lr_policy="plateau", gamma=0.5, patience_epochs=1)
+    plateau = Plateau()
+    rates = []
+    for val_accuracy in (0.3, 0.4, 0.4, 0.39, 0.41, 0.41, 0.2, 0.2, 0.2):
+        plateau.update(val_accuracy, recipe)
+        rates.append(learning_rate(recipe, 5, 10, plateau.factor))
+    assert rates == [0.1, 0.1, 0.1, 0.05, 0.05, 0.05, 0.025, 0.025, 0.0125]
