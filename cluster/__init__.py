@@ -1,0 +1,1 @@
+"""Where sweeps run: Ray on this machine, and the configurations for many."""

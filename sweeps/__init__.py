@@ -1,0 +1,8 @@
+"""Sweeps of facial-expression nets: `run_sweep(space, data=…, trials=…)` returns the trials."""
+
+from sweeps.config import TrialConfig
+from sweeps.errors import InputError
+from sweeps.space import Baseline, Space
+from sweeps.sweep import SweepResult, run_sweep
+
+__all__ = ["Baseline", "InputError", "Space", "SweepResult", "TrialConfig", "run_sweep"]

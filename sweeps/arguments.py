@@ -1,0 +1,103 @@
+"""The command line, read and checked without importing torch, Ray or MLflow."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+from sweeps.config import parse_settings
+from sweeps.errors import InputError
+from sweeps.sweep import Options
+
+_UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong the way the rest of the program does."""
+
+    def error(self, message: str) -> Any:
+        raise InputError(f"{message}; see {self.prog} --help")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line: `python -m sweeps VERB …`."""
+    top = _Parser(prog="python -m sweeps", description="Sweeps of facial-expression nets.")
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_Parser)
+    add_run_arguments(verbs.add_parser("run", help="run a sweep, or go on with one"))
+    _common(verbs.add_parser("spaces", help="list the built-in spaces"))
+    for verb, summary in (
+        ("resume", "go on with a sweep, with the options it was started with"),
+        ("status", "where a sweep stands"),
+        ("sync", "send to MLflow what it has not got yet"),
+    ):
+        named = verbs.add_parser(verb, help=summary)
+        named.add_argument("name", metavar="NAME", help="the sweep's name")
+        _where(named)
+        _common(named)
+    return top
+
+
+def run_parser() -> argparse.ArgumentParser:
+    """`python -m sweeps.run SPACE …`."""
+    parser = _Parser(prog="python -m sweeps.run", description="Run a sweep over a space.")
+    add_run_arguments(parser)
+    return parser
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """SPACE and everything that shapes a sweep."""
+    parser.add_argument("space", metavar="SPACE", help="a built-in space, or your own: ./my_space.py")
+    what = parser.add_argument_group("what is trained")
+    what.add_argument("--data", metavar="PATH", help="fer2013.csv, or 'synthetic' (default: $FER_DATA, else synthetic)")
+    what.add_argument("--trials", type=int, metavar="N", help="trials in all, the space's baselines included")
+    what.add_argument("--epochs", type=int, metavar="N", help="epochs of a trial that nobody prunes")
+    what.add_argument("--limit-train", type=int, metavar="N", help="train on N images, each class in proportion")
+    what.add_argument("--seed", type=int, default=0, metavar="N", help="same seed, same trials (default 0)")
+    what.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings",
+                      help="fix a setting of every trial, as --set batch_size=64 (repeatable)")  # fmt: skip
+    where = parser.add_argument_group("where it runs")
+    where.add_argument("--runner", choices=("ray", "inline"), default="ray",
+                       help="inline: in this process, one trial at a time, for a debugger")  # fmt: skip
+    where.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    where.add_argument("--cpus-per-trial", type=float, metavar="X", help="cores of a trial (default 1)")
+    where.add_argument("--gpus-per-trial", type=float, metavar="X", help="share of a GPU, as 0.5 (default: by memory)")
+    where.add_argument("--max-concurrent", type=int, metavar="N", help="trials at once, at most")
+    where.add_argument("--time-budget", type=_seconds, metavar="TIME", dest="time_budget_seconds",
+                       help="stop, resumable, after 30m, 1.5h or 90s")  # fmt: skip
+    kept = parser.add_argument_group("what is kept")
+    kept.add_argument("--name", help="the sweep's name and folder (default SPACE-<UTC time>)")
+    _where(kept)
+    kept.add_argument("--resume", action="store_true", help="go on with the sweep of that name")
+    parser.add_argument("--dry-run", action="store_true",
+                        help="build baselines and 20 samples, a step each; print parameters, memory, time")  # fmt: skip
+    _common(parser)
+
+
+def options(arguments: argparse.Namespace) -> Options:
+    """The options as the sweep takes them. Raises InputError."""
+    if arguments.resume and not arguments.name:
+        raise InputError("--resume needs --name: which sweep to go on with")
+    values = {name: getattr(arguments, name) for name in Options.__dataclass_fields__ if name in arguments}
+    return Options(**values | {"settings": parse_settings(arguments.settings)})
+
+
+def _where(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs"), metavar="DIR", help="folder of all sweeps (default runs)"
+    )
+    parser.add_argument("--tracking-uri", metavar="URI",
+                        help="MLflow (default $MLFLOW_TRACKING_URI, else sqlite:///OUT/mlflow.db)")  # fmt: skip
+
+
+def _common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+
+def _seconds(text: str) -> float:
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|m|min|h)\s*", text)
+    if not match or not math.isfinite(value := float(match[1]) * _UNITS[match[2]]):
+        raise argparse.ArgumentTypeError(f"'{text}': expected a number and a unit, as 30m, 1.5h or 90s")
+    return value

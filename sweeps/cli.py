@@ -1,0 +1,213 @@
+"""What the verbs do, and how every error leaves the program: one message, an exit code, no traceback."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from fer_data import DataError
+from fer_models import ModelError
+from sweeps import arguments
+from sweeps.errors import InputError, did_you_mean
+from sweeps.leaderboard import leaderboard
+from sweeps.progress import STATES, Progress, duration, seconds_left
+from sweeps.space import find_space
+from sweeps.sweep import Options, Plan, SweepResult, make_plan, recorded_spec, run_plan
+from tracking.default_store import resolve_tracking_uri
+from tracking.errors import TrackingError
+from tracking.folder_lock import folder_holder
+from tracking.history import SweepHistory
+from tracking.layout import SweepFolder
+
+BAD_INPUT = 2
+_PIPED_WIDTH = 160  # rich takes 80 where there is no terminal to ask, which squeezes the leaderboard
+_console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
+_errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def main(argv: Sequence[str]) -> int:
+    """`python -m sweeps VERB …`."""
+    return _guarded(argv, lambda: _dispatch(arguments.parser().parse_args(argv)))
+
+
+def run_main(argv: Sequence[str]) -> int:
+    """`python -m sweeps.run SPACE …`."""
+    return _guarded(argv, lambda: _run(arguments.run_parser().parse_args(argv)))
+
+
+def _guarded(argv: Sequence[str], act: Callable[[], int]) -> int:
+    try:
+        return act()
+    except (InputError, DataError, ModelError, TrackingError) as error:
+        if "--debug" in argv:
+            raise
+        _errors.print(Text(f"error: {error}", style="red"))
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        return 130
+
+
+def _dispatch(given: argparse.Namespace) -> int:
+    verbs: dict[str, Callable[[argparse.Namespace], int]] = {
+        "run": _run,
+        "spaces": _spaces,
+        "resume": _resume,
+        "status": _status,
+        "sync": _sync,
+    }
+    return verbs[given.verb](given)
+
+
+def _run(given: argparse.Namespace) -> int:
+    options = arguments.options(given)
+    plan = make_plan(given.space, replace(options, data=options.data or os.environ.get("FER_DATA") or None))
+    if given.dry_run:
+        from sweeps.dry_run import dry_run
+
+        dry_run(plan, _console)
+        return 0
+    return _run_plan(plan)
+
+
+def _run_plan(plan: Plan) -> int:
+    _announce(plan)
+    progress = Progress(_console, plan.spec, plan.slots.count)
+    with progress.showing():
+        result = run_plan(plan, listeners=[progress], on_warning=_warn)
+    _conclude(plan, result)
+    return result.exit_code
+
+
+def _warn(message: str) -> None:
+    _errors.print(Text(f"warning: {message}", style="yellow"))
+
+
+def _announce(plan: Plan) -> None:
+    spec, slots = plan.spec, plan.slots
+    if spec.synthetic:
+        _console.print(
+            Text(
+                "SYNTHETIC FACES: drawn by this program to try it out; no number below says anything about people.\n"
+                "Give your own with --data fer2013.csv or FER_DATA.",
+                style="bold yellow",
+            )
+        )
+    faces = plan.faces
+    _console.print(
+        f"sweep {spec.name}: {spec.trials} trials of {plan.space.name} on {spec.dataset} "
+        f"(train {len(faces.train)}, val {len(faces.val)}; fingerprint {spec.fingerprint})"
+    )
+    for note in faces.notes:
+        _console.print(f"note: {note}")
+    share = f", {slots.gpus_per_trial:g} GPU" if slots.gpus_per_trial else ""
+    _console.print(
+        f"{slots.count if plan.options.runner == 'ray' else 1} at once on {spec.device} "
+        f"({slots.cpus_per_trial:g} core{share} each), {spec.max_epochs} epochs at most, "
+        f"baselines {spec.baseline_epochs}; seed {spec.seed}; records in {plan.folder.root}"
+    )
+
+
+def _conclude(plan: Plan, result: SweepResult) -> None:
+    spec, history = plan.spec, result.history
+    _console.print()
+    _console.print(leaderboard(history, spec, result.folder, plan.space))
+    counts = ", ".join(f"{history.count(state)} {state}" for state in STATES[1:])
+    _console.print(f"{len(history.trials)} of {spec.trials} trials: {counts}")
+    for fault in result.faults:
+        _errors.print(Text(f"failed: {fault}", style="red"))
+    if result.backlog:
+        _warn(f"MLflow has not taken {result.backlog} events yet; send them with: {_verb(plan.options, 'sync')}")
+    if not history.finished:
+        reason = history.stopped.reason if history.stopped else "it did not end"
+        _console.print(f"not finished ({reason}). Go on with it:\n  {_verb(plan.options, 'resume')}")
+    _console.print(f"look further:\n  {_verb(plan.options, 'status')}\n  {_ui_command(plan.options)}")
+
+
+def _verb(options: Options, verb: str) -> str:
+    where = f" --out {options.out}" if options.out != Path("runs") else ""
+    uri = f" --tracking-uri {options.tracking_uri}" if options.tracking_uri else ""
+    return f"python -m sweeps {verb} {options.name}{where}{uri if verb != 'status' else ''}"
+
+
+def _ui_command(options: Options) -> str:
+    uri = resolve_tracking_uri(options.tracking_uri, options.out)
+    if uri.startswith("http"):
+        return f"MLflow: {uri}"
+    if options.tracking_uri is None and "MLFLOW_TRACKING_URI" not in os.environ:
+        return (
+            "make ui"
+            + (f" OUT={options.out}" if options.out != Path("runs") else "")
+            + "   # then http://127.0.0.1:5000"
+        )
+    return f"mlflow server --backend-store-uri {uri}"
+
+
+def _spaces(_: argparse.Namespace) -> int:
+    from sweeps.spaces import SPACES
+
+    for name, space in SPACES.items():
+        doc = (sys.modules[space.suggest.__module__].__doc__ or "").partition("\n")[0]
+        _console.print(f"{name:16} {doc} ({space.trials} trials of {space.max_epochs} epochs at most)")
+    return 0
+
+
+def _resume(given: argparse.Namespace) -> int:
+    _, history = _open(given)
+    spec = recorded_spec(history)
+    options = Options(
+        data=spec.data,
+        trials=spec.trials,
+        epochs=spec.max_epochs,
+        limit_train=spec.faces.limit_train,
+        name=spec.name,
+        out=given.out,
+        tracking_uri=given.tracking_uri,
+        seed=spec.seed,
+        settings=spec.settings,
+        figures=spec.figures,
+        resume=True,
+    )
+    return _run_plan(make_plan(spec.space, options))
+
+
+def _status(given: argparse.Namespace) -> int:
+    folder, history = _open(given)
+    spec = recorded_spec(history)
+    holder = folder_holder(folder.root)
+    if history.finished:
+        state = "finished"
+    elif holder:
+        state = f"running on {holder.host}, pid {holder.pid}, since {holder.since}"
+    else:
+        state = f"stopped ({history.stopped.reason if history.stopped else 'its driver died'})"
+    _console.print(f"sweep {spec.name}: {state}; {len(history.trials)} of {spec.trials} trials on {spec.dataset}")
+    left = seconds_left(history, spec, 1) if holder and not history.finished else None
+    if left:
+        _console.print(f"about {duration(left)} of one trial's slot left")
+    _console.print(leaderboard(history, spec, folder, find_space(spec.space)))
+    return 0
+
+
+def _sync(given: argparse.Namespace) -> int:
+    from tracking.mlflow_sink import MlflowSink
+
+    folder, _ = _open(given)
+    uri = resolve_tracking_uri(given.tracking_uri, given.out)
+    MlflowSink(folder.journal, tracking_uri=uri, out=given.out, on_warning=_warn).sync()
+    _console.print(f"{given.name}: MLflow at {uri} has all of it")
+    return 0
+
+
+def _open(given: argparse.Namespace) -> tuple[SweepFolder, SweepHistory]:
+    folder = SweepFolder(given.out / given.name)
+    if not folder.journal.is_file():
+        known = sorted(path.parent.name for path in Path(given.out).glob("*/journal.jsonl"))
+        raise InputError(f"no sweep '{given.name}' in {given.out}{did_you_mean(given.name, known)}")
+    return folder, SweepHistory.load(folder.journal)

@@ -1,0 +1,135 @@
+"""One trial's configuration: frozen, validated all at once, JSON both ways, its id taken from its content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from fer_data import AugmentConfig
+from fer_models import NET_NAMES, MemoryFormat, NetConfig, Precision, Recipe
+from sweeps.errors import InputError, did_you_mean
+
+
+class TrialConfig(BaseModel):
+    """Everything that decides what a trial computes, besides the faces, the seed and the number of epochs."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    net: NetConfig
+    recipe: Recipe
+    augment: AugmentConfig = AugmentConfig()
+    precision: Precision | Literal["auto"] = "auto"
+    """`auto` is replaced by what measured fastest for the net on the device before the trial is recorded."""
+    memory_format: MemoryFormat | Literal["auto"] = "auto"
+
+    @property
+    def id(self) -> str:
+        """12 hex digits of the SHA-256 of the content; equal configurations have equal ids."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+    @classmethod
+    def parse(cls, content: Mapping[str, Any], what: str) -> TrialConfig:
+        """Validate `content`; raise InputError with every fault, each on a line, under the heading `what`."""
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            raise InputError(f"{what}: " + explain(error)) from None
+
+
+def explain(error: ValidationError) -> str:
+    """All faults of a configuration as text: field, rule, value given; unknown names with a suggestion."""
+    faults = error.errors()
+    lines = [_fault(dict(fault)) for fault in faults]
+    if len(lines) == 1:
+        return lines[0]
+    return f"{len(lines)} faults\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def _fault(fault: dict[str, Any]) -> str:
+    path = [str(part) for part in fault["loc"] if part not in NET_NAMES]
+    name, value = ".".join(path), fault["input"]
+    if fault["type"] == "extra_forbidden":
+        known = [key.rsplit(".", 1)[-1] for key in setting_names() if key.startswith(name.rsplit(".", 1)[0])]
+        return f"{name}: unknown setting{did_you_mean(path[-1], known)}"
+    if fault["type"] == "union_tag_invalid":
+        given = value.get("name") if isinstance(value, dict) else value
+        return f"{name}.name: unknown net '{given}'{did_you_mean(str(given), NET_NAMES)}"
+    if fault["type"] == "missing":
+        return f"{name}: required"
+    rule = str(fault["msg"])
+    return f"{name}: {rule[:1].lower()}{rule[1:]}, got {value!r}"
+
+
+def setting_names() -> list[str]:
+    """Every dotted name that `--set` takes, over all nets."""
+    from fer_models import AlexNetConfig, LeNetConfig
+
+    parts: list[tuple[str, type[BaseModel]]] = [
+        ("net.", LeNetConfig),
+        ("net.", AlexNetConfig),
+        ("recipe.", Recipe),
+        ("augment.", AugmentConfig),
+    ]
+    names = {prefix + field for prefix, part in parts for field in part.model_fields} - {"net.name"}
+    return sorted(names | {"precision", "memory_format"})
+
+
+def parse_settings(assignments: Sequence[str]) -> dict[str, Any]:
+    """`["lr=0.1", "augment.flip=0.5"]` → dotted name → value. Names may be shortened to their last part.
+
+    Raises InputError naming every malformed or unknown assignment at once.
+    """
+    known, settings, faults = setting_names(), {}, []
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        matches = [name for name in known if name == key or name.endswith("." + key)]
+        if not equals or not key:
+            faults.append(f"'{assignment}': expected key=value")
+        elif not matches:
+            faults.append(f"'{key}': unknown setting{did_you_mean(key, {n.rsplit('.', 1)[-1] for n in known})}")
+        elif len(matches) > 1:
+            faults.append(f"'{key}': could be {' or '.join(matches)}; write the whole name")
+        else:
+            settings[matches[0]] = _value(text)
+    if faults:
+        raise InputError("--set: " + ("\n  ".join([f"{len(faults)} faults", *faults]) if faults[1:] else faults[0]))
+    return settings
+
+
+def _value(text: str) -> Any:
+    """JSON where it is JSON (numbers, true, null), else the text itself."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def with_settings(config: TrialConfig, settings: Mapping[str, Any]) -> TrialConfig:
+    """`config` with the dotted `settings` in place of its own values.
+
+    A new `recipe.lr_policy` drops the old policy's own knobs, which the new one would refuse.
+    """
+    if not settings:
+        return config
+    content = config.model_dump(mode="json")
+    if settings.get("recipe.lr_policy", config.recipe.lr_policy) != config.recipe.lr_policy:
+        for knob in ("gamma", "power", "step_iterations", "patience_epochs", "reference_iterations"):
+            content["recipe"][knob] = None
+    for name, value in settings.items():
+        part, _, field = name.rpartition(".")
+        (content[part] if part else content)[field] = value
+    return TrialConfig.parse(content, "--set")
+
+
+def flatten(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested settings as (dotted name, value)."""
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value

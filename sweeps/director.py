@@ -1,0 +1,222 @@
+"""The books of a running sweep: hands out tasks, takes in reports, decides. Knows neither Ray nor MLflow.
+
+Order of writes, always: the worker's checkpoint, then the journal, then the study, then whoever listens.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from sweeps.config import TrialConfig, with_settings
+from sweeps.messages import OBJECTIVE, EpochReport, Message, Task, TrialEnd
+from sweeps.space import Space
+from sweeps.spec import SweepSpec
+from sweeps.study import Proposal, Study, derive_seed
+from tracking.events import AttemptStarted, EpochDone, Event, TrialEnded, TrialStarted, TrialState, Verdict
+from tracking.files import write_json
+from tracking.history import SweepHistory, TrialHistory
+from tracking.journal import Journal
+from tracking.layout import SweepFolder
+
+MAX_RETRIES = 3
+"""How often a trial whose worker died is given to another."""
+
+Listener = Callable[[Event, SweepHistory], None]
+
+
+class Director:
+    """One sweep's decisions. Every method is called from one thread; every event is on disk before it has effect."""
+
+    def __init__(
+        self,
+        folder: SweepFolder,
+        spec: SweepSpec,
+        space: Space,
+        history: SweepHistory,
+        journal: Journal,
+        study: Study,
+        *,
+        resolve: Callable[[TrialConfig], TrialConfig] = lambda config: config,
+        time_budget_seconds: float | None = None,
+        listeners: tuple[Listener, ...] = (),
+    ) -> None:
+        self.history = history
+        self.stop_reason: str | None = None
+        self.faults: list[str] = []
+        self._folder, self._spec, self._space = folder, spec, space
+        self._journal, self._study, self._resolve = journal, study, resolve
+        self._listeners = listeners
+        self._deadline = time.monotonic() + time_budget_seconds if time_budget_seconds else None
+        self._budget_seconds = time_budget_seconds
+        self._waiting = [trial.number for trial in history.unfinished]
+        self._deaths: dict[int, list[str]] = {}
+        self._out: dict[int, int] = {}  # trial → the attempt whose reports count
+
+    def request_stop(self, reason: str) -> None:
+        """Have every trial leave at its next report; safe to call from a signal handler."""
+        self.stop_reason = self.stop_reason or reason
+
+    @property
+    def stopping(self) -> bool:
+        """Whether trials are to leave, resumable: a signal, or the time budget used up."""
+        if self._deadline is not None and time.monotonic() > self._deadline:
+            self.request_stop(f"the time budget of {self._budget_seconds:.0f} s is used up")
+        return self.stop_reason is not None
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether no further task will come."""
+        return self.stopping or (not self._waiting and self.history.next_number >= self._spec.trials)
+
+    def next_task(self) -> Task | None:
+        """The next trial to run: unfinished ones first, then baselines, then the sampler's; None when exhausted."""
+        if self.exhausted:
+            return None
+        if self._waiting:
+            return self._take_up(self.history.trials[self._waiting.pop(0)])
+        return self._start(self.history.next_number)
+
+    @property
+    def busy(self) -> bool:
+        """Whether trials are out; one whose worker dies comes back as a task."""
+        return bool(self._out)
+
+    def take(self, number: int, message: Message) -> bool:
+        """Record what a trial says; False tells its worker to leave the trial as it stands."""
+        if self._out.get(number) != message.attempt:
+            return False
+        if isinstance(message, TrialEnd):
+            self._end(number, message)
+            return False
+        if message.epoch > self.history.trials[number].last_epoch:
+            self._take_epoch(number, message)
+        return not self.stopping
+
+    def worker_died(self, number: int, reason: str) -> None:
+        """Queue the trial to go on from its last checkpoint; after too many deaths it has failed."""
+        if number not in self._out:
+            return
+        deaths = self._deaths.setdefault(number, [])
+        deaths.append(reason)
+        if len(deaths) <= MAX_RETRIES:
+            del self._out[number]
+            self._waiting.insert(0, number)
+            return
+        verdict = f"its worker died {len(deaths)} times, last: {reason}"
+        self.faults.append(f"trial {number}: {verdict}")
+        self._close(number, "failed", verdict)
+
+    def leave(self) -> None:
+        """Mark what is still out as stopped, to be resumed."""
+        for number in list(self._out):
+            self._close(number, "stopped", self.stop_reason or "the runner ended", final=False)
+
+    def _start(self, number: int) -> Task:
+        baselines = self._space.baselines
+        baseline = baselines[number] if number < len(baselines) else None
+        proposal = self._study.add_baseline(number, baseline.config) if baseline else self._study.propose(number)
+        config = self._configure(proposal)
+        self._record(
+            TrialStarted(
+                trial=number,
+                config_id=config.id,
+                config=config.model_dump(mode="json"),
+                seed=derive_seed(self._spec.seed, config.id),
+                epochs=self._spec.baseline_epochs if baseline else self._spec.max_epochs,
+                baseline=baseline.name if baseline else None,
+                params=proposal.params,
+                distributions=proposal.distributions,
+            )
+        )
+        folder = self._folder.trial(number).create()
+        write_json(folder.config, config.model_dump(mode="json"))
+        return self._task(self.history.trials[number], attempt=0)
+
+    def _configure(self, proposal: Proposal) -> TrialConfig:
+        return self._resolve(with_settings(proposal.config, self._spec.settings))
+
+    def _take_up(self, trial: TrialHistory) -> Task:
+        if trial.verdict is not None:
+            self._write_verdict(trial.verdict)
+        else:
+            self._obey_pruner(trial, self._study.owed_verdict(trial.number))
+        deaths = self._deaths.get(trial.number)
+        reason = f"its worker died: {deaths[-1]}" if deaths else "resumed"
+        attempt = len(trial.attempts) + 1
+        self._record(AttemptStarted(trial=trial.number, attempt=attempt, reason=reason))
+        return self._task(trial, attempt)
+
+    def _task(self, trial: TrialHistory, attempt: int) -> Task:
+        self._out[trial.number] = attempt
+        return Task(
+            trial=trial.number,
+            attempt=attempt,
+            folder=str(self._folder.trial(trial.number).create().root),
+            config=TrialConfig.model_validate(trial.started.config),
+            seed=trial.started.seed,
+            epochs=trial.started.epochs,
+            faces=self._spec.faces,
+            device=self._spec.device,
+            threads=self._spec.threads,
+            figures=self._spec.figures,
+        )
+
+    def _take_epoch(self, number: int, report: EpochReport) -> None:
+        event = EpochDone(trial=number, epoch=report.epoch, metrics=report.metrics, iterations=report.iterations)
+        self._record(event)
+        reason = self._study.report(number, report.epoch, report.metrics[OBJECTIVE])
+        self._obey_pruner(self.history.trials[number], reason)
+
+    def _obey_pruner(self, trial: TrialHistory, reason: str | None) -> None:
+        """Give the trial up if the pruner has a reason; baselines, and trials at their last epoch, are spared."""
+        spared = trial.started.baseline is not None or trial.last_epoch == trial.started.epochs
+        if reason is None or spared or trial.verdict is not None:
+            return
+        verdict = Verdict(trial=trial.number, state="pruned", epoch=trial.last_epoch, reason=reason)
+        self._record(verdict)
+        self._study.finish(trial.number, verdict.state, None)
+        self._write_verdict(verdict)
+
+    def _write_verdict(self, verdict: Verdict) -> None:
+        write_json(self._folder.trial(verdict.trial).verdict, {"state": verdict.state, "reason": verdict.reason})
+
+    def _end(self, number: int, end: TrialEnd) -> None:
+        verdict = self.history.trials[number].verdict
+        if end.state == "failed":
+            if not end.diverged:
+                self.faults.append(f"trial {number}: {end.reason}")
+            self._close(number, "failed", end.reason, diverged=end.diverged)
+        elif verdict is not None:
+            self._close(number, verdict.state, verdict.reason)
+        else:
+            self._close(number, "done", None)
+
+    def _close(
+        self, number: int, state: TrialState, reason: str | None, *, diverged: bool = False, final: bool = True
+    ) -> None:
+        trial = self.history.trials[number]
+        best = trial.best_epoch(OBJECTIVE)
+        values = {f"best_{name}": value for name, value in best.metrics.items()} if best else {}
+        if best:
+            values["best_epoch"] = float(best.epoch)
+        self._record(
+            TrialEnded(
+                trial=number,
+                state=state,
+                reason=reason,
+                best=values,
+                epochs=trial.last_epoch,
+                diverged=diverged,
+                final=final,
+            )
+        )
+        del self._out[number]
+        if final:
+            self._study.finish(number, state, values.get(f"best_{OBJECTIVE}"))
+
+    def _record(self, event: Event) -> None:
+        self._journal.append(event)
+        self.history.apply(event)
+        for listener in self._listeners:
+            listener(event, self.history)

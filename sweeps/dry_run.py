@@ -1,0 +1,147 @@
+"""Builds what a sweep would train, takes one step with each, and says what it would cost. Writes nothing."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from fer_data.batches import train_batches
+from fer_models.fit import fit
+from fer_models.registry import build, count_parameters
+from fer_models.state import TrainingState, new_state
+from sweeps.config import TrialConfig, with_settings
+from sweeps.progress import duration
+from sweeps.sweep import Plan, sample_configurations
+
+_SAMPLES = 20
+_STEPS_TIMED = 3
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What one step of a configuration showed. `peak_bytes`: weights, gradients, optimizer and kept activations."""
+
+    title: str
+    config: TrialConfig
+    parameters: int
+    peak_bytes: int
+    images_per_second: float
+
+
+def dry_run(plan: Plan, console: Console) -> None:
+    """Probe every baseline and 20 sampled configurations and print the table and the sweep's expected time."""
+    torch.set_num_threads(plan.spec.threads)
+    table = Table(title=f"dry run of {plan.space.name} on {plan.spec.dataset}", header_style="bold")
+    for heading in ("configuration", "net", "parameters", "memory", "images/s", "epoch"):
+        table.add_column(heading, justify="left" if heading in ("configuration", "net") else "right")
+    probes = []
+    for title, config in _configurations(plan):
+        probe = measure(plan, title, config)
+        probes.append(probe)
+        table.add_row(
+            probe.title,
+            f"{config.net.name} {config.precision} {config.memory_format}, batch {config.recipe.batch_size}",
+            f"{probe.parameters:,}",
+            f"{probe.peak_bytes / 2**20:,.0f} MiB",
+            f"{probe.images_per_second:,.0f}",
+            duration(_epoch_seconds(plan, probe)),
+        )
+    console.print(table)
+    console.print(_estimate(plan, probes))
+    console.print("nothing was written")
+
+
+def measure(plan: Plan, title: str, config: TrialConfig) -> Probe:
+    """One step to warm up and measure memory, a few more to time, each as an epoch of its own."""
+    faces, recipe, device = plan.faces, config.recipe, plan.spec.device
+    generator = torch.Generator().manual_seed(plan.spec.seed)
+    net = build(config.net, classes=len(faces.classes), mean_image=faces.mean_image(), generator=generator)
+    state = new_state(net, recipe)
+    steps = fit(
+        state,
+        lambda generator: islice(train_batches(faces.train, recipe.batch_size, config.augment, generator, device), 1),
+        (faces.val.images[:2], faces.val.labels[:2]),
+        recipe=recipe,
+        epochs=1 + _STEPS_TIMED,
+        seed=plan.spec.seed,
+        iterations_per_epoch=1,
+        device=device,
+        precision="fp32" if config.precision == "auto" else config.precision,
+        memory_format="contiguous" if config.memory_format == "auto" else config.memory_format,
+        class_counts=faces.train.counts(len(faces.classes)),
+    )
+    with _bytes_kept() as kept:
+        next(steps)
+    rate = statistics.median(step.images_per_second for step in steps)
+    return Probe(title, config, count_parameters(net), _held_bytes(state) + sum(kept), rate)
+
+
+def _configurations(plan: Plan) -> Iterator[tuple[str, TrialConfig]]:
+    for baseline in plan.space.baselines:
+        yield baseline.name, plan.resolve(with_settings(baseline.config, plan.spec.settings))
+    for number, config in enumerate(sample_configurations(plan, _SAMPLES), start=1):
+        yield f"sample {number}", config
+
+
+@contextmanager
+def _bytes_kept() -> Iterator[list[int]]:
+    """The sizes of what the forward pass keeps for the backward pass, each storage counted once."""
+    kept: list[int] = []
+    seen: set[int] = set()
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in seen:
+            seen.add(storage.data_ptr())
+            kept.append(storage.nbytes())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield kept
+
+
+def _held_bytes(state: TrainingState) -> int:
+    """Bytes of weights, their gradients, the average and the optimizer's memory."""
+    nets: list[nn.Module] = [net for net in (state.net, state.ema) if net is not None]
+    tensors = [tensor for net in nets for tensor in net.state_dict().values()]
+    tensors += [parameter.grad for parameter in state.net.parameters() if parameter.grad is not None]
+    tensors += [value for memory in state.optimizer.state.values() for value in memory.values()]
+    return sum(tensor.nbytes for tensor in tensors if isinstance(tensor, Tensor))
+
+
+def _epoch_seconds(plan: Plan, probe: Probe) -> float:
+    # Evaluation does the forward third of a step's work on each validation face.
+    images = len(plan.faces.train) + len(plan.faces.val) / 3
+    return images / probe.images_per_second
+
+
+def _estimate(plan: Plan, probes: list[Probe]) -> str:
+    spec, space = plan.spec, plan.space
+    baselines = min(len(space.baselines), spec.trials)
+    own = sum(_epoch_seconds(plan, probe) * spec.baseline_epochs for probe in probes[:baselines])
+    sampled = (spec.trials - baselines) * statistics.mean(
+        _epoch_seconds(plan, p) for p in probes[len(space.baselines) :]
+    )
+    pruned = own + sampled * expected_epochs(spec.max_epochs, space.first_rung_epochs, space.reduction_factor)
+    slots = plan.slots.count if plan.options.runner == "ray" else 1
+    return (
+        f"about {duration(pruned / slots)} for {spec.trials} trials, {slots} at once, if the pruner lets one in "
+        f"{space.reduction_factor} pass each rung; "
+        f"{duration((own + sampled * spec.max_epochs) / slots)} with none pruned"
+    )
+
+
+def expected_epochs(max_epochs: int, first_rung: int, factor: int) -> float:
+    """Mean epochs of a trial under successive halving: one in `factor` passes each rung."""
+    total, rung, share, last = 0.0, first_rung, 1.0, 0
+    while rung < max_epochs:
+        total, last, share, rung = total + share * (rung - last), rung, share / factor, rung * factor
+    return total + share * (max_epochs - last)

@@ -1,0 +1,116 @@
+"""The table at the end of a sweep: best epochs, intervals, and what was won over the reports' own settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.table import Table
+
+from sweeps.config import flatten
+from sweeps.messages import OBJECTIVE, val_title
+from sweeps.progress import trial_name
+from sweeps.space import Space
+from sweeps.spec import SweepSpec
+from tracking.history import SweepHistory, TrialHistory
+from tracking.layout import SweepFolder
+from tracking.scores import Interval, paired_difference_interval, wilson_interval
+
+_SHOWN = 15
+
+
+def leaderboard(history: SweepHistory, spec: SweepSpec, folder: SweepFolder, space: Space) -> Table:
+    """Trials by their best epoch; differences are to the best baseline, paired image by image where that can be."""
+    ranked = _ranked(history)
+    rival = next((trial for trial in ranked if trial.started.baseline), None)
+    table = Table(
+        title=f"{spec.name}: best epoch of each trial on {spec.dataset}, {val_title(spec.dataset)}",
+        caption=_caption(space, rival, len(ranked)),
+        header_style="bold",
+    )
+    headings = ("", "trial", "state", "epochs", "val_accuracy", "95 % interval", "to the best baseline", "settings")
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading in ("trial", "state", "settings") else "right")
+    for rank, trial in enumerate(ranked[:_SHOWN], start=1):
+        table.add_row(str(rank), *_row(trial, rival, folder))
+    for trial in history.trials.values():
+        if trial.best_epoch() is None:
+            table.add_row("", trial_name(trial), trial.state, "0", "", "", "", _settings(trial))
+    return table
+
+
+def _ranked(history: SweepHistory) -> list[TrialHistory]:
+    scored = [(best.metrics[OBJECTIVE], trial) for trial in history.trials.values() if (best := trial.best_epoch())]
+    return [trial for _, trial in sorted(scored, key=lambda pair: (-pair[0], pair[1].number))]
+
+
+def _row(trial: TrialHistory, rival: TrialHistory | None, folder: SweepFolder) -> tuple[str, ...]:
+    best = trial.best_epoch()
+    assert best is not None
+    mine = _Answers.of(trial, folder)
+    interval = mine.interval() if mine else None
+    return (
+        trial_name(trial),
+        trial.state,
+        f"{best.epoch} of {trial.last_epoch}",
+        f"{best.metrics[OBJECTIVE]:.2%}",
+        f"{interval.low:.1%} to {interval.high:.1%}" if interval else "",
+        _difference(trial, mine, rival, folder),
+        _settings(trial),
+    )
+
+
+def _difference(trial: TrialHistory, mine: _Answers | None, rival: TrialHistory | None, folder: SweepFolder) -> str:
+    if rival is None:
+        return ""
+    if trial is rival:
+        return "best baseline"
+    theirs = _Answers.of(rival, folder)
+    if mine is None or theirs is None:
+        return ""
+    gap = paired_difference_interval(mine.labels, mine.predictions, theirs.predictions)
+    return f"{100 * gap.value:+.1f} ({100 * gap.low:+.1f} to {100 * gap.high:+.1f})"
+
+
+def _settings(trial: TrialHistory) -> str:
+    config = trial.started.config
+    shown = [
+        f"{config['recipe']['optimizer']} lr {config['recipe']['lr']:.3g}",
+        f"batch {config['recipe']['batch_size']}",
+    ]
+    shown += [str(value) for name, value in flatten(config["net"]) if name == "norm"]
+    return ", ".join([*shown, config["recipe"]["lr_policy"]])
+
+
+def _caption(space: Space, rival: TrialHistory | None, scored: int) -> str:
+    reported = [f"{baseline.name}: {baseline.reported}" for baseline in space.baselines if baseline.reported]
+    lines = [f"reported: {'; '.join(reported)}"] if reported else []
+    if rival:
+        lines.append(f"differences in points, with 95 % intervals paired by image, to {rival.started.baseline}")
+    if scored > _SHOWN:
+        lines.append(f"the best {_SHOWN} of {scored}")
+    return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """What a trial said of each validation face at its best epoch."""
+
+    labels: NDArray[np.int64]
+    predictions: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, trial: TrialHistory, folder: SweepFolder) -> _Answers | None:
+        """The answers on disk, if they are of the epoch that the journal calls the best."""
+        best = trial.best_epoch()
+        try:
+            with np.load(folder.trial(trial.number).val_probabilities) as kept:
+                if best is None or int(kept["epoch"]) != best.epoch:
+                    return None
+                return cls(kept["labels"].astype(np.int64), kept["probabilities"].argmax(1))
+        except (OSError, ValueError, KeyError):
+            return None
+
+    def interval(self) -> Interval:
+        return wilson_interval(int((self.labels == self.predictions).sum()), len(self.labels))

@@ -1,0 +1,156 @@
+"""What a person sees while a sweep runs: a live table in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from sweeps.spec import SweepSpec
+from tracking.events import AttemptStarted, EpochDone, Event, TrialEnded, TrialStarted, Verdict
+from tracking.history import SweepHistory, TrialHistory
+
+STATES: tuple[Literal["running", "done", "pruned", "failed", "stopped"], ...] = (
+    "running",
+    "done",
+    "pruned",
+    "failed",
+    "stopped",
+)
+_FIRST_GUESS = 0.5  # of max_epochs, before any sampled trial has shown how soon the pruner gives up
+
+
+def trial_name(trial: TrialHistory) -> str:
+    """`3 AlexNet 1` for a baseline, `7 alexnet` for the others."""
+    return f"{trial.number} {trial.started.baseline or trial.started.config['net']['name']}"
+
+
+def duration(seconds: float) -> str:
+    """`1 h 05 min`, `4 min 10 s` or `12 s`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def epochs_left(history: SweepHistory, spec: SweepSpec) -> float:
+    """Epochs still to be trained, as expected from how many the sampled trials so far were allowed."""
+    sampled = [trial for trial in history.trials.values() if trial.is_over and trial.started.baseline is None]
+    mean = sum(trial.last_epoch for trial in sampled) / len(sampled) if sampled else _FIRST_GUESS * spec.max_epochs
+    running = [trial for trial in history.trials.values() if not trial.is_over]
+    left = sum(
+        trial.started.epochs - trial.last_epoch if trial.started.baseline else max(mean - trial.last_epoch, 1.0)
+        for trial in running
+        if trial.last_epoch < trial.started.epochs
+    )
+    return float(left + mean * max(spec.trials - history.next_number, 0))
+
+
+def seconds_left(history: SweepHistory, spec: SweepSpec, slots: int) -> float | None:
+    """Expected seconds to the end of the sweep, pruning included; None before the first epoch."""
+    times = [e.metrics["epoch_seconds"] for trial in history.trials.values() for e in trial.epochs]
+    if not times:
+        return None
+    return epochs_left(history, spec) * sum(times) / len(times) / slots
+
+
+class Progress:
+    """A listener of the director's events."""
+
+    def __init__(self, console: Console, spec: SweepSpec, slots: int) -> None:
+        self._console, self._spec, self._slots = console, spec, slots
+        self._live: Live | None = None
+        self._started = time.monotonic()
+
+    @contextmanager
+    def showing(self) -> Iterator[None]:
+        """Show the live table while the block runs, where the console is a terminal."""
+        if not self._console.is_terminal:
+            yield
+            return
+        with Live(console=self._console, refresh_per_second=4, transient=True) as self._live:
+            yield
+        self._live = None
+
+    def __call__(self, event: Event, history: SweepHistory) -> None:
+        """Take in one event."""
+        if self._live is not None:
+            self._live.update(self._table(history))
+            if not isinstance(event, TrialEnded):
+                return
+        line = self._line(event, history)
+        if line:
+            self._console.print(Text(line), soft_wrap=True)
+
+    def _line(self, event: Event, history: SweepHistory) -> str | None:
+        match event:
+            case TrialStarted():
+                trial = history.trials[event.trial]
+                return f"trial {trial_name(trial)}: started ({event.epochs} epochs at most)"
+            case AttemptStarted():
+                trial = history.trials[event.trial]
+                return f"trial {trial_name(trial)}: goes on after epoch {trial.last_epoch} ({event.reason})"
+            case EpochDone():
+                trial = history.trials[event.trial]
+                values = event.metrics
+                return (
+                    f"trial {trial_name(trial)}: epoch {event.epoch}/{trial.started.epochs} "
+                    f"train_loss {values['train_loss']:.4f} val_accuracy {values['val_accuracy']:.2%} "
+                    f"({values['images_per_second']:.0f} images/s){self._time_left(history)}"
+                )
+            case Verdict():
+                return f"trial {event.trial}: {event.state}: {event.reason}"
+            case TrialEnded():
+                best = event.best.get("best_val_accuracy")
+                shown = f", best val_accuracy {best:.2%} at epoch {event.best['best_epoch']:.0f}" if best else ""
+                why = f": {event.reason}" if event.reason and event.state != "pruned" else ""
+                return f"trial {trial_name(history.trials[event.trial])}: {event.state}{shown}{why}"
+        return None
+
+    def _time_left(self, history: SweepHistory) -> str:
+        left = seconds_left(history, self._spec, self._slots)
+        return f"; about {duration(left)} left" if left else ""
+
+    def _table(self, history: SweepHistory) -> Group:
+        table = Table(box=None, padding=(0, 2), header_style="bold")
+        for heading in ("trial", "epoch", "train_loss", "val_accuracy", "best", "images/s"):
+            table.add_column(heading, justify="left" if heading == "trial" else "right")
+        for trial in history.trials.values():
+            if trial.end is None:
+                table.add_row(*_row(trial))
+        counts = "   ".join(f"{state} {history.count(state)}" for state in STATES if history.count(state))
+        elapsed = duration(time.monotonic() - self._started)
+        status = f"{len(history.trials)}/{self._spec.trials} trials   {counts}   {elapsed}{self._time_left(history)}"
+        return Group(table, Text(status), Text(_best_line(history), style="bold green"))
+
+
+def _row(trial: TrialHistory) -> tuple[str, ...]:
+    best = trial.best_epoch()
+    if best is None:
+        return (trial_name(trial), f"0/{trial.started.epochs}", "", "", "", "")
+    last = trial.epochs[-1].metrics
+    return (
+        trial_name(trial),
+        f"{trial.last_epoch}/{trial.started.epochs}",
+        f"{last['train_loss']:.4f}",
+        f"{last['val_accuracy']:.2%}",
+        f"{best.metrics['val_accuracy']:.2%}",
+        f"{last['images_per_second']:.0f}",
+    )
+
+
+def _best_line(history: SweepHistory) -> str:
+    scored = [
+        (best.metrics["val_accuracy"], trial) for trial in history.trials.values() if (best := trial.best_epoch())
+    ]
+    if not scored:
+        return "best so far: none yet"
+    value, trial = max(scored, key=lambda pair: pair[0])
+    return f"best so far: {value:.2%} val_accuracy, trial {trial_name(trial)}"

@@ -1,0 +1,197 @@
+"""Runs trials on Ray Tune's actors; the only file that imports ray.tune.
+
+Tune places actors and keeps them warm. It decides nothing and remembers nothing: the searcher
+below hands out the director's tasks, the scheduler passes on reports and obeys, and each run is a new Tuner.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import shutil
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import TypeAdapter
+from ray import tune
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+from ray.tune.stopper import Stopper
+
+from cluster.connect import local_ray
+from sweeps.director import Director
+from sweeps.messages import Message, Task
+from sweeps.resources import Slots
+from sweeps.runner import TrialBody
+
+_MESSAGE: TypeAdapter[Message] = TypeAdapter(Message)
+_GRACE_SECONDS = 20.0
+_HANG_FLOOR_SECONDS = 900.0
+_HANG_FIRST_SECONDS = 6 * 3600.0
+
+
+class RayRunner:
+    """Runs as many trials at once as there are slots."""
+
+    def __init__(self, slots: Slots) -> None:
+        self._slots = slots
+
+    def run(self, director: Director, body: TrialBody) -> None:
+        """Run the sweep on Ray."""
+        scratch = tempfile.mkdtemp(prefix="fer-sweeps-tune-")
+        _quieten()
+        try:
+            with local_ray(self._slots.cpus, self._slots.gpus):
+                self._tuner(director, body, scratch).fit()
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    def _tuner(self, director: Director, body: TrialBody, scratch: str) -> tune.Tuner:
+        share = {"CPU": self._slots.cpus_per_trial, "GPU": self._slots.gpus_per_trial}
+        actor = tune.with_resources(TrialActor, tune.PlacementGroupFactory([share]))
+        return tune.Tuner(
+            actor,
+            tune_config=tune.TuneConfig(
+                search_alg=_Tasks(director, body),
+                scheduler=_Obedient(director),
+                num_samples=-1,
+                max_concurrent_trials=self._slots.count,
+                reuse_actors=True,
+                trial_dirname_creator=lambda trial: str(trial.trial_id),
+            ),
+            run_config=tune.RunConfig(
+                name="sweep",
+                storage_path=scratch,
+                stop=_StopAfterGrace(director),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                verbose=0,
+                log_to_file=False,
+            ),
+        )
+
+
+class TrialActor(tune.Trainable):
+    """A warm worker process: one `step` is one epoch, `reset_config` is the next trial."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Begin the first trial."""
+        self._messages: Iterator[Message] | None = None
+        self._patience_seconds = _HANG_FIRST_SECONDS
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Begin the next trial in the same process: what it imported and mapped stays warm."""
+        self._begin(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Run one epoch. A worker that hangs leaves a stack trace and dies, which is an ordinary retry."""
+        assert self._messages is not None
+        started = time.monotonic()
+        faulthandler.dump_traceback_later(self._patience_seconds, exit=True, file=2)
+        try:
+            message = next(self._messages)
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+        self._patience_seconds = max(_HANG_FLOOR_SECONDS, 10 * (time.monotonic() - started))
+        return {"message": message.model_dump_json(), "done": not hasattr(message, "epoch")}
+
+    def cleanup(self) -> None:
+        """Leave the trial as its last checkpoint has it."""
+        if self._messages is not None and hasattr(self._messages, "close"):
+            self._messages.close()
+        self._messages = None
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        self.cleanup()
+        self._patience_seconds = _HANG_FIRST_SECONDS
+        self._messages = config["body"](Task.model_validate_json(config["task"]))
+
+
+class _Tasks(Searcher):
+    """Hands Tune the director's tasks, one whenever a slot is free."""
+
+    def __init__(self, director: Director, body: TrialBody) -> None:
+        super().__init__(metric=None, mode="max")
+        self._director, self._body = director, body
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        task = self._director.next_task()
+        if task is None:
+            return None if self._director.busy else Searcher.FINISHED  # type: ignore[return-value]
+        return {"task": task.model_dump_json(), "body": self._body}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Nothing to do: the scheduler has passed it on."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to keep."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing to restore."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tuner() pickles it; the director stays where it is
+
+
+class _Obedient(FIFOScheduler):
+    """Passes reports to the director and does what it says."""
+
+    def __init__(self, director: Director) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._director = director
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        return str(TrialScheduler.CONTINUE if self._take(trial, result) else TrialScheduler.STOP)
+
+    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
+        self._take(trial, result)  # Tune brings a result that says `done` here, and only here
+
+    def _take(self, trial: Trial, result: dict[str, Any]) -> bool:
+        return self._director.take(_task(trial).trial, _MESSAGE.validate_json(result["message"]))
+
+    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+        self._director.worker_died(_task(trial).trial, _cause(trial))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class _StopAfterGrace(Stopper):
+    """Ends the run in the middle of an epoch where waiting for its end would take too long."""
+
+    def __init__(self, director: Director) -> None:
+        self._director = director
+        self._since: float | None = None
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        if not self._director.stopping:
+            return False
+        self._since = self._since or time.monotonic()
+        return time.monotonic() - self._since > _GRACE_SECONDS
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+def _task(trial: Trial) -> Task:
+    return Task.model_validate_json(trial.config["task"])
+
+
+def _cause(trial: Trial) -> str:
+    error = trial.get_pickled_error() or trial.get_error()
+    text = str(error).strip().splitlines() if error else []
+    return text[0] if text else "unknown cause"
+
+
+def _quieten() -> None:
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", module="ray")

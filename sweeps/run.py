@@ -1,0 +1,8 @@
+"""The thin door: `python -m sweeps.run SPACE`."""
+
+import sys
+
+from sweeps.cli import run_main
+
+if __name__ == "__main__":
+    sys.exit(run_main(sys.argv[1:]))

@@ -1,0 +1,100 @@
+"""A space: what is searched, the reports' own settings to beat, and how long it may take."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sweeps.config import TrialConfig
+from sweeps.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    import optuna
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A report's own settings; `reported` is its published accuracy and where it was measured."""
+
+    name: str
+    config: TrialConfig
+    reported: str = ""
+
+
+@dataclass(frozen=True)
+class Space:
+    """`suggest` draws a configuration with Optuna's define-by-run calls; `baselines` run first and are never pruned.
+
+    `trials` (baselines included) and `max_epochs` are the defaults of the command line. A pruner asks after
+    `first_rung_epochs`, then after each `reduction_factor` times as many, and lets about one in
+    `reduction_factor` go on (Li et al., 2020, asynchronous successive halving).
+    """
+
+    suggest: Callable[[optuna.Trial], TrialConfig]
+    baselines: Sequence[Baseline] = field(default=())
+    max_epochs: int = 20
+    trials: int = 30
+    first_rung_epochs: int = 2
+    reduction_factor: int = 3
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        faults = [
+            f"{name} must be at least {least}, got {value!r}"
+            for name, value, least in (
+                ("max_epochs", self.max_epochs, 1),
+                ("trials", self.trials, 1),
+                ("first_rung_epochs", self.first_rung_epochs, 1),
+                ("reduction_factor", self.reduction_factor, 2),
+            )
+            if not isinstance(value, int) or value < least
+        ]
+        if not callable(self.suggest):
+            faults.append(f"suggest must be a function of a trial, got {self.suggest!r}")
+        if faults:
+            raise InputError("Space: " + "; ".join(faults))
+
+
+def baseline_epochs(trials: int, max_epochs: int, baselines: int) -> int:
+    """Epochs of each baseline, so that all of them take at most a third of `trials * max_epochs`.
+
+    A sweep of baselines alone has nothing else to spend its budget on: each gets `max_epochs`.
+    """
+    if baselines == 0 or trials <= baselines:
+        return max_epochs
+    return min(max_epochs, max(1, trials * max_epochs // (3 * baselines)))
+
+
+def find_space(name: str) -> Space:
+    """The space of that name, or the `SPACE` of a user's own file (`./my_space.py`)."""
+    if name.endswith(".py") or "/" in name:
+        return _load_file(Path(name))
+    from sweeps.spaces import SPACES
+
+    if name not in SPACES:
+        raise InputError(f"unknown space '{name}'{did_you_mean(name, SPACES)}; your own space is a file: ./my_space.py")
+    return replace(SPACES[name], name=name)
+
+
+def _load_file(path: Path) -> Space:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; a space is a Python file that defines SPACE = Space(...)")
+    spec = importlib.util.spec_from_file_location(f"fer_space_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise InputError(f"{path}: not a Python file; a space is a file that defines SPACE = Space(...)")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{path}: {type(error).__name__}: {error}") from error
+    space = getattr(module, "SPACE", None)
+    if not isinstance(space, Space):
+        raise InputError(f"{path}: defines no SPACE; add SPACE = Space(suggest=..., baselines=[...])")
+    return replace(space, name=path.stem)

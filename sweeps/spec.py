@@ -1,0 +1,71 @@
+"""What a sweep was asked to do: the part that a resume must agree with, and the part that it may change."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from sweeps.errors import InputError
+from sweeps.messages import FacesRef
+
+_FIXED = {
+    "space": "the space",
+    "fingerprint": "the data (fingerprint)",
+    "max_epochs": "--epochs",
+    "seed": "--seed",
+    "settings": "--set",
+}
+
+
+class SweepSpec(BaseModel):
+    """Stands in the journal's first line and in spec.json."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    space: str
+    """A built-in space's name, or the path of a user's file."""
+    data: str
+    dataset: str
+    fingerprint: str
+    synthetic: bool
+    classes: tuple[str, ...]
+    faces: FacesRef
+    trials: int
+    max_epochs: int
+    baseline_epochs: int
+    seed: int
+    settings: dict[str, Any] = {}
+    device: Literal["cpu", "cuda"] = "cpu"
+    threads: int = 1
+    figures: bool = True
+
+    def refuse_if_changed(self, asked: SweepSpec) -> None:
+        """Raise InputError naming everything in `asked` that a resume cannot change."""
+        faults = [
+            f"{words}: the sweep has {getattr(self, field)!r}, asked for {getattr(asked, field)!r}"
+            for field, words in _FIXED.items()
+            if getattr(self, field) != getattr(asked, field)
+        ]
+        if faults:
+            listed = "".join(f"\n  {fault}" for fault in faults)
+            raise InputError(f"{self.name}: a resume goes on with the settings of its start; choose another --name, "
+                             f"or leave out what differs{listed}")  # fmt: skip
+
+
+def check_name(name: str) -> str:
+    """`name` if it can be a folder's name everywhere, else InputError."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        raise InputError(
+            f"--name '{name}': a name has letters, digits, '.', '_' and '-' only, starts with a letter or digit, "
+            "and has 100 characters at most"
+        )
+    return name
+
+
+def space_label(space: str) -> str:
+    """The space's name: what MLflow's experiment is called."""
+    return Path(space).stem if space.endswith(".py") else space

@@ -1,0 +1,132 @@
+"""The one Optuna study of a sweep: what to try next, and when to give a trial up.
+
+Nothing lives here alone: the study is laid anew from the journal whenever a sweep goes on, so that a torn,
+foreign or half-told study cannot exist, and trial numbers are the journal's. `study.log` is for the sampler,
+the pruner and optuna-dashboard.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import distribution_to_json, json_to_distribution
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+from sweeps.config import TrialConfig
+from sweeps.errors import InputError
+from sweeps.messages import OBJECTIVE
+from sweeps.space import Space
+from tracking.events import EpochDone, Event, TrialEnded, TrialStarted, Verdict
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+_TOLD = {"done": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
+
+
+def derive_seed(*parts: object) -> int:
+    """A 63-bit seed from any values that have a stable text; the same parts give the same seed everywhere."""
+    digest = hashlib.sha256("/".join(str(part) for part in parts).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A configuration and, for the study's rebuilding, the values and distributions it was drawn from."""
+
+    config: TrialConfig
+    params: dict[str, Any]
+    distributions: dict[str, str]
+
+
+class Study:
+    """Asks the sampler and the pruner; knows trials by the journal's numbers. Not thread-safe."""
+
+    def __init__(self, log: Path, space: Space, seed: int, history: Iterable[Event] = ()) -> None:
+        """Lay the study at `log` from the journal's events, replacing what is there."""
+        self._space = space
+        self._seed = seed
+        self._open: dict[int, optuna.Trial] = {}
+        self._owed: dict[int, str] = {}
+        log.unlink(missing_ok=True)
+        Path(f"{log}.lock").unlink(missing_ok=True)  # left by a driver killed inside a write; costs 30 s otherwise
+        self._study = optuna.create_study(
+            storage=JournalStorage(JournalFileBackend(str(log))),
+            study_name=space.name,
+            direction="maximize",
+            sampler=optuna.samplers.RandomSampler(seed=seed % 2**32),
+            pruner=optuna.pruners.SuccessiveHalvingPruner(
+                min_resource=space.first_rung_epochs, reduction_factor=space.reduction_factor
+            ),
+        )
+        for event in history:
+            self._replay(event)
+
+    def _replay(self, event: Event) -> None:
+        match event:
+            case TrialStarted():
+                distributions = {name: json_to_distribution(text) for name, text in event.distributions.items()}
+                self._study.enqueue_trial(event.params)
+                self._open[event.trial] = self._study.ask(fixed_distributions=distributions)
+            case EpochDone():
+                reason = self.report(event.trial, event.epoch, event.metrics[OBJECTIVE])
+                self._owed.pop(event.trial, None)
+                if reason:
+                    self._owed[event.trial] = reason
+            case Verdict():
+                self.finish(event.trial, event.state, None)
+            case TrialEnded(final=True):
+                self.finish(event.trial, event.state, event.best.get(f"best_{OBJECTIVE}"))
+
+    def propose(self, number: int) -> Proposal:
+        """Draw trial `number`'s configuration; the sampler's randomness depends on the seed and the number alone."""
+        with warnings.catch_warnings():
+            # `group` is what keeps TPE's joint model usable beside conditional parameters and baselines.
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            self._study.sampler = optuna.samplers.TPESampler(
+                seed=derive_seed(self._seed, "sampler", number) % 2**32, multivariate=True, group=True
+            )
+        trial = self._study.ask()
+        self._open[number] = trial
+        config = self._space.suggest(trial)
+        if not isinstance(config, TrialConfig):
+            raise InputError(f"space {self._space.name}: suggest must return a TrialConfig, got {config!r}")
+        distributions = {name: distribution_to_json(dist) for name, dist in trial.distributions.items()}
+        return Proposal(config, dict(trial.params), distributions)
+
+    def add_baseline(self, number: int, config: TrialConfig) -> Proposal:
+        """Enter a baseline: its values compete at the pruner's rungs, its settings lie outside the sampler's space."""
+        self._open[number] = self._study.ask(fixed_distributions={})
+        return Proposal(config, {}, {})
+
+    def report(self, number: int, epoch: int, value: float) -> str | None:
+        """Enter an epoch's value; the reason to give the trial up, or None."""
+        trial = self._open[number]
+        trial.report(value, epoch)
+        return self._reason(number, epoch, value) if trial.should_prune() else None
+
+    def owed_verdict(self, number: int) -> str | None:
+        """The pruner's reason after the journal's last epoch, where the driver died before it wrote its verdict."""
+        return self._owed.get(number)
+
+    def finish(self, number: int, state: str, best: float | None) -> None:
+        """Close a trial, once; failed and stopped ones teach the sampler nothing."""
+        if trial := self._open.pop(number, None):
+            told = _TOLD.get(state, TrialState.FAIL)
+            self._study.tell(trial, best if told is TrialState.COMPLETE else None, state=told)
+
+    def _reason(self, number: int, epoch: int, value: float) -> str:
+        trials = self._study.get_trials(deepcopy=False)
+        rungs = trials[self._open[number].number].system_attrs
+        rung = max((key for key in rungs if key.startswith("completed_rung_")), key=lambda key: int(key[15:]))
+        rivals = sorted((t.system_attrs[rung] for t in trials if rung in t.system_attrs), reverse=True)
+        cut = rivals[max(len(rivals) // self._space.reduction_factor, 1) - 1]
+        rank = 1 + sum(rival > value for rival in rivals)
+        return f"stopped at epoch {epoch}: {value:.4f} under the cut {cut:.4f}, rank {rank} of {len(rivals)}"
