@@ -1,0 +1,79 @@
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tracking.default_store import open_default_store, resolve_tracking_uri
+
+
+class Schema:
+    """Stands for MLflow's own opening: brings an empty file to its schema, refuses a half-made one."""
+
+    def __init__(self) -> None:
+        self.opened: list[str] = []
+
+    def open(self, uri: str) -> None:
+        self.opened.append(uri)
+        with closing(sqlite3.connect(uri.removeprefix("sqlite:///"))) as connection:
+            if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
+                connection.execute("CREATE TABLE whole (x)")
+            connection.execute("SELECT * FROM whole")
+
+
+def test_a_new_store_is_made_beside_and_moved_into_place(tmp_path: Path) -> None:
+    path = tmp_path / "mlflow.db"
+    made_while_absent = []
+    schema = Schema()
+
+    def try_open(uri: str) -> None:
+        made_while_absent.append(not path.exists())
+        schema.open(uri)
+
+    opened = open_default_store(path, try_open)
+    assert (opened.uri, opened.set_aside) == (f"sqlite:///{path}", None)
+    assert made_while_absent == [True]
+    schema.open(opened.uri)
+    assert open_default_store(path, schema.open) == opened
+
+
+@pytest.mark.parametrize("half", [b"no database at all " * 99, None])
+def test_an_unreadable_store_is_kept_under_another_name(tmp_path: Path, half: bytes | None) -> None:
+    path = tmp_path / "mlflow.db"
+    if half is not None:
+        path.write_bytes(half)
+    else:
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("CREATE TABLE half (x)")
+    before = path.read_bytes()
+    schema = Schema()
+    opened = open_default_store(path, schema.open)
+    assert opened.set_aside is not None
+    assert opened.set_aside.read_bytes() == before
+    assert opened.uri not in schema.opened, "a client keeps connections to the old file under the old URI"
+    schema.open(opened.uri)
+    assert Path(opened.uri.removeprefix("sqlite:///")).resolve() == path
+
+
+def test_a_locked_store_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "mlflow.db"
+    open_default_store(path, Schema().open)
+
+    def locked(uri: str) -> None:
+        with closing(sqlite3.connect(path)) as holder, closing(sqlite3.connect(path, timeout=0)) as other:
+            holder.execute("BEGIN EXCLUSIVE")
+            other.execute("SELECT * FROM whole")
+
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        open_default_store(path, locked)
+    assert [found.name for found in tmp_path.glob("mlflow.db*")] in (
+        [["mlflow.db", "mlflow.db.lock"], ["mlflow.db.lock", "mlflow.db"]]
+    )
+
+
+def test_the_uri_given_comes_before_the_environment_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert resolve_tracking_uri(None, tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://team:5000")
+    assert resolve_tracking_uri(None, tmp_path) == "http://team:5000"
+    assert resolve_tracking_uri("http://mine", tmp_path) == "http://mine"

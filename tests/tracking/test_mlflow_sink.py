@@ -1,0 +1,304 @@
+"""Exactly once in MLflow, on a real SQLite store read back by SQL."""
+
+import logging
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import socket
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from small_sweep import SWEEP_ID, Stored, Sweep
+
+from tracking import AttemptStarted, EpochDone, SweepFolder, TrackingError, read
+from tracking.default_store import default_path, default_uri
+from tracking.mlflow_sink import MlflowSink
+
+NewSink = Callable[[], MlflowSink]
+
+
+def test_a_whole_sweep_stands_there_once_after_two_replays(sweep: Sweep, new_sink: NewSink, stored: Stored) -> None:
+    sweep.whole()
+    new_sink().sync()
+    assert stored.points() == pytest.approx(sweep.points, abs=0, rel=0)
+    assert set(stored.runs()) == {SWEEP_ID, *(f"{SWEEP_ID}/{number}" for number in range(3))}
+    before = stored.query("SELECT * FROM metrics"), stored.query("SELECT * FROM runs")
+    new_sink().sync()
+    assert (stored.query("SELECT * FROM metrics"), stored.query("SELECT * FROM runs")) == before
+
+
+def test_runs_tell_state_times_and_where_they_come_from(sweep: Sweep, new_sink: NewSink, stored: Stored) -> None:
+    sweep.whole()
+    new_sink().sync()
+    runs = stored.runs()
+    times = {(event.event, getattr(event, "trial", None)): event.time_ms for event in read(sweep.folder.journal)}
+    assert runs[f"{SWEEP_ID}/1"] == ("FINISHED", times["trial", 1], times["end", 1], "0001 lenet")
+    assert runs[f"{SWEEP_ID}/0"][3] == "LENET_1"
+    tags = stored.tags(f"{SWEEP_ID}/1")
+    parent = stored.query(f"SELECT run_uuid FROM tags WHERE key = 'trial.key' AND value = '{SWEEP_ID}'")[0][0]
+    expected = {
+        "sweep": "night", "trial": "1", "state": "pruned", "reason": "0.31 under the cut 0.38", "seed": "7",
+        "config.id": "c1", "versions": "torch 2.14.1", "mlflow.source.git.commit": "abc123", "faces": "SYNTHETIC",
+        "dataset": "synthetic faces", "dataset.fingerprint": "00ff00ff00ff00ff", "mlflow.parentRunId": parent,
+    }  # fmt: skip
+    assert {key: tags.get(key) for key in expected} == expected
+    assert stored.tags(f"{SWEEP_ID}/0")["baseline"] == "LENET_1"
+    query = "SELECT key, value FROM params p JOIN runs r ON r.run_uuid = p.run_uuid WHERE r.name = '0001 lenet'"
+    params = dict(stored.query(query))
+    assert params == {"net.name": "lenet", "net.dropout": "0.5", "recipe.lr": "0.01", "recipe.ema_decay": "null"}
+    parent_tags = stored.tags(SWEEP_ID)
+    assert (parent_tags["state"], parent_tags["trials.done"], parent_tags["trials.pruned"]) == ("done", "2", "1")
+
+
+def test_files_of_a_trial_are_kept_but_for_its_machinery(sweep: Sweep, new_sink: NewSink, out: Path) -> None:
+    folder = sweep.folder.trial(1).create()
+    for path in (folder.config, folder.best, folder.last, folder.curves, folder.verdict):
+        path.write_bytes(path.name.encode())
+    (folder.root / ".curves.png.123").write_bytes(b"half")
+    sweep.whole()
+    new_sink().sync()
+    kept = sorted((out / "mlartifacts" / "lenet_space").glob("*/artifacts/*"))
+    assert [path.name for path in kept if path.name != "spec.json"] == ["best.safetensors", "config.json", "curves.png"]
+    assert [path.name for path in kept].count("spec.json") == 1
+    assert [path.read_bytes() for path in kept if path.name == "curves.png"] == [b"curves.png"]
+
+
+def test_a_trial_resumed_goes_on_in_its_run(sweep: Sweep, new_sink: NewSink, stored: Stored) -> None:
+    sweep.start()
+    sweep.trial(0)
+    sweep.epoch(0, 1)
+    sweep.end(0, "stopped", reason="SIGTERM", final=False)
+    sweep.stop()
+    new_sink().sync()
+    assert {key: run[0] for key, run in stored.runs().items()} == {SWEEP_ID: "KILLED", f"{SWEEP_ID}/0": "KILLED"}
+    sweep.write(sweep.driver(resumed=True))
+    sweep.write(AttemptStarted(time_ms=sweep.tick(), trial=0, attempt=1, reason="resumed"))
+    new_sink().sync()
+    assert {run[0] for run in stored.runs().values()} == {"RUNNING"}
+    assert stored.tags(f"{SWEEP_ID}/0")["state"] == "running"
+    sweep.epoch(0, 2)
+    sweep.end(0, "failed", reason="diverged at epoch 3 step 17")
+    sweep.finish()
+    new_sink().sync()
+    runs = stored.runs()
+    assert (runs[f"{SWEEP_ID}/0"][0], runs[SWEEP_ID][0]) == ("FAILED", "FINISHED")
+    assert runs[f"{SWEEP_ID}/0"][2] > runs[f"{SWEEP_ID}/0"][1]  # type: ignore[operator]
+    assert stored.points() == sweep.points
+
+
+def test_following_while_the_journal_grows(sweep: Sweep, new_sink: NewSink, stored: Stored) -> None:
+    sweep.start()
+    sink = new_sink()
+    sink.start()
+    for number in range(2):
+        sweep.trial(number)
+        for epoch in (1, 2, 3):
+            sweep.epoch(number, epoch)
+            sink.wake()
+            time.sleep(0.15)
+        sweep.end(number)
+        sink.wake()
+    sweep.finish()
+    assert sink.close(30) == 0
+    assert stored.points() == sweep.points
+    assert {run[0] for run in stored.runs().values()} == {"FINISHED"}
+
+
+def _sync_until_killed(out: Path, journal: Path, calls: int, acted_upon: bool) -> None:
+    """A process's sink that is killed at its n-th writing call, before or after the store acted upon it."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    left = [calls]
+
+    def dying(method: Callable[..., object]) -> Callable[..., object]:
+        def call(*args: object, **kwargs: object) -> object:
+            left[0] -= 1
+            if left[0] == 0 and not acted_upon:
+                os.kill(os.getpid(), signal.SIGKILL)
+            answer = method(*args, **kwargs)
+            if left[0] == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return answer
+
+        return call
+
+    for name in ("create_experiment", "create_run", "log_batch", "update_run_info"):
+        setattr(SqlAlchemyStore, name, dying(getattr(SqlAlchemyStore, name)))
+    MlflowSink(journal, tracking_uri=default_uri(out), out=out, on_warning=print).sync()
+
+
+def _was_killed(out: Path, journal: Path, calls: int, acted_upon: bool) -> bool:
+    process = multiprocessing.get_context("fork").Process(
+        target=_sync_until_killed, args=(out, journal, calls, acted_upon)
+    )
+    process.start()
+    process.join(60)
+    return process.exitcode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("acted_upon", [False, True])
+@pytest.mark.parametrize("every_call", [range(4, 6), pytest.param(range(1, 15), marks=pytest.mark.slow)])
+def test_killed_at_any_call_and_at_any_length_of_the_journal(
+    tmp_path: Path, sweep: Sweep, empty_store: Path, every_call: range, acted_upon: bool
+) -> None:
+    sweep.whole()
+    lines = sweep.folder.journal.read_bytes().splitlines(keepends=True)
+    chance = random.Random(5)
+    kills = 0
+    for calls in every_call:
+        out = tmp_path / str(calls)
+        out.mkdir()
+        shutil.copy(empty_store, default_path(out))
+        journal = SweepFolder(out / "night").create().journal
+        journal.write_bytes(b"".join(lines[: chance.randint(2, len(lines))]))
+        kills += _was_killed(out, journal, chance.randint(1, 6), acted_upon)
+        journal.write_bytes(b"".join(lines))
+        kills += _was_killed(out, journal, calls, acted_upon)
+        MlflowSink(journal, tracking_uri=default_uri(out), out=out, on_warning=pytest.fail).sync()
+        after = Stored(default_path(out))
+        assert after.points() == sweep.points
+        assert [run[0] for run in after.runs().values()] == ["FINISHED"] * 4
+    assert kills > len(every_call)
+
+
+def test_an_answer_lost_after_the_run_was_made(
+    sweep: Sweep, new_sink: NewSink, stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = MlflowClient.create_run
+    lost = []
+
+    def create_and_lose_the_answer(self: MlflowClient, *args: object, **kwargs: object) -> object:
+        run = made(self, *args, **kwargs)  # type: ignore[arg-type]
+        if len(lost) < 2:
+            lost.append(run)
+            raise ConnectionError("reset by peer")
+        return run
+
+    monkeypatch.setattr(MlflowClient, "create_run", create_and_lose_the_answer)
+    sweep.whole()
+    for _ in range(2):
+        with pytest.raises(TrackingError, match="reset by peer"):
+            new_sink().sync()
+    new_sink().sync()
+    assert len(lost) == 2
+    assert stored.points() == sweep.points
+    assert len(stored.runs()) == 4
+
+
+def test_a_run_made_after_its_answer_was_given_up(sweep: Sweep, new_sink: NewSink, stored: Stored, out: Path) -> None:
+    """The slow server's own create comes when the retry has made the run already: one of the two goes."""
+    sweep.whole()
+    new_sink().sync()
+    client = MlflowClient(default_uri(out))
+    experiment = client.get_experiment_by_name("lenet_space")
+    assert experiment is not None
+    client.create_run(experiment.experiment_id, 1, {"trial.key": f"{SWEEP_ID}/1"})
+    new_sink().sync()
+    assert stored.points() == sweep.points
+    assert len(stored.runs()) == 4
+
+
+def test_a_run_that_a_person_deleted_stays_deleted(sweep: Sweep, new_sink: NewSink, stored: Stored, out: Path) -> None:
+    sweep.whole()
+    new_sink().sync()
+    client = MlflowClient(default_uri(out))
+    (run_id,) = stored.query(f"SELECT run_uuid FROM tags WHERE key = 'trial.key' AND value = '{SWEEP_ID}/1'")[0]
+    client.delete_run(str(run_id))
+    new_sink().sync()
+    assert f"{SWEEP_ID}/1" not in stored.runs()
+
+
+def test_what_mlflow_refuses_does_not_hold_up_the_rest(sweep: Sweep, out: Path, stored: Stored) -> None:
+    sweep.start()
+    sweep.trial(0)
+    sweep.write(EpochDone(time_ms=sweep.tick(), trial=0, epoch=1, metrics={"a#name it cannot take": 1.0}))
+    sweep.trial(1)
+    sweep.epoch(1, 1)
+    warnings: list[str] = []
+    sink = MlflowSink(sweep.folder.journal, tracking_uri=default_uri(out), out=out, on_warning=warnings.append)
+    sink.start()
+    time.sleep(3)
+    assert sink.close(20) == 0
+    assert (f"{SWEEP_ID}/1", "val_accuracy", 1) in stored.points()
+    assert "run 0 of night is left out" in warnings[-1]
+
+
+@pytest.mark.slow
+def test_a_store_of_another_schema_is_set_aside_and_refilled_from_every_sweep(out: Path, stored: Stored) -> None:
+    sweeps = [Sweep(SweepFolder(out / letter), sweep_id=letter * 32) for letter in ("a", "b")]
+    for sweep in sweeps:
+        sweep.whole()
+    with sqlite3.connect(default_path(out)) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '451aebb31d03'")
+    warnings: list[str] = []
+    journal = sweeps[0].folder.journal
+    MlflowSink(journal, tracking_uri=default_uri(out), out=out, on_warning=warnings.append).sync()
+    assert stored.points() == sweeps[0].points | sweeps[1].points
+    (aside,) = out.glob("mlflow.db.unreadable-*")
+    assert len(warnings) == 1
+    assert str(aside) in warnings[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [0.3, 0.8, 1.5])
+def test_a_store_killed_in_its_migration_does_not_hold_up_the_next(
+    tmp_path: Path, sweep: Sweep, seconds: float
+) -> None:
+    """MLflow's own making of a store in place, as any other program of the user's would do it."""
+    sweep.whole()
+    path = default_path(tmp_path)
+    process = multiprocessing.get_context("fork").Process(
+        target=lambda: MlflowClient(default_uri(tmp_path)).search_experiments()
+    )
+    process.start()
+    while not path.exists():
+        time.sleep(0.01)
+    time.sleep(seconds)
+    process.kill()
+    process.join()
+    MlflowSink(sweep.folder.journal, tracking_uri=default_uri(tmp_path), out=tmp_path, on_warning=print).sync()
+    print("set aside:", list(tmp_path.glob("*.unreadable-*")))
+    assert Stored(path).points() == sweep.points
+
+
+def test_a_server_that_does_not_answer_is_said_at_once_and_not_waited_for(sweep: Sweep, out: Path) -> None:
+    sweep.whole()
+    with socket.socket() as mute:
+        mute.bind(("127.0.0.1", 0))
+        mute.listen()  # takes the connection and never answers
+        uri = f"http://user:secret@127.0.0.1:{mute.getsockname()[1]}"
+        warnings: list[tuple[float, str]] = []
+        begin = time.monotonic()
+        sink = MlflowSink(
+            sweep.folder.journal, tracking_uri=uri, out=out,
+            on_warning=lambda text: warnings.append((time.monotonic() - begin, text)),
+        )  # fmt: skip
+        sink.start()
+        while not warnings and time.monotonic() - begin < 8:
+            time.sleep(0.05)
+        waking = time.monotonic()
+        sink.wake()
+        assert time.monotonic() - waking < 0.05
+        closing = time.monotonic()
+        backlog = sink.close(60)
+        assert time.monotonic() - closing < 5
+    assert backlog == len(list(read(sweep.folder.journal)))
+    assert len(warnings) == 1
+    assert warnings[0][0] < 5
+    assert "secret" not in warnings[0][1]
+
+
+def test_nothing_is_said_when_all_is_well(
+    sweep: Sweep, new_sink: NewSink, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    sweep.whole()
+    new_sink().sync()
+    assert capfd.readouterr() == ("", "")
+    assert caplog.records == []

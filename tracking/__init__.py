@@ -1,0 +1,48 @@
+"""What is remembered of a sweep: its folder, its journal, and what is rebuilt from them."""
+
+from tracking.errors import TrackingError
+from tracking.events import (
+    AttemptStarted,
+    DriverStarted,
+    DriverStopped,
+    EpochDone,
+    Event,
+    SweepEnded,
+    SweepStarted,
+    TrialEnded,
+    TrialStarted,
+    TrialState,
+    Verdict,
+    now_ms,
+)
+from tracking.folder_lock import Holder, folder_holder, hold_folder
+from tracking.history import SweepHistory, TrialHistory
+from tracking.journal import Journal, read, read_from, trim_torn_tail
+from tracking.layout import SweepFolder, TrialFolder
+
+__all__ = [
+    "AttemptStarted",
+    "DriverStarted",
+    "DriverStopped",
+    "EpochDone",
+    "Event",
+    "Holder",
+    "Journal",
+    "SweepEnded",
+    "SweepFolder",
+    "SweepHistory",
+    "SweepStarted",
+    "TrackingError",
+    "TrialEnded",
+    "TrialFolder",
+    "TrialHistory",
+    "TrialStarted",
+    "TrialState",
+    "Verdict",
+    "folder_holder",
+    "hold_folder",
+    "now_ms",
+    "read",
+    "read_from",
+    "trim_torn_tail",
+]

@@ -1,0 +1,104 @@
+"""MLflow's SQLite file beside the sweeps: made whole or not at all, set aside when it cannot be read.
+
+MLflow brings a new file to its schema in many steps; a kill among them leaves one that it never opens again.
+"""
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+_OF_THE_MACHINE = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_PERM,
+}
+"""Faults that pass or that a person mends; the file itself may be sound."""
+
+
+@dataclass(frozen=True)
+class OpenedStore:
+    """Where the store is to be opened, and what an unreadable one was renamed to."""
+
+    uri: str
+    set_aside: Path | None
+
+
+def default_uri(out: Path) -> str:
+    """Tracking URI of the store beside the sweeps in `out`."""
+    return f"sqlite:///{default_path(out)}"
+
+
+def default_path(out: Path) -> Path:
+    """File of the store beside the sweeps in `out`."""
+    return out.resolve() / "mlflow.db"
+
+
+def resolve_tracking_uri(given: str | None, out: Path) -> str:
+    """The URI given, else that of MLFLOW_TRACKING_URI, else of the store beside the sweeps."""
+    return given or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(out)
+
+
+def open_default_store(path: Path, try_open: Callable[[str], object]) -> OpenedStore:
+    """Make sure that a store stands at `path` that `try_open` can open by URI.
+
+    Raises:
+        Exception: whatever `try_open` or the disk says, when the file itself is not at fault.
+    """
+    path = path.resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _one_process(path.with_name(path.name + ".lock")):
+        if path.exists() and path.stat().st_size > 0:
+            uri = f"sqlite:///{path}"
+            if _opens(path, uri, try_open):
+                return OpenedStore(uri, None)
+            set_aside = path.with_name(f"{path.name}.unreadable-{datetime.now(UTC):%Y%m%dT%H%M%S}")
+            path.rename(set_aside)
+            _make(path, try_open)
+            # MLflow keeps connections by URI: under the old one it would go on in the file set aside.
+            return OpenedStore(f"sqlite:///{path.parent}/./{path.name}", set_aside)
+        _make(path, try_open)
+        return OpenedStore(f"sqlite:///{path}", None)
+
+
+def _opens(path: Path, uri: str, try_open: Callable[[str], object]) -> bool:
+    try:
+        # Asked first because MLflow retries for minutes on a file that is no database.
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("SELECT count(*) FROM sqlite_master")
+        try_open(uri)
+    except Exception as error:
+        if isinstance(error, OSError) or _is_of_the_machine(error):
+            raise
+        return False
+    return True
+
+
+def _is_of_the_machine(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, sqlite3.Error) and hasattr(error, "sqlite_errorcode"):
+            return error.sqlite_errorcode & 0xFF in _OF_THE_MACHINE
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _make(path: Path, try_open: Callable[[str], object]) -> None:
+    beside = path.with_name(f".{path.name}.{os.getpid()}.new")
+    beside.unlink(missing_ok=True)
+    try_open(f"sqlite:///{beside}")
+    beside.replace(path)
+
+
+@contextmanager
+def _one_process(lock: Path) -> Iterator[None]:
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,139 @@
+"""What can stand in a sweep's journal: one frozen model an event, told apart by `event`.
+
+Times are integer milliseconds since 1970, as MLflow takes them: they are sent there as they stand here, which
+is what lets a replay store each point once.
+"""
+
+import time
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+FORMAT = 1
+"""Version of the journal's lines; a newer one is refused."""
+
+TrialState = Literal["done", "pruned", "failed", "stopped"]
+
+
+def now_ms() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+class _Event(BaseModel):
+    # Infinities and NaN are results of training; as strings they stay legal JSON.
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+    time_ms: int = Field(default_factory=now_ms)
+
+
+class SweepStarted(_Event):
+    """Line 1 of every journal. `tags` stand on every MLflow run of the sweep (data set, fingerprint …)."""
+
+    event: Literal["sweep"] = "sweep"
+    format: int = FORMAT
+    sweep_id: str = Field(pattern=r"^[0-9a-f]{8,64}$")
+    name: str
+    space: str
+    tags: dict[str, str] = {}
+    spec: dict[str, Any]
+
+
+class DriverStarted(_Event):
+    """A process took up the sweep, for the first time or again."""
+
+    event: Literal["driver"] = "driver"
+    host: str
+    pid: int
+    versions: dict[str, str]
+    git_commit: str | None = None
+    resumed: bool = False
+
+
+class TrialStarted(_Event):
+    """A trial was proposed; its number is the journal's and never given twice."""
+
+    event: Literal["trial"] = "trial"
+    trial: int = Field(ge=0)
+    config_id: str
+    config: dict[str, Any]
+    seed: int
+    epochs: int = Field(ge=1)
+    baseline: str | None = None
+    params: dict[str, Any] = {}
+    distributions: dict[str, str] = {}
+
+
+class AttemptStarted(_Event):
+    """A trial was handed to a worker: first, after the worker's death, or after a resume."""
+
+    event: Literal["attempt"] = "attempt"
+    trial: int
+    attempt: int = Field(ge=0)
+    reason: str
+
+
+class EpochDone(_Event):
+    """An epoch's scalars; `iterations` are (iteration, train_loss, learning_rate) within it."""
+
+    event: Literal["epoch"] = "epoch"
+    trial: int
+    epoch: int = Field(ge=1)
+    metrics: dict[str, float]
+    iterations: tuple[tuple[int, float, float], ...] = ()
+
+
+class Verdict(_Event):
+    """Decided for a running trial, which has yet to wind up."""
+
+    event: Literal["verdict"] = "verdict"
+    trial: int
+    state: Literal["pruned", "stopped"]
+    epoch: int
+    reason: str
+
+
+class TrialEnded(_Event):
+    """A trial left its worker. With `final=False` (a signal, a budget) a resume takes it up again."""
+
+    event: Literal["end"] = "end"
+    trial: int
+    state: TrialState
+    reason: str | None = None
+    best: dict[str, float] = {}
+    epochs: int
+    diverged: bool = False
+    final: bool = True
+
+
+class DriverStopped(_Event):
+    """The driver left before the sweep was over."""
+
+    event: Literal["stopped"] = "stopped"
+    reason: str
+
+
+class SweepEnded(_Event):
+    """Every trial asked for is in its final state; how many in each."""
+
+    event: Literal["finished"] = "finished"
+    done: int = 0
+    pruned: int = 0
+    failed: int = 0
+    stopped: int = 0
+
+
+Event = (
+    SweepStarted
+    | DriverStarted
+    | TrialStarted
+    | AttemptStarted
+    | EpochDone
+    | Verdict
+    | TrialEnded
+    | DriverStopped
+    | SweepEnded
+)
+
+EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])
+"""Reads any event from JSON."""

@@ -1,0 +1,35 @@
+"""Small files written whole or not at all: beside, fsync, move into place."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from tracking.errors import TrackingError
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replace the file's content; a reader or a crash sees the old one or the new one.
+
+    Raises:
+        TrackingError: the disk refused; the old content is untouched.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with beside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise TrackingError(f"cannot write {path}: {error.strerror}; what stood there before is whole") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace the file by `value` as JSON.
+
+    Raises:
+        TrackingError: as `write_bytes`.
+    """
+    write_bytes(path, json.dumps(value, indent=2).encode() + b"\n")

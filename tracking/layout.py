@@ -1,0 +1,123 @@
+"""Where everything of a sweep lies: one folder a sweep, one folder a trial."""
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from tracking.errors import TrackingError
+
+JOURNAL_NAME = "journal.jsonl"
+
+
+@dataclass(frozen=True)
+class TrialFolder:
+    """The files of one trial, `trials/NNNN/`."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        """The trial's configuration."""
+        return self.root / "config.json"
+
+    @property
+    def best(self) -> Path:
+        """Weights at the best epoch."""
+        return self.root / "best.safetensors"
+
+    @property
+    def last(self) -> Path:
+        """Everything needed to go on after the last epoch."""
+        return self.root / "last.safetensors"
+
+    @property
+    def previous(self) -> Path:
+        """The state one epoch before `last`, for the case that `last` is damaged; dropped at the trial's end."""
+        return self.root / "previous.safetensors"
+
+    @property
+    def curves(self) -> Path:
+        """Picture of the learning curves."""
+        return self.root / "curves.png"
+
+    @property
+    def confusion_matrix_png(self) -> Path:
+        """Picture of the confusion matrix at the best epoch."""
+        return self.root / "confusion_matrix.png"
+
+    @property
+    def confusion_matrix_json(self) -> Path:
+        """Counts behind the confusion matrix."""
+        return self.root / "confusion_matrix.json"
+
+    @property
+    def val_probabilities(self) -> Path:
+        """Class probabilities on the validation split at the best epoch."""
+        return self.root / "val_probabilities.npz"
+
+    @property
+    def verdict(self) -> Path:
+        """The driver's word to a running worker that its trial is to wind up."""
+        return self.root / "verdict.json"
+
+    def create(self) -> "TrialFolder":
+        """Make the folder if it is absent and return it."""
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return self
+
+
+@dataclass(frozen=True)
+class SweepFolder:
+    """The files of one sweep."""
+
+    root: Path
+
+    @property
+    def journal(self) -> Path:
+        """The append-only record that all else can be rebuilt from."""
+        return self.root / JOURNAL_NAME
+
+    @property
+    def spec(self) -> Path:
+        """What was asked for."""
+        return self.root / "spec.json"
+
+    @property
+    def study_log(self) -> Path:
+        """Optuna's own journal."""
+        return self.root / "study.log"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the driver; says who and since when."""
+        return self.root / "lock"
+
+    @property
+    def trials(self) -> Path:
+        """Folder of the trials' folders."""
+        return self.root / "trials"
+
+    def trial(self, number: int) -> TrialFolder:
+        """Files of trial `number`."""
+        return TrialFolder(self.trials / f"{number:04d}")
+
+    def create(self) -> "SweepFolder":
+        """Make the folder, closed to other users, or check that an existing one is safe to go on with.
+
+        Raises:
+            TrackingError: it cannot be made, belongs to another user, or others can write to it.
+        """
+        try:
+            self.root.parent.mkdir(parents=True, exist_ok=True)
+            self.root.mkdir(mode=0o700, exist_ok=True)
+            found = self.root.stat()
+        except OSError as error:
+            raise TrackingError(f"cannot make the sweep's folder {self.root}: {error.strerror}") from error
+        if found.st_uid != os.geteuid():
+            raise TrackingError(
+                f"{self.root} belongs to user id {found.st_uid}, not to you ({os.geteuid()}): choose another --out"
+            )
+        if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise TrackingError(f"{self.root} can be written by other users: chmod go-w {self.root}, or choose another")
+        return self

@@ -1,0 +1,43 @@
+"""How an MLflow is reached: its client's settings, a first knock, its name in messages."""
+
+import logging
+import os
+import urllib.error
+import urllib.request
+from urllib.parse import urlsplit
+
+
+def set_client_environment(timeout_seconds: int) -> None:
+    """Settings that mlflow's client reads at each request.
+
+    It does not retry: its own retry would repeat a create that was acted upon, and block for minutes.
+    """
+    os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
+    os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(timeout_seconds)
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    for name in ("mlflow.store.db.utils", "alembic"):
+        # They print tracebacks of faults that are reported in one line here, and every step of a migration.
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def knock(uri: str, timeout_seconds: int) -> None:
+    """Ask a server for any answer at all, before the seconds that importing its client takes.
+
+    Raises:
+        OSError: there is none.
+    """
+    if not uri.startswith(("http://", "https://")):
+        return
+    parts = urlsplit(uri)
+    address = parts._replace(netloc=parts.netloc.rpartition("@")[2], path=parts.path.rstrip("/") + "/health")
+    try:
+        urllib.request.urlopen(address.geturl(), timeout=timeout_seconds).close()
+    except urllib.error.HTTPError as answer:
+        answer.close()
+
+
+def without_password(uri: str) -> str:
+    """The URI as it may be shown."""
+    parts = urlsplit(uri)
+    return uri if parts.password is None else uri.replace(f":{parts.password}@", ":…@", 1)
