@@ -183,7 +183,11 @@ class Director:
 
     def _end(self, number: int, end: TrialEnd) -> None:
         verdict = self.history.trials[number].verdict
-        if end.state == "failed":
+        if end.state == "blocked":
+            self.faults.append(f"trial {number}: {end.reason}")
+            self.request_stop(end.reason or "a trial cannot write to its folder")
+            self._close(number, "stopped", end.reason, final=False)
+        elif end.state == "failed":
             if not end.diverged:
                 self.faults.append(f"trial {number}: {end.reason}")
             self._close(number, "failed", end.reason, diverged=end.diverged)

@@ -43,7 +43,7 @@ def dry_run(plan: Plan, console: Console) -> None:
     for heading in ("configuration", "net", "parameters", "memory", "images/s", "epoch"):
         table.add_column(heading, justify="left" if heading in ("configuration", "net") else "right")
     probes = []
-    for title, config in _configurations(plan):
+    for title, config in configurations(plan, _SAMPLES):
         probe = measure(plan, title, config)
         probes.append(probe)
         table.add_row(
@@ -84,10 +84,11 @@ def measure(plan: Plan, title: str, config: TrialConfig) -> Probe:
     return Probe(title, config, count_parameters(net), _held_bytes(state) + sum(kept), rate)
 
 
-def _configurations(plan: Plan) -> Iterator[tuple[str, TrialConfig]]:
+def configurations(plan: Plan, samples: int) -> Iterator[tuple[str, TrialConfig]]:
+    """Every baseline and as many configurations drawn from the space, with what to call them."""
     for baseline in plan.space.baselines:
         yield baseline.name, plan.resolve(with_settings(baseline.config, plan.spec.settings))
-    for number, config in enumerate(sample_configurations(plan, _SAMPLES), start=1):
+    for number, config in enumerate(sample_configurations(plan, samples), start=1):
         yield f"sample {number}", config
 
 

@@ -57,10 +57,14 @@ class EpochReport(_Message):
 
 
 class TrialEnd(_Message):
-    """A trial's last word. `ended`: ran its epochs, or the driver's verdict on it was obeyed."""
+    """A trial's last word.
+
+    `ended`: it ran its epochs, or obeyed the driver's verdict. `failed`: a fault of its own. `blocked`: it cannot
+    write to its folder; it is whole up to its last epoch, and other trials would fare no better.
+    """
 
     attempt: int
-    state: Literal["ended", "failed"]
+    state: Literal["ended", "failed", "blocked"]
     reason: str | None = None
     diverged: bool = False
 

@@ -79,13 +79,3 @@ def _fits(total: int, share: float, option: str, what: str) -> int | None:
     if share > total:
         raise InputError(f"{option} {share:g}: this machine has {total} {what}; ask for {total} at most")
     return int(total / share + 1e-9)
-
-
-def share_for_memory(peak_bytes: int, gpu_bytes: int) -> float:
-    """The share of a GPU for a trial that takes `peak_bytes` at its peak: 1/n, a tenth of the GPU left spare.
-
-    Memory is not partitioned between trials, so when in doubt (nothing measured) a trial gets a whole GPU.
-    """
-    if peak_bytes <= 0 or gpu_bytes <= 0:
-        return 1.0
-    return 1.0 / max(1, math.floor(0.9 * gpu_bytes / peak_bytes))

@@ -28,6 +28,7 @@ from sweeps.space import Space, baseline_epochs, find_space
 from sweeps.spec import SweepSpec, check_name, space_label
 from sweeps.trial import run_trial
 from tracking.default_store import resolve_tracking_uri
+from tracking.errors import TrackingError
 from tracking.events import DriverStopped, SweepEnded, SweepStarted
 from tracking.files import write_json
 from tracking.folder_lock import hold_folder
@@ -192,9 +193,25 @@ def make_plan(space: Space | str, options: Options) -> Plan:
     )
     plan = Plan(found, spec, replace(options, name=name), slots, faces, folder)
     _check_configurations(plan)
+    if device == "cuda" and options.gpus_per_trial is None and options.runner == "ray":
+        plan = _share_gpus(plan)
     if _started(folder):
         recorded_spec(SweepHistory.load(folder.journal)).refuse_if_changed(spec)
     return plan
+
+
+def _share_gpus(plan: Plan) -> Plan:
+    """Let as many trials share a GPU as its memory holds of the largest configuration seen."""
+    from sweeps.gpu_share import measured_share
+
+    options = plan.options
+    slots = plan_slots(
+        "cuda",
+        cpus_per_trial=options.cpus_per_trial,
+        gpus_per_trial=measured_share(plan),
+        max_concurrent=options.max_concurrent,
+    )
+    return replace(plan, slots=slots, spec=plan.spec.model_copy(update={"threads": slots.threads}))
 
 
 def sample_configurations(plan: Plan, count: int) -> list[TrialConfig]:
@@ -240,12 +257,17 @@ def run_plan(
         )
         sink.start()
         with _signals_stop(director) as received:
+            writable = True
             try:
                 if not director.exhausted:
                     _runner(plan).run(director, body)
+            except TrackingError:
+                writable = False
+                raise
             finally:
-                director.leave()
-                _close_books(director, journal, plan)
+                if writable:
+                    director.leave()
+                    _close_books(director, journal, plan)
                 sink.wake()
                 backlog = sink.close(5.0 if received else 60.0)
     return SweepResult(

@@ -5,6 +5,7 @@ Heavy imports stand inside the functions, so that a driver that only passes `run
 
 from __future__ import annotations
 
+import errno
 import json
 import traceback
 from collections.abc import Iterator
@@ -25,8 +26,8 @@ def run_trial(task: Task) -> Iterator[Message]:
     """Train, checkpoint and report until the epochs are run, the driver's verdict is found, or it diverges.
 
     Yields an EpochReport after each epoch (those of an earlier attempt again, which the driver knows how to drop)
-    and a TrialEnd. A fault of the trial itself is a TrialEnd with its traceback in `error.txt`; an OSError is
-    raised, since another attempt may mend it.
+    and a TrialEnd. A fault of the trial itself is a TrialEnd with its traceback in `error.txt`; an OSError other
+    than a full disk is raised, since another attempt may mend it.
     """
     from fer_models.errors import Diverged
 
@@ -37,13 +38,24 @@ def run_trial(task: Task) -> Iterator[Message]:
         yield TrialEnd(attempt=task.attempt, state="ended")
     except Diverged as error:
         yield TrialEnd(attempt=task.attempt, state="failed", diverged=True, reason=str(error))
-    except OSError:
-        raise
     except Exception as error:
+        if _disk_is_full(error):
+            yield TrialEnd(attempt=task.attempt, state="blocked", reason=str(error))
+            return
+        if isinstance(error, OSError):
+            raise
         log = folder.root / "error.txt"
         write_bytes(log, traceback.format_exc().encode())
         reason = f"{type(error).__name__}: {error} (traceback in {log})"
         yield TrialEnd(attempt=task.attempt, state="failed", reason=reason)
+
+
+def _disk_is_full(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__
+    return False
 
 
 def claim(task: Task) -> None:
@@ -57,7 +69,7 @@ def still_owned(task: Task) -> bool:
 
 
 def _attempt_file(task: Task) -> Path:
-    return Path(task.folder) / "attempt.json"
+    return Path(task.folder) / ".attempt.json"
 
 
 def _train(task: Task, folder: TrialFolder) -> Iterator[Message]:

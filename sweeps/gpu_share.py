@@ -1,0 +1,49 @@
+"""The share of a GPU that a trial needs, by the memory that its space's configurations take there."""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sweeps.sweep import Plan
+
+_SAMPLES = 8
+_CONTEXT_BYTES = 600 << 20
+"""What a process takes of a GPU before its first tensor: CUDA's context and its kernels."""
+
+
+def measured_share(plan: Plan) -> float:
+    """The share for the largest of the baselines and some samples; a whole GPU where measuring fails."""
+    # A process of its own, so that the driver keeps no hold of the GPU.
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        try:
+            return share_for_memory(*pool.submit(_measure, plan).result())
+        except (RuntimeError, BrokenProcessPool):
+            return 1.0
+
+
+def share_for_memory(peak_bytes: int, gpu_bytes: int) -> float:
+    """1/n for n trials of `peak_bytes` at their peak, a tenth of the GPU left spare.
+
+    Memory is not partitioned between trials, so when in doubt (nothing measured) a trial gets a whole GPU.
+    """
+    if peak_bytes <= 0 or gpu_bytes <= 0:
+        return 1.0
+    return 1.0 / max(1, math.floor(0.9 * gpu_bytes / peak_bytes))
+
+
+def _measure(plan: Plan) -> tuple[int, int]:
+    """Peak bytes of a trial, and the bytes of the smallest GPU."""
+    import torch
+
+    from sweeps.dry_run import configurations, measure
+
+    for title, config in configurations(plan, _SAMPLES):
+        measure(plan, title, config)
+    gpus = range(torch.cuda.device_count())
+    smallest = min(torch.cuda.get_device_properties(gpu).total_memory for gpu in gpus)
+    return torch.cuda.max_memory_allocated() + _CONTEXT_BYTES, smallest
