@@ -89,9 +89,13 @@ class Director:
         if isinstance(message, TrialEnd):
             self._end(number, message)
             return False
-        if message.epoch > self.history.trials[number].last_epoch:
+        trial = self.history.trials[number]
+        if message.epoch > trial.last_epoch:
             self._take_epoch(number, message)
-        return not self.stopping
+        if self.stopping and trial.verdict is None:  # one that was given up has only its pictures left to draw
+            self._stop(number)
+            return False
+        return True
 
     def worker_died(self, number: int, reason: str) -> None:
         """Queue the trial to go on from its last checkpoint; after too many deaths it has failed."""
@@ -110,7 +114,7 @@ class Director:
     def leave(self) -> None:
         """Mark what is still out as stopped, to be resumed."""
         for number in list(self._out):
-            self._close(number, "stopped", self.stop_reason or "the runner ended", final=False)
+            self._stop(number)
 
     def _start(self, number: int) -> Task:
         baselines = self._space.baselines
@@ -195,6 +199,9 @@ class Director:
             self._close(number, verdict.state, verdict.reason)
         else:
             self._close(number, "done", None)
+
+    def _stop(self, number: int) -> None:
+        self._close(number, "stopped", self.stop_reason or "the runner ended", final=False)
 
     def _close(
         self, number: int, state: TrialState, reason: str | None, *, diverged: bool = False, final: bool = True

@@ -37,6 +37,7 @@ def run_trial(task: Task) -> Iterator[Message]:
         yield from _train(task, folder)
         yield TrialEnd(attempt=task.attempt, state="ended")
     except Diverged as error:
+        _drop_state(folder)
         yield TrialEnd(attempt=task.attempt, state="failed", diverged=True, reason=str(error))
     except Exception as error:
         if _disk_is_full(error):
@@ -183,7 +184,13 @@ def _finish(task: Task, folder: TrialFolder, faces: Faces, history: list[EpochRe
         _draw(task, folder, faces, history)
     folder.previous.unlink(missing_ok=True)
     if folder.verdict.exists():
-        folder.last.unlink(missing_ok=True)  # a trial that was given up is final
+        _drop_state(folder)
+
+
+def _drop_state(folder: TrialFolder) -> None:
+    """A trial that was given up or diverged never goes on: what it would go on from is the bulk of its folder."""
+    folder.last.unlink(missing_ok=True)
+    folder.previous.unlink(missing_ok=True)
 
 
 def _draw(task: Task, folder: TrialFolder, faces: Faces, history: list[EpochReport]) -> None:
@@ -195,7 +202,8 @@ def _draw(task: Task, folder: TrialFolder, faces: Faces, history: list[EpochRepo
 
     with np.load(folder.val_probabilities) as kept:
         labels, predictions, epoch = kept["labels"], kept["probabilities"].argmax(1), int(kept["epoch"])
-    where = f"{faces.name}, {val_title(faces.name)}, n = {len(faces.val):,}"
+    name = "SYNTHETIC FACES" if faces.synthetic else faces.name
+    where = f"{name}, {val_title(faces.name)}, n = {len(faces.val):,}"
     title = f"trial {task.trial}: {task.config.net.name} on {where}"
     epochs = [
         EpochDone(trial=task.trial, epoch=report.epoch, metrics=report.metrics, iterations=report.iterations)

@@ -22,23 +22,24 @@ _DPI = 100
 
 
 def draw_curves(path: Path, epochs: Sequence[EpochDone], title: str) -> None:
-    """Loss and accuracy over the epochs, the best epoch by `val_accuracy` marked; written whole or not.
+    """Loss, accuracy and learning rate over the epochs, the best by `val_accuracy` marked; written whole or not.
 
     Raises:
         TrackingError: the disk refused.
     """
-    figure = Figure(figsize=(10, 4.2))
-    figure.subplots_adjust(left=0.065, right=0.985, top=0.85, bottom=0.12, wspace=0.18)
+    figure = Figure(figsize=(13, 4.2))
+    figure.subplots_adjust(left=0.05, right=0.985, top=0.85, bottom=0.12, wspace=0.22)
     figure.suptitle(title, fontsize=12)
-    left, right = figure.subplots(1, 2)
-    _draw_metric(left, epochs, "loss")
-    _draw_metric(right, epochs, "accuracy")
+    loss, accuracy, rate = figure.subplots(1, 3)
+    _draw_metric(loss, epochs, "loss")
+    _draw_metric(accuracy, epochs, "accuracy")
+    _draw_learning_rate(rate, epochs)
     scored = [epoch for epoch in epochs if np.isfinite(epoch.metrics.get("val_accuracy", np.nan))]
     if scored:
         best = max(scored, key=lambda epoch: epoch.metrics["val_accuracy"])
-        for axes in (left, right):
+        for axes in (loss, accuracy):
             axes.axvline(best.epoch, zorder=1, color="#444444", linewidth=1.0, linestyle=":")
-        right.set_title(f"best val {best.metrics['val_accuracy']:.1%} at epoch {best.epoch}", fontsize=11)
+        accuracy.set_title(f"best val {best.metrics['val_accuracy']:.1%} at epoch {best.epoch}", fontsize=11)
     _save(figure, path)
 
 
@@ -84,6 +85,16 @@ def _draw_metric(axes: Axes, epochs: Sequence[EpochDone], name: str) -> None:
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
+
+
+def _draw_learning_rate(axes: Axes, epochs: Sequence[EpochDone]) -> None:
+    points = [(iteration, rate) for epoch in epochs for iteration, _, rate in epoch.iterations]
+    axes.plot([iteration for iteration, _ in points], [rate for _, rate in points], color=_BLUE)
+    axes.set_xlabel("iteration")
+    axes.set_ylabel("learning rate")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _draw_matrix(

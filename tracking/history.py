@@ -140,8 +140,7 @@ def _apply_to_trial(trial: TrialHistory, event: AttemptStarted | EpochDone | Ver
     match event:
         case AttemptStarted():
             trial.attempts.append(event)
-            if trial.end is not None:
-                trial.verdict = trial.end = None
+            trial.end = None
         case EpochDone():
             if event.epoch > trial.last_epoch:
                 trial.epochs.append(event)

@@ -247,7 +247,7 @@ class _Session:
         if number == PARENT:
             return
         folder = self._folder.trial(number)
-        left_out = {folder.last, folder.verdict}
+        left_out = {folder.last, folder.previous, folder.verdict}
         for path in sorted(folder.root.glob("[!.]*")):
             if path.is_file() and path not in left_out:
                 self._client.log_artifact(run_id, str(path))

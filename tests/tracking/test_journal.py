@@ -168,7 +168,7 @@ def test_history_of_a_trial_stopped_and_taken_up_again(sweep: Sweep) -> None:
     sweep.start()
     sweep.trial(0)
     sweep.epoch(0, 1)
-    sweep.write(Verdict(trial=0, state="stopped", epoch=1, reason="SIGTERM"))
+    sweep.write(Verdict(trial=0, state="pruned", epoch=1, reason="rank 9 of 9"))
     sweep.end(0, "stopped", final=False)
     sweep.stop()
     stopped = SweepHistory.load(sweep.folder.journal)
@@ -177,7 +177,8 @@ def test_history_of_a_trial_stopped_and_taken_up_again(sweep: Sweep) -> None:
     sweep.write(sweep.driver(resumed=True), AttemptStarted(trial=0, attempt=1, reason="resumed"))
     sweep.epoch(0, 1)
     history = SweepHistory.load(sweep.folder.journal)
-    assert (history.trials[0].state, history.trials[0].verdict, history.stopped) == ("running", None, None)
+    assert (history.trials[0].state, history.stopped) == ("running", None)
+    assert history.trials[0].verdict is not None, "what was decided stays decided"
     assert len(history.trials[0].epochs) == 1
     assert len(history.trials[0].attempts) == 2
 

@@ -1,0 +1,115 @@
+"""Sweeps small enough to be run whole, as a user runs them: another process, real Ray, real SQLite MLflow."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from tracking.events import AttemptStarted, DriverStarted, DriverStopped, SweepStarted, TrialEnded
+from tracking.journal import read
+
+SMALL = [
+    "--limit-train", "350", "--epochs", "3", "--trials", "5", "--max-concurrent", "1",
+    "--set", "batch_size=50", "--set", "precision=fp32", "--set", "memory_format=contiguous",
+]  # fmt: skip
+_TIMES = {"epoch_seconds", "images_per_second", "best_epoch_seconds", "best_images_per_second"}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The synthetic faces are drawn once for all tests of this folder."""
+    before = os.environ.get("FER_CACHE")
+    os.environ["FER_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    if before is None:
+        del os.environ["FER_CACHE"]
+    else:
+        os.environ["FER_CACHE"] = before
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start `python -m sweeps.run …` with `--out tmp_path`; whatever still runs at the end of the test is killed."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start_sweep(*arguments: str, module: str = "sweeps.run") -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, *arguments, *([] if "--out" in arguments else ["--out", str(tmp_path)])],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "GIT_PYTHON_REFRESH": "quiet"},
+        )
+        started.append(process)
+        return process
+
+    yield start_sweep
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def finish(process: subprocess.Popen[str], seconds: float = 180) -> tuple[int, str]:
+    """The exit code and everything printed."""
+    output, _ = process.communicate(timeout=seconds)
+    return process.returncode, output
+
+
+def lines(journal: Path) -> int:
+    """Lines of a journal that may not be there yet."""
+    return journal.read_bytes().count(b"\n") if journal.exists() else 0
+
+
+def what_happened(journal: Path) -> list[dict[str, Any]]:
+    """A journal's events without times, and without what only says that a driver came or went."""
+    kept = []
+    for event in read(journal):
+        if isinstance(event, SweepStarted | DriverStarted | DriverStopped | AttemptStarted):
+            continue
+        if isinstance(event, TrialEnded) and not event.final:
+            continue
+        content = event.model_dump(mode="json", exclude={"time_ms"})
+        for part in ("metrics", "best"):
+            if part in content:
+                content[part] = {name: value for name, value in content[part].items() if name not in _TIMES}
+        kept.append(content)
+    return kept
+
+
+def check_mlflow(uri: str, journal: Path, experiment: str) -> list[Run]:
+    """Each acknowledged (trial, epoch) of the sweep stands in MLflow once, one run a trial, none RUNNING.
+
+    Returns the trials' runs, by number.
+    """
+    client = MlflowClient(uri)
+    found = client.get_experiment_by_name(experiment)
+    assert found is not None
+    mine = f"tags.sweep = '{journal.parent.name}'"
+    runs = client.search_runs([found.experiment_id], mine, max_results=1000)
+    trials = {run.data.tags["trial"]: run for run in runs if "trial" in run.data.tags}
+    events = list(read(journal))
+    expected = {str(event.trial) for event in events if event.event == "trial"}
+    assert sorted(trials) == sorted(expected)
+    assert len(runs) == len(expected) + 1
+    assert [run.info.status for run in runs if run.info.status == "RUNNING"] == []
+    for event in events:
+        if event.event == "epoch":
+            for name, value in event.metrics.items():
+                points = client.get_metric_history(trials[str(event.trial)].info.run_id, name)
+                here = [point.value for point in points if point.step == event.epoch]
+                assert here == [value], (event.trial, event.epoch, name)
+    return [trials[number] for number in sorted(trials, key=int)]
+
+
+def states(journal: Path) -> Counter[str]:
+    """How many trials ended for good in each state."""
+    return Counter(event.state for event in read(journal) if isinstance(event, TrialEnded) and event.final)

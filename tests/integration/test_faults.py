@@ -1,0 +1,143 @@
+"""What kills sweeps in practice, done to real ones."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.integration.conftest import SMALL, check_mlflow, finish, lines, states, what_happened
+
+Start = Callable[..., subprocess.Popen[str]]
+
+
+def wait_for_lines(journal: Path, count: int, process: subprocess.Popen[str], seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while lines(journal) < count and process.poll() is None:
+        assert time.monotonic() < deadline, f"{lines(journal)} lines after {seconds} s"
+        time.sleep(0.02)
+
+
+def wait_for_worker(driver: subprocess.Popen[str], seconds: float = 60) -> psutil.Process:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        for child in psutil.Process(driver.pid).children(recursive=True):
+            try:
+                if any("TrialActor" in part for part in child.cmdline()):
+                    return child
+            except psutil.Error:
+                continue
+        time.sleep(0.05)
+    raise AssertionError("no worker")
+
+
+def test_driver_killed_at_random_moments_goes_on_as_if_undisturbed(start: Start, tmp_path: Path) -> None:
+    inline = ["lenet_space", *SMALL, "--runner", "inline"]
+    code, output = finish(start(*inline, "--name", "calm"))
+    assert code == 0, output
+    calm, journal = tmp_path / "calm/journal.jsonl", tmp_path / "killed/journal.jsonl"
+
+    whole, moments = lines(calm), random.Random(3)
+    code = -signal.SIGKILL
+    for share in (0.25, 0.5, 0.75):
+        process = start(*inline, "--name", "killed", "--resume")
+        wait_for_lines(journal, max(int(share * whole), lines(journal) + 1), process)
+        time.sleep(moments.uniform(0, 0.3))
+        process.kill()
+        process.communicate()
+    code, output = finish(start(*inline, "--name", "killed", "--resume"))
+
+    assert code == 0, output
+    assert what_happened(journal) == what_happened(calm)
+    check_mlflow(f"sqlite:///{tmp_path}/mlflow.db", journal, "lenet_space")
+
+
+def test_ray_gives_the_inline_numbers_through_deaths_of_worker_and_driver(start: Start, tmp_path: Path) -> None:
+    code, output = finish(start("lenet_space", *SMALL, "--runner", "inline", "--name", "inline"))
+    assert code == 0, output
+    journal = tmp_path / "ray/journal.jsonl"
+
+    process = start("lenet_space", *SMALL, "--name", "ray")
+    wait_for_lines(journal, 5, process)
+    wait_for_worker(process).kill()
+    wait_for_lines(journal, 11, process)
+    process.kill()
+    process.communicate()
+    code, output = finish(start("lenet_space", *SMALL, "--name", "ray", "--resume"))
+
+    assert code == 0, output
+    assert what_happened(journal) == what_happened(tmp_path / "inline/journal.jsonl")
+    assert "its worker died" in journal.read_text()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_whole_and_prints_the_way_on(
+    start: Start, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    journal = tmp_path / "stopped/journal.jsonl"
+    process = start("lenet_space", *SMALL, "--trials", "2", "--epochs", "8", "--name", "stopped")
+    wait_for_lines(journal, 5, process)
+    process.send_signal(number)
+    returned, output = finish(process, 60)
+
+    assert returned == code, output
+    assert f"python -m sweeps resume stopped --out {tmp_path}" in output
+    assert '"state":"stopped"' in journal.read_text()
+
+    returned, output = finish(start("resume", "stopped", "--tracking-uri", f"sqlite:///{tmp_path}/mlflow.db",
+                                    module="sweeps"))  # fmt: skip
+    assert returned == 0, output
+    assert states(journal) == {"done": 2}
+    runs = check_mlflow(f"sqlite:///{tmp_path}/mlflow.db", journal, "lenet_space")
+    assert [run.data.tags["state"] for run in runs] == ["done", "done"]
+
+
+def test_divergence_is_a_result_and_ends_only_its_trial(start: Start, tmp_path: Path) -> None:
+    space = tmp_path / "wild_space.py"
+    space.write_text(
+        "from fer_models import LeNetConfig, Recipe\n"
+        "from sweeps import Space, TrialConfig\n"
+        "def suggest(trial):\n"
+        "    lr = trial.suggest_categorical('lr', [0.01]) if trial.number else 1e30\n"
+        "    return TrialConfig(net=LeNetConfig(), recipe=Recipe(lr=lr, batch_size=50))\n"
+        "SPACE = Space(suggest=suggest, max_epochs=2, trials=2)\n"
+    )
+    code, output = finish(start(str(space), "--limit-train", "350", "--name", "wild", "--runner", "inline"))
+
+    assert code == 0, output
+    assert states(tmp_path / "wild/journal.jsonl") == {"failed": 1, "done": 1}
+    assert "diverged: train_loss is nan" in output
+    runs = check_mlflow(f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "wild/journal.jsonl", "wild_space")
+    assert [run.info.status for run in runs] == ["FAILED", "FINISHED"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_a_full_disk_stops_the_sweep_with_everything_before_it_whole(start: Start, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1100m", "tmpfs", str(disk)], check=False).returncode:
+        pytest.skip("this machine does not let tests mount a disk")
+    try:
+        arguments = ["lenet_space", *SMALL, "--runner", "inline", "--name", "small"]
+        process = start(*arguments, "--out", str(disk))
+        wait_for_lines(disk / "small/journal.jsonl", 4, process)
+        (disk / "filler").write_bytes(b"x")
+        with (disk / "filler").open("wb") as filler, pytest.raises(OSError, match="No space left"):
+            while True:
+                filler.write(b"\0" * (1 << 20))
+        code, output = finish(process, 120)
+        assert code in (1, 2), output
+        assert "No space left on device" in output
+        (disk / "filler").unlink()
+        code, output = finish(start(*arguments, "--resume", "--out", str(disk)))
+        assert code == 0, output
+        assert sum(states(disk / "small/journal.jsonl").values()) == 5
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
