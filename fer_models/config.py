@@ -120,7 +120,8 @@ def _line(loc: tuple[int | str, ...], kind: str, message: str, value: Any) -> In
 def _cross_faults(values: dict[str, Any]) -> list[tuple[str, str]]:
     """The faults between the fields of a recipe, as (field, message)."""
     policy = values["lr_policy"]
-    faults = _policy_faults(policy, values) if policy in _POLICY_FIELDS else []
+    known = isinstance(policy, str) and policy in _POLICY_FIELDS
+    faults = _policy_faults(policy, values) if known else []
     if values["optimizer"] == "nesterov" and values["momentum"] == 0:
         faults.append(("momentum", "optimizer 'nesterov' needs a momentum above 0; or use 'sgd'"))
     return faults
@@ -140,6 +141,6 @@ def _policy_faults(policy: str, values: dict[str, Any]) -> list[tuple[str, str]]
     if policy in _ITERATION_POLICIES and values["schedule"] == "scaled" and reference is None:
         message = "schedule 'scaled' needs the length of the report's run here; or take schedule='exact'"
         faults.append(("reference_iterations", message))
-    if policy == "plateau" and isinstance(values["gamma"], float) and values["gamma"] >= 1:
+    if policy == "plateau" and isinstance(values["gamma"], int | float) and values["gamma"] >= 1:
         faults.append(("gamma", "lr_policy 'plateau' lowers the learning rate: gamma must be below 1"))
     return faults

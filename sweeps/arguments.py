@@ -55,13 +55,13 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--trials", type=int, metavar="N", help="trials in all, the space's baselines included")
     what.add_argument("--epochs", type=int, metavar="N", help="epochs of a trial that nobody prunes")
     what.add_argument("--limit-train", type=int, metavar="N", help="train on N images, each class in proportion")
-    what.add_argument("--seed", type=int, default=0, metavar="N", help="same seed, same trials (default 0)")
+    what.add_argument("--seed", type=int, metavar="N", help="same seed, same trials (default 0)")
     what.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings",
                       help="fix a setting of every trial, as --set batch_size=64 (repeatable)")  # fmt: skip
     where = parser.add_argument_group("where it runs")
-    where.add_argument("--runner", choices=("ray", "inline"), default="ray",
-                       help="inline: in this process, one trial at a time, for a debugger")  # fmt: skip
-    where.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    where.add_argument("--runner", choices=("ray", "inline"),
+                       help="ray (default), or inline: in this process, one at a time, for a debugger")  # fmt: skip
+    where.add_argument("--device", choices=("auto", "cpu", "cuda"), help="default auto")
     where.add_argument("--cpus-per-trial", type=float, metavar="X", help="cores of a trial (default 1)")
     where.add_argument("--gpus-per-trial", type=float, metavar="X", help="share of a GPU, as 0.5 (default: by memory)")
     where.add_argument("--max-concurrent", type=int, metavar="N", help="trials at once, at most")
@@ -81,7 +81,8 @@ def options(arguments: argparse.Namespace) -> Options:
     if arguments.resume and not arguments.name:
         raise InputError("--resume needs --name: which sweep to go on with")
     values = {name: getattr(arguments, name) for name in Options.__dataclass_fields__ if name in arguments}
-    return Options(**values | {"settings": parse_settings(arguments.settings)})
+    settings = parse_settings(arguments.settings) if arguments.settings else None
+    return Options(**values | {"settings": settings})
 
 
 def _where(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:

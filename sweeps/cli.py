@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -18,9 +19,8 @@ from sweeps import arguments
 from sweeps.errors import InputError, did_you_mean
 from sweeps.leaderboard import leaderboard
 from sweeps.progress import STATES, Progress, duration, seconds_left
-from sweeps.space import find_space
 from sweeps.sweep import Options, Plan, SweepResult, make_plan, recorded_spec, run_plan
-from tracking.default_store import resolve_tracking_uri
+from tracking.default_store import default_uri, resolve_tracking_uri
 from tracking.errors import TrackingError
 from tracking.folder_lock import folder_holder
 from tracking.history import SweepHistory
@@ -28,8 +28,8 @@ from tracking.layout import SweepFolder
 
 BAD_INPUT = 2
 _PIPED_WIDTH = 160  # rich takes 80 where there is no terminal to ask, which squeezes the leaderboard
-_console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
-_errors = Console(stderr=True, highlight=False, soft_wrap=True)
+_console = Console(highlight=False, markup=False, soft_wrap=True, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
+_errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -67,7 +67,9 @@ def _dispatch(given: argparse.Namespace) -> int:
 
 def _run(given: argparse.Namespace) -> int:
     options = arguments.options(given)
-    plan = make_plan(given.space, replace(options, data=options.data or os.environ.get("FER_DATA") or None))
+    if options.data is None and not options.resume:
+        options = replace(options, data=os.environ.get("FER_DATA") or None)
+    plan = make_plan(given.space, options)
     if given.dry_run:
         from sweeps.dry_run import dry_run
 
@@ -78,7 +80,9 @@ def _run(given: argparse.Namespace) -> int:
 
 def _run_plan(plan: Plan) -> int:
     _announce(plan)
-    progress = Progress(_console, plan.spec, plan.slots.count)
+    if plan.is_finished():
+        _console.print("this sweep is finished: nothing is left to run; a larger --trials extends it")
+    progress = Progress(_console, plan.spec, plan.at_once)
     with progress.showing():
         result = run_plan(plan, listeners=[progress], on_warning=_warn)
     _conclude(plan, result)
@@ -108,7 +112,7 @@ def _announce(plan: Plan) -> None:
         _console.print(f"note: {note}")
     share = f", {slots.gpus_per_trial:g} GPU" if slots.gpus_per_trial else ""
     _console.print(
-        f"{slots.count if plan.options.runner == 'ray' else 1} at once on {spec.device} "
+        f"{plan.at_once} at once on {spec.device} "
         f"({slots.cpus_per_trial:g} core{share} each), {spec.max_epochs} epochs at most, "
         f"baselines {spec.baseline_epochs}; seed {spec.seed}; records in {plan.folder.root}"
     )
@@ -117,7 +121,7 @@ def _announce(plan: Plan) -> None:
 def _conclude(plan: Plan, result: SweepResult) -> None:
     spec, history = plan.spec, result.history
     _console.print()
-    _console.print(leaderboard(history, spec, result.folder, plan.space))
+    _console.print(leaderboard(history, spec, result.folder))
     counts = ", ".join(f"{history.count(state)} {state}" for state in STATES[1:])
     _console.print(f"{len(history.trials)} of {spec.trials} trials: {counts}")
     for fault in result.faults:
@@ -131,22 +135,22 @@ def _conclude(plan: Plan, result: SweepResult) -> None:
 
 
 def _verb(options: Options, verb: str) -> str:
-    where = f" --out {options.out}" if options.out != Path("runs") else ""
-    uri = f" --tracking-uri {options.tracking_uri}" if options.tracking_uri else ""
-    return f"python -m sweeps {verb} {options.name}{where}{uri if verb != 'status' else ''}"
+    words = ["python", "-m", "sweeps", verb, str(options.name)]
+    if options.out != Path("runs"):
+        words += ["--out", str(options.out)]
+    if options.tracking_uri and verb != "status":
+        words += ["--tracking-uri", options.tracking_uri]
+    return shlex.join(words)
 
 
 def _ui_command(options: Options) -> str:
     uri = resolve_tracking_uri(options.tracking_uri, options.out)
     if uri.startswith("http"):
         return f"MLflow: {uri}"
-    if options.tracking_uri is None and "MLFLOW_TRACKING_URI" not in os.environ:
-        return (
-            "make ui"
-            + (f" OUT={options.out}" if options.out != Path("runs") else "")
-            + "   # then http://127.0.0.1:5000"
-        )
-    return f"mlflow server --backend-store-uri {uri}"
+    if uri == default_uri(options.out):
+        out = [] if options.out == Path("runs") else [f"OUT={options.out}"]
+        return shlex.join(["make", "ui", *out]) + "   # then http://127.0.0.1:5000"
+    return shlex.join(["mlflow", "server", "--backend-store-uri", uri])
 
 
 def _spaces(_: argparse.Namespace) -> int:
@@ -160,21 +164,8 @@ def _spaces(_: argparse.Namespace) -> int:
 
 def _resume(given: argparse.Namespace) -> int:
     _, history = _open(given)
-    spec = recorded_spec(history)
-    options = Options(
-        data=spec.data,
-        trials=spec.trials,
-        epochs=spec.max_epochs,
-        limit_train=spec.faces.limit_train,
-        name=spec.name,
-        out=given.out,
-        tracking_uri=given.tracking_uri,
-        seed=spec.seed,
-        settings=spec.settings,
-        figures=spec.figures,
-        resume=True,
-    )
-    return _run_plan(make_plan(spec.space, options))
+    options = Options(name=given.name, out=given.out, tracking_uri=given.tracking_uri, resume=True)
+    return _run_plan(make_plan(recorded_spec(history).space, options))
 
 
 def _status(given: argparse.Namespace) -> int:
@@ -191,7 +182,7 @@ def _status(given: argparse.Namespace) -> int:
     left = seconds_left(history, spec, 1) if holder and not history.finished else None
     if left:
         _console.print(f"about {duration(left)} of one trial's slot left")
-    _console.print(leaderboard(history, spec, folder, find_space(spec.space)))
+    _console.print(leaderboard(history, spec, folder))
     return 0
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fer_data import AugmentConfig
-from fer_models import NET_NAMES, MemoryFormat, NetConfig, Precision, Recipe
+from fer_models import NET_NAMES, AlexNetConfig, LeNetConfig, NetConfig, Recipe
 from sweeps.errors import InputError, did_you_mean
 
 
@@ -22,9 +22,9 @@ class TrialConfig(BaseModel):
     net: NetConfig
     recipe: Recipe
     augment: AugmentConfig = AugmentConfig()
-    precision: Precision | Literal["auto"] = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
     """`auto` is replaced by what measured fastest for the net on the device before the trial is recorded."""
-    memory_format: MemoryFormat | Literal["auto"] = "auto"
+    memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
 
     @property
     def id(self) -> str:
@@ -54,8 +54,7 @@ def _fault(fault: dict[str, Any]) -> str:
     path = [str(part) for part in fault["loc"] if part not in NET_NAMES]
     name, value = ".".join(path), fault["input"]
     if fault["type"] == "extra_forbidden":
-        known = [key.rsplit(".", 1)[-1] for key in setting_names() if key.startswith(name.rsplit(".", 1)[0])]
-        return f"{name}: unknown setting{did_you_mean(path[-1], known)}"
+        return f"{name}: unknown setting{did_you_mean(path[-1], _siblings(fault['loc']))}"
     if fault["type"] == "union_tag_invalid":
         given = value.get("name") if isinstance(value, dict) else value
         return f"{name}.name: unknown net '{given}'{did_you_mean(str(given), NET_NAMES)}"
@@ -65,10 +64,16 @@ def _fault(fault: dict[str, Any]) -> str:
     return f"{name}: {rule[:1].lower()}{rule[1:]}, got {value!r}"
 
 
+def _siblings(location: tuple[str | int, ...]) -> list[str]:
+    """The settings that stand where an unknown one was put."""
+    parts: dict[str, type[BaseModel]] = {"recipe": Recipe, "augment": AugmentConfig}
+    parts |= {"alexnet": AlexNetConfig, "lenet": LeNetConfig}
+    part = parts.get(str(location[-2])) if len(location) > 1 else TrialConfig
+    return list(part.model_fields) if part else []
+
+
 def setting_names() -> list[str]:
     """Every dotted name that `--set` takes, over all nets."""
-    from fer_models import AlexNetConfig, LeNetConfig
-
     parts: list[tuple[str, type[BaseModel]]] = [
         ("net.", LeNetConfig),
         ("net.", AlexNetConfig),

@@ -43,7 +43,7 @@ class Director:
     ) -> None:
         self.history = history
         self.stop_reason: str | None = None
-        self.faults: list[str] = []
+        self.blocked: str | None = None
         self._folder, self._spec, self._space = folder, spec, space
         self._journal, self._study, self._resolve = journal, study, resolve
         self._listeners = listeners
@@ -63,6 +63,13 @@ class Director:
         if self._deadline is not None and time.monotonic() > self._deadline:
             self.request_stop(f"the time budget of {self._budget_seconds:.0f} s is used up")
         return self.stop_reason is not None
+
+    @property
+    def faults(self) -> list[str]:
+        """What went wrong with trials, divergence aside, which is a result."""
+        ends = [trial.end for trial in self.history.trials.values() if trial.end]
+        failed = [f"trial {end.trial}: {end.reason}" for end in ends if end.state == "failed" and not end.diverged]
+        return failed + ([self.blocked] if self.blocked else [])
 
     @property
     def exhausted(self) -> bool:
@@ -90,7 +97,7 @@ class Director:
             self._end(number, message)
             return False
         trial = self.history.trials[number]
-        if message.epoch > trial.last_epoch:
+        if message.epoch > trial.last_epoch and trial.verdict is None:
             self._take_epoch(number, message)
         if self.stopping and trial.verdict is None:  # one that was given up has only its pictures left to draw
             self._stop(number)
@@ -107,14 +114,13 @@ class Director:
             del self._out[number]
             self._waiting.insert(0, number)
             return
-        verdict = f"its worker died {len(deaths)} times, last: {reason}"
-        self.faults.append(f"trial {number}: {verdict}")
-        self._close(number, "failed", verdict)
+        self._close(number, "failed", f"its worker died {len(deaths)} times, last: {reason}")
 
     def leave(self) -> None:
-        """Mark what is still out as stopped, to be resumed."""
-        for number in list(self._out):
-            self._stop(number)
+        """Mark what has not ended as stopped, to be resumed: what is out, and what waits for another worker."""
+        for trial in self.history.unfinished:
+            if trial.state == "running":
+                self._stop(trial.number)
 
     def _start(self, number: int) -> Task:
         baselines = self._space.baselines
@@ -133,8 +139,6 @@ class Director:
                 distributions=proposal.distributions,
             )
         )
-        folder = self._folder.trial(number).create()
-        write_json(folder.config, config.model_dump(mode="json"))
         return self._task(self.history.trials[number], attempt=0)
 
     def _configure(self, proposal: Proposal) -> TrialConfig:
@@ -153,10 +157,12 @@ class Director:
 
     def _task(self, trial: TrialHistory, attempt: int) -> Task:
         self._out[trial.number] = attempt
+        folder = self._folder.trial(trial.number).create()
+        write_json(folder.config, trial.started.config)
         return Task(
             trial=trial.number,
             attempt=attempt,
-            folder=str(self._folder.trial(trial.number).create().root),
+            folder=str(folder.root),
             config=TrialConfig.model_validate(trial.started.config),
             seed=trial.started.seed,
             epochs=trial.started.epochs,
@@ -188,12 +194,10 @@ class Director:
     def _end(self, number: int, end: TrialEnd) -> None:
         verdict = self.history.trials[number].verdict
         if end.state == "blocked":
-            self.faults.append(f"trial {number}: {end.reason}")
-            self.request_stop(end.reason or "a trial cannot write to its folder")
+            self.blocked = f"trial {number}: {end.reason}"
+            self.request_stop(self.blocked)
             self._close(number, "stopped", end.reason, final=False)
         elif end.state == "failed":
-            if not end.diverged:
-                self.faults.append(f"trial {number}: {end.reason}")
             self._close(number, "failed", end.reason, diverged=end.diverged)
         elif verdict is not None:
             self._close(number, verdict.state, verdict.reason)
@@ -222,7 +226,7 @@ class Director:
                 final=final,
             )
         )
-        del self._out[number]
+        self._out.pop(number, None)
         if final:
             self._study.finish(number, state, values.get(f"best_{OBJECTIVE}"))
 

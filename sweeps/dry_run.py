@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from fer_data import Faces
 from fer_data.batches import train_batches
 from fer_models.fit import fit
 from fer_models.registry import build, count_parameters
@@ -44,7 +45,7 @@ def dry_run(plan: Plan, console: Console) -> None:
         table.add_column(heading, justify="left" if heading in ("configuration", "net") else "right")
     probes = []
     for title, config in configurations(plan, _SAMPLES):
-        probe = measure(plan, title, config)
+        probe = measure(plan.faces, title, config, plan.spec.device)
         probes.append(probe)
         table.add_row(
             probe.title,
@@ -59,10 +60,10 @@ def dry_run(plan: Plan, console: Console) -> None:
     console.print("nothing was written")
 
 
-def measure(plan: Plan, title: str, config: TrialConfig) -> Probe:
+def measure(faces: Faces, title: str, config: TrialConfig, device: str) -> Probe:
     """One step to warm up and measure memory, a few more to time, each as an epoch of its own."""
-    faces, recipe, device = plan.faces, config.recipe, plan.spec.device
-    generator = torch.Generator().manual_seed(plan.spec.seed)
+    recipe = config.recipe
+    generator = torch.Generator().manual_seed(0)
     net = build(config.net, classes=len(faces.classes), mean_image=faces.mean_image(), generator=generator)
     state = new_state(net, recipe)
     steps = fit(
@@ -71,7 +72,7 @@ def measure(plan: Plan, title: str, config: TrialConfig) -> Probe:
         (faces.val.images[:2], faces.val.labels[:2]),
         recipe=recipe,
         epochs=1 + _STEPS_TIMED,
-        seed=plan.spec.seed,
+        seed=0,
         iterations_per_epoch=1,
         device=device,
         precision="fp32" if config.precision == "auto" else config.precision,
@@ -131,18 +132,9 @@ def _estimate(plan: Plan, probes: list[Probe]) -> str:
     sampled = (spec.trials - baselines) * statistics.mean(
         _epoch_seconds(plan, p) for p in probes[len(space.baselines) :]
     )
-    pruned = own + sampled * expected_epochs(spec.max_epochs, space.first_rung_epochs, space.reduction_factor)
-    slots = plan.slots.count if plan.options.runner == "ray" else 1
+    pruned = own + sampled * space.expected_epochs(spec.max_epochs)
     return (
-        f"about {duration(pruned / slots)} for {spec.trials} trials, {slots} at once, if the pruner lets one in "
-        f"{space.reduction_factor} pass each rung; "
-        f"{duration((own + sampled * spec.max_epochs) / slots)} with none pruned"
+        f"about {duration(pruned / plan.at_once)} for {spec.trials} trials, {plan.at_once} at once, "
+        f"if the pruner lets one in {space.reduction_factor} pass each rung; "
+        f"{duration((own + sampled * spec.max_epochs) / plan.at_once)} with none pruned"
     )
-
-
-def expected_epochs(max_epochs: int, first_rung: int, factor: int) -> float:
-    """Mean epochs of a trial under successive halving: one in `factor` passes each rung."""
-    total, rung, share, last = 0.0, first_rung, 1.0, 0
-    while rung < max_epochs:
-        total, last, share, rung = total + share * (rung - last), rung, share / factor, rung * factor
-    return total + share * (max_epochs - last)

@@ -10,13 +10,14 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from sweeps.spec import SweepSpec
 from tracking.events import DriverStarted
 
 _PACKAGES = ("fer-sweeps", "torch", "ray", "optuna", "mlflow", "numpy")
 
 
-def driver_started(*, resumed: bool) -> DriverStarted:
-    """The event that says who took up the sweep, with which versions."""
+def driver_started(spec: SweepSpec, *, resumed: bool) -> DriverStarted:
+    """The event that says who took up the sweep, to do what, with which versions."""
     versions = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -24,7 +25,12 @@ def driver_started(*, resumed: bool) -> DriverStarted:
         except PackageNotFoundError:
             versions[package] = "not installed"
     return DriverStarted(
-        host=socket.gethostname(), pid=os.getpid(), versions=versions, git_commit=_git_commit(), resumed=resumed
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        versions=versions,
+        git_commit=_git_commit(),
+        resumed=resumed,
+        spec=spec.model_dump(mode="json"),
     )
 
 

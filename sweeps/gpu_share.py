@@ -8,6 +8,9 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
+from sweeps.config import TrialConfig
+from sweeps.messages import FacesRef
+
 if TYPE_CHECKING:
     from sweeps.sweep import Plan
 
@@ -18,10 +21,13 @@ _CONTEXT_BYTES = 600 << 20
 
 def measured_share(plan: Plan) -> float:
     """The share for the largest of the baselines and some samples; a whole GPU where measuring fails."""
+    from sweeps.dry_run import configurations
+
+    configs = [config for _, config in configurations(plan, _SAMPLES)]
     # A process of its own, so that the driver keeps no hold of the GPU.
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         try:
-            return share_for_memory(*pool.submit(_measure, plan).result())
+            return share_for_memory(*pool.submit(_measure, plan.spec.faces, configs).result())
         except (RuntimeError, BrokenProcessPool):
             return 1.0
 
@@ -36,14 +42,16 @@ def share_for_memory(peak_bytes: int, gpu_bytes: int) -> float:
     return 1.0 / max(1, math.floor(0.9 * gpu_bytes / peak_bytes))
 
 
-def _measure(plan: Plan) -> tuple[int, int]:
+def _measure(faces: FacesRef, configs: list[TrialConfig]) -> tuple[int, int]:
     """Peak bytes of a trial, and the bytes of the smallest GPU."""
     import torch
 
-    from sweeps.dry_run import configurations, measure
+    from sweeps.dry_run import measure
+    from sweeps.trial import open_faces
 
-    for title, config in configurations(plan, _SAMPLES):
-        measure(plan, title, config)
+    opened = open_faces(faces)
+    for config in configs:
+        measure(opened, "", config, "cuda")
     gpus = range(torch.cuda.device_count())
     smallest = min(torch.cuda.get_device_properties(gpu).total_memory for gpu in gpus)
     return torch.cuda.max_memory_allocated() + _CONTEXT_BYTES, smallest

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
+from rich.text import Text
 
 from sweeps.config import flatten
 from sweeps.messages import OBJECTIVE, val_title
 from sweeps.progress import trial_name
-from sweeps.space import Space
 from sweeps.spec import SweepSpec
 from tracking.history import SweepHistory, TrialHistory
 from tracking.layout import SweepFolder
@@ -20,13 +21,13 @@ from tracking.scores import Interval, paired_difference_interval, wilson_interva
 _SHOWN = 15
 
 
-def leaderboard(history: SweepHistory, spec: SweepSpec, folder: SweepFolder, space: Space) -> Table:
+def leaderboard(history: SweepHistory, spec: SweepSpec, folder: SweepFolder) -> Table:
     """Trials by their best epoch; differences are to the best baseline, paired image by image where that can be."""
     ranked = _ranked(history)
     rival = next((trial for trial in ranked if trial.started.baseline), None)
     table = Table(
-        title=f"{spec.name}: best epoch of each trial on {spec.dataset}, {val_title(spec.dataset)}",
-        caption=_caption(space, rival, len(ranked)),
+        title=Text(f"{spec.name}: best epoch of each trial on {spec.dataset}, {val_title(spec.dataset)}"),
+        caption=Text(_caption(spec, rival, len(ranked))),
         header_style="bold",
     )
     headings = ("", "trial", "state", "epochs", "val_accuracy", "95 % interval", "to the best baseline", "settings")
@@ -83,8 +84,8 @@ def _settings(trial: TrialHistory) -> str:
     return ", ".join([*shown, config["recipe"]["lr_policy"]])
 
 
-def _caption(space: Space, rival: TrialHistory | None, scored: int) -> str:
-    reported = [f"{baseline.name}: {baseline.reported}" for baseline in space.baselines if baseline.reported]
+def _caption(spec: SweepSpec, rival: TrialHistory | None, scored: int) -> str:
+    reported = [f"{name}: {text}" for name, text in spec.baselines.items() if text]
     lines = [f"reported: {'; '.join(reported)}"] if reported else []
     if rival:
         lines.append(f"differences in points, with 95 % intervals paired by image, to {rival.started.baseline}")
@@ -109,7 +110,7 @@ class _Answers:
                 if best is None or int(kept["epoch"]) != best.epoch:
                     return None
                 return cls(kept["labels"].astype(np.int64), kept["probabilities"].argmax(1))
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile):
             return None
 
     def interval(self) -> Interval:

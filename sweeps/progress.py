@@ -50,7 +50,9 @@ def epochs_left(history: SweepHistory, spec: SweepSpec) -> float:
         for trial in running
         if trial.last_epoch < trial.started.epochs
     )
-    return float(left + mean * max(spec.trials - history.next_number, 0))
+    to_come = max(spec.trials - history.next_number, 0)
+    baselines_to_come = min(max(len(spec.baselines) - history.next_number, 0), to_come)
+    return float(left + spec.baseline_epochs * baselines_to_come + mean * (to_come - baselines_to_come))
 
 
 def seconds_left(history: SweepHistory, spec: SweepSpec, slots: int) -> float | None:

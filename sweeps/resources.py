@@ -64,6 +64,8 @@ def plan_slots(
     gpus = (visible_gpus() if gpus is None else gpus) if device == "cuda" else 0
     gpu_share = (1.0 if gpus_per_trial is None else gpus_per_trial) if device == "cuda" else (gpus_per_trial or 0.0)
     by_gpu = _fits(gpus, gpu_share, "--gpus-per-trial", "GPUs")
+    if cpus_per_trial == 0:
+        raise InputError("--cpus-per-trial 0: a trial needs a core, or a part of one, as 0.5")
     cpu_share = cpus_per_trial if cpus_per_trial is not None else max(1.0, cpus // by_gpu) if by_gpu else 1.0
     by_cpu = _fits(cpus, cpu_share, "--cpus-per-trial", "cores")
     count = min(limit for limit in (by_cpu, by_gpu, max_concurrent) if limit is not None)

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweeps.config import TrialConfig
+from pydantic import ValidationError
+
+from sweeps.config import TrialConfig, explain
 from sweeps.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
@@ -53,20 +55,48 @@ class Space:
             )
             if not isinstance(value, int) or value < least
         ]
+        faults += [
+            f"baselines[{place}] must be a Baseline(name, config), got {baseline!r:.60}"
+            for place, baseline in enumerate(self.baselines)
+            if not isinstance(baseline, Baseline)
+        ]
         if not callable(self.suggest):
             faults.append(f"suggest must be a function of a trial, got {self.suggest!r}")
         if faults:
             raise InputError("Space: " + "; ".join(faults))
 
+    def draw(self, trial: optuna.Trial) -> TrialConfig:
+        """What `suggest` makes of `trial`. Raises InputError for whatever is wrong with it."""
+        try:
+            config = self.suggest(trial)
+        except InputError:
+            raise
+        except ValidationError as error:
+            raise InputError(f"space {self.name}: suggest: {explain(error)}") from error
+        except Exception as error:
+            raise InputError(f"space {self.name}: suggest: {type(error).__name__}: {error}") from error
+        if not isinstance(config, TrialConfig):
+            raise InputError(f"space {self.name}: suggest must return a TrialConfig, got {config!r}")
+        return config
 
-def baseline_epochs(trials: int, max_epochs: int, baselines: int) -> int:
-    """Epochs of each baseline, so that all of them take at most a third of `trials * max_epochs`.
+    def expected_epochs(self, max_epochs: int) -> float:
+        """Mean epochs of a sampled trial, if one in `reduction_factor` passes each rung."""
+        total, rung, share, last = 0.0, self.first_rung_epochs, 1.0, 0
+        while rung < max_epochs:
+            total, last, share = total + share * (rung - last), rung, share / self.reduction_factor
+            rung *= self.reduction_factor
+        return total + share * (max_epochs - last)
 
-    A sweep of baselines alone has nothing else to spend its budget on: each gets `max_epochs`.
-    """
-    if baselines == 0 or trials <= baselines:
-        return max_epochs
-    return min(max_epochs, max(1, trials * max_epochs // (3 * baselines)))
+    def baseline_epochs(self, trials: int, max_epochs: int) -> int:
+        """Epochs of each baseline, so that all of them take about a third of what the sweep will train.
+
+        A sweep of baselines alone has nothing else to spend its budget on: each gets `max_epochs`.
+        """
+        count = len(self.baselines)
+        if count == 0 or trials <= count:
+            return max_epochs
+        sampled = (trials - count) * self.expected_epochs(max_epochs)
+        return min(max_epochs, max(1, int(sampled / 2 / count)))
 
 
 def find_space(name: str) -> Space:

@@ -1,4 +1,4 @@
-"""What a sweep was asked to do: the part that a resume must agree with, and the part that it may change."""
+"""What a sweep was asked to do: a resume must agree with the part in `_FIXED` and may change the rest."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FIXED = {
 
 
 class SweepSpec(BaseModel):
-    """Stands in the journal's first line and in spec.json."""
+    """Stands in the journal's first line, in each driver's event and, the newest, in spec.json."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -36,12 +36,18 @@ class SweepSpec(BaseModel):
     faces: FacesRef
     trials: int
     max_epochs: int
+    baselines: dict[str, str] = {}
+    """Of each baseline that is run, what its report says it reached."""
     baseline_epochs: int
     seed: int
     settings: dict[str, Any] = {}
+    figures: bool = True
+    runner: Literal["ray", "inline"] = "ray"
     device: Literal["cpu", "cuda"] = "cpu"
     threads: int = 1
-    figures: bool = True
+    cpus_per_trial: float | None = None
+    gpus_per_trial: float | None = None
+    max_concurrent: int | None = None
 
     def refuse_if_changed(self, asked: SweepSpec) -> None:
         """Raise InputError naming everything in `asked` that a resume cannot change."""

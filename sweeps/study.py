@@ -21,7 +21,6 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from sweeps.config import TrialConfig
-from sweeps.errors import InputError
 from sweeps.messages import OBJECTIVE
 from sweeps.space import Space
 from tracking.events import EpochDone, Event, TrialEnded, TrialStarted, Verdict
@@ -95,9 +94,7 @@ class Study:
             )
         trial = self._study.ask()
         self._open[number] = trial
-        config = self._space.suggest(trial)
-        if not isinstance(config, TrialConfig):
-            raise InputError(f"space {self._space.name}: suggest must return a TrialConfig, got {config!r}")
+        config = self._space.draw(trial)
         distributions = {name: distribution_to_json(dist) for name, dist in trial.distributions.items()}
         return Proposal(config, dict(trial.params), distributions)
 
@@ -108,7 +105,9 @@ class Study:
 
     def report(self, number: int, epoch: int, value: float) -> str | None:
         """Enter an epoch's value; the reason to give the trial up, or None."""
-        trial = self._open[number]
+        trial = self._open.get(number)
+        if trial is None:
+            return None  # given up already; a report that crossed the verdict
         trial.report(value, epoch)
         return self._reason(number, epoch, value) if trial.should_prune() else None
 

@@ -8,23 +8,25 @@ import sys
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal, overload
 
+from pydantic import ValidationError
+
 from cluster.connect import prepare_environment
 from fer_data import Faces, limit_train, open_cached, prepare
 from fer_models.precision import device_kind, fastest
-from sweeps.config import TrialConfig, with_settings
+from sweeps.config import TrialConfig, explain, with_settings
 from sweeps.director import Director, Listener
 from sweeps.environment import driver_started, free_bytes
 from sweeps.errors import InputError
 from sweeps.messages import FacesRef
 from sweeps.resources import Slots, choose_device, plan_slots, visible_gpus
 from sweeps.runner import InlineRunner, Runner, TrialBody
-from sweeps.space import Space, baseline_epochs, find_space
+from sweeps.space import Space, find_space
 from sweeps.spec import SweepSpec, check_name, space_label
 from sweeps.trial import run_trial
 from tracking.default_store import resolve_tracking_uri
@@ -42,7 +44,10 @@ _LEAST_FREE_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class Options:
-    """What a sweep is asked to do besides its space; the command line's options, under the same names."""
+    """What a sweep is asked to do besides its space; the command line's options, under the same names.
+
+    None is "not said": the space's or the program's default, or, in a resume, what the sweep has already.
+    """
 
     data: str | None = None
     trials: int | None = None
@@ -52,13 +57,13 @@ class Options:
     name: str | None = None
     out: Path = Path("runs")
     tracking_uri: str | None = None
-    runner: Literal["ray", "inline"] = "ray"
+    runner: Literal["ray", "inline"] | None = None
     cpus_per_trial: float | None = None
     gpus_per_trial: float | None = None
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] | None = None
     max_concurrent: int | None = None
-    seed: int = 0
-    settings: dict[str, Any] = field(default_factory=dict)
+    seed: int | None = None
+    settings: dict[str, Any] | None = None
     resume: bool = False
     figures: bool = True
 
@@ -77,8 +82,31 @@ class Options:
         ]
         if self.time_budget_seconds is not None and self.time_budget_seconds <= 0:
             faults.append(f"--time-budget {self.time_budget_seconds:g} s: must be above 0")
+        if self.data == "":
+            faults.append("--data '': give a csv, or leave --data out for synthetic faces")
         if faults:
             raise InputError("; ".join(faults))
+
+    def completed_by(self, spec: SweepSpec) -> Options:
+        """These options, with what they leave unsaid taken from a sweep that is resumed."""
+        said = {name: value for name in Options.__dataclass_fields__ if (value := getattr(self, name)) is not None}
+        return Options(**_options_of(spec) | said)
+
+
+def _options_of(spec: SweepSpec) -> dict[str, Any]:
+    return {
+        "data": spec.data,
+        "trials": spec.trials,
+        "epochs": spec.max_epochs,
+        "limit_train": spec.faces.limit_train,
+        "runner": spec.runner,
+        "device": spec.device,
+        "cpus_per_trial": spec.cpus_per_trial,
+        "gpus_per_trial": spec.gpus_per_trial,
+        "max_concurrent": spec.max_concurrent,
+        "seed": spec.seed,
+        "settings": spec.settings,
+    }
 
 
 class SweepResult(Sequence[TrialHistory]):
@@ -127,6 +155,18 @@ class Plan:
     faces: Faces
     folder: SweepFolder
 
+    @property
+    def at_once(self) -> int:
+        """Trials at once."""
+        return self.slots.count if self.spec.runner == "ray" else 1
+
+    def is_finished(self) -> bool:
+        """Whether the sweep of that name has run all the trials asked for."""
+        if not _recorded(self.folder):
+            return False
+        history = SweepHistory.load(self.folder.journal)
+        return not history.unfinished and history.next_number >= self.spec.trials
+
     def resolve(self, config: TrialConfig) -> TrialConfig:
         """`config` with `auto` replaced by what measured fastest for the net on the sweep's device."""
         if "auto" not in (config.precision, config.memory_format):
@@ -161,9 +201,12 @@ def make_plan(space: Space | str, options: Options) -> Plan:
     found = replace(found, name=space_label(label))
     name = check_name(options.name or f"{found.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
     folder = SweepFolder(options.out / name)
-    if _started(folder) and not options.resume:
-        raise InputError(f"{folder.root} exists already: add --resume to go on with it, or choose another --name")
-    device = choose_device(options.device, visible_gpus())
+    recorded = _recorded(folder)
+    if recorded:
+        if not options.resume:
+            raise InputError(f"{folder.root} exists already: add --resume to go on with it, or choose another --name")
+        options = options.completed_by(recorded)
+    device = choose_device(options.device or "auto", visible_gpus())
     slots = plan_slots(
         device,
         cpus_per_trial=options.cpus_per_trial,
@@ -176,7 +219,7 @@ def make_plan(space: Space | str, options: Options) -> Plan:
     spec = SweepSpec(
         name=name,
         space=str(label),
-        data=str(options.data or "synthetic"),
+        data="synthetic" if options.data is None else str(options.data),
         dataset=faces.name,
         fingerprint=faces.fingerprint,
         synthetic=faces.synthetic,
@@ -184,19 +227,24 @@ def make_plan(space: Space | str, options: Options) -> Plan:
         faces=reference,
         trials=trials,
         max_epochs=max_epochs,
-        baseline_epochs=baseline_epochs(trials, max_epochs, min(len(found.baselines), trials)),
-        seed=options.seed,
-        settings=options.settings,
+        baselines={baseline.name: baseline.reported for baseline in found.baselines[:trials]},
+        baseline_epochs=found.baseline_epochs(trials, max_epochs),
+        seed=options.seed or 0,
+        settings=options.settings or {},
+        figures=options.figures,
+        runner=options.runner or "ray",
         device=device,
         threads=slots.threads,
-        figures=options.figures,
+        cpus_per_trial=options.cpus_per_trial,
+        gpus_per_trial=options.gpus_per_trial,
+        max_concurrent=options.max_concurrent,
     )
     plan = Plan(found, spec, replace(options, name=name), slots, faces, folder)
     _check_configurations(plan)
-    if device == "cuda" and options.gpus_per_trial is None and options.runner == "ray":
+    if device == "cuda" and options.gpus_per_trial is None and spec.runner == "ray":
         plan = _share_gpus(plan)
-    if _started(folder):
-        recorded_spec(SweepHistory.load(folder.journal)).refuse_if_changed(spec)
+    if recorded:
+        recorded.refuse_if_changed(spec)
     return plan
 
 
@@ -219,10 +267,7 @@ def sample_configurations(plan: Plan, count: int) -> list[TrialConfig]:
     import optuna
 
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=plan.spec.seed % 2**32))
-    drawn = [plan.space.suggest(study.ask()) for _ in range(count)]
-    wrong = [config for config in drawn if not isinstance(config, TrialConfig)]
-    if wrong:
-        raise InputError(f"space {plan.space.name}: suggest must return a TrialConfig, got {wrong[0]!r}")
+    drawn = [plan.space.draw(study.ask()) for _ in range(count)]
     return [plan.resolve(with_settings(config, plan.spec.settings)) for config in drawn]
 
 
@@ -256,8 +301,8 @@ def run_plan(
             listeners=(*listeners, lambda *_: sink.wake()),
         )
         sink.start()
+        writable, backlog = True, 0
         with _signals_stop(director) as received:
-            writable = True
             try:
                 if not director.exhausted:
                     _runner(plan).run(director, body)
@@ -276,7 +321,7 @@ def run_plan(
 
 
 def _runner(plan: Plan) -> Runner:
-    if plan.options.runner == "inline":
+    if plan.spec.runner == "inline":
         return InlineRunner()
     prepare_environment()
     from sweeps.ray_runner import RayRunner
@@ -284,22 +329,30 @@ def _runner(plan: Plan) -> Runner:
     return RayRunner(plan.slots)
 
 
-def _started(folder: SweepFolder) -> bool:
-    """Whether the sweep has its first line; a driver killed before that has left nothing to go on with."""
-    return folder.journal.is_file() and next(read(folder.journal), None) is not None
+def _recorded(folder: SweepFolder) -> SweepSpec | None:
+    """What the sweep has been asked to do; None where a driver was killed before its first line, or there was none."""
+    if not folder.journal.is_file() or next(read(folder.journal), None) is None:
+        return None
+    return recorded_spec(SweepHistory.load(folder.journal))
 
 
 def recorded_spec(history: SweepHistory) -> SweepSpec:
-    """What the sweep was started with, from the journal's first line."""
-    return SweepSpec.model_validate(history.started.spec)
+    """What the sweep was last asked to do."""
+    specs = [driver.spec for driver in history.drivers if driver.spec]
+    try:
+        return SweepSpec.model_validate(specs[-1] if specs else history.started.spec)
+    except ValidationError as error:
+        raise InputError(
+            f"{history.started.name}: its journal was written by another version: {explain(error)}"
+        ) from None
 
 
 def _open_faces(options: Options) -> tuple[Faces, FacesRef]:
     folder = prepare(options.data)
     faces = open_cached(folder)
     if options.limit_train is not None:
-        faces = limit_train(faces, options.limit_train, options.seed)
-    return faces, FacesRef(folder=str(folder), limit_train=options.limit_train, limit_seed=options.seed)
+        faces = limit_train(faces, options.limit_train, options.seed or 0)
+    return faces, FacesRef(folder=str(folder), limit_train=options.limit_train, limit_seed=options.seed or 0)
 
 
 def _check_configurations(plan: Plan) -> None:
@@ -344,7 +397,7 @@ def _open_books(plan: Plan, journal: Journal) -> tuple[SweepHistory, Any]:
     write_json(folder.spec, spec.model_dump(mode="json"))
     study = Study(folder.study_log, plan.space, spec.seed, events)
     if history.unfinished or history.next_number < spec.trials:
-        started = driver_started(resumed=len(events) > 1)
+        started = driver_started(spec, resumed=len(events) > 1)
         journal.append(started)
         history.apply(started)
     return history, study

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeps.messages import OBJECTIVE, EpochReport, Message, Task, TrialEnd, val_title
+from fer_data import limit_train, open_cached
+from sweeps.messages import OBJECTIVE, EpochReport, FacesRef, Message, Task, TrialEnd, val_title
 from tracking.files import write_bytes, write_json
 from tracking.layout import TrialFolder
 
@@ -80,7 +81,7 @@ def _train(task: Task, folder: TrialFolder) -> Iterator[Message]:
     from fer_models.fit import fit
 
     torch.set_num_threads(task.threads)
-    config, faces = task.config, _open_faces(task)
+    config, faces = task.config, open_faces(task.faces)
     recipe = config.recipe
     state, history = _begin(task, folder, faces)
     yield from history
@@ -113,13 +114,12 @@ def _train(task: Task, folder: TrialFolder) -> Iterator[Message]:
     _finish(task, folder, faces, history)
 
 
-def _open_faces(task: Task) -> Faces:
-    from fer_data import limit_train, open_cached
-
-    faces = open_cached(Path(task.faces.folder))
-    if task.faces.limit_train is None:
+def open_faces(reference: FacesRef) -> Faces:
+    """The faces that a reference means, mapped into memory."""
+    faces = open_cached(Path(reference.folder))
+    if reference.limit_train is None:
         return faces
-    return limit_train(faces, task.faces.limit_train, task.faces.limit_seed)
+    return limit_train(faces, reference.limit_train, reference.limit_seed)
 
 
 def _begin(task: Task, folder: TrialFolder, faces: Faces) -> tuple[TrainingState, list[EpochReport]]:

@@ -48,6 +48,8 @@ class DriverStarted(_Event):
     versions: dict[str, str]
     git_commit: str | None = None
     resumed: bool = False
+    spec: dict[str, Any] = {}
+    """What this driver was asked to do; a resume may ask for more trials or other hardware than the start did."""
 
 
 class TrialStarted(_Event):

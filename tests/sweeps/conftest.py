@@ -1,0 +1,96 @@
+"""Folders of their own for every test, one cache of faces for all, and sweeps without MLflow."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fake_trials
+import pytest
+
+import sweeps.sweep
+from sweeps.cli import run_main
+from sweeps.sweep import run_plan
+
+
+@pytest.fixture(scope="session")
+def face_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("faces")
+
+
+@pytest.fixture(autouse=True)
+def away_from_home(tmp_path: Path, face_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FER_CACHE", str(face_cache))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    for name in ("FER_DATA", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+    # Nothing here pulls a plug, and waiting for the disk is most of what these sweeps would do.
+    monkeypatch.setattr("os.fsync", lambda descriptor: None)
+
+
+@pytest.fixture(scope="session")
+def tiny_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight train faces a class, two of val, one of test: 56, 14 and 7."""
+    path = tmp_path_factory.mktemp("csv") / "tiny.csv"
+    rows = ["emotion,pixels,Usage"]
+    for usage, copies in (("Training", 8), ("PublicTest", 2), ("PrivateTest", 1)):
+        for copy in range(copies):
+            rows += [f"{label},{' '.join([str(30 * label + copy)] * 2304)},{usage}" for label in range(7)]
+    path.write_text("\n".join(rows) + "\n")
+    return path
+
+
+class NoTracker:
+    """Stands where MLflow's sink stands."""
+
+    def __init__(self, journal: Path, **_: Any) -> None: ...
+    def start(self) -> None: ...
+    def wake(self) -> None: ...
+
+    def close(self, timeout_seconds: float) -> int:
+        return 0
+
+
+@pytest.fixture
+def no_mlflow(monkeypatch: pytest.MonkeyPatch) -> type[NoTracker]:
+    monkeypatch.setattr("tracking.mlflow_sink.MlflowSink", NoTracker)
+    return NoTracker
+
+
+@pytest.fixture
+def sweep(tmp_path: Path, tiny_csv: Path, no_mlflow: type[NoTracker]) -> Callable[..., sweeps.sweep.SweepResult]:
+    """`run_sweep` of the fake space on the tiny csv, in this process, in ./runs/night."""
+
+    def run(**options: Any) -> sweeps.sweep.SweepResult:
+        asked = {"data": str(tiny_csv), "name": "night", "runner": "inline", "out": tmp_path / "runs",
+                 "space": fake_trials.SPACE, "body": fake_trials.good_body}  # fmt: skip
+        return sweeps.run_sweep(**asked | options)
+
+    return run
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> str:
+    (tmp_path / "my_space.py").write_text(fake_trials.MY_SPACE)
+    return "my_space.py"
+
+
+@pytest.fixture
+def run(
+    monkeypatch: pytest.MonkeyPatch, no_mlflow: object, space: str, tiny_csv: Path, out: Path
+) -> Callable[..., int]:
+    """`python -m sweeps.run my_space.py --data tiny.csv --name night …` with bodies that cost nothing."""
+    monkeypatch.setattr("sweeps.cli.run_plan", functools.partial(run_plan, body=fake_trials.good_body))
+
+    def act(*more: str) -> int:
+        return run_main(
+            [space, "--data", str(tiny_csv), "--out", str(out), "--runner", "inline", "--name", "night", *more]
+        )
+
+    return act

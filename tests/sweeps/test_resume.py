@@ -1,0 +1,127 @@
+import json
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_trials import (
+    PATIENT,
+    diverging_body,
+    ended,
+    only_sampled,
+    open_desk,
+    outcome,
+    scripted_body,
+    spec,
+    take_all,
+    verdict_stands,
+)
+
+from sweeps import SweepResult
+from sweeps.runner import InlineRunner
+from tracking.events import AttemptStarted, Event
+from tracking.history import SweepHistory
+from tracking.journal import Journal
+
+Sweep = Callable[..., SweepResult]
+
+
+def test_unfinished_trials_come_first_under_their_numbers(tmp_path: Path) -> None:
+    asked = spec(trials=4)
+    desk = open_desk(tmp_path / "night", only_sampled(), asked)
+    tasks = [desk.director.next_task() for _ in range(3)]
+    assert tasks[1] is not None
+    take_all(desk, tasks[1], [0.5, 0.6, 0.7])
+    desk.director.take(1, ended(tasks[1]))
+    again = open_desk(tmp_path / "night", only_sampled(), asked)
+    resumed = [again.director.next_task() for _ in range(3)]
+    assert again.director.next_task() is None
+    assert [task and task.trial for task in resumed] == [0, 2, 3]
+    assert [task and task.attempt for task in resumed] == [1, 1, 0]
+    assert resumed[0] is not None
+    assert tasks[0] is not None
+    assert resumed[0] == tasks[0].model_copy(update={"attempt": 1})
+    third = open_desk(tmp_path / "night", only_sampled(), asked)
+    task = third.director.next_task()
+    assert task is not None
+    assert (task.trial, task.attempt) == (0, 2)
+    assert [event.reason for event in third.events() if isinstance(event, AttemptStarted)] == ["resumed"] * 3
+
+
+def test_the_pruners_word_that_was_owed_is_given_on_resume(tmp_path: Path) -> None:
+    """The driver dies after the journal has the epoch, before it has the verdict."""
+    asked = spec(trials=2)
+    desk = open_desk(tmp_path / "night", only_sampled(), asked)
+    InlineRunner().run(desk.director, scripted_body({0: [0.6, 0.6, 0.6], 1: [0.5, 0.5, 0.5]}))
+    lines = desk.folder.journal.read_text().splitlines(keepends=True)
+    (at,) = [index for index, line in enumerate(lines) if '"event":"verdict"' in line]
+    desk.folder.journal.write_text("".join(lines[:at]))
+    desk.folder.trial(1).verdict.unlink()
+    again = open_desk(tmp_path / "night", only_sampled(), asked)
+    task = again.director.next_task()
+    assert task is not None
+    assert verdict_stands(task)
+    again.director.take(1, ended(task))
+    trial = SweepHistory.load(again.folder.journal).trials[1]
+    assert (trial.state, trial.last_epoch) == ("pruned", 1)
+
+
+def test_a_trial_taken_up_again_has_its_configuration_in_its_folder(tmp_path: Path) -> None:
+    """The driver dies between the journal's line and the file."""
+    desk = open_desk(tmp_path / "night")
+    desk.director.next_task()
+    desk.folder.trial(0).config.unlink()
+    task = open_desk(tmp_path / "night").director.next_task()
+    assert task is not None
+    assert json.loads(desk.folder.trial(0).config.read_text()) == task.config.model_dump(mode="json")
+
+
+class Killed(BaseException):
+    """Stands for kill -9: no handler of ours may stop it."""
+
+
+def die_at_line(monkeypatch: pytest.MonkeyPatch, line: int, *, written: bool) -> pytest.MonkeyPatch:
+    """Let the driver die when it appends its n-th line: before a byte of it is there, or when it is on disk."""
+    append, calls = Journal.append, count(1)
+
+    def dying(journal: Journal, *events: Event) -> None:
+        call = next(calls)
+        if call < line or (call == line and written):
+            append(journal, *events)
+        if call >= line:
+            raise Killed
+
+    monkeypatch.setattr(Journal, "append", dying)
+    return monkeypatch
+
+
+@pytest.mark.parametrize("written", [True, False], ids=["after", "before"])
+def test_a_driver_killed_at_any_line_loses_nothing(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: bool
+) -> None:
+    monkeypatch.setenv("PATH", "")  # git, asked for the commit by every driver, is most of their time
+    asked: dict[str, Any] = {"space": PATIENT, "trials": 6, "epochs": 3, "seed": 6, "body": diverging_body}
+    whole = sweep(name="whole", **asked)
+    expected = outcome(whole.folder.journal)
+    assert {trial["state"] for trial in expected.values()} == {"done", "pruned", "failed"}
+    lines = len(whole.folder.journal.read_text().splitlines())
+    for line in range(1, lines + 1):
+        name = f"killed-{line}"
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            die_at_line(patch, line, written=written)
+            sweep(name=name, **asked)
+        resumed = sweep(name=name, resume=True, **asked)
+        assert outcome(resumed.folder.journal) == expected, f"killed at line {line}"
+        assert resumed.exit_code == 0
+        assert resumed.history.finished is not None
+
+
+def test_a_torn_last_line_is_cut_off(sweep: Sweep) -> None:
+    asked: dict[str, Any] = {"trials": 3, "epochs": 2}
+    whole = sweep(**asked)
+    expected, journal = outcome(whole.folder.journal), whole.folder.journal
+    content = journal.read_bytes()
+    for cut in (10, len(content) // 2, len(content) // 3):
+        journal.write_bytes(content[:-cut])
+        assert outcome(sweep(resume=True, **asked).folder.journal) == expected

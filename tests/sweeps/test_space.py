@@ -1,0 +1,167 @@
+from pathlib import Path
+
+import optuna
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sweeps import Baseline, InputError, Space, TrialConfig
+from sweeps.space import find_space
+from sweeps.spaces import SPACES
+
+GOOD_FILE = """
+from fer_models import LeNetConfig, Recipe
+from sweeps import Baseline, Space, TrialConfig
+
+def config(lr):
+    return TrialConfig(net=LeNetConfig(), recipe=Recipe(lr=lr))
+
+def suggest(trial):
+    return config(trial.suggest_float("lr", 0.01, 0.1))
+
+SPACE = Space(suggest=suggest, baselines=[Baseline("mine", config(0.05))], max_epochs=3, trials=5)
+"""
+
+
+def _space(baselines: int) -> Space:
+    config = TrialConfig.model_validate({"net": {"name": "lenet"}, "recipe": {"lr": 0.1}})
+    return Space(
+        suggest=lambda trial: config,
+        baselines=[Baseline(str(number), config) for number in range(baselines)],
+        first_rung_epochs=2,
+        reduction_factor=3,
+    )
+
+
+@pytest.mark.parametrize(
+    ("max_epochs", "expected"),
+    [
+        (1, 1),  # over before the first rung
+        (2, 2),
+        (3, 2 + 1 / 3),  # all train 2, a third a third epoch
+        (18, 2 + 4 / 3 + 12 / 9),  # rungs at 2 and 6
+        (20, 2 + 4 / 3 + 12 / 9 + 2 / 27),  # and at 18
+    ],
+)
+def test_expected_epochs_of_a_sampled_trial(max_epochs: int, expected: float) -> None:
+    assert _space(0).expected_epochs(max_epochs) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("trials", "max_epochs", "baselines", "each"),
+    [
+        (5, 10, 0, 10),  # no baselines
+        (3, 10, 3, 10),  # nothing but baselines
+        (2, 10, 3, 10),
+        (24, 18, 3, 16),  # 21 samples of 4.67 epochs are 98; half of that, 49, is 16 each
+        (4, 18, 3, 1),  # one sample of 4.67
+        (100, 18, 1, 18),  # never more than the samples may have
+    ],
+)
+def test_epochs_of_a_baseline(trials: int, max_epochs: int, baselines: int, each: int) -> None:
+    assert _space(baselines).baseline_epochs(trials, max_epochs) == each
+
+
+@given(st.integers(1, 200), st.integers(1, 200), st.integers(1, 8))
+def test_baselines_take_a_third_at_most_of_what_will_be_trained(trials: int, max_epochs: int, baselines: int) -> None:
+    space = _space(baselines)
+    each = space.baseline_epochs(trials, max_epochs)
+    assert 1 <= each <= max_epochs
+    if trials > baselines and each > 1:
+        sampled = (trials - baselines) * space.expected_epochs(max_epochs)
+        assert baselines * each <= (baselines * each + sampled) / 3 + 1e-9
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_fifty_samples_are_valid_and_differ(name: str) -> None:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    configs = [find_space(name).suggest(study.ask()) for _ in range(50)]
+    assert all(TrialConfig.model_validate_json(config.model_dump_json()) == config for config in configs)
+    assert len({config.id for config in configs}) == 50
+
+
+def test_alexnet_baselines_are_the_reports() -> None:
+    space = find_space("alexnet_space")
+    assert [baseline.name for baseline in space.baselines] == ["AlexNet 1", "AlexNet 2", "AlexNet 3"]
+    for baseline, batch_size, gamma in zip(space.baselines, (100, 256, 100), (0.1, 0.1, 0.95), strict=True):
+        recipe = baseline.config.recipe
+        assert (recipe.batch_size, recipe.gamma) == (batch_size, gamma)
+        assert (recipe.lr_policy, recipe.step_iterations, recipe.reference_iterations) == ("step", 10_000, 50_000)
+        assert (recipe.optimizer, recipe.lr, recipe.momentum, recipe.weight_decay) == ("sgd", 0.01, 0.9, 5e-4)
+        assert (recipe.bias_lr_factor, recipe.decay_bias_and_norm, recipe.schedule) == (2, False, "scaled")
+        assert baseline.config.net.model_dump() == {"name": "alexnet", "norm": "lrn", "dropout": 0.5}
+        augment = baseline.config.augment.model_dump()
+        assert augment == {"flip": 0.5, "rotate_deg": 0, "shift": 0, "scale": 0, "erase": 0}
+    assert "54.86 %" in space.baselines[0].reported
+    assert "PublicTest" in space.baselines[0].reported
+
+
+def test_lenet_baselines_are_the_reports() -> None:
+    space = find_space("lenet_space")
+    inv, step = (baseline.config.recipe for baseline in space.baselines)
+    for recipe in (inv, step):
+        assert (recipe.optimizer, recipe.lr, recipe.momentum, recipe.weight_decay) == ("sgd", 0.01, 0.9, 5e-4)
+        assert (recipe.batch_size, recipe.reference_iterations, recipe.bias_lr_factor) == (64, 10_000, 2)
+    assert (inv.lr_policy, inv.gamma, inv.power) == ("inv", 1e-4, 0.75)
+    assert (step.lr_policy, step.gamma, step.step_iterations) == ("step", 0.9, 500)
+    for baseline in space.baselines:
+        assert baseline.config.net.model_dump() == {"name": "lenet", "dropout": 0}
+        assert set(baseline.config.augment.model_dump().values()) == {0}
+
+
+def test_an_unknown_space_is_named_with_what_there_is() -> None:
+    with pytest.raises(InputError, match=r"unknown space 'alexnet_spcae'; did you mean 'alexnet_space'\?") as refused:
+        find_space("alexnet_spcae")
+    assert "lenet_space" in str(refused.value)
+
+
+def test_a_users_file_is_a_space_of_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(GOOD_FILE)
+    for name in (str(path), "./mine.py", "mine.py"):
+        space = find_space(name)
+        assert (space.name, space.max_epochs, space.trials) == ("mine", 3, 5)
+        assert [baseline.name for baseline in space.baselines] == ["mine"]
+        assert isinstance(space.suggest(optuna.create_study().ask()), TrialConfig)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "no such file"),
+        ("print('no space here', end='')", "defines no SPACE"),
+        ("SPACE = 3", "defines no SPACE"),
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("from nowhere import nothing", "ModuleNotFoundError: No module named 'nowhere'"),
+        ("def suggest(:", "SyntaxError"),
+        ("from fer_models import Recipe\nRecipe(lr=-1)", "greater than 0"),
+    ],
+)
+def test_a_users_file_that_is_wrong_is_named(tmp_path: Path, content: str | None, said: str) -> None:
+    path = tmp_path / "mine.py"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(InputError) as refused:
+        find_space(str(path))
+    assert str(path) in str(refused.value)
+    assert said in str(refused.value)
+
+
+def test_a_users_file_without_py_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text(GOOD_FILE)
+    with pytest.raises(InputError, match="not a Python file"):
+        find_space("./mine")
+
+
+def test_a_space_tells_all_its_faults_at_once() -> None:
+    with pytest.raises(InputError) as refused:
+        Space(suggest="nothing", max_epochs=0, trials=-1, reduction_factor=1, first_rung_epochs=1.5)  # type: ignore[arg-type]
+    for fault in ("max_epochs", "got 0", "trials", "got -1", "reduction_factor", "at least 2", "first_rung_epochs", "got 1.5", "suggest"):  # fmt: skip
+        assert fault in str(refused.value)
+
+
+def test_baselines_that_are_none_are_refused() -> None:
+    config = SPACES["lenet_space"].baselines[0].config
+    with pytest.raises(InputError, match="baselines"):
+        Space(suggest=SPACES["lenet_space"].suggest, baselines=[config])  # type: ignore[list-item]
+    assert Space(suggest=SPACES["lenet_space"].suggest, baselines=[Baseline("mine", config)]).baselines
