@@ -92,7 +92,9 @@ class Recipe(_Frozen):
     """`balanced` weighs a class by images / (classes * its images), as scikit-learn does."""
     clip_norm: float | None = Field(default=None, gt=0)
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
-    """Validate a running average of the weights; at iteration t its decay is at most (1 + t) / (10 + t)."""
+    """An iteration's share of the old in a running average of the weights, which is what is validated.
+
+    At iteration t it is at most (1 + t) / (10 + t)."""
 
     @model_validator(mode="wrap")
     @classmethod

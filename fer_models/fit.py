@@ -22,6 +22,10 @@ from fer_models.evaluate import autocast, predict_logits
 from fer_models.schedule import learning_rate
 from fer_models.state import TrainingState, place
 
+EMA_ITERATIONS = 4
+"""The average is brought up to date every so many iterations: each costs a pass over all weights, which shows in
+small batches, and the average spans some hundred iterations anyway."""
+
 POINT_ITERATIONS = 50
 """An epoch's curve has a point every so many iterations, and one at its end."""
 
@@ -194,8 +198,9 @@ class _Trainer:
         if recipe.clip_norm is not None:
             nn.utils.clip_grad_norm_(net.parameters(), recipe.clip_norm)
         optimizer.step()
-        if self.state.ema is not None and recipe.ema_decay is not None:
-            _update_ema(self.state.ema, net, min(recipe.ema_decay, (1 + iteration) / (10 + iteration)))
+        if self.state.ema is not None and recipe.ema_decay is not None and (iteration + 1) % EMA_ITERATIONS == 0:
+            decay = min(recipe.ema_decay, (1 + iteration) / (10 + iteration))
+            _update_ema(self.state.ema, net, decay**EMA_ITERATIONS)
         return loss.detach(), (logits.detach().argmax(1) == labels).sum()
 
 

@@ -46,29 +46,28 @@ ALEXNET_3 = _report("AlexNet 3", batch_size=100, gamma=0.95)
 def suggest(trial: optuna.Trial) -> TrialConfig:
     """Draw one configuration."""
     norm = trial.suggest_categorical("norm", ["batch", "lrn"])
-    # Caffe's LRN net, started with N(0, .01), diverges at the rates that batch norm likes best.
-    lr = trial.suggest_float(f"lr_{norm}", *((0.005, 0.2) if norm == "batch" else (0.003, 0.03)), log=True)
     recipe = Recipe(
         optimizer="nesterov",
-        lr=lr,
+        lr=trial.suggest_float("lr", 0.005, 0.06, log=True),
         momentum=trial.suggest_float("momentum", 0.85, 0.95),
-        weight_decay=trial.suggest_float("weight_decay", 1e-5, 3e-3, log=True),
-        batch_size=trial.suggest_categorical("batch_size", [64, 128, 256]),
+        weight_decay=trial.suggest_float("weight_decay", 1e-5, 1e-3, log=True),
+        batch_size=trial.suggest_categorical("batch_size", [32, 64, 128]),
         lr_policy=trial.suggest_categorical("lr_policy", ["onecycle", "cosine"]),
-        label_smoothing=trial.suggest_float("label_smoothing", 0.0, 0.15),
+        label_smoothing=trial.suggest_float("label_smoothing", 0.0, 0.1),
         ema_decay=0.99,
     )
+    # A net that sees 48 pixels through strides of 4 underfits for tens of epochs: gentle variations only.
     augment = AugmentConfig(
         flip=0.5,
-        rotate_deg=trial.suggest_float("rotate_deg", 0, 15),
-        shift=trial.suggest_float("shift", 0, 0.12),
-        scale=trial.suggest_float("scale", 0, 0.2),
-        erase=trial.suggest_float("erase", 0, 0.5),
+        rotate_deg=trial.suggest_float("rotate_deg", 0, 8),
+        shift=trial.suggest_float("shift", 0, 0.06),
+        scale=trial.suggest_float("scale", 0, 0.08),
+        erase=trial.suggest_float("erase", 0, 0.2),
     )
-    net = AlexNetConfig(norm=norm, dropout=trial.suggest_float("dropout", 0.1, 0.6))
+    net = AlexNetConfig(norm=norm, dropout=trial.suggest_float("dropout", 0.0, 0.4))
     return TrialConfig(net=net, recipe=recipe, augment=augment)
 
 
 SPACE = Space(
-    suggest=suggest, baselines=[ALEXNET_1, ALEXNET_2, ALEXNET_3], max_epochs=18, trials=24, first_rung_epochs=2
+    suggest=suggest, baselines=[ALEXNET_1, ALEXNET_2, ALEXNET_3], max_epochs=26, trials=16, first_rung_epochs=3
 )

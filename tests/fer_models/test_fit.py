@@ -168,13 +168,14 @@ def test_the_average_is_what_validation_sees(faces: Faces, batches_of: MakeBatch
     recipe = Recipe(lr=0.01, ema_decay=0.999)
     state = start(AlexNetConfig(norm="batch"), recipe)
     first = state.net.get_parameter("fc8.bias").clone()
-    epochs = run(state, faces, batches_of(*faces, 28), recipe, epochs=1, iterations_per_epoch=1)
+    epochs = run(state, faces, batches_of(*faces, 7), recipe, epochs=1, iterations_per_epoch=4)
     assert state.ema is not None
-    # At the first iteration the decay is (1 + 0) / (10 + 0) = 0.1.
+    # First brought up to date at the fourth iteration, where an iteration's decay is (1 + 3) / (10 + 3).
+    kept = (4 / 13) ** 4
     now = state.net.get_parameter("fc8.bias")
-    torch.testing.assert_close(state.ema.get_parameter("fc8.bias"), first * 0.1 + now.detach() * 0.9)
+    torch.testing.assert_close(state.ema.get_parameter("fc8.bias"), first * kept + now.detach() * (1 - kept))
     running = "batch_norms.0.running_mean"
-    torch.testing.assert_close(state.ema.state_dict()[running], state.net.state_dict()[running] * 0.9)
+    torch.testing.assert_close(state.ema.state_dict()[running], state.net.state_dict()[running] * (1 - kept))
     np.testing.assert_allclose(epochs[0].val_probabilities, predict(state.ema, faces[0]), rtol=1e-5)
     assert state.judged_net is state.ema
 
