@@ -10,7 +10,7 @@ from typing import Any
 
 from sweeps.config import parse_settings
 from sweeps.errors import InputError
-from sweeps.sweep import Options
+from sweeps.plan import Options
 
 _UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 

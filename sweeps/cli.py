@@ -18,8 +18,9 @@ from fer_models import ModelError
 from sweeps import arguments
 from sweeps.errors import InputError, did_you_mean
 from sweeps.leaderboard import leaderboard
+from sweeps.plan import Options, Plan, make_plan, recorded_spec
 from sweeps.progress import STATES, Progress, duration, seconds_left
-from sweeps.sweep import Options, Plan, SweepResult, make_plan, recorded_spec, run_plan
+from sweeps.sweep import SweepResult, run_plan
 from tracking.default_store import default_uri, resolve_tracking_uri
 from tracking.errors import TrackingError
 from tracking.folder_lock import folder_holder

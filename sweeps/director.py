@@ -162,7 +162,7 @@ class Director:
         return Task(
             trial=trial.number,
             attempt=attempt,
-            folder=str(folder.root),
+            folder=str(folder.root.absolute()),
             config=TrialConfig.model_validate(trial.started.config),
             seed=trial.started.seed,
             epochs=trial.started.epochs,

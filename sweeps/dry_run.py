@@ -19,8 +19,8 @@ from fer_models.fit import fit
 from fer_models.registry import build, count_parameters
 from fer_models.state import TrainingState, new_state
 from sweeps.config import TrialConfig, with_settings
+from sweeps.plan import Plan, sample_configurations
 from sweeps.progress import duration
-from sweeps.sweep import Plan, sample_configurations
 
 _SAMPLES = 20
 _STEPS_TIMED = 3

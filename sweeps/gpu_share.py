@@ -12,7 +12,7 @@ from sweeps.config import TrialConfig
 from sweeps.messages import FacesRef
 
 if TYPE_CHECKING:
-    from sweeps.sweep import Plan
+    from sweeps.plan import Plan
 
 _SAMPLES = 8
 _CONTEXT_BYTES = 600 << 20

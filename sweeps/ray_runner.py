@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import faulthandler
 import logging
+import os
 import shutil
 import tempfile
 import time
@@ -17,6 +18,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 from ray import tune
+from ray.tune.execution import class_cache
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -46,6 +48,7 @@ class RayRunner:
         _quieten()
         try:
             with local_ray(self._slots.cpus, self._slots.gpus):
+                _let_actors_take_warm_workers()
                 self._tuner(director, body, scratch).fit()
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -189,6 +192,15 @@ def _cause(trial: Trial) -> str:
     error = trial.get_pickled_error() or trial.get_error()
     text = str(error).strip().splitlines() if error else []
     return text[0] if text else "unknown cause"
+
+
+def _let_actors_take_warm_workers() -> None:
+    """Have Tune ask for no environment of an actor's own: only then can it be one of the processes that Ray has ready.
+
+    The first variable reached the workers through Ray's own start; the second is for PyTorch Lightning.
+    """
+    os.environ.pop("RAY_CHDIR_TO_TRIAL_DIR", None)
+    class_cache.DEFAULT_ENV_VARS.pop("PL_DISABLE_FORK", None)
 
 
 def _quieten() -> None:

@@ -36,6 +36,12 @@ def derive_seed(*parts: object) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
+def draw_at_random(space: Space, seed: int, count: int) -> list[TrialConfig]:
+    """Configurations from anywhere in a space, for looking at it before a sweep."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed % 2**32))
+    return [space.draw(study.ask()) for _ in range(count)]
+
+
 @dataclass(frozen=True)
 class Proposal:
     """A configuration and, for the study's rebuilding, the values and distributions it was drawn from."""

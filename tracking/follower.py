@@ -52,9 +52,10 @@ class Follower:
         self._sent = 0
 
     def start(self) -> None:
-        """Begin to follow; the journal's first line must stand."""
+        """Begin to follow, if that was not done before; the journal's first line must stand."""
         self.wake()
-        self._thread.start()
+        if self._thread.ident is None:
+            self._thread.start()
 
     def wake(self) -> None:
         """Say that the journal has grown; returns at once.

@@ -53,7 +53,7 @@ class MlflowSink:
         self._follower = Follower(journal, _MlflowReceiver(tracking_uri, out, on_warning), on_warning)
 
     def start(self) -> None:
-        """Begin to follow the journal, whose first line must stand."""
+        """Begin to follow the journal, whose first line must stand, if that was not done before."""
         self._follower.start()
 
     def wake(self) -> None:

@@ -54,7 +54,7 @@ class NoTracker:
 
 @pytest.fixture
 def no_mlflow(monkeypatch: pytest.MonkeyPatch) -> type[NoTracker]:
-    monkeypatch.setattr("tracking.mlflow_sink.MlflowSink", NoTracker)
+    monkeypatch.setattr("sweeps.sweep.MlflowSink", NoTracker)
     return NoTracker
 
 

@@ -1,0 +1,60 @@
+"""The arrows between the packages, and who may know which library."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SIBLINGS = ("fer_data", "fer_models", "tracking", "cluster")
+ONLY_IN = {
+    "optuna": {"sweeps/study.py"},
+    "ray.tune": {"sweeps/ray_runner.py"},
+    "mlflow": {"tracking/mlflow_sink.py"},
+}
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module that a file imports when it runs, `from a import b` as `a` and `a.b`."""
+    tree = ast.parse(path.read_text())
+    typing_only = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if id(node) in typing_only:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("package", SIBLINGS)
+def test_siblings_know_nothing_of_each_other_nor_of_sweeps(package: str) -> None:
+    forbidden = {*SIBLINGS, "sweeps"} - {package}
+    wrong = [
+        f"{path.name} imports {module}"
+        for path in (ROOT / package).rglob("*.py")
+        for module in imports(path)
+        if module.split(".")[0] in forbidden
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("library", ONLY_IN)
+def test_each_library_has_one_adapter(library: str) -> None:
+    users = {
+        str(path.relative_to(ROOT))
+        for package in (*SIBLINGS, "sweeps")
+        for path in (ROOT / package).rglob("*.py")
+        if "spaces" not in path.parts
+        if any(module == library or module.startswith(library + ".") for module in imports(path))
+    }
+    assert users == ONLY_IN[library]
