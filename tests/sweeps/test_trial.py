@@ -1,0 +1,141 @@
+"""One real trial: what it leaves in its folder, and how it goes on from there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fer_data import AugmentConfig, open_cached, prepare
+from fer_models import LeNetConfig, Recipe
+from fer_models.evaluate import predict
+from fer_models.registry import build
+from fer_models.weights import load_weights
+from sweeps.config import TrialConfig
+from sweeps.messages import EpochReport, FacesRef, Message, Task, TrialEnd
+from sweeps.trial import run_trial
+from tracking.files import write_json
+from tracking.layout import TrialFolder
+
+EPOCHS = 4
+
+
+@pytest.fixture
+def task(tmp_path: Path, tiny_csv: Path) -> Task:
+    recipe = Recipe(optimizer="nesterov", lr=0.01, momentum=0.9, batch_size=8, lr_policy="cosine", ema_decay=0.9)
+    config = TrialConfig(net=LeNetConfig(dropout=0.2), recipe=recipe, augment=AugmentConfig(flip=0.5, rotate_deg=5))
+    return Task(
+        trial=0,
+        attempt=0,
+        folder=str(tmp_path / "trials/0000"),
+        config=config,
+        seed=11,
+        epochs=EPOCHS,
+        faces=FacesRef(folder=str(prepare(tiny_csv))),
+    )
+
+
+def numbers(messages: Iterator[Message]) -> list[tuple[int, float, float, float]]:
+    """What must not depend on interruptions: epoch, losses and accuracy of each report."""
+    reports = [message for message in messages if isinstance(message, EpochReport)]
+    names = ("train_loss", "val_loss", "val_accuracy")
+    return [(report.epoch, *(report.metrics[name] for name in names)) for report in reports]  # type: ignore[misc]
+
+
+def elsewhere(task: Task, name: str, attempt: int = 0) -> Task:
+    return task.model_copy(update={"folder": str(Path(task.folder).parent / name), "attempt": attempt})
+
+
+def cut_short(task: Task, epochs: int) -> None:
+    """Run some epochs and leave, as a worker does that is killed while it trains the next."""
+    messages = run_trial(task)
+    for _ in range(epochs):
+        next(messages)
+    messages.close()  # type: ignore[attr-defined]
+
+
+def test_what_a_trial_leaves(task: Task) -> None:
+    messages = list(run_trial(task))
+    folder = TrialFolder(Path(task.folder))
+    assert messages[-1] == TrialEnd(attempt=0, state="ended")
+    for path in (folder.best, folder.last, folder.curves, folder.confusion_matrix_png, folder.val_probabilities):
+        assert path.stat().st_size > 0
+    assert not folder.previous.exists()
+
+    faces = open_cached(Path(task.faces.folder))
+    net = build(LeNetConfig(), classes=7, mean_image=faces.mean_image(), generator=torch.Generator())
+    about = load_weights(net, folder.best)
+    assert about["dataset.fingerprint"] == faces.fingerprint
+    with np.load(folder.val_probabilities) as kept:
+        np.testing.assert_allclose(predict(net, faces.val.images), kept["probabilities"], atol=1e-5)
+        right = int((kept["probabilities"].argmax(1) == kept["labels"]).sum())
+    best = max(message.metrics["val_accuracy"] for message in messages if isinstance(message, EpochReport))
+    assert right == round(best * len(faces.val))
+    matrix = json.loads(folder.confusion_matrix_json.read_text())
+    assert (matrix["n"], np.trace(matrix["counts"])) == (len(faces.val), right)
+
+
+@pytest.mark.parametrize("epochs", [1, 3, EPOCHS])
+def test_it_goes_on_to_the_same_bits(task: Task, epochs: int) -> None:
+    undisturbed = numbers(run_trial(elsewhere(task, "calm")))
+    cut_short(task, epochs)
+    assert numbers(run_trial(task.model_copy(update={"attempt": 1}))) == undisturbed
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(task: Task) -> None:
+    undisturbed = numbers(run_trial(elsewhere(task, "calm")))
+    cut_short(task, 3)
+    last = TrialFolder(Path(task.folder)).last
+    last.write_bytes(last.read_bytes()[:-1000])
+    assert numbers(run_trial(task.model_copy(update={"attempt": 1}))) == undisturbed
+
+
+def test_with_no_checkpoint_left_whole_it_begins_anew(task: Task) -> None:
+    undisturbed = numbers(run_trial(elsewhere(task, "calm")))
+    cut_short(task, 3)
+    folder = TrialFolder(Path(task.folder))
+    for path in (folder.last, folder.previous):
+        path.write_bytes(b"")
+    assert numbers(run_trial(task.model_copy(update={"attempt": 1}))) == undisturbed
+
+
+def test_a_verdict_is_obeyed_after_the_epoch(task: Task) -> None:
+    messages = run_trial(task)
+    next(messages)
+    folder = TrialFolder(Path(task.folder))
+    write_json(folder.verdict, {"state": "pruned", "reason": "rank 9 of 9"})
+    assert list(messages) == [TrialEnd(attempt=0, state="ended")]
+    assert folder.curves.exists()
+    assert not folder.last.exists(), "what a given-up trial would go on from is the bulk of its folder"
+
+
+def test_a_worker_that_was_given_up_for_dead_writes_nothing_more(task: Task) -> None:
+    abandoned = run_trial(task)
+    next(abandoned)
+    heir = run_trial(task.model_copy(update={"attempt": 1}))
+    next(heir)
+    before = TrialFolder(Path(task.folder)).last.read_bytes()
+    assert [message for message in abandoned if isinstance(message, EpochReport)] == []
+    assert TrialFolder(Path(task.folder)).last.read_bytes() == before
+
+
+def test_divergence_ends_it_naming_metric_and_step(task: Task) -> None:
+    wild = task.config.model_copy(update={"recipe": task.config.recipe.model_copy(update={"lr": 1e30})})
+    end = list(run_trial(task.model_copy(update={"config": wild})))[-1]
+    assert isinstance(end, TrialEnd)
+    assert (end.state, end.diverged) == ("failed", True)
+    assert "train_loss is nan at epoch 1 step" in str(end.reason) or "is inf at epoch 1 step" in str(end.reason)
+
+
+def test_a_fault_leaves_its_traceback_beside_the_trial(task: Task) -> None:
+    broken = task.model_copy(update={"faces": FacesRef(folder="/nowhere")})
+    end = list(run_trial(broken))[-1]
+    log = Path(task.folder) / "error.txt"
+    assert isinstance(end, TrialEnd)
+    assert (end.state, end.diverged) == ("failed", False)
+    assert str(log) in str(end.reason)
+    assert "Traceback" in log.read_text()
