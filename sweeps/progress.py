@@ -42,17 +42,21 @@ def duration(seconds: float) -> str:
 
 def epochs_left(history: SweepHistory, spec: SweepSpec) -> float:
     """Epochs still to be trained, as expected from how many the sampled trials so far were allowed."""
-    sampled = [trial for trial in history.trials.values() if trial.is_over and trial.started.baseline is None]
-    mean = sum(trial.last_epoch for trial in sampled) / len(sampled) if sampled else _FIRST_GUESS * spec.max_epochs
-    running = [trial for trial in history.trials.values() if not trial.is_over]
-    left = sum(
-        trial.started.epochs - trial.last_epoch if trial.started.baseline else max(mean - trial.last_epoch, 1.0)
-        for trial in running
-        if trial.last_epoch < trial.started.epochs
-    )
+    over = [trial.last_epoch for trial in history.trials.values() if trial.is_over and trial.started.baseline is None]
+    mean = sum(over) / len(over) if over else _FIRST_GUESS * spec.max_epochs
+    left = sum(_epochs_left_of(trial, over) for trial in history.trials.values() if not trial.is_over)
     to_come = max(spec.trials - history.next_number, 0)
     baselines_to_come = min(max(len(spec.baselines) - history.next_number, 0), to_come)
-    return float(left + spec.baseline_epochs * baselines_to_come + mean * (to_come - baselines_to_come))
+    return left + spec.baseline_epochs * baselines_to_come + mean * (to_come - baselines_to_come)
+
+
+def _epochs_left_of(trial: TrialHistory, over: list[int]) -> float:
+    """What a running trial has left: as much as those that came further were given, or all where none did."""
+    to_the_end = trial.started.epochs - trial.last_epoch
+    further = [epochs - trial.last_epoch for epochs in over if epochs > trial.last_epoch]
+    if trial.started.baseline or not further:
+        return to_the_end
+    return min(to_the_end, sum(further) / len(further))
 
 
 def seconds_left(history: SweepHistory, spec: SweepSpec, slots: int) -> float | None:

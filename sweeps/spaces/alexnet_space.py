@@ -69,5 +69,5 @@ def suggest(trial: optuna.Trial) -> TrialConfig:
 
 
 SPACE = Space(
-    suggest=suggest, baselines=[ALEXNET_1, ALEXNET_2, ALEXNET_3], max_epochs=26, trials=16, first_rung_epochs=3
+    suggest=suggest, baselines=[ALEXNET_1, ALEXNET_2, ALEXNET_3], max_epochs=26, trials=14, first_rung_epochs=3
 )

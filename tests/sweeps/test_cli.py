@@ -133,4 +133,4 @@ def test_spaces(capsys: Capture) -> None:
     assert main(["spaces"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["alexnet_space", "lenet_space"]
-    assert "16 trials of 26 epochs" in lines[0]
+    assert "14 trials of 26 epochs" in lines[0]

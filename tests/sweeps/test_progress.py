@@ -48,10 +48,11 @@ def test_epochs_left_learns_from_the_sampled_trials_that_are_over() -> None:
         started(2), *epochs(2, 2), over(2, 2, "pruned"),
         started(3), *epochs(3, 3), over(3, 3, "failed"),  # (10 + 2 + 3) / 3 = 5 epochs a trial
         started(4), *epochs(4, 1),  # 4 more
-        started(5), *epochs(5, 7),  # past the mean already: 1 more at least
+        started(5), *epochs(5, 7),  # only trial 1 came further, to 10: 3 more
+        started(6), *epochs(6, 10),  # has all its epochs
     )  # fmt: skip
-    # and 2 of 8 trials to come, 5 each
-    assert epochs_left(now, spec(trials=8, max_epochs=10)) == pytest.approx(4 + 1 + 2 * 5)
+    # and 2 of 9 trials to come, 5 each
+    assert epochs_left(now, spec(trials=9, max_epochs=10)) == pytest.approx(4 + 3 + 2 * 5)
 
 
 def test_a_baseline_runs_to_its_end() -> None:
