@@ -1,0 +1,58 @@
+"""How many trials run at once, by hand."""
+
+import pytest
+
+from sweeps import InputError
+from sweeps.gpu_share import share_for_memory
+from sweeps.resources import Slots, choose_device, plan_slots
+
+GIB = 1 << 30
+
+
+def test_as_many_as_cores() -> None:
+    assert plan_slots("cpu", cpus=8) == Slots(cpus=8, gpus=0, cpus_per_trial=1.0, gpus_per_trial=0.0, count=8)
+    assert plan_slots("cpu", cpus=8, cpus_per_trial=3).count == 2
+    assert plan_slots("cpu", cpus=8, cpus_per_trial=3).threads == 3
+    assert plan_slots("cpu", cpus=8, max_concurrent=5).count == 5
+
+
+def test_as_many_as_shares_of_gpus() -> None:
+    shared = plan_slots("cuda", cpus=16, gpus=2, gpus_per_trial=0.25)
+    assert (shared.count, shared.cpus_per_trial) == (8, 2)
+    assert plan_slots("cuda", cpus=16, gpus=2).count == 2, "a whole GPU each, if nothing was measured"
+    assert plan_slots("cuda", cpus=3, gpus=2, gpus_per_trial=0.25).count == 3, "and no more than there are cores"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"cpus_per_trial": 9}, "--cpus-per-trial 9: this machine has 8 cores"),
+        ({"cpus_per_trial": 0}, "--cpus-per-trial 0: a trial needs a core"),
+        ({"cpus_per_trial": -1}, "--cpus-per-trial -1: must be 0 or more"),
+        ({"cpus_per_trial": float("nan")}, "must be 0 or more"),
+    ],
+)
+def test_what_does_not_fit_is_refused(options: dict[str, float], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        plan_slots("cpu", cpus=8, **options)  # type: ignore[arg-type]
+
+
+def test_a_gpu_that_is_not_there_is_refused() -> None:
+    assert choose_device("auto", 0) == "cpu"
+    assert choose_device("auto", 1) == "cuda"
+    assert choose_device("cpu", 1) == "cpu"
+    with pytest.raises(InputError, match="no NVIDIA GPU"):
+        choose_device("cuda", 0)
+
+
+@pytest.mark.parametrize(
+    ("peak_gib", "gpu_gib", "share"),
+    [
+        (2, 16, 1 / 7),  # nine tenths of 16 hold seven times 2
+        (10, 16, 1),
+        (20, 16, 1),  # too large even for one: it is let try
+        (0, 16, 1),  # nothing measured
+    ],
+)
+def test_the_share_of_a_gpu_by_memory(peak_gib: int, gpu_gib: int, share: float) -> None:
+    assert share_for_memory(peak_gib * GIB, gpu_gib * GIB) == pytest.approx(share)
