@@ -13,8 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from fer_models.config import AlexNetConfig
 from fer_models.layers import Dropout, LocalResponseNorm, Normalise, conv3x3
+from fer_models.net_config import AlexNetConfig
 
 INPUT_SIZE = 48
 _PIXEL_DEVIATION = 64.0  # of FER2013's training pixels around their mean image, to the nearest power of two

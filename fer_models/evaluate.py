@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from fer_models.config import MemoryFormat, Precision
+from fer_models.recipe import MemoryFormat, Precision
 from fer_models.state import move
 
 _BATCH_SIZE = 512

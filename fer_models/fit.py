@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fer_models.config import MemoryFormat, Precision, Recipe
 from fer_models.errors import Diverged, ModelError
 from fer_models.evaluate import autocast, predict_logits
+from fer_models.recipe import MemoryFormat, Precision, Recipe
 from fer_models.schedule import learning_rate
 from fer_models.state import TrainingState, place
 

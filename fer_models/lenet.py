@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fer_models.config import LeNetConfig
 from fer_models.layers import Dropout, Normalise
+from fer_models.net_config import LeNetConfig
 
 INPUT_SIZE = 48
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from fer_models.config import MemoryFormat, Precision
+from fer_models.recipe import MemoryFormat, Precision
 
 DeviceKind = Literal["cuda", "cpu-amx", "cpu-avx512_bf16", "cpu"]
 

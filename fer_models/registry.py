@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from fer_models import alexnet, lenet
-from fer_models.config import AlexNetConfig, LeNetConfig, NetConfig
 from fer_models.errors import ModelError
+from fer_models.net_config import AlexNetConfig, LeNetConfig, NetConfig
 
 
 def build(

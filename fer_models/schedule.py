@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from fer_models.config import Recipe
+from fer_models.recipe import Recipe
 
 _ONECYCLE_RISE = 0.3
 _ONECYCLE_START = 1 / 25

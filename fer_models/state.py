@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from fer_models.config import MemoryFormat, Recipe
+from fer_models.recipe import MemoryFormat, Recipe
 
 _NORMS = (nn.BatchNorm2d,)
 

@@ -1,20 +1,16 @@
-"""What a net is and how it is trained: frozen, validated all at once, and light (no torch)."""
+"""How a net is trained: frozen, validated all at once, and light (no torch)."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
-
-NET_NAMES = ("lenet", "alexnet")
 
 Optimizer = Literal["sgd", "nesterov", "adam", "adamw"]
 LrPolicy = Literal["constant", "step", "inv", "cosine", "onecycle", "plateau"]
 Precision = Literal["fp32", "bf16"]
 MemoryFormat = Literal["contiguous", "channels_last"]
-
-_Dropout = Annotated[float, Field(ge=0, lt=1)]
 
 # What each policy reads besides `lr`; any other of these fields would be ignored, so it is refused.
 _POLICY_FIELDS: dict[str, frozenset[str]] = {
@@ -29,32 +25,7 @@ _POLICY_KNOBS = ("gamma", "power", "step_iterations", "patience_epochs")
 _ITERATION_POLICIES = ("step", "inv")
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class LeNetConfig(_Frozen):
-    """Caffe's LeNet (Caffe report): 2,054,577 parameters with 7 classes."""
-
-    name: Literal["lenet"] = "lenet"
-    dropout: _Dropout = 0.0
-    """After FC500; the report's dropout variant is 0.5."""
-
-
-class AlexNetConfig(_Frozen):
-    """AlexNet for 48-pixel faces (Caffe report): 7,467,527 parameters with 7 classes and `norm="lrn"`."""
-
-    name: Literal["alexnet"] = "alexnet"
-    norm: Literal["lrn", "batch"] = "lrn"
-    """`lrn` is the report's net with Caffe's start; `batch` has batch norm, scaled input and He's start."""
-    dropout: _Dropout = 0.5
-    """After FC4096 and after FC1000."""
-
-
-NetConfig = Annotated[LeNetConfig | AlexNetConfig, Field(discriminator="name")]
-
-
-class Recipe(_Frozen):
+class Recipe(BaseModel):
     """How a net is trained. One iteration is one batch; the n-th iteration of a run has index n-1.
 
     The learning rate at index i of N, with Caffe's formulas for `step` and `inv`:
@@ -69,6 +40,8 @@ class Recipe(_Frozen):
     With `schedule="scaled"`, `step` and `inv` take i * reference_iterations / N for i: a report that steps at
     each fifth of its run steps at each fifth of ours. `"exact"` keeps the iterations as they are.
     """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     optimizer: Optimizer = "sgd"
     lr: float = Field(gt=0)
