@@ -1,17 +1,21 @@
 """Faces: read once, checked once, memory-mapped by every trial on a machine.
 
-Shapes used throughout: n images, height and width in pixels, grey levels 0..255 as uint8.
+Shapes used throughout: n images, height and width in pixels, grey levels on the scale 0..255.
 """
 
 from fer_data.augment_config import AugmentConfig
-from fer_data.faces import EXPRESSIONS, SPLITS, DataError, Faces, Split, limit_train
-from fer_data.store import open_cached, prepare
+from fer_data.cache_folder import open_cached
+from fer_data.faces import EXPRESSIONS, SPLITS, DataError, Faces, Split
+from fer_data.options import DataOptions
+from fer_data.store import prepare
+from fer_data.views import limit_train
 
 __all__ = [
     "EXPRESSIONS",
     "SPLITS",
     "AugmentConfig",
     "DataError",
+    "DataOptions",
     "Faces",
     "Split",
     "limit_train",

@@ -2,16 +2,106 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from fer_data.faces import DataError
+
+# Zhong et al. 2017 (arXiv:1708.04896) erase 2-40 % of a photograph; here half of that hides a whole mouth.
+ERASED_AREA = (0.02, 0.20)
+ERASED_ASPECT = (0.3, 1 / 0.3)
+LEAST_BLUR_SIGMA = 0.1
 
 
 class AugmentConfig(BaseModel):
-    """Random variations of a train image, each drawn anew per image and epoch; all off by default."""
+    """Random variations of a train image, each drawn anew per image and epoch; all off by default.
+
+    They are applied in the order in which they stand here, mixup and cutmix to whole batches. Grey levels are
+    on the scale 0..255; where the images are uint8, brightness, contrast and noise stay inside it.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     flip: float = Field(default=0.0, ge=0, le=1, description="probability of a left-right mirror image")
+    crop_pad: int = Field(default=0, ge=0, le=64, description="random crop from so wide a black frame, pixels")
     rotate_deg: float = Field(default=0.0, ge=0, le=180, description="largest rotation either way, degrees")
     shift: float = Field(default=0.0, ge=0, le=0.5, description="largest shift, fraction of the side")
     scale: float = Field(default=0.0, ge=0, le=0.5, description="largest change of size, fraction")
+    shear_deg: float = Field(default=0.0, ge=0, le=60, description="largest slant of the vertical, degrees")
+    blur: float = Field(default=0.0, ge=0, le=1, description="probability of a Gaussian blur")
+    blur_sigma: float = Field(
+        default=1.0, ge=LEAST_BLUR_SIGMA, le=10, description="its largest standard deviation, pixels"
+    )
+    brightness: float = Field(default=0.0, ge=0, le=1, description="largest grey level added, fraction of 255")
+    contrast: float = Field(default=0.0, ge=0, le=1, description="largest change of the grey levels' factor 1")
+    noise: float = Field(default=0.0, ge=0, le=128, description="largest deviation of Gaussian noise, grey levels")
+    noise_min: float = Field(default=0.0, ge=0, le=128, description="smallest deviation of it")
+    noise_probability: float = Field(default=1.0, ge=0, le=1, description="probability of the noise")
+    cutout: int = Field(default=0, ge=0, le=16, description="black squares in every image, all inside it")
+    cutout_size: int = Field(default=2, ge=1, le=256, description="their side, pixels")
     erase: float = Field(default=0.0, ge=0, le=1, description="probability of a random rectangle of noise")
+    mixup: float = Field(default=0.0, ge=0, le=32, description="alpha of the Beta distribution of two images' shares")
+    cutmix: float = Field(default=0.0, ge=0, le=32, description="alpha of the Beta distribution of a pasted area")
+
+    plain_and_augmented: bool = Field(default=False, description="an epoch has each image twice, once as it is")
+    engine: Literal["batched", "albumentations"] = Field(default="batched", description="what computes the variations")
+    pipeline: dict[str, Any] | None = Field(
+        default=None, description="a serialised albumentations pipeline in place of all variations of single images"
+    )
+
+    @model_validator(mode="after")
+    def _belong_together(self) -> Self:
+        faults = []
+        if self.noise_min > self.noise:
+            faults.append(f"noise_min {self.noise_min:g} is larger than noise {self.noise:g}: give noise too")
+        if self.pipeline is not None and self.engine != "albumentations":
+            faults.append(f"pipeline needs engine 'albumentations', got '{self.engine}'")
+        if self.pipeline is not None and self.varies_images:
+            faults.append("pipeline takes the place of flip to erase: put those into the pipeline")
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+    @property
+    def varies_images(self) -> bool:
+        """Whether a variation of single images is on, whatever the pipeline."""
+        switches = ("flip", "crop_pad", "blur", "brightness", "contrast", "noise", "cutout", "erase")
+        return self.moves or any(getattr(self, name) for name in switches)
+
+    @property
+    def moves(self) -> bool:
+        """Whether one of the affine variations is on."""
+        return bool(self.rotate_deg or self.shift or self.scale or self.shear_deg)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images of a batch are mixed, so that labels become shares."""
+        return bool(self.mixup or self.cutmix)
+
+
+DL_COURSE = AugmentConfig(flip=0.5, cutout=2, cutout_size=2, noise=50**0.5, noise_min=10**0.5, noise_probability=0.5)
+"""The DL-course report's: mirror images, two holes of 2x2, noise of variance 10 to 50 in every other image.
+
+There the variance is uniform between its bounds, here the standard deviation is.
+"""
+
+
+def read_pipeline(path: Path) -> dict[str, Any]:
+    """Read a pipeline that `albumentations.save` wrote, YAML or JSON, for `AugmentConfig.pipeline`.
+
+    Raises:
+        DataError: the file cannot be read or does not hold such a mapping.
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}; check the path and its permissions") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise DataError(f"{path}: neither YAML nor JSON: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict) or not isinstance(content.get("transform"), dict):
+        raise DataError(f"{path}: expected a mapping with the key transform; write it with albumentations.save")
+    return content

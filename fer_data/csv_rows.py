@@ -6,77 +6,139 @@ the format: it reads the file all the same (stray spaces, blank lines) or names 
 
 from __future__ import annotations
 
-import contextlib
+import csv
 import difflib
+import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_data.faces import EXPRESSIONS, DataError, Images, Labels
+from fer_data.compressed import Text
+from fer_data.faces import EXPRESSIONS, DataError, GreyLevels, Labels
+from fer_data.stratify import Indices
 
 SIDE = 48
 PIXELS = SIDE * SIDE
-COLUMNS = ("emotion", "pixels", "Usage")
 USAGES = ("Training", "PublicTest", "PrivateTest")
+EMOTIONS = tuple(str(number) for number in range(len(EXPRESSIONS)))
+MAX_ROWS = 200_000
 
-_EMOTIONS = tuple(str(number) for number in range(len(EXPRESSIONS)))
-_BLOCK_BYTES = 8 * 2**20
+_MAX_LINE = 2**20
 _MAX_FAULTS_SHOWN = 5
+_MAX_LEFT_OUT = 10_000
 _GREY_LEVELS = {f"{level:0{digits}}": level for level in range(256) for digits in (1, 2, 3)}
 
 
 @dataclass(frozen=True)
 class Header:
-    """The column names in the order of the file, stripped."""
+    """The column names in the order of the file, stripped: emotion, pixels, perhaps Usage, perhaps others."""
 
     names: Sequence[str]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that are read."""
+        return tuple(name for name in ("emotion", "pixels", "Usage") if name in self.names)
 
 
 @dataclass(frozen=True)
 class Rows:
-    """pixels: [n, 2304] uint8; emotions, usages: [n] uint8, indices into EXPRESSIONS and USAGES."""
+    """The rows of a csv, without those left out.
 
-    pixels: Images
+    pixels: [n, 2304] uint8; emotions, usages: [n] uint8, indices into EXPRESSIONS and USAGES, usages None where
+    there is no such column; positions: [n], the place of each among all `total` rows of the file, from 0;
+    left_out: one line a row that was left out.
+    """
+
+    pixels: GreyLevels
     emotions: Labels
-    usages: Labels
+    usages: Labels | None
+    positions: Indices
+    total: int
+    left_out: tuple[str, ...] = ()
+
+
+class Collected:
+    """Rows as they arrive, in one array of rows to be: memory is taken only as they are filled in."""
+
+    def __init__(self, text: Text, header: Header) -> None:
+        most = min(text.bytes // (2 * PIXELS - 1) + 1, MAX_ROWS)  # a row has a digit and a separator a pixel
+        self._text = text
+        self._pixels = np.empty((most, PIXELS), np.uint8)
+        self._emotions, self._positions = np.empty(most, np.uint8), np.empty(most, np.intp)
+        self._usages = np.empty(most, np.uint8) if "Usage" in header.columns else None
+        self._n = 0
+
+    def __len__(self) -> int:
+        return self._n
+
+    def add(self, pixels: GreyLevels, emotions: Labels, usages: Labels | None, position: int) -> None:
+        """Add rows that follow each other in the file, the first of them at this position."""
+        end = self._n + len(pixels)
+        if end > len(self._pixels):
+            raise DataError(f"{self._text.shown}: more than {MAX_ROWS:,} rows; FER2013 has 35,887: divide the file")
+        new = slice(self._n, end)
+        self._pixels[new], self._emotions[new] = pixels, emotions
+        self._positions[new] = np.arange(position, position + len(pixels))
+        if self._usages is not None and usages is not None:
+            self._usages[new] = usages
+        self._n = end
+
+    def rows(self, total: int, left_out: Sequence[str] = ()) -> Rows:
+        """Return what was added, of `total` rows in the file."""
+        usages = None if self._usages is None else self._usages[: self._n]
+        everything = (self._pixels[: self._n], self._emotions[: self._n], usages, self._positions[: self._n])
+        return Rows(*everything, total, tuple(left_out))
 
 
 @dataclass
-class _Faults:
-    """The first few faulty lines in words, and how many there are."""
+class Faults:
+    """The first `keep` faulty lines of a file in words, and how many there are."""
 
-    path: Path
-    shown: list[str] = field(default_factory=list)
+    shown: str
+    kept: list[str] = field(default_factory=list)
+    keep: int = _MAX_FAULTS_SHOWN
     total: int = 0
 
     def add(self, line: int, what: Sequence[str]) -> None:
+        """Count a faulty line, and what is wrong with it."""
         self.total += 1
-        if len(self.shown) < _MAX_FAULTS_SHOWN:
-            self.shown.append(f"{self.path}:{line}: {'; '.join(what)}")
+        if len(self.kept) < self.keep:
+            self.kept.append(f"{line}: {'; '.join(what)}")
 
     def message(self) -> str:
-        more = self.total - len(self.shown)
-        return "\n".join([*self.shown, f"and {more:,} more"] if more else self.shown)
+        """Return the first five faulty lines, each with its place, and how many more there are."""
+        lines = [f"{self.shown}:{fault}" for fault in self.kept[:_MAX_FAULTS_SHOWN]]
+        more = self.total - len(lines)
+        return "\n".join([*lines, f"and {more:,} more"] if more else lines)
 
 
-def read_rows(path: Path, header: Header) -> Rows:
-    """Read all rows below the header.
+def read_rows(text: Text, header: Header, *, skip_bad: bool = False) -> Rows:
+    """Read all rows below the header, or with `skip_bad` those that are right.
 
     Raises:
         DataError: naming the first five faulty lines and the number of the others, or that there are no rows.
         OSError: the file cannot be read.
     """
-    return _read_fast(path, header) or _read_carefully(path, header)
+    from fer_data.csv_arrow import read_fast
+
+    return read_fast(text, header) or _read_carefully(text, header, skip_bad=skip_bad)
 
 
 def fields_of(line: str) -> list[str]:
-    """Split a line, whose values never hold a comma; spaces and quotes around values are dropped."""
-    return [value.strip().strip('"').strip() for value in line.split(",")]
+    """Split a line by the rules of csv; spaces around values are dropped.
+
+    Raises:
+        csv.Error: a quote is not closed, or a value is longer than 131,072 characters.
+    """
+    reader = csv.reader([line, ""], skipinitialspace=True)
+    fields = next(reader)
+    if reader.line_num > 1:
+        raise csv.Error("a quote is not closed within the line")
+    return [value.strip() for value in fields]
 
 
 def did_you_mean(value: str, known: Sequence[str]) -> str:
@@ -86,116 +148,77 @@ def did_you_mean(value: str, known: Sequence[str]) -> str:
     return f", did you mean '{lowered[near[0]]}'?" if near else ""
 
 
-def _read_fast(path: Path, header: Header) -> Rows | None:
-    """Read a file that is plainly right; None at the first doubt."""
-    pa, csv, _ = _arrow()
-    batches: list[Rows] = []
-    with path.open("rb") as file, contextlib.suppress(pa.ArrowInvalid, pa.ArrowKeyError):
-        reader = csv.open_csv(
-            file,
-            read_options=csv.ReadOptions(
-                block_size=_BLOCK_BYTES, column_names=list(header.names), skip_rows=1, use_threads=False
-            ),
-            convert_options=csv.ConvertOptions(
-                include_columns=list(COLUMNS), column_types=dict.fromkeys(COLUMNS, pa.string())
-            ),
-        )
-        for batch in reader:
-            rows = _decode(batch)
-            if rows is None:
-                return None
-            batches.append(rows)
-        return _joined(batches) if batches else None
-    return None
-
-
-def _arrow() -> tuple[Any, Any, Any]:
-    """Import pyarrow only where a csv is read; its compiled modules are opaque to a type checker."""
-    import pyarrow as pa
-    from pyarrow import compute, csv
-
-    return pa, csv, compute
-
-
-def _decode(batch: Any) -> Rows | None:
-    pa, _, compute = _arrow()
-    text = batch.column("pixels")
-    emotions = compute.index_in(batch.column("emotion"), pa.array(_EMOTIONS))
-    usages = compute.index_in(batch.column("Usage"), pa.array(USAGES))
-    if text.null_count or emotions.null_count or usages.null_count or _has_letters(text):
-        return None
-    values = compute.split_pattern(text, " ")
-    if not np.all(np.diff(values.offsets.to_numpy()) == PIXELS):
-        return None
-    pixels = values.flatten().cast(pa.uint8()).to_numpy()
-    return Rows(pixels.reshape(-1, PIXELS), _as_uint8(emotions), _as_uint8(usages))
-
-
-def _has_letters(text: Any) -> bool:
-    """Arrow reads 0x1F as 31, which is no pixel here: look for any byte above '9'."""
-    characters = np.frombuffer(text.buffers()[2] or b"", dtype=np.uint8)
-    return bool(characters.max(initial=0) > ord("9"))
-
-
-def _as_uint8(indices: Any) -> NDArray[np.uint8]:
-    return np.asarray(indices.to_numpy(), dtype=np.uint8)
-
-
-def _joined(batches: Sequence[Rows]) -> Rows:
-    return Rows(
-        pixels=np.concatenate([rows.pixels for rows in batches]),
-        emotions=np.concatenate([rows.emotions for rows in batches]),
-        usages=np.concatenate([rows.usages for rows in batches]),
-    )
-
-
-def _read_carefully(path: Path, header: Header) -> Rows:
-    """Read line by line, as a text editor counts them; the file is right or every faulty line is counted."""
-    pixels, emotions, usages = bytearray(), bytearray(), bytearray()
-    faults = _Faults(path)
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
-        file.readline()
-        for number, line in enumerate(file, start=2):
-            if not line.strip():
-                continue
-            row = _parse(line, header)
-            if isinstance(row, list):
-                faults.add(number, row)
-                continue
-            emotions.append(row[0])
-            pixels += row[1]
-            usages.append(row[2])
-    if faults.total:
+def _read_carefully(text: Text, header: Header, *, skip_bad: bool) -> Rows:
+    """Read line by line, as a text editor counts them; each faulty line is counted."""
+    collected, total = Collected(text, header), 0
+    faults = Faults(text.shown, keep=_MAX_LEFT_OUT if skip_bad else _MAX_FAULTS_SHOWN)
+    for number, line in _lines(text):
+        row = _parse(line, header)
+        if isinstance(row, list):
+            faults.add(number, row)
+        else:
+            emotion, pixels, usage = row
+            collected.add(_bytes(pixels)[None], _bytes([emotion]), None if usage is None else _bytes([usage]), total)
+        total += 1
+    if faults.total > (_MAX_LEFT_OUT if skip_bad else 0) or (faults.total and not len(collected)):
         raise DataError(faults.message())
-    if not emotions:
-        raise DataError(f"{path}: no data rows below the header; expected 35,887 of them in FER2013's csv")
-    grey, emotion, usage = (np.frombuffer(values, np.uint8) for values in (pixels, emotions, usages))
-    return Rows(grey.reshape(-1, PIXELS), emotion, usage)
+    if not len(collected):
+        raise DataError(f"{text.shown}: no data rows below the header; expected 35,887 of them in FER2013's csv")
+    return collected.rows(total, [f"line {fault}" for fault in faults.kept])
 
 
-def _parse(line: str, header: Header) -> tuple[int, bytes, int] | list[str]:
+def _bytes(values: Sequence[int]) -> NDArray[np.uint8]:
+    return np.frombuffer(bytes(values), np.uint8)
+
+
+def _lines(text: Text) -> Iterator[tuple[int, str]]:
+    """Go through the lines below the header that are not blank; one that is far too long is cut short."""
+    text.file.seek(0)
+    file = io.TextIOWrapper(text.file, encoding="utf-8-sig", errors="replace")
+    try:
+        for number, line in enumerate(iter(lambda: file.readline(_MAX_LINE), ""), start=1):
+            rest = line
+            while len(rest) == _MAX_LINE and not rest.endswith("\n"):
+                rest = file.readline(_MAX_LINE)
+            if number > 1 and line.strip():
+                yield number, line
+    finally:
+        file.detach()
+
+
+def _parse(line: str, header: Header) -> tuple[int, bytes, int | None] | list[str]:
     """Return emotion, pixels and usage of a line, or else everything that is wrong with it."""
-    fields = fields_of(line)
+    if len(line) == _MAX_LINE:
+        return [f"longer than {_MAX_LINE:,} characters"]
     cut_short = [] if line.endswith("\n") else ["the file ends within this line: truncated? get it again"]
+    try:
+        fields = fields_of(line)
+    except csv.Error as error:
+        return [str(error)]
     if len(fields) != len(header.names):
         return [f"expected {len(header.names)} fields, got {len(fields)}", *cut_short]
-    emotion, text, usage = (fields[header.names.index(name)] for name in COLUMNS)
-    words = text.split()
-    try:
-        if len(words) == PIXELS:
-            pixels = bytes(map(_GREY_LEVELS.__getitem__, words))
-            return _EMOTIONS.index(emotion), pixels, USAGES.index(usage)
-    except (KeyError, ValueError):
-        pass
+    value = dict(zip(header.names, fields, strict=True))
+    words, emotion, usage = value["pixels"].split(), value["emotion"], value.get("Usage")
+    pixels = _grey_levels(words) if len(words) == PIXELS else None
+    if pixels is not None and emotion in EMOTIONS and usage in (*USAGES, None):
+        return EMOTIONS.index(emotion), pixels, None if usage is None else USAGES.index(usage)
     return [*_emotion_faults(emotion), *_pixel_faults(words), *_usage_faults(usage), *cut_short]
 
 
+def _grey_levels(words: Sequence[str]) -> bytes | None:
+    try:
+        return bytes(map(_GREY_LEVELS.__getitem__, words))
+    except KeyError:
+        levels = [_GREY_LEVELS.get(word.lstrip("0") or "0") for word in words]  # 0007 is a 7, as for Arrow
+        return None if None in levels else bytes(level or 0 for level in levels)
+
+
 def _emotion_faults(emotion: str) -> list[str]:
-    return [] if emotion in _EMOTIONS else [f"emotion {_shown(emotion)}, expected 0..{len(_EMOTIONS) - 1}"]
+    return [] if emotion in EMOTIONS else [f"emotion {_shown(emotion)}, expected 0..{len(EMOTIONS) - 1}"]
 
 
-def _usage_faults(usage: str) -> list[str]:
-    if usage in USAGES:
+def _usage_faults(usage: str | None) -> list[str]:
+    if usage is None or usage in USAGES:
         return []
     hint = did_you_mean(usage, USAGES) or f", expected {', '.join(USAGES)}"
     return [f"Usage '{_shown(usage)}'{hint}"]
@@ -205,10 +228,7 @@ def _pixel_faults(words: Sequence[str]) -> list[str]:
     """Say how many pixels there are if it is not 2,304, else what is wrong with the first faulty one."""
     if len(words) != PIXELS:
         return [f"{len(words)} pixels, expected {PIXELS} ({SIDE}×{SIDE})"]
-    for number, word in enumerate(words, start=1):
-        if word not in _GREY_LEVELS:
-            return [_word_fault(number, word)]
-    return []
+    return next(([_word_fault(number, word)] for number, word in enumerate(words, 1) if not _grey_levels([word])), [])
 
 
 def _word_fault(number: int, word: str) -> str:

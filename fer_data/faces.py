@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-Images = NDArray[np.uint8]
+GreyLevels = NDArray[np.uint8]
+Images = NDArray[np.uint8 | np.float32]
 Labels = NDArray[np.uint8]
+SoftLabels = NDArray[np.float32]
+Flags = NDArray[np.bool_]
 MeanImage = NDArray[np.float32]
 
 EXPRESSIONS = ("Angry", "Disgust", "Fear", "Happy", "Sad", "Surprise", "Neutral")
@@ -25,12 +28,19 @@ class DataError(Exception):
 class Split:
     """One split of a data set.
 
-    images: [n, height, width] uint8, possibly memory-mapped; labels: [n] uint8, indices into the classes.
+    images: [n, height, width], grey levels on the scale 0..255, possibly memory-mapped: uint8 from any source,
+        float32 (perhaps beyond the scale) after preprocessing.
+    labels: [n] uint8, indices into the classes.
+    soft_labels: [n, classes] float32 whose rows sum to 1, where train has them; the labels are their majority.
+    leaked: [n] bool, where an image's pixels also stand in train (of val), or in train or val (of test); None
+        for train, and where nobody looked.
     """
 
     name: str
     images: Images
     labels: Labels
+    soft_labels: SoftLabels | None = None
+    leaked: Flags | None = None
 
     def __post_init__(self) -> None:
         if self.images.ndim != 3 or self.labels.shape != self.images.shape[:1]:
@@ -38,6 +48,10 @@ class Split:
                 f"split {self.name}: images {self.images.shape} and labels {self.labels.shape} do not fit: "
                 "expected [n, height, width] and [n]"
             )
+        if self.soft_labels is not None and (self.soft_labels.ndim != 2 or len(self.soft_labels) != len(self)):
+            raise DataError(f"split {self.name}: soft labels {self.soft_labels.shape}, expected [{len(self)}, classes]")
+        if self.leaked is not None and self.leaked.shape != self.labels.shape:
+            raise DataError(f"split {self.name}: leaked {self.leaked.shape}, expected [{len(self)}]")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -77,50 +91,17 @@ def mean_of(images: Images) -> MeanImage:
 
 
 def fingerprint_of(splits: Sequence[Split]) -> str:
-    """Return 16 hex digits for the content: each split's name, shape, pixels and labels, in order."""
+    """Return 16 hex digits for the content: each split's name, shape, pixels, labels and soft labels, in order."""
     digest = hashlib.blake2b(digest_size=8)
     for split in splits:
         digest.update(f"{split.name} {split.images.shape}".encode())
         digest.update(np.ascontiguousarray(split.images).data)
         digest.update(np.ascontiguousarray(split.labels).data)
+        if split.soft_labels is not None:
+            digest.update(np.ascontiguousarray(split.soft_labels).data)
     return digest.hexdigest()
 
 
-def limit_train(faces: Faces, n: int, seed: int) -> Faces:
-    """Return the faces with a stratified random subset of n train images, at least one of each class present.
-
-    val and test stay whole. The fingerprint is derived from the old one, n and the seed; a note says so.
-
-    Raises:
-        DataError: n is smaller than the number of classes or larger than the train split.
-    """
-    if not len(faces.classes) <= n <= len(faces.train):
-        raise DataError(
-            f"cannot limit the train split of {faces.name} to {n:,} images: "
-            f"choose {len(faces.classes)} (one a class) to {len(faces.train):,} (all)"
-        )
-    chosen = _stratified(faces.train.labels, n, np.random.default_rng(seed))
-    train = Split("train", faces.train.images[chosen], faces.train.labels[chosen])
-    note = f"trained on {n:,} of {len(faces.train):,} train images (stratified, seed {seed})"
-    derived = hashlib.blake2b(f"{faces.fingerprint} limit_train {n} {seed}".encode(), digest_size=8)
-    return replace(
-        faces,
-        fingerprint=derived.hexdigest(),
-        train=train,
-        notes=(*faces.notes, note),
-        stored_mean=None,
-    )
-
-
-def _stratified(labels: Labels, n: int, rng: np.random.Generator) -> NDArray[np.intp]:
-    """Return n sorted indices: one of each class present, the rest in proportion (largest remainder)."""
-    counts = np.bincount(labels)
-    spare = np.maximum(counts - 1, 0)
-    rest = n - np.count_nonzero(counts)
-    share = rest * spare / max(spare.sum(), 1)
-    quota = np.floor(share).astype(np.intp)
-    largest_remainders = np.argsort(quota - share, kind="stable")[: rest - quota.sum()]
-    quota[largest_remainders] += 1
-    quota += counts > 0
-    chosen = [rng.permutation(np.flatnonzero(labels == label))[:take] for label, take in enumerate(quota)]
-    return np.sort(np.concatenate(chosen))
+def derived_fingerprint(fingerprint: str, change: str) -> str:
+    """Return 16 hex digits for what a data set of this fingerprint becomes by a change, said in words."""
+    return hashlib.blake2b(f"{fingerprint} {change}".encode(), digest_size=8).hexdigest()

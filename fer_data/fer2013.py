@@ -1,12 +1,38 @@
-"""Read FER2013's csv (emotion, pixels, Usage), and say what distinguishes a file from the official one."""
+"""Read FER2013's csv in each of its forms, and say what distinguishes it from the official data.
+
+fer2013.csv and icml_face_data.csv have the columns emotion, pixels and Usage, which names the split. Kaggle's
+train.csv has no Usage: a stratified tenth each is carved out of it as val and test.
+"""
 
 from __future__ import annotations
 
-import stat
+import csv
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from fer_data.csv_rows import COLUMNS, SIDE, USAGES, Header, Rows, did_you_mean, fields_of, read_rows
-from fer_data.faces import EXPRESSIONS, SPLITS, DataError, Split
+import numpy as np
+
+from fer_data import ferplus
+from fer_data.compressed import Text, opened
+from fer_data.csv_rows import SIDE, USAGES, Header, Rows, did_you_mean, fields_of, read_rows
+from fer_data.faces import (
+    EXPRESSIONS,
+    SPLITS,
+    DataError,
+    Flags,
+    GreyLevels,
+    Labels,
+    SoftLabels,
+    Split,
+    fingerprint_of,
+)
+from fer_data.gather import printable
+from fer_data.leaks import picture_numbers
+from fer_data.options import DataOptions, ResizeMethod
+from fer_data.read_faces import ReadFaces, Splits
+from fer_data.resizing import all_resized
+from fer_data.stratify import grouped_folds
 
 # Goodfellow et al. 2013 (arXiv:1307.0414): the challenge's split, Angry..Neutral.
 OFFICIAL_COUNTS = {
@@ -16,36 +42,38 @@ OFFICIAL_COUNTS = {
 }
 OFFICIAL_FINGERPRINT = "d08d528a446e9c70"
 
-_MAX_BYTES = 2 * 2**30
+_COLUMNS = ("emotion", "pixels", "Usage")
 _MAX_HEADER_BYTES = 65_536
 _ARCHIVES = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz"}
+_CARVED_OF, _CARVE_SEED = 10, 0
 
-Splits = tuple[Split, Split, Split]
 
-
-def read_csv(path: Path) -> Splits:
-    """Read FER2013's csv into train (Training), val (PublicTest) and test (PrivateTest), [n, 48, 48] each.
+def read_csv(path: Path, options: DataOptions) -> ReadFaces:
+    """Read FER2013's csv, plain or packed, into train (Training), val (PublicTest) and test (PrivateTest).
 
     Column order is free and further columns are ignored; a byte order mark, CRLF, blank lines and spaces
-    around names and values are accepted.
+    around names and values are accepted. With FER+'s labels, train and val carry soft labels where wanted.
 
     Raises:
         DataError: the file cannot be read or is not FER2013's format; faulty lines are named, the first five
-            in full, the header being line 1.
+            in full, the header being line 1; or FER+'s file does not fit.
     """
     try:
-        _check_file(path)
-        rows = read_rows(path, _read_header(path))
+        with opened(path) as text:
+            rows = read_rows(text, _read_header(text), skip_bad=options.skip_bad)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}; check the path and its permissions") from error
-    train, val, test = (_split(path, rows, index) for index in range(len(SPLITS)))
-    return train, val, test
+    usages = _carved(rows) if rows.usages is None else rows.usages
+    splits = _splits(path, rows.pixels, rows.emotions, usages)
+    notes = differences_from_official(splits) if rows.usages is not None else (_carved_note(splits),)
+    read = ReadFaces(_name(path) if notes else "FER2013", EXPRESSIONS, splits, notes, rows.left_out)
+    if options.ferplus is not None:
+        read = _with_ferplus(read, path, rows, usages, options)
+    return read if options.resize is None else _resized(read, options.resize, options.resize_method)
 
 
-def differences_from_official(splits: Splits, fingerprint: str) -> tuple[str, ...]:
+def differences_from_official(splits: Splits) -> tuple[str, ...]:
     """Return what distinguishes these splits from the official FER2013, for a person; empty if nothing."""
-    if fingerprint == OFFICIAL_FINGERPRINT:
-        return ()
     differing = [
         f"{split.name} {expression} {count:,} (official {official:,})"
         for split in splits
@@ -56,54 +84,105 @@ def differences_from_official(splits: Splits, fingerprint: str) -> tuple[str, ..
     ]
     if differing:
         return ("class counts differ from the official FER2013: " + ", ".join(differing),)
+    if fingerprint_of(splits) == OFFICIAL_FINGERPRINT:
+        return ()
     return ("class counts are the official FER2013's, but pixels or the order of rows differ",)
 
 
-def _split(path: Path, rows: Rows, usage: int) -> Split:
-    mask = rows.usages == usage
-    if not mask.any():
-        raise DataError(f"{path}: no rows with Usage={USAGES[usage]}; each of {', '.join(USAGES)} is needed")
-    return Split(SPLITS[usage], rows.pixels[mask].reshape(-1, SIDE, SIDE), rows.emotions[mask])
+def _carved(rows: Rows) -> Labels:
+    """Make one stratified tenth val and another one test, copies of a picture in the same split."""
+    (pictures,) = picture_numbers(rows.pixels)
+    tenth = grouped_folds(rows.emotions, pictures, _CARVED_OF, np.random.default_rng(_CARVE_SEED))
+    usage_of_tenth = np.zeros(_CARVED_OF, np.uint8)
+    usage_of_tenth[:2] = USAGES.index("PublicTest"), USAGES.index("PrivateTest")
+    return usage_of_tenth[tenth]
 
 
-def _check_file(path: Path) -> None:
-    if path.is_symlink() and not path.exists():
-        raise DataError(f"{path}: broken link to {path.readlink()}; point it at the csv")
-    if not path.exists():
-        raise DataError(f"{path}: no such file{_similar_name(path)}; give the path of fer2013.csv")
-    status = path.stat()
-    if stat.S_ISDIR(status.st_mode):
-        raise DataError(f"{path}: is a directory; give the csv in it")
-    if not stat.S_ISREG(status.st_mode):
-        raise DataError(f"{path}: not a regular file; give a csv")
-    if status.st_size == 0:
-        raise DataError(f"{path}: is empty; expected a csv with the columns {', '.join(COLUMNS)}")
-    if status.st_size > _MAX_BYTES:
-        size = f"{status.st_size / 2**30:.1f} GiB, at most {_MAX_BYTES / 2**30:.0f} GiB"
-        raise DataError(f"{path}: too large: {size} (FER2013's csv has 0.3 GiB)")
+def _carved_note(splits: Splits) -> str:
+    sizes = ", ".join(f"{len(split):,} {split.name}" for split in splits)
+    return (
+        f"no Usage column: a stratified tenth each was carved out as val and test ({sizes}; seed {_CARVE_SEED}, copies "
+        "of a picture in one split), so numbers do not compare with those of the official split"
+    )
 
 
-def _similar_name(path: Path) -> str:
-    if not path.parent.is_dir():
-        return f" (there is no folder {path.parent})"
-    return did_you_mean(path.name, [entry.name for entry in path.parent.iterdir()])
+def _splits(path: Path, pixels: GreyLevels, labels: Labels, usages: Labels, soft: SoftLabels | None = None) -> Splits:
+    empty = [usage for number, usage in enumerate(USAGES) if not np.any(usages == number)]
+    if empty:
+        raise DataError(f"{path}: no rows with Usage={', '.join(empty)}; each of {', '.join(USAGES)} is needed")
+    train, val, test = (_split(name, pixels, labels, usages == number, soft) for number, name in enumerate(SPLITS))
+    return train, val, replace(test, soft_labels=None)
 
 
-def _read_header(path: Path) -> Header:
-    with path.open("rb") as file:
-        raw = file.readline(_MAX_HEADER_BYTES)
+def _split(name: str, pixels: GreyLevels, labels: Labels, wanted: Flags, soft: SoftLabels | None) -> Split:
+    rows: slice | Flags = wanted
+    first, last = np.flatnonzero(wanted)[[0, -1]]
+    if wanted[first : last + 1].all():  # as in the official order: no copy
+        rows = slice(int(first), int(last) + 1)
+    return Split(name, pixels[rows].reshape(-1, SIDE, SIDE), labels[rows], None if soft is None else soft[rows])
+
+
+def _with_ferplus(read: ReadFaces, path: Path, rows: Rows, usages: Labels, options: DataOptions) -> ReadFaces:
+    verdict = ferplus.judge(Path(str(options.ferplus)), rows)
+    kept = verdict.kept
+    soft = verdict.soft_labels[kept] if options.labels == "ferplus-soft" else None
+    splits = _splits(path, rows.pixels[kept], verdict.labels[kept], usages[kept], soft)
+    dropped = ", ".join(f"{len(old) - len(new):,} {new.name}" for old, new in zip(read.splits, splits, strict=True))
+    note = (
+        f"labels are the majority of FER+'s votes{'' if soft is None else ', in training all its votes'}; "
+        f"images whose majority is contempt, unknown or no face are dropped ({dropped})"
+    )
+    return replace(read, name=f"{read.name} with FER+ labels", splits=splits, notes=(*read.notes, note))
+
+
+def _resized(read: ReadFaces, side: int, method: ResizeMethod) -> ReadFaces:
+    train, val, test = (replace(split, images=all_resized(split.images, side, method)) for split in read.splits)
+    note = f"images resized from {SIDE}×{SIDE} to {side}×{side} ({method})"
+    return replace(read, splits=(train, val, test), notes=read.notes if side == SIDE else (*read.notes, note))
+
+
+def _name(path: Path) -> str:
+    name = printable(path.name)
+    for suffix in (".gz", ".xz", ".zip", ".csv"):
+        name = name.removesuffix(suffix)
+    return name or printable(path.name)
+
+
+def _read_header(text: Text) -> Header:
+    raw = text.file.readline(_MAX_HEADER_BYTES)
     for magic, kind in _ARCHIVES.items():
         if raw.startswith(magic):
-            raise DataError(f"{path}: not a csv: it is a {kind} archive; unpack it first")
+            raise DataError(f"{text.shown}: not a csv: it is a {kind} archive; unpack it first")
     if b"\0" in raw:
-        raise DataError(f"{path}: not a csv: it begins with binary data; save it as UTF-8 text")
-    names = fields_of(raw.decode("utf-8-sig", errors="replace").partition("\r")[0])
-    missing = [name for name in COLUMNS if name not in names]
-    if missing:
-        hints = "; ".join(f"{name} is missing{did_you_mean(name, names)}" for name in missing)
-        found = ", ".join(names)
-        raise DataError(
-            f"{path}:1: expected the columns {', '.join(COLUMNS)}; "
-            f"found {found if len(found) <= 100 else found[:97] + '...'}; {hints}"
-        )
+        raise DataError(f"{text.shown}: not a csv: it begins with binary data; save it as UTF-8 text")
+    if not raw.strip():
+        raise DataError(f"{text.shown}: is empty; expected a csv with the columns {', '.join(_COLUMNS)}")
+    try:
+        names = fields_of(raw.decode("utf-8-sig", errors="replace").partition("\r")[0])
+    except csv.Error as error:
+        raise DataError(f"{text.shown}:1: {error}; expected the columns {', '.join(_COLUMNS)}") from error
+    _check_columns(text.shown, names)
     return Header(tuple(names))
+
+
+def _check_columns(shown: str, names: Sequence[str]) -> None:
+    """Refuse a header without emotion or pixels, or with a column that may be meant as Usage but is not."""
+    hint = {name: did_you_mean(name, [other for other in names if other not in _COLUMNS]) for name in _COLUMNS}
+    if "pixels" in names and "emotion" not in names and not hint["emotion"]:
+        raise DataError(
+            f"{shown}:1: no column emotion: these faces have no labels (as in Kaggle's test.csv); "
+            "use fer2013.csv, icml_face_data.csv or train.csv"
+        )
+    missing = [name for name in _COLUMNS if name not in names]
+    twice = [name for name in _COLUMNS if list(names).count(name) > 1]
+    if missing == ["Usage"] and not hint["Usage"] and not twice:
+        return
+    if missing or twice:
+        hints = [f"{name} is missing{hint[name]}" for name in missing]
+        hints += [f"{name} stands twice" for name in twice]
+        found = _short(", ".join(names))
+        raise DataError(f"{shown}:1: expected the columns {', '.join(_COLUMNS)}; found {found}; {'; '.join(hints)}")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 100 else text[:97] + "..."

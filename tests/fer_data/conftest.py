@@ -1,3 +1,4 @@
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -50,3 +51,12 @@ def synthetic_faces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[fer_da
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FER_CACHE", str(tmp_path_factory.mktemp("synthetic")))
         yield fer_data.open_cached(fer_data.prepare(None))
+
+
+@pytest.fixture
+def official_csv() -> Path:
+    """The real FER2013, where somebody has it."""
+    path = os.environ.get("FER2013_CSV")
+    if not path:
+        pytest.skip("needs the real FER2013: set FER2013_CSV to its csv")
+    return Path(path)

@@ -1,3 +1,4 @@
+import hashlib
 import os
 import re
 import subprocess
@@ -7,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fer_data import DataError
-from fer_data.fer2013 import differences_from_official, read_csv
+from fer_data import DataError, DataOptions, Faces, open_cached, prepare
+from fer_data.sources import read_source
 
 
 def row(emotion: object = 0, pixels: str | None = None, usage: str = "Training") -> str:
@@ -21,14 +22,19 @@ def with_pixel_5(value: str) -> str:
     return " ".join(words)
 
 
-def message(path: Path) -> str:
+def faces_of(path: Path, **options: object) -> Faces:
+    return open_cached(prepare(DataOptions(source=str(path), **options)))
+
+
+def message(path: Path, **options: object) -> str:
     with pytest.raises(DataError) as raised:
-        read_csv(path)
+        prepare(DataOptions(source=str(path), **options))
     return str(raised.value)
 
 
 def assert_is_the_good_file(path: Path) -> None:
-    train, val, test = read_csv(path)
+    faces = faces_of(path)
+    train, val, test = faces.train, faces.val, faces.test
     assert [split.name for split in (train, val, test)] == ["train", "val", "test"]
     assert [split.labels.tolist() for split in (train, val, test)] == [[0, 6, 3], [1, 2], [5]]
     assert train.images.shape == (3, 48, 48)
@@ -61,9 +67,10 @@ def test_accepts_another_column_order_and_more_columns(write_csv, good_rows):
         lambda line: line.replace(",", " , "),
         lambda line: '"' + line.replace(",", '","') + '"',
         lambda line: line + "\n\n",
-        lambda line: line.replace(" 7 ", " 007 "),
+        lambda line: re.sub(r"\b7\b", "007", line),
+        lambda line: re.sub(r"\b7\b", " 00007", line),
     ],
-    ids=["double spaces", "spaces around fields", "quotes", "blank lines", "leading zeros"],
+    ids=["double spaces", "spaces around fields", "quotes", "blank lines", "leading zeros", "many of them"],
 )
 def test_accepts_untidy_rows(write_csv, good_rows, untidy):
     assert_is_the_good_file(write_csv([untidy(line) for line in good_rows]))
@@ -117,9 +124,12 @@ def test_shows_five_faulty_lines_and_counts_the_others(write_csv, good_rows):
 @pytest.mark.parametrize(
     ("header", "says"),
     [
-        ("emotion,pixels", "found emotion, pixels; Usage is missing"),
+        ("emotion,Usage", "found emotion, Usage; pixels is missing"),
         ("emotion,pixels,usage", "Usage is missing, did you mean 'usage'?"),
+        ("emotions,pixels,Usage", "emotion is missing, did you mean 'emotions'?"),
+        ("emotion,pixels,Usage,pixels", "pixels stands twice"),
         ("a,b,c", "expected the columns emotion, pixels, Usage; found a, b, c"),
+        ("pixels", "no column emotion: these faces have no labels (as in Kaggle's test.csv)"),
     ],
 )
 def test_names_missing_columns(write_csv, good_rows, header, says):
@@ -140,19 +150,23 @@ def test_says_that_a_file_was_cut_short(write_csv, good_rows):
     assert re.search(r":7: .*the file ends within this line: truncated", message(path))
 
 
+def test_the_second_form_of_the_challenge_has_spaces_in_its_names_and_another_order(write_csv, good_rows):
+    rows = ["{0},{2},{1}".format(*line.split(",")) for line in good_rows]
+    assert_is_the_good_file(write_csv(rows, "emotion, Usage, pixels", name="icml_face_data.csv"))
+
+
 def test_names_what_is_not_a_csv(tmp_path):
     link, pipe, empty = tmp_path / "link.csv", tmp_path / "pipe.csv", tmp_path / "empty.csv"
     link.symlink_to(tmp_path / "gone.csv")
     os.mkfifo(pipe)
     empty.touch()
-    packed, binary = tmp_path / "fer2013.csv.gz", tmp_path / "fer2013.npy"
-    packed.write_bytes(b"\x1f\x8b\x08\x00rest")
+    packed, binary = tmp_path / "fer2013.csv.bz2", tmp_path / "fer2013.npy"
+    packed.write_bytes(b"BZh9rest")
     np.save(binary, np.zeros(3))
-    assert "is a directory" in message(tmp_path)
     assert f"broken link to {tmp_path}/gone.csv" in message(link)
     assert "not a regular file" in message(pipe)
     assert "is empty" in message(empty)
-    assert "gzip archive; unpack it" in message(packed)
+    assert "bzip2 archive; unpack it" in message(packed)
     assert "binary data" in message(binary)
 
 
@@ -176,36 +190,112 @@ def test_names_a_file_that_may_not_be_read(write_csv, good_rows):
     if user == 0:  # root may read everything: be nobody for a moment
         os.seteuid(65534)
     try:
-        assert f"{path}: cannot be read: Permission denied" in message(path)
+        with pytest.raises(DataError, match=f"{path}: cannot be read: Permission denied"):
+            read_source(DataOptions(source=str(path)))
     finally:
         os.seteuid(user)
 
 
 def test_says_how_a_file_differs_from_the_official_one(write_csv, good_rows):
-    splits = read_csv(write_csv(good_rows))
-    (note,) = differences_from_official(splits, "0" * 16)
+    (note,) = faces_of(write_csv(good_rows)).notes
     assert "class counts differ" in note
     assert "train Angry 1 (official 3,995)" in note
     assert "test Neutral 0 (official 626)" in note
 
 
-@pytest.mark.slow
-def test_reads_the_official_file_in_time_and_memory():
-    path = os.environ.get("FER2013_CSV")
-    if not path:
-        pytest.skip("needs the real FER2013: set FER2013_CSV to its csv")
-    program = (
-        "import sys, resource, pathlib; from fer_data.fer2013 import *; from fer_data.faces import *\n"
-        "splits = read_csv(pathlib.Path(sys.argv[1]))\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)\n"
-        "print(differences_from_official(splits, fingerprint_of(splits)))\n"
-        "print([split.counts(7) for split in splits])\n"
+def test_a_line_of_many_megabytes_is_a_fault_and_no_burden(write_csv, good_rows):
+    path = write_csv([*good_rows[:2], "0," + "7" * 3 * 2**20, *good_rows[2:]])
+    assert message(path) == f"{path}:4: longer than 1,048,576 characters"
+    assert faces_of(path, skip_bad=True).train.labels.tolist() == [0, 6, 3]
+
+
+def test_far_too_many_rows_are_refused(write_csv, good_rows, monkeypatch):
+    monkeypatch.setattr("fer_data.csv_rows.MAX_ROWS", 4)
+    assert "more than 4 rows" in message(write_csv(good_rows))
+    assert "more than 4 rows" in message(write_csv([line.replace(",", " , ") for line in good_rows]))
+
+
+def test_faulty_rows_are_left_out_on_request_and_said(write_csv, good_rows):
+    bad = [row(9), "0,1 2 3", row(usage="Train"), row(8), row(pixels=with_pixel_5("x")), row(7)]
+    path = write_csv([*good_rows[:3], *bad, *good_rows[3:]])
+    faces, whole = faces_of(path, skip_bad=True), faces_of(write_csv(good_rows, name="good.csv"))
+    assert [split.labels.tolist() for split in (faces.train, faces.val, faces.test)] == [[0, 6, 3], [1, 2], [5]]
+    assert faces.notes[-1] == (
+        "6 faulty left out: line 5: emotion 9, expected 0..6; line 6: expected 3 fields, got 2; "
+        "line 7: Usage 'Train', did you mean 'Training'?; line 8: emotion 8, expected 0..6; "
+        "line 9: pixel 5 'x' is not an integer; and 1 more"
     )
-    done = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=True)
+    assert faces.fingerprint != whole.fingerprint
+    assert faces_of(write_csv(good_rows, name="again.csv"), skip_bad=True).fingerprint == whole.fingerprint
+
+
+def test_nothing_is_left_out_where_everything_is_faulty(write_csv):
+    text = message(write_csv([row(9)] * 7), skip_bad=True)
+    assert text.splitlines()[5:] == ["and 2 more"]
+
+
+def kaggle_rows(n: int) -> list[str]:
+    """n faces without Usage of two classes, 2 to 1, each second one a copy of the one before."""
+    return [f"{3 if k % 6 < 4 else 4},{' '.join([str(k // 2 % 256)] * 2304)}" for k in range(n)]
+
+
+def test_without_usage_a_tenth_each_is_carved_out(write_csv):
+    path = write_csv(kaggle_rows(240), "emotion,pixels", name="train.csv")
+    faces = faces_of(path)
+    splits = (faces.train, faces.val, faces.test)
+    assert [split.counts(7)[3:5] for split in splits] == [[128, 64], [16, 8], [16, 8]]
+    pictures = [set(split.images[:, 0, 0].tolist()) for split in splits]
+    assert [len(found) for found in pictures] == [96, 12, 12]  # both copies of each picture
+    assert len(set.union(*pictures)) == 120
+    (note,) = faces.notes
+    assert "no Usage column" in note
+    assert "192 train, 24 val, 24 test" in note
+    again = write_csv(kaggle_rows(240), "emotion,pixels", newline="\r\n", name="again.csv")
+    assert faces_of(again).fingerprint == faces.fingerprint
+
+
+def test_too_few_rows_to_carve_from_are_refused(write_csv):
+    assert "no rows with Usage=" in message(write_csv(kaggle_rows(4), "emotion,pixels"))
+
+
+def test_images_are_resized_by_the_mean_of_their_areas(write_csv, good_rows):
+    faces = faces_of(write_csv(good_rows), resize=24)
+    blocks = (np.arange(2304) % 256).reshape(24, 2, 24, 2).mean(axis=(1, 3))
+    assert faces.train.images.shape == (3, 24, 24)
+    assert np.abs(faces.train.images[2] - blocks).max() <= 0.5
+    assert faces.notes[-1] == "images resized from 48×48 to 24×24 (area)"
+
+
+@pytest.mark.slow
+def test_reads_the_official_file_in_time_and_memory(official_csv):
+    program = (
+        "import sys, resource; from fer_data import *\n"
+        "faces = open_cached(prepare(sys.argv[1]))\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)\n"
+        "print(faces.name, faces.notes)\n"
+        "print([split.counts(7) for split in (faces.train, faces.val, faces.test)])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, official_csv], capture_output=True, text=True, check=True)
     peak_gib, differences, counts = done.stdout.splitlines()
     assert float(peak_gib) <= 1
-    assert differences == "()"
+    assert differences == "FER2013 ()"
     assert counts == (
         "[[3995, 436, 4097, 7215, 4830, 3171, 4965], [467, 56, 496, 895, 653, 415, 607], "
         "[491, 55, 528, 879, 594, 416, 626]]"
     )
+
+
+@pytest.mark.slow
+def test_the_other_forms_of_the_challenge_are_read_alike(official_csv, tmp_path):
+    rows = [line.split(",") for line in official_csv.read_text().splitlines()[1:]]
+    icml, train = tmp_path / "icml_face_data.csv", tmp_path / "train.csv"
+    icml.write_text("emotion, Usage, pixels\n" + "".join(f"{e},{u},{p}\n" for e, p, u in rows))
+    training = (f'{e},"{p}"\r\n' for e, p, u in rows if u == "Training")
+    train.write_text("emotion,pixels\r\n" + "".join(training), newline="")
+    assert hashlib.md5(icml.read_bytes()).hexdigest() == "b114b9e04e6949e5fe8b6a98b3892b1d"
+    assert hashlib.md5(train.read_bytes()).hexdigest() == "3f0dfb3d3fd99c811a1299cb947e3131"
+    assert (faces_of(icml).name, faces_of(icml).notes) == ("FER2013", ())
+    carved = faces_of(train)
+    assert [len(carved.train), len(carved.val), len(carved.test)] == [22967, 2871, 2871]
+    assert not carved.val.leaked.any()
+    assert not carved.test.leaked.any()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import fer_data
-from fer_data import DataError, fer2013
+from fer_data import DataError, DataOptions, store
 
 
 def contents(folder: Path) -> set[str]:
@@ -15,10 +15,10 @@ def contents(folder: Path) -> set[str]:
 
 
 def forbid_reading(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(path: Path) -> None:
-        raise AssertionError(f"{path} was read again")
+    def refuse(options: DataOptions) -> None:
+        raise AssertionError(f"{options.source} was read again")
 
-    monkeypatch.setattr(fer2013, "read_csv", refuse)
+    monkeypatch.setattr(store, "read_source", refuse)
 
 
 def test_a_csv_comes_back_as_it_was(write_csv, good_rows, cache):
@@ -28,10 +28,8 @@ def test_a_csv_comes_back_as_it_was(write_csv, good_rows, cache):
     assert folder == cache / faces.fingerprint
     assert (faces.name, faces.synthetic, faces.classes) == ("mine", False, fer_data.EXPRESSIONS)
     assert "class counts differ from the official FER2013" in faces.notes[0]
-    for opened, read in zip((faces.train, faces.val, faces.test), fer2013.read_csv(path), strict=True):
-        assert opened.name == read.name
-        assert np.array_equal(opened.images, read.images)
-        assert np.array_equal(opened.labels, read.labels)
+    assert [split.labels.tolist() for split in (faces.train, faces.val, faces.test)] == [[0, 6, 3], [1, 2], [5]]
+    assert faces.val.images[:, 0, 0].tolist() == [30, 40]
     expected = (0 + 10 + np.arange(2304).reshape(48, 48) % 256) / 3
     assert np.allclose(faces.mean_image(), expected, atol=1e-4)
 
@@ -107,10 +105,31 @@ def test_a_copy_with_a_file_of_another_split_is_refused(write_csv, good_rows):
         fer_data.open_cached(folder)
 
 
+def test_a_copy_of_an_older_version_is_made_anew(write_csv, good_rows):
+    path = write_csv(good_rows)
+    folder = fer_data.prepare(path)
+    meta = folder / "meta.json"
+    meta.write_text(meta.read_text().replace('"format": 2', '"format": 1'))
+    with pytest.raises(DataError, match="not a cache of faces of this version"):
+        fer_data.open_cached(folder)
+    assert fer_data.prepare(path) == folder
+    assert fer_data.open_cached(folder).train.labels.tolist() == [0, 6, 3]
+
+
+def test_options_that_change_the_content_are_other_data_sets(write_csv, good_rows, monkeypatch):
+    path = str(write_csv(good_rows))
+    plain, small = fer_data.prepare(path), fer_data.prepare(DataOptions(source=path, resize=24))
+    assert plain != small
+    assert fer_data.prepare(DataOptions(source=path, skip_bad=True)) == plain
+    forbid_reading(monkeypatch)
+    assert fer_data.prepare(path) == plain
+    assert fer_data.prepare(DataOptions(source=path, resize=24)) == small
+
+
 def test_a_foreign_folder_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"not a cache of faces: meta.json missing"):
         fer_data.open_cached(tmp_path)
-    (tmp_path / "meta.json").write_text('{"format": 2}')
+    (tmp_path / "meta.json").write_text('{"format": 1}')
     with pytest.raises(DataError, match="not a cache of faces of this version"):
         fer_data.open_cached(tmp_path)
 
@@ -145,7 +164,9 @@ def test_processes_that_convert_at_once_agree(write_csv, good_rows, cache, damag
     path = write_csv(good_rows)
     if damage_first:
         (fer_data.prepare(path) / "train_images.npy").unlink()
-    program = "import sys; from fer_data import *; f = prepare(sys.argv[1]); open_cached(f); print(f)"
+    program = (
+        "import sys; from fer_data import *; f = prepare(DataOptions(source=sys.argv[1])); open_cached(f); print(f)"
+    )
     command = [sys.executable, "-c", program, str(path)]
     started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
     folders = {process.communicate()[0].strip() for process in started}

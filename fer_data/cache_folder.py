@@ -1,0 +1,222 @@
+"""One data set as a folder of arrays, written once and memory-mapped by everyone on the machine.
+
+    $FER_CACHE or ~/.cache/fer-sweeps/<fingerprint>/
+        meta.json, mean_image.npy, {train,val,test}_{images,labels}.npy
+        {train,val}_soft_labels.npy, {val,test}_leaked.npy, where there are such
+
+A folder is written beside its place and moved there only when it is complete, so whatever stands under a
+fingerprint is whole, and processes that make the same data set at once do not disturb each other.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from fer_data.faces import SPLITS, DataError, Faces, Split, mean_of
+
+META = "meta.json"
+_MEAN_IMAGE = "mean_image.npy"
+
+
+class _Meta(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[2] = 2
+    name: str
+    fingerprint: str
+    classes: tuple[str, ...]
+    lengths: dict[str, int]
+    grey_levels: Literal["uint8", "float32"]
+    soft_labels: tuple[str, ...]
+    leaked: tuple[str, ...]
+    synthetic: bool
+    notes: tuple[str, ...]
+
+
+def cache_root() -> Path:
+    """Return the folder of all cached data sets, made if need be.
+
+    Raises:
+        OSError: it cannot be made, or there is no home folder to make it in.
+    """
+    given = os.environ.get("FER_CACHE")
+    try:
+        root = Path(given).expanduser() if given else Path.home() / ".cache" / "fer-sweeps"
+    except RuntimeError as error:
+        raise OSError(str(error)) from error
+    (root / "sources").mkdir(parents=True, exist_ok=True)
+    return root.resolve()
+
+
+def made_once(fingerprint: str, write: Callable[[Path], None]) -> Path:
+    """Return the cache folder of a fingerprint, made by `write` beside its place unless it is there and whole.
+
+    `write` is given an empty folder to fill, as `write_faces` does. Where processes make the same folder at
+    once, the first one to be ready wins and the others' copies are dropped.
+
+    Raises:
+        OSError: the cache cannot be written.
+    """
+    root = cache_root()
+    folder = root / fingerprint
+    if is_whole(folder):
+        return folder
+    beside = Path(tempfile.mkdtemp(prefix=f".{fingerprint}.", dir=root))
+    try:
+        write(beside)
+        sync_folder(beside)
+        with (root / "sources" / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not is_whole(folder):
+                _move_into_place(beside, folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return folder
+
+
+def keep(faces: Faces) -> Path:
+    """Return the cache folder of these faces, written unless it is there and whole."""
+    return made_once(faces.fingerprint, lambda folder: write_faces(faces, folder))
+
+
+def is_whole(folder: Path) -> bool:
+    """Return whether a folder under a fingerprint is a readable cache of that data set."""
+    try:
+        return open_cached(folder).fingerprint == folder.name
+    except DataError:
+        return False
+
+
+def open_cached(folder: Path) -> Faces:
+    """Open a folder that `prepare` returned, images memory-mapped read-only.
+
+    Raises:
+        DataError: the folder is not such a cache, or is damaged.
+    """
+    faces = open_with_all_soft_labels(folder)
+    return replace(faces, val=replace(faces.val, soft_labels=None))
+
+
+def open_with_all_soft_labels(folder: Path) -> Faces:
+    """Open a folder as `open_cached` does, but with the soft labels of val too, for folds that train on them."""
+    try:
+        meta = _Meta.model_validate_json((folder / META).read_bytes())
+        train, val, test = (_open_split(folder, name, meta) for name in SPLITS)
+        mean_image = _load(folder / _MEAN_IMAGE, "float32", train.images.shape[1:])
+    except FileNotFoundError as error:
+        raise _unusable(folder, f"not a cache of faces: {Path(error.filename).name} missing") from error
+    except ValidationError as error:
+        raise _unusable(folder, f"not a cache of faces of this version ({META} differs)") from error
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise _unusable(folder, f"damaged cache of faces: {error}") from error
+    return Faces(
+        name=meta.name,
+        fingerprint=meta.fingerprint,
+        classes=meta.classes,
+        train=train,
+        val=val,
+        test=test,
+        synthetic=meta.synthetic,
+        notes=meta.notes,
+        stored_mean=mean_image,
+    )
+
+
+def write_faces(faces: Faces, folder: Path) -> None:
+    """Write faces into an empty folder, each file synchronised with the disk, meta.json last."""
+    splits = (faces.train, faces.val, faces.test)
+    for split in splits:
+        for what, array in _arrays(split).items():
+            _save(folder / f"{split.name}_{what}.npy", array)
+    _save(folder / _MEAN_IMAGE, faces.stored_mean if faces.stored_mean is not None else mean_of(faces.train.images))
+    meta = _Meta(
+        name=faces.name,
+        fingerprint=faces.fingerprint,
+        classes=faces.classes,
+        lengths={split.name: len(split) for split in splits},
+        grey_levels="uint8" if faces.train.images.dtype == np.uint8 else "float32",
+        soft_labels=tuple(split.name for split in splits if split.soft_labels is not None),
+        leaked=tuple(split.name for split in splits if split.leaked is not None),
+        synthetic=faces.synthetic,
+        notes=faces.notes,
+    )
+    write_text(folder / META, meta.model_dump_json(indent=1))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file that is on the disk when this returns."""
+    with path.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Put the names in a folder on the disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _arrays(split: Split) -> dict[str, NDArray[Any]]:
+    optional = {"soft_labels": split.soft_labels, "leaked": split.leaked}
+    return {
+        "images": split.images,
+        "labels": split.labels,
+        **{what: array for what, array in optional.items() if array is not None},
+    }
+
+
+def _unusable(folder: Path, what: str) -> DataError:
+    return DataError(f"{folder}: {what}; prepare the source again, which makes it anew")
+
+
+def _move_into_place(beside: Path, folder: Path) -> None:
+    if folder.exists():
+        damaged = Path(tempfile.mkdtemp(prefix=".damaged.", dir=folder.parent))
+        folder.replace(damaged)
+        shutil.rmtree(damaged, ignore_errors=True)
+    beside.replace(folder)
+    sync_folder(folder.parent)
+
+
+def _save(path: Path, array: NDArray[Any]) -> None:
+    with path.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _open_split(folder: Path, name: str, meta: _Meta) -> Split:
+    n, classes = meta.lengths[name], len(meta.classes)
+    images_file = folder / f"{name}_images.npy"
+    height, width = np.load(images_file, mmap_mode="r", allow_pickle=False).shape[1:]
+    soft, leaked = folder / f"{name}_soft_labels.npy", folder / f"{name}_leaked.npy"
+    return Split(
+        name,
+        images=_load(images_file, meta.grey_levels, (n, height, width), mapped=True),
+        labels=_load(folder / f"{name}_labels.npy", "uint8", (n,)),
+        soft_labels=_load(soft, "float32", (n, classes)) if name in meta.soft_labels else None,
+        leaked=_load(leaked, "bool", (n,)) if name in meta.leaked else None,
+    )
+
+
+def _load(path: Path, dtype: str, shape: tuple[int, ...], *, mapped: bool = False) -> NDArray[Any]:
+    """Load an array that must be of this type and shape; ValueError if it is not, or is cut short."""
+    array: NDArray[Any] = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+    if array.dtype != dtype or array.shape != shape:
+        raise ValueError(f"{path.name} holds {array.dtype} {array.shape}, expected {dtype} {shape}")
+    return array

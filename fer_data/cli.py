@@ -1,0 +1,138 @@
+"""`python -m fer_data describe|export|download`: look at a data set, convert it, fetch FER2013."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from fer_data.arguments import add_data_options, data_options
+from fer_data.cache_folder import open_cached
+from fer_data.faces import DataError, Faces
+from fer_data.store import prepare
+
+BAD_INPUT = 2
+_PIPED_WIDTH = 160  # rich takes 80 where there is no terminal to ask
+_FORMATS = ("png", "jpg", "lmdb")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong the way the rest of the program does."""
+
+    def error(self, message: str) -> Any:
+        raise DataError(f"{message}; see {self.prog} --help")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run `python -m fer_data VERB …`; return the exit code."""
+    verbs: dict[str, Callable[[argparse.Namespace], None]] = {
+        "describe": _describe,
+        "export": _export,
+        "download": _download,
+    }
+    try:
+        given = _parser().parse_args(argv)
+        verbs[given.verb](given)
+    except DataError as error:
+        if "--debug" in argv:
+            raise
+        _console(stderr=True).print(Text(f"error: {error}", style="red"))
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    top = _Parser(prog="python -m fer_data", description="Look at a data set of faces, convert it, or fetch FER2013.")
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_Parser)
+    describe = verbs.add_parser("describe", help="count what is in a data set, and draw it")
+    _add_source(describe)
+    describe.add_argument("--json", action="store_true", help="print JSON, and draw only where --picture says")
+    describe.add_argument("--picture", type=Path, metavar="FILE.png", help="default NAME-overview.png, here")
+    export = verbs.add_parser("export", help="write a data set as Caffe's data step does: images or LMDB, lists, mean")
+    _add_source(export)
+    export.add_argument("destination", type=Path, metavar="DEST", help="folder to write; must not exist")
+    export.add_argument("--format", choices=_FORMATS, required=True, help="png and lmdb are exact, jpg has quality 95")
+    download = verbs.add_parser("download", help="fetch fer2013.csv with your Kaggle account")
+    download.add_argument("destination", nargs="?", type=Path, default=Path(), metavar="DEST",
+                          help="folder for fer2013.csv (default: this one)")  # fmt: skip
+    for verb in (describe, export, download):
+        verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return top
+
+
+def _add_source(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "source", metavar="SOURCE", help="csv, folder of images, of Caffe lists or LMDB; or 'synthetic'"
+    )
+    options = parser.add_argument_group("how it is read, and which part of it")
+    add_data_options(options)
+    options.add_argument("--limit-train", type=int, metavar="N", help="N train images, each class in proportion")
+
+
+def _opened(given: argparse.Namespace) -> Faces:
+    return open_cached(prepare(data_options(given, given.source)))
+
+
+def _describe(given: argparse.Namespace) -> None:
+    from fer_data.describe import counts_table, describe, remarks
+    from fer_data.overview import draw_overview
+
+    faces = _opened(given)
+    description = describe(faces)
+    picture = given.picture or (None if given.json else _default_picture(faces))
+    if picture:
+        draw_overview(picture, faces)
+    console = _console()
+    if given.json:
+        console.print(json.dumps(description, indent=1, ensure_ascii=False))
+        return
+    if faces.synthetic:
+        console.print(
+            Text("SYNTHETIC FACES, drawn by this program: they say nothing about people", style="bold yellow")
+        )
+    console.print(f"{faces.name}, fingerprint {faces.fingerprint}")
+    console.print(counts_table(faces))
+    for remark in (*remarks(description), *(f"note: {note}" for note in faces.notes), f"picture: {picture}"):
+        console.print(remark)
+
+
+def _default_picture(faces: Faces) -> Path:
+    return Path(re.sub(r"[^\w.-]+", "-", faces.name).strip("-.") + "-overview.png")
+
+
+def _export(given: argparse.Namespace) -> None:
+    from fer_data.export import JPEG_QUALITY, check_new, export
+
+    check_new(given.destination)
+    faces = _opened(given)
+    export(faces, given.destination, given.format)
+    sizes = ", ".join(f"{split.name} {len(split):,}" for split in (faces.train, faces.val, faces.test))
+    quality = f" of quality {JPEG_QUALITY}" if given.format == "jpg" else ""
+    console = _console()
+    console.print(f"{given.destination}: {faces.name} as {given.format}{quality}: {sizes}")
+    for note in faces.notes:
+        console.print(f"note: {note}")
+
+
+def _download(given: argparse.Namespace) -> None:
+    from fer_data.download import OFFICIAL_MD5, download
+
+    path, official = download(given.destination)
+    console = _console()
+    what = "the official file" if official else f"NOT the official file, whose MD5 is {OFFICIAL_MD5}"
+    console.print(f"{path}: {what}\nlook at it:\n  python -m fer_data describe {path}")
+
+
+def _console(*, stderr: bool = False) -> Console:
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else _PIPED_WIDTH
+    return Console(stderr=stderr, highlight=False, markup=False, soft_wrap=True, width=width)

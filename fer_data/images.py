@@ -1,0 +1,71 @@
+"""One image file to grey levels, distrusting whatever the file claims to be."""
+
+from __future__ import annotations
+
+import io
+import stat
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from fer_data.faces import DataError, GreyLevels
+
+SUFFIXES = (".png", ".jpg", ".jpeg")
+MAX_BYTES = 32 * 2**20
+MAX_PIXELS = 2**24
+
+
+def read_image(path: Path) -> GreyLevels:
+    """Read a PNG or JPEG file: [height, width].
+
+    Raises:
+        DataError: what is wrong with the file, without its name.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise DataError("not a regular file")
+        if status.st_size > MAX_BYTES:
+            raise DataError(f"too large: {status.st_size / 2**20:,.0f} MiB, at most {MAX_BYTES / 2**20:.0f} MiB")
+        return decode_image(path.read_bytes())
+    except OSError as error:
+        if path.is_symlink() and isinstance(error, FileNotFoundError):
+            raise DataError(f"broken link to {path.readlink()}") from error
+        raise DataError(f"cannot be read: {error.strerror}") from error
+
+
+def decode_image(data: bytes) -> GreyLevels:
+    """Decode a PNG or JPEG, whatever its name was: [height, width].
+
+    Colours become grey by ITU-R BT.601 (0.299 R + 0.587 G + 0.114 B), transparency is dropped, and a camera's
+    note of orientation is obeyed. Of an animation the first picture is taken.
+
+    Raises:
+        DataError: what is wrong with the bytes.
+    """
+    if not data:
+        raise DataError("is empty")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
+        _check(image)
+        return np.asarray(ImageOps.exif_transpose(image).convert("L"))
+    except DataError:
+        raise
+    except UnidentifiedImageError as error:
+        raise DataError("neither PNG nor JPEG by its content") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(f"too many pixels, at most {MAX_PIXELS:,}") from error
+    except Exception as error:  # what Pillow's decoders raise on damaged bytes has no common class
+        raise DataError(f"damaged or cut short: {error}") from error
+
+
+def _check(image: Image.Image) -> None:
+    """Look at what the header announces before a pixel is decoded."""
+    if image.width * image.height > MAX_PIXELS:
+        raise DataError(f"too many pixels: {image.width:,}×{image.height:,}, at most {MAX_PIXELS:,}")
+    if image.mode.startswith("I"):
+        raise DataError("16 bits a pixel, expected 8: convert it")
