@@ -1,17 +1,55 @@
 """The nets of the reports, and how one is trained. Importing this package does not import torch."""
 
 from fer_models.errors import Diverged, ModelError
-from fer_models.net_config import NET_NAMES, AlexNetConfig, LeNetConfig, NetConfig
-from fer_models.recipe import MemoryFormat, Precision, Recipe
+from fer_models.net_config import (
+    NET_CONFIGS,
+    NET_NAMES,
+    AlexNetConfig,
+    CompactResNetConfig,
+    DeepCNNConfig,
+    EfficientNetLite0Config,
+    GoogLeNetConfig,
+    HappySadConfig,
+    InceptionV3Config,
+    LeNetConfig,
+    NetConfig,
+    ResNet18Config,
+    ResNet34Config,
+    ResNet50Config,
+    ResNet50V1Config,
+    VGG16Config,
+    VGG16CutConfig,
+    VGGSmallConfig,
+    VGGSmallTunedConfig,
+)
+from fer_models.recipe import MemoryFormat, Precision, Recipe, Views
+from fer_models.transfer_config import Transfer
 
 __all__ = [
+    "NET_CONFIGS",
     "NET_NAMES",
     "AlexNetConfig",
+    "CompactResNetConfig",
+    "DeepCNNConfig",
     "Diverged",
+    "EfficientNetLite0Config",
+    "GoogLeNetConfig",
+    "HappySadConfig",
+    "InceptionV3Config",
     "LeNetConfig",
     "MemoryFormat",
     "ModelError",
     "NetConfig",
     "Precision",
     "Recipe",
+    "ResNet18Config",
+    "ResNet34Config",
+    "ResNet50Config",
+    "ResNet50V1Config",
+    "Transfer",
+    "VGG16Config",
+    "VGG16CutConfig",
+    "VGGSmallConfig",
+    "VGGSmallTunedConfig",
+    "Views",
 ]

@@ -9,18 +9,22 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fer_models.auxiliary import WithAuxiliary
 from fer_models.errors import Diverged, ModelError
-from fer_models.evaluate import autocast, predict_logits
+from fer_models.evaluate import Pixels, autocast, predict_logits
+from fer_models.losses import count_right, cross_entropy
 from fer_models.recipe import MemoryFormat, Precision, Recipe
-from fer_models.schedule import learning_rate
+from fer_models.schedule import Phase, learning_rate, phases
+from fer_models.stages import freeze_stages
 from fer_models.state import TrainingState, place
+from fer_models.transfer_config import Transfer
 
 EMA_ITERATIONS = 4
 """The average is brought up to date every so many iterations: each costs a pass over all weights, which shows in
@@ -30,7 +34,22 @@ POINT_ITERATIONS = 50
 """An epoch's curve has a point every so many iterations, and one at its end."""
 
 Batches = Callable[[torch.Generator], Iterator[tuple[Tensor, Tensor]]]
-"""One epoch of (x [n, 1, h, w] float 0..255, labels [n] int64), all randomness from the generator."""
+"""One epoch of (x [n, 1, h, w] float 0..255, labels), all randomness from the generator. Labels are int64 [n], or
+float [n, classes] that sum to 1: votes, or faces mixed with each other."""
+
+Faces = tuple[Pixels, npt.NDArray[Any]]
+"""Faces [n, h, w] and their labels: integers [n] or floats [n, classes]."""
+
+_FROM_SCRATCH = Transfer()
+
+
+@runtime_checkable
+class Constrained(Protocol):
+    """A net whose weights are held within bounds."""
+
+    def after_step(self) -> None:
+        """Called after each of the optimizer's steps."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -43,7 +62,7 @@ class Epoch:
     """As minimised: under augmentation, dropout, label smoothing and class weights."""
     train_accuracy: float
     val_loss: float
-    """Plain cross-entropy."""
+    """Plain cross-entropy; over several views, of the averaged probabilities."""
     val_accuracy: float
     learning_rate: float
     """At the last iteration."""
@@ -72,7 +91,7 @@ class Epoch:
 def fit(
     state: TrainingState,
     batches: Batches,
-    val: tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]],
+    val: Faces,
     *,
     recipe: Recipe,
     epochs: int,
@@ -82,6 +101,7 @@ def fit(
     precision: Precision = "fp32",
     memory_format: MemoryFormat = "contiguous",
     class_counts: Sequence[int] | None = None,
+    transfer: Transfer = _FROM_SCRATCH,
 ) -> Iterator[Epoch]:
     """Train from `state.epoch + 1` to `epochs`, yielding each epoch once `state` stands after it.
 
@@ -91,28 +111,34 @@ def fit(
     Args:
         state: changed in place; save it between epochs.
         batches: called once an epoch; must give `iterations_per_epoch` batches.
-        val: uint8 images [n, h, w] and labels [n].
-        recipe: the one that `state` was made with.
-        epochs: length of the whole run, which the learning rate policies span.
+        val: what is validated on after each epoch, seen in the `views` of the recipe.
+        recipe: the one that `state` was made with, as is `transfer`.
+        epochs: length of the whole run, which the learning rate policies span (each phase of it, where it has two).
         seed: any integer >= 0.
         class_counts: training images a class, for `class_weights="balanced"`.
 
     Raises:
         Diverged: a loss is NaN or infinite.
-        ModelError: another number of batches than promised, or balanced weights without counts.
+        ModelError: another number of batches than promised, balanced weights without counts, or more stages to
+            freeze than the net has.
     """
     place(state, torch.device(device), memory_format)
     weights = _class_weights(recipe, class_counts, device)
-    trainer = _Trainer(state, recipe, epochs * iterations_per_epoch, device, precision, weights)
+    in_order = phases(recipe, transfer, epochs)
     while state.epoch < epochs:
         started = time.perf_counter()
         number = state.epoch + 1
+        phase = [phase for phase in in_order if phase.first_epoch <= number][-1]
+        if number == phase.first_epoch > 1:
+            state.forget()
+        frozen = freeze_stages(state.net, phase.freeze)
+        trainer = _Trainer(state, phase, frozen, iterations_per_epoch, device, precision, weights)
         batch_seed, net_seed = (int(word) for word in np.random.SeedSequence((seed, number)).generate_state(2))
         with torch.random.fork_rng(devices=_cuda_devices(device)):
             torch.manual_seed(net_seed)
             epoch_batches = batches(torch.Generator().manual_seed(batch_seed))
-            trained = trainer.train_epoch(epoch_batches, number, iterations_per_epoch)
-        probabilities, val_loss, val_accuracy = _validate(state.judged_net, val, device, precision)
+            trained = trainer.train_epoch(epoch_batches, number)
+        probabilities, val_loss, val_accuracy = _validate(state.judged_net, val, recipe, device, precision)
         if not math.isfinite(val_loss):
             raise Diverged("val_loss", number, number * iterations_per_epoch, val_loss)
         if recipe.lr_policy == "plateau":
@@ -152,16 +178,21 @@ class _Trained:
 @dataclass(frozen=True)
 class _Trainer:
     state: TrainingState
-    recipe: Recipe
-    run_iterations: int
+    phase: Phase
+    frozen: tuple[nn.Module, ...]
+    iterations_per_epoch: int
     device: str
     precision: Precision
     class_weights: Tensor | None
 
-    def train_epoch(self, batches: Iterator[tuple[Tensor, Tensor]], epoch: int, promised: int) -> _Trained:
+    def train_epoch(self, batches: Iterator[tuple[Tensor, Tensor]], epoch: int) -> _Trained:
         started = time.perf_counter()
         self.state.net.train()
+        for module in self.frozen:
+            module.eval()  # its batch norms would go on following the batches
+        promised, phase = self.iterations_per_epoch, self.phase
         before = (epoch - 1) * promised
+        before_in_phase = (epoch - phase.first_epoch) * promised
         # Reading a loss waits for a GPU, so there they are read together; on a CPU it costs nothing.
         read_every = 1 if torch.device(self.device).type == "cpu" else POINT_ITERATIONS
         losses: list[float] = []
@@ -169,7 +200,9 @@ class _Trainer:
         rates: list[float] = []
         images, correct = 0, torch.zeros((), dtype=torch.int64, device=self.device)
         for index, (x, labels) in enumerate(batches):
-            rate = learning_rate(self.recipe, before + index, self.run_iterations, self.state.plateau.factor)
+            rate = learning_rate(
+                phase.recipe, before_in_phase + index, phase.epochs * promised, self.state.plateau.factor
+            )
             loss, right = self._step(x.to(self.device), labels.to(self.device), rate, before + index)
             rates.append(rate)
             unread.append(loss)
@@ -186,22 +219,30 @@ class _Trainer:
 
     def _step(self, x: Tensor, labels: Tensor, rate: float, iteration: int) -> tuple[Tensor, Tensor]:
         """One iteration: loss [] and number of right answers [], both left on the device."""
-        net, optimizer, recipe = self.state.net, self.state.optimizer, self.recipe
+        net, optimizer, recipe = self.state.net, self.state.optimizer, self.phase.recipe
         for group in optimizer.param_groups:
             group["lr"] = rate * group["lr_factor"]
         optimizer.zero_grad(set_to_none=True)
         with autocast(self.device, self.precision):
-            logits = net(x)
-        logits = logits.float()
-        loss = F.cross_entropy(logits, labels, weight=self.class_weights, label_smoothing=recipe.label_smoothing)
+            output = net(x)
+        answer = output if isinstance(output, WithAuxiliary) else WithAuxiliary(output, (), 0.0)
+        logits = answer.logits.float()
+        loss = self._loss(logits, labels)
+        for auxiliary in answer.auxiliary:
+            loss = loss + answer.weight * self._loss(auxiliary.float(), labels)
         loss.backward()  # type: ignore[no-untyped-call]
         if recipe.clip_norm is not None:
             nn.utils.clip_grad_norm_(net.parameters(), recipe.clip_norm)
         optimizer.step()
+        if isinstance(net, Constrained):
+            net.after_step()
         if self.state.ema is not None and recipe.ema_decay is not None and (iteration + 1) % EMA_ITERATIONS == 0:
             decay = min(recipe.ema_decay, (1 + iteration) / (10 + iteration))
             _update_ema(self.state.ema, net, decay**EMA_ITERATIONS)
-        return loss.detach(), (logits.detach().argmax(1) == labels).sum()
+        return loss.detach(), count_right(logits.detach(), labels)
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return cross_entropy(logits, labels, self.class_weights, self.phase.recipe.label_smoothing)
 
 
 def _read_losses(unread: list[Tensor], epoch: int, before: int) -> list[float]:
@@ -227,15 +268,16 @@ def _update_ema(ema: nn.Module, net: nn.Module, decay: float) -> None:
 
 def _validate(
     net: nn.Module,
-    val: tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]],
+    val: Faces,
+    recipe: Recipe,
     device: str,
     precision: Precision,
 ) -> tuple[npt.NDArray[np.float32], float, float]:
     images, labels = val
-    logits = predict_logits(net, images, device=device, precision=precision).cpu()
-    answers = torch.tensor(np.asarray(labels), dtype=torch.int64)
-    loss = F.cross_entropy(logits, answers).item()
-    accuracy = (logits.argmax(1) == answers).sum().item() / len(answers)
+    logits = predict_logits(net, images, device=device, precision=precision, views=recipe.views).cpu()
+    answers = torch.tensor(np.asarray(labels), dtype=torch.int64 if np.ndim(labels) == 1 else torch.float32)
+    loss = cross_entropy(logits, answers).item()
+    accuracy = count_right(logits, answers).item() / len(answers)
     return logits.softmax(1).numpy(), loss, accuracy
 
 

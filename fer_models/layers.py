@@ -7,34 +7,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+KERAS_EPS = 1e-3
+"""Added to the variance in Keras's batch norm."""
+KERAS_MOMENTUM = 0.01
+"""Share of a batch in the running statistics of Keras's batch norm, which calls it a momentum of 0.99."""
+
 _LRN_SIZE = 5
 _LRN_ALPHA = 1e-4
 _LRN_BETA = 0.75
-
-
-class Normalise(nn.Module):
-    """(x - mean image) * scale, both kept as buffers so that a weight file is complete in itself.
-
-    x: [n, 1, h, w] float 0..255; mean_image: [h, w].
-    """
-
-    mean: Tensor
-    scale: Tensor
-
-    def __init__(self, mean_image: npt.NDArray[np.float32], scale: float) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.tensor(mean_image, dtype=torch.float32)[None, None])
-        self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[n, 1, h, w] -> [n, 1, h, w]."""
-        return (x - self.mean) * self.scale
 
 
 class LocalResponseNorm(nn.Module):

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, model_validator
+
+from fer_models.config_faults import validate_with
 
 Optimizer = Literal["sgd", "nesterov", "adam", "adamw"]
 LrPolicy = Literal["constant", "step", "inv", "cosine", "onecycle", "plateau"]
 Precision = Literal["fp32", "bf16"]
 MemoryFormat = Literal["contiguous", "channels_last"]
+Views = Literal["plain", "mirror", "ten_crop"]
+"""How a face is looked at when it is judged: as it is; it and its mirror image; or Krizhevsky's ten crops (2012, 4.1):
+centre and corners of the face with 4 pixels of repeated border, and their mirror images."""
 
 # What each policy reads besides `lr`; any other of these fields would be ignored, so it is refused.
 _POLICY_FIELDS: dict[str, frozenset[str]] = {
@@ -68,28 +72,13 @@ class Recipe(BaseModel):
     """An iteration's share of the old in a running average of the weights, which is what is validated.
 
     At iteration t it is at most (1 + t) / (10 + t)."""
+    views: Views = "plain"
+    """What validation and tests average the probabilities over."""
 
     @model_validator(mode="wrap")
     @classmethod
     def _every_fault(cls, data: Any, handler: ModelWrapValidatorHandler[Recipe]) -> Recipe:
-        """Add the faults between fields to those of the fields, so that both are reported at once."""
-        faults: list[InitErrorDetails] = []
-        recipe: Recipe | None = None
-        try:
-            recipe = handler(data)
-        except ValidationError as error:
-            faults = [_line(one["loc"], one["type"], one["msg"], one["input"]) for one in error.errors()]
-        if isinstance(data, dict):
-            crossed = {name: field.default for name, field in cls.model_fields.items()} | data
-            faults += [_line((name,), "recipe", text, crossed[name]) for name, text in _cross_faults(crossed)]
-        if faults or recipe is None:
-            raise ValidationError.from_exception_data(cls.__name__, faults)
-        return recipe
-
-
-def _line(loc: tuple[int | str, ...], kind: str, message: str, value: Any) -> InitErrorDetails:
-    escaped = message.replace("{", "{{").replace("}", "}}")
-    return InitErrorDetails(type=PydanticCustomError(kind, escaped), loc=loc, input=value)
+        return validate_with(cls, data, handler, _cross_faults)
 
 
 def _cross_faults(values: dict[str, Any]) -> list[tuple[str, str]]:

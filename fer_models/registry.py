@@ -9,9 +9,22 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from fer_models import alexnet, lenet
+from fer_models import (
+    alexnet,
+    compact_resnet,
+    deep_cnn,
+    efficientnet,
+    googlenet,
+    happy_sad,
+    inception,
+    lenet,
+    net_config,
+    resnet,
+    vgg16,
+    vgg_small,
+)
 from fer_models.errors import ModelError
-from fer_models.net_config import AlexNetConfig, LeNetConfig, NetConfig
+from fer_models.net_config import NetConfig
 
 
 def build(
@@ -23,27 +36,50 @@ def build(
 ) -> nn.Module:
     """A freshly initialised net on the CPU; equal generators give equal nets.
 
-    The net maps float [n, 1, h, w] in 0..255 to logits [n, classes]; its first module normalises.
+    The net maps float [n, 1, h, w] in 0..255 to logits [n, classes]; its first module resizes and normalises.
+    It is a `staged.Staged` besides.
 
     Raises:
-        ModelError: fewer than two classes, or a mean image that is not of the net's input size or not finite.
+        ModelError: fewer than two classes, a mean image that is not finite, or an optional package is missing.
     """
-    _check(config, classes, mean_image)
-    with torch.random.fork_rng(devices=[]):  # torch's layers draw a start of their own, which is replaced
-        if isinstance(config, LeNetConfig):
-            lenet_net = lenet.LeNet(config, classes)
-            lenet.initialise(lenet_net, generator)
-            return lenet_net
-        if isinstance(config, AlexNetConfig):
-            alexnet_net = alexnet.AlexNet(config, classes, mean_image)
-            alexnet.initialise(alexnet_net, config, generator)
-            return alexnet_net
+    _check(classes, mean_image)
+    with torch.random.fork_rng(devices=[]):  # torch's layers draw a start of their own
+        return _build(config, classes, mean_image, generator)
+
+
+def _build(
+    config: NetConfig, classes: int, mean_image: npt.NDArray[np.float32], generator: torch.Generator
+) -> nn.Module:
+    match config:
+        case net_config.LeNetConfig():
+            return lenet.build(config, classes, mean_image, generator)
+        case net_config.AlexNetConfig():
+            return alexnet.build(config, classes, mean_image, generator)
+        case net_config.GoogLeNetConfig():
+            return googlenet.build(config, classes, mean_image, generator)
+        case net_config.ResNet50V1Config():
+            return resnet.build_v1(config, classes, mean_image, generator)
+        case net_config.ResNet18Config() | net_config.ResNet34Config() | net_config.ResNet50Config():
+            return resnet.build(config, classes, mean_image, generator)
+        case net_config.InceptionV3Config():
+            return inception.build(config, classes, mean_image, generator)
+        case net_config.HappySadConfig():
+            return happy_sad.build(config, classes, mean_image, generator)
+        case net_config.DeepCNNConfig():
+            return deep_cnn.build(config, classes, mean_image, generator)
+        case net_config.VGGSmallConfig():
+            return vgg_small.build(config, classes, mean_image, generator)
+        case net_config.VGGSmallTunedConfig():
+            return vgg_small.build_tuned(config, classes, mean_image, generator)
+        case net_config.VGG16Config():
+            return vgg16.build(config, classes, mean_image, generator)
+        case net_config.VGG16CutConfig():
+            return vgg16.build_cut(config, classes, mean_image, generator)
+        case net_config.CompactResNetConfig():
+            return compact_resnet.build(config, classes, mean_image, generator)
+        case net_config.EfficientNetLite0Config():
+            return efficientnet.build(config, classes, mean_image, generator)
     assert_never(config)
-
-
-def input_size(config: NetConfig) -> int:
-    """Height and width in pixels of the faces that the net takes."""
-    return {"lenet": lenet.INPUT_SIZE, "alexnet": alexnet.INPUT_SIZE}[config.name]
 
 
 def count_parameters(net: nn.Module) -> int:
@@ -51,12 +87,8 @@ def count_parameters(net: nn.Module) -> int:
     return sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad)
 
 
-def _check(config: NetConfig, classes: int, mean_image: npt.NDArray[np.float32]) -> None:
-    side = input_size(config)
+def _check(classes: int, mean_image: npt.NDArray[np.float32]) -> None:
     if classes < 2:
         raise ModelError(f"classes: {classes}, expected 2 or more")
-    if mean_image.shape != (side, side):
-        found = "×".join(map(str, mean_image.shape))
-        raise ModelError(f"{config.name} takes {side}×{side} faces, these are {found}")
     if not np.isfinite(mean_image).all():
         raise ModelError("mean image: holds NaN or infinite pixels; prepare the data again")

@@ -1,14 +1,44 @@
-"""The learning rate at an iteration. Light: no torch."""
+"""The phases of a run and the learning rate at an iteration. Light: no torch."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from fer_models.recipe import Recipe
+from fer_models.transfer_config import Freeze, Transfer
 
 _ONECYCLE_RISE = 0.3
 _ONECYCLE_START = 1 / 25
 _ONECYCLE_END = 1 / 250_000
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of epochs in which the same stages learn by the same recipe."""
+
+    first_epoch: int
+    """From 1."""
+    epochs: int
+    recipe: Recipe
+    freeze: Freeze
+
+    @property
+    def last_epoch(self) -> int:
+        """Of this phase."""
+        return self.first_epoch + self.epochs - 1
+
+
+def phases(recipe: Recipe, transfer: Transfer, epochs: int) -> tuple[Phase, ...]:
+    """The one or two phases of a run of `epochs`; the second has at least one epoch and leaves the first one."""
+    share = transfer.finetune_epochs_share
+    second = min(max(1, round(share * epochs)), epochs - 1) if share > 0 else 0
+    first = Phase(1, epochs - second, recipe, transfer.freeze)
+    if second == 0:
+        return (first,)
+    finetune = recipe.model_copy(update={"lr": transfer.finetune_lr or recipe.lr})
+    freeze = transfer.freeze if transfer.finetune_freeze is None else transfer.finetune_freeze
+    return first, Phase(first.epochs + 1, second, finetune, freeze)
 
 
 def learning_rate(recipe: Recipe, iteration: int, iterations: int, plateau_factor: float = 1.0) -> float:

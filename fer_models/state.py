@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from fer_models.recipe import MemoryFormat, Recipe
+from fer_models.stages import rate_factors
+from fer_models.transfer_config import Transfer
 
-_NORMS = (nn.BatchNorm2d,)
+_NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
+_FROM_SCRATCH = Transfer()
+
+
+@runtime_checkable
+class _Decaying(Protocol):
+    """A net that has a weight decay of its own for some of its modules."""
+
+    def decay_of(self, module_name: str) -> float | None: ...
 
 
 @dataclass
@@ -47,13 +58,22 @@ class TrainingState:
         """The net that validation measures and that is worth keeping: the average where there is one."""
         return self.ema if self.ema is not None else self.net
 
+    def forget(self) -> None:
+        """Begin a new phase: the net stays, what optimizer and plateau remember of the last one does not."""
+        self.optimizer.state.clear()
+        self.plateau = Plateau()
 
-def new_state(net: nn.Module, recipe: Recipe) -> TrainingState:
-    """`net` before its first epoch; the net is used, not copied."""
+
+def new_state(net: nn.Module, recipe: Recipe, transfer: Transfer = _FROM_SCRATCH) -> TrainingState:
+    """`net` before its first epoch; the net is used, not copied, and holds the weights it starts from.
+
+    Raises:
+        ModelError: stages are to learn at rates of their own, and the net names none.
+    """
     ema = None
     if recipe.ema_decay is not None:
         ema = copy.deepcopy(net).eval().requires_grad_(False)
-    return TrainingState(net=net, optimizer=_optimizer(net, recipe), ema=ema)
+    return TrainingState(net=net, optimizer=_optimizer(net, recipe, transfer), ema=ema)
 
 
 def place(state: TrainingState, device: torch.device, memory_format: MemoryFormat) -> None:
@@ -83,8 +103,8 @@ def move(net: nn.Module, device: torch.device, memory_format: MemoryFormat) -> N
     net.to(device).to(memory_format=layout)
 
 
-def _optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    groups = _parameter_groups(net, recipe)
+def _optimizer(net: nn.Module, recipe: Recipe, transfer: Transfer) -> torch.optim.Optimizer:
+    groups = _parameter_groups(net, recipe, rate_factors(net, transfer.lr_decay_per_stage))
     if recipe.optimizer in ("sgd", "nesterov"):
         nesterov = recipe.optimizer == "nesterov"
         return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=nesterov, fused=True)
@@ -92,20 +112,28 @@ def _optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     return kind(groups, lr=recipe.lr, betas=(recipe.momentum, 0.999), fused=True)
 
 
-def _parameter_groups(net: nn.Module, recipe: Recipe) -> list[dict[str, object]]:
-    """Weights, biases and norms, each with its decay and its factor on the learning rate."""
-    weights: list[nn.Parameter] = []
-    biases: list[nn.Parameter] = []
-    norms: list[nn.Parameter] = []
-    for module in net.modules():
+def _parameter_groups(net: nn.Module, recipe: Recipe, factors: dict[int, float]) -> list[dict[str, object]]:
+    """Weights, then biases, then norms, one group for each decay and factor on the learning rate that occurs."""
+    small = recipe.weight_decay if recipe.decay_bias_and_norm else 0.0
+    groups: dict[tuple[int, float, float], list[nn.Parameter]] = {}
+    for module_name, module in net.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
-            kind = norms if isinstance(module, _NORMS) else biases if name == "bias" else weights
-            kind.append(parameter)
-    decay = recipe.weight_decay
-    small = decay if recipe.decay_bias_and_norm else 0.0
-    groups: list[dict[str, object]] = [
-        {"params": weights, "weight_decay": decay, "lr_factor": 1.0},
-        {"params": biases, "weight_decay": small, "lr_factor": recipe.bias_lr_factor},
-        {"params": norms, "weight_decay": small, "lr_factor": 1.0},
+            rate = factors.get(id(parameter), 1.0)
+            if isinstance(module, _NORMS):
+                key = (2, small, rate)
+            elif name == "bias":
+                key = (1, small, rate * recipe.bias_lr_factor)
+            else:
+                key = (0, _decay_of(net, module_name, recipe), rate)
+            groups.setdefault(key, []).append(parameter)
+    in_order = sorted(groups.items(), key=lambda item: item[0][0])
+    return [
+        {"params": parameters, "weight_decay": decay, "lr_factor": factor}
+        for (_, decay, factor), parameters in in_order
     ]
-    return [group for group in groups if group["params"]]
+
+
+def _decay_of(net: nn.Module, module_name: str, recipe: Recipe) -> float:
+    """The decay of the weights of a module: the net's own where it has one for them, else the recipe's."""
+    own = net.decay_of(module_name) if isinstance(net, _Decaying) else None
+    return recipe.weight_decay if own is None else own

@@ -1,10 +1,13 @@
-"""One safetensors file, written whole or not at all, and verified by its checksum when read."""
+"""Tensors on disk: our own safetensors files, written whole or not at all, and those of others, read without running
+anything that is in them."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import pickle
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -20,7 +23,7 @@ _PICKLE_STARTS = (b"PK\x03\x04", b"\x80")  # torch.save since 1.6, and plain pic
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """Write beside, fsync, replace. Raises ModelError; an earlier file of that name is then still whole."""
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    content = safetensors.torch.save(plain, {**metadata, _CHECKSUM: _checksum(plain, metadata)})
+    content = safetensors.torch.save(plain, {**metadata, _CHECKSUM: tensors_sha256(plain, metadata)})
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with beside.open("wb") as file:
@@ -40,7 +43,71 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises:
         ModelError: missing, truncated, corrupt, or a pickle, which is not opened.
     """
-    _refuse_pickle(path)
+    if _is_pickle(path):
+        raise ModelError(f"{path}: a pickle, which cannot be loaded safely; give a .safetensors file")
+    tensors, metadata = _read_safetensors(path)
+    if _CHECKSUM not in metadata:
+        raise ModelError(f"{path}: carries no checksum, so it was not written by this project")
+    _check(path, tensors, metadata)
+    return tensors, metadata
+
+
+def read_foreign_tensors(path: Path, sha256: str | None) -> dict[str, Tensor]:
+    """The tensors, on the CPU, of a .safetensors or .pth file of any origin.
+
+    Args:
+        path: of a `torch.save`d dictionary of tensors, which is unpickled by torch's loader for tensors alone, or of
+            a safetensors file.
+        sha256: how the file's SHA-256 begins, in hex.
+
+    Raises:
+        ModelError: missing, truncated or corrupt, another file than that of `sha256`, or one that holds more than
+            tensors, of which nothing is run.
+    """
+    pickled = _is_pickle(path)
+    if sha256 is not None:
+        _check_sha256(path, sha256)
+    if pickled:
+        return _unpickle(path)
+    tensors, metadata = _read_safetensors(path)
+    if _CHECKSUM in metadata:
+        _check(path, tensors, metadata)
+    return tensors
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex. Raises ModelError where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _check_sha256(path: Path, expected: str) -> None:
+    found = file_sha256(path)
+    if not found.startswith(expected):
+        shown = found[: len(expected)]
+        raise ModelError(
+            f"{path}: its SHA-256 begins with {shown}, expected {expected}: cut short, damaged or another file; "
+            "fetch it again"
+        )
+
+
+def _unpickle(path: Path) -> dict[str, Tensor]:
+    try:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).partition("\n")[0]
+        raise ModelError(f"{path}: holds more than tensors, or is damaged; nothing in it was run ({reason})") from error
+    except Exception as error:  # a damaged pickle raises whatever its bytes happen to ask for
+        raise ModelError(f"{path}: truncated or corrupt ({type(error).__name__}: {error}); fetch it again") from error
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ModelError(f"{path}: expected a dictionary of tensors by name, as torch.save(net.state_dict()) writes")
+    return {str(name): value for name, value in content.items()}
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata: dict[str, str] = dict(file.metadata() or {})
@@ -48,15 +115,16 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, OSError) as error:
         raise ModelError(f"{path}: truncated or corrupt ({error}); take an earlier checkpoint") from error
-    checksum = metadata.pop(_CHECKSUM, None)
-    if checksum is None:
-        raise ModelError(f"{path}: carries no checksum, so it was not written by this project")
-    if checksum != _checksum(tensors, metadata):
-        raise ModelError(f"{path}: corrupt, its checksum does not match; take an earlier checkpoint")
     return tensors, metadata
 
 
-def _refuse_pickle(path: Path) -> None:
+def _check(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Take the checksum out of `metadata` and compare."""
+    if metadata.pop(_CHECKSUM) != tensors_sha256(tensors, metadata):
+        raise ModelError(f"{path}: corrupt, its checksum does not match; take an earlier checkpoint")
+
+
+def _is_pickle(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             start = file.read(9)
@@ -65,16 +133,16 @@ def _refuse_pickle(path: Path) -> None:
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
     # Eight bytes of header length, which may look like anything, and then JSON, is a safetensors file.
-    if start[8:] != b"{" and start.startswith(_PICKLE_STARTS):
-        raise ModelError(f"{path}: a pickle, which cannot be loaded safely; give a .safetensors file")
+    return start[8:] != b"{" and start.startswith(_PICKLE_STARTS)
 
 
-def _checksum(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
+def tensors_sha256(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
+    """SHA-256 in hex over names, types, shapes, values and metadata."""
     digest = hashlib.sha256(repr(sorted(metadata.items())).encode())
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

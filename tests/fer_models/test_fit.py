@@ -164,16 +164,48 @@ def test_balanced_weights_even_out_the_classes(faces: Faces, batches_of: MakeBat
         run(start(LeNetConfig(), recipe), faces, batches, recipe)
 
 
+def test_soft_labels_are_learnt_as_their_shares_say(faces: Faces, batches_of: MakeBatches) -> None:
+    images, labels = faces[0][:7], faces[1][:7]
+    shares = np.random.default_rng(0).dirichlet(np.ones(7), 7).astype(np.float32)
+    recipe = Recipe(lr=1e-9)
+    state = start(LeNetConfig(), recipe)
+    logarithms = np.log(predict(state.net, images))
+    soft = [(torch.tensor(images).float().unsqueeze(1), torch.tensor(shares))]
+    (epoch,) = run(state, (images, shares), lambda _: iter(soft), recipe, epochs=1, iterations_per_epoch=1)
+    assert epoch.train_loss == pytest.approx(-(shares * logarithms).sum(1).mean(), rel=1e-5)
+    assert epoch.val_loss == pytest.approx(epoch.train_loss, rel=1e-4)
+    assert epoch.train_accuracy == (logarithms.argmax(1) == shares.argmax(1)).mean() == epoch.val_accuracy
+    for options in ({}, {"class_weights": "balanced", "label_smoothing": 0.1}):
+        recipe = Recipe(lr=1e-9, **options)
+        hard, whole = (
+            [(torch.tensor(images).float().unsqueeze(1), torch.tensor(answer))]
+            for answer in (labels.astype(np.int64), np.eye(7, dtype=np.float32)[labels])
+        )
+        losses = [
+            run(
+                start(LeNetConfig(), recipe),
+                faces,
+                lambda _, batch=batch: iter(batch),
+                recipe,
+                epochs=1,
+                iterations_per_epoch=1,
+                class_counts=[1, 2, 3, 4, 5, 6, 7],
+            )[0].train_loss
+            for batch in (hard, whole)
+        ]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
 def test_the_average_is_what_validation_sees(faces: Faces, batches_of: MakeBatches) -> None:
     recipe = Recipe(lr=0.01, ema_decay=0.999)
     state = start(AlexNetConfig(norm="batch"), recipe)
-    first = state.net.get_parameter("fc8.bias").clone()
+    first = state.net.get_parameter("head.fc8.bias").clone()
     epochs = run(state, faces, batches_of(*faces, 7), recipe, epochs=1, iterations_per_epoch=4)
     assert state.ema is not None
     # First brought up to date at the fourth iteration, where an iteration's decay is (1 + 3) / (10 + 3).
     kept = (4 / 13) ** 4
-    now = state.net.get_parameter("fc8.bias")
-    torch.testing.assert_close(state.ema.get_parameter("fc8.bias"), first * kept + now.detach() * (1 - kept))
+    now = state.net.get_parameter("head.fc8.bias")
+    torch.testing.assert_close(state.ema.get_parameter("head.fc8.bias"), first * kept + now.detach() * (1 - kept))
     running = "batch_norms.0.running_mean"
     torch.testing.assert_close(state.ema.state_dict()[running], state.net.state_dict()[running] * (1 - kept))
     np.testing.assert_allclose(epochs[0].val_probabilities, predict(state.ema, faces[0]), rtol=1e-5)
@@ -209,7 +241,7 @@ def test_a_broken_average_diverges_in_validation(faces: Faces, batches_of: MakeB
     recipe = Recipe(lr=1e-3, ema_decay=0.9)
     state = start(LeNetConfig(), recipe)
     assert state.ema is not None
-    nn.init.constant_(state.ema.get_parameter("fc2.bias"), float("nan"))
+    nn.init.constant_(state.ema.get_parameter("head.fc2.bias"), float("nan"))
     with pytest.raises(Diverged, match="val_loss is nan at epoch 1 step 2"):
         run(state, faces, batches_of(*faces, 14), recipe)
 

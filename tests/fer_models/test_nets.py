@@ -8,8 +8,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from fer_models import AlexNetConfig, LeNetConfig, ModelError
+from fer_models.inputs import FaceInput
 from fer_models.layers import Dropout, LocalResponseNorm, conv3x3
-from fer_models.registry import build, count_parameters, input_size
+from fer_models.net_config import Normalisation
+from fer_models.registry import build, count_parameters
 
 NETS = [LeNetConfig(), AlexNetConfig(), AlexNetConfig(norm="batch")]
 
@@ -63,7 +65,7 @@ def test_equal_generators_give_equal_nets(config: LeNetConfig | AlexNetConfig) -
 
 
 def test_lenet_starts_as_caffe_does() -> None:
-    weight = make(LeNetConfig()).get_parameter("fc1.weight")
+    weight = make(LeNetConfig()).get_parameter("neck.fc1.weight")
     bound = (3 / 4050) ** 0.5  # fan in 50 * 9 * 9
     assert bound * 0.999 < weight.abs().max() <= bound
     assert weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.01)
@@ -71,10 +73,10 @@ def test_lenet_starts_as_caffe_does() -> None:
 
 def test_alexnet_starts_as_caffe_does() -> None:
     net = make(AlexNetConfig())
-    deviations = {"conv1": 0.01, "conv2": 0.01, "conv5": 0.01, "fc6": 0.005, "fc7": 0.005, "fc8": 0.01}
+    deviations = {"conv1": 0.01, "conv2": 0.01, "conv5": 0.01, "fc6": 0.005, "fc7": 0.005, "head.fc8": 0.01}
     for name, deviation in deviations.items():
         assert net.get_parameter(f"{name}.weight").std().item() == pytest.approx(deviation, rel=0.03)
-    biases = {"conv1": 0, "conv2": 0.1, "conv3": 0, "conv4": 0.1, "conv5": 0.1, "fc6": 0.1, "fc7": 0.1, "fc8": 0}
+    biases = {"conv1": 0, "conv2": 0.1, "conv3": 0, "conv4": 0.1, "conv5": 0.1, "fc6": 0.1, "fc7": 0.1, "head.fc8": 0}
     for name, bias in biases.items():
         assert torch.all(net.get_parameter(f"{name}.bias") == bias)
 
@@ -82,7 +84,7 @@ def test_alexnet_starts_as_caffe_does() -> None:
 def test_the_mean_image_travels_with_alexnet() -> None:
     mean = np.arange(48 * 48, dtype=np.float32).reshape(48, 48)
     net = build(AlexNetConfig(), classes=7, mean_image=mean, generator=torch.Generator().manual_seed(0)).eval()
-    assert torch.equal(net.state_dict()["normalise.mean"][0, 0], torch.tensor(mean))
+    assert torch.equal(net.state_dict()["input.shift"][0, 0], torch.tensor(mean))
     black = net(torch.tensor(mean)[None, None])  # the mean face becomes zeros, so conv1's bias alone remains
     other = build(
         AlexNetConfig(), classes=7, mean_image=np.zeros_like(mean), generator=torch.Generator().manual_seed(0)
@@ -90,10 +92,53 @@ def test_the_mean_image_travels_with_alexnet() -> None:
     assert torch.allclose(black, other(torch.zeros(1, 1, 48, 48)))
 
 
-def test_a_mean_image_of_another_size_is_refused() -> None:
-    with pytest.raises(ModelError, match=r"alexnet takes 48×48 faces, these are 227×227"):
-        build(AlexNetConfig(), classes=7, mean_image=np.zeros((227, 227), np.float32), generator=torch.Generator())
-    assert input_size(LeNetConfig()) == 48
+@pytest.mark.parametrize("config", NETS)
+def test_faces_of_another_size_are_resized(config: LeNetConfig | AlexNetConfig) -> None:
+    flat = np.full((96, 96), 128, dtype=np.float32)
+    net = build(config, classes=7, mean_image=flat, generator=torch.Generator().manual_seed(0)).eval()
+    small = make(config).eval()
+    assert config.size == 48
+    assert torch.allclose(net(torch.full((2, 1, 96, 96), 50.0)), small(torch.full((2, 1, 48, 48), 50.0)), atol=1e-5)
+
+
+def test_standardising_ignores_brightness_and_contrast() -> None:
+    net = make(AlexNetConfig(norm="batch", normalisation="standardise")).eval()
+    faces = torch.rand(3, 1, 48, 48, generator=torch.Generator().manual_seed(0)) * 100
+    # Untrained and without dropout the logits spread over some tenths, so this is no weak bound.
+    assert torch.allclose(net(faces), net(2 * faces + 30), atol=1e-4)
+    assert not torch.allclose(net(faces), net(faces.flip(3)), atol=1e-2)
+    black = net(torch.zeros(1, 1, 48, 48))
+    assert torch.isfinite(black).all()
+    assert torch.equal(black, net(torch.full((1, 1, 48, 48), 255.0)))
+
+
+@pytest.mark.parametrize(
+    ("normalisation", "expected"),
+    [
+        ("raw", 64.0),
+        ("caffe", 0.25),
+        ("unit", 64 / 255),
+        ("half", -63.5 / 127.5),
+        ("centred", -0.25),
+        ("lite", -63 / 128),
+        ("mean_image", -36.0),
+        ("standardise", 0.0),
+    ],
+)
+def test_what_a_grey_level_of_64_becomes(normalisation: Normalisation, expected: float) -> None:
+    seen = FaceInput(normalisation, np.full((8, 8), 100, np.float32), size=8)(torch.full((2, 1, 8, 8), 64.0))
+    assert torch.allclose(seen, torch.tensor(expected)), seen
+    assert seen.shape == (2, 1, 8, 8)
+
+
+def test_imagenets_mean_and_deviation_are_by_colour() -> None:
+    grey, blank = torch.full((1, 1, 8, 8), 64.0), np.zeros((8, 8), np.float32)
+    seen = FaceInput("imagenet", blank, size=8, channels=3)(grey)[0, :, 0, 0]
+    expected = [(64 / 255 - 0.485) / 0.229, (64 / 255 - 0.456) / 0.224, (64 / 255 - 0.406) / 0.225]
+    assert torch.allclose(seen, torch.tensor(expected))
+    alone = FaceInput("imagenet", blank, size=8)(grey)
+    assert alone.shape == (1, 1, 8, 8)
+    assert torch.allclose(alone, torch.tensor((64 / 255 - 0.449) / 0.226))
 
 
 def test_nan_in_the_mean_image_is_refused(mean_image: npt.NDArray[np.float32]) -> None:

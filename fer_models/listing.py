@@ -1,0 +1,100 @@
+"""What each net costs: parameters, megabytes and multiply-adds, whole and by layer. Nothing is computed or stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fer_models.net_config import NetConfig
+from fer_models.registry import build, count_parameters
+
+_FP32_BYTES = 4
+_COUNTED = (nn.Conv2d, nn.Linear)
+_EMPTY = (nn.Sequential, nn.ModuleDict, nn.Identity)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One use of a layer, in the order of the forward pass."""
+
+    name: str
+    kind: str
+    output: tuple[int, ...]
+    """Shape for one face, without the batch."""
+    parameters: int
+    multiply_adds: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A net for one face. Multiply-adds are those of convolutions and fully connected layers, as papers count them."""
+
+    name: str
+    source: str
+    input: str
+    """Channels, height and width in front of the first layer."""
+    parameters: int
+    """With auxiliary heads, which exist in training only."""
+    megabytes: float
+    """Of the parameters in fp32, a megabyte being 10^6 bytes."""
+    multiply_adds: int
+    """Without auxiliary heads."""
+    layers: tuple[Layer, ...]
+
+
+def summarise(config: NetConfig, classes: int) -> Summary:
+    """Build the net without memory and send the shape of a face through it.
+
+    Raises:
+        ModelError: the net needs an optional package.
+    """
+    mean_image = np.zeros((config.size, config.size), dtype=np.float32)
+    with torch.device("meta"):
+        net = build(config, classes=classes, mean_image=mean_image, generator=torch.Generator("cpu")).eval()
+        layers = tuple(_layers(net, torch.zeros(1, 1, config.size, config.size)))
+    parameters = count_parameters(net)
+    return Summary(
+        name=config.name,
+        source=config.source,
+        input=f"{config.channels}x{config.size}x{config.size}",
+        parameters=parameters,
+        megabytes=parameters * _FP32_BYTES / 1e6,
+        multiply_adds=sum(layer.multiply_adds for layer in layers),
+        layers=layers,
+    )
+
+
+def _layers(net: nn.Module, face: Tensor) -> Iterator[Layer]:
+    """Layers in the order of their calls; containers, and what stands inside a layer, are left out."""
+    called: list[tuple[nn.Module, tuple[int, ...]]] = []
+
+    def note(module: nn.Module, _inputs: object, output: Tensor) -> None:
+        called.append((module, tuple(output.shape[1:])))
+
+    names: dict[nn.Module, str] = {}
+    for name, module in net.named_modules():
+        inside = any(name.startswith(f"{layer}.") for layer in names.values())
+        if not inside and (isinstance(module, _COUNTED) or _is_layer(module)):
+            names[module] = name
+    for module in names:
+        module.register_forward_hook(note)
+    net(face)
+    for module, shape in called:
+        yield Layer(
+            names[module], type(module).__name__, shape, count_parameters(module), _multiply_adds(module, shape)
+        )
+
+
+def _is_layer(module: nn.Module) -> bool:
+    return not list(module.children()) and not isinstance(module, _EMPTY)
+
+
+def _multiply_adds(module: nn.Module, shape: tuple[int, ...]) -> int:
+    """Each output number of a convolution or fully connected layer takes one filter's length of them."""
+    if isinstance(module, _COUNTED):
+        return int(np.prod(shape)) * module.weight[0].numel()
+    return 0
