@@ -108,6 +108,20 @@ class TrialEnded(_Event):
     final: bool = True
 
 
+class TrialTested(_Event):
+    """The test split was read for a trial; `look` counts from 1."""
+
+    event: Literal["tested"] = "tested"
+    trial: int
+    look: int = Field(ge=1)
+    metrics: dict[str, float]
+
+    @property
+    def when(self) -> str:
+        """The time, in UTC, for a person."""
+        return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(self.time_ms / 1000))
+
+
 class DriverStopped(_Event):
     """The driver left before the sweep was over."""
 
@@ -133,6 +147,7 @@ Event = (
     | EpochDone
     | Verdict
     | TrialEnded
+    | TrialTested
     | DriverStopped
     | SweepEnded
 )

@@ -2,13 +2,16 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
 from tracking.errors import TrackingError
 from tracking.events import Event
 from tracking.journal import read_from
+
+_STRETCH_BYTES = 16 << 20
+"""A backlog is told in stretches of so much journal: the longer, the fewer requests a run, and the more memory."""
 
 _GATHER_SECONDS = 1.0
 _FIRST_RETRY_SECONDS = 1.0
@@ -25,8 +28,11 @@ class Receiver(Protocol):
         The journal's bytes up to `end` are what will be sent before anything newer.
         """
 
-    def send(self, events: Sequence[Event]) -> None:
-        """Take the next events, in order; if this raises, `connect` is called before anything else."""
+    def send(self, events: Iterable[Event]) -> None:
+        """Take the next events, in order, read as they are asked for.
+
+        If this raises, `connect` is called before anything else.
+        """
 
     def is_sure(self) -> bool:
         """Whether every request so far was answered; if not, one more `connect` sets right what is amiss."""
@@ -149,12 +155,21 @@ class Follower:
             self._receiver.connect(self._journal, end)
             self._connected = True
         while self._offset < end:
+            begin = self._offset
+            self._receiver.send(self._stretch(end))
+            self._sent = max(self._sent, self._offset)
+            if self._offset == begin:
+                return
+
+    def _stretch(self, end: int) -> Iterator[Event]:
+        """The next events, and `_offset` moved along; an error on the way makes the next round begin afresh."""
+        begin = self._offset
+        while self._offset < min(end, begin + _STRETCH_BYTES):
             events, after = read_from(self._journal, self._offset, end=end)
             if after == self._offset:
                 return
-            self._receiver.send(events)
             self._offset = after
-            self._sent = max(self._sent, after)
+            yield from events
 
     def _backlog(self) -> int:
         with self._journal.open("rb") as file:

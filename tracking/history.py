@@ -18,6 +18,7 @@ from tracking.events import (
     TrialEnded,
     TrialStarted,
     TrialState,
+    TrialTested,
     Verdict,
 )
 from tracking.journal import read
@@ -32,6 +33,7 @@ class TrialHistory:
     attempts: list[AttemptStarted] = field(default_factory=list)
     verdict: Verdict | None = None
     end: TrialEnded | None = None
+    tests: list[TrialTested] = field(default_factory=list)
 
     @property
     def number(self) -> int:
@@ -136,7 +138,9 @@ class SweepHistory:
             raise TrackingError(f"the journal speaks of trial {number}, which it never started") from None
 
 
-def _apply_to_trial(trial: TrialHistory, event: AttemptStarted | EpochDone | Verdict | TrialEnded) -> None:
+def _apply_to_trial(
+    trial: TrialHistory, event: AttemptStarted | EpochDone | Verdict | TrialEnded | TrialTested
+) -> None:
     match event:
         case AttemptStarted():
             trial.attempts.append(event)
@@ -148,3 +152,5 @@ def _apply_to_trial(trial: TrialHistory, event: AttemptStarted | EpochDone | Ver
             trial.verdict = event
         case TrialEnded():
             trial.end = event
+        case TrialTested():
+            trial.tests.append(event)

@@ -52,6 +52,11 @@ class TrialFolder:
         return self.root / "confusion_matrix.json"
 
     @property
+    def scores(self) -> Path:
+        """Every score at the best epoch, in full and leak-free."""
+        return self.root / "scores.json"
+
+    @property
     def val_probabilities(self) -> Path:
         """Class probabilities on the validation split at the best epoch."""
         return self.root / "val_probabilities.npz"
@@ -97,6 +102,11 @@ class SweepFolder:
     def trials(self) -> Path:
         """Folder of the trials' folders."""
         return self.root / "trials"
+
+    @property
+    def figures(self) -> Path:
+        """Folder of pictures and pages of the whole sweep; what lies there at its end is kept by MLflow too."""
+        return self.root / "figures"
 
     def trial(self, number: int) -> TrialFolder:
         """Files of trial `number`."""

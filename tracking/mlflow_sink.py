@@ -1,11 +1,11 @@
-"""MLflow as a replay of the journal, exactly once; the only file that imports mlflow.
+"""MLflow as a replay of the journal, exactly once.
 
 Exactly once rests on two facts. A run is found again by one unique tag, looked up before any is created. And
 MLflow keeps a point of equal key, time, step and value once: sending the journal's times again adds nothing.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -102,7 +102,7 @@ class _MlflowReceiver:
                 self._replay(self._client, self._to_replay[0])
             self._to_replay.pop(0)
 
-    def send(self, events: Sequence[Event]) -> None:
+    def send(self, events: Iterable[Event]) -> None:
         works = self._session.gatherer.gather(events)
         # The sweep's own run is made first, for the others to hang on, and ends last, when all are told.
         parent = works.pop(PARENT, None)
@@ -244,11 +244,10 @@ class _Session:
         self._client.log_batch(run_id, metrics[:_POINTS_A_BATCH], given[:_PARAMS_A_BATCH], run_tags)
 
     def _log_files(self, number: int, run_id: str) -> None:
-        if number == PARENT:
-            return
         folder = self._folder.trial(number)
         left_out = {folder.last, folder.previous, folder.verdict}
-        for path in sorted(folder.root.glob("[!.]*")):
+        root = self._folder.figures if number == PARENT else folder.root
+        for path in sorted(root.glob("[!.]*")):
             if path.is_file() and path not in left_out:
                 self._client.log_artifact(run_id, str(path))
 
@@ -279,6 +278,25 @@ class _Session:
             token = page.token
             if not token:
                 return runs
+
+
+def find_trial(run_id: str, tracking_uri: str) -> tuple[str, int | None]:
+    """The sweep's name and the trial's number (None for the sweep's own run) of an MLflow run.
+
+    Raises:
+        TrackingError: MLflow does not know the run, does not answer, or the run is not of a sweep.
+    """
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    set_client_environment(_FIRST_TIMEOUT_SECONDS)
+    try:
+        tags = MlflowClient(tracking_uri).get_run(run_id).data.tags
+    except MlflowException as error:
+        raise TrackingError(f"MLflow at {without_password(tracking_uri)}: {error}") from error
+    if "sweep" not in tags:
+        raise TrackingError(f"MLflow's run {run_id} is not one of a sweep")
+    return tags["sweep"], int(tags["trial"]) if "trial" in tags else None
 
 
 def _experiment_id(client: "MlflowClient", space: str, artifacts: Path | None) -> str:

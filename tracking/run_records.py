@@ -18,6 +18,7 @@ from tracking.events import (
     SweepStarted,
     TrialEnded,
     TrialStarted,
+    TrialTested,
 )
 
 KEY_TAG = "trial.key"
@@ -34,7 +35,7 @@ _STATUS = {"done": "FINISHED", "pruned": "FINISHED", "stopped": "KILLED", "faile
 Ending = TrialEnded | DriverStopped | SweepEnded
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Point:
     """One value of one metric."""
 
@@ -100,6 +101,8 @@ class Gatherer:
                 if event.final:
                     best = event.best.items()
                     work.points.extend(Point(key, value, event.time_ms, event.epochs) for key, value in best)
+            case TrialTested():
+                work.points.extend(Point(key, value, event.time_ms, event.look) for key, value in event.metrics.items())
             case DriverStopped() | SweepEnded():
                 work.end = event
 

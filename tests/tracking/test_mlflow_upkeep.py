@@ -1,0 +1,175 @@
+"""Dead drivers' runs, files of a whole sweep, models and champions, on a real SQLite store."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+from safetensors.numpy import save_file
+from small_sweep import SWEEP_ID, Stored, Sweep
+
+from tracking import AttemptStarted, SweepHistory, TrackingError, hold_folder
+from tracking.answers import Answers
+from tracking.default_store import default_uri
+from tracking.mlflow_models import CHAMPION, Candidate, log_model_folder, model_name, register
+from tracking.mlflow_sink import MlflowSink
+from tracking.mlflow_upkeep import close_dead_runs, find_run, log_file, open_client
+
+NewSink = Callable[[], MlflowSink]
+N = 200
+
+
+@pytest.fixture
+def client(out: Path) -> MlflowClient:
+    return open_client(default_uri(out))
+
+
+def test_runs_of_a_dead_driver_are_closed_with_a_reason(
+    sweep: Sweep, new_sink: NewSink, stored: Stored, out: Path, client: MlflowClient
+) -> None:
+    sweep.start()
+    sweep.trial(0)
+    sweep.epoch(0, 1)
+    last_sign = sweep.time_ms
+    new_sink().sync()
+    with hold_folder(sweep.folder.root):
+        assert close_dead_runs(client, out) == []
+    closed = close_dead_runs(client, out)
+    assert sorted(run.name for run in closed) == ["0000 lenet", "night"]
+    assert {run.reason for run in closed} == {"its driver died (host h, pid 1)"}
+    assert {run[0] for run in stored.runs().values()} == {"KILLED"}
+    assert stored.runs()[f"{SWEEP_ID}/0"][2] == last_sign
+    assert stored.tags(f"{SWEEP_ID}/0")["reason"] == "its driver died (host h, pid 1)"
+    assert close_dead_runs(client, out) == []
+    sweep.write(sweep.driver(resumed=True))
+    sweep.write(AttemptStarted(time_ms=sweep.tick(), trial=0, attempt=1, reason="resumed"))
+    sweep.epoch(0, 2)
+    sweep.end(0)
+    sweep.finish()
+    new_sink().sync()
+    assert {run[0] for run in stored.runs().values()} == {"FINISHED"}
+    assert stored.points() == sweep.points
+
+
+def test_files_of_the_whole_sweep_are_kept(sweep: Sweep, new_sink: NewSink, out: Path, client: MlflowClient) -> None:
+    sweep.folder.figures.mkdir(parents=True)
+    (sweep.folder.figures / "report.html").write_text("page")
+    sweep.whole()
+    started = SweepHistory.load(sweep.folder.journal).started
+    with pytest.raises(TrackingError, match="MLflow has no run of it"):
+        find_run(client, started)
+    new_sink().sync()
+    parent, child = find_run(client, started), find_run(client, started, 1)
+    assert client.get_run(child).info.run_name == "0001 lenet"
+    later = out / "compare.html"
+    later.write_text("page")
+    log_file(client, parent, later)
+    assert sorted(file.path for file in client.list_artifacts(parent)) == ["compare.html", "report.html", "spec.json"]
+    with pytest.raises(TrackingError, match="no such file"):
+        log_file(client, parent, out / "none.html")
+
+
+def answers(wrong: int, seed: int = 0) -> Answers:
+    """Answers with exactly `wrong` of `N` images wrong, drawn by `seed`."""
+    labels = np.arange(N) % 2
+    missed = np.random.default_rng(seed).permutation(N)[:wrong]
+    said = labels.copy()
+    said[missed] = 1 - said[missed]
+    return Answers(labels, (0.1 + 0.8 * np.eye(2)[said]).astype(np.float32), 3)
+
+
+@pytest.fixture
+def candidate(sweep: Sweep, new_sink: NewSink, client: MlflowClient) -> Candidate:
+    sweep.whole()
+    new_sink().sync()
+    run_id = find_run(client, SweepHistory.load(sweep.folder.journal).started, 2)
+    return Candidate(run_id, "lenet_space", "FER2013", "f8428a1edbd21e88", synthetic=False, answers=answers(60))
+
+
+def keep_answers(client: MlflowClient, candidate: Candidate, folder: Path) -> None:
+    kept = candidate.answers
+    path = folder / "val_probabilities.npz"
+    np.savez(path, labels=kept.labels, probabilities=kept.probabilities, epoch=kept.epoch)
+    client.log_artifact(candidate.run_id, str(path))
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_a_champion_falls_to_more_than_chance_only(
+    candidate: Candidate, client: MlflowClient, sweep: Sweep, tmp_path: Path, paired: bool
+) -> None:
+    name = model_name(candidate)
+    assert name == "lenet_space-f8428a1edbd2"
+    if paired:
+        keep_answers(client, candidate, tmp_path)
+    first = register(client, candidate)
+    assert (first.version, first.is_champion) == ("1", True)
+    again = register(client, candidate)
+    assert (again.version, again.is_champion, again.reason) == ("1", True, "it is the champion already")
+    started = SweepHistory.load(sweep.folder.journal).started
+    close = register(client, replace(candidate, run_id=find_run(client, started, 1), answers=answers(58, 1)))
+    assert (close.version, close.is_champion) == ("2", False)
+    assert ("alone right on" in close.reason) is paired
+    assert str(client.get_model_version_by_alias(name, CHAMPION).version) == "1"
+    better = register(client, replace(candidate, run_id=find_run(client, started, 0), answers=answers(20, 2)))
+    assert (better.version, better.is_champion) == ("3", True)
+    assert str(client.get_model_version_by_alias(name, CHAMPION).version) == "3"
+
+
+def test_synthetic_faces_make_no_champion(candidate: Candidate, client: MlflowClient) -> None:
+    verdict = register(client, replace(candidate, synthetic=True))
+    assert (verdict.version, verdict.is_champion) == (None, False)
+    assert "synthetic" in verdict.reason
+    assert client.search_registered_models() == []
+
+
+_SCRIPT = """
+from pathlib import Path
+
+import mlflow
+import numpy as np
+from safetensors.numpy import load_file
+
+
+class Mean(mlflow.pyfunc.PythonModel):
+    def load_context(self, context):
+        self.weight = load_file(Path(context.artifacts["files"]) / "net.safetensors")["weight"]
+
+    def predict(self, context, model_input, params=None):
+        return np.asarray(model_input, np.float32).mean(axis=(1, 2))[:, None] * self.weight
+
+
+mlflow.models.set_model(Mean())
+"""
+
+
+@pytest.mark.slow
+def test_a_logged_net_is_loaded_by_mlflow_without_pickle(
+    candidate: Candidate, client: MlflowClient, tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+    files = tmp_path / "net"
+    files.mkdir()
+    save_file({"weight": np.array([1.0, 2.0], np.float32)}, files / "net.safetensors")
+    script = tmp_path / "served_net.py"
+    script.write_text(_SCRIPT)
+    faces = np.full((2, 48, 48), 3, np.uint8)
+    uri = log_model_folder(
+        client, candidate.run_id, script=script, files=files, input_example=faces,
+        output_example=np.zeros((2, 2), np.float32), requirements=["numpy"],
+    )  # fmt: skip
+    assert register(client, candidate).is_champion
+    mlflow.set_tracking_uri(default_uri(out))
+    for address in (uri, f"models:/{model_name(candidate)}@{CHAMPION}"):
+        net = mlflow.pyfunc.load_model(address)
+        assert net.predict(np.full((5, 48, 48), 7, np.uint8)).tolist() == [[7.0, 14.0]] * 5
+        assert net.metadata.signature.inputs.inputs[0].shape == (-1, 48, 48)
+        assert net.metadata.saved_input_example_info is not None
+    with pytest.raises(TrackingError, match="no script"):
+        log_model_folder(
+            client, candidate.run_id, script=tmp_path / "none.py", files=files, input_example=faces,
+            output_example=np.zeros((2, 2), np.float32), requirements=[],
+        )  # fmt: skip

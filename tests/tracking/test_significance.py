@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+from scipy.special import softmax
+from scipy.stats import bootstrap
+from sklearn import metrics as sk
+
+from tracking import TrackingError
+from tracking.significance import holm, mcnemar_mid_p, paired_bootstrap
+
+RNG = np.random.default_rng(9)
+LABELS = RNG.integers(0, 3, 300)
+A = softmax(1.5 * np.eye(3)[LABELS] + RNG.normal(size=(300, 3)), axis=1)
+B = softmax(0.9 * np.eye(3)[LABELS] + RNG.normal(size=(300, 3)), axis=1)
+
+
+@pytest.mark.parametrize(
+    ("only_a", "only_b", "p"),
+    # Fagerland, Lydersen & Laake 2013, BMC Med Res Methodol 13:91, table 1: 1 and 7. Others by hand: of 4 tosses, none:
+    # 2/16 - 1/16; 2 and 2: 1 - 6/16/2.
+    [(1, 7, 0.0391), (7, 1, 0.0391), (0, 4, 0.0625), (2, 2, 0.8125), (0, 0, 1.0)],
+)
+def test_mcnemar_mid_p(only_a: int, only_b: int, p: float) -> None:
+    assert mcnemar_mid_p(only_a, only_b) == pytest.approx(p, abs=5e-5)
+
+
+def test_holm() -> None:
+    # Sorted .01 .02 .03 .04 times 4 3 2 1, never falling.
+    assert holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_bootstrap_differences_are_the_metrics_own() -> None:
+    found = paired_bootstrap(LABELS, A, B, np.random.default_rng(1))
+    a, b = A.argmax(1), B.argmax(1)
+    expected = {
+        "accuracy": sk.accuracy_score(LABELS, a) - sk.accuracy_score(LABELS, b),
+        "macro_f1": sk.f1_score(LABELS, a, average="macro") - sk.f1_score(LABELS, b, average="macro"),
+        "balanced_accuracy": sk.balanced_accuracy_score(LABELS, a) - sk.balanced_accuracy_score(LABELS, b),
+        "log_loss": sk.log_loss(LABELS, A) - sk.log_loss(LABELS, B),
+    }
+    assert {name: found.metrics[name].value for name in expected} == pytest.approx(expected)
+    f1 = sk.f1_score(LABELS, a, average=None) - sk.f1_score(LABELS, b, average=None)
+    assert [one.value for one in found.class_f1] == pytest.approx(list(f1))
+
+
+def test_bootstrap_intervals_are_scipy_s() -> None:
+    found = paired_bootstrap(LABELS, A, B, np.random.default_rng(1), resamples=6000)
+    right_a, right_b = A.argmax(1) == LABELS, B.argmax(1) == LABELS
+    theirs = bootstrap(
+        (right_a.astype(float) - right_b,), np.mean, n_resamples=6000, method="percentile", rng=np.random.default_rng(2)
+    ).confidence_interval
+    ours = found.metrics["accuracy"]
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.006)
+
+    def macro_f1(index: np.ndarray) -> float:
+        return sk.f1_score(LABELS[index], A.argmax(1)[index], average="macro") - sk.f1_score(
+            LABELS[index], B.argmax(1)[index], average="macro"
+        )
+
+    rng = np.random.default_rng(3)
+    slow = np.quantile([macro_f1(rng.integers(0, 300, 300)) for _ in range(300)], [0.025, 0.975])
+    ours = found.metrics["macro_f1"]
+    assert (ours.low, ours.high) == pytest.approx(tuple(slow), abs=0.025)
+
+
+def test_the_same_generator_draws_the_same() -> None:
+    first, second = (paired_bootstrap(LABELS, A, B, np.random.default_rng(4), resamples=50) for _ in range(2))
+    assert first == second
+
+
+def test_one_and_the_same_net_differs_by_nothing() -> None:
+    found = paired_bootstrap(LABELS, A, A, np.random.default_rng(4), resamples=50)
+    bounds = [bound for one in found.metrics.values() for bound in (one.low, one.value, one.high)]
+    assert bounds == pytest.approx([0.0] * 18, abs=1e-15)
+
+
+def test_other_faces_are_refused() -> None:
+    with pytest.raises(TrackingError, match="labels"):
+        paired_bootstrap(LABELS, A, B[:-1], np.random.default_rng(0))
+    with pytest.raises(TrackingError, match="expected counts >= 0"):
+        mcnemar_mid_p(-1, 2)

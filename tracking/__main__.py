@@ -1,0 +1,11 @@
+"""`python -m tracking serve`: an MLflow server for a team."""
+
+import sys
+
+from tracking.serve import main
+
+if __name__ == "__main__":
+    if sys.argv[1:2] != ["serve"]:
+        sys.stderr.write("error: expected `python -m tracking serve …`\n")
+        raise SystemExit(2)
+    raise SystemExit(main(sys.argv[2:]))

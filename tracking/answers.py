@@ -1,0 +1,29 @@
+"""What a net answered on its validation split, as a trial's folder keeps it."""
+
+from dataclasses import dataclass
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tracking.layout import TrialFolder
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Labels [n] and class probabilities [n, classes] after some epoch."""
+
+    labels: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+    epoch: int
+
+
+def read_answers(folder: TrialFolder, epoch: int) -> Answers | None:
+    """The answers on disk if they are those of `epoch`; None if they are of another one, absent or damaged."""
+    try:
+        with np.load(folder.val_probabilities) as kept:
+            if int(kept["epoch"]) != epoch:
+                return None
+            return Answers(kept["labels"].astype(np.int64), kept["probabilities"].astype(np.float32), epoch)
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+        return None

@@ -1,0 +1,77 @@
+"""A comparison as a page: numbers, matrices, and the faces that the nets disagree on."""
+
+from itertools import combinations
+
+import numpy as np
+from markupsafe import Markup
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from tracking.compare import Comparison, Pair
+from tracking.figure_parts import BLUE, ORANGE, plain, svg
+from tracking.pages import data_name, face_uris, render, sentence, where
+from tracking.score_figures import matrices_figure
+
+_SHOWN = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1"}
+
+
+def comparison_page(comparison: Comparison, faces: NDArray[np.uint8] | None = None) -> str:
+    """One self-contained HTML page.
+
+    `faces` are all of the split, [n, height, width] or [n, height, width, 3], and may be mapped from disk: those that
+    the nets disagree on are taken. A comparison of numbers alone needs none.
+    """
+    place = where(comparison.dataset, comparison.split, comparison.n, comparison.synthetic)
+    shown = [one.face for one in comparison.disagreements]
+    return render(
+        "comparison.html",
+        c=comparison,
+        data=data_name(comparison.dataset, comparison.synthetic),
+        where=place,
+        sentences=[sentence(pair) for pair in comparison.pairs],
+        figures=_figures(comparison),
+        faces=face_uris(np.asarray(faces[shown])) if faces is not None else [""] * len(shown),
+    )
+
+
+def differences_figure(pairs: tuple[Pair, ...], title: str) -> Figure:
+    """Differences in points with their 95 % intervals, a row a pair and metric."""
+    rows = [(pair, metric) for pair in pairs for metric in _SHOWN]
+    figure = Figure(figsize=(10.5, 1.2 + 0.36 * len(rows)))
+    figure.suptitle(title, fontsize=12)
+    height = figure.get_figheight()
+    figure.subplots_adjust(left=0.42, right=0.97, top=1 - 0.3 / height, bottom=0.6 / height)
+    axes = figure.subplots()
+    axes.axvline(0, color="black", alpha=0.6, linewidth=1)
+    for row, (pair, metric) in enumerate(rows):
+        gap = pair.differences[metric]
+        beyond = gap.low > 0 or gap.high < 0
+        colour = BLUE if beyond else ORANGE
+        axes.plot([100 * gap.low, 100 * gap.high], [row, row], color=colour, linewidth=2.5)
+        axes.plot(
+            [100 * gap.value], [row], marker="o", color=colour, markersize=7, fillstyle="full" if beyond else "none"
+        )
+    names = [f"{pair.second} − {pair.first}: {_SHOWN[metric]}" for pair, metric in rows]
+    axes.set_yticks(range(len(rows)), names)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlabel("points (hollow: the interval holds 0)")
+    plain(axes)
+    return figure
+
+
+def comparison_figures(comparison: Comparison, title: str) -> list[Figure]:
+    """Confusion matrices of each pair of nets, in the pairs' order, side by side with their difference."""
+    matrices = [np.array(one.full.confusion, dtype=np.int64) for one in comparison.summaries]
+    return [
+        matrices_figure(matrices[a], matrices[b], (comparison.names[a], comparison.names[b]), comparison.classes, title)
+        for a, b in combinations(range(len(matrices)), 2)
+    ]
+
+
+def _figures(comparison: Comparison) -> dict[str, object]:
+    if not comparison.pairs:
+        return {}
+    return {
+        "differences": Markup(svg(differences_figure(comparison.pairs, ""))),
+        "matrices": [Markup(svg(figure)) for figure in comparison_figures(comparison, "")],
+    }

@@ -1,0 +1,90 @@
+"""The trials of a sweep as rows of a table, by their best epoch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tracking.history import SweepHistory, TrialHistory
+from tracking.run_records import flatten
+from tracking.scores import wilson_interval
+from tracking.sweep_figures import trial_minutes
+
+OBJECTIVE = "val_accuracy"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A trial in the report's table; without a finished epoch, `rank` is 0 and the numbers are None."""
+
+    trial: TrialHistory
+    rank: int
+    name: str
+    state: str
+    reason: str
+    best_epoch: int
+    epochs: int
+    accuracy: float | None
+    low: float | None
+    high: float | None
+    minutes: float
+    settings: str
+
+
+def ranked_rows(history: SweepHistory, n: int) -> list[Row]:
+    """All trials by their best epoch; `n` is the size of the split that selected, for the intervals."""
+    trials = list(history.trials.values())
+    ranked = sorted(trials, key=lambda trial: (-(_best_accuracy(trial) or -1.0), trial.number))
+    varied = _varied(trials)
+    rows = []
+    for rank, trial in enumerate(ranked, start=1):
+        accuracy, best = _best_accuracy(trial), trial.best_epoch(OBJECTIVE)
+        interval = wilson_interval(round(accuracy * n), n) if accuracy is not None else None
+        settings = flatten(trial.started.config)
+        rows.append(
+            Row(
+                trial=trial,
+                rank=rank if accuracy is not None else 0,
+                name=_name(trial),
+                state=trial.state,
+                reason=(trial.end.reason or "") if trial.end else "",
+                best_epoch=best.epoch if best else 0,
+                epochs=trial.last_epoch,
+                accuracy=accuracy,
+                low=interval.low if interval else None,
+                high=interval.high if interval else None,
+                minutes=trial_minutes(trial),
+                settings=", ".join(f"{name} {_short(settings[name])}" for name in varied if name in settings),
+            )
+        )
+    return rows
+
+
+def _name(trial: TrialHistory) -> str:
+    number = f"trial {trial.number}"
+    return f"{trial.started.baseline} ({number})" if trial.started.baseline else number
+
+
+def _best_accuracy(trial: TrialHistory) -> float | None:
+    best = trial.best_epoch(OBJECTIVE)
+    return best.metrics[OBJECTIVE] if best else None
+
+
+def _varied(trials: Sequence[TrialHistory]) -> list[str]:
+    """The settings that the sweep searched: those its proposals differ in."""
+    seen: dict[str, set[str]] = {}
+    for trial in trials:
+        if not trial.started.baseline:
+            for name, value in flatten(trial.started.config).items():
+                seen.setdefault(name, set()).add(value)
+    return [name for name, values in seen.items() if len(values) > 1]
+
+
+def _short(value: str) -> str:
+    try:
+        return f"{float(value):.3g}"
+    except ValueError:
+        return value
+
+
+def reached(row: Row) -> str:
+    """The best accuracy in words."""
+    return f"{100 * row.accuracy:.2f} %" if row.accuracy is not None else "no epoch finished"
