@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from fer_data import DataError, DataOptions
+from fer_data.arguments import add_data_options, data_options
 from sweeps.config import parse_settings
 from sweeps.errors import InputError
+from sweeps.messages import Method
 from sweeps.plan import Options
 
 _UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
@@ -28,6 +32,7 @@ def parser() -> argparse.ArgumentParser:
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_Parser)
     add_run_arguments(verbs.add_parser("run", help="run a sweep, or go on with one"))
     _common(verbs.add_parser("spaces", help="list the built-in spaces"))
+    _add_after_a_sweep(verbs)
     for verb, summary in (
         ("resume", "go on with a sweep, with the options it was started with"),
         ("status", "where a sweep stands"),
@@ -38,6 +43,32 @@ def parser() -> argparse.ArgumentParser:
         _where(named)
         _common(named)
     return top
+
+
+def _add_after_a_sweep(verbs: Any) -> None:
+    """What is done with runs once they are there."""
+    run = "NAME/NUMBER, NAME for a sweep's best trial, or MLflow's run id"
+    test = verbs.add_parser("test", help="read the test split for a finalist, once")
+    test.add_argument("run", metavar="RUN", help=run)
+    test.add_argument("--again", action="store_true", help="a second look, which the journal marks as one")
+    ensemble = verbs.add_parser("ensemble", help="let several runs answer as one")
+    ensemble.add_argument("runs", metavar="RUN", nargs="*", help=run)
+    ensemble.add_argument("--sweep", metavar="NAME", help="the best trials of this sweep")
+    ensemble.add_argument("--top", type=int, default=5, metavar="N", help="how many of them (default 5)")
+    ensemble.add_argument("--method", choices=get_args(Method), default="mean",
+                          help="mean (default), weighted by log loss on val, or greedy selection on val")  # fmt: skip
+    ensemble.add_argument("--name", help="its name and folder (default ensemble-<UTC time>)")
+    compare = verbs.add_parser("compare", help="compare two or more runs, face by face")
+    compare.add_argument("runs", metavar="RUN", nargs="+", help=run)
+    compare.add_argument("--json", action="store_true", help="print the comparison as JSON")
+    compare.add_argument("--html", type=Path, metavar="FILE", help="write it as one page")
+    compare.add_argument("--numbers-only", action="store_true", help="set numbers of different data side by side")
+    report = verbs.add_parser("report", help="write a sweep's report, one page")
+    report.add_argument("name", metavar="NAME", help="the sweep's name")
+    report.add_argument("--html", type=Path, metavar="FILE", help="default OUT/NAME/report.html")
+    for parser in (test, ensemble, compare, report):
+        _where(parser)
+        _common(parser)
 
 
 def run_parser() -> argparse.ArgumentParser:
@@ -51,10 +82,12 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """SPACE and everything that shapes a sweep."""
     parser.add_argument("space", metavar="SPACE", help="a built-in space, or your own: ./my_space.py")
     what = parser.add_argument_group("what is trained")
-    what.add_argument("--data", metavar="PATH", help="fer2013.csv, or 'synthetic' (default: $FER_DATA, else synthetic)")
+    sources = "csv, folder of images, LMDB … or 'synthetic' (default: $FER_DATA, else synthetic)"
+    what.add_argument("--data", metavar="PATH", help=sources)
+    what.add_argument("--limit-train", type=int, metavar="N", help="train on N images, each class in proportion")
+    add_data_options(what)
     what.add_argument("--trials", type=int, metavar="N", help="trials in all, the space's baselines included")
     what.add_argument("--epochs", type=int, metavar="N", help="epochs of a trial that nobody prunes")
-    what.add_argument("--limit-train", type=int, metavar="N", help="train on N images, each class in proportion")
     what.add_argument("--seed", type=int, metavar="N", help="same seed, same trials (default 0)")
     what.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings",
                       help="fix a setting of every trial, as --set batch_size=64 (repeatable)")  # fmt: skip
@@ -82,7 +115,27 @@ def options(arguments: argparse.Namespace) -> Options:
         raise InputError("--resume needs --name: which sweep to go on with")
     values = {name: getattr(arguments, name) for name in Options.__dataclass_fields__ if name in arguments}
     settings = parse_settings(arguments.settings) if arguments.settings else None
-    return Options(**values | {"settings": settings})
+    faults, data = [], None
+    try:
+        data = _data(arguments)
+    except DataError as error:
+        faults.append(str(error))
+    asked = Options(**values | {"settings": settings, "data": data})
+    faults += asked.faults()
+    if faults:
+        raise InputError("; ".join(faults))
+    return asked
+
+
+def _data(arguments: argparse.Namespace) -> DataOptions | None:
+    """What is said about data; None in a resume that says nothing, which keeps what the sweep has."""
+    if arguments.data == "":
+        raise InputError("--data '': give a file or a folder, or leave --data out for synthetic faces")
+    nothing_said = data_options(arguments, source=arguments.data) == DataOptions() and arguments.data is None
+    if arguments.resume and nothing_said:
+        return None
+    said = data_options(arguments, source=arguments.data or os.environ.get("FER_DATA") or None)
+    return said.model_copy(update={"limit_seed": arguments.seed or 0})
 
 
 def _where(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:

@@ -3,34 +3,28 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
-from rich.console import Console
 from rich.text import Text
 
 from fer_data import DataError
 from fer_models import ModelError
 from sweeps import arguments
-from sweeps.errors import InputError, did_you_mean
+from sweeps.console import console, errors, warn
+from sweeps.errors import InputError
 from sweeps.leaderboard import leaderboard
 from sweeps.plan import Options, Plan, make_plan, recorded_spec
 from sweeps.progress import STATES, Progress, duration, seconds_left
+from sweeps.runs import open_sweep
 from sweeps.sweep import SweepResult, run_plan
 from tracking.default_store import default_uri, resolve_tracking_uri
 from tracking.errors import TrackingError
 from tracking.folder_lock import folder_holder
-from tracking.history import SweepHistory
-from tracking.layout import SweepFolder
 
 BAD_INPUT = 2
-_PIPED_WIDTH = 160  # rich takes 80 where there is no terminal to ask, which squeezes the leaderboard
-_console = Console(highlight=False, markup=False, soft_wrap=True, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
-_errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -49,32 +43,32 @@ def _guarded(argv: Sequence[str], act: Callable[[], int]) -> int:
     except (InputError, DataError, ModelError, TrackingError) as error:
         if "--debug" in argv:
             raise
-        _errors.print(Text(f"error: {error}", style="red"))
+        errors.print(Text(f"error: {error}", style="red"))
         return BAD_INPUT
     except KeyboardInterrupt:
         return 130
 
 
 def _dispatch(given: argparse.Namespace) -> int:
+    from sweeps import after
+
     verbs: dict[str, Callable[[argparse.Namespace], int]] = {
         "run": _run,
         "spaces": _spaces,
         "resume": _resume,
         "status": _status,
         "sync": _sync,
+        **after.VERBS,
     }
     return verbs[given.verb](given)
 
 
 def _run(given: argparse.Namespace) -> int:
-    options = arguments.options(given)
-    if options.data is None and not options.resume:
-        options = replace(options, data=os.environ.get("FER_DATA") or None)
-    plan = make_plan(given.space, options)
+    plan = make_plan(given.space, arguments.options(given))
     if given.dry_run:
         from sweeps.dry_run import dry_run
 
-        dry_run(plan, _console)
+        dry_run(plan, console)
         return 0
     return _run_plan(plan)
 
@@ -82,22 +76,18 @@ def _run(given: argparse.Namespace) -> int:
 def _run_plan(plan: Plan) -> int:
     _announce(plan)
     if plan.is_finished():
-        _console.print("this sweep is finished: nothing is left to run; a larger --trials extends it")
-    progress = Progress(_console, plan.spec, plan.at_once)
+        console.print("this sweep is finished: nothing is left to run; a larger --trials extends it")
+    progress = Progress(console, plan.spec, plan.at_once)
     with progress.showing():
-        result = run_plan(plan, listeners=[progress], on_warning=_warn)
+        result = run_plan(plan, listeners=[progress], on_warning=warn)
     _conclude(plan, result)
     return result.exit_code
-
-
-def _warn(message: str) -> None:
-    _errors.print(Text(f"warning: {message}", style="yellow"))
 
 
 def _announce(plan: Plan) -> None:
     spec, slots = plan.spec, plan.slots
     if spec.synthetic:
-        _console.print(
+        console.print(
             Text(
                 "SYNTHETIC FACES: drawn by this program to try it out; no number below says anything about people.\n"
                 "Give your own with --data fer2013.csv or FER_DATA.",
@@ -105,14 +95,14 @@ def _announce(plan: Plan) -> None:
             )
         )
     faces = plan.faces
-    _console.print(
+    console.print(
         f"sweep {spec.name}: {spec.trials} trials of {plan.space.name} on {spec.dataset} "
         f"(train {len(faces.train)}, val {len(faces.val)}; fingerprint {spec.fingerprint})"
     )
     for note in faces.notes:
-        _console.print(f"note: {note}")
+        console.print(f"note: {note}")
     share = f", {slots.gpus_per_trial:g} GPU" if slots.gpus_per_trial else ""
-    _console.print(
+    console.print(
         f"{plan.at_once} at once on {spec.device} "
         f"({slots.cpus_per_trial:g} core{share} each), {spec.max_epochs} epochs at most, "
         f"baselines {spec.baseline_epochs}; seed {spec.seed}; records in {plan.folder.root}"
@@ -121,18 +111,18 @@ def _announce(plan: Plan) -> None:
 
 def _conclude(plan: Plan, result: SweepResult) -> None:
     spec, history = plan.spec, result.history
-    _console.print()
-    _console.print(leaderboard(history, spec, result.folder))
+    console.print()
+    console.print(leaderboard(history, spec, result.folder))
     counts = ", ".join(f"{history.count(state)} {state}" for state in STATES[1:])
-    _console.print(f"{len(history.trials)} of {spec.trials} trials: {counts}")
+    console.print(f"{len(history.trials)} of {spec.trials} trials: {counts}")
     for fault in result.faults:
-        _errors.print(Text(f"failed: {fault}", style="red"))
+        errors.print(Text(f"failed: {fault}", style="red"))
     if result.backlog:
-        _warn(f"MLflow has not taken {result.backlog} events yet; send them with: {_verb(plan.options, 'sync')}")
+        warn(f"MLflow has not taken {result.backlog} events yet; send them with: {_verb(plan.options, 'sync')}")
     if not history.finished:
         reason = history.stopped.reason if history.stopped else "it did not end"
-        _console.print(f"not finished ({reason}). Go on with it:\n  {_verb(plan.options, 'resume')}")
-    _console.print(f"look further:\n  {_verb(plan.options, 'status')}\n  {_ui_command(plan.options)}")
+        console.print(f"not finished ({reason}). Go on with it:\n  {_verb(plan.options, 'resume')}")
+    console.print(f"look further:\n  {_verb(plan.options, 'status')}\n  {_ui_command(plan.options)}")
 
 
 def _verb(options: Options, verb: str) -> str:
@@ -159,18 +149,18 @@ def _spaces(_: argparse.Namespace) -> int:
 
     for name, space in SPACES.items():
         doc = (sys.modules[space.suggest.__module__].__doc__ or "").partition("\n")[0]
-        _console.print(f"{name:16} {doc} ({space.trials} trials of {space.max_epochs} epochs at most)")
+        console.print(f"{name:16} {doc} ({space.trials} trials of {space.max_epochs} epochs at most)")
     return 0
 
 
 def _resume(given: argparse.Namespace) -> int:
-    _, history = _open(given)
+    _, history = open_sweep(given.name, given.out)
     options = Options(name=given.name, out=given.out, tracking_uri=given.tracking_uri, resume=True)
     return _run_plan(make_plan(recorded_spec(history).space, options))
 
 
 def _status(given: argparse.Namespace) -> int:
-    folder, history = _open(given)
+    folder, history = open_sweep(given.name, given.out)
     spec = recorded_spec(history)
     holder = folder_holder(folder.root)
     if history.finished:
@@ -179,27 +169,19 @@ def _status(given: argparse.Namespace) -> int:
         state = f"running on {holder.host}, pid {holder.pid}, since {holder.since}"
     else:
         state = f"stopped ({history.stopped.reason if history.stopped else 'its driver died'})"
-    _console.print(f"sweep {spec.name}: {state}; {len(history.trials)} of {spec.trials} trials on {spec.dataset}")
+    console.print(f"sweep {spec.name}: {state}; {len(history.trials)} of {spec.trials} trials on {spec.dataset}")
     left = seconds_left(history, spec, 1) if holder and not history.finished else None
     if left:
-        _console.print(f"about {duration(left)} of one trial's slot left")
-    _console.print(leaderboard(history, spec, folder))
+        console.print(f"about {duration(left)} of one trial's slot left")
+    console.print(leaderboard(history, spec, folder))
     return 0
 
 
 def _sync(given: argparse.Namespace) -> int:
     from tracking.mlflow_sink import MlflowSink
 
-    folder, _ = _open(given)
+    folder, _ = open_sweep(given.name, given.out)
     uri = resolve_tracking_uri(given.tracking_uri, given.out)
-    MlflowSink(folder.journal, tracking_uri=uri, out=given.out, on_warning=_warn).sync()
-    _console.print(f"{given.name}: MLflow at {uri} has all of it")
+    MlflowSink(folder.journal, tracking_uri=uri, out=given.out, on_warning=warn).sync()
+    console.print(f"{given.name}: MLflow at {uri} has all of it")
     return 0
-
-
-def _open(given: argparse.Namespace) -> tuple[SweepFolder, SweepHistory]:
-    folder = SweepFolder(given.out / given.name)
-    if not folder.journal.is_file():
-        known = sorted(path.parent.name for path in Path(given.out).glob("*/journal.jsonl"))
-        raise InputError(f"no sweep '{given.name}' in {given.out}{did_you_mean(given.name, known)}")
-    return folder, SweepHistory.load(folder.journal)

@@ -7,11 +7,15 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fer_data import AugmentConfig
-from fer_models import NET_NAMES, AlexNetConfig, LeNetConfig, NetConfig, Recipe
+from fer_data.preprocess_names import Preprocessing
+from fer_models import NET_CONFIGS, NetConfig, Recipe
+from fer_models.transfer_config import Transfer
 from sweeps.errors import InputError, did_you_mean
+
+_PARTS: dict[str, type[BaseModel]] = {"recipe": Recipe, "augment": AugmentConfig, "transfer": Transfer}
 
 
 class TrialConfig(BaseModel):
@@ -22,6 +26,11 @@ class TrialConfig(BaseModel):
     net: NetConfig
     recipe: Recipe
     augment: AugmentConfig = AugmentConfig()
+    preprocess: Preprocessing = "none"
+    """Done once to the whole data set, before any augmentation."""
+    transfer: Transfer = Transfer()
+    replicate: int = Field(default=0, ge=0)
+    """Nothing but another seed: equal configurations have equal seeds, replicates of one have different ones."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """`auto` is replaced by what measured fastest for the net on the device before the trial is recorded."""
     memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
@@ -51,37 +60,33 @@ def explain(error: ValidationError) -> str:
 
 
 def _fault(fault: dict[str, Any]) -> str:
-    path = [str(part) for part in fault["loc"] if part not in NET_NAMES]
+    path = [str(part) for part in fault["loc"] if part not in NET_CONFIGS]
     name, value = ".".join(path), fault["input"]
     if fault["type"] == "extra_forbidden":
         return f"{name}: unknown setting{did_you_mean(path[-1], _siblings(fault['loc']))}"
     if fault["type"] == "union_tag_invalid":
         given = value.get("name") if isinstance(value, dict) else value
-        return f"{name}.name: unknown net '{given}'{did_you_mean(str(given), NET_NAMES)}"
+        return f"{name}.name: unknown net '{given}'{did_you_mean(str(given), NET_CONFIGS)}"
     if fault["type"] == "missing":
         return f"{name}: required"
     rule = str(fault["msg"])
+    if fault["type"] == "value_error":  # between settings: each stands in the rule
+        return f"{name}: {rule.removeprefix('Value error, ')}"
     return f"{name}: {rule[:1].lower()}{rule[1:]}, got {value!r}"
 
 
 def _siblings(location: tuple[str | int, ...]) -> list[str]:
     """The settings that stand where an unknown one was put."""
-    parts: dict[str, type[BaseModel]] = {"recipe": Recipe, "augment": AugmentConfig}
-    parts |= {"alexnet": AlexNetConfig, "lenet": LeNetConfig}
+    parts: dict[str, type[BaseModel]] = {**_PARTS, **NET_CONFIGS}
     part = parts.get(str(location[-2])) if len(location) > 1 else TrialConfig
     return list(part.model_fields) if part else []
 
 
 def setting_names() -> list[str]:
     """Every dotted name that `--set` takes, over all nets."""
-    parts: list[tuple[str, type[BaseModel]]] = [
-        ("net.", LeNetConfig),
-        ("net.", AlexNetConfig),
-        ("recipe.", Recipe),
-        ("augment.", AugmentConfig),
-    ]
-    names = {prefix + field for prefix, part in parts for field in part.model_fields} - {"net.name"}
-    return sorted(names | {"precision", "memory_format"})
+    parts = [*_PARTS.items(), *(("net", net) for net in NET_CONFIGS.values())]
+    names = {f"{part}.{field}" for part, model in parts for field in model.model_fields} - {"net.name"}
+    return sorted(names | {"preprocess", "replicate", "precision", "memory_format"})
 
 
 def parse_settings(assignments: Sequence[str]) -> dict[str, Any]:

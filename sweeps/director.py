@@ -6,7 +6,8 @@ Order of writes, always: the worker's checkpoint, then the journal, then the stu
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from sweeps.config import TrialConfig, with_settings
 from sweeps.messages import OBJECTIVE, EpochReport, Message, Task, TrialEnd
@@ -200,21 +201,28 @@ class Director:
         elif end.state == "failed":
             self._close(number, "failed", end.reason, diverged=end.diverged)
         elif verdict is not None:
-            self._close(number, verdict.state, verdict.reason)
+            self._close(number, verdict.state, verdict.reason, scores=end.scores)
         else:
-            self._close(number, "done", None)
+            self._close(number, "done", None, scores=end.scores)
 
     def _stop(self, number: int) -> None:
         self._close(number, "stopped", self.stop_reason or "the runner ended", final=False)
 
     def _close(
-        self, number: int, state: TrialState, reason: str | None, *, diverged: bool = False, final: bool = True
+        self,
+        number: int,
+        state: TrialState,
+        reason: str | None,
+        *,
+        diverged: bool = False,
+        final: bool = True,
+        scores: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         trial = self.history.trials[number]
         best = trial.best_epoch(OBJECTIVE)
         values = {f"best_{name}": value for name, value in best.metrics.items()} if best else {}
         if best:
-            values["best_epoch"] = float(best.epoch)
+            values = {**scores, **values, "best_epoch": float(best.epoch)}
         self._record(
             TrialEnded(
                 trial=number,

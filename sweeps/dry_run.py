@@ -7,14 +7,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from fer_data import Faces
+from fer_data import Faces, open_cached
 from fer_data.batches import train_batches
+from fer_data.preprocess_cache import preprocessed
 from fer_models.fit import fit
 from fer_models.registry import build, count_parameters
 from fer_models.state import TrainingState, new_state
@@ -45,7 +47,8 @@ def dry_run(plan: Plan, console: Console) -> None:
         table.add_column(heading, justify="left" if heading in ("configuration", "net") else "right")
     probes = []
     for title, config in configurations(plan, _SAMPLES):
-        probe = measure(plan.faces, title, config, plan.spec.device)
+        faces = open_cached(preprocessed(Path(plan.spec.faces), config.preprocess))
+        probe = measure(faces, title, config, plan.spec.device)
         probes.append(probe)
         table.add_row(
             probe.title,
@@ -62,13 +65,15 @@ def dry_run(plan: Plan, console: Console) -> None:
 
 def measure(faces: Faces, title: str, config: TrialConfig, device: str) -> Probe:
     """One step to warm up and measure memory, a few more to time, each as an epoch of its own."""
-    recipe = config.recipe
+    recipe, classes = config.recipe, len(faces.classes)
     generator = torch.Generator().manual_seed(0)
-    net = build(config.net, classes=len(faces.classes), mean_image=faces.mean_image(), generator=generator)
+    net = build(config.net, classes=classes, mean_image=faces.mean_image(), generator=generator)
     state = new_state(net, recipe)
     steps = fit(
         state,
-        lambda generator: islice(train_batches(faces.train, recipe.batch_size, config.augment, generator, device), 1),
+        lambda generator: islice(
+            train_batches(faces.train, recipe.batch_size, config.augment, generator, device, classes=classes), 1
+        ),
         (faces.val.images[:2], faces.val.labels[:2]),
         recipe=recipe,
         epochs=1 + _STEPS_TIMED,
@@ -77,7 +82,7 @@ def measure(faces: Faces, title: str, config: TrialConfig, device: str) -> Probe
         device=device,
         precision="fp32" if config.precision == "auto" else config.precision,
         memory_format="contiguous" if config.memory_format == "auto" else config.memory_format,
-        class_counts=faces.train.counts(len(faces.classes)),
+        class_counts=faces.train.counts(classes),
     )
     with _bytes_kept() as kept:
         next(steps)

@@ -6,10 +6,11 @@ import math
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fer_data import open_cached
 from sweeps.config import TrialConfig
-from sweeps.messages import FacesRef
 
 if TYPE_CHECKING:
     from sweeps.plan import Plan
@@ -42,16 +43,15 @@ def share_for_memory(peak_bytes: int, gpu_bytes: int) -> float:
     return 1.0 / max(1, math.floor(0.9 * gpu_bytes / peak_bytes))
 
 
-def _measure(faces: FacesRef, configs: list[TrialConfig]) -> tuple[int, int]:
+def _measure(faces: str, configs: list[TrialConfig]) -> tuple[int, int]:
     """Peak bytes of a trial, and the bytes of the smallest GPU."""
     import torch
 
+    from fer_data.preprocess_cache import preprocessed
     from sweeps.dry_run import measure
-    from sweeps.trial import open_faces
 
-    opened = open_faces(faces)
     for config in configs:
-        measure(opened, "", config, "cuda")
+        measure(open_cached(preprocessed(Path(faces), config.preprocess)), "", config, "cuda")
     gpus = range(torch.cuda.device_count())
     smallest = min(torch.cuda.get_device_properties(gpu).total_memory for gpu in gpus)
     return torch.cuda.max_memory_allocated() + _CONTEXT_BYTES, smallest

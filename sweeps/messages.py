@@ -11,22 +11,21 @@ from sweeps.config import TrialConfig
 OBJECTIVE = "val_accuracy"
 """What a sweep selects by; higher is better."""
 
+LEAK_FREE = "val_accuracy_leak_free"
+"""The same on those validation images alone whose pixels do not stand in train as well."""
+
 
 def val_title(dataset: str) -> str:
     """The split that selects, by the name that the data set's makers gave it."""
     return "PublicTest (val)" if dataset == "FER2013" else "val"
 
 
+Method = Literal["mean", "weighted", "greedy"]
+"""How an ensemble's members are weighed."""
+
+
 class _Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class FacesRef(_Message):
-    """Which faces: a cache folder that every trial of a machine maps into memory, and the subset of its train split."""
-
-    folder: str
-    limit_train: int | None = None
-    limit_seed: int = 0
 
 
 class Task(_Message):
@@ -41,7 +40,8 @@ class Task(_Message):
     config: TrialConfig
     seed: int
     epochs: int
-    faces: FacesRef
+    faces: str
+    """A cache folder, which all trials of a machine map into memory."""
     device: Literal["cpu", "cuda"] = "cpu"
     threads: int = 1
     figures: bool = True
@@ -60,13 +60,15 @@ class TrialEnd(_Message):
     """A trial's last word.
 
     `ended`: it ran its epochs, or obeyed the driver's verdict. `failed`: a fault of its own. `blocked`: it cannot
-    write to its folder; it is whole up to its last epoch, and other trials would fare no better.
+    write to its folder, or its faces are gone; it is whole up to its last epoch, and others would fare no better.
     """
 
     attempt: int
     state: Literal["ended", "failed", "blocked"]
     reason: str | None = None
     diverged: bool = False
+    scores: dict[str, float] = {}
+    """At the best epoch, for the record."""
 
 
 Message = EpochReport | TrialEnd

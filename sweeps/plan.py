@@ -9,11 +9,10 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from fer_data import Faces, limit_train, open_cached, prepare
+from fer_data import DataOptions, Faces, open_cached, prepare
 from fer_models.precision import device_kind, fastest
 from sweeps.config import TrialConfig, explain, with_settings
 from sweeps.errors import InputError
-from sweeps.messages import FacesRef
 from sweeps.resources import Device, Slots, choose_device, plan_slots, visible_gpus
 from sweeps.space import Space, find_space
 from sweeps.spec import SweepSpec, check_name, space_label
@@ -31,10 +30,9 @@ class Options:
     None is "not said": the space's or the program's default, or, in a resume, what the sweep has already.
     """
 
-    data: str | None = None
+    data: DataOptions | str | Path | None = None
     trials: int | None = None
     epochs: int | None = None
-    limit_train: int | None = None
     time_budget_seconds: float | None = None
     name: str | None = None
     out: Path = Path("runs")
@@ -52,14 +50,13 @@ class Options:
     def __post_init__(self) -> None:
         object.__setattr__(self, "out", Path(self.out))
 
-    def check(self) -> None:
-        """Raise InputError naming every option out of its range."""
+    def faults(self) -> list[str]:
+        """Every option that is out of its range."""
         faults = [
             f"--{name.replace('_', '-')} {value}: must be at least {least}"
             for name, value, least in (
                 ("trials", self.trials, 1),
                 ("epochs", self.epochs, 1),
-                ("limit_train", self.limit_train, 1),
                 ("max_concurrent", self.max_concurrent, 1),
                 ("seed", self.seed, 0),
             )
@@ -67,10 +64,7 @@ class Options:
         ]
         if self.time_budget_seconds is not None and self.time_budget_seconds <= 0:
             faults.append(f"--time-budget {self.time_budget_seconds:g} s: must be above 0")
-        if self.data == "":
-            faults.append("--data '': give a csv, or leave --data out for synthetic faces")
-        if faults:
-            raise InputError("; ".join(faults))
+        return faults
 
     def completed_by(self, spec: SweepSpec) -> Options:
         """These options, with what they leave unsaid taken from a sweep that is resumed."""
@@ -83,7 +77,6 @@ def _options_of(spec: SweepSpec) -> dict[str, Any]:
         "data": spec.data,
         "trials": spec.trials,
         "epochs": spec.max_epochs,
-        "limit_train": spec.faces.limit_train,
         "runner": spec.runner,
         "device": spec.device,
         "cpus_per_trial": spec.cpus_per_trial,
@@ -118,7 +111,9 @@ class Plan:
         return not history.unfinished and history.next_number >= self.spec.trials
 
     def resolve(self, config: TrialConfig) -> TrialConfig:
-        """`config` with `auto` replaced by what measured fastest for the net on the sweep's device."""
+        """`config` with `auto` replaced by what measured fastest for the net on the sweep's device, and with the
+        path of its weights where they are another run's."""
+        config = _with_weights_of_run(config, self.options)
         if "auto" not in (config.precision, config.memory_format):
             return config
         precision, memory_format = fastest(config.net.name, device_kind(self.spec.device))
@@ -132,7 +127,8 @@ class Plan:
 
 def make_plan(space: Space | str, options: Options) -> Plan:
     """Check everything that can be checked without a trial."""
-    options.check()
+    if faults := options.faults():
+        raise InputError("; ".join(faults))
     found = find_space(space) if isinstance(space, str) else space
     label = space if isinstance(space, str) else (space.name or "space")
     found = replace(found, name=space_label(label))
@@ -150,9 +146,12 @@ def make_plan(space: Space | str, options: Options) -> Plan:
         gpus_per_trial=options.gpus_per_trial,
         max_concurrent=options.max_concurrent,
     )
-    faces, reference = _open_faces(options)
-    spec = _spec(found, str(label), replace(options, name=name), faces, reference, device, slots.threads)
-    plan = Plan(found, spec, replace(options, name=name), slots, faces, folder)
+    data = options.data if isinstance(options.data, DataOptions) else DataOptions(source=options.data)
+    cached = prepare(data)
+    faces = open_cached(cached)
+    options = replace(options, name=name, data=data)
+    spec = _spec(found, str(label), options, faces, str(cached), device, slots.threads)
+    plan = Plan(found, spec, options, slots, faces, folder)
     _check_configurations(plan)
     if device == "cuda" and options.gpus_per_trial is None and spec.runner == "ray":
         plan = _share_gpus(plan)
@@ -162,19 +161,19 @@ def make_plan(space: Space | str, options: Options) -> Plan:
 
 
 def _spec(
-    space: Space, label: str, options: Options, faces: Faces, reference: FacesRef, device: Device, threads: int
+    space: Space, label: str, options: Options, faces: Faces, cached: str, device: Device, threads: int
 ) -> SweepSpec:
     trials = options.trials or space.trials
     max_epochs = options.epochs or space.max_epochs
     return SweepSpec(
         name=str(options.name),
         space=label,
-        data="synthetic" if options.data is None else str(options.data),
+        data=options.data,
         dataset=faces.name,
         fingerprint=faces.fingerprint,
         synthetic=faces.synthetic,
         classes=faces.classes,
-        faces=reference,
+        faces=cached,
         trials=trials,
         max_epochs=max_epochs,
         baselines={baseline.name: baseline.reported for baseline in space.baselines[:trials]},
@@ -231,12 +230,32 @@ def recorded_spec(history: SweepHistory) -> SweepSpec:
         ) from None
 
 
-def _open_faces(options: Options) -> tuple[Faces, FacesRef]:
-    folder = prepare(options.data)
-    faces = open_cached(folder)
-    if options.limit_train is not None:
-        faces = limit_train(faces, options.limit_train, options.seed or 0)
-    return faces, FacesRef(folder=str(folder), limit_train=options.limit_train, limit_seed=options.seed or 0)
+def _with_weights_of_run(config: TrialConfig, options: Options) -> TrialConfig:
+    """`transfer.weights="run:NAME/3"` as the path of that run's best weights."""
+    kind, _, reference = config.transfer.weights.partition("run:")
+    if kind or not reference:
+        return config
+    from sweeps.runs import find_run
+
+    path = find_run(reference, options.out, options.tracking_uri).files.best.absolute()
+    return config.model_copy(update={"transfer": config.transfer.model_copy(update={"weights": str(path)})})
+
+
+def _check_pretrained(configs: list[TrialConfig], faces: Faces) -> None:
+    """Load every file of weights once, so that a missing or wrong one is told before anything is written."""
+    wanted = {(config.net, config.transfer.weights): config for config in configs if config.transfer.pretrained}
+    if not wanted:
+        return
+    import torch
+
+    from fer_models.registry import build
+    from fer_models.transfer import load_pretrained
+
+    by_file = {(net.name, weights): config for (net, weights), config in wanted.items()}
+    for config in by_file.values():
+        generator = torch.Generator().manual_seed(0)
+        net = build(config.net, classes=len(faces.classes), mean_image=faces.mean_image(), generator=generator)
+        load_pretrained(net, config.net, config.transfer)
 
 
 def _check_configurations(plan: Plan) -> None:
@@ -244,6 +263,7 @@ def _check_configurations(plan: Plan) -> None:
     settings = plan.spec.settings
     configs = [plan.resolve(with_settings(baseline.config, settings)) for baseline in plan.space.baselines]
     configs += sample_configurations(plan, _SAMPLES_CHECKED)
+    _check_pretrained(configs, plan.faces)
     images = len(plan.faces.train)
     too_large = sorted({config.recipe.batch_size for config in configs if config.recipe.batch_size > images})
     if too_large:

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from fer_data import DataOptions
 from sweeps.errors import InputError
-from sweeps.messages import FacesRef
 
 _FIXED = {
     "space": "the space",
@@ -28,12 +28,13 @@ class SweepSpec(BaseModel):
     name: str
     space: str
     """A built-in space's name, or the path of a user's file."""
-    data: str
+    data: DataOptions
     dataset: str
     fingerprint: str
     synthetic: bool
     classes: tuple[str, ...]
-    faces: FacesRef
+    faces: str
+    """The cache folder on the machine of the driver."""
     trials: int
     max_epochs: int
     baselines: dict[str, str] = {}

@@ -7,12 +7,13 @@ the pruner and optuna-dashboard.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import optuna
 from optuna.distributions import distribution_to_json, json_to_distribution
@@ -24,6 +25,9 @@ from sweeps.config import TrialConfig
 from sweeps.messages import OBJECTIVE
 from sweeps.space import Space
 from tracking.events import EpochDone, Event, TrialEnded, TrialStarted, Verdict
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -135,3 +139,25 @@ class Study:
         cut = rivals[max(len(rivals) // self._space.reduction_factor, 1) - 1]
         rank = 1 + sum(rival > value for rival in rivals)
         return f"stopped at epoch {epoch}: {value:.4f} under the cut {cut:.4f}, rank {rank} of {len(rivals)}"
+
+
+def study_figures(log: Path) -> list[tuple[str, str, Figure]]:
+    """Optuna's own pictures of a study as (title, caption, figure); those that need more trials are left out."""
+    from optuna.visualization import matplotlib as drawn
+
+    wanted = (
+        ("Optimisation history", "The objective of each trial, and the best so far.", drawn.plot_optimization_history),
+        ("Importances", "How much of the objective's spread each setting explains.", drawn.plot_param_importances),
+        ("Parallel coordinates", "One line a trial, dark where it was good.", drawn.plot_parallel_coordinate),
+    )
+    storage = JournalStorage(JournalFileBackend(str(log)))
+    studies = optuna.get_all_study_names(storage) if log.exists() else []
+    if not studies:
+        return []
+    study = optuna.load_study(study_name=studies[0], storage=storage)
+    found = []
+    for title, caption, draw in wanted:
+        with contextlib.suppress(ValueError, RuntimeError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found.append((title, caption, cast("Figure", draw(study).figure)))
+    return found

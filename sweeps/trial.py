@@ -8,12 +8,15 @@ from __future__ import annotations
 import errno
 import json
 import traceback
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fer_data import limit_train, open_cached
-from sweeps.messages import OBJECTIVE, EpochReport, FacesRef, Message, Task, TrialEnd, val_title
+from fer_data import AugmentConfig, DataError, open_cached
+from sweeps.config import TrialConfig
+from sweeps.messages import OBJECTIVE, EpochReport, Message, Task, TrialEnd
+from sweeps.results import draw, keep_answers, leak_free_accuracy, score
+from tracking.events import EpochDone
 from tracking.files import write_bytes, write_json
 from tracking.layout import TrialFolder
 
@@ -35,8 +38,11 @@ def run_trial(task: Task) -> Iterator[Message]:
     folder = TrialFolder(Path(task.folder)).create()
     try:
         claim(task)
-        yield from _train(task, folder)
-        yield TrialEnd(attempt=task.attempt, state="ended")
+        scores = yield from _train(task, folder)
+        yield TrialEnd(attempt=task.attempt, state="ended", scores=scores)
+    except DataError as error:
+        # The faces are gone or damaged: the sweep's other trials would meet the same, and none is to blame.
+        yield TrialEnd(attempt=task.attempt, state="blocked", reason=str(error))
     except Diverged as error:
         _drop_state(folder)
         yield TrialEnd(attempt=task.attempt, state="failed", diverged=True, reason=str(error))
@@ -74,52 +80,70 @@ def _attempt_file(task: Task) -> Path:
     return Path(task.folder) / ".attempt.json"
 
 
-def _train(task: Task, folder: TrialFolder) -> Iterator[Message]:
+def _train(task: Task, folder: TrialFolder) -> Generator[Message, None, dict[str, float]]:
+    """Yields an EpochReport an epoch and returns the scores at the best one."""
     import torch
 
-    from fer_data.batches import train_batches
+    from fer_data.batches import batches_per_epoch, train_batches
+    from fer_data.preprocess_cache import preprocessed
+    from fer_models.feature_cache import fit_on_features
     from fer_models.fit import fit
 
     torch.set_num_threads(task.threads)
-    config, faces = task.config, open_faces(task.faces)
-    recipe = config.recipe
+    config = task.config
+    faces = open_cached(preprocessed(Path(task.faces), config.preprocess))
+    recipe, classes = config.recipe, len(faces.classes)
     state, history = _begin(task, folder, faces)
     yield from history
-    epochs = fit(
-        state,
-        lambda generator: train_batches(faces.train, recipe.batch_size, config.augment, generator, task.device),
-        (faces.val.images, faces.val.labels),
-        recipe=recipe,
-        epochs=task.epochs,
-        seed=task.seed,
-        iterations_per_epoch=len(faces.train) // recipe.batch_size,
-        device=task.device,
-        precision="fp32" if config.precision == "auto" else config.precision,
-        memory_format="contiguous" if config.memory_format == "auto" else config.memory_format,
-        class_counts=faces.train.counts(len(faces.classes)),
-    )
+    how: dict[str, Any] = {
+        "recipe": recipe,
+        "epochs": task.epochs,
+        "seed": task.seed,
+        "device": task.device,
+        "precision": "fp32" if config.precision == "auto" else config.precision,
+        "memory_format": "contiguous" if config.memory_format == "auto" else config.memory_format,
+        "class_counts": faces.train.counts(classes),
+        "transfer": config.transfer,
+    }
+    val = (faces.val.images, faces.val.labels)
+    if _features_can_be_kept(config, faces):
+        train = (faces.train.images, faces.train.labels)
+        features = Path(task.faces).parent / "features"
+        epochs = fit_on_features(state, train, val, folder=features, fingerprint=faces.fingerprint, **how)
+    else:
+        epochs = fit(
+            state,
+            lambda generator: train_batches(
+                faces.train, recipe.batch_size, config.augment, generator, task.device, classes=classes
+            ),
+            val,
+            iterations_per_epoch=batches_per_epoch(faces.train, recipe.batch_size, config.augment),
+            **how,
+        )
     # The driver's verdict stands in the trial's folder before it asks for the next epoch.
     while not folder.verdict.exists() and (epoch := next(epochs, None)) is not None:
         report = EpochReport(
-            attempt=task.attempt, epoch=epoch.number, metrics=epoch.metrics(), iterations=epoch.iterations
+            attempt=task.attempt,
+            epoch=epoch.number,
+            metrics=epoch.metrics() | leak_free_accuracy(epoch.val_probabilities, faces),
+            iterations=epoch.iterations,
         )
         if not still_owned(task):
-            return
+            return {}
         best = max((past.metrics[OBJECTIVE] for past in history), default=-1.0)
         history.append(report)
         if epoch.val_accuracy > best:
             _keep_best(folder, state, epoch, faces)
         _checkpoint(folder, state, history)
         yield report
-    _finish(task, folder, faces, history)
+    return _finish(task, folder, faces, history)
 
 
-def open_faces(reference: FacesRef) -> Faces:
-    """The faces that a reference means, mapped into memory."""
-    faces = open_cached(Path(reference.folder))
-    if reference.limit_train is None:
-        return faces
-    return limit_train(faces, reference.limit_train, reference.limit_seed)
+def _features_can_be_kept(config: TrialConfig, faces: Faces) -> bool:
+    """Whether what frozen stages make of the faces is the same in every epoch, and so computed once."""
+    always_alike = config.augment == AugmentConfig() and config.recipe.views == "plain"
+    whole = faces.train.soft_labels is None and getattr(config.net, "auxiliary_weight", 0) == 0
+    return bool(config.transfer.freeze) and always_alike and whole and config.net.name != "alexnet"
 
 
 def _begin(task: Task, folder: TrialFolder, faces: Faces) -> tuple[TrainingState, list[EpochReport]]:
@@ -129,12 +153,15 @@ def _begin(task: Task, folder: TrialFolder, faces: Faces) -> tuple[TrainingState
     from fer_models import ModelError
     from fer_models.registry import build
     from fer_models.state import new_state
+    from fer_models.transfer import load_pretrained
     from fer_models.weights import load_state
 
     def fresh() -> TrainingState:
         generator = torch.Generator().manual_seed(task.seed)
-        net = build(task.config.net, classes=len(faces.classes), mean_image=faces.mean_image(), generator=generator)
-        return new_state(net, task.config.recipe)
+        config = task.config
+        net = build(config.net, classes=len(faces.classes), mean_image=faces.mean_image(), generator=generator)
+        load_pretrained(net, config.net, config.transfer)
+        return new_state(net, config.recipe, config.transfer)
 
     for checkpoint in (folder.last, folder.previous):
         if checkpoint.exists():
@@ -157,10 +184,6 @@ def _checkpoint(folder: TrialFolder, state: TrainingState, history: list[EpochRe
 
 
 def _keep_best(folder: TrialFolder, state: TrainingState, epoch: Epoch, faces: Faces) -> None:
-    import io
-
-    import numpy as np
-
     from fer_models.weights import save_weights
 
     save_weights(
@@ -168,58 +191,28 @@ def _keep_best(folder: TrialFolder, state: TrainingState, epoch: Epoch, faces: F
         folder.best,
         {"epoch": str(epoch.number), "dataset": faces.name, "dataset.fingerprint": faces.fingerprint},
     )
-    buffer = io.BytesIO()
-    np.savez_compressed(
-        buffer,
-        probabilities=epoch.val_probabilities,
-        labels=np.asarray(faces.val.labels),
-        epoch=epoch.number,
-    )
-    write_bytes(folder.val_probabilities, buffer.getvalue())
+    keep_answers(folder, epoch.val_probabilities, epoch.number, faces)
 
 
-def _finish(task: Task, folder: TrialFolder, faces: Faces, history: list[EpochReport]) -> None:
-    """Draw the pictures, write the confusion matrix, and drop what only a running trial needs."""
-    if task.figures and history:
-        _draw(task, folder, faces, history)
+def _finish(task: Task, folder: TrialFolder, faces: Faces, history: list[EpochReport]) -> dict[str, float]:
+    """Score the best epoch, draw the pictures, and drop what only a running trial needs."""
+    scores: dict[str, float] = {}
+    if history:
+        best = max(history, key=lambda report: report.metrics[OBJECTIVE])
+        scores = score(folder, faces, best.epoch)
+        if task.figures:
+            epochs = [
+                EpochDone(trial=task.trial, epoch=report.epoch, metrics=report.metrics, iterations=report.iterations)
+                for report in history
+            ]
+            draw(folder, faces, epochs, best.epoch, f"trial {task.trial}: {task.config.net.name}")
     folder.previous.unlink(missing_ok=True)
     if folder.verdict.exists():
         _drop_state(folder)
+    return scores
 
 
 def _drop_state(folder: TrialFolder) -> None:
     """A trial that was given up or diverged never goes on: what it would go on from is the bulk of its folder."""
     folder.last.unlink(missing_ok=True)
     folder.previous.unlink(missing_ok=True)
-
-
-def _draw(task: Task, folder: TrialFolder, faces: Faces, history: list[EpochReport]) -> None:
-    import numpy as np
-
-    from tracking.events import EpochDone
-    from tracking.figures import draw_confusion_matrix, draw_curves
-    from tracking.scores import confusion_matrix
-
-    with np.load(folder.val_probabilities) as kept:
-        labels, predictions, epoch = kept["labels"], kept["probabilities"].argmax(1), int(kept["epoch"])
-    name = "SYNTHETIC FACES" if faces.synthetic else faces.name
-    where = f"{name}, {val_title(faces.name)}, n = {len(faces.val):,}"
-    title = f"trial {task.trial}: {task.config.net.name} on {where}"
-    epochs = [
-        EpochDone(trial=task.trial, epoch=report.epoch, metrics=report.metrics, iterations=report.iterations)
-        for report in history
-    ]
-    draw_curves(folder.curves, epochs, title)
-    matrix = confusion_matrix(labels, predictions, len(faces.classes))
-    draw_confusion_matrix(folder.confusion_matrix_png, matrix, faces.classes, f"{title}, epoch {epoch}")
-    rows = matrix.sum(axis=1, keepdims=True)
-    content = {
-        "dataset": faces.name,
-        "split": val_title(faces.name),
-        "n": len(labels),
-        "epoch": epoch,
-        "classes": faces.classes,
-        "counts": matrix.tolist(),
-        "normalised": (matrix / np.maximum(rows, 1)).round(6).tolist(),
-    }
-    write_json(folder.confusion_matrix_json, content)

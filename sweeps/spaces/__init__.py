@@ -1,9 +1,46 @@
 """The built-in spaces, by the name the command line takes. A new one is a file here and a line below."""
 
 from sweeps.space import Space
-from sweeps.spaces import alexnet_space, lenet_space
+from sweeps.spaces import (
+    alexnet_space,
+    augmentation_space,
+    compact_resnet_space,
+    deep_cnn_space,
+    googlenet_space,
+    happy_sad_space,
+    inception_v3_space,
+    lenet_space,
+    preprocessing_space,
+    resnet50_v1_space,
+    resnet_spaces,
+    seeds_space,
+    transfer_space,
+    vgg16_cut_space,
+    vgg16_space,
+    vgg_small_space,
+    vgg_small_tuned_space,
+    zoo_space,
+)
 
 SPACES: dict[str, Space] = {
-    "alexnet_space": alexnet_space.SPACE,
     "lenet_space": lenet_space.SPACE,
+    "alexnet_space": alexnet_space.SPACE,
+    "googlenet_space": googlenet_space.SPACE,
+    "resnet18_space": resnet_spaces.RESNET18,
+    "resnet34_space": resnet_spaces.RESNET34,
+    "resnet50_space": resnet_spaces.RESNET50,
+    "resnet50_v1_space": resnet50_v1_space.SPACE,
+    "inception_v3_space": inception_v3_space.SPACE,
+    "happy_sad_space": happy_sad_space.SPACE,
+    "deep_cnn_space": deep_cnn_space.SPACE,
+    "vgg_small_space": vgg_small_space.SPACE,
+    "vgg_small_tuned_space": vgg_small_tuned_space.SPACE,
+    "vgg16_space": vgg16_space.SPACE,
+    "vgg16_cut_space": vgg16_cut_space.SPACE,
+    "compact_resnet_space": compact_resnet_space.SPACE,
+    "preprocessing_space": preprocessing_space.SPACE,
+    "augmentation_space": augmentation_space.SPACE,
+    "transfer_space": transfer_space.SPACE,
+    "seeds_space": seeds_space.SPACE,
+    "zoo_space": zoo_space.SPACE,
 }

@@ -9,10 +9,11 @@ from typing import Any
 import optuna
 import pytest
 
+from fer_data import DataOptions
 from fer_models import AlexNetConfig, LeNetConfig, Recipe
 from sweeps import Baseline, Space, TrialConfig
 from sweeps.director import Director
-from sweeps.messages import EpochReport, FacesRef, Message, Task, TrialEnd
+from sweeps.messages import EpochReport, Message, Task, TrialEnd
 from sweeps.runner import TrialBody
 from sweeps.spec import SweepSpec
 from sweeps.study import Study
@@ -108,12 +109,12 @@ def spec(trials: int = 4, max_epochs: int = 3, baseline_epochs: int = 3, seed: i
     return SweepSpec(
         name="night",
         space="fake_space",
-        data="synthetic",
+        data=DataOptions(),
         dataset="synthetic faces",
         fingerprint="00ff00ff00ff00ff",
         synthetic=True,
         classes=("Angry", "Happy"),
-        faces=FacesRef(folder="/nowhere"),
+        faces="/nowhere",
         trials=trials,
         max_epochs=max_epochs,
         baseline_epochs=baseline_epochs,

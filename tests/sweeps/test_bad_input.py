@@ -51,7 +51,7 @@ def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
         ("lenet_space --gpus-per-trial 0.5", ["--gpus-per-trial 0.5", "0 GPUs"]),
         ("lenet_space --device cuda", ["--device cuda", "no NVIDIA GPU"]),
         ("lenet_space --data nowhere.csv", ["nowhere.csv"]),
-        ("lenet_space --data .", ["directory"]),
+        ("lenet_space --data .", ["is a folder without images", "give the csv in it"]),
         ("lenet_space --data odd.csv", ["odd.csv"]),
         ("lenet_space --data ''", ["--data"]),
         ("lenet_space --name a/b", ["--name 'a/b'", "letters"]),

@@ -10,6 +10,7 @@ from fake_trials import refused
 from sweeps import SweepResult
 from sweeps.cli import main, run_main
 from sweeps.runner import InlineRunner
+from sweeps.spaces import SPACES
 from tracking.history import SweepHistory
 
 Capture = pytest.CaptureFixture[str]
@@ -132,5 +133,6 @@ def test_status_of_a_sweep_started_from_python(sweep: Callable[..., SweepResult]
 def test_spaces(capsys: Capture) -> None:
     assert main(["spaces"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["alexnet_space", "lenet_space"]
-    assert "14 trials of 26 epochs" in lines[0]
+    assert [line.split()[0] for line in lines] == list(SPACES)
+    assert "LeNet on 48-pixel faces" in lines[0]
+    assert "20 trials of 15 epochs" in lines[0]

@@ -5,6 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fer_data import AugmentConfig
+from fer_models import AlexNetConfig, LeNetConfig
 from sweeps import Baseline, InputError, Space, TrialConfig
 from sweeps.space import find_space
 from sweeps.spaces import SPACES
@@ -89,9 +91,10 @@ def test_alexnet_baselines_are_the_reports() -> None:
         assert (recipe.lr_policy, recipe.step_iterations, recipe.reference_iterations) == ("step", 10_000, 50_000)
         assert (recipe.optimizer, recipe.lr, recipe.momentum, recipe.weight_decay) == ("sgd", 0.01, 0.9, 5e-4)
         assert (recipe.bias_lr_factor, recipe.decay_bias_and_norm, recipe.schedule) == (2, False, "scaled")
-        assert baseline.config.net.model_dump() == {"name": "alexnet", "norm": "lrn", "dropout": 0.5}
-        augment = baseline.config.augment.model_dump()
-        assert augment == {"flip": 0.5, "rotate_deg": 0, "shift": 0, "scale": 0, "erase": 0}
+        net = baseline.config.net
+        assert isinstance(net, AlexNetConfig)
+        assert (net.norm, net.dropout, net.normalisation, net.size) == ("lrn", 0.5, "mean_image", 48)
+        assert baseline.config.augment == AugmentConfig(flip=0.5)
     assert "54.86 %" in space.baselines[0].reported
     assert "PublicTest" in space.baselines[0].reported
 
@@ -105,8 +108,8 @@ def test_lenet_baselines_are_the_reports() -> None:
     assert (inv.lr_policy, inv.gamma, inv.power) == ("inv", 1e-4, 0.75)
     assert (step.lr_policy, step.gamma, step.step_iterations) == ("step", 0.9, 500)
     for baseline in space.baselines:
-        assert baseline.config.net.model_dump() == {"name": "lenet", "dropout": 0}
-        assert set(baseline.config.augment.model_dump().values()) == {0}
+        assert baseline.config.net == LeNetConfig(dropout=0)
+        assert baseline.config.augment == AugmentConfig()
 
 
 def test_an_unknown_space_is_named_with_what_there_is() -> None:

@@ -16,7 +16,7 @@ from fer_models.evaluate import predict
 from fer_models.registry import build
 from fer_models.weights import load_weights
 from sweeps.config import TrialConfig
-from sweeps.messages import EpochReport, FacesRef, Message, Task, TrialEnd
+from sweeps.messages import EpochReport, Message, Task, TrialEnd
 from sweeps.trial import run_trial
 from tracking.files import write_json
 from tracking.layout import TrialFolder
@@ -35,7 +35,7 @@ def task(tmp_path: Path, tiny_csv: Path) -> Task:
         config=config,
         seed=11,
         epochs=EPOCHS,
-        faces=FacesRef(folder=str(prepare(tiny_csv))),
+        faces=str(prepare(tiny_csv)),
     )
 
 
@@ -61,12 +61,15 @@ def cut_short(task: Task, epochs: int) -> None:
 def test_what_a_trial_leaves(task: Task) -> None:
     messages = list(run_trial(task))
     folder = TrialFolder(Path(task.folder))
-    assert messages[-1] == TrialEnd(attempt=0, state="ended")
+    assert isinstance(messages[-1], TrialEnd)
+    assert (messages[-1].attempt, messages[-1].state) == (0, "ended")
+    best = max(message.metrics["val_accuracy"] for message in messages if isinstance(message, EpochReport))
+    assert messages[-1].scores["best_val_accuracy"] == pytest.approx(best)
     for path in (folder.best, folder.last, folder.curves, folder.confusion_matrix_png, folder.val_probabilities):
         assert path.stat().st_size > 0
     assert not folder.previous.exists()
 
-    faces = open_cached(Path(task.faces.folder))
+    faces = open_cached(Path(task.faces))
     net = build(LeNetConfig(), classes=7, mean_image=faces.mean_image(), generator=torch.Generator())
     about = load_weights(net, folder.best)
     assert about["dataset.fingerprint"] == faces.fingerprint
@@ -108,7 +111,9 @@ def test_a_verdict_is_obeyed_after_the_epoch(task: Task) -> None:
     next(messages)
     folder = TrialFolder(Path(task.folder))
     write_json(folder.verdict, {"state": "pruned", "reason": "rank 9 of 9"})
-    assert list(messages) == [TrialEnd(attempt=0, state="ended")]
+    (end,) = list(messages)
+    assert isinstance(end, TrialEnd)
+    assert end.state == "ended"
     assert folder.curves.exists()
     assert not folder.last.exists(), "what a given-up trial would go on from is the bulk of its folder"
 
@@ -131,9 +136,16 @@ def test_divergence_ends_it_naming_metric_and_step(task: Task) -> None:
     assert "train_loss is nan at epoch 1 step" in str(end.reason) or "is inf at epoch 1 step" in str(end.reason)
 
 
-def test_a_fault_leaves_its_traceback_beside_the_trial(task: Task) -> None:
-    broken = task.model_copy(update={"faces": FacesRef(folder="/nowhere")})
-    end = list(run_trial(broken))[-1]
+def test_faces_that_are_gone_are_nobodys_fault(task: Task) -> None:
+    end = list(run_trial(task.model_copy(update={"faces": "/nowhere"})))[-1]
+    assert isinstance(end, TrialEnd)
+    assert (end.state, end.diverged) == ("blocked", False)
+    assert "/nowhere: not a cache of faces" in str(end.reason)
+
+
+def test_a_fault_leaves_its_traceback_beside_the_trial(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fer_models.registry.build", lambda *_, **__: 1 / 0)
+    end = list(run_trial(task))[-1]
     log = Path(task.folder) / "error.txt"
     assert isinstance(end, TrialEnd)
     assert (end.state, end.diverged) == ("failed", False)

@@ -1,0 +1,172 @@
+"""Several nets that answer as one: their averaged probabilities, as a run of its own.
+
+An ensemble lies in a folder like a sweep's, with a journal of one trial, so that everything that takes a run takes it.
+Weights and members are chosen on the validation split, as everything is.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sweeps.environment import driver_started
+from sweeps.errors import InputError
+from sweeps.messages import OBJECTIVE, Method
+from sweeps.results import draw, keep_answers, leak_free_accuracy, score
+from sweeps.runs import Run
+from sweeps.spec import check_name
+from tracking.answers import Answers, read_answers
+from tracking.events import EpochDone, SweepEnded, SweepStarted, TrialEnded, TrialStarted
+from tracking.folder_lock import hold_folder
+from tracking.history import SweepHistory
+from tracking.journal import Journal
+from tracking.layout import SweepFolder
+from tracking.probability_scores import image_log_losses
+
+SPACE = "ensembles"
+"""The experiment in MLflow."""
+
+_GREEDY_ROUNDS = 50
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Each candidate's weight, 0 for one that is left out; they sum to 1."""
+
+    weights: NDArray[np.float64]
+    probabilities: NDArray[np.float64]
+
+
+def combine(labels: NDArray[np.int64], candidates: NDArray[np.floating], method: Method) -> Choice:
+    """Combine probabilities [members, n, classes].
+
+    `mean` weighs all alike; `weighted` takes the weights with the least log loss on these labels; `greedy` adds, with
+    replacement, the member that helps accuracy most (Caruana et al. 2004), ties going to the lesser log loss.
+    """
+    if method == "mean":
+        weights = np.full(len(candidates), 1 / len(candidates))
+    elif method == "weighted":
+        weights = _least_log_loss(labels, candidates)
+    else:
+        weights = _greedy(labels, candidates)
+    return Choice(weights, _average(candidates, weights))
+
+
+def _average(candidates: NDArray[np.floating], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray((weights[:, None, None] * candidates).sum(axis=0), np.float64)
+
+
+def _least_log_loss(labels: NDArray[np.int64], candidates: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Expectation maximisation of a mixture's shares, which cannot leave the simplex and always improves."""
+    of_label = candidates[:, np.arange(len(labels)), labels].astype(np.float64) + 1e-12
+    weights = np.full(len(candidates), 1 / len(candidates))
+    for _ in range(200):
+        shares = weights[:, None] * of_label
+        weights = (shares / shares.sum(axis=0)).mean(axis=1)
+    return weights
+
+
+def _greedy(labels: NDArray[np.int64], candidates: NDArray[np.floating]) -> NDArray[np.float64]:
+    total = np.zeros(candidates.shape[1:])
+    counts = np.zeros(len(candidates))
+    best, best_counts = (-1.0, 0.0), counts
+    for size in range(1, _GREEDY_ROUNDS + 1):
+        scores = [_score(labels, (total + member) / size) for member in candidates]
+        chosen = max(range(len(candidates)), key=lambda index: scores[index])
+        total, counts = total + candidates[chosen], counts + (np.arange(len(candidates)) == chosen)
+        if scores[chosen] > best:
+            best, best_counts = scores[chosen], counts
+    return best_counts / best_counts.sum()
+
+
+def _score(labels: NDArray[np.int64], probabilities: NDArray[np.floating]) -> tuple[float, float]:
+    right = float((probabilities.argmax(1) == labels).mean())
+    return right, -float(image_log_losses(labels, probabilities.astype(np.float64)).mean())
+
+
+def make_ensemble(runs: Sequence[Run], method: Method, name: str, out: Path) -> Run:
+    """Combine runs into one that is recorded under `name`. Raises InputError where they do not go together."""
+    answers = _answers(runs)
+    folder = SweepFolder(out / check_name(name))
+    if folder.journal.exists():
+        raise InputError(f"{folder.root} exists already: choose another --name")
+    labels = answers[0].labels
+    choice = combine(labels, np.stack([one.probabilities for one in answers]), method)
+    members = [(run, weight) for run, weight in zip(runs, choice.weights, strict=True) if weight > 0]
+    return _record(folder, members, method, labels, choice.probabilities)
+
+
+def _answers(runs: Sequence[Run]) -> list[Answers]:
+    """What each run said of the same validation faces."""
+    if len(runs) < 2:
+        raise InputError(f"an ensemble needs two runs at least, got {len(runs)}")
+    prints = {run.spec.fingerprint for run in runs}
+    if len(prints) > 1:
+        told = ", ".join(f"{run.name} {run.spec.fingerprint}" for run in runs)
+        raise InputError(f"these runs were trained on different data: {told}; choose runs of one data set")
+    found = []
+    for run in runs:
+        best = run.trial.best_epoch()
+        answers = read_answers(run.files, best.epoch) if best else None
+        if answers is None:
+            raise InputError(f"{run.name}: has no probabilities of its best epoch in {run.files.root}")
+        found.append(answers)
+    return found
+
+
+def _record(
+    folder: SweepFolder,
+    members: Sequence[tuple[Run, float]],
+    method: Method,
+    labels: NDArray[np.int64],
+    probabilities: NDArray[np.float64],
+) -> Run:
+    first = members[0][0]
+    folder.create()
+    spec = first.spec.model_copy(update={"name": folder.root.name, "space": SPACE, "trials": 1, "baselines": {}})
+    faces = first.faces()
+    metrics = {
+        OBJECTIVE: float((probabilities.argmax(1) == labels).mean()),
+        "val_loss": float(image_log_losses(labels, probabilities).mean()),
+    } | leak_free_accuracy(probabilities, faces)
+    config: dict[str, dict[str, Any]] = {
+        "ensemble": {
+            "method": method,
+            "members": {run.name: round(float(weight), 6) for run, weight in members},
+        },
+        "net": {"name": f"{method} of {len(members)}"},
+    }
+    files = folder.trial(0).create()
+    keep_answers(files, probabilities.astype(np.float32), 1, faces)
+    scores = score(files, faces, 1)
+    epoch = EpochDone(trial=0, epoch=1, metrics=metrics)
+    draw(files, faces, [epoch], 1, f"{folder.root.name}: {config['net']['name']}")
+    tags = first.history.started.tags
+    with hold_folder(folder.root), Journal.open(folder.journal) as journal:
+        journal.append(
+            SweepStarted(
+                sweep_id=uuid.uuid4().hex,
+                name=folder.root.name,
+                space=SPACE,
+                tags=tags,
+                spec=spec.model_dump(mode="json"),
+            ),
+            driver_started(spec, resumed=False),
+            TrialStarted(trial=0, config_id=first.config.id, config=config, seed=spec.seed, epochs=1),
+            epoch,
+            TrialEnded(
+                trial=0,
+                state="done",
+                best=scores | {f"best_{key}": value for key, value in metrics.items()},
+                epochs=1,
+            ),
+            SweepEnded(done=1),
+        )
+    history = SweepHistory.load(folder.journal)
+    return Run(folder, history, history.trials[0])

@@ -1,0 +1,140 @@
+"""Hands runs and sweeps to the comparison and to the report."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fer_data import DataError, DataOptions, Faces, open_cached, prepare
+from sweeps.messages import OBJECTIVE, val_title
+from sweeps.plan import recorded_spec
+from sweeps.runs import Run
+from sweeps.spec import SweepSpec
+from sweeps.study import study_figures
+from tracking.answers import read_answers
+from tracking.compare import Comparison, Contender, compare
+from tracking.history import SweepHistory
+from tracking.layout import SweepFolder
+from tracking.report import DataFacts, Picture, Report, report_page
+from tracking.run_records import flatten
+
+_BOOTSTRAP_SEED = 0
+
+
+def compare_runs(runs: Sequence[Run], *, numbers_only: bool = False) -> Comparison:
+    """Compare runs face by face on their validation split. Raises TrackingError where their faces differ."""
+    contenders = [_contender(run) for run in runs]
+    return compare(contenders, np.random.default_rng(_BOOTSTRAP_SEED), numbers_only=numbers_only)
+
+
+def _contender(run: Run) -> Contender:
+    best, spec = run.trial.best_epoch(), run.spec
+    answers = read_answers(run.files, best.epoch) if best else None
+    return Contender(
+        name=run.name,
+        settings=flatten(run.trial.started.config),
+        metrics=dict(best.metrics) if best else {},
+        dataset=spec.dataset,
+        fingerprint=spec.fingerprint,
+        split=val_title(spec.dataset),
+        classes=spec.classes,
+        synthetic=spec.synthetic,
+        answers=answers,
+        leaked=_leaked(run),
+    )
+
+
+def _leaked(run: Run) -> NDArray[np.bool_] | None:
+    try:
+        with np.load(run.files.val_probabilities) as kept:
+            return np.asarray(kept["leaked"], bool) if "leaked" in kept else None
+    except OSError:
+        return None
+
+
+def val_faces(spec: SweepSpec) -> NDArray[np.uint8] | None:
+    """The validation faces of a sweep as grey levels, None where its data is gone or has changed."""
+    faces = _faces(spec)
+    return None if faces is None else np.clip(np.asarray(faces.val.images), 0, 255).astype(np.uint8)
+
+
+def _faces(spec: SweepSpec) -> Faces | None:
+    try:
+        faces = open_cached(prepare(spec.data))
+    except DataError:
+        return None
+    return faces if faces.fingerprint == spec.fingerprint else None
+
+
+def sweep_page(folder: SweepFolder, history: SweepHistory) -> str:
+    """The report of a sweep, one self-contained HTML page."""
+    spec = recorded_spec(history)
+    faces = _faces(spec)
+    report = Report(
+        history=history,
+        folder=folder,
+        data=_facts(spec, faces),
+        question=f"Which settings of {spec.space} recognise facial expressions best on {spec.dataset}?",
+        asked=_asked(spec),
+        published={name: text for name, text in spec.baselines.items() if text},
+        commands=_commands(spec),
+        pictures=[Picture(*parts) for parts in study_figures(folder.study_log)],
+    )
+    return report_page(report, val_faces(spec))
+
+
+def _facts(spec: SweepSpec, faces: Faces | None) -> DataFacts:
+    splits = (faces.train, faces.val, faces.test) if faces else ()
+    return DataFacts(
+        dataset=spec.dataset,
+        fingerprint=spec.fingerprint,
+        split=val_title(spec.dataset),
+        n=len(faces.val) if faces else 0,
+        sizes={split.name: len(split) for split in splits},
+        classes=spec.classes,
+        synthetic=spec.synthetic,
+        notes=faces.notes if faces else ("the data is not where it was: sizes and leaks are not known",),
+        leaked=faces.val.leaked if faces else None,
+    )
+
+
+def _asked(spec: SweepSpec) -> Mapping[str, str]:
+    asked = {
+        "space": spec.space,
+        "trials": str(spec.trials),
+        "epochs of a trial, at most": str(spec.max_epochs),
+        "epochs of a baseline": str(spec.baseline_epochs),
+        "selected by": OBJECTIVE,
+        "seed": str(spec.seed),
+        "device": f"{spec.device}, {spec.threads} threads a trial",
+    }
+    return asked | {f"fixed: {name}": str(value) for name, value in spec.settings.items()}
+
+
+def _commands(spec: SweepSpec) -> Mapping[str, str]:
+    run = ["python", "-m", "sweeps.run", spec.space, *data_arguments(spec.data), "--trials", str(spec.trials)]
+    run += ["--epochs", str(spec.max_epochs), "--seed", str(spec.seed)]
+    for name, value in spec.settings.items():
+        run += ["--set", f"{name}={value}"]
+    return {
+        "the same sweep again": shlex.join(run),
+        "read the test split for its best trial, once": shlex.join(["python", "-m", "sweeps", "test", spec.name]),
+        "its five best as one": shlex.join(["python", "-m", "sweeps", "ensemble", "--sweep", spec.name]),
+    }
+
+
+def data_arguments(data: DataOptions) -> list[str]:
+    """The command line that gives these data options."""
+    given = data.model_dump(exclude_defaults=True)
+    words = ["--data", given.pop("source", "synthetic")]
+    if "fold" in given:
+        given["fold"] = f"{given['fold']}/{given.pop('folds')}"
+    for name in ("fold_seed", "limit_seed"):
+        given.pop(name, None)
+    for name, value in given.items():
+        option = "--" + name.replace("_", "-")
+        words += [option] if value is True else [option, ",".join(value) if isinstance(value, tuple) else str(value)]
+    return words

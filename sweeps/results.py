@@ -1,0 +1,109 @@
+"""What a trial leaves beside its numbers: answers on the validation split, scores, pictures."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sweeps.messages import LEAK_FREE, val_title
+from tracking.files import write_bytes, write_json
+from tracking.layout import TrialFolder
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from fer_data import Faces
+    from tracking.events import EpochDone
+    from tracking.summary import Summary
+
+_DPI = 100
+
+
+def leak_free_accuracy(probabilities: NDArray[np.floating], faces: Faces) -> dict[str, float]:
+    """Accuracy of probabilities [n, classes] on the validation faces that do not stand in train as well, by name.
+
+    Empty where nobody looked for such faces, or there are no others.
+    """
+    leaked = faces.val.leaked
+    if leaked is None or leaked.all():
+        return {}
+    right = probabilities.argmax(1) == faces.val.labels
+    return {LEAK_FREE: float(right[~leaked].mean())}
+
+
+def keep_answers(folder: TrialFolder, probabilities: NDArray[np.float32], epoch: int, faces: Faces) -> None:
+    """Write probabilities [n, classes] on the validation split after some epoch, with what they answer to."""
+    buffer = io.BytesIO()
+    labels = np.asarray(faces.val.labels)
+    leaked = np.zeros(len(labels), bool) if faces.val.leaked is None else np.asarray(faces.val.leaked)
+    np.savez_compressed(buffer, probabilities=probabilities, labels=labels, leaked=leaked, epoch=epoch)
+    write_bytes(folder.val_probabilities, buffer.getvalue())
+
+
+def score(folder: TrialFolder, faces: Faces, epoch: int) -> dict[str, float]:
+    """Score the kept answers, write scores and confusion matrix as JSON, and return the scores by name."""
+    from tracking.summary import summary
+
+    labels, probabilities, leaked = _answers(folder)
+    found = summary(labels, probabilities, faces.classes, leaked)
+    write_bytes(folder.scores, found.model_dump_json(indent=1).encode())
+    counts = np.array(found.full.confusion)
+    content = {
+        "dataset": faces.name,
+        "split": val_title(faces.name),
+        "n": len(labels),
+        "epoch": epoch,
+        "classes": faces.classes,
+        "counts": counts.tolist(),
+        "normalised": (counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)).round(6).tolist(),
+    }
+    write_json(folder.confusion_matrix_json, content)
+    return found.metrics()
+
+
+def draw(folder: TrialFolder, faces: Faces, epochs: Sequence[EpochDone], epoch: int, what: str) -> None:
+    """Draw every picture of a trial from its kept answers; `what` says which trial and net."""
+    from tracking.figures import draw_confusion_matrix, draw_curves
+    from tracking.summary import Summary
+
+    name = "SYNTHETIC FACES" if faces.synthetic else faces.name
+    title = f"{what} on {name}, {val_title(faces.name)}, n = {len(faces.val):,}"
+    found = Summary.model_validate_json(folder.scores.read_bytes())
+    draw_curves(folder.curves, epochs, title)
+    at_best = f"{title}, epoch {epoch}"
+    draw_confusion_matrix(folder.confusion_matrix_png, np.array(found.full.confusion), faces.classes, at_best)
+    for path, figure in _score_figures(folder, faces, found, at_best).items():
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=_DPI)
+        write_bytes(folder.root / path, buffer.getvalue())
+
+
+def _score_figures(folder: TrialFolder, faces: Faces, found: Summary, title: str) -> dict[str, Figure]:
+    from tracking.probability_scores import at_temperature, macro_roc, micro_roc, reliability, roc_curves
+    from tracking.score_figures import calibration_figure, class_figure, mistakes_figure, roc_figure, surest_mistakes
+
+    labels, probabilities, _ = _answers(folder)
+    wide = probabilities.astype(np.float64)
+    curves = roc_curves(labels, wide, faces.classes)
+    calibrated = at_temperature(wide, found.temperature)
+    mistakes = surest_mistakes(labels, probabilities)
+    pictures = {
+        "roc.png": roc_figure(curves, [macro_roc(curves), micro_roc(labels, wide)], title),
+        "calibration.png": calibration_figure(
+            reliability(labels, wide), reliability(labels, calibrated), found.temperature, title
+        ),
+        "classes.png": class_figure(found.full.classes, title),
+    }
+    if len(mistakes.faces):
+        wrong = np.clip(np.asarray(faces.val.images[mistakes.faces]), 0, 255).astype(np.uint8)
+        pictures["mistakes.png"] = mistakes_figure(wrong, mistakes, faces.classes, title)
+    return pictures
+
+
+def _answers(folder: TrialFolder) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.bool_]]:
+    with np.load(folder.val_probabilities) as kept:
+        return kept["labels"].astype(np.int64), kept["probabilities"], kept["leaked"]

@@ -1,0 +1,147 @@
+"""A trial of some sweep, found again by name, with its faces and its net.
+
+A run is written NAME/NUMBER, or NAME for a sweep's best trial, or as MLflow's run id.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fer_data import Faces, open_cached, prepare
+from fer_data.preprocess_cache import preprocessed
+from sweeps.config import TrialConfig
+from sweeps.errors import InputError, did_you_mean
+from sweeps.messages import OBJECTIVE
+from sweeps.plan import recorded_spec
+from sweeps.spec import SweepSpec
+from tracking.history import SweepHistory, TrialHistory
+from tracking.layout import SweepFolder, TrialFolder
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_MLFLOW_ID = r"[0-9a-f]{32}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One trial and the sweep it is of."""
+
+    sweep: SweepFolder
+    history: SweepHistory
+    trial: TrialHistory
+
+    @property
+    def name(self) -> str:
+        """NAME/NUMBER."""
+        return f"{self.sweep.root.name}/{self.trial.number}"
+
+    @property
+    def objective(self) -> float:
+        """Validation accuracy at the best epoch; 0 before the first."""
+        best = self.trial.best_epoch()
+        return best.metrics[OBJECTIVE] if best else 0.0
+
+    @property
+    def files(self) -> TrialFolder:
+        """The trial's folder."""
+        return self.sweep.trial(self.trial.number)
+
+    @cached_property
+    def spec(self) -> SweepSpec:
+        """What its sweep was asked to do."""
+        return recorded_spec(self.history)
+
+    @cached_property
+    def config(self) -> TrialConfig:
+        """Its configuration."""
+        return TrialConfig.parse(self.trial.started.config, f"{self.name}: config")
+
+    def faces(self) -> Faces:
+        """The faces that it was trained on, preprocessed as for it. Raises InputError where they have changed."""
+        found = open_cached(prepare(self.spec.data))
+        if found.fingerprint != self.spec.fingerprint:
+            raise InputError(
+                f"{self.name}: trained on data with fingerprint {self.spec.fingerprint}, "
+                f"{self.spec.data.source} now has {found.fingerprint}; put the old file back"
+            )
+        preprocessing = "none" if self.members else self.config.preprocess
+        return open_cached(preprocessed(prepare(self.spec.data), preprocessing))
+
+    @property
+    def members(self) -> dict[str, float]:
+        """An ensemble's members and their weights; empty for a single net."""
+        found: dict[str, float] = self.trial.started.config.get("ensemble", {}).get("members", {})
+        return found
+
+    def predict(self, split: str) -> NDArray[np.float32]:
+        """Probabilities [n, classes] on a split, of the weights at the best epoch, in the views of the recipe."""
+        from fer_models.evaluate import predict
+
+        if self.members:
+            out = self.sweep.root.parent
+            parts = [weight * find_run(name, out).predict(split) for name, weight in self.members.items()]
+            return np.asarray(np.sum(parts, axis=0), np.float32)
+        faces = self.faces()
+        images = getattr(faces, split).images
+        return predict(self.net(faces), images, views=self.config.recipe.views)
+
+    def net(self, faces: Faces) -> nn.Module:
+        """Its net with the weights of its best epoch, on the CPU. Raises ModelError."""
+        import torch
+
+        from fer_models.registry import build
+        from fer_models.weights import load_weights
+
+        generator = torch.Generator().manual_seed(0)
+        net = build(self.config.net, classes=len(faces.classes), mean_image=faces.mean_image(), generator=generator)
+        load_weights(net, self.files.best)
+        return net.eval()
+
+
+def find_run(reference: str, out: Path, tracking_uri: str | None = None) -> Run:
+    """The run that `reference` means. Raises InputError where there is none."""
+    if re.fullmatch(_MLFLOW_ID, reference):
+        return _by_mlflow_id(reference, out, tracking_uri)
+    name, slash, number = reference.partition("/")
+    folder, history = open_sweep(name, out)
+    if not slash:
+        return best_runs(folder, history, 1)[0]
+    if not number.isdecimal() or int(number) not in history.trials:
+        raise InputError(f"{name} has no trial '{number}'; it has 0 to {history.next_number - 1}")
+    return Run(folder, history, history.trials[int(number)])
+
+
+def open_sweep(name: str, out: Path) -> tuple[SweepFolder, SweepHistory]:
+    """A sweep's folder and history by name. Raises InputError where there is none."""
+    folder = SweepFolder(out / name)
+    if not folder.journal.is_file():
+        known = sorted(path.parent.name for path in out.glob("*/journal.jsonl"))
+        raise InputError(f"no sweep '{name}' in {out}{did_you_mean(name, known)}")
+    return folder, SweepHistory.load(folder.journal)
+
+
+def best_runs(folder: SweepFolder, history: SweepHistory, count: int) -> list[Run]:
+    """The `count` best trials that have weights, best first. Raises InputError where there are none."""
+    scored = [(best.metrics[OBJECTIVE], trial) for trial in history.trials.values() if (best := trial.best_epoch())]
+    ranked = sorted(scored, key=lambda pair: (-pair[0], pair[1].number))
+    found = [Run(folder, history, trial) for _, trial in ranked]
+    runs = [run for run in found if run.members or run.files.best.exists()]
+    if not runs:
+        raise InputError(f"{folder.root.name}: no trial of it has weights yet")
+    return runs[:count]
+
+
+def _by_mlflow_id(run_id: str, out: Path, tracking_uri: str | None) -> Run:
+    from tracking.default_store import resolve_tracking_uri
+    from tracking.mlflow_sink import find_trial
+
+    name, number = find_trial(run_id, resolve_tracking_uri(tracking_uri, out))
+    return find_run(f"{name}/{number}" if number is not None else name, out)

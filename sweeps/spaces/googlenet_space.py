@@ -1,0 +1,53 @@
+"""GoogLeNet on 48-pixel faces: the net that the Caffe report names and has no file of.
+
+    python -m sweeps.run googlenet_space
+
+The baseline is BVLC's solver: SGD .01, momentum .9, decay 2e-4, batch 32, times .96 each 320,000 of 10,000,000
+iterations, mirror images, auxiliary heads weighing .3.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fer_data import AugmentConfig
+from fer_models import GoogLeNetConfig, Recipe
+from sweeps.config import TrialConfig
+from sweeps.space import Baseline, Space
+from sweeps.spaces.drawing import draw_augment, draw_recipe
+
+if TYPE_CHECKING:
+    import optuna
+
+NET = GoogLeNetConfig(channels=1, normalisation="standardise")
+
+BVLC = Baseline(
+    "GoogLeNet (BVLC)",
+    TrialConfig(
+        net=GoogLeNetConfig(channels=1, normalisation="mean_image"),
+        recipe=Recipe(
+            lr=0.01,
+            weight_decay=2e-4,
+            batch_size=32,
+            lr_policy="step",
+            gamma=0.96,
+            step_iterations=320_000,
+            reference_iterations=10_000_000,
+        ),
+        augment=AugmentConfig(flip=0.5),
+    ),
+)
+
+
+def suggest(trial: optuna.Trial) -> TrialConfig:
+    """Draw one configuration."""
+    net = NET.model_copy(
+        update={
+            "dropout": trial.suggest_float("dropout", 0.1, 0.5),
+            "auxiliary_weight": trial.suggest_categorical("auxiliary_weight", [0.0, 0.3]),
+        }
+    )
+    return TrialConfig(net=net, recipe=draw_recipe(trial, lr=(0.01, 0.1)), augment=draw_augment(trial))
+
+
+SPACE = Space(suggest=suggest, baselines=[BVLC], max_epochs=20, trials=10)

@@ -1,0 +1,60 @@
+"""Every net that trains on 48-pixel faces, each with settings of its own: which net is best is what is searched.
+
+python -m sweeps.run zoo_space --trials 30
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from sweeps.config import TrialConfig
+from sweeps.space import Space
+from sweeps.spaces import (
+    alexnet_space,
+    compact_resnet_space,
+    googlenet_space,
+    lenet_space,
+    resnet_spaces,
+    vgg_small_space,
+    vgg_small_tuned_space,
+)
+
+if TYPE_CHECKING:
+    import optuna
+
+SUGGESTIONS: dict[str, Callable[[optuna.Trial], TrialConfig]] = {
+    "lenet": lenet_space.suggest,
+    "alexnet": alexnet_space.suggest,
+    "vgg_small": vgg_small_space.suggest,
+    "vgg_small_tuned": vgg_small_tuned_space.suggest,
+    "googlenet": googlenet_space.suggest,
+    "resnet18": resnet_spaces.RESNET18.suggest,
+    "compact_resnet": compact_resnet_space.suggest,
+}
+
+
+def suggest(trial: optuna.Trial) -> TrialConfig:
+    """Draw a net, then one configuration of it; a net's parameters are its own, `alexnet.lr` is not `lenet.lr`."""
+    net = trial.suggest_categorical("net", list(SUGGESTIONS))
+    return SUGGESTIONS[net](_Prefixed(trial, net))  # type: ignore[arg-type]
+
+
+class _Prefixed:
+    """A trial whose parameters' names begin with a net's name, so that each has a distribution of its own."""
+
+    def __init__(self, trial: optuna.Trial, prefix: str) -> None:
+        self._trial, self._prefix = trial, prefix
+        self.number = trial.number
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        return self._trial.suggest_float(f"{self._prefix}.{name}", low, high, log=log)
+
+    def suggest_int(self, name: str, low: int, high: int) -> int:
+        return self._trial.suggest_int(f"{self._prefix}.{name}", low, high)
+
+    def suggest_categorical(self, name: str, choices: list[object]) -> object:
+        return self._trial.suggest_categorical(f"{self._prefix}.{name}", choices)  # type: ignore[arg-type]
+
+
+SPACE = Space(suggest=suggest, max_epochs=20, trials=20, first_rung_epochs=2)
