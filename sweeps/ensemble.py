@@ -82,7 +82,8 @@ def _greedy(labels: NDArray[np.int64], candidates: NDArray[np.floating]) -> NDAr
         total, counts = total + candidates[chosen], counts + (np.arange(len(candidates)) == chosen)
         if scores[chosen] > best:
             best, best_counts = scores[chosen], counts
-    return best_counts / best_counts.sum()
+    weights: NDArray[np.float64] = best_counts / best_counts.sum()
+    return weights
 
 
 def _score(labels: NDArray[np.int64], probabilities: NDArray[np.floating]) -> tuple[float, float]:
