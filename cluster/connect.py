@@ -1,4 +1,4 @@
-"""Starts Ray on this machine as a sweep needs it: private, quiet, and without a word in the user's home folder."""
+"""Starts Ray on this machine as a sweep needs it, private and quiet, or joins a cluster that runs."""
 
 from __future__ import annotations
 
@@ -8,11 +8,19 @@ import secrets
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-_ENVIRONMENT = {
+from cluster.config import find_token
+from cluster.errors import ClusterError
+
+WORKER_ENVIRONMENT: Mapping[str, str] = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a trial with 0 GPUs sees none, rather than all
+}
+"""What the processes of trials need, on whatever machine. A job that sets one of them as well is refused by Ray."""
+
+_ENVIRONMENT = {
+    **WORKER_ENVIRONMENT,
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths mean the same in a worker
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the journal is the record
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the sweep stops itself, checkpointed
@@ -23,15 +31,21 @@ _ENVIRONMENT = {
 }
 
 
-def prepare_environment() -> None:
+def prepare_environment(*, joining: bool = False) -> None:
     """Set what Ray reads from the environment; to be called before ray is imported, which is when it reads it.
 
-    The token is made here, since Ray would otherwise write one to ~/.ray, which changes the user's later `ray start`.
-    Where ray is imported already (a notebook), its own way of authentication holds.
+    For a Ray of our own the token is made here, since Ray would otherwise write one to ~/.ray, which changes the
+    user's later `ray start`. To join a cluster it must be the cluster's, from where Ray looks for it. Where ray is
+    imported already (a notebook), its own way of authentication holds.
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    if "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
+    if "ray" in sys.modules or "RAY_AUTH_MODE" in os.environ:
+        return
+    if joining:
+        if find_token():
+            os.environ["RAY_AUTH_MODE"] = "token"
+    else:
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
@@ -61,6 +75,51 @@ def local_ray(cpus: int, gpus: int) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def joined_ray(address: str) -> Iterator[None]:
+    """Be a driver of the cluster at `auto` (the one of this machine, or of this job) or `HOST:6379` in the block.
+
+    Raises:
+        ClusterError: nothing answers there, or it does not take the token.
+    """
+    import ray
+    from ray.exceptions import AuthenticationError
+
+    if ray.is_initialized():
+        yield
+        return
+    try:
+        with _signal_handlers_kept():
+            ray.init(
+                address=address,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                runtime_env={"env_vars": dict(WORKER_ENVIRONMENT)},
+            )
+    except AuthenticationError:
+        raise ClusterError(
+            f"Ray at {address}: it does not take this token; set RAY_AUTH_TOKEN_PATH to the file of the cluster's"
+        ) from None
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ClusterError(
+            f"Ray at {address}: {reason}; `auto` works on a node of the cluster or in a job; from elsewhere submit: "
+            "--address http://HEAD:8265"
+        ) from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def cluster_size(gpus_all_up: int | None = None) -> tuple[int, int]:
+    """CPUs and GPUs of the cluster that is joined; of GPUs at least `gpus_all_up`, for workers not started yet."""
+    import ray
+
+    resources: Mapping[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return int(resources.get("CPU", 0)), max(int(resources.get("GPU", 0)), gpus_all_up or 0)
 
 
 @contextmanager

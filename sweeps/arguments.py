@@ -34,6 +34,14 @@ def parser() -> argparse.ArgumentParser:
     _common(verbs.add_parser("spaces", help="list the built-in spaces"))
     _add_after_a_sweep(verbs)
     for verb, summary in (
+        ("logs", "what a sweep on a cluster prints"),
+        ("stop", "stop a sweep on a cluster, resumable"),
+    ):
+        afar = verbs.add_parser(verb, help=summary)
+        afar.add_argument("name", metavar="NAME", help="the sweep's name")
+        add_cluster_arguments(afar)
+        _common(afar)
+    for verb, summary in (
         ("resume", "go on with a sweep, with the options it was started with"),
         ("status", "where a sweep stands"),
         ("sync", "send to MLflow what it has not got yet"),
@@ -92,6 +100,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings",
                       help="fix a setting of every trial, as --set batch_size=64 (repeatable)")  # fmt: skip
     where = parser.add_argument_group("where it runs")
+    add_cluster_arguments(where)
     where.add_argument("--runner", choices=("ray", "inline"),
                        help="ray (default), or inline: in this process, one at a time, for a debugger")  # fmt: skip
     where.add_argument("--device", choices=("auto", "cpu", "cuda"), help="default auto")
@@ -107,6 +116,13 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true",
                         help="build baselines and 20 samples, a step each; print parameters, memory, time")  # fmt: skip
     _common(parser)
+
+
+def add_cluster_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Which cluster, if not this machine."""
+    parser.add_argument("--cluster", type=Path, metavar="FILE", help="a cluster's file, as cluster/on_prem.yaml")
+    ways = "auto or HOST:6379 to join Ray there, http://HOST:8265 to hand the sweep over"
+    parser.add_argument("--address", metavar="A", help=ways)
 
 
 def options(arguments: argparse.Namespace) -> Options:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from rich.text import Text
 
+from cluster.config import reach
+from cluster.errors import ClusterError
 from fer_data import DataError
 from fer_models import ModelError
 from sweeps import arguments
@@ -29,18 +31,24 @@ BAD_INPUT = 2
 
 def main(argv: Sequence[str]) -> int:
     """`python -m sweeps VERB …`."""
-    return _guarded(argv, lambda: _dispatch(arguments.parser().parse_args(argv)))
+    return _guarded(argv, lambda: _dispatch(_parsed(arguments.parser(), argv)))
 
 
 def run_main(argv: Sequence[str]) -> int:
     """`python -m sweeps.run SPACE …`."""
-    return _guarded(argv, lambda: _run(arguments.run_parser().parse_args(argv)))
+    return _guarded(argv, lambda: _run(_parsed(arguments.run_parser(), argv)))
+
+
+def _parsed(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
+    given = parser.parse_args(argv)
+    given.argv = list(argv)
+    return given
 
 
 def _guarded(argv: Sequence[str], act: Callable[[], int]) -> int:
     try:
         return act()
-    except (InputError, DataError, ModelError, TrackingError) as error:
+    except (ClusterError, InputError, DataError, ModelError, TrackingError) as error:
         if "--debug" in argv:
             raise
         errors.print(Text(f"error: {error}", style="red"))
@@ -50,7 +58,7 @@ def _guarded(argv: Sequence[str], act: Callable[[], int]) -> int:
 
 
 def _dispatch(given: argparse.Namespace) -> int:
-    from sweeps import after
+    from sweeps import afar, after
 
     verbs: dict[str, Callable[[argparse.Namespace], int]] = {
         "run": _run,
@@ -58,12 +66,20 @@ def _dispatch(given: argparse.Namespace) -> int:
         "resume": _resume,
         "status": _status,
         "sync": _sync,
+        "logs": afar.logs,
+        "stop": afar.stop,
         **after.VERBS,
     }
     return verbs[given.verb](given)
 
 
 def _run(given: argparse.Namespace) -> int:
+    from sweeps import afar
+
+    config = reach(given.cluster, given.address)
+    if config and config.submits:
+        return afar.submit(given, config)
+    given.address = config.address if config else None
     plan = make_plan(given.space, arguments.options(given))
     if given.dry_run:
         from sweeps.dry_run import dry_run

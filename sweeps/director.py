@@ -168,6 +168,7 @@ class Director:
             seed=trial.started.seed,
             epochs=trial.started.epochs,
             faces=self._spec.faces,
+            data=self._spec.data,
             device=self._spec.device,
             threads=self._spec.threads,
             figures=self._spec.figures,

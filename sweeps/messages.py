@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from fer_data import DataOptions
 from sweeps.config import TrialConfig
 
 OBJECTIVE = "val_accuracy"
@@ -42,6 +43,8 @@ class Task(_Message):
     epochs: int
     faces: str
     """A cache folder, which all trials of a machine map into memory."""
+    data: DataOptions = DataOptions()
+    """What that folder was made from, for a machine that has it not yet."""
     device: Literal["cpu", "cuda"] = "cpu"
     threads: int = 1
     figures: bool = True

@@ -9,11 +9,12 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from cluster.connect import cluster_size, joined_ray, prepare_environment
 from fer_data import DataOptions, Faces, open_cached, prepare
 from fer_models.precision import device_kind, fastest
 from sweeps.config import TrialConfig, explain, with_settings
 from sweeps.errors import InputError
-from sweeps.resources import Device, Slots, choose_device, plan_slots, visible_gpus
+from sweeps.resources import Device, Slots, choose_device, plan_slots, usable_cpus, visible_gpus
 from sweeps.space import Space, find_space
 from sweeps.spec import SweepSpec, check_name, space_label
 from tracking.history import SweepHistory
@@ -46,6 +47,8 @@ class Options:
     settings: dict[str, Any] | None = None
     resume: bool = False
     figures: bool = True
+    address: str | None = None
+    """Of a Ray cluster to join ("auto", "HOST:6379"); None starts Ray on this machine."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "out", Path(self.out))
@@ -139,12 +142,15 @@ def make_plan(space: Space | str, options: Options) -> Plan:
         if not options.resume:
             raise InputError(f"{folder.root} exists already: add --resume to go on with it, or choose another --name")
         options = options.completed_by(recorded)
-    device = choose_device(options.device or "auto", visible_gpus())
+    cpus, gpus = _hardware(options)
+    device = choose_device(options.device or "auto", gpus)
     slots = plan_slots(
         device,
         cpus_per_trial=options.cpus_per_trial,
         gpus_per_trial=options.gpus_per_trial,
         max_concurrent=options.max_concurrent,
+        cpus=cpus,
+        gpus=gpus,
     )
     data = options.data if isinstance(options.data, DataOptions) else DataOptions(source=options.data)
     cached = prepare(data)
@@ -158,6 +164,17 @@ def make_plan(space: Space | str, options: Options) -> Plan:
     if recorded:
         recorded.refuse_if_changed(spec)
     return plan
+
+
+def _hardware(options: Options) -> tuple[int, int]:
+    """Cores and GPUs of this machine, or of the cluster that is joined."""
+    if options.address is None:
+        return usable_cpus(), visible_gpus()
+    if options.runner == "inline":
+        raise InputError(f"--address {options.address} is for --runner ray; inline trials run in this process")
+    prepare_environment(joining=True)
+    with joined_ray(options.address):
+        return cluster_size()
 
 
 def _spec(

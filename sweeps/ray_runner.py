@@ -24,7 +24,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.stopper import Stopper
 
-from cluster.connect import local_ray
+from cluster.connect import joined_ray, local_ray
 from sweeps.director import Director
 from sweeps.messages import Message, Task
 from sweeps.resources import Slots
@@ -39,15 +39,17 @@ _HANG_FIRST_SECONDS = 6 * 3600.0
 class RayRunner:
     """Runs as many trials at once as there are slots."""
 
-    def __init__(self, slots: Slots) -> None:
+    def __init__(self, slots: Slots, address: str | None = None) -> None:
         self._slots = slots
+        self._address = address
 
     def run(self, director: Director, body: TrialBody) -> None:
         """Run the sweep on Ray."""
         scratch = tempfile.mkdtemp(prefix="fer-sweeps-tune-")
         _quieten()
         try:
-            with local_ray(self._slots.cpus, self._slots.gpus):
+            slots = self._slots
+            with joined_ray(self._address) if self._address else local_ray(slots.cpus, slots.gpus):
                 _let_actors_take_warm_workers()
                 self._tuner(director, body, scratch).fit()
         finally:

@@ -144,10 +144,10 @@ def _tell(sink: MlflowSink) -> Listener:
 def _runner(plan: Plan) -> Runner:
     if plan.spec.runner == "inline":
         return InlineRunner()
-    prepare_environment()
+    prepare_environment(joining=plan.options.address is not None)
     from sweeps.ray_runner import RayRunner
 
-    return RayRunner(plan.slots)
+    return RayRunner(plan.slots, plan.options.address)
 
 
 def _check_space_left(folder: SweepFolder) -> None:

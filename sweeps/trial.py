@@ -12,7 +12,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fer_data import AugmentConfig, DataError, open_cached
+from fer_data import AugmentConfig, DataError, open_cached, prepare
 from sweeps.config import TrialConfig
 from sweeps.messages import OBJECTIVE, EpochReport, Message, Task, TrialEnd
 from sweeps.results import draw, keep_answers, leak_free_accuracy, score
@@ -91,7 +91,7 @@ def _train(task: Task, folder: TrialFolder) -> Generator[Message, None, dict[str
 
     torch.set_num_threads(task.threads)
     config = task.config
-    faces = open_cached(preprocessed(Path(task.faces), config.preprocess))
+    faces = open_cached(preprocessed(_cache_here(task), config.preprocess))
     recipe, classes = config.recipe, len(faces.classes)
     state, history = _begin(task, folder, faces)
     yield from history
@@ -108,7 +108,7 @@ def _train(task: Task, folder: TrialFolder) -> Generator[Message, None, dict[str
     val = (faces.val.images, faces.val.labels)
     if _features_can_be_kept(config, faces):
         train = (faces.train.images, faces.train.labels)
-        features = Path(task.faces).parent / "features"
+        features = _cache_here(task).parent / "features"
         epochs = fit_on_features(state, train, val, folder=features, fingerprint=faces.fingerprint, **how)
     else:
         epochs = fit(
@@ -137,6 +137,20 @@ def _train(task: Task, folder: TrialFolder) -> Generator[Message, None, dict[str
         _checkpoint(folder, state, history)
         yield report
     return _finish(task, folder, faces, history)
+
+
+def _cache_here(task: Task) -> Path:
+    """The cache folder of the faces; on a machine of a cluster that lacks it, made from the source, once."""
+    folder = Path(task.faces)
+    if folder.is_dir():
+        return folder
+    made = prepare(task.data)
+    if made.name != folder.name:
+        raise DataError(
+            f"{task.data.source or 'synthetic faces'}: has fingerprint {made.name} on this machine, the sweep's is "
+            f"{folder.name}; put the same file there, or FER_CACHE on storage that all machines see"
+        )
+    return made
 
 
 def _features_can_be_kept(config: TrialConfig, faces: Faces) -> bool:

@@ -1,0 +1,213 @@
+"""What one machine can say about itself.
+
+Ray ships this file to nodes that may lack the project: standard library only.
+"""
+
+from __future__ import annotations
+
+import base64
+import configparser
+import fcntl
+import os
+import platform
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, TextIO
+
+PACKAGES = ("fer-sweeps", "ray", "torch", "optuna", "mlflow", "numpy", "pydantic")
+_COUNT_GPUS = "import torch; print(torch.cuda.device_count(), torch.version.cuda)"
+
+
+@dataclass(frozen=True)
+class NodeFacts:
+    """What a machine has. `gpus_seen` is None where torch could not be asked; `torch_said` says why."""
+
+    host: str
+    versions: dict[str, str]
+    gpus_seen: int | None
+    torch_said: str
+    shared_memory_bytes: int
+    auth_mode: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An HTTP answer; status 0 where none came, and `text` says why."""
+
+    status: int
+    text: str
+
+
+class Probe:
+    """Measures on the machine it runs on; as a Ray actor, on a node. A path that fails says so in words."""
+
+    def __init__(self) -> None:
+        self._held: TextIO | None = None
+
+    def facts(self, own_devices: bool) -> dict[str, Any]:
+        """The fields of NodeFacts; `own_devices` keeps CUDA_VISIBLE_DEVICES, which in a worker is Ray's doing."""
+        seen, said = _gpus_seen(own_devices)
+        return {
+            "host": socket.gethostname(),
+            "versions": _versions(),
+            "gpus_seen": seen,
+            "torch_said": said,
+            "shared_memory_bytes": _shared_memory_bytes(),
+            "auth_mode": os.environ.get("RAY_AUTH_MODE", "not set"),
+        }
+
+    def clock(self) -> float:
+        """Seconds since 1970 by this machine."""
+        return time.time()
+
+    def write(self, folder: str, name: str) -> str:
+        """Write a small file, durably; what went wrong, or nothing."""
+        try:
+            with (Path(folder) / name).open("w", encoding="utf-8") as file:
+                file.write(name)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            return f"{folder}: {error.strerror}"
+        return ""
+
+    def unread(self, folder: str, names: Iterable[str], patience_seconds: float) -> list[str]:
+        """Which of the files cannot be read here, though NFS was given the time to show them."""
+        end = time.monotonic() + patience_seconds
+        missing = sorted(names)
+        while True:
+            missing = [name for name in missing if not _reads(Path(folder) / name, name)]
+            if not missing or time.monotonic() > end:
+                return missing
+            time.sleep(0.5)
+
+    def remove(self, folder: str, names: Iterable[str]) -> None:
+        """Take the files away again."""
+        for name in names:
+            (Path(folder) / name).unlink(missing_ok=True)
+
+    def hold(self, path: str) -> str:
+        """Lock a file until `release`; what went wrong, or nothing."""
+        try:
+            self._held = Path(path).open("a", encoding="utf-8")  # noqa: SIM115
+            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            return f"{path}: {error.strerror}"
+        return ""
+
+    def release(self) -> None:
+        """Let go of the lock."""
+        if self._held:
+            self._held.close()
+
+    def is_held(self, path: str) -> bool:
+        """Whether the lock that another machine holds shows here."""
+        with Path(path).open("a", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
+    def unreachable(self, targets: Iterable[tuple[str, int]], timeout_seconds: float) -> list[str]:
+        """Which `HOST:PORT` do not take a connection from here."""
+        return [f"{host}:{port}" for host, port in targets if not accepts(host, port, timeout_seconds)]
+
+    def tracking(self, uri: str, timeout_seconds: float) -> tuple[int, str, int]:
+        """Ask MLflow as its client here would: status and words of its health, status of its API to this login."""
+        base = uri.rstrip("/")
+        health = http_get(f"{base}/health", {}, timeout_seconds)
+        query = f"{base}/api/2.0/mlflow/experiments/get-by-name?experiment_name=Default"
+        return health.status, health.text, http_get(query, _mlflow_login(), timeout_seconds).status
+
+
+def accepts(host: str, port: int, timeout_seconds: float) -> bool:
+    """Whether something listens there."""
+    try:
+        with socket.create_connection((host, port), timeout_seconds):
+            return True
+    except OSError:
+        return False
+
+
+def http_get(url: str, headers: Mapping[str, str], timeout_seconds: float, ca_file: str | None = None) -> Answer:
+    """GET `url`. A status that is an error is an answer as well."""
+    context = ssl.create_default_context(cafile=ca_file) if url.startswith("https:") else None
+    request = urllib.request.Request(url, headers=dict(headers))
+    try:
+        with urllib.request.urlopen(request, timeout=timeout_seconds, context=context) as reply:
+            return Answer(reply.status, _head_of(reply.read(65536)))
+    except urllib.error.HTTPError as error:
+        return Answer(error.code, _head_of(error.read(65536)))
+    except urllib.error.URLError as error:
+        return Answer(0, str(error.reason))
+    except (OSError, ValueError) as error:
+        return Answer(0, str(error))
+
+
+def _mlflow_login() -> dict[str, str]:
+    """From the environment, else from ~/.mlflow/credentials: where MLflow's client looks."""
+    file = configparser.RawConfigParser()
+    file.read(Path("~/.mlflow/credentials").expanduser())
+    names = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+    in_file = dict(file["mlflow"]) if file.has_section("mlflow") else {}
+    user, password, token = (os.environ.get(name) or in_file.get(name.lower(), "") for name in names)
+    if user:
+        return {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+def _head_of(body: bytes) -> str:
+    return body.decode("utf-8", "replace").strip()
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
+
+
+def _gpus_seen(own_devices: bool) -> tuple[int | None, str]:
+    """Asked of a process of its own: importing torch takes seconds and memory that a worker would keep."""
+    environment = {k: v for k, v in os.environ.items() if own_devices or k != "CUDA_VISIBLE_DEVICES"}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _COUNT_GPUS],
+            capture_output=True,
+            text=True,
+            timeout=180,
+            env=environment,
+            check=True,
+        )
+    except subprocess.CalledProcessError as error:
+        return None, (error.stderr.strip().splitlines() or ["no word"])[-1]
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return None, str(error)
+    seen, cuda = done.stdout.split()
+    warnings = [line for line in done.stderr.splitlines() if "CUDA" in line]
+    return int(seen), warnings[0].strip() if warnings else f"built for CUDA {cuda}"
+
+
+def _shared_memory_bytes() -> int:
+    return shutil.disk_usage("/dev/shm").total if Path("/dev/shm").is_dir() else 0
+
+
+def _reads(path: Path, content: str) -> bool:
+    try:
+        return path.read_text(encoding="utf-8") == content
+    except OSError:
+        return False

@@ -1,0 +1,268 @@
+"""Hands a sweep over to a cluster as a Ray job, and looks after it from afar by its name.
+
+A job runs `python -m sweeps.run …` beside the head; what is shipped is the code, never data, runs or a token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import re
+import shlex
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cluster.config import ClusterConfig, find_token
+from cluster.errors import ClusterError, did_you_mean
+from cluster.probe import http_get
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobDetails, JobSubmissionClient
+
+PROJECT = Path(__file__).parents[1]
+_PACKAGES = ("sweeps", "fer_models", "fer_data", "tracking", "cluster")
+_BESIDE = ("pyproject.toml", "constraints.txt")
+_LEFT_BEHIND = shutil.ignore_patterns("__pycache__", "*.pyc", "secrets")
+_CHATTY = ("ray.dashboard.modules.job.sdk", "ray.dashboard.modules.dashboard_sdk", "ray._private.runtime_env.packaging")
+_STOP_SECONDS = 60
+_RETRY_SECONDS = 2.0
+_LIVING = ("PENDING", "RUNNING")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A sweep's job as the cluster tells it. `number` grows with each time the sweep was handed over."""
+
+    submission_id: str
+    sweep: str
+    number: int
+    status: str
+    message: str
+    entrypoint: str
+    exit_code: int | None
+
+    @property
+    def living(self) -> bool:
+        """Whether it waits or runs."""
+        return self.status in _LIVING
+
+
+class Jobs:
+    """The jobs of a cluster. Every method may raise ClusterError."""
+
+    def __init__(self, config: ClusterConfig) -> None:
+        self._config = config
+        self._client = _client(config)
+
+    def submit(self, sweep: str, entrypoint: Sequence[str], *, files: Sequence[Path] = ()) -> Job:
+        """Ship the project with `files` (a space of the user's own) and start `entrypoint` for a sweep.
+
+        The submission's id is the sweep's name; handed over again, to resume it, the name with `.2`, `.3` …
+        """
+        before = [job for job in self.all() if job.sweep == sweep]
+        if before and before[-1].living:
+            raise ClusterError(
+                f"sweep '{sweep}' is {before[-1].status.lower()} on {self._config.address} already: "
+                "look at it with `logs`, stop it with `stop`, or choose another --name"
+            )
+        number = before[-1].number + 1 if before else 1
+        submission_id = sweep if number == 1 else f"{sweep}.{number}"
+        with _shipment(files) as folder, _asking(self._config.address):
+            self._client.submit_job(
+                entrypoint=shlex.join(entrypoint),
+                submission_id=submission_id,
+                runtime_env={"working_dir": str(folder), "env_vars": _job_environment()},
+                metadata={"sweep": sweep, "number": str(number)},
+            )
+        return Job(submission_id, sweep, number, "PENDING", "", shlex.join(entrypoint), None)
+
+    def all(self) -> list[Job]:
+        """Every job that was handed over as a sweep, oldest first."""
+        with _asking(self._config.address):
+            found = [_job(details) for details in self._client.list_jobs() if (details.metadata or {}).get("sweep")]
+        return sorted(found, key=lambda job: (job.sweep, job.number))
+
+    def find(self, sweep: str) -> Job:
+        """The newest job of a sweep."""
+        jobs = self.all()
+        mine = [job for job in jobs if job.sweep == sweep]
+        if not mine:
+            known = {job.sweep for job in jobs}
+            raise ClusterError(f"no sweep '{sweep}' on {self._config.address}{did_you_mean(sweep, known)}")
+        return mine[-1]
+
+    def logs(self, sweep: str) -> str:
+        """What the newest job of a sweep has printed so far."""
+        job = self.find(sweep)
+        with _asking(self._config.address):
+            return str(self._client.get_job_logs(job.submission_id))
+
+    def stop(self, sweep: str) -> bool:
+        """Ask the sweep to stop, checkpointed and resumable, within a minute; False if it was over already."""
+        job = self.find(sweep)
+        if not job.living:
+            return False
+        with _asking(self._config.address):
+            return bool(self._client.stop_job(job.submission_id))
+
+    def follow(self, sweep: str, write: Callable[[str], object], *, patience_seconds: float = 120.0) -> Job:
+        """Pass on what the sweep prints until it ends, over cut connections; `write` gets each piece once.
+
+        Ctrl-C leaves the sweep running: KeyboardInterrupt passes through, and `write` has nothing half said.
+
+        Raises:
+            ClusterError: the cluster has not answered for `patience_seconds`; the sweep itself goes on.
+        """
+        from aiohttp import ClientError
+
+        submission_id = self.find(sweep).submission_id
+        log, heard = _Once(write), time.monotonic()
+        while True:
+            told = log.told
+            with contextlib.suppress(OSError, RuntimeError, ClusterError, ClientError):
+                asyncio.run(self._tail(submission_id, log))
+                job = self.find(sweep)
+                heard = time.monotonic()
+                if not job.living:
+                    return job
+            heard = time.monotonic() if log.told > told else heard
+            if time.monotonic() - heard > patience_seconds:
+                raise ClusterError(
+                    f"{self._config.address} has not answered for {patience_seconds:.0f} s; the sweep goes on there. "
+                    f"Look again with: {look_again(self._config, sweep)}"
+                )
+            time.sleep(_RETRY_SECONDS)
+
+    async def _tail(self, submission_id: str, log: _Once) -> None:
+        log.begin()
+        async for piece in self._client.tail_job_logs(submission_id):
+            log.take(piece)
+
+
+class _Once:
+    """Writes each piece of a log once, though Ray tells the log from its beginning at each connection."""
+
+    def __init__(self, write: Callable[[str], object]) -> None:
+        self._write = write
+        self.told = self._seen = 0
+
+    def begin(self) -> None:
+        self._seen = 0
+
+    def take(self, piece: str) -> None:
+        new = piece[max(0, self.told - self._seen) :]
+        self._seen += len(piece)
+        self.told = max(self.told, self._seen)
+        if new:
+            self._write(new)
+
+
+def look_again(config: ClusterConfig, sweep: str, verb: str = "logs") -> str:
+    """The command that looks at a sweep from afar."""
+    return shlex.join(["python", "-m", "sweeps", verb, sweep, "--address", config.address])
+
+
+def sweep_command(arguments: Sequence[str], config: ClusterConfig) -> list[str]:
+    """`python -m sweeps.run …` as the job runs it: it joins the cluster it runs in, and keeps its records there."""
+    command = ["python", "-m", "sweeps.run", *arguments, "--address", "auto"]
+    defaults = {"--out": config.storage, "--tracking-uri": config.tracking_uri, "--data": config.data}
+    for option, value in defaults.items():
+        said = any(word == option or word.startswith(f"{option}=") for word in arguments)
+        command += [] if said or not value else [option, value]
+    return command
+
+
+def _job(details: JobDetails) -> Job:
+    metadata = details.metadata or {}
+    return Job(
+        submission_id=str(details.submission_id),
+        sweep=metadata["sweep"],
+        number=int(metadata.get("number", "1")),
+        status=str(getattr(details.status, "value", details.status)),
+        message=details.message or "",
+        entrypoint=details.entrypoint,
+        exit_code=details.driver_exit_code,
+    )
+
+
+def _job_environment() -> Mapping[str, str]:
+    # A stopped job gets SIGTERM, and SIGKILL after this many seconds: trials finish their epoch, up to 20 s, and save.
+    return {"RAY_JOB_STOP_WAIT_TIME_S": str(_STOP_SECONDS), "PYTHONUNBUFFERED": "1"}
+
+
+@contextlib.contextmanager
+def _shipment(files: Sequence[Path]) -> Iterator[Path]:
+    """A folder with the code of the packages and `files` at its top: what is not named here cannot be shipped."""
+    with tempfile.TemporaryDirectory(prefix="fer-sweeps-ship-") as name:
+        folder = Path(name)
+        for package in _PACKAGES:
+            shutil.copytree(PROJECT / package, folder / package, ignore=_LEFT_BEHIND)
+        for path in (*(PROJECT / name for name in _BESIDE), *files):
+            if path.is_file():
+                shutil.copy2(path, folder / path.name)
+            elif path in files:
+                raise ClusterError(f"{path}: no such file to ship")
+        yield folder
+
+
+def _client(config: ClusterConfig) -> JobSubmissionClient:
+    token = find_token(config.token)
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    _check_answer(config, headers)
+    from ray.job_submission import JobSubmissionClient
+
+    for chatty in _CHATTY:
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    with _without_ray_address(), _asking(config.address):
+        return JobSubmissionClient(
+            config.address, headers=headers, verify=str(config.ca_file) if config.ca_file else True
+        )
+
+
+def _check_answer(config: ClusterConfig, headers: Mapping[str, str], timeout_seconds: float = 10.0) -> None:
+    """Ask before Ray does, which would wait for minutes. Raises ClusterError with the mend."""
+    ca_file = str(config.ca_file) if config.ca_file else None
+    answer = http_get(f"{config.address}/api/jobs/", headers, timeout_seconds, ca_file)
+    mends = {
+        0: f"{answer.text}; is the cluster up, and the tunnel to it (`ray dashboard FILE`, or kubectl port-forward)?",
+        401: "it wants a token; give metadata.fer_sweeps.token, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token",
+        403: "it does not take this token; fetch the cluster's, as the head of its file says",
+        404: "no Jobs API there; it is the port of Ray's dashboard, 8265, on a head with ray[default]",
+    }
+    if answer.status != 200:
+        said = mends.get(answer.status, f"answers {answer.status}: {answer.text[:200]}")
+        raise ClusterError(f"{config.address}: {said}")
+
+
+@contextlib.contextmanager
+def _without_ray_address() -> Iterator[None]:
+    """Ray lets these win over the address that it is given."""
+    names = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
+    kept = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
+
+
+@contextlib.contextmanager
+def _asking(address: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        text = re.sub(r"\s+", " ", str(error))[:300]
+        raise ClusterError(f"{address}: {text}") from None
+
+
+def exit_code(job: Job) -> int:
+    """What the sweep exited with; 143 where it was stopped, 1 where its job never ran."""
+    if job.exit_code is not None:
+        return job.exit_code
+    return {"SUCCEEDED": 0, "STOPPED": 143}.get(job.status, 1)

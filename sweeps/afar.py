@@ -1,0 +1,75 @@
+"""A sweep handed over to a cluster: it runs there as a job, and is looked at and stopped from here by name."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cluster.config import ClusterConfig, reach
+from cluster.submit import Jobs, exit_code, look_again, sweep_command
+from sweeps.arguments import options
+from sweeps.console import console
+from sweeps.errors import InputError
+from sweeps.space import find_space
+from sweeps.spec import check_name, space_label
+
+_NOT_FOR_THE_JOB = ("--cluster", "--address")
+
+
+def submit(given: argparse.Namespace, config: ClusterConfig) -> int:
+    """Hand the sweep over, then print what it prints; Ctrl-C leaves it running there."""
+    options(given)  # what is wrong with them is told here, not there
+    find_space(given.space)
+    name = check_name(given.name or f"{space_label(given.space)}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+    own = [Path(given.space)] if given.space.endswith(".py") else []
+    space = own[0].name if own else given.space
+    words = [space, *_words(given), *([] if given.name else ["--name", name])]
+    jobs = Jobs(config)
+    job = jobs.submit(name, sweep_command(words, config), files=own)
+    console.print(f"sweep {name} is on {config.address} as job {job.submission_id}; Ctrl-C leaves it running there")
+    return _follow(jobs, config, name)
+
+
+def _words(given: argparse.Namespace) -> list[str]:
+    """The command line after the space, less what says where it runs."""
+    words: list[str] = []
+    said = iter(given.argv[1:] if getattr(given, "verb", None) == "run" else given.argv)
+    for word in said:
+        option, equals, _ = word.partition("=")
+        if option in _NOT_FOR_THE_JOB:
+            if not equals:
+                next(said, None)
+        elif word != given.space:
+            words.append(word)
+    return words
+
+
+def logs(given: argparse.Namespace) -> int:
+    """Print what a sweep on a cluster has printed, and go on until it ends."""
+    config = _config(given)
+    return _follow(Jobs(config), config, given.name)
+
+
+def stop(given: argparse.Namespace) -> int:
+    """Stop a sweep on a cluster; it can be resumed."""
+    config = _config(given)
+    stopped = Jobs(config).stop(given.name)
+    console.print(f"{given.name}: {'told to stop; it saves its trials first' if stopped else 'was not running'}")
+    return 0
+
+
+def _follow(jobs: Jobs, config: ClusterConfig, name: str) -> int:
+    try:
+        return exit_code(jobs.follow(name, sys.stdout.write))
+    except KeyboardInterrupt:
+        console.print(f"\n{name} goes on there. Look at it again:\n  {look_again(config, name)}")
+        return 130
+
+
+def _config(given: argparse.Namespace) -> ClusterConfig:
+    config = reach(given.cluster, given.address)
+    if config is None or not config.submits:
+        raise InputError("say which cluster: --cluster FILE or --address http://HOST:8265")
+    return config

@@ -1,0 +1,243 @@
+"""The files in cluster/ are what Ray, Kubernetes, Docker and Slurm take, and they keep what docs/security.md promises."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+from ray.autoscaler._private.util import prepare_config, validate_config
+
+ROOT = Path(__file__).parents[2]
+CLUSTER = ROOT / "cluster"
+SCHEMAS = Path(__file__).parent / "schemas"
+RAY_UP = ("on_prem.yaml", "aws.yaml", "gcp.yaml")
+MANIFESTS = sorted(path for path in (CLUSTER / "kuberay").glob("*.yaml") if path.name not in ("client.yaml", "kustomization.yaml"))  # fmt: skip
+STARTED = (*RAY_UP, "Dockerfile", "kuberay/kustomization.yaml", "kuberay/rayjob.yaml", "slurm/sweep.sbatch", "mlflow/compose.yaml")  # fmt: skip
+SHELL = ("slurm/sweep.sbatch", "mlflow/serve.sh", "mlflow/make_secrets.sh")
+
+
+def load(name: str) -> dict[str, Any]:
+    return dict(yaml.safe_load((CLUSTER / name).read_text()))
+
+
+def documents() -> Iterator[tuple[str, dict[str, Any]]]:
+    for path in MANIFESTS:
+        for document in yaml.safe_load_all(path.read_text()):
+            yield f"{path.name}:{document['kind']}/{document['metadata']['name']}", document
+
+
+def pod_specs(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    if isinstance(node, dict):
+        if "containers" in node:
+            yield path, node
+        for key, value in node.items():
+            yield from pod_specs(value, f"{path}.{key}")
+    elif isinstance(node, list):
+        for place, value in enumerate(node):
+            yield from pod_specs(value, f"{path}[{place}]")
+
+
+PODS = [pytest.param(spec, id=f"{name}{path}") for name, document in documents() for path, spec in pod_specs(document)]
+
+
+def strict(schema: Any) -> Any:
+    """Kubernetes drops a field that it does not know without a word; here it is an error."""
+    if isinstance(schema, list):
+        return [strict(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {key: strict(value) for key, value in schema.items()}
+    if isinstance(schema.get("properties"), dict) and "additionalProperties" not in schema:
+        loose = schema.get("x-kubernetes-preserve-unknown-fields") or set(schema["properties"]) <= {"metadata"}
+        closed |= {} if loose else {"additionalProperties": False}
+    return closed
+
+
+def tool(name: str) -> str:
+    found = shutil.which(name, path=f"{Path(sys.executable).parent}:/usr/bin:/usr/local/bin")
+    return found or pytest.skip(f"{name} is not installed")
+
+
+@pytest.mark.parametrize("name", STARTED)
+def test_each_header_says_how_to_start_use_watch_and_stop_it_and_what_it_costs(name: str) -> None:
+    text = (CLUSTER / name).read_text()
+    header = "\n".join(line for line in text.split("\n\n")[0].splitlines() + text.splitlines()[:30] if "#" in line)
+    first = ("Build", "Start")
+    assert any(f"# {word}:" in header for word in first)
+    for word in ("Use", "Watch", "Stop", "Cost"):
+        assert f"# {word}:" in header, f"{name} lacks '{word}:'"
+
+
+@pytest.mark.parametrize("name", RAY_UP)
+def test_ray_up_takes_it(name: str) -> None:
+    validate_config(prepare_config(load(name)))
+
+
+def test_rays_validator_is_awake() -> None:
+    filled = prepare_config(load("on_prem.yaml")) | {"idle_timeout_minuets": 3}
+    with pytest.raises(jsonschema.ValidationError, match="idle_timeout_minuets"):
+        validate_config(filled)
+
+
+@pytest.mark.parametrize("name", ["aws.yaml", "gcp.yaml"])
+def test_spot_is_tried_first_and_the_head_costs_no_gpu(name: str) -> None:
+    types = load(name)["available_node_types"]
+    assert types["gpu_spot"]["priority"] > types["gpu_on_demand"]["priority"]
+    assert types["head"]["resources"] == {"CPU": 0, "GPU": 0}
+    assert all(types[kind]["min_workers"] == 0 for kind in ("gpu_spot", "gpu_on_demand"))
+    assert "spot" in json.dumps(types["gpu_spot"]["node_config"]).lower()
+    assert "spot" not in json.dumps(types["gpu_on_demand"]["node_config"]).lower()
+    assert load(name)["idle_timeout_minutes"] == 10
+
+
+@pytest.mark.parametrize("name", RAY_UP)
+def test_every_ray_start_asks_for_the_token_and_hides_the_dashboard(name: str) -> None:
+    config = load(name)
+    for command in config["head_start_ray_commands"] + config["worker_start_ray_commands"]:
+        if "ray start" in command:
+            assert "RAY_AUTH_MODE=token" in command
+    assert "--dashboard-host=127.0.0.1" in config["head_start_ray_commands"][-1]
+    assert config["file_mounts"]["/home/ray/.ray/auth_token"] == "~/.ray/auth_token"
+    assert any("chmod 600 ~/.ray/auth_token" in command for command in config["setup_commands"])
+
+
+@pytest.mark.parametrize("name", SHELL)
+def test_shell_is_clean(name: str) -> None:
+    subprocess.run(["bash", "-n", CLUSTER / name], check=True)
+    done = subprocess.run([tool("shellcheck"), CLUSTER / name], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("name", ["Dockerfile", "mlflow/Dockerfile"])
+def test_images_are_clean_and_do_not_run_as_root(name: str) -> None:
+    done = subprocess.run([tool("hadolint"), CLUSTER / name], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert re.findall(r"^USER (.*)$", (CLUSTER / name).read_text(), flags=re.MULTILINE) == ["1000:1000"]
+
+
+def test_the_image_installs_what_the_constraints_pin() -> None:
+    pinned = re.search(r"^mlflow==(.*)$", (ROOT / "constraints.txt").read_text(), flags=re.MULTILINE)
+    assert pinned
+    assert f"mlflow[auth]=={pinned[1]}" in (CLUSTER / "mlflow/Dockerfile").read_text()
+    assert "--constraint constraints.txt" in (CLUSTER / "Dockerfile").read_text()
+    ray = re.search(r"^ray==(.*)$", (ROOT / "constraints.txt").read_text(), flags=re.MULTILINE)
+    assert ray
+    assert yaml.safe_load((CLUSTER / "kuberay/raycluster.yaml").read_text())["spec"]["rayVersion"] == ray[1]
+
+
+def test_compose_takes_it_and_publishes_on_the_loopback_alone(tmp_path: Path) -> None:
+    subprocess.run([CLUSTER / "mlflow/make_secrets.sh", tmp_path / "secrets"], check=True, capture_output=True)
+    done = subprocess.run(
+        [tool("docker-compose"), "-f", CLUSTER / "mlflow/compose.yaml", "--profile", "ray", "config", "--format", "json"],
+        capture_output=True, text=True, check=False, env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    services = json.loads(done.stdout)["services"]
+    assert {"mlflow", "postgres", "minio", "ray-head", "ray-worker"} <= set(services)
+    published = {name: [port.get("host_ip") for port in service.get("ports", [])] for name, service in services.items()}
+    assert {name: ips for name, ips in published.items() if ips} == {"mlflow": ["127.0.0.1"], "ray-head": ["127.0.0.1"]}
+    for name, service in services.items():
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        words = json.dumps([service.get("environment"), service.get("command"), service.get("entrypoint")])
+        assert not re.search(r"(password|token|secret_key)\W+[0-9a-f]{16,}", words, flags=re.IGNORECASE), name
+
+
+def test_secrets_are_random_kept_and_private(tmp_path: Path) -> None:
+    def make(folder: str) -> dict[str, str]:
+        subprocess.run([CLUSTER / "mlflow/make_secrets.sh", tmp_path / folder], check=True, capture_output=True)
+        return {path.name: path.read_text() for path in (tmp_path / folder).iterdir()}
+
+    first, again, other = make("a"), make("a"), make("b")
+    assert first == again
+    assert len(first["ray_auth_token"]) == 64
+    assert not {first[name] for name in first if name != "s3_user"} & {other[name] for name in other}
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o700
+    used = set(load("mlflow/compose.yaml")["secrets"])
+    assert used <= set(first)
+    assert "secrets/" in (CLUSTER / "mlflow/.gitignore").read_text()
+
+
+def test_kubernetes_takes_every_manifest() -> None:
+    kinds = set()
+    for name, document in documents():
+        kinds.add(document["kind"])
+        if document["apiVersion"].startswith("ray.io/"):
+            packed = gzip.decompress((SCHEMAS / f"{document['kind'].lower()}s.v1.json.gz").read_bytes())
+            jsonschema.Draft202012Validator(strict(json.loads(packed))).validate(document)
+        else:
+            kubernetes_validate.validate(document, "1.31", strict=True)
+        assert document["metadata"].get("namespace", "fer-sweeps") == "fer-sweeps", name
+    assert kinds == {"Namespace", "PersistentVolumeClaim", "Service", "StatefulSet", "Deployment", "Job",
+                     "NetworkPolicy", "RayCluster", "RayJob"}  # fmt: skip
+
+
+def test_kuberays_schema_is_awake() -> None:
+    schema = strict(json.loads(gzip.decompress((SCHEMAS / "rayclusters.v1.json.gz").read_bytes())))
+    cluster = load("kuberay/raycluster.yaml")
+    cluster["spec"]["enableInTreeAutoscalling"] = True
+    with pytest.raises(jsonschema.ValidationError, match="enableInTreeAutoscalling"):
+        jsonschema.Draft202012Validator(schema).validate(cluster)
+
+
+def test_kustomize_names_every_manifest_but_the_job() -> None:
+    listed = set(load("kuberay/kustomization.yaml")["resources"])
+    assert listed == {path.name for path in MANIFESTS} - {"rayjob.yaml"}
+
+
+@pytest.mark.parametrize("pod", PODS)
+def test_pods_are_locked_down(pod: dict[str, Any]) -> None:
+    context = pod["securityContext"]
+    assert context["runAsNonRoot"] is True
+    assert context["runAsUser"] >= 100
+    assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod)
+    for container in pod["containers"]:
+        own = container["securityContext"]
+        assert own["allowPrivilegeEscalation"] is False
+        assert own["readOnlyRootFilesystem"] is True
+        assert own["capabilities"] == {"drop": ["ALL"]}
+        assert {"cpu", "memory"} <= set(container["resources"]["limits"])
+        for variable in container.get("env", []):
+            if re.search("PASSWORD|TOKEN|SECRET_KEY", variable["name"]):
+                assert "secretKeyRef" in variable["valueFrom"], variable["name"]
+
+
+def test_the_ray_cluster_survives_its_head_and_costs_nothing_when_idle() -> None:
+    spec = load("kuberay/raycluster.yaml")["spec"]
+    assert spec["authOptions"] == {"mode": "token"}
+    assert spec["gcsFaultToleranceOptions"]["redisAddress"].startswith("redis:")
+    assert spec["enableInTreeAutoscaling"] is True
+    assert [group["minReplicas"] for group in spec["workerGroupSpecs"]] == [0, 0]
+    spot, on_demand = spec["workerGroupSpecs"]
+    assert spot["priority"] > on_demand["priority"]
+    assert "nvidia.com/gpu" not in json.dumps(spec["headGroupSpec"])
+
+
+def test_every_pod_is_under_a_network_policy_of_its_own() -> None:
+    policies = [document for _, document in documents() if document["kind"] == "NetworkPolicy"]
+    default = next(
+        policy for policy in policies if policy["spec"]["podSelector"] == {} and "egress" not in policy["spec"]
+    )
+    assert sorted(default["spec"]["policyTypes"]) == ["Egress", "Ingress"]
+    named = {policy["spec"]["podSelector"].get("matchLabels", {}).get("app") for policy in policies}
+    assert {"ray", "mlflow", "postgres", "minio", "minio-bucket", "redis"} <= named
+
+
+def test_no_file_holds_a_secret() -> None:
+    for path in CLUSTER.rglob("*"):
+        if path.is_file() and path.suffix in (".yaml", ".sh", ".sbatch", ".py", "") and "secrets" not in path.parts:
+            text = path.read_text()
+            assert not re.search(r"AKIA[0-9A-Z]{16}|BEGIN [A-Z ]*PRIVATE KEY|[0-9a-f]{32}", text), path
+            assert not re.search(r"://[^/\s:@$]+:[^/\s@$]+@", text), path

@@ -1,0 +1,226 @@
+"""The doctor's verdicts, each beside the fault that it is for, and the doctor on this machine."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from cluster import checks
+from cluster.cli import main
+from cluster.doctor import Report
+from cluster.errors import ClusterError
+from cluster.probe import NodeFacts, Probe
+
+GIB = 1 << 30
+VERSIONS = {"python": "3.11.7", "ray": "2.60.0", "torch": "2.14.1", "mlflow": "3.17.2"}
+
+
+def node(**facts: object) -> NodeFacts:
+    whole = {"host": "a", "versions": VERSIONS, "gpus_seen": 1, "torch_said": "built for CUDA 13.0",
+             "shared_memory_bytes": 8 * GIB, "auth_mode": "token"}  # fmt: skip
+    return NodeFacts(**whole | facts)  # type: ignore[arg-type]
+
+
+@pytest.fixture(autouse=True)
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "RAY_AUTH_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+
+
+class Tracker(BaseHTTPRequestHandler):
+    """MLflow, as far as the doctor looks: alive for all, its API for user `me` alone."""
+
+    def do_GET(self) -> None:
+        known = self.headers.get("Authorization") == "Basic bWU6c2VjcmV0"  # me:secret
+        self.send_response(200 if self.path == "/health" or known else 401)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None: ...
+
+
+@pytest.fixture
+def tracker() -> Iterator[str]:
+    server = HTTPServer(("127.0.0.1", 0), Tracker)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_versions_that_differ_are_named_with_both_nodes() -> None:
+    other = node(versions=VERSIONS | {"ray": "2.59.0"})
+    check = checks.versions({"head": node(), "worker": other}, "head")
+    assert (check.status, check.detail) == ("failed", "worker: ray 2.59.0, head has 2.60.0")
+    assert "one image on all nodes" in check.mend
+    assert checks.versions({"head": node(), "worker": node()}, "head").status == "ok"
+
+
+def test_a_package_that_is_missing_everywhere_is_no_agreement() -> None:
+    bare = node(versions=VERSIONS | {"torch": "not installed"})
+    assert checks.versions({"head": bare, "worker": bare}, "head").detail == "head: torch is not installed"
+
+
+@pytest.mark.parametrize(
+    ("facts", "claimed", "status", "said"),
+    [
+        ({}, 1, "ok", "1 GPUs, all seen by torch"),
+        ({"gpus_seen": 0, "torch_said": "CUDA driver too old"}, 1, "failed", "w: 1 GPUs, torch sees 0 (CUDA driver too old)"),
+        ({"gpus_seen": None, "torch_said": "No module named 'torch'"}, 0, "failed", "w: torch cannot be asked: No module named 'torch'"),
+        ({"gpus_seen": 0}, 0, "ok", "1 node, none with a GPU: trials run on cores"),
+    ],
+)  # fmt: skip
+def test_gpus(facts: dict[str, object], claimed: int, status: str, said: str) -> None:
+    check = checks.gpus({"w": node(**facts)}, {"w": claimed})
+    assert (check.status, check.detail) == (status, said)
+
+
+def test_a_containers_64_mib_of_shared_memory() -> None:
+    check = checks.shared_memory({"w": node(shared_memory_bytes=64 << 20)})
+    assert (check.status, check.detail) == ("failed", "w: /dev/shm has 64 MiB, 1024 wanted")
+    assert "--shm-size" in check.mend
+
+
+def test_clocks_are_judged_beyond_what_the_measurement_may_be_off_by() -> None:
+    def status(*skews: tuple[float, float]) -> str:
+        return checks.clocks({str(place): skew for place, skew in enumerate(skews)}).status
+
+    assert status((0.0, 0.01), (1.5, 0.01)) == "failed"
+    assert status((0.0, 0.01), (-1.5, 0.01)) == "failed"
+    assert status((0.0, 0.01), (1.5, 0.6)) == "ok"
+    assert status((9.0, 0.0)) == "skipped"
+
+
+def test_storage_that_is_a_folder_of_each_nodes_own() -> None:
+    check = checks.storage("/mnt/x", {"a": "", "b": ""}, {"a": ["b"], "b": ["a"]}, 9 * GIB)
+    assert (check.status, check.detail) == ("failed", "a does not see the files of b; b does not see the files of a")
+    assert checks.storage("/mnt/x", {"a": "", "b": ""}, {"a": [], "b": []}, 9 * GIB).status == "ok"
+    assert checks.storage("/mnt/x", {"a": ""}, {"a": []}, GIB // 2).detail == "/mnt/x: 0.50 GiB free, 1 wanted"
+    assert "b cannot write: /mnt/x: Permission denied" in checks.storage(
+        "/mnt/x", {"a": "", "b": "/mnt/x: Permission denied"}, {"a": []}, GIB).detail  # fmt: skip
+
+
+def test_locks_that_do_not_cross_nodes() -> None:
+    assert "can be taken again on b" in checks.locks("/mnt/x", ["b"], "").detail
+    assert checks.locks("/mnt/x", [], "").status == "ok"
+
+
+@pytest.mark.parametrize(
+    ("statuses", "status", "said"),
+    [
+        ((200, "OK", 200), "ok", "lets this login in"),
+        ((200, "OK", 404), "ok", "lets this login in"),
+        ((0, "Connection refused", 0), "failed", "Connection refused"),
+        ((200, "OK", 401), "failed", "answers 401 to this login"),
+        ((200, "OK", 500), "failed", "its API answers 500"),
+    ],
+)
+def test_mlflow(statuses: tuple[int, str, int], status: str, said: str) -> None:
+    check = checks.tracking("http://m:5000", *statuses)
+    assert check.status == status
+    assert said in check.detail
+
+
+@pytest.mark.parametrize(("statuses", "status"), [((401, 403), "ok"), ((200, 200), "failed"), ((500, 500), "warn")])
+def test_the_door(statuses: tuple[int, int], status: str) -> None:
+    assert checks.door("http://h:8265", *statuses).status == status
+
+
+def test_nodes_without_token_authentication_and_ports_that_are_shut() -> None:
+    assert checks.node_tokens({"a": node(), "b": node(auth_mode="disabled")}).detail == "b: RAY_AUTH_MODE is disabled"
+    assert checks.ports({"a": ["10.0.0.2:8076"], "b": []}, 2).detail == "a cannot reach 10.0.0.2:8076"
+
+
+def test_every_check_that_fails_has_a_mend() -> None:
+    bad = node(versions={**VERSIONS, "ray": "0"}, gpus_seen=0, shared_memory_bytes=0, auth_mode="not set")
+    nodes = {"a": node(), "b": bad}
+    failed = [checks.versions(nodes, "a"), checks.gpus(nodes, {"a": 1, "b": 1}), checks.shared_memory(nodes),
+              checks.clocks({"a": (0, 0), "b": (9, 0)}), checks.storage("/x", {"a": "no"}, {}, 0), checks.locks("/x", ["b"], ""),
+              checks.tracking("http://m", 0, "", 0), checks.ports({"a": ["b:1"]}, 1), checks.node_tokens(nodes),
+              checks.door("http://h", 200, 200)]  # fmt: skip
+    assert [check.status for check in failed] == ["failed"] * len(failed)
+    assert all(check.mend for check in failed)
+
+
+def test_a_lock_is_seen_by_another_probe_until_it_is_let_go(tmp_path: Path) -> None:
+    holder, other = Probe(), Probe()
+    path = str(tmp_path / "lock")
+    assert holder.hold(path) == ""
+    assert other.is_held(path)
+    holder.release()
+    assert not other.is_held(path)
+
+
+def test_files_that_do_not_show_are_named(tmp_path: Path) -> None:
+    probe = Probe()
+    assert probe.write(str(tmp_path), "one") == ""
+    assert probe.unread(str(tmp_path), ["one", "two"], 0.0) == ["two"]
+    assert probe.write("/proc/nowhere", "one") == "/proc/nowhere: No such file or directory"
+    probe.remove(str(tmp_path), ["one", "two"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_mlflow_is_asked_with_the_login_that_its_client_would_use(
+    tracker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert Probe().tracking(tracker, 5.0) == (200, "", 401)
+    (tmp_path / ".mlflow").mkdir()
+    (tmp_path / ".mlflow/credentials").write_text(
+        "[mlflow]\nmlflow_tracking_username = me\nmlflow_tracking_password = secret\n"
+    )
+    assert Probe().tracking(tracker, 5.0) == (200, "", 200)
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "you")
+    assert Probe().tracking(tracker, 5.0)[2] == 401
+
+
+def test_this_machine_passes_and_is_left_as_it_was(
+    tmp_path: Path, tracker: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = main(["doctor", "--json"])
+    report = json.loads(capsys.readouterr().out)
+    found = {check["name"]: check["status"] for check in report["checks"]}
+    assert set(found) == {"versions", "gpus", "shared memory", "storage", "locks", "MLflow", "clocks", "ports", "token"}
+    assert report["place"] == "this machine"
+    assert found["storage"] == found["locks"] == found["MLflow"] == "ok"
+    assert code == (0 if "failed" not in found.values() else 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_check_that_fails_is_shown_with_its_mend_and_exits_1(
+    tracker: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("cluster.probe._gpus_seen", lambda own: (0, "built for CUDA 13.0"))
+    assert main(["doctor", "--tracking-uri", tracker]) == 1
+    shown = capsys.readouterr().out
+    assert f"failed   MLflow         {tracker}: lives, but answers 401 to this login" in shown
+    assert "mend: set MLFLOW_TRACKING_USERNAME" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["doctor", "nowhere.yaml"], "error: nowhere.yaml: No such file or directory"),
+        (["doctor", "--address", "head"], "error: --address 'head' is not an address"),
+        (["doctor", "--address", "http://127.0.0.1:9"], "error: http://127.0.0.1:9: [Errno 111] Connection refused; is the cluster up"),
+        (["docter"], "error: argument VERB: invalid choice: 'docter'"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line_and_exits_2(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith(said)
+
+
+def test_a_report_is_found_again_in_what_a_job_printed() -> None:
+    report = Report("2 nodes", (checks.Check("clocks", "failed", "b: +3.0 s", "run chrony"),))
+    assert Report.from_log(f"2026 INFO noise\n{report.as_json()}\nbye\n") == report
+    assert not report.healthy
+    with pytest.raises(ClusterError, match=r"did not come to an end.*\nTraceback"):
+        Report.from_log("Traceback: boom")
