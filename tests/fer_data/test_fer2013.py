@@ -267,11 +267,12 @@ def test_images_are_resized_by_the_mean_of_their_areas(write_csv, good_rows):
 
 
 @pytest.mark.slow
-def test_reads_the_official_file_in_time_and_memory(official_csv):
+def test_reads_the_official_file_in_a_gigabyte(official_csv):
+    # Not ru_maxrss, which begins with the size of the process that started this one.
     program = (
-        "import sys, resource; from fer_data import *\n"
+        "import re, sys; from fer_data import *\n"
         "faces = open_cached(prepare(sys.argv[1]))\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)\n"
+        "print(int(re.search(r'VmHWM:\\s+(\\d+) kB', open('/proc/self/status').read())[1]) / 2**20)\n"
         "print(faces.name, faces.notes)\n"
         "print([split.counts(7) for split in (faces.train, faces.val, faces.test)])\n"
     )
