@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from fer_data import DataOptions
 from sweeps.errors import InputError
@@ -49,6 +49,17 @@ class SweepSpec(BaseModel):
     cpus_per_trial: float | None = None
     gpus_per_trial: float | None = None
     max_concurrent: int | None = None
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _source_alone(cls, value: object) -> object:
+        """Journals of 0.1.0's first days name the source alone."""
+        return {"source": value} if isinstance(value, str) else value
+
+    @field_validator("faces", mode="before")
+    @classmethod
+    def _folder_alone(cls, value: object) -> object:
+        return value["folder"] if isinstance(value, dict) else value
 
     def refuse_if_changed(self, asked: SweepSpec) -> None:
         """Raise InputError naming everything in `asked` that a resume cannot change."""

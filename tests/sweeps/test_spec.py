@@ -1,0 +1,16 @@
+"""What a sweep was asked to do, as its journal has it."""
+
+from fake_trials import spec
+
+from fer_data import DataOptions
+from sweeps.spec import SweepSpec
+
+
+def test_early_journals_are_read() -> None:
+    early = spec().model_dump(mode="json") | {
+        "data": "fer2013.csv",
+        "faces": {"folder": "/cache/00ff", "limit_train": None, "limit_seed": 0},
+    }
+    read = SweepSpec.model_validate(early)
+    assert read.data == DataOptions(source="fer2013.csv")
+    assert read.faces == "/cache/00ff"
