@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from fer_data import AugmentConfig, open_cached, prepare
+from fer_data import AugmentConfig, DataOptions, open_cached, prepare
 from fer_models import LeNetConfig, Recipe
 from fer_models.evaluate import predict
 from fer_models.registry import build
@@ -140,7 +140,24 @@ def test_faces_that_are_gone_are_nobodys_fault(task: Task) -> None:
     end = list(run_trial(task.model_copy(update={"faces": "/nowhere"})))[-1]
     assert isinstance(end, TrialEnd)
     assert (end.state, end.diverged) == ("blocked", False)
-    assert "/nowhere: not a cache of faces" in str(end.reason)
+    assert "the sweep's is nowhere; put the same file there" in str(end.reason)
+
+
+def test_a_machine_without_the_faces_makes_its_cache_from_the_source(
+    task: Task, tiny_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FER_CACHE", str(tmp_path / "its own"))
+    afar = task.model_copy(
+        update={
+            "faces": f"/on/another/machine/{Path(task.faces).name}",
+            "data": DataOptions(source=str(tiny_csv)),
+            "epochs": 1,
+            "figures": False,
+        }
+    )
+    assert numbers(run_trial(afar)) == numbers(
+        run_trial(elsewhere(afar, "here").model_copy(update={"faces": task.faces}))
+    )
 
 
 def test_a_fault_leaves_its_traceback_beside_the_trial(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
