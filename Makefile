@@ -2,12 +2,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SPACE ?= alexnet_space
+# Of the space's own 36, so that a first look takes minutes.
+EPOCHS ?= 24
 OUT ?= runs
 
 .PHONY: run test test-all check format ui benchmark clean
 
 run: .venv/installed  ## set up, then sweep alexnet_space on the built-in faces
-	$(BIN)/python -m sweeps.run $(SPACE) --out $(OUT)
+	$(BIN)/python -m sweeps.run $(SPACE) --epochs $(EPOCHS) --out $(OUT)
 
 test: .venv/installed  ## set up, then run the fast tests
 	$(BIN)/pytest
