@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,35 +16,39 @@ from sweeps.errors import InputError
 from sweeps.space import find_space
 from sweeps.spec import check_name, space_label
 
-_NOT_FOR_THE_JOB = ("--cluster", "--address")
-
 
 def submit(given: argparse.Namespace, config: ClusterConfig) -> int:
     """Hand the sweep over, then print what it prints; Ctrl-C leaves it running there."""
     options(given)  # what is wrong with them is told here, not there
     find_space(given.space)
     name = check_name(given.name or f"{space_label(given.space)}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
-    own = [Path(given.space)] if given.space.endswith(".py") else []
-    space = own[0].name if own else given.space
-    words = [space, *_words(given), *([] if given.name else ["--name", name])]
+    shipped = [path for path in (_own_space(given), given.cluster) if path]
+    words = [*job_arguments(given.argv, shipped), *([] if given.name else ["--name", name])]
     jobs = Jobs(config)
-    job = jobs.submit(name, sweep_command(words, config), files=own)
+    job = jobs.submit(name, sweep_command(words, config), files=shipped)
     console.print(f"sweep {name} is on {config.address} as job {job.submission_id}; Ctrl-C leaves it running there")
     return _follow(jobs, config, name)
 
 
-def _words(given: argparse.Namespace) -> list[str]:
-    """The command line after the space, less what says where it runs."""
+def job_arguments(argv: Sequence[str], shipped: Sequence[Path]) -> list[str]:
+    """The command line as the job has it: shipped files by their bare names, no --address, which is its own."""
+    names = {str(path): path.name for path in shipped}
     words: list[str] = []
-    said = iter(given.argv[1:] if getattr(given, "verb", None) == "run" else given.argv)
+    said = iter(argv[1:] if argv[:1] == ["run"] else argv)
     for word in said:
-        option, equals, _ = word.partition("=")
-        if option in _NOT_FOR_THE_JOB:
+        option, equals, value = word.partition("=")
+        if option == "--address":
             if not equals:
                 next(said, None)
-        elif word != given.space:
-            words.append(word)
+        elif equals and value in names:
+            words.append(f"{option}={names[value]}")
+        else:
+            words.append(names.get(word, word))
     return words
+
+
+def _own_space(given: argparse.Namespace) -> Path | None:
+    return Path(given.space) if given.space.endswith(".py") else None
 
 
 def logs(given: argparse.Namespace) -> int:

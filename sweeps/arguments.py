@@ -20,7 +20,10 @@ _UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong the way the rest of the program does."""
+    """Says what is wrong the way the rest of the program does, and takes no abbreviated options."""
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **{**more, "allow_abbrev": False})
 
     def error(self, message: str) -> Any:
         raise InputError(f"{message}; see {self.prog} --help")

@@ -79,7 +79,7 @@ def _run(given: argparse.Namespace) -> int:
     config = reach(given.cluster, given.address)
     if config and config.submits:
         return afar.submit(given, config)
-    given.address = config.address if config else None
+    given.address, given.cluster_gpus = (config.address, config.gpus) if config else (None, None)
     plan = make_plan(given.space, arguments.options(given))
     if given.dry_run:
         from sweeps.dry_run import dry_run

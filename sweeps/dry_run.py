@@ -18,9 +18,10 @@ from fer_data import Faces, open_cached
 from fer_data.batches import train_batches
 from fer_data.preprocess_cache import preprocessed
 from fer_models.fit import fit
-from fer_models.registry import build, count_parameters
+from fer_models.registry import count_parameters
 from fer_models.state import TrainingState, new_state
 from sweeps.config import TrialConfig, with_settings
+from sweeps.nets import fit_arguments, new_net
 from sweeps.plan import Plan, sample_configurations
 from sweeps.progress import duration
 
@@ -66,28 +67,25 @@ def dry_run(plan: Plan, console: Console) -> None:
 def measure(faces: Faces, title: str, config: TrialConfig, device: str) -> Probe:
     """One step to warm up and measure memory, a few more to time, each as an epoch of its own."""
     recipe, classes = config.recipe, len(faces.classes)
-    generator = torch.Generator().manual_seed(0)
-    net = build(config.net, classes=classes, mean_image=faces.mean_image(), generator=generator)
-    state = new_state(net, recipe)
+    net = new_net(config, faces)
+    parameters = count_parameters(net)  # before frozen stages stop counting
+    state = new_state(net, recipe, config.transfer)
     steps = fit(
         state,
         lambda generator: islice(
             train_batches(faces.train, recipe.batch_size, config.augment, generator, device, classes=classes), 1
         ),
         (faces.val.images[:2], faces.val.labels[:2]),
-        recipe=recipe,
         epochs=1 + _STEPS_TIMED,
         seed=0,
         iterations_per_epoch=1,
         device=device,
-        precision="fp32" if config.precision == "auto" else config.precision,
-        memory_format="contiguous" if config.memory_format == "auto" else config.memory_format,
-        class_counts=faces.train.counts(classes),
+        **fit_arguments(config, faces),
     )
     with _bytes_kept() as kept:
         next(steps)
     rate = statistics.median(step.images_per_second for step in steps)
-    return Probe(title, config, count_parameters(net), _held_bytes(state) + sum(kept), rate)
+    return Probe(title, config, parameters, _held_bytes(state) + sum(kept), rate)
 
 
 def configurations(plan: Plan, samples: int) -> Iterator[tuple[str, TrialConfig]]:

@@ -43,22 +43,18 @@ def _contender(run: Run) -> Contender:
         classes=spec.classes,
         synthetic=spec.synthetic,
         answers=answers,
-        leaked=_leaked(run),
+        leaked=answers.leaked if answers else None,
     )
-
-
-def _leaked(run: Run) -> NDArray[np.bool_] | None:
-    try:
-        with np.load(run.files.val_probabilities) as kept:
-            return np.asarray(kept["leaked"], bool) if "leaked" in kept else None
-    except OSError:
-        return None
 
 
 def val_faces(spec: SweepSpec) -> NDArray[np.uint8] | None:
     """The validation faces of a sweep as grey levels, None where its data is gone or has changed."""
     faces = _faces(spec)
-    return None if faces is None else np.clip(np.asarray(faces.val.images), 0, 255).astype(np.uint8)
+    return _grey_levels(faces) if faces else None
+
+
+def _grey_levels(faces: Faces) -> NDArray[np.uint8]:
+    return np.clip(np.asarray(faces.val.images), 0, 255).astype(np.uint8)
 
 
 def _faces(spec: SweepSpec) -> Faces | None:
@@ -83,7 +79,7 @@ def sweep_page(folder: SweepFolder, history: SweepHistory) -> str:
         commands=_commands(spec),
         pictures=[Picture(*parts) for parts in study_figures(folder.study_log)],
     )
-    return report_page(report, val_faces(spec))
+    return report_page(report, _grey_levels(faces) if faces else None)
 
 
 def _facts(spec: SweepSpec, faces: Faces | None) -> DataFacts:

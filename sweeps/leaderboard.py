@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from zipfile import BadZipFile
-
-import numpy as np
-from numpy.typing import NDArray
 from rich.table import Table
 from rich.text import Text
 
@@ -14,6 +9,7 @@ from sweeps.config import flatten
 from sweeps.messages import OBJECTIVE, val_title
 from sweeps.progress import trial_name
 from sweeps.spec import SweepSpec
+from tracking.answers import Answers, read_answers
 from tracking.history import SweepHistory, TrialHistory
 from tracking.layout import SweepFolder
 from tracking.scores import Interval, paired_difference_interval, wilson_interval
@@ -49,8 +45,8 @@ def _ranked(history: SweepHistory) -> list[TrialHistory]:
 def _row(trial: TrialHistory, rival: TrialHistory | None, folder: SweepFolder) -> tuple[str, ...]:
     best = trial.best_epoch()
     assert best is not None
-    mine = _Answers.of(trial, folder)
-    interval = mine.interval() if mine else None
+    mine = _answers(trial, folder)
+    interval = _interval(mine) if mine else None
     return (
         trial_name(trial),
         trial.state,
@@ -62,20 +58,22 @@ def _row(trial: TrialHistory, rival: TrialHistory | None, folder: SweepFolder) -
     )
 
 
-def _difference(trial: TrialHistory, mine: _Answers | None, rival: TrialHistory | None, folder: SweepFolder) -> str:
+def _difference(trial: TrialHistory, mine: Answers | None, rival: TrialHistory | None, folder: SweepFolder) -> str:
     if rival is None:
         return ""
     if trial is rival:
         return "best baseline"
-    theirs = _Answers.of(rival, folder)
+    theirs = _answers(rival, folder)
     if mine is None or theirs is None:
         return ""
-    gap = paired_difference_interval(mine.labels, mine.predictions, theirs.predictions)
+    gap = paired_difference_interval(mine.labels, mine.probabilities.argmax(1), theirs.probabilities.argmax(1))
     return f"{100 * gap.value:+.1f} ({100 * gap.low:+.1f} to {100 * gap.high:+.1f})"
 
 
 def _settings(trial: TrialHistory) -> str:
     config = trial.started.config
+    if "ensemble" in config:
+        return ", ".join(f"{name} {weight:.2f}" for name, weight in config["ensemble"]["members"].items())
     shown = [
         f"{config['recipe']['optimizer']} lr {config['recipe']['lr']:.3g}",
         f"batch {config['recipe']['batch_size']}",
@@ -94,24 +92,11 @@ def _caption(spec: SweepSpec, rival: TrialHistory | None, scored: int) -> str:
     return "\n".join(lines)
 
 
-@dataclass(frozen=True)
-class _Answers:
-    """What a trial said of each validation face at its best epoch."""
+def _answers(trial: TrialHistory, folder: SweepFolder) -> Answers | None:
+    best = trial.best_epoch()
+    return read_answers(folder.trial(trial.number), best.epoch) if best else None
 
-    labels: NDArray[np.int64]
-    predictions: NDArray[np.int64]
 
-    @classmethod
-    def of(cls, trial: TrialHistory, folder: SweepFolder) -> _Answers | None:
-        """The answers on disk, if they are of the epoch that the journal calls the best."""
-        best = trial.best_epoch()
-        try:
-            with np.load(folder.trial(trial.number).val_probabilities) as kept:
-                if best is None or int(kept["epoch"]) != best.epoch:
-                    return None
-                return cls(kept["labels"].astype(np.int64), kept["probabilities"].argmax(1))
-        except (OSError, ValueError, KeyError, EOFError, BadZipFile):
-            return None
-
-    def interval(self) -> Interval:
-        return wilson_interval(int((self.labels == self.predictions).sum()), len(self.labels))
+def _interval(answers: Answers) -> Interval:
+    right = answers.probabilities.argmax(1) == answers.labels
+    return wilson_interval(int(right.sum()), len(right))

@@ -49,6 +49,8 @@ class Options:
     figures: bool = True
     address: str | None = None
     """Of a Ray cluster to join ("auto", "HOST:6379"); None starts Ray on this machine."""
+    cluster_gpus: int | None = None
+    """GPUs of that cluster once all its workers are up."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "out", Path(self.out))
@@ -174,7 +176,7 @@ def _hardware(options: Options) -> tuple[int, int]:
         raise InputError(f"--address {options.address} is for --runner ray; inline trials run in this process")
     prepare_environment(joining=True)
     with joined_ray(options.address):
-        return cluster_size()
+        return cluster_size(options.cluster_gpus)
 
 
 def _spec(
@@ -217,6 +219,8 @@ def _share_gpus(plan: Plan) -> Plan:
         cpus_per_trial=options.cpus_per_trial,
         gpus_per_trial=measured_share(plan),
         max_concurrent=options.max_concurrent,
+        cpus=plan.slots.cpus,
+        gpus=plan.slots.gpus,
     )
     return replace(plan, slots=slots, spec=plan.spec.model_copy(update={"threads": slots.threads}))
 
@@ -260,19 +264,14 @@ def _with_weights_of_run(config: TrialConfig, options: Options) -> TrialConfig:
 
 def _check_pretrained(configs: list[TrialConfig], faces: Faces) -> None:
     """Load every file of weights once, so that a missing or wrong one is told before anything is written."""
-    wanted = {(config.net, config.transfer.weights): config for config in configs if config.transfer.pretrained}
-    if not wanted:
+    by_file = {(config.net.name, config.transfer.weights): config for config in configs if config.transfer.pretrained}
+    if not by_file:
         return
-    import torch
-
-    from fer_models.registry import build
     from fer_models.transfer import load_pretrained
+    from sweeps.nets import new_net
 
-    by_file = {(net.name, weights): config for (net, weights), config in wanted.items()}
     for config in by_file.values():
-        generator = torch.Generator().manual_seed(0)
-        net = build(config.net, classes=len(faces.classes), mean_image=faces.mean_image(), generator=generator)
-        load_pretrained(net, config.net, config.transfer)
+        load_pretrained(new_net(config, faces), config.net, config.transfer)
 
 
 def _check_configurations(plan: Plan) -> None:

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sweeps.messages import LEAK_FREE, val_title
+from tracking.answers import Answers, read_answers
+from tracking.errors import TrackingError
 from tracking.files import write_bytes, write_json
 from tracking.layout import TrialFolder
 
@@ -19,8 +21,6 @@ if TYPE_CHECKING:
     from fer_data import Faces
     from tracking.events import EpochDone
     from tracking.summary import Summary
-
-_DPI = 100
 
 
 def leak_free_accuracy(probabilities: NDArray[np.floating], faces: Faces) -> dict[str, float]:
@@ -48,14 +48,14 @@ def score(folder: TrialFolder, faces: Faces, epoch: int) -> dict[str, float]:
     """Score the kept answers, write scores and confusion matrix as JSON, and return the scores by name."""
     from tracking.summary import summary
 
-    labels, probabilities, leaked = _answers(folder)
-    found = summary(labels, probabilities, faces.classes, leaked)
+    answers = _answers(folder, epoch)
+    found = summary(answers.labels, answers.probabilities, faces.classes, answers.leaked)
     write_bytes(folder.scores, found.model_dump_json(indent=1).encode())
     counts = np.array(found.full.confusion)
     content = {
         "dataset": faces.name,
         "split": val_title(faces.name),
-        "n": len(labels),
+        "n": len(answers.labels),
         "epoch": epoch,
         "classes": faces.classes,
         "counts": counts.tolist(),
@@ -67,6 +67,7 @@ def score(folder: TrialFolder, faces: Faces, epoch: int) -> dict[str, float]:
 
 def draw(folder: TrialFolder, faces: Faces, epochs: Sequence[EpochDone], epoch: int, what: str) -> None:
     """Draw every picture of a trial from its kept answers; `what` says which trial and net."""
+    from tracking.figure_parts import save_png
     from tracking.figures import draw_confusion_matrix, draw_curves
     from tracking.summary import Summary
 
@@ -76,17 +77,15 @@ def draw(folder: TrialFolder, faces: Faces, epochs: Sequence[EpochDone], epoch: 
     draw_curves(folder.curves, epochs, title)
     at_best = f"{title}, epoch {epoch}"
     draw_confusion_matrix(folder.confusion_matrix_png, np.array(found.full.confusion), faces.classes, at_best)
-    for path, figure in _score_figures(folder, faces, found, at_best).items():
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=_DPI)
-        write_bytes(folder.root / path, buffer.getvalue())
+    for path, figure in _score_figures(_answers(folder, epoch), faces, found, at_best).items():
+        save_png(figure, folder.root / path)
 
 
-def _score_figures(folder: TrialFolder, faces: Faces, found: Summary, title: str) -> dict[str, Figure]:
+def _score_figures(answers: Answers, faces: Faces, found: Summary, title: str) -> dict[str, Figure]:
     from tracking.probability_scores import at_temperature, macro_roc, micro_roc, reliability, roc_curves
     from tracking.score_figures import calibration_figure, class_figure, mistakes_figure, roc_figure, surest_mistakes
 
-    labels, probabilities, _ = _answers(folder)
+    labels, probabilities = answers.labels, answers.probabilities
     wide = probabilities.astype(np.float64)
     curves = roc_curves(labels, wide, faces.classes)
     calibrated = at_temperature(wide, found.temperature)
@@ -104,6 +103,8 @@ def _score_figures(folder: TrialFolder, faces: Faces, found: Summary, title: str
     return pictures
 
 
-def _answers(folder: TrialFolder) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.bool_]]:
-    with np.load(folder.val_probabilities) as kept:
-        return kept["labels"].astype(np.int64), kept["probabilities"], kept["leaked"]
+def _answers(folder: TrialFolder, epoch: int) -> Answers:
+    answers = read_answers(folder, epoch)
+    if answers is None:
+        raise TrackingError(f"{folder.val_probabilities}: not the answers of epoch {epoch}, or damaged")
+    return answers

@@ -66,14 +66,15 @@ class Run:
 
     def faces(self) -> Faces:
         """The faces that it was trained on, preprocessed as for it. Raises InputError where they have changed."""
-        found = open_cached(prepare(self.spec.data))
+        folder = prepare(self.spec.data)
+        found = open_cached(folder)
         if found.fingerprint != self.spec.fingerprint:
             raise InputError(
                 f"{self.name}: trained on data with fingerprint {self.spec.fingerprint}, "
                 f"{self.spec.data.source} now has {found.fingerprint}; put the old file back"
             )
         preprocessing = "none" if self.members else self.config.preprocess
-        return open_cached(preprocessed(prepare(self.spec.data), preprocessing))
+        return open_cached(preprocessed(folder, preprocessing))
 
     @property
     def members(self) -> dict[str, float]:
@@ -95,13 +96,10 @@ class Run:
 
     def net(self, faces: Faces) -> nn.Module:
         """Its net with the weights of its best epoch, on the CPU. Raises ModelError."""
-        import torch
-
-        from fer_models.registry import build
         from fer_models.weights import load_weights
+        from sweeps.nets import new_net
 
-        generator = torch.Generator().manual_seed(0)
-        net = build(self.config.net, classes=len(faces.classes), mean_image=faces.mean_image(), generator=generator)
+        net = new_net(self.config, faces)
         load_weights(net, self.files.best)
         return net.eval()
 
@@ -141,7 +139,7 @@ def best_runs(folder: SweepFolder, history: SweepHistory, count: int) -> list[Ru
 
 def _by_mlflow_id(run_id: str, out: Path, tracking_uri: str | None) -> Run:
     from tracking.default_store import resolve_tracking_uri
-    from tracking.mlflow_sink import find_trial
+    from tracking.mlflow_upkeep import find_trial
 
     name, number = find_trial(run_id, resolve_tracking_uri(tracking_uri, out))
     return find_run(f"{name}/{number}" if number is not None else name, out)

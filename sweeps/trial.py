@@ -88,36 +88,29 @@ def _train(task: Task, folder: TrialFolder) -> Generator[Message, None, dict[str
     from fer_data.preprocess_cache import preprocessed
     from fer_models.feature_cache import fit_on_features
     from fer_models.fit import fit
+    from sweeps.nets import fit_arguments
 
     torch.set_num_threads(task.threads)
-    config = task.config
-    faces = open_cached(preprocessed(_cache_here(task), config.preprocess))
-    recipe, classes = config.recipe, len(faces.classes)
+    config, cache = task.config, _cache_here(task)
+    faces = open_cached(preprocessed(cache, config.preprocess))
+    batch_size, classes = config.recipe.batch_size, len(faces.classes)
     state, history = _begin(task, folder, faces)
     yield from history
-    how: dict[str, Any] = {
-        "recipe": recipe,
-        "epochs": task.epochs,
-        "seed": task.seed,
-        "device": task.device,
-        "precision": "fp32" if config.precision == "auto" else config.precision,
-        "memory_format": "contiguous" if config.memory_format == "auto" else config.memory_format,
-        "class_counts": faces.train.counts(classes),
-        "transfer": config.transfer,
-    }
+    how = {**fit_arguments(config, faces), "epochs": task.epochs, "seed": task.seed, "device": task.device}
     val = (faces.val.images, faces.val.labels)
     if _features_can_be_kept(config, faces):
         train = (faces.train.images, faces.train.labels)
-        features = _cache_here(task).parent / "features"
-        epochs = fit_on_features(state, train, val, folder=features, fingerprint=faces.fingerprint, **how)
+        epochs = fit_on_features(
+            state, train, val, folder=cache.parent / "features", fingerprint=faces.fingerprint, **how
+        )
     else:
         epochs = fit(
             state,
             lambda generator: train_batches(
-                faces.train, recipe.batch_size, config.augment, generator, task.device, classes=classes
+                faces.train, batch_size, config.augment, generator, task.device, classes=classes
             ),
             val,
-            iterations_per_epoch=batches_per_epoch(faces.train, recipe.batch_size, config.augment),
+            iterations_per_epoch=batches_per_epoch(faces.train, batch_size, config.augment),
             **how,
         )
     # The driver's verdict stands in the trial's folder before it asks for the next epoch.
@@ -162,31 +155,25 @@ def _features_can_be_kept(config: TrialConfig, faces: Faces) -> bool:
 
 def _begin(task: Task, folder: TrialFolder, faces: Faces) -> tuple[TrainingState, list[EpochReport]]:
     """The state after the last epoch on disk, or before the first, and the reports up to there."""
-    import torch
-
     from fer_models import ModelError
-    from fer_models.registry import build
     from fer_models.state import new_state
     from fer_models.transfer import load_pretrained
     from fer_models.weights import load_state
+    from sweeps.nets import new_net
 
-    def fresh() -> TrainingState:
-        generator = torch.Generator().manual_seed(task.seed)
-        config = task.config
-        net = build(config.net, classes=len(faces.classes), mean_image=faces.mean_image(), generator=generator)
-        load_pretrained(net, config.net, config.transfer)
-        return new_state(net, config.recipe, config.transfer)
-
+    config = task.config
     for checkpoint in (folder.last, folder.previous):
         if checkpoint.exists():
-            state = fresh()
+            state = new_state(new_net(config, faces, task.seed), config.recipe, config.transfer)
             try:
                 past: dict[str, Any] = load_state(state, checkpoint)
             except ModelError:
                 continue  # cut short or damaged: the one before it, or the beginning, gives the same numbers
             reports = [EpochReport.model_validate(report) for report in past["reports"]]
             return state, [report.model_copy(update={"attempt": task.attempt}) for report in reports]
-    return fresh(), []
+    net = new_net(config, faces, task.seed)
+    load_pretrained(net, config.net, config.transfer)
+    return new_state(net, config.recipe, config.transfer), []
 
 
 def _checkpoint(folder: TrialFolder, state: TrainingState, history: list[EpochReport]) -> None:

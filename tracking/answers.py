@@ -11,11 +11,15 @@ from tracking.layout import TrialFolder
 
 @dataclass(frozen=True)
 class Answers:
-    """Labels [n] and class probabilities [n, classes] after some epoch."""
+    """Labels [n] and class probabilities [n, classes] after some epoch.
+
+    `leaked` [n] marks faces that stand in training too; None where nobody looked.
+    """
 
     labels: NDArray[np.int64]
     probabilities: NDArray[np.float32]
     epoch: int
+    leaked: NDArray[np.bool_] | None = None
 
 
 def read_answers(folder: TrialFolder, epoch: int) -> Answers | None:
@@ -24,6 +28,7 @@ def read_answers(folder: TrialFolder, epoch: int) -> Answers | None:
         with np.load(folder.val_probabilities) as kept:
             if int(kept["epoch"]) != epoch:
                 return None
-            return Answers(kept["labels"].astype(np.int64), kept["probabilities"].astype(np.float32), epoch)
+            leaked = kept["leaked"].astype(bool) if "leaked" in kept else None
+            return Answers(kept["labels"].astype(np.int64), kept["probabilities"].astype(np.float32), epoch, leaked)
     except (OSError, ValueError, KeyError, EOFError, BadZipFile):
         return None

@@ -280,25 +280,6 @@ class _Session:
                 return runs
 
 
-def find_trial(run_id: str, tracking_uri: str) -> tuple[str, int | None]:
-    """The sweep's name and the trial's number (None for the sweep's own run) of an MLflow run.
-
-    Raises:
-        TrackingError: MLflow does not know the run, does not answer, or the run is not of a sweep.
-    """
-    from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
-
-    set_client_environment(_FIRST_TIMEOUT_SECONDS)
-    try:
-        tags = MlflowClient(tracking_uri).get_run(run_id).data.tags
-    except MlflowException as error:
-        raise TrackingError(f"MLflow at {without_password(tracking_uri)}: {error}") from error
-    if "sweep" not in tags:
-        raise TrackingError(f"MLflow's run {run_id} is not one of a sweep")
-    return tags["sweep"], int(tags["trial"]) if "trial" in tags else None
-
-
 def _experiment_id(client: "MlflowClient", space: str, artifacts: Path | None) -> str:
     found = client.get_experiment_by_name(space)
     if found is None:

@@ -10,7 +10,7 @@ from tracking.folder_lock import folder_holder
 from tracking.history import SweepHistory
 from tracking.journal import read
 from tracking.layout import JOURNAL_NAME
-from tracking.mlflow_access import set_client_environment
+from tracking.mlflow_access import set_client_environment, without_password
 from tracking.run_records import KEY_TAG, PARENT, REASON_TAG, STATE_TAG, run_key
 
 if TYPE_CHECKING:
@@ -66,6 +66,23 @@ def find_run(client: "MlflowClient", sweep: SweepStarted, trial: int | None = No
         return str(run.info.run_id)
     what = f"sweep {sweep.name}" + ("" if trial is None else f", trial {trial}")
     raise TrackingError(f"{what}: MLflow has no run of it; send the journal first (sweeps sync)")
+
+
+def find_trial(run_id: str, tracking_uri: str) -> tuple[str, int | None]:
+    """The sweep's name and the trial's number (None for the sweep's own run) of an MLflow run.
+
+    Raises:
+        TrackingError: MLflow does not know the run, does not answer, or the run is not of a sweep.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        tags = open_client(tracking_uri).get_run(run_id).data.tags
+    except MlflowException as error:
+        raise TrackingError(f"MLflow at {without_password(tracking_uri)}: {error}") from error
+    if "sweep" not in tags:
+        raise TrackingError(f"MLflow's run {run_id} is not one of a sweep")
+    return tags["sweep"], int(tags["trial"]) if "trial" in tags else None
 
 
 def log_file(client: "MlflowClient", run_id: str, path: Path) -> None:

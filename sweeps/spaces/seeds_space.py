@@ -3,8 +3,8 @@
     python -m sweeps.run seeds_space --trials 5
     python -m sweeps ensemble --sweep NAME --top 5
 
-The configuration is the compact residual net's; --set changes it as anywhere. No trial is pruned before half its
-epochs, as members of an ensemble are wanted whole.
+The configuration is the compact residual net's; --set changes it as anywhere. No trial is pruned, as members of an
+ensemble are wanted whole.
 """
 
 from __future__ import annotations

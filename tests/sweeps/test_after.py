@@ -74,6 +74,8 @@ def test_an_ensemble_is_a_run_of_its_own(verb: Callable[..., int], finished: Pat
     capsys.readouterr()
     assert verb("test", "both") == 0
     assert "both/0 on tiny, test, n = 7" in capsys.readouterr().out
+    assert verb("status", "both") == 0
+    assert "night/" in capsys.readouterr().out
     assert "exists already" in refused(capsys, lambda: verb("ensemble", "night/0", "night/1", "--name", "both"))
     assert "needs two runs" in refused(capsys, lambda: verb("ensemble", "night/0"))
 

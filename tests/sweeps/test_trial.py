@@ -161,7 +161,7 @@ def test_a_machine_without_the_faces_makes_its_cache_from_the_source(
 
 
 def test_a_fault_leaves_its_traceback_beside_the_trial(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fer_models.registry.build", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("sweeps.nets.build", lambda *_, **__: 1 / 0)
     end = list(run_trial(task))[-1]
     log = Path(task.folder) / "error.txt"
     assert isinstance(end, TrialEnd)
