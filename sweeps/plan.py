@@ -280,7 +280,15 @@ def _check_configurations(plan: Plan) -> None:
     configs = [plan.resolve(with_settings(baseline.config, settings)) for baseline in plan.space.baselines]
     configs += sample_configurations(plan, _SAMPLES_CHECKED)
     _check_pretrained(configs, plan.faces)
-    images = len(plan.faces.train)
+    images, faces = len(plan.faces.train), plan.faces
+    absent = [
+        name for name, count in zip(faces.classes, faces.train.counts(len(faces.classes)), strict=True) if not count
+    ]
+    if absent and any(config.recipe.class_weights == "balanced" for config in configs):
+        raise InputError(
+            f"class_weights 'balanced': the train split has no {', '.join(absent)}; "
+            "use --set class_weights=none, or --classes without it"
+        )
     too_large = sorted({config.recipe.batch_size for config in configs if config.recipe.batch_size > images})
     if too_large:
         raise InputError(

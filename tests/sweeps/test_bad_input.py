@@ -77,6 +77,17 @@ def test_a_batch_larger_than_the_split(out: Path, tiny_csv: Path, capsys: Captur
     assert not out.exists()
 
 
+def test_balanced_weights_of_a_class_without_faces(out: Path, tiny_csv: Path, tmp_path: Path, capsys: Capture) -> None:
+    rows = tiny_csv.read_text().splitlines()
+    without = tmp_path / "no_disgust.csv"
+    without.write_text("\n".join(row for row in rows if not row.startswith("1,")) + "\n")
+    arguments = ["lenet_space", "--data", str(without), "--out", str(out), "--set", "batch_size=8"]
+    message = refused(capsys, lambda: run_main([*arguments, "--set", "class_weights=balanced"]))
+    assert message.startswith("class_weights 'balanced': the train split has no Disgust")
+    assert "--set class_weights=none" in message
+    assert not out.exists()
+
+
 @pytest.mark.parametrize(("images", "said"), [("57", "56"), ("6", "7")])
 def test_a_limit_outside_the_split(images: str, said: str, out: Path, tiny_csv: Path, capsys: Capture) -> None:
     arguments = ["lenet_space", "--data", str(tiny_csv), "--limit-train", images, "--out", str(out)]
