@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from sweeps.config import TrialConfig, with_settings
-from sweeps.messages import OBJECTIVE, EpochReport, Message, Task, TrialEnd
+from sweeps.messages import OBJECTIVE, SYSTEM, EpochReport, Message, Task, TrialEnd
 from sweeps.space import Space
 from sweeps.spec import SweepSpec
 from sweeps.study import Proposal, Study, derive_seed
@@ -221,7 +221,8 @@ class Director:
     ) -> None:
         trial = self.history.trials[number]
         best = trial.best_epoch(OBJECTIVE)
-        values = {f"best_{name}": value for name, value in best.metrics.items()} if best else {}
+        results = best.metrics.items() if best else ()
+        values = {f"best_{name}": value for name, value in results if not name.startswith(SYSTEM)}
         if best:
             values = {**scores, **values, "best_epoch": float(best.epoch)}
         self._record(

@@ -15,6 +15,21 @@ OBJECTIVE = "val_accuracy"
 LEAK_FREE = "val_accuracy_leak_free"
 """The same on those validation images alone whose pixels do not stand in train as well."""
 
+SYSTEM = "system/"
+"""Begins the names of what a trial took of its machine, which MLflow shows apart from results."""
+
+CPU = SYSTEM + "process_cpu_percentage"
+"""Of the trial's process since its last epoch: 100 is one core at work all the time."""
+
+MEMORY = SYSTEM + "process_memory_megabytes"
+"""Resident memory of the trial's process at the end of the epoch; the mapped faces that it has read count."""
+
+GPU = SYSTEM + "gpu_utilization_percentage"
+"""Share of the last second of the epoch in which the trial's GPU was at work, for whomever."""
+
+GPU_MEMORY = SYSTEM + "gpu_memory_megabytes"
+"""The most that the trial's process had reserved of its GPU since its last epoch."""
+
 
 def val_title(dataset: str) -> str:
     """The split that selects, by the name that the data set's makers gave it."""
@@ -23,6 +38,9 @@ def val_title(dataset: str) -> str:
 
 Method = Literal["mean", "weighted", "greedy"]
 """How an ensemble's members are weighed."""
+
+Kernel = Literal["linear", "rbf"]
+"""What a support vector machine sees of a net's features."""
 
 
 class _Message(BaseModel):

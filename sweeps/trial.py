@@ -89,6 +89,7 @@ def _train(task: Task, folder: TrialFolder) -> Generator[Message, None, dict[str
     from fer_models.feature_cache import fit_on_features
     from fer_models.fit import fit
     from sweeps.nets import fit_arguments
+    from sweeps.usage import Usage
 
     torch.set_num_threads(task.threads)
     config, cache = task.config, _cache_here(task)
@@ -113,12 +114,13 @@ def _train(task: Task, folder: TrialFolder) -> Generator[Message, None, dict[str
             iterations_per_epoch=batches_per_epoch(faces.train, batch_size, config.augment),
             **how,
         )
+    usage = Usage(task.device)
     # The driver's verdict stands in the trial's folder before it asks for the next epoch.
     while not folder.verdict.exists() and (epoch := next(epochs, None)) is not None:
         report = EpochReport(
             attempt=task.attempt,
             epoch=epoch.number,
-            metrics=epoch.metrics() | leak_free_accuracy(epoch.val_probabilities, faces),
+            metrics=epoch.metrics() | leak_free_accuracy(epoch.val_probabilities, faces) | usage.since_last(),
             iterations=epoch.iterations,
         )
         if not still_owned(task):
