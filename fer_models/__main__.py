@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
@@ -46,8 +46,10 @@ def _all_nets(*, as_json: bool) -> str:
     rows = [_row(name) for name in NET_NAMES]
     if as_json:
         return json.dumps(rows, indent=2)
+    from fer_models.listing import table
+
     header = ("net", "input", "parameters", "MB", "multiply-adds", "source")
-    return _table([header, *(_cells(row) for row in rows)], right=(2, 3, 4)) + f"\n{_NOTE}"
+    return table([header, *(_cells(row) for row in rows)], right=(2, 3, 4)) + f"\n{_NOTE}"
 
 
 def _row(name: str) -> dict[str, Any]:
@@ -72,41 +74,19 @@ def _one_net(name: str, *, as_json: bool) -> str:
         near = get_close_matches(name.lower(), NET_NAMES, n=1)
         hint = f"did you mean '{near[0]}'?" if near else "expected one of " + ", ".join(NET_NAMES)
         raise ModelError(f"unknown net '{name}', {hint}")
+    from fer_models.listing import layer_table
+
     summary = _summary(name)
     if as_json:
         return json.dumps(asdict(summary), indent=2)
     doc = (NET_CONFIGS[name].__doc__ or "").partition("\n")[0]
-    rows = [("layer", "kind", "output", "parameters", "multiply-adds")]
-    for layer in summary.layers:
-        shape = "x".join(map(str, layer.output))
-        rows.append((layer.name, layer.kind, shape, f"{layer.parameters:,}", f"{layer.multiply_adds / 1e6:,.3f}"))
-    own = sum(layer.parameters for layer in summary.layers)
-    total = (
-        "total" if own == summary.parameters else "total with auxiliary heads",
-        "",
-        "",
-        f"{summary.parameters:,}",
-        f"{summary.multiply_adds / 1e6:,.3f}",
-    )
-    return f"{name}: {doc}\n{_table([*rows, total], right=(3, 4))}\n{_NOTE}"
+    return f"{name}: {doc}\n{layer_table(summary)}\n{_NOTE}"
 
 
 def _summary(name: str) -> Summary:
     from fer_models.listing import summarise  # imports torch
 
     return summarise(_CONFIG.validate_python({"name": name}), CLASSES)
-
-
-def _table(rows: Sequence[Sequence[str]], right: Iterable[int]) -> str:
-    """Columns padded to their widest cell, those of `right` to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        cells = [
-            cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,6 +66,36 @@ def summarise(config: NetConfig, classes: int) -> Summary:
         multiply_adds=sum(layer.multiply_adds for layer in layers),
         layers=layers,
     )
+
+
+def layer_table(summary: Summary) -> str:
+    """A net as text, a line a layer, multiply-adds in millions; below, what it costs in all."""
+    rows = [("layer", "kind", "output", "parameters", "multiply-adds")]
+    for layer in summary.layers:
+        shape = "x".join(map(str, layer.output))
+        rows.append((layer.name, layer.kind, shape, f"{layer.parameters:,}", f"{layer.multiply_adds / 1e6:,.3f}"))
+    own = sum(layer.parameters for layer in summary.layers)
+    total = (
+        "total" if own == summary.parameters else "total with auxiliary heads",
+        "",
+        "",
+        f"{summary.parameters:,}",
+        f"{summary.multiply_adds / 1e6:,.3f}",
+    )
+    flops = f"{2 * summary.multiply_adds / 1e6:,.1f} MFLOPs a face, two a multiply-add"
+    return f"{table([*rows, total], right=(3, 4))}\n{summary.megabytes:.1f} MB; {flops}"
+
+
+def table(rows: Sequence[Sequence[str]], right: Iterable[int]) -> str:
+    """Columns padded to their widest cell, those of `right` to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
 
 
 def _layers(net: nn.Module, face: Tensor) -> Iterator[Layer]:
