@@ -1,11 +1,10 @@
 """Which checkpoints of a sweep nobody will read again, and taking them away."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tracking.errors import TrackingError
-from tracking.folder_lock import folder_holder
 from tracking.history import SweepHistory, TrialHistory
 from tracking.layout import SweepFolder
 
@@ -19,25 +18,22 @@ class Removal:
     reason: str
 
 
-def removable(folder: SweepFolder, history: SweepHistory, keep: int) -> list[Removal]:
-    """The checkpoints that can go, by trial; nothing is touched.
+def removable(folder: SweepFolder, history: SweepHistory, keep: int, also: Collection[int] = ()) -> list[Removal]:
+    """The checkpoints that can go, by trial; nothing is touched. Hold the folder, or somebody may be writing them.
 
     The state to go on from goes once a trial is over. Weights of a trial's best epoch stay for the best `keep` trials
-    by `val_accuracy` and for every trial that is not over.
+    by `val_accuracy`, for the trials `also`, and for every trial that is not over.
 
     Raises:
-        TrackingError: `keep` < 1, or a driver works on the sweep.
+        TrackingError: `keep` < 1.
     """
     if keep < 1:
         raise TrackingError(f"keep {keep}: expected 1 at least, or the sweep would have no net left")
-    holder = folder_holder(folder.root)
-    if holder is not None:
-        raise TrackingError(f"{folder.root} is being worked on (host {holder.host}, pid {holder.pid}): stop it first")
     ranks = _ranks(history)
     return [
         Removal(path, path.stat().st_size, reason)
-        for _, trial in sorted(history.trials.items())
-        for path, reason in _of_trial(folder, trial, ranks, keep)
+        for number, trial in sorted(history.trials.items())
+        for path, reason in _of_trial(folder, trial, ranks, len(ranks) if number in also else keep)
         if path.is_file()
     ]
 

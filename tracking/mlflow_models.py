@@ -58,32 +58,38 @@ def log_model_folder(
     run_id: str,
     *,
     script: Path,
+    code: Sequence[Path],
     files: Path,
     input_example: NDArray[np.uint8],
-    output_example: NDArray[np.floating],
+    classes: Sequence[str],
     requirements: Sequence[str],
 ) -> str:
     """Log a net to a run and return the address that `mlflow.pyfunc.load_model` takes.
 
     `script` is models-from-code: it calls `mlflow.models.set_model` with a PythonModel whose `load_context` finds the
-    folder `files` under `context.artifacts["files"]`. The signature is made from the two examples, for any number of
-    images.
+    folder `files` under `context.artifacts["files"]`; it may import the packages `code`, of which the model has copies.
+    It takes arrays of images and answers with a data frame of float32, a column for each of `classes`.
 
     Raises:
         TrackingError: script or files are absent.
     """
     import mlflow.pyfunc
-    from mlflow.models.signature import infer_signature
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
     if not script.is_file() or not files.is_dir():
         raise TrackingError(f"model of run {run_id}: no script {script}, or no folder {files}")
+    # Grey and RGB have different numbers of dimensions: an array of any shape is all that MLflow can say of both.
+    images = Schema([TensorSpec(np.dtype(object), (-1,))])
+    signature = ModelSignature(images, Schema([ColSpec(DataType.float, name) for name in classes]))
     with tempfile.TemporaryDirectory() as scratch:
         saved = Path(scratch) / MODEL_ARTIFACT
         mlflow.pyfunc.save_model(
             saved,
             python_model=str(script),
+            code_paths=[str(package) for package in code],
             artifacts={"files": str(files)},
-            signature=infer_signature(input_example, output_example),
+            signature=signature,
             input_example=input_example,
             pip_requirements=list(requirements),
         )

@@ -1,33 +1,34 @@
 """What MLflow needs beside a sweep: runs of dead drivers closed, and files logged to a run after its end."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tracking.errors import TrackingError
 from tracking.events import SweepStarted
-from tracking.folder_lock import folder_holder
 from tracking.history import SweepHistory
-from tracking.journal import read
-from tracking.layout import JOURNAL_NAME
-from tracking.mlflow_access import set_client_environment, without_password
-from tracking.run_records import KEY_TAG, PARENT, REASON_TAG, STATE_TAG, run_key
+from tracking.mlflow_access import knock, set_client_environment, without_password
+from tracking.run_records import KEY_TAG, PARENT, REASON_TAG, STATE_TAG, death_of, run_key
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
 _TIMEOUT_SECONDS = 30
+_KNOCK_SECONDS = 5
 _RUNS_A_PAGE = 200
 
 
 @dataclass(frozen=True)
-class ClosedRun:
-    """A run that was left RUNNING, and the reason it was closed with."""
+class DeadRun:
+    """A run that was left RUNNING, the reason to close it with, and when it was last heard of."""
 
     run_id: str
     name: str
     reason: str
+    last_sign_ms: int
 
 
 def open_client(tracking_uri: str) -> "MlflowClient":
@@ -38,21 +39,44 @@ def open_client(tracking_uri: str) -> "MlflowClient":
     return MlflowClient(tracking_uri)
 
 
-def close_dead_runs(client: "MlflowClient", out: Path) -> list[ClosedRun]:
-    """End every RUNNING run of the sweeps in `out` whose folder no driver holds; those of other folders stay.
+@contextmanager
+def opened(tracking_uri: str) -> "Iterator[MlflowClient]":
+    """The client of `open_client` for the length of the block.
 
-    A resumed sweep opens its runs again.
+    Raises:
+        TrackingError: MLflow does not answer, has no store yet, or refuses what the block asks of it.
     """
-    dead = {
-        journal: first.sweep_id
-        for journal in sorted(out.glob(f"*/{JOURNAL_NAME}"))
-        if folder_holder(journal.parent) is None and (first := _first(journal)) is not None
-    }
+    path = tracking_uri.removeprefix("sqlite:///")
+    if path != tracking_uri and not Path(path).exists():
+        raise TrackingError(f"there is no MLflow store {path} yet; sweeps sync makes it")
+    try:
+        knock(tracking_uri, _KNOCK_SECONDS)
+    except OSError as error:
+        raise TrackingError(f"MLflow at {without_password(tracking_uri)} does not answer: {error}") from error
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield open_client(tracking_uri)
+    except MlflowException as error:
+        raise TrackingError(f"MLflow at {without_password(tracking_uri)}: {str(error).splitlines()[0]}") from error
+
+
+def dead_runs(client: "MlflowClient", history: SweepHistory) -> list[DeadRun]:
+    """The RUNNING runs of a sweep that nobody drives."""
+    reason = death_of(history.drivers[-1] if history.drivers else None)
+    sweep_id = history.started.sweep_id
     return [
-        _close(client, run, journal)
-        for journal, sweep_id in dead.items()
+        DeadRun(str(run.info.run_id), str(run.info.run_name), reason, _last_sign(history, run))
         for run in _search(client, f"attributes.status = 'RUNNING' AND tags.`{KEY_TAG}` LIKE '{sweep_id}%'")
     ]
+
+
+def close_runs(client: "MlflowClient", runs: Sequence[DeadRun]) -> None:
+    """End runs, each when it was last heard of. A resumed sweep opens its own again."""
+    for run in runs:
+        client.set_tag(run.run_id, STATE_TAG, "stopped")
+        client.set_tag(run.run_id, REASON_TAG, run.reason)
+        client.set_terminated(run.run_id, "KILLED", run.last_sign_ms)
 
 
 def find_run(client: "MlflowClient", sweep: SweepStarted, trial: int | None = None) -> str:
@@ -74,45 +98,22 @@ def find_trial(run_id: str, tracking_uri: str) -> tuple[str, int | None]:
     Raises:
         TrackingError: MLflow does not know the run, does not answer, or the run is not of a sweep.
     """
-    from mlflow.exceptions import MlflowException
-
-    try:
-        tags = open_client(tracking_uri).get_run(run_id).data.tags
-    except MlflowException as error:
-        raise TrackingError(f"MLflow at {without_password(tracking_uri)}: {error}") from error
+    with opened(tracking_uri) as client:
+        tags = client.get_run(run_id).data.tags
     if "sweep" not in tags:
         raise TrackingError(f"MLflow's run {run_id} is not one of a sweep")
     return tags["sweep"], int(tags["trial"]) if "trial" in tags else None
 
 
-def log_file(client: "MlflowClient", run_id: str, path: Path) -> None:
-    """Put a file (a report, a comparison) among the run's artifacts; one of that name is replaced.
+def log_file(client: "MlflowClient", run_id: str, path: Path, folder: str | None = None) -> None:
+    """Put a file (a report, a picture) among the run's artifacts, in `folder` there; one of that name is replaced.
 
     Raises:
         TrackingError: there is no such file.
     """
     if not path.is_file():
         raise TrackingError(f"{path}: no such file to log")
-    client.log_artifact(run_id, str(path))
-
-
-def _first(journal: Path) -> SweepStarted | None:
-    try:
-        first = next(read(journal), None)
-    except TrackingError:
-        return None
-    return first if isinstance(first, SweepStarted) else None
-
-
-def _close(client: "MlflowClient", run: "Run", journal: Path) -> ClosedRun:
-    history = SweepHistory.load(journal)
-    driver = history.drivers[-1] if history.drivers else None
-    reason = f"its driver died (host {driver.host}, pid {driver.pid})" if driver else "its driver died"
-    run_id = str(run.info.run_id)
-    client.set_tag(run_id, STATE_TAG, "stopped")
-    client.set_tag(run_id, REASON_TAG, reason)
-    client.set_terminated(run_id, "KILLED", _last_sign(history, run))
-    return ClosedRun(run_id, str(run.info.run_name), reason)
+    client.log_artifact(run_id, str(path), folder)
 
 
 def _last_sign(history: SweepHistory, run: "Run") -> int:

@@ -65,10 +65,11 @@ class Gatherer:
     """Sorts a journal's events by run, one stretch after the other.
 
     `settled` names runs whose records are complete, with the time (ms) of their end: all of theirs up to that
-    end is left out.
+    end is left out. `running` are trials without an end so far, with the time (ms) of the last word of each.
     """
 
     settled: dict[int, int]
+    running: dict[int, int] = field(default_factory=dict)
     seen_epochs: dict[int, int] = field(default_factory=dict)
     driver: DriverStarted | None = None
 
@@ -77,13 +78,33 @@ class Gatherer:
         works: dict[int, RunWork] = {}
         for event in events:
             if isinstance(event, DriverStarted):
+                self._close_dead(works)
                 self.driver = event
             number = run_number(event)
+            self._note(number, event)
             if number not in self.settled:
                 self._add(works.setdefault(number, RunWork()), event)
             elif isinstance(event, Ending) and event.time_ms == self.settled[number]:
                 del self.settled[number]
         return works
+
+    def _note(self, number: int, event: Event) -> None:
+        match event:
+            case TrialStarted() | AttemptStarted() | EpochDone():
+                self.running[number] = event.time_ms
+            case TrialEnded():
+                self.running.pop(number, None)
+
+    def _close_dead(self, works: dict[int, RunWork]) -> None:
+        """End what the driver before left running when it died: taken up again it goes on, until then it waits."""
+        reason = death_of(self.driver)
+        for number, time_ms in self.running.items():
+            if number not in self.settled:
+                works.setdefault(number, RunWork()).end = TrialEnded(
+                    time_ms=time_ms, trial=number, state="stopped", reason=reason, final=False,
+                    epochs=self.seen_epochs.get(number, 0),
+                )  # fmt: skip
+        self.running.clear()
 
     def _add(self, work: RunWork, event: Event) -> None:
         match event:
@@ -168,6 +189,11 @@ def first_tags(
         "config.id": started.config_id,
     }
     return tags | ({"baseline": started.baseline} if started.baseline else {})
+
+
+def death_of(driver: DriverStarted | None) -> str:
+    """The reason that a run is closed with whose driver did not live to do so."""
+    return f"its driver died (host {driver.host}, pid {driver.pid})" if driver else "its driver died"
 
 
 def ending_tags(end: Ending) -> dict[str, str]:

@@ -10,12 +10,12 @@ from mlflow import MlflowClient
 from safetensors.numpy import save_file
 from small_sweep import SWEEP_ID, Stored, Sweep
 
-from tracking import AttemptStarted, SweepHistory, TrackingError, hold_folder
+from tracking import AttemptStarted, SweepHistory, TrackingError
 from tracking.answers import Answers
 from tracking.default_store import default_uri
 from tracking.mlflow_models import CHAMPION, Candidate, log_model_folder, model_name, register
 from tracking.mlflow_sink import MlflowSink
-from tracking.mlflow_upkeep import close_dead_runs, find_run, log_file, open_client
+from tracking.mlflow_upkeep import close_runs, dead_runs, find_run, log_file, open_client, opened
 
 NewSink = Callable[[], MlflowSink]
 N = 200
@@ -27,22 +27,22 @@ def client(out: Path) -> MlflowClient:
 
 
 def test_runs_of_a_dead_driver_are_closed_with_a_reason(
-    sweep: Sweep, new_sink: NewSink, stored: Stored, out: Path, client: MlflowClient
+    sweep: Sweep, new_sink: NewSink, stored: Stored, client: MlflowClient
 ) -> None:
     sweep.start()
     sweep.trial(0)
     sweep.epoch(0, 1)
     last_sign = sweep.time_ms
     new_sink().sync()
-    with hold_folder(sweep.folder.root):
-        assert close_dead_runs(client, out) == []
-    closed = close_dead_runs(client, out)
-    assert sorted(run.name for run in closed) == ["0000 lenet", "night"]
-    assert {run.reason for run in closed} == {"its driver died (host h, pid 1)"}
+    dead = dead_runs(client, SweepHistory.load(sweep.folder.journal))
+    assert sorted(run.name for run in dead) == ["0000 lenet", "night"]
+    assert {run.reason for run in dead} == {"its driver died (host h, pid 1)"}
+    assert {run[0] for run in stored.runs().values()} == {"RUNNING"}
+    close_runs(client, dead)
     assert {run[0] for run in stored.runs().values()} == {"KILLED"}
     assert stored.runs()[f"{SWEEP_ID}/0"][2] == last_sign
     assert stored.tags(f"{SWEEP_ID}/0")["reason"] == "its driver died (host h, pid 1)"
-    assert close_dead_runs(client, out) == []
+    assert dead_runs(client, SweepHistory.load(sweep.folder.journal)) == []
     sweep.write(sweep.driver(resumed=True))
     sweep.write(AttemptStarted(time_ms=sweep.tick(), trial=0, attempt=1, reason="resumed"))
     sweep.epoch(0, 2)
@@ -51,6 +51,50 @@ def test_runs_of_a_dead_driver_are_closed_with_a_reason(
     new_sink().sync()
     assert {run[0] for run in stored.runs().values()} == {"FINISHED"}
     assert stored.points() == sweep.points
+
+
+def test_a_resumed_sweep_leaves_no_trial_running_that_waits(sweep: Sweep, new_sink: NewSink, stored: Stored) -> None:
+    sweep.start()
+    for number in range(3):
+        sweep.trial(number)
+    sweep.epoch(0, 1)
+    last_sign = sweep.time_ms
+    sweep.end(2)
+    new_sink().sync()
+    sweep.write(sweep.driver(resumed=True))
+    sweep.write(AttemptStarted(time_ms=sweep.tick(), trial=1, attempt=1, reason="resumed"))
+    new_sink().sync()
+    runs = {key: run[0] for key, run in stored.runs().items()}
+    assert runs == {
+        SWEEP_ID: "RUNNING", f"{SWEEP_ID}/0": "KILLED", f"{SWEEP_ID}/1": "RUNNING", f"{SWEEP_ID}/2": "FINISHED"
+    }  # fmt: skip
+    assert stored.runs()[f"{SWEEP_ID}/0"][2] == last_sign
+    tags = stored.tags(f"{SWEEP_ID}/0")
+    assert (tags["state"], tags["reason"]) == ("stopped", "its driver died (host h, pid 1)")
+    assert stored.tags(f"{SWEEP_ID}/1")["state"] == "running"
+    sweep.write(AttemptStarted(time_ms=sweep.tick(), trial=0, attempt=1, reason="resumed"))
+    sweep.epoch(0, 2)
+    new_sink().sync()
+    assert stored.runs()[f"{SWEEP_ID}/0"][0] == "RUNNING"
+    assert stored.tags(f"{SWEEP_ID}/0")["reason"] == ""
+    for number in (0, 1):
+        sweep.end(number)
+    sweep.finish()
+    new_sink().sync()
+    assert {run[0] for run in stored.runs().values()} == {"FINISHED"}
+    assert stored.points() == sweep.points
+
+
+def test_an_mlflow_that_is_not_there_is_said(out: Path) -> None:
+    with (
+        pytest.raises(TrackingError, match=r"there is no MLflow store .*/none/mlflow\.db yet"),
+        opened(default_uri(out / "none")),
+    ):
+        pass
+    with pytest.raises(TrackingError, match=r"http://127\.0\.0\.1:9 does not answer"), opened("http://127.0.0.1:9"):
+        pass
+    with pytest.raises(TrackingError, match=r"Run with id=0+ not found"), opened(default_uri(out)) as client:
+        client.get_run("0" * 32)
 
 
 def test_files_of_the_whole_sweep_are_kept(sweep: Sweep, new_sink: NewSink, out: Path, client: MlflowClient) -> None:
@@ -137,7 +181,9 @@ class Mean(mlflow.pyfunc.PythonModel):
         self.weight = load_file(Path(context.artifacts["files"]) / "net.safetensors")["weight"]
 
     def predict(self, context, model_input, params=None):
-        return np.asarray(model_input, np.float32).mean(axis=(1, 2))[:, None] * self.weight
+        from doubling import FACTOR
+
+        return FACTOR * np.asarray(model_input, np.float32).mean(axis=(1, 2))[..., None] * self.weight
 
 
 mlflow.models.set_model(Mean())
@@ -157,19 +203,23 @@ def test_a_logged_net_is_loaded_by_mlflow_without_pickle(
     script = tmp_path / "served_net.py"
     script.write_text(_SCRIPT)
     faces = np.full((2, 48, 48), 3, np.uint8)
+    code = tmp_path / "doubling"
+    code.mkdir()
+    (code / "__init__.py").write_text("FACTOR = 2\n")
     uri = log_model_folder(
-        client, candidate.run_id, script=script, files=files, input_example=faces,
-        output_example=np.zeros((2, 2), np.float32), requirements=["numpy"],
+        client, candidate.run_id, script=script, code=[code], files=files, input_example=faces,
+        classes=["Sad", "Happy"], requirements=["numpy"],
     )  # fmt: skip
     assert register(client, candidate).is_champion
     mlflow.set_tracking_uri(default_uri(out))
     for address in (uri, f"models:/{model_name(candidate)}@{CHAMPION}"):
         net = mlflow.pyfunc.load_model(address)
-        assert net.predict(np.full((5, 48, 48), 7, np.uint8)).tolist() == [[7.0, 14.0]] * 5
-        assert net.metadata.signature.inputs.inputs[0].shape == (-1, 48, 48)
+        assert net.predict(np.full((5, 48, 48), 7, np.uint8)).tolist() == [[14.0, 28.0]] * 5
+        assert net.predict(np.full((1, 2, 2, 3), 1, np.uint8)).shape == (1, 3, 2)
+        assert net.metadata.signature.outputs.input_names() == ["Sad", "Happy"]
         assert net.metadata.saved_input_example_info is not None
     with pytest.raises(TrackingError, match="no script"):
         log_model_folder(
-            client, candidate.run_id, script=tmp_path / "none.py", files=files, input_example=faces,
-            output_example=np.zeros((2, 2), np.float32), requirements=[],
+            client, candidate.run_id, script=tmp_path / "none.py", code=[], files=files, input_example=faces,
+            classes=[], requirements=[],
         )  # fmt: skip
