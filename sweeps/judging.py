@@ -9,25 +9,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_data import DataError, DataOptions, Faces, open_cached, prepare
+from fer_models.saved_parameters import count_saved
 from sweeps.messages import OBJECTIVE, val_title
 from sweeps.plan import recorded_spec
 from sweeps.runs import Run
 from sweeps.spec import SweepSpec
-from sweeps.study import study_figures
+from sweeps.study import importances
 from tracking.answers import read_answers
 from tracking.compare import Comparison, Contender, compare
+from tracking.compare_sweeps import course
 from tracking.history import SweepHistory
 from tracking.layout import SweepFolder
-from tracking.report import DataFacts, Picture, Report, report_page
+from tracking.report import DataFacts, Report, report_page
 from tracking.run_records import flatten
 
 _BOOTSTRAP_SEED = 0
 
 
-def compare_runs(runs: Sequence[Run], *, numbers_only: bool = False) -> Comparison:
-    """Compare runs face by face on their validation split. Raises TrackingError where their faces differ."""
+def compare_runs(runs: Sequence[Run], whole: Sequence[str] = (), *, numbers_only: bool = False) -> Comparison:
+    """Compare runs face by face on their validation split.
+
+    `whole` names those sweeps that were asked for as such, and whose best trials are among `runs`: two or more are
+    compared as a whole too. Raises TrackingError where faces differ.
+    """
     contenders = [_contender(run) for run in runs]
-    return compare(contenders, np.random.default_rng(_BOOTSTRAP_SEED), numbers_only=numbers_only)
+    found = compare(contenders, np.random.default_rng(_BOOTSTRAP_SEED), numbers_only=numbers_only)
+    asked = {run.sweep.root.name: run for run in runs if run.sweep.root.name in whole}
+    searched = {name: run for name, run in asked.items() if not (run.members or run.svm)}
+    courses = tuple(course(name, run.history) for name, run in searched.items()) if len(searched) > 1 else ()
+    return found.model_copy(
+        update={"stands_for": {name: run.name for name, run in searched.items()}, "sweeps": courses}
+    )
 
 
 def _contender(run: Run) -> Contender:
@@ -67,28 +79,48 @@ def _faces(spec: SweepSpec) -> Faces | None:
 
 def sweep_page(folder: SweepFolder, history: SweepHistory) -> str:
     """The report of a sweep, one self-contained HTML page."""
+    return report_page(*sweep_report(folder, history))
+
+
+def sweep_report(folder: SweepFolder, history: SweepHistory) -> tuple[Report, NDArray[np.uint8] | None]:
+    """What a sweep's report is made of, and its validation faces as grey levels where they are there."""
     spec = recorded_spec(history)
     faces = _faces(spec)
     report = Report(
         history=history,
         folder=folder,
-        data=_facts(spec, faces),
+        data=_facts(spec, faces, _answered(folder, history)),
         question=f"Which settings of {spec.space} recognise facial expressions best on {spec.dataset}?",
         asked=_asked(spec),
         published={name: text for name, text in spec.baselines.items() if text},
         commands=_commands(spec),
-        pictures=[Picture(*parts) for parts in study_figures(folder.study_log)],
+        parameters=_parameters(folder, history),
+        importances=importances(folder.study_log),
     )
-    return report_page(report, _grey_levels(faces) if faces else None)
+    return report, _grey_levels(faces) if faces else None
 
 
-def _facts(spec: SweepSpec, faces: Faces | None) -> DataFacts:
+def _answered(folder: SweepFolder, history: SweepHistory) -> int:
+    """How many validation faces its trials answered to, where the faces themselves are gone; 0 if that is not known."""
+    for trial in history.trials.values():
+        best = trial.best_epoch()
+        if best and (answers := read_answers(folder.trial(trial.number), best.epoch)):
+            return len(answers.labels)
+    return 0
+
+
+def _parameters(folder: SweepFolder, history: SweepHistory) -> dict[int, int]:
+    counts = {number: count_saved(folder.trial(number).best) for number in history.trials}
+    return {number: count for number, count in counts.items() if count is not None}
+
+
+def _facts(spec: SweepSpec, faces: Faces | None, answered: int) -> DataFacts:
     splits = (faces.train, faces.val, faces.test) if faces else ()
     return DataFacts(
         dataset=spec.dataset,
         fingerprint=spec.fingerprint,
         split=val_title(spec.dataset),
-        n=len(faces.val) if faces else 0,
+        n=len(faces.val) if faces else answered,
         sizes={split.name: len(split) for split in splits},
         classes=spec.classes,
         synthetic=spec.synthetic,

@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any, Literal, overload
 
 from cluster.connect import prepare_environment
+from sweeps.closing import Closing
 from sweeps.director import Director, Listener
 from sweeps.environment import driver_started, free_bytes
 from sweeps.errors import InputError
@@ -38,7 +39,7 @@ class SweepResult(Sequence[TrialHistory]):
 
     def __init__(
         self, folder: SweepFolder, history: SweepHistory, stop_reason: str | None, signal_number: int | None,
-        faults: Sequence[str], backlog: int,
+        faults: Sequence[str], backlog: int, notes: Sequence[str] = (),
     ) -> None:  # fmt: skip
         self.folder = folder
         self.history = history
@@ -46,6 +47,7 @@ class SweepResult(Sequence[TrialHistory]):
         self.signal_number = signal_number
         self.faults = tuple(faults)
         self.backlog = backlog
+        self.notes = tuple(notes)
         self._trials = [trial for _, trial in sorted(history.trials.items())]
 
     @overload
@@ -110,7 +112,7 @@ def run_plan(
         )
         if not uri.startswith("sqlite:"):
             sink.start()  # so that a server that does not answer is said at once
-        writable, backlog = True, 0
+        writable, backlog, closing = True, 0, Closing(folder, history, on_warning)
         with _signals_stop(director) as received:
             try:
                 if not director.exhausted:
@@ -122,12 +124,17 @@ def run_plan(
                 if writable:
                     director.leave()
                     _close_books(director, journal, plan)
+                    if plan.spec.figures:
+                        closing.draw(hurried=bool(received))
                 sink.start()
                 sink.wake()
                 backlog = sink.close(5.0 if received else 60.0)
+            if not received and not backlog:
+                closing.keep_best(uri)
     return SweepResult(
-        folder, history, director.stop_reason, received[0] if received else None, director.faults, backlog
-    )
+        folder, history, director.stop_reason, received[0] if received else None, director.faults, backlog,
+        closing.notes,
+    )  # fmt: skip
 
 
 def _tell(sink: MlflowSink) -> Listener:

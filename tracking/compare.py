@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from tracking.answers import Answers
+from tracking.compare_sweeps import Course
 from tracking.errors import TrackingError
 from tracking.scores import Interval
 from tracking.significance import holm, mcnemar_mid_p, paired_bootstrap
@@ -109,6 +110,10 @@ class Comparison(_Record):
     disagreements: tuple[Disagreement, ...]
     disagreed: int
     """On how many faces not all predictions are equal."""
+    stands_for: dict[str, str] = {}
+    """A sweep that was to be compared → its best trial, which is compared in its place."""
+    sweeps: tuple[Course, ...] = ()
+    """Where two or more were to be compared: those sweeps as a whole."""
 
     def to_json(self) -> str:
         """The comparison as JSON."""

@@ -1,14 +1,17 @@
 """A comparison as a page: numbers, matrices, and the faces that the nets disagree on."""
 
+from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from tracking.compare import Comparison, Pair
-from tracking.figure_parts import BLUE, ORANGE, plain, svg
+from tracking.compare_sweeps import Course
+from tracking.figure_parts import BLUE, COLOURS, LINES, ORANGE, plain, svg
 from tracking.pages import data_name, face_uris, render, sentence, where
 from tracking.score_figures import matrices_figure
 
@@ -68,10 +71,37 @@ def comparison_figures(comparison: Comparison, title: str) -> list[Figure]:
     ]
 
 
+def courses_figure(sweeps: Sequence[Course], title: str) -> Figure:
+    """The best `val_accuracy` so far of each sweep, over the trials started and over minutes at work."""
+    figure = Figure(figsize=(10.5, 4.0))
+    figure.suptitle(title, fontsize=12)
+    figure.subplots_adjust(left=0.07, right=0.985, top=0.86, bottom=0.14, wspace=0.1)
+    left, right = figure.subplots(1, 2, sharey=True)
+    for index, one in enumerate(sweeps):
+        best = [gain.accuracy for gain in one.gains]
+        style = {"color": COLOURS[index % len(COLOURS)], "linestyle": LINES[index % len(LINES)]}
+        for axes, at, end in (
+            (left, [float(gain.trials) for gain in one.gains], float(one.trials)),
+            (right, [gain.minutes for gain in one.gains], one.minutes),
+        ):
+            axes.step([*at, end], [*best, one.best], where="post", linewidth=2, label=one.name, **style)
+    left.set_xlabel("trials started")
+    left.xaxis.set_major_locator(MaxNLocator(integer=True))
+    right.set_xlabel("minutes at work")
+    left.set_ylabel("best val accuracy so far")
+    left.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    for axes in (left, right):
+        plain(axes)
+    left.legend(frameon=False, ncols=4, loc="lower left", bbox_to_anchor=(-0.02, 1.0))
+    return figure
+
+
 def _figures(comparison: Comparison) -> dict[str, object]:
+    courses = {"courses": Markup(svg(courses_figure(comparison.sweeps, "")))} if comparison.sweeps else {}
     if not comparison.pairs:
-        return {}
+        return {**courses}
     return {
+        **courses,
         "differences": Markup(svg(differences_figure(comparison.pairs, ""))),
         "matrices": [Markup(svg(figure)) for figure in comparison_figures(comparison, "")],
     }

@@ -17,6 +17,7 @@ from tracking.follower import Follower
 from tracking.journal import read
 from tracking.layout import JOURNAL_NAME, SweepFolder
 from tracking.mlflow_access import knock, set_client_environment, without_password
+from tracking.mlflow_experiment import experiment_id
 from tracking.run_records import (
     KEY_TAG,
     PARENT,
@@ -174,7 +175,7 @@ class _Session:
         self.is_sure = True
         self._client = client
         self._folder = SweepFolder(journal.parent)
-        self._experiment = _experiment_id(client, first.space, artifacts)
+        self._experiment = experiment_id(client, first, artifacts)
         found = self._find_runs()
         self._run_ids = {number: str(run.info.run_id) for number, run in found.items()}
         self._deleted = {number for number, run in found.items() if run.info.lifecycle_stage == "deleted"}
@@ -184,7 +185,7 @@ class _Session:
             {
                 number: time_ms
                 for number, time_ms in last_endings(read(journal, end)).items()
-                if number in self._ended and found[number].info.end_time == time_ms
+                if number in self._ended and found[number].info.end_time == time_ms and self._has_files(number)
             }
         )
 
@@ -244,12 +245,22 @@ class _Session:
         self._client.log_batch(run_id, metrics[:_POINTS_A_BATCH], given[:_PARAMS_A_BATCH], run_tags)
 
     def _log_files(self, number: int, run_id: str) -> None:
+        for path in self._files(number):
+            self._client.log_artifact(run_id, str(path))
+
+    def _files(self, number: int) -> list[Path]:
         folder = self._folder.trial(number)
         left_out = {folder.last, folder.previous, folder.verdict}
         root = self._folder.figures if number == PARENT else folder.root
-        for path in sorted(root.glob("[!.]*")):
-            if path.is_file() and path not in left_out:
-                self._client.log_artifact(run_id, str(path))
+        return [path for path in sorted(root.glob("[!.]*")) if path.is_file() and path not in left_out]
+
+    def _has_files(self, number: int) -> bool:
+        """Whether an ended run has its files. The sweep's own are drawn after its end, and may be drawn again."""
+        files = self._files(number) if number == PARENT else []
+        if not files:
+            return True
+        there = {one.path: one.file_size for one in self._client.list_artifacts(self._run_ids[number])}
+        return all(there.get(path.name) == path.stat().st_size for path in files)
 
     def _find_runs(self) -> dict[int, "Run"]:
         """The sweep's runs by number. Of two for one trial, which a lost answer can leave, one is deleted."""
@@ -278,15 +289,6 @@ class _Session:
             token = page.token
             if not token:
                 return runs
-
-
-def _experiment_id(client: "MlflowClient", space: str, artifacts: Path | None) -> str:
-    found = client.get_experiment_by_name(space)
-    if found is None:
-        return str(client.create_experiment(space, (artifacts / space).as_uri() if artifacts else None))
-    if found.lifecycle_stage == "deleted":
-        client.restore_experiment(found.experiment_id)
-    return str(found.experiment_id)
 
 
 def _worth_keeping(run: "Run") -> tuple[bool, bool, str]:

@@ -6,6 +6,8 @@ A page is one file: style, script and pictures stand in it, and nothing is fetch
 import base64
 import io
 import math
+import os
+import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -56,6 +58,21 @@ def face_uris(faces: NDArray[np.uint8]) -> list[str]:
     return addresses
 
 
+def short_setting(value: str) -> str:
+    """A setting's value, a fraction in four digits."""
+    try:
+        return f"{float(value):.4g}" if "." in value or "e" in value else value
+    except ValueError:
+        return value
+
+
+def short_names(names: Sequence[str]) -> dict[str, str]:
+    """Names for narrow places: an ellipsis for the words that all begin with."""
+    shared = re.match(r".*[-_/]|", os.path.commonprefix(list(names)))  # noqa: RUF071, characters are meant
+    cut = len(shared[0]) if shared else 0
+    return {name: f"…{name[cut:]}" if cut > 3 else name for name in names}
+
+
 def sentence(pair: Pair) -> str:
     """What a pair comes to, in words."""
     gap = pair.differences["accuracy"]
@@ -86,6 +103,8 @@ def _environment() -> Environment:
         "difference": _difference,
         "p_value": _p_value,
         "signed": _signed,
+        "short_setting": short_setting,
+        "short_names": short_names,
         "who_is_right": _who_is_right,
     }
     return made

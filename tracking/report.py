@@ -17,7 +17,7 @@ from tracking.figure_parts import svg
 from tracking.figures import confusion_figure
 from tracking.history import SweepHistory
 from tracking.layout import SweepFolder
-from tracking.pages import data_name, data_uri, render, sentence, where
+from tracking.pages import data_name, render, sentence, where
 from tracking.probability_scores import (
     at_temperature,
     checked_probabilities,
@@ -31,9 +31,9 @@ from tracking.run_records import flatten
 from tracking.score_figures import calibration_figure, class_figure, mistakes_figure, roc_figure, surest_mistakes
 from tracking.scores import Interval, paired_difference_interval
 from tracking.summary import Summary, summary
-from tracking.sweep_figures import best_curves_figure, cost_figure, timeline_figure, trial_minutes
+from tracking.sweep_figures import trial_minutes
+from tracking.sweep_pictures import sweep_pictures
 
-_CURVES = 5
 _MISTAKES = 24
 _BOOTSTRAP_SEED = 0
 
@@ -57,21 +57,12 @@ class DataFacts:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture made elsewhere, for the section on the sweep's course."""
-
-    title: str
-    caption: str
-    drawn: Figure | bytes
-    """A figure, or a PNG."""
-
-
-@dataclass(frozen=True)
 class Report:
     """What a report is made of.
 
     `question` says in a sentence what was asked, `asked` its settings by name; `published` maps a baseline's name to
-    what its report says it reached; `commands` maps what a command does to the command.
+    what its report says it reached; `commands` maps what a command does to the command; `parameters` maps a trial to
+    how many its net has; `importances` maps a setting to the share of the objective's spread that it explains.
     """
 
     history: SweepHistory
@@ -81,7 +72,8 @@ class Report:
     asked: Mapping[str, str]
     published: Mapping[str, str] = field(default_factory=dict)
     commands: Mapping[str, str] = field(default_factory=dict)
-    pictures: Sequence[Picture] = ()
+    parameters: Mapping[int, int] = field(default_factory=dict)
+    importances: Mapping[str, float] = field(default_factory=dict)
 
 
 def report_page(report: Report, faces: NDArray[np.uint8] | None = None) -> str:
@@ -101,7 +93,10 @@ def report_page(report: Report, faces: NDArray[np.uint8] | None = None) -> str:
     return render(
         "report.html",
         r=report,
-        pictures=[(one.title, one.caption, _drawn(one)) for one in report.pictures],
+        pictures={
+            one.name: (one.title, one.caption, Markup(svg(one.figure)))
+            for one in sweep_pictures(history, rows, report.parameters, report.importances)
+        },
         data=data_name(data.dataset, data.synthetic),
         where=where(data.dataset, data.split, data.n, data.synthetic),
         state_note=_state_note(history),
@@ -117,7 +112,7 @@ def report_page(report: Report, faces: NDArray[np.uint8] | None = None) -> str:
         scores=scores,
         comparison=comparison,
         sentences=[sentence(pair) for pair in comparison.pairs] if comparison else [],
-        figures=_figures(report, rows, mine, scores, comparison, faces),
+        figures=_figures(report, mine, scores, comparison, faces),
         begun=datetime.fromtimestamp(history.started.time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
 
@@ -168,20 +163,12 @@ def _comparison(
 
 def _figures(
     report: Report,
-    rows: Sequence[Row],
     mine: Answers | None,
     scores: Summary | None,
     comparison: Comparison | None,
     faces: NDArray[np.uint8] | None,
 ) -> dict[str, object]:
-    ranked = [row for row in rows if row.rank]
-    shown = [row for index, row in enumerate(ranked) if index < _CURVES or row.trial.started.baseline]
-    curves = best_curves_figure([row.trial for row in shown], [f"{row.name}, {reached(row)}" for row in shown], "")
-    figures: dict[str, Figure] = {
-        "curves": curves,
-        "timeline": timeline_figure(report.history, ""),
-        "cost": cost_figure(report.history, ""),
-    }
+    figures: dict[str, Figure] = {}
     if mine is not None and scores is not None:
         figures |= _score_figures(mine, scores, report.data.classes)
         if faces is not None:
@@ -205,12 +192,6 @@ def _score_figures(answers: Answers, scores: Summary, classes: Sequence[str]) ->
         "calibration": calibration_figure(before, after, scores.temperature, ""),
         "confusion": confusion_figure(np.array(scores.full.confusion, dtype=np.int64), classes, ""),
     }
-
-
-def _drawn(picture: Picture) -> Markup:
-    if isinstance(picture.drawn, Figure):
-        return Markup(svg(picture.drawn))
-    return Markup('<img src="{}" alt="{}">').format(data_uri(picture.drawn), picture.title)
 
 
 def _states(history: SweepHistory) -> str:

@@ -1,5 +1,6 @@
 """The trials of a sweep as rows of a table, by their best epoch."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -30,14 +31,14 @@ class Row:
 
 
 def ranked_rows(history: SweepHistory, n: int) -> list[Row]:
-    """All trials by their best epoch; `n` is the size of the split that selected, for the intervals."""
+    """All trials by their best epoch; `n` is the size of the split that selected, for the intervals; 0 for none."""
     trials = list(history.trials.values())
     ranked = sorted(trials, key=lambda trial: (-(_best_accuracy(trial) or -1.0), trial.number))
     varied = _varied(trials)
     rows = []
     for rank, trial in enumerate(ranked, start=1):
         accuracy, best = _best_accuracy(trial), trial.best_epoch(OBJECTIVE)
-        interval = wilson_interval(round(accuracy * n), n) if accuracy is not None else None
+        interval = wilson_interval(round(accuracy * n), n) if accuracy is not None and n else None
         settings = flatten(trial.started.config)
         rows.append(
             Row(
@@ -52,7 +53,9 @@ def ranked_rows(history: SweepHistory, n: int) -> list[Row]:
                 low=interval.low if interval else None,
                 high=interval.high if interval else None,
                 minutes=trial_minutes(trial),
-                settings=", ".join(f"{name} {_short(settings[name])}" for name in varied if name in settings),
+                settings=", ".join(
+                    f"{short} {_short(settings[name])}" for name, short in varied.items() if name in settings
+                ),
             )
         )
     return rows
@@ -68,14 +71,16 @@ def _best_accuracy(trial: TrialHistory) -> float | None:
     return best.metrics[OBJECTIVE] if best else None
 
 
-def _varied(trials: Sequence[TrialHistory]) -> list[str]:
-    """The settings that the sweep searched: those its proposals differ in."""
+def _varied(trials: Sequence[TrialHistory]) -> dict[str, str]:
+    """The settings that the sweep searched, those its proposals differ in, and their names without the group's."""
     seen: dict[str, set[str]] = {}
     for trial in trials:
         if not trial.started.baseline:
             for name, value in flatten(trial.started.config).items():
                 seen.setdefault(name, set()).add(value)
-    return [name for name, values in seen.items() if len(values) > 1]
+    varied = [name for name, values in seen.items() if len(values) > 1]
+    last = Counter(name.rpartition(".")[2] for name in varied)
+    return {name: short if last[short := name.rpartition(".")[2]] == 1 else name for name in varied}
 
 
 def _short(value: str) -> str:

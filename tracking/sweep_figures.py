@@ -10,13 +10,15 @@ from matplotlib.ticker import MaxNLocator
 from tracking.figure_parts import AMBER, BLUE, COLOURS, GREEN, GREY, MARKERS, ORANGE, plain
 from tracking.history import SweepHistory, TrialHistory
 
-_STATES = {
+STATES = {
     "done": (BLUE, "o"),
     "pruned": (AMBER, "|"),
     "failed": (ORANGE, "x"),
     "stopped": (GREY, "s"),
     "running": (GREEN, ">"),
 }
+"""How a trial ended → its colour and mark."""
+
 _MINUTE_MS = 60_000
 _MOST_EPOCH_MARKS = 2000
 
@@ -30,7 +32,7 @@ def timeline_figure(history: SweepHistory, title: str) -> Figure:
     figure.subplots_adjust(left=0.07, right=0.985, top=1 - 0.75 / height, bottom=0.55 / height)
     axes = figure.subplots()
     begin = history.started.time_ms
-    for state in _STATES:
+    for state in STATES:
         _draw_state(axes, state, [trial for trial in trials if trial.state == state], begin)
     if sum(len(trial.epochs) for trial in trials) <= _MOST_EPOCH_MARKS:
         _mark_epochs(axes, trials, begin)
@@ -51,7 +53,7 @@ def cost_figure(history: SweepHistory, title: str) -> Figure:
     figure.subplots_adjust(left=0.07, right=0.985, top=0.78, bottom=0.16)
     axes = figure.subplots()
     total = sum(trial_minutes(trial) for trial in history.trials.values()) or 1.0
-    for state, (colour, _) in _STATES.items():
+    for state, (colour, _) in STATES.items():
         of_state = [trial for trial in history.trials.values() if trial.state == state]
         if of_state:
             minutes = [trial_minutes(trial) for trial in of_state]
@@ -112,7 +114,7 @@ def trial_minutes(trial: TrialHistory) -> float:
 def _draw_state(axes: Axes, state: str, trials: Sequence[TrialHistory], begin: int) -> None:
     if not trials:
         return
-    colour, marker = _STATES[state]
+    colour, marker = STATES[state]
     spans = {trial.number: attempt_spans(trial) for trial in trials}
     for number, of_trial in spans.items():
         starts, ends = (_minutes(times, begin) for times in zip(*of_trial, strict=True)) if of_trial else ([], [])

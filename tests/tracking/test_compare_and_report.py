@@ -11,8 +11,8 @@ from tracking import AttemptStarted, SweepHistory, TrackingError, TrialStarted
 from tracking.answers import Answers, read_answers
 from tracking.compare import Comparison, Contender, compare
 from tracking.compare_page import comparison_page
-from tracking.report import DataFacts, Picture, Report, report_page
-from tracking.sweep_figures import attempt_spans, cost_figure, timeline_figure, trial_minutes
+from tracking.report import DataFacts, Report, report_page
+from tracking.sweep_figures import attempt_spans, timeline_figure, trial_minutes
 
 CLASSES = ("Angry", "Happy", "Sad")
 N = 120
@@ -146,7 +146,7 @@ def report(sweep: Sweep) -> Report:
     return Report(
         history, sweep.folder, data, question="Which <lr>?", asked={"trials": "3"},
         published={"LENET_1": "53.1 % validation"}, commands={"again": "python -m sweeps.run lenet_space"},
-        pictures=[Picture("Importances", "of the settings", cost_figure(history, ""))],
+        importances={"lr": 0.75, "dropout": 0.25}, parameters={0: 60_000, 1: 60_000, 2: 60_000},
     )  # fmt: skip
 
 
@@ -168,6 +168,13 @@ def test_a_report_of_a_sweep_that_has_just_begun(sweep: Sweep) -> None:
     sweep.trial(0)
     parsed = Page(report_page(report(sweep)))
     assert "not finished: 1 running so far" in parsed.text
+
+
+def test_a_report_where_nobody_knows_how_many_faces_there_were(sweep: Sweep) -> None:
+    sweep.whole()
+    asked = report(sweep)
+    parsed = Page(report_page(replace(asked, data=replace(asked.data, n=0))))
+    assert "58.57 %" in parsed.text, "the best of trial 2: 0.3 + 2/7"
 
 
 def test_answers_of_another_epoch_are_not_taken(swept: Sweep) -> None:

@@ -1,5 +1,6 @@
 """Exactly once in MLflow, on a real SQLite store read back by SQL."""
 
+import json
 import logging
 import multiprocessing
 import os
@@ -302,3 +303,23 @@ def test_nothing_is_said_when_all_is_well(
     new_sink().sync()
     assert capfd.readouterr() == ("", "")
     assert caplog.records == []
+
+
+def test_the_page_has_a_view_of_best_values_states_and_reasons(
+    sweep: Sweep, new_sink: NewSink, stored: Stored, out: Path
+) -> None:
+    sweep.whole()
+    new_sink().sync()
+    client = MlflowClient(default_uri(out))
+    (tags,) = [one.tags for one in client.search_experiments() if one.name == "lenet_space"]
+    view = json.loads(tags["mlflow.sharedViewState.fer-sweeps"])
+    # As the page itself writes one: name, createdAt and state are what it insists on.
+    assert view["name"] == "Best values"
+    state = json.loads(view["state"])
+    assert {"metrics.`best_val_accuracy`", "tags.`state`", "tags.`reason`"} <= set(state["selectedColumns"])
+    (experiment,) = [one.experiment_id for one in client.search_experiments() if one.name == "lenet_space"]
+    ranked = client.search_runs([experiment], order_by=[f"{state['orderByKey']} DESC"])
+    assert [run.data.tags.get("trial") for run in ranked] == ["2", "1", "0", None]
+    client.delete_experiment_tag(experiment, "mlflow.sharedViewState.fer-sweeps")
+    new_sink().sync()
+    assert "mlflow.sharedViewState.fer-sweeps" not in client.get_experiment(experiment).tags

@@ -1,4 +1,35 @@
 "use strict";
+const arrangers = new Map();
+for (const table of document.querySelectorAll("table[data-filter]")) {
+  const body = table.tBodies[0], first = parseInt(table.dataset.first ?? "0"), total = body.rows.length;
+  if (total < 4) continue;
+  const bar = document.createElement("div"), input = document.createElement("input");
+  const count = document.createElement("span"), more = document.createElement("button");
+  bar.className = "filters"; count.className = "soft";
+  input.type = "search"; input.placeholder = `filter ${table.dataset.filter}`; input.ariaLabel = input.placeholder;
+  more.type = "button";
+  bar.append(input, count, more);
+  table.closest(".scroll").before(bar);
+  let all = !first || total <= first;
+  const arrange = () => {
+    const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
+    let found = 0, shown = 0;
+    for (const row of body.rows) {
+      const text = row.textContent.toLowerCase(), fits = words.every(word => text.includes(word));
+      found += fits;
+      row.hidden = !fits || !(all || found <= first);
+      shown += !row.hidden;
+    }
+    count.textContent = shown === total ? "" : `${shown} of ${total} shown`;
+    more.hidden = all || found <= first;
+    more.textContent = `show all ${found}`;
+  };
+  input.addEventListener("input", arrange);
+  more.addEventListener("click", () => { all = true; arrange(); });
+  addEventListener("beforeprint", () => { all = true; arrange(); });
+  arrangers.set(table, arrange);
+  arrange();
+}
 for (const heading of document.querySelectorAll("th[data-sort]")) {
   heading.tabIndex = 0;
   const sort = () => {
@@ -11,6 +42,7 @@ for (const heading of document.querySelectorAll("th[data-sort]")) {
     const order = (a, b) => (heading.dataset.sort === "number" ? (parseFloat(a) || 0) - (parseFloat(b) || 0) : a.localeCompare(b));
     const rows = [...body.rows].sort((a, b) => order(key(a), key(b)));
     body.append(...(down ? rows.reverse() : rows));
+    arrangers.get(table)?.();
   };
   heading.addEventListener("click", sort);
   heading.addEventListener("keydown", event => { if (event.key === "Enter") sort(); });
