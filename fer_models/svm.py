@@ -1,6 +1,6 @@
-"""A linear support vector machine in place of a net's last layer (Tang 2013, who won FER2013's contest with it).
+"""A support vector machine in place of a net's last layer (Tang 2013, who won FER2013's contest with a linear one).
 
-Legend: n images, f features of the net's last layer but one, k classes.
+Legend: n images, f features of the net's last layer but one, k classes, q landmarks.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,20 +16,44 @@ import torch
 from torch import nn
 
 from fer_models.errors import ModelError
-from fer_models.evaluate import Pixels, predict_features
-from fer_models.recipe import Precision
+from fer_models.evaluate import Pixels, in_batches, look, predict_features
+from fer_models.recipe import Precision, Views
+from fer_models.staged import Staged
 from fer_models.tensor_file import read_tensors, write_tensors
 
 if TYPE_CHECKING:
     from sklearn.svm import LinearSVC
 
-CANDIDATES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-"""Values of C that are tried, on features of mean 0 and deviation 1."""
+Kernel = Literal["linear", "rbf"]
+
+CANDIDATES = {"linear": (1e-4, 1e-3, 1e-2, 1e-1, 1.0), "rbf": (1e-1, 1.0, 1e1, 1e2)}
+"""Values of C that are tried, on features of mean 0 and deviation 1, or on what the kernel makes of them."""
+
+LANDMARKS = 500
+"""Images that stand for all in the approximated kernel; the exact one would compare each image with each."""
 
 _HELD_OUT = 0.2
+_RBF = "rbf."
 _FOLDS = 3
 
 Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class RbfMap:
+    """A space whose products approximate exp(-gamma |x - y|^2), by landmarks (Nystroem; Williams and Seeger 2001)."""
+
+    gamma: float
+    landmarks: Array
+    """[q, f]."""
+    projection: Array
+    """[q, q]."""
+
+    def __call__(self, features: Array) -> Array:
+        """Standardised features [n, f] -> [n, q]."""
+        squares = (features**2).sum(1)[:, None] + (self.landmarks**2).sum(1) - 2 * features @ self.landmarks.T
+        result: Array = np.exp(-self.gamma * np.maximum(squares, 0)) @ self.projection.T
+        return result
 
 
 @dataclass(frozen=True)
@@ -48,17 +72,25 @@ class SvmHead:
     deviation: Array
     """[f]."""
     weight: Array
-    """[m, f]."""
+    """[m, f], or [m, q] behind an `rbf`."""
     bias: Array
     """[m]."""
     slope: Array
     """[m]; a margin d is a probability 1 / (1 + exp(slope * d + offset))."""
     offset: Array
     """[m]."""
+    rbf: RbfMap | None = None
+    """None where the machine is linear in the features."""
+
+    def margins(self, features: npt.NDArray[np.float32]) -> Array:
+        """Features [n, f] -> signed distances [n, m], positive where the machine says its class."""
+        seen = (features - self.mean) / self.deviation
+        result: Array = (self.rbf(seen) if self.rbf else seen) @ self.weight.T + self.bias
+        return result
 
     def predict_proba(self, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Features [n, f] -> probabilities [n, k]."""
-        margins = (features - self.mean) / self.deviation @ self.weight.T + self.bias
+        margins = self.margins(features)
         chances = (1 - np.tanh((self.slope * margins + self.offset) / 2)) / 2  # 1 / (1 + exp(.)), never too large
         if chances.shape[1] == 1:
             chances = np.hstack([1 - chances, chances])
@@ -70,7 +102,10 @@ class SvmHead:
 
     def save(self, path: Path) -> None:
         """Write a safetensors file. Raises ModelError where it cannot be written."""
-        arrays = {name: torch.tensor(np.asarray(value)) for name, value in vars(self).items()}
+        values = {name: value for name, value in vars(self).items() if name != "rbf"}
+        if self.rbf:
+            values |= {_RBF + name: value for name, value in vars(self.rbf).items()}
+        arrays = {name: torch.tensor(np.asarray(value)) for name, value in values.items()}
         write_tensors(path, arrays, {"kind": "svm"})
 
 
@@ -84,8 +119,30 @@ def load_svm(path: Path) -> SvmHead:
     if metadata.get("kind") != "svm":
         raise ModelError(f"{path}: holds no support vector machine")
     arrays = {name: value.numpy() for name, value in tensors.items()}
+    of_rbf = {name.removeprefix(_RBF): arrays.pop(name) for name in list(arrays) if name.startswith(_RBF)}
+    rbf = RbfMap(gamma=float(of_rbf.pop("gamma")), **of_rbf) if of_rbf else None
     c, accuracy = (float(arrays.pop(name)) for name in ("c", "held_out_accuracy"))
-    return SvmHead(c=c, held_out_accuracy=accuracy, **arrays)
+    return SvmHead(c=c, held_out_accuracy=accuracy, rbf=rbf, **arrays)
+
+
+@torch.inference_mode()
+def predict_svm(net: nn.Module, head: SvmHead, images: Pixels, *, views: Views = "plain") -> npt.NDArray[np.float32]:
+    """Probabilities [n, k] of faces [n, h, w], averaged over the views of each. `net` is on the CPU.
+
+    Raises:
+        ModelError: the net has no features.
+    """
+
+    if not isinstance(net, Staged):
+        raise ModelError(f"{type(net).__name__} has no features below its head")
+    features = net.features
+
+    def probabilities(x: torch.Tensor) -> torch.Tensor:
+        seen = [head.predict_proba(features(view).float().numpy()) for view in look(x, views)]
+        return torch.from_numpy(np.mean(seen, axis=0))
+
+    result: npt.NDArray[np.float32] = torch.cat(list(in_batches(net, probabilities, images, "cpu", "fp32"))).numpy()
+    return result
 
 
 def fit_svm(
@@ -93,15 +150,18 @@ def fit_svm(
     images: Pixels,
     labels: npt.NDArray[np.integer],
     *,
+    kernel: Kernel = "linear",
     seed: int = 0,
-    candidates: Sequence[float] = CANDIDATES,
+    candidates: Sequence[float] = (),
     device: str = "cpu",
     precision: Precision = "fp32",
 ) -> SvmHead:
     """Fit a machine on what `net` makes of train images [n, h, w] and their labels [n].
 
-    C is the candidate that is most accurate on a fifth of the images, held out class by class; the machine is then
-    fitted on all of them, its probabilities on margins of images it did not see (three folds).
+    C is the candidate (`CANDIDATES` where none is given) that is most accurate on a fifth of the images, held out class
+    by class; the machine is then fitted on all of them, its probabilities on margins of images it did not see (three
+    folds). The net has been trained on that fifth too: its accuracy ranks candidates and says nothing about other
+    faces. With `kernel="rbf"` the machine is linear in a map of `LANDMARKS` images at most, gamma 1 / f.
 
     Raises:
         ModelError: a class that stands in the labels fewer than five times.
@@ -113,8 +173,22 @@ def fit_svm(
     mean, deviation = features.mean(axis=0), features.std(axis=0)
     deviation[deviation == 0] = 1.0  # a dead unit
     features = (features - mean) / deviation
-    c, accuracy = _choose_c(features, labels, seed, candidates)
-    return SvmHead(c, accuracy, mean, deviation, *_fit(features, labels, c))
+    seed %= 2**32  # all that scikit-learn takes
+    rbf = _rbf_map(features, seed) if kernel == "rbf" else None
+    seen = rbf(features) if rbf else features
+    c, accuracy = _choose_c(seen, labels, seed, candidates or CANDIDATES[kernel])
+    return SvmHead(c, accuracy, mean, deviation, *_fit(seen, labels, c), rbf)
+
+
+def _rbf_map(features: Array, seed: int) -> RbfMap:
+    from sklearn.kernel_approximation import Nystroem
+
+    gamma, count = 1 / features.shape[1], min(LANDMARKS, len(features))
+    sampler = Nystroem(  # type: ignore[no-untyped-call]
+        kernel="rbf", gamma=gamma, n_components=count, random_state=seed
+    )
+    fitted = sampler.fit(features)
+    return RbfMap(gamma, fitted.components_, fitted.normalization_)
 
 
 def _choose_c(

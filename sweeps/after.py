@@ -1,15 +1,15 @@
-"""The verbs for runs that are there: test, ensemble, compare, report."""
+"""The verbs for runs that are there: test, ensemble, svm, compare, report, inspect, register, gc."""
 
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from rich.table import Table
 from rich.text import Text
 
-from sweeps.console import console, warn
+from sweeps.console import console, errors, warn
 from sweeps.errors import InputError
 from sweeps.messages import val_title
 from sweeps.runs import Run, best_runs, find_run, open_sweep
@@ -54,41 +54,120 @@ def ensemble(given: argparse.Namespace) -> int:
     return 0
 
 
+def svm(given: argparse.Namespace) -> int:
+    """Put a support vector machine in place of a net's last layer."""
+    from sweeps.svm_head import make_svm
+
+    run = find_run(given.run, given.out, given.tracking_uri)
+    name = given.name or f"svm-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    made = make_svm(run, given.kernel, given.candidates, name, given.out)
+    console.print(
+        f"C {made.svm['c']:g} of {', '.join(f'{c:g}' for c in made.svm['tried'])}: right on "
+        f"{made.svm['held_out_accuracy']:.2%} of the fifth of train that chose it, which the net was trained on"
+    )
+    split, dataset = val_title(made.spec.dataset), made.spec.dataset
+    console.print(f"{made.name}: {made.objective:.2%} on {dataset}, {split}; {run.name} itself {run.objective:.2%}")
+    _send(made.sweep, given)
+    return 0
+
+
 def compare(given: argparse.Namespace) -> int:
-    """Compare runs face by face, on the terminal and as a page."""
+    """Compare runs face by face, and sweeps as a whole, on the terminal and as a page."""
+    from sweeps.comparing import log_page, tables
     from sweeps.judging import compare_runs, val_faces
     from tracking.compare_page import comparison_page
-    from tracking.pages import sentence
 
     runs = _runs(given)
-    found = compare_runs(runs, numbers_only=given.numbers_only)
+    whole = [run.sweep.root.name for run in runs if run.sweep.root.name in given.runs]
+    found = compare_runs(runs, whole, numbers_only=given.numbers_only)
+    page = comparison_page(found, val_faces(runs[0].spec))
     if given.html:
-        write_bytes(given.html, comparison_page(found, val_faces(runs[0].spec)).encode())
+        write_bytes(given.html, page.encode())
+    try:
+        where = log_page(page, runs, whole, resolve_tracking_uri(given.tracking_uri, given.out))
+    except TrackingError as error:
+        where = f"the page is not in MLflow: {error}"
     if given.json:
         console.print(found.to_json())
+        errors.print(Text(where))
         return 0
-    table = Table(title=Text(f"{found.dataset}, {found.split}, n = {found.n}"), header_style="bold")
-    table.add_column("setting")
-    for run in runs:
-        table.add_column(run.name, justify="right")
-    for name, values in found.settings.items():
-        table.add_row(name, *("" if value is None else value for value in values))
-    console.print(table)
-    for pair in found.pairs:
-        console.print(sentence(pair))
+    for shown in tables(found):
+        console.print(shown)
     if given.html:
         console.print(f"the whole comparison: {given.html}")
+    console.print(where)
     return 0
 
 
 def report(given: argparse.Namespace) -> int:
-    """Write a sweep's report as one page."""
+    """Write a sweep's report as one page, and what lies beside it."""
+    from sweeps.closing import draw_sweep, report_path
     from sweeps.judging import sweep_page
 
     folder, history = open_sweep(given.name, given.out)
-    path = given.html or folder.root / "report.html"
-    write_bytes(path, sweep_page(folder, history).encode())
+    path = given.html or report_path(folder)
+    if given.html:
+        write_bytes(path, sweep_page(folder, history).encode())
+    else:
+        draw_sweep(folder)
     console.print(f"{given.name}: {path} ({path.stat().st_size / 2**20:.1f} MiB)")
+    return 0
+
+
+def inspect(given: argparse.Namespace) -> int:
+    """Show what a net's layers are, and draw what they see of faces and where its answers come from."""
+    from sweeps.inspected_faces import chosen_faces, face_from
+    from sweeps.inspecting import METHODS, captum_missing, inspect_run, log_pictures, net_table
+
+    if given.faces is not None and given.image is not None:
+        raise InputError("--faces and --image: give one, faces of the validation split or a picture of your own")
+    run = find_run(given.run, given.out, given.tracking_uri)
+    methods = (given.method,) if given.method else METHODS
+    missing = None if given.method else captum_missing()
+    shown = chosen_faces(run, given.faces) if given.image is None else face_from(run, given.image)
+    drawing = inspect_run(
+        run, shown, layers=given.layers or (), methods=() if missing else methods, folder=given.out_dir
+    )
+    console.print(net_table(run))
+    if missing:
+        warn(f"{missing}; drawn without it: filters and maps")
+    pictures = []
+    for path in drawing:
+        console.print(str(path))
+        pictures.append(path)
+    try:
+        log_pictures(run, pictures, resolve_tracking_uri(given.tracking_uri, given.out))
+    except TrackingError as error:
+        warn(f"not in MLflow: {error}")
+    return 0
+
+
+def register(given: argparse.Namespace) -> int:
+    """Log a run as an MLflow model, and register it."""
+    from sweeps.registering import register_run
+
+    run = find_run(given.run, given.out, given.tracking_uri)
+    _send(run.sweep, given)
+    console.print(register_run(run, resolve_tracking_uri(given.tracking_uri, given.out)))
+    return 0
+
+
+def gc(given: argparse.Namespace) -> int:
+    """Say what old sweeps need no more, or remove it."""
+    from sweeps.cleaning_up import clean_up, size_text
+
+    uri = resolve_tracking_uri(given.tracking_uri, given.out)
+    found = []
+    for leavings in clean_up(given.names, given.out, uri, keep=given.keep, act=given.yes, on_warning=warn):
+        found.append(leavings)
+        for line in leavings.lines():
+            console.print(line)
+    files = [file for leavings in found for file in leavings.files]
+    runs = sum(len(leavings.runs) for leavings in found)
+    what = f"{len(files)} files, {size_text(sum(file.size_bytes for file in files))}; {runs} runs of dead drivers"
+    console.print(f"removed and closed: {what}" if given.yes else f"to be removed and closed: {what}")
+    if not given.yes and (files or runs):
+        console.print(f"do it:\n  {shlex.join(['python', '-m', 'sweeps', *given.argv, '--yes'])}")
     return 0
 
 
@@ -110,6 +189,10 @@ def _send(folder: SweepFolder, given: argparse.Namespace) -> None:
 VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "test": test,
     "ensemble": ensemble,
+    "svm": svm,
     "compare": compare,
     "report": report,
+    "inspect": inspect,
+    "register": register,
+    "gc": gc,
 }

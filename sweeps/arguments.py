@@ -13,7 +13,7 @@ from fer_data import DataError, DataOptions
 from fer_data.arguments import add_data_options, data_options
 from sweeps.config import parse_settings
 from sweeps.errors import InputError
-from sweeps.messages import Method
+from sweeps.messages import Kernel, Method
 from sweeps.plan import Options
 
 _UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
@@ -69,15 +69,37 @@ def _add_after_a_sweep(verbs: Any) -> None:
     ensemble.add_argument("--method", choices=get_args(Method), default="mean",
                           help="mean (default), weighted by log loss on val, or greedy selection on val")  # fmt: skip
     ensemble.add_argument("--name", help="its name and folder (default ensemble-<UTC time>)")
-    compare = verbs.add_parser("compare", help="compare two or more runs, face by face")
+    svm = verbs.add_parser("svm", help="put a support vector machine in place of a net's last layer")
+    svm.add_argument("run", metavar="RUN", help=run)
+    svm.add_argument("--kernel", choices=get_args(Kernel), default="linear",
+                     help="linear (default), or rbf, approximated by 500 landmarks")  # fmt: skip
+    svm.add_argument("--c", type=_positive_numbers, metavar="VALUES", dest="candidates", default=(),
+                     help="values of C to choose from on a fifth of train, as 0.001,0.01")  # fmt: skip
+    svm.add_argument("--name", help="its name and folder (default svm-<UTC time>)")
+    compare = verbs.add_parser("compare", help="compare two or more runs or sweeps, face by face")
     compare.add_argument("runs", metavar="RUN", nargs="+", help=run)
     compare.add_argument("--json", action="store_true", help="print the comparison as JSON")
     compare.add_argument("--html", type=Path, metavar="FILE", help="write it as one page")
     compare.add_argument("--numbers-only", action="store_true", help="set numbers of different data side by side")
     report = verbs.add_parser("report", help="write a sweep's report, one page")
     report.add_argument("name", metavar="NAME", help="the sweep's name")
-    report.add_argument("--html", type=Path, metavar="FILE", help="default OUT/NAME/report.html")
-    for parser in (test, ensemble, compare, report):
+    report.add_argument("--html", type=Path, metavar="FILE", help="the page alone, there (default OUT/NAME/figures)")
+    inspect = verbs.add_parser("inspect", help="a net's layers, filters and maps, and what in a face it goes by")
+    inspect.add_argument("run", metavar="RUN", help=run)
+    inspect.add_argument("--layers", type=_names, metavar="L1,L2", help="stages or layers (default: each stage's map)")
+    inspect.add_argument("--faces", metavar="N",
+                         help="how many validation faces, or their places: 3,17 (default one a class)")  # fmt: skip
+    inspect.add_argument("--image", type=Path, metavar="PATH", help="a picture of your own instead, PNG or JPEG")
+    inspect.add_argument("--method", choices=("gradcam", "occlusion"), help="one of the two alone (default both)")
+    inspect.add_argument("--out-dir", type=Path, metavar="DIR", help="default OUT/NAME/trials/NUMBER/inspect")
+    register = verbs.add_parser("register", help="log a run as an MLflow model; champion if it beats the present one")
+    register.add_argument("run", metavar="RUN", help=run)
+    gc = verbs.add_parser("gc", help="remove checkpoints that nobody reads again, close runs of dead drivers")
+    gc.add_argument("names", metavar="NAME", nargs="*", help="sweeps (default: all)")
+    gc.add_argument("--keep", type=int, default=5, metavar="N",
+                    help="keep the weights of each sweep's best N trials by val_accuracy (default 5)")  # fmt: skip
+    gc.add_argument("--yes", action="store_true", help="do it; without, only say what would be done")
+    for parser in (test, ensemble, svm, compare, report, inspect, register, gc):
         _where(parser)
         _common(parser)
 
@@ -167,6 +189,23 @@ def _where(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
 
 def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise argparse.ArgumentTypeError(f"'{text}': expected names with commas between, as conv1,conv2")
+    return list(dict.fromkeys(names))
+
+
+def _positive_numbers(text: str) -> tuple[float, ...]:
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if not values or not all(0 < value < math.inf for value in values):
+        raise argparse.ArgumentTypeError(f"'{text}': expected numbers above 0, as 0.001,0.01")
+    return values
 
 
 def _seconds(text: str) -> float:

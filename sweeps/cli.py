@@ -79,7 +79,9 @@ def _run(given: argparse.Namespace) -> int:
     config = reach(given.cluster, given.address)
     if config and config.submits:
         return afar.submit(given, config)
-    given.address, given.cluster_gpus = (config.address, config.gpus) if config else (None, None)
+    given.address, given.cluster_cpus, given.cluster_gpus = (
+        (config.address, config.cpus, config.gpus) if config else (None, None, None)
+    )
     plan = make_plan(given.space, arguments.options(given))
     if given.dry_run:
         from sweeps.dry_run import dry_run
@@ -131,6 +133,8 @@ def _conclude(plan: Plan, result: SweepResult) -> None:
     console.print(leaderboard(history, spec, result.folder))
     counts = ", ".join(f"{history.count(state)} {state}" for state in STATES[1:])
     console.print(f"{len(history.trials)} of {spec.trials} trials: {counts}")
+    for note in result.notes:
+        console.print(note)
     for fault in result.faults:
         errors.print(Text(f"failed: {fault}", style="red"))
     if result.backlog:

@@ -6,26 +6,18 @@ Weights and members are chosen on the validation split, as everything is.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sweeps.environment import driver_started
 from sweeps.errors import InputError
-from sweeps.messages import OBJECTIVE, Method
-from sweeps.results import draw, keep_answers, leak_free_accuracy, score
+from sweeps.messages import Method
 from sweeps.runs import Run
-from sweeps.spec import check_name
+from sweeps.single_run import new_folder, record_run
 from tracking.answers import Answers, read_answers
-from tracking.events import EpochDone, SweepEnded, SweepStarted, TrialEnded, TrialStarted
-from tracking.folder_lock import hold_folder
-from tracking.history import SweepHistory
-from tracking.journal import Journal
 from tracking.layout import SweepFolder
 from tracking.probability_scores import image_log_losses
 
@@ -94,13 +86,11 @@ def _score(labels: NDArray[np.int64], probabilities: NDArray[np.floating]) -> tu
 def make_ensemble(runs: Sequence[Run], method: Method, name: str, out: Path) -> Run:
     """Combine runs into one that is recorded under `name`. Raises InputError where they do not go together."""
     answers = _answers(runs)
-    folder = SweepFolder(out / check_name(name))
-    if folder.journal.exists():
-        raise InputError(f"{folder.root} exists already: choose another --name")
+    folder = new_folder(name, out)
     labels = answers[0].labels
     choice = combine(labels, np.stack([one.probabilities for one in answers]), method)
     members = [(run, weight) for run, weight in zip(runs, choice.weights, strict=True) if weight > 0]
-    return _record(folder, members, method, labels, choice.probabilities)
+    return _record(folder, members, method, choice.probabilities)
 
 
 def _answers(runs: Sequence[Run]) -> list[Answers]:
@@ -122,52 +112,14 @@ def _answers(runs: Sequence[Run]) -> list[Answers]:
 
 
 def _record(
-    folder: SweepFolder,
-    members: Sequence[tuple[Run, float]],
-    method: Method,
-    labels: NDArray[np.int64],
-    probabilities: NDArray[np.float64],
+    folder: SweepFolder, members: Sequence[tuple[Run, float]], method: Method, probabilities: NDArray[np.float64]
 ) -> Run:
-    first = members[0][0]
-    folder.create()
-    spec = first.spec.model_copy(update={"name": folder.root.name, "space": SPACE, "trials": 1, "baselines": {}})
-    faces = first.faces()
-    metrics = {
-        OBJECTIVE: float((probabilities.argmax(1) == labels).mean()),
-        "val_loss": float(image_log_losses(labels, probabilities).mean()),
-    } | leak_free_accuracy(probabilities, faces)
-    config: dict[str, dict[str, Any]] = {
+    what = f"{method} of {len(members)}"
+    config = {
         "ensemble": {
             "method": method,
             "members": {run.name: round(float(weight), 6) for run, weight in members},
         },
-        "net": {"name": f"{method} of {len(members)}"},
+        "net": {"name": what},
     }
-    files = folder.trial(0).create()
-    keep_answers(files, probabilities.astype(np.float32), 1, faces)
-    scores = score(files, faces, 1)
-    epoch = EpochDone(trial=0, epoch=1, metrics=metrics)
-    draw(files, faces, [epoch], 1, f"{folder.root.name}: {config['net']['name']}")
-    tags = first.history.started.tags
-    with hold_folder(folder.root), Journal.open(folder.journal) as journal:
-        journal.append(
-            SweepStarted(
-                sweep_id=uuid.uuid4().hex,
-                name=folder.root.name,
-                space=SPACE,
-                tags=tags,
-                spec=spec.model_dump(mode="json"),
-            ),
-            driver_started(spec, resumed=False),
-            TrialStarted(trial=0, config_id=first.config.id, config=config, seed=spec.seed, epochs=1),
-            epoch,
-            TrialEnded(
-                trial=0,
-                state="done",
-                best=scores | {f"best_{key}": value for key, value in metrics.items()},
-                epochs=1,
-            ),
-            SweepEnded(done=1),
-        )
-    history = SweepHistory.load(folder.journal)
-    return Run(folder, history, history.trials[0])
+    return record_run(folder, members[0][0], probabilities, space=SPACE, config=config, what=what)

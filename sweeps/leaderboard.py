@@ -74,6 +74,8 @@ def _settings(trial: TrialHistory) -> str:
     config = trial.started.config
     if "ensemble" in config:
         return ", ".join(f"{name} {weight:.2f}" for name, weight in config["ensemble"]["members"].items())
+    if "svm" in config:
+        return f"{config['svm']['kernel']} SVM, C {config['svm']['c']:g}, on {config['svm']['member']}"
     shown = [
         f"{config['recipe']['optimizer']} lr {config['recipe']['lr']:.3g}",
         f"batch {config['recipe']['batch_size']}",

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from sweeps.messages import OBJECTIVE
 from sweeps.plan import recorded_spec
 from sweeps.spec import SweepSpec
 from tracking.history import SweepHistory, TrialHistory
-from tracking.layout import SweepFolder, TrialFolder
+from tracking.layout import JOURNAL_NAME, SweepFolder, TrialFolder
 
 if TYPE_CHECKING:
     from torch import nn
@@ -62,10 +62,19 @@ class Run:
     @cached_property
     def config(self) -> TrialConfig:
         """Its configuration."""
-        return TrialConfig.parse(self.trial.started.config, f"{self.name}: config")
+        of_net = {name: value for name, value in self.trial.started.config.items() if name != "svm"}
+        return TrialConfig.parse(of_net, f"{self.name}: config")
 
     def faces(self) -> Faces:
         """The faces that it was trained on, preprocessed as for it. Raises InputError where they have changed."""
+        preprocessing = "none" if self.members else self.config.preprocess
+        return open_cached(preprocessed(self._cache(), preprocessing))
+
+    def raw_faces(self) -> Faces:
+        """The same before any preprocessing. Raises InputError where they have changed."""
+        return open_cached(self._cache())
+
+    def _cache(self) -> Path:
         folder = prepare(self.spec.data)
         found = open_cached(folder)
         if found.fingerprint != self.spec.fingerprint:
@@ -73,13 +82,18 @@ class Run:
                 f"{self.name}: trained on data with fingerprint {self.spec.fingerprint}, "
                 f"{self.spec.data.source} now has {found.fingerprint}; put the old file back"
             )
-        preprocessing = "none" if self.members else self.config.preprocess
-        return open_cached(preprocessed(folder, preprocessing))
+        return folder
 
     @property
     def members(self) -> dict[str, float]:
         """An ensemble's members and their weights; empty for a single net."""
         found: dict[str, float] = self.trial.started.config.get("ensemble", {}).get("members", {})
+        return found
+
+    @property
+    def svm(self) -> dict[str, Any]:
+        """Of a support vector machine in place of the net's last layer, its settings; empty where there is none."""
+        found: dict[str, Any] = self.trial.started.config.get("svm", {})
         return found
 
     def predict(self, split: str) -> NDArray[np.float32]:
@@ -91,8 +105,12 @@ class Run:
             parts = [weight * find_run(name, out).predict(split) for name, weight in self.members.items()]
             return np.asarray(np.sum(parts, axis=0), np.float32)
         faces = self.faces()
-        images = getattr(faces, split).images
-        return predict(self.net(faces), images, views=self.config.recipe.views)
+        net, images, views = self.net(faces), getattr(faces, split).images, self.config.recipe.views
+        if self.svm:
+            from fer_models.svm import load_svm, predict_svm
+
+            return predict_svm(net, load_svm(self.files.svm), images, views=views)
+        return predict(net, images, views=views)
 
     def net(self, faces: Faces) -> nn.Module:
         """Its net with the weights of its best epoch, on the CPU. Raises ModelError."""
@@ -117,12 +135,16 @@ def find_run(reference: str, out: Path, tracking_uri: str | None = None) -> Run:
     return Run(folder, history, history.trials[int(number)])
 
 
+def sweep_names(out: Path) -> list[str]:
+    """Every sweep that lies in `out`."""
+    return sorted(path.parent.name for path in out.glob(f"*/{JOURNAL_NAME}"))
+
+
 def open_sweep(name: str, out: Path) -> tuple[SweepFolder, SweepHistory]:
     """A sweep's folder and history by name. Raises InputError where there is none."""
     folder = SweepFolder(out / name)
     if not folder.journal.is_file():
-        known = sorted(path.parent.name for path in out.glob("*/journal.jsonl"))
-        raise InputError(f"no sweep '{name}' in {out}{did_you_mean(name, known)}")
+        raise InputError(f"no sweep '{name}' in {out}{did_you_mean(name, sweep_names(out))}")
     return folder, SweepHistory.load(folder.journal)
 
 

@@ -13,7 +13,13 @@ SIBLINGS = ("fer_data", "fer_models", "tracking", "cluster")
 ONLY_IN = {
     "optuna": {"sweeps/study.py"},
     "ray.tune": {"sweeps/ray_runner.py"},
-    "mlflow": {"tracking/mlflow_sink.py", "tracking/mlflow_upkeep.py", "tracking/mlflow_models.py"},
+    "captum": {"fer_models/saliency.py"},
+    "mlflow": {
+        "tracking/mlflow_sink.py",
+        "tracking/mlflow_upkeep.py",
+        "tracking/mlflow_models.py",
+        "sweeps/pyfunc_model.py",
+    },
 }
 
 

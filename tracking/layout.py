@@ -27,6 +27,11 @@ class TrialFolder:
         return self.root / "best.safetensors"
 
     @property
+    def svm(self) -> Path:
+        """The support vector machine that stands in place of the net's last layer, in runs that have one."""
+        return self.root / "svm.safetensors"
+
+    @property
     def last(self) -> Path:
         """Everything needed to go on after the last epoch."""
         return self.root / "last.safetensors"

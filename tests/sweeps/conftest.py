@@ -52,9 +52,20 @@ class NoTracker:
         return 0
 
 
+class NoClosing:
+    """Stands where a sweep's closing stands, which takes seconds."""
+
+    notes = ()
+
+    def __init__(self, *_: Any) -> None: ...
+    def draw(self, **_: Any) -> None: ...
+    def keep_best(self, tracking_uri: str) -> None: ...
+
+
 @pytest.fixture
 def no_mlflow(monkeypatch: pytest.MonkeyPatch) -> type[NoTracker]:
     monkeypatch.setattr("sweeps.sweep.MlflowSink", NoTracker)
+    monkeypatch.setattr("sweeps.sweep.Closing", NoClosing)
     return NoTracker
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -89,15 +91,36 @@ def test_comparing_runs(verb: Callable[..., int], tmp_path: Path, capsys: Captur
     assert "0.02" in shown
     assert page.read_text().lower().startswith("<!doctype html>")
     assert verb("compare", "night/0", "night/1", "--json") == 0
-    assert json.loads(capsys.readouterr().out)["n"] == 14
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["n"] == 14
+    assert "MLflow has the page too: compare/night-0-against-night-1.html of night/0, night/1" in captured.err
+
+
+def test_comparing_whole_sweeps(verb: Callable[..., int], finished: Path, capsys: Capture) -> None:
+    shutil.copytree(finished / "night", finished / "day")
+    assert verb("compare", "night", "day") == 0
+    shown = capsys.readouterr().out
+    best = max(range(3), key=lambda number: (accuracy(finished, number), -number))
+    assert f"night is a sweep: its best trial, night/{best}, is compared for it" in shown
+    assert re.search(r"trials +│ +3 │ +3 │", shown)
+    assert f"{accuracy(finished, best):.2%} │" in shown
+    assert "MLflow has the page too: compare/night-against-day.html of night, day" in shown
+    assert verb("compare", "night", f"day/{best}") == 0
+    assert "the sweeps as a whole" not in capsys.readouterr().out
+
+
+def accuracy(finished: Path, number: int) -> float:
+    best = SweepHistory.load(finished / "night/journal.jsonl").trials[number].best_epoch()
+    assert best is not None
+    return best.metrics["val_accuracy"]
 
 
 def test_the_report_is_one_page(verb: Callable[..., int], finished: Path, capsys: Capture) -> None:
     assert verb("report", "night") == 0
-    page = (finished / "night/report.html").read_text()
+    page = (finished / "night/figures/report.html").read_text()
     assert "lr 0.02" in page
     assert "http://" not in page.replace("http://www.w3.org", "")
-    assert str(finished / "night/report.html") in capsys.readouterr().out
+    assert str(finished / "night/figures/report.html") in capsys.readouterr().out
 
 
 def test_runs_that_are_not_there(verb: Callable[..., int], capsys: Capture) -> None:

@@ -1,0 +1,84 @@
+"""A run that nobody trains: answers on the validation split, recorded as a sweep of one trial that everything takes."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sweeps.environment import driver_started
+from sweeps.errors import InputError
+from sweeps.messages import OBJECTIVE
+from sweeps.results import draw, keep_answers, leak_free_accuracy, score
+from sweeps.runs import Run
+from sweeps.spec import check_name
+from tracking.events import EpochDone, SweepEnded, SweepStarted, TrialEnded, TrialStarted
+from tracking.folder_lock import hold_folder
+from tracking.history import SweepHistory
+from tracking.journal import Journal
+from tracking.layout import SweepFolder
+from tracking.probability_scores import image_log_losses
+
+
+def new_folder(name: str, out: Path) -> SweepFolder:
+    """The folder of a run that is to be; nothing is made yet. Raises InputError where the name is taken or no name."""
+    folder = SweepFolder(out / check_name(name))
+    if folder.journal.exists():
+        raise InputError(f"{folder.root} exists already: choose another --name")
+    return folder
+
+
+def record_run(
+    folder: SweepFolder,
+    like: Run,
+    probabilities: NDArray[np.floating],
+    *,
+    space: str,
+    config: Mapping[str, Any],
+    what: str,
+) -> Run:
+    """Score and draw probabilities [n, classes] on the validation split of `like`, and write the journal last.
+
+    `space` is the experiment in MLflow, `what` names the run in its pictures.
+    """
+    folder.create()
+    spec = like.spec.model_copy(update={"name": folder.root.name, "space": space, "trials": 1, "baselines": {}})
+    faces = like.faces()
+    labels, wide = np.asarray(faces.val.labels, np.int64), probabilities.astype(np.float64)
+    metrics = {
+        OBJECTIVE: float((wide.argmax(1) == labels).mean()),
+        "val_loss": float(image_log_losses(labels, wide).mean()),
+    } | leak_free_accuracy(wide, faces)
+    files = folder.trial(0).create()
+    keep_answers(files, wide.astype(np.float32), 1, faces)
+    scores = score(files, faces, 1)
+    epoch = EpochDone(trial=0, epoch=1, metrics=metrics)
+    draw(files, faces, [epoch], 1, f"{folder.root.name}: {what}")
+    with hold_folder(folder.root), Journal.open(folder.journal) as journal:
+        journal.append(
+            SweepStarted(
+                sweep_id=uuid.uuid4().hex,
+                name=folder.root.name,
+                space=space,
+                tags=like.history.started.tags,
+                spec=spec.model_dump(mode="json"),
+            ),
+            driver_started(spec, resumed=False),
+            TrialStarted(
+                trial=0, config_id=like.trial.started.config_id, config=dict(config), seed=spec.seed, epochs=1
+            ),
+            epoch,
+            TrialEnded(
+                trial=0,
+                state="done",
+                best=scores | {f"best_{key}": value for key, value in metrics.items()},
+                epochs=1,
+            ),
+            SweepEnded(done=1),
+        )
+    history = SweepHistory.load(folder.journal)
+    return Run(folder, history, history.trials[0])
