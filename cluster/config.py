@@ -39,6 +39,8 @@ class ClusterConfig(BaseModel):
     """Certificate authority of an https address, where the system does not know it."""
     gpus: int | None = Field(default=None, ge=0)
     """GPUs with every autoscaled worker up: how many a sweep may ask for while none is up yet."""
+    cpus: int | None = Field(default=None, ge=0)
+    """Cores with every autoscaled worker up."""
 
     @property
     def submits(self) -> bool:

@@ -114,12 +114,22 @@ def joined_ray(address: str) -> Iterator[None]:
         ray.shutdown()
 
 
-def cluster_size(gpus_all_up: int | None = None) -> tuple[int, int]:
-    """CPUs and GPUs of the cluster that is joined; of GPUs at least `gpus_all_up`, for workers not started yet."""
+def cluster_size(cpus_all_up: int | None = None, gpus_all_up: int | None = None) -> tuple[int, int]:
+    """Cores and GPUs of the cluster that is joined; at least those `all_up`, for workers not started yet.
+
+    Raises:
+        ClusterError: there is no core, and none is said to come.
+    """
     import ray
 
     resources: Mapping[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return int(resources.get("CPU", 0)), max(int(resources.get("GPU", 0)), gpus_all_up or 0)
+    cpus = max(int(resources.get("CPU", 0)), cpus_all_up or 0)
+    if not cpus:
+        raise ClusterError(
+            "the cluster has no core for trials yet; where the autoscaler starts workers when trials wait, say what "
+            "there will be: metadata.fer_sweeps.cpus and .gpus in its file, and --cluster FILE"
+        )
+    return cpus, max(int(resources.get("GPU", 0)), gpus_all_up or 0)
 
 
 @contextmanager

@@ -49,6 +49,8 @@ class Options:
     figures: bool = True
     address: str | None = None
     """Of a Ray cluster to join ("auto", "HOST:6379"); None starts Ray on this machine."""
+    cluster_cpus: int | None = None
+    """Cores of that cluster once all its workers are up."""
     cluster_gpus: int | None = None
     """GPUs of that cluster once all its workers are up."""
 
@@ -176,7 +178,7 @@ def _hardware(options: Options) -> tuple[int, int]:
         raise InputError(f"--address {options.address} is for --runner ray; inline trials run in this process")
     prepare_environment(joining=True)
     with joined_ray(options.address):
-        return cluster_size(options.cluster_gpus)
+        return cluster_size(options.cluster_cpus, options.cluster_gpus)
 
 
 def _spec(

@@ -14,10 +14,12 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
-from ray import tune
+from ray import cloudpickle, tune
+from ray.exceptions import RayTaskError
 from ray.tune.execution import class_cache
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
@@ -34,6 +36,7 @@ _MESSAGE: TypeAdapter[Message] = TypeAdapter(Message)
 _GRACE_SECONDS = 20.0
 _HANG_FLOOR_SECONDS = 900.0
 _HANG_FIRST_SECONDS = 6 * 3600.0
+_LONGEST_CAUSE = 400
 
 
 class RayRunner:
@@ -191,9 +194,15 @@ def _task(trial: Trial) -> Task:
 
 
 def _cause(trial: Trial) -> str:
-    error = trial.get_pickled_error() or trial.get_error()
-    text = str(error).strip().splitlines() if error else []
-    return text[0] if text else "unknown cause"
+    """What ended the worker, by the file that Tune has just written; its own reader looks where that comes later."""
+    path = Path(trial.pickled_error_file or "nowhere")
+    if not path.is_file():
+        return "unknown cause"
+    error = cloudpickle.loads(path.read_bytes())
+    if isinstance(error, RayTaskError):
+        return f"{type(error.cause).__name__}: {error.cause}"
+    sentences = [line.strip() for line in str(error).splitlines() if not line.startswith("\t")]  # ids stand behind tabs
+    return " ".join(sentences)[:_LONGEST_CAUSE]
 
 
 def _let_actors_take_warm_workers() -> None:

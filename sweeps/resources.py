@@ -63,13 +63,21 @@ def plan_slots(
     cpus = usable_cpus() if cpus is None else cpus
     gpus = (visible_gpus() if gpus is None else gpus) if device == "cuda" else 0
     gpu_share = (1.0 if gpus_per_trial is None else gpus_per_trial) if device == "cuda" else (gpus_per_trial or 0.0)
-    by_gpu = _fits(gpus, gpu_share, "--gpus-per-trial", "GPUs")
+    by_gpu = _shares(gpus, gpu_share)
     if cpus_per_trial == 0:
         raise InputError("--cpus-per-trial 0: a trial needs a core, or a part of one, as 0.5")
     cpu_share = cpus_per_trial if cpus_per_trial is not None else max(1.0, cpus // by_gpu) if by_gpu else 1.0
     by_cpu = _fits(cpus, cpu_share, "--cpus-per-trial", "cores")
     count = min(limit for limit in (by_cpu, by_gpu, max_concurrent) if limit is not None)
     return Slots(cpus, gpus, cpu_share, gpu_share, count)
+
+
+def _shares(gpus: int, share: float) -> int | None:
+    """How many trials find their share on one of the GPUs: what each has left over is nobody's."""
+    if share > 1 and share % 1:
+        raise InputError(f"--gpus-per-trial {share:g}: above 1 it must be a whole number, as Ray wants it")
+    fits = _fits(gpus, share, "--gpus-per-trial", "GPUs")
+    return fits if fits is None or share > 1 else gpus * int(1 / share + 1e-9)
 
 
 def _fits(total: int, share: float, option: str, what: str) -> int | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from cluster.config import ClusterConfig, find_token, load_cluster_config, reach
+from cluster.connect import cluster_size
 from cluster.errors import ClusterError
 
 CLUSTER = Path(__file__).parents[2] / "cluster"
@@ -141,3 +142,14 @@ def test_a_token_that_others_can_read_is_refused(tmp_path: Path) -> None:
 def test_a_source_that_holds_nothing(source: str) -> None:
     with pytest.raises(ClusterError, match=r"nothing there|No such file"):
         find_token(source)
+
+
+def test_a_cluster_without_workers_has_the_size_that_its_file_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    there: dict[str, float] = {"node:10.0.0.1": 1.0}
+    monkeypatch.setattr("ray.cluster_resources", lambda: there)
+    assert cluster_size(64, 8) == (64, 8)
+    with pytest.raises(ClusterError, match=r"no core for trials yet; .* metadata\.fer_sweeps\.cpus and \.gpus"):
+        cluster_size()
+    there |= {"CPU": 4.0, "GPU": 1.0}
+    assert cluster_size() == (4, 1)
+    assert cluster_size(2, 0) == (4, 1), "what is there counts where it is more"

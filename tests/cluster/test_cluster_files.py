@@ -196,6 +196,33 @@ def test_kustomize_names_every_manifest_but_the_job() -> None:
     assert listed == {path.name for path in MANIFESTS} - {"rayjob.yaml"}
 
 
+@pytest.mark.parametrize("name", ["aws.yaml", "gcp.yaml"])
+def test_a_sweep_is_told_what_the_autoscaler_can_bring_while_nothing_is_there(name: str) -> None:
+    config = load(name)
+    said, worker = config["metadata"]["fer_sweeps"], config["available_node_types"]["gpu_spot"]["resources"]
+    assert said["cpus"] == config["max_workers"] * worker["CPU"]
+    assert said["gpus"] == config["max_workers"] * worker["GPU"]
+
+
+def test_so_is_one_that_starts_within_kubernetes() -> None:
+    said = load("kuberay/client.yaml")["metadata"]["fer_sweeps"]
+    spec = load("kuberay/raycluster.yaml")["spec"]
+    spot = spec["workerGroupSpecs"][0]
+    limits = spot["template"]["spec"]["containers"][0]["resources"]["limits"]
+    assert said["cpus"] == spot["maxReplicas"] * int(limits["cpu"])
+    assert said["gpus"] == spot["maxReplicas"] * int(limits["nvidia.com/gpu"])
+    (generated,) = load("kuberay/kustomization.yaml")["configMapGenerator"]
+    assert generated["files"] == ["client.yaml"]
+    assert generated["options"] == {"disableNameSuffixHash": True}
+    head = spec["headGroupSpec"]["template"]["spec"]
+    (volume,) = [volume["name"] for volume in head["volumes"] if volume.get("configMap") == {"name": generated["name"]}]
+    (mount,) = [mount for mount in head["containers"][0]["volumeMounts"] if mount["name"] == volume]
+    assert (
+        f"--cluster {mount['mountPath']}/client.yaml --address auto"
+        in load("kuberay/rayjob.yaml")["spec"]["entrypoint"]
+    )
+
+
 @pytest.mark.parametrize("pod", PODS)
 def test_pods_are_locked_down(pod: dict[str, Any]) -> None:
     context = pod["securityContext"]

@@ -11,44 +11,17 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-RAY = [sys.executable, "-m", "ray.scripts.scripts"]
-TOKEN = "0f" * 32
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(find_spec("aiohttp_cors") is None, reason="a head that takes jobs needs ray[default]"),
-]
+from tests.cluster.processes import RAY, TOKEN, environment, free_port, needs_ray_default, python, wait_for
 
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-def environment(folder: Path) -> dict[str, str]:
-    token = folder / "token"
-    token.write_text(TOKEN)
-    token.chmod(0o600)
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # a job's `python` is that of the head's PATH
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MLFLOW_", "CUDA_"))}
-    return kept | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "HOME": str(folder), "PYTHONPATH": str(ROOT),
-                   "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1", "PATH": path}  # fmt: skip
-
-
-def python(environment: dict[str, str], *arguments: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, *arguments], env=environment, cwd=environment["HOME"], timeout=timeout,
-                          capture_output=True, text=True, check=False)  # fmt: skip
+pytestmark = [pytest.mark.slow, needs_ray_default]
 
 
 @dataclass(frozen=True)
@@ -80,13 +53,6 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
         process.terminate()
         process.wait(60)
         shutil.rmtree(f"/tmp/fer-{os.getpid()}", ignore_errors=True)
-
-
-def wait_for(condition: object, seconds: float, what: object) -> None:
-    end = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < end, what()  # type: ignore[operator]
-        time.sleep(0.5)
 
 
 def status(url: str, token: str | None) -> int:

@@ -19,6 +19,10 @@ def test_as_many_as_cores() -> None:
 def test_as_many_as_shares_of_gpus() -> None:
     shared = plan_slots("cuda", cpus=16, gpus=2, gpus_per_trial=0.25)
     assert (shared.count, shared.cpus_per_trial) == (8, 2)
+    assert plan_slots("cuda", cpus=16, gpus=2, gpus_per_trial=0.4).count == 4, "a fifth of each is left over"
+    assert plan_slots("cuda", cpus=16, gpus=4, gpus_per_trial=2).count == 2
+    with pytest.raises(InputError, match="above 1 it must be a whole number"):
+        plan_slots("cuda", cpus=16, gpus=4, gpus_per_trial=1.5)
     assert plan_slots("cuda", cpus=16, gpus=2).count == 2, "a whole GPU each, if nothing was measured"
     assert plan_slots("cuda", cpus=3, gpus=2, gpus_per_trial=0.25).count == 3, "and no more than there are cores"
 

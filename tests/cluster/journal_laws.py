@@ -1,0 +1,104 @@
+"""What must hold of a sweep's records whatever has been killed meanwhile (the oracle after every recovery)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+from tests.cluster.quick_trials import diaries, val_accuracy
+from tests.integration.conftest import check_mlflow
+from tracking.events import AttemptStarted, EpochDone, Event, SweepEnded, TrialEnded, TrialStarted, Verdict
+from tracking.journal import read
+from tracking.layout import SweepFolder
+
+
+def check_so_far(sweep: Path, *, quick: bool = True) -> None:
+    """The laws that hold at every moment, a killed driver's leavings included; `quick` are `quick_trials`."""
+    events = list(read(sweep / "journal.jsonl"))
+    numbers = [event.trial for event in events if isinstance(event, TrialStarted)]
+    assert numbers == list(range(len(numbers))), "every trial starts once, in order"
+    for number in numbers:
+        mine = [event for event in events if getattr(event, "trial", None) == number]
+        _check_trial(mine)
+        if quick:
+            _check_numbers(mine)
+            _check_no_epoch_of_a_disowned_attempt(sweep, number)
+
+
+def _check_trial(events: list[Event]) -> None:
+    started = events[0]
+    assert isinstance(started, TrialStarted)
+    epochs = [event for event in events if isinstance(event, EpochDone)]
+    assert [event.epoch for event in epochs] == list(range(1, len(epochs) + 1)), "no epoch is lost and none comes twice"
+    attempts = [event.attempt for event in events if isinstance(event, AttemptStarted)]
+    assert attempts == list(range(1, len(attempts) + 1)), "attempts are counted"
+    final = [event for event in events if isinstance(event, TrialEnded) and event.final]
+    assert len(final) <= 1, "a trial ends once"
+    assert not final or events[-1] is final[0], "and nothing comes after its end"
+    verdicts = [event for event in events if isinstance(event, Verdict)]
+    if final and final[0].state == "done":
+        assert len(epochs) == started.epochs
+        assert not verdicts
+
+
+def _check_numbers(events: list[Event]) -> None:
+    seed = next(event.seed for event in events if isinstance(event, TrialStarted))
+    for event in events:
+        if isinstance(event, EpochDone):
+            assert event.metrics == {"val_accuracy": val_accuracy(seed, event.epoch)}
+
+
+def _check_no_epoch_of_a_disowned_attempt(sweep: Path, number: int) -> None:
+    """Once a later attempt has written its first epoch, an earlier one writes none."""
+    mine = [line for line in diaries(sweep) if int(line["trial"]) == number]
+    order = [line["attempt"] for line in mine]
+    assert order == sorted(order), f"trial {number}: epochs of attempts {order}"
+
+
+def check_finished(sweep: Path, trials: int, *, space: str = "quick") -> None:
+    """The laws of a sweep that has come to its end, in journal, study and MLflow."""
+    check_so_far(sweep, quick=space == "quick")
+    events = list(read(sweep / "journal.jsonl"))
+    final = [event for event in events if isinstance(event, TrialEnded) and event.final]
+    assert sorted(event.trial for event in final) == list(range(trials)), "as many trials as asked, each ended"
+    assert Counter(event.state for event in final).keys() <= {"done", "pruned"}
+    assert isinstance(events[-1], SweepEnded)
+    _check_study(SweepFolder(sweep), final)
+    check_mlflow(f"sqlite:///{sweep.parent}/mlflow.db", sweep / "journal.jsonl", space)
+
+
+def _check_study(folder: SweepFolder, final: list[TrialEnded]) -> None:
+    storage = JournalStorage(JournalFileBackend(str(folder.study_log)))
+    (summary,) = optuna.get_all_study_summaries(storage)
+    told = {
+        trial.number: trial.state.name
+        for trial in optuna.load_study(study_name=summary.study_name, storage=storage).trials
+    }
+    names = {"done": "COMPLETE", "pruned": "PRUNED"}
+    assert told == {event.trial: names[event.state] for event in final}
+
+
+def epochs_done(journal: Path) -> int:
+    """Epochs in a journal that may not be there yet."""
+    return journal.read_text().count('"event":"epoch"') if journal.exists() else 0
+
+
+def attempts_begun(journal: Path) -> list[str]:
+    """Why trials were handed out again, in order."""
+    return [event.reason for event in read(journal) if isinstance(event, AttemptStarted)]
+
+
+def most_out_at_once(journal: Path) -> int:
+    """How many trials were handed out at the same moment."""
+    out, most = set[int](), 0
+    for event in read(journal):
+        if isinstance(event, TrialStarted | AttemptStarted):
+            out.add(event.trial)
+        elif isinstance(event, TrialEnded):
+            out.discard(event.trial)
+        most = max(most, len(out))
+    return most
