@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -16,6 +17,8 @@ from sweeps.spec import SweepSpec
 from tracking.events import AttemptStarted, EpochDone, Event, TrialEnded, TrialStarted, Verdict
 from tracking.history import SweepHistory, TrialHistory
 
+T = TypeVar("T")
+
 STATES: tuple[Literal["running", "done", "pruned", "failed", "stopped"], ...] = (
     "running",
     "done",
@@ -23,6 +26,9 @@ STATES: tuple[Literal["running", "done", "pruned", "failed", "stopped"], ...] = 
     "failed",
     "stopped",
 )
+_OTHER_LINES = 6  # of the screen that holds the live table
+_CHEAP_SECONDS = 0.001
+_SHARE = 0.01  # of the driver's time, at most, for what only a person reads
 _FIRST_GUESS = 0.5  # of max_epochs, before any sampled trial has shown how soon the pruner gives up
 
 
@@ -42,21 +48,28 @@ def duration(seconds: float) -> str:
 
 def epochs_left(history: SweepHistory, spec: SweepSpec) -> float:
     """Epochs still to be trained, as expected from how many the sampled trials so far were allowed."""
-    over = [trial.last_epoch for trial in history.trials.values() if trial.is_over and trial.started.baseline is None]
-    mean = sum(over) / len(over) if over else _FIRST_GUESS * spec.max_epochs
+    over = Counter(
+        trial.last_epoch for trial in history.trials.values() if trial.is_over and trial.started.baseline is None
+    )
+    mean = _mean(over) if over else _FIRST_GUESS * spec.max_epochs
     left = sum(_epochs_left_of(trial, over) for trial in history.trials.values() if not trial.is_over)
     to_come = max(spec.trials - history.next_number, 0)
     baselines_to_come = min(max(len(spec.baselines) - history.next_number, 0), to_come)
     return left + spec.baseline_epochs * baselines_to_come + mean * (to_come - baselines_to_come)
 
 
-def _epochs_left_of(trial: TrialHistory, over: list[int]) -> float:
+def _epochs_left_of(trial: TrialHistory, over: Counter[int]) -> float:
     """What a running trial has left: as much as those that came further were given, or all where none did."""
-    to_the_end = trial.started.epochs - trial.last_epoch
-    further = [epochs - trial.last_epoch for epochs in over if epochs > trial.last_epoch]
+    last = trial.last_epoch
+    to_the_end = trial.started.epochs - last
+    further = Counter({epochs - last: count for epochs, count in over.items() if epochs > last})
     if trial.started.baseline or not further:
         return to_the_end
-    return min(to_the_end, sum(further) / len(further))
+    return min(to_the_end, _mean(further))
+
+
+def _mean(counts: Counter[int]) -> float:
+    return sum(value * count for value, count in counts.items()) / counts.total()
 
 
 def seconds_left(history: SweepHistory, spec: SweepSpec, slots: int) -> float | None:
@@ -67,13 +80,31 @@ def seconds_left(history: SweepHistory, spec: SweepSpec, slots: int) -> float | 
     return epochs_left(history, spec) * sum(times) / len(times) / slots
 
 
+class _Sparingly(Generic[T]):
+    """Works a function out anew where that is cheap, else gives its last answer until it has become worth it."""
+
+    def __init__(self, function: Callable[[SweepHistory], T]) -> None:
+        self._function = function
+        self._due = 0.0
+
+    def __call__(self, history: SweepHistory) -> T:
+        if time.monotonic() >= self._due:
+            began = time.thread_time()
+            self._answer = self._function(history)
+            took = time.thread_time() - began
+            self._due = time.monotonic() + (took / _SHARE if took > _CHEAP_SECONDS else 0)
+        return self._answer
+
+
 class Progress:
     """A listener of the director's events."""
 
     def __init__(self, console: Console, spec: SweepSpec, slots: int) -> None:
-        self._console, self._spec, self._slots = console, spec, slots
+        self._console, self._spec = console, spec
         self._live: Live | None = None
         self._started = time.monotonic()
+        self._seconds_left = _Sparingly(lambda history: seconds_left(history, spec, slots))
+        self._table = _Sparingly(self._draw)
 
     @contextmanager
     def showing(self) -> Iterator[None]:
@@ -121,16 +152,19 @@ class Progress:
         return None
 
     def _time_left(self, history: SweepHistory) -> str:
-        left = seconds_left(history, self._spec, self._slots)
+        left = self._seconds_left(history)
         return f"; about {duration(left)} left" if left else ""
 
-    def _table(self, history: SweepHistory) -> Group:
+    def _draw(self, history: SweepHistory) -> Group:
         table = Table(box=None, padding=(0, 2), header_style="bold")
         for heading in ("trial", "epoch", "train_loss", "val_accuracy", "best", "images/s"):
             table.add_column(heading, justify="left" if heading == "trial" else "right")
-        for trial in history.trials.values():
-            if trial.end is None:
-                table.add_row(*_row(trial))
+        running = [trial for trial in history.trials.values() if trial.end is None]
+        rows = max(self._console.height - _OTHER_LINES, 1)
+        for trial in running[:rows]:
+            table.add_row(*_row(trial))
+        if len(running) > rows:
+            table.add_row(f"and {len(running) - rows} more")
         counts = "   ".join(f"{state} {history.count(state)}" for state in STATES if history.count(state))
         elapsed = duration(time.monotonic() - self._started)
         status = f"{len(history.trials)}/{self._spec.trials} trials   {counts}   {elapsed}{self._time_left(history)}"

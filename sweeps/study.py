@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import optuna
 from optuna.distributions import distribution_to_json, json_to_distribution
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 from optuna.trial import TrialState
 
 from sweeps.config import TrialConfig
@@ -26,10 +27,10 @@ from sweeps.messages import OBJECTIVE
 from sweeps.space import Space
 from tracking.events import EpochDone, Event, TrialEnded, TrialStarted, Verdict
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+_LEAST_TRIALS = 4
+"""Fewer tell nothing of what matters."""
 
 _TOLD = {"done": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
 
@@ -55,6 +56,30 @@ class Proposal:
     distributions: dict[str, str]
 
 
+class _OwnLog(BaseJournalBackend):
+    """Writes what `JournalFileBackend` reads, for one storage that never reads another's.
+
+    Without its lock and its fsync at each of an epoch's operations: one driver holds the sweep's folder, and what a
+    crash tears is laid anew.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._written = 0
+        self._unread: list[str] = []
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        lines = [json.dumps(log, separators=(",", ":")) for log in logs]
+        with self._path.open("a") as file:
+            file.writelines(line + "\n" for line in lines)
+        self._written += len(lines)
+        self._unread += lines
+
+    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
+        del self._unread[: log_number_from - self._written + len(self._unread)]
+        yield from map(json.loads, self._unread)
+
+
 class Study:
     """Asks the sampler and the pruner; knows trials by the journal's numbers. Not thread-safe."""
 
@@ -65,9 +90,8 @@ class Study:
         self._open: dict[int, optuna.Trial] = {}
         self._owed: dict[int, str] = {}
         log.unlink(missing_ok=True)
-        Path(f"{log}.lock").unlink(missing_ok=True)  # left by a driver killed inside a write; costs 30 s otherwise
         self._study = optuna.create_study(
-            storage=JournalStorage(JournalFileBackend(str(log))),
+            storage=JournalStorage(_OwnLog(log)),
             study_name=space.name,
             direction="maximize",
             sampler=optuna.samplers.RandomSampler(seed=seed % 2**32),
@@ -141,23 +165,19 @@ class Study:
         return f"stopped at epoch {epoch}: {value:.4f} under the cut {cut:.4f}, rank {rank} of {len(rivals)}"
 
 
-def study_figures(log: Path) -> list[tuple[str, str, Figure]]:
-    """Optuna's own pictures of a study as (title, caption, figure); those that need more trials are left out."""
-    from optuna.visualization import matplotlib as drawn
+def importances(log: Path) -> dict[str, float]:
+    """How much of the objective's spread among finished trials each setting explains (fANOVA), most first.
 
-    wanted = (
-        ("Optimisation history", "The objective of each trial, and the best so far.", drawn.plot_optimization_history),
-        ("Importances", "How much of the objective's spread each setting explains.", drawn.plot_param_importances),
-        ("Parallel coordinates", "One line a trial, dark where it was good.", drawn.plot_parallel_coordinate),
-    )
+    Empty where there is no study, or too few trials to tell.
+    """
     storage = JournalStorage(JournalFileBackend(str(log)))
     studies = optuna.get_all_study_names(storage) if log.exists() else []
     if not studies:
-        return []
+        return {}
     study = optuna.load_study(study_name=studies[0], storage=storage)
-    found = []
-    for title, caption, draw in wanted:
-        with contextlib.suppress(ValueError, RuntimeError), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            found.append((title, caption, cast("Figure", draw(study).figure)))
-    return found
+    if sum(bool(trial.params) for trial in study.get_trials(states=(TrialState.COMPLETE,))) < _LEAST_TRIALS:
+        return {}
+    with contextlib.suppress(ValueError, RuntimeError), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return dict(optuna.importance.get_param_importances(study))
+    return {}

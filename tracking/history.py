@@ -70,6 +70,8 @@ class SweepHistory:
     drivers: list[DriverStarted] = field(default_factory=list)
     stopped: DriverStopped | None = None
     finished: SweepEnded | None = None
+    next_number: int = 0
+    """Number of the next new trial."""
 
     @classmethod
     def replay(cls, events: Iterable[Event]) -> "SweepHistory":
@@ -114,13 +116,9 @@ class SweepHistory:
                 self.finished = event
             case TrialStarted():
                 self.trials[event.trial] = TrialHistory(event)
+                self.next_number = max(self.next_number, event.trial + 1)
             case _:
                 _apply_to_trial(self._trial(event.trial), event)
-
-    @property
-    def next_number(self) -> int:
-        """Number of the next new trial."""
-        return max(self.trials, default=-1) + 1
 
     @property
     def unfinished(self) -> list[TrialHistory]:

@@ -1,9 +1,9 @@
 """Journal to MLflow: points a second into SQLite against `log_metric` a point, and what an epoch costs the driver.
 
-    python -m tests.benchmarks.tracking --trials 1000 --epochs 60
+    python -m tests.benchmarks.tracking --trials 1000 --epochs 60 [--live]
 
 Simulated: the journal is written as a driver would while so many trials report, and drained afterwards as after an
-outage. Wall time needs an idle machine; time of the processor does not, so both are given.
+outage; with `--live` each trial reports once a second, and the queue's thread sends meanwhile as in a sweep. Wall time needs an idle machine; time of the processor does not, so both are given.
 """
 
 from __future__ import annotations
@@ -33,9 +33,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--trials", type=int, default=1000)
     parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--live", action="store_true", help="report once a second while the queue sends")
     parser.add_argument("--peer-points", type=int, default=500)
     asked = parser.parse_args()
     points = asked.trials * asked.epochs * len(METRICS)
+    if asked.live:
+        live(asked.trials, asked.epochs)
+        return
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch)
         folder = SweepFolder(out / "simulated").create()
@@ -62,7 +66,33 @@ def main() -> None:
     Console(width=120).print(f"{len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}")
 
 
-def _write(folder: SweepFolder, trials: int, epochs: int) -> None:
+def live(trials: int, epochs: int) -> None:
+    """Every trial reports once a second while the queue's thread sends; a row for what became of it."""
+    with tempfile.TemporaryDirectory() as scratch:
+        out = Path(scratch)
+        folder = SweepFolder(out / "simulated").create()
+        _make_store(out)
+        before, began = _peak_mib(), time.perf_counter()
+        sink = MlflowSink(folder.journal, tracking_uri=default_uri(out), out=out, on_warning=print)
+        _write(folder, trials, epochs, sink)
+        reported = time.perf_counter() - began
+        backlog = sink.close(3600.0)
+        sent = time.perf_counter() - began
+        points, stored = trials * epochs * len(METRICS), _stored(out)
+        table = Table(title=f"{trials:,} trials reporting once a second, {epochs} times; n = 1")
+        for heading in ("measure", "value"):
+            table.add_column(heading, justify="left" if heading == "measure" else "right")
+        table.add_row("seconds of reporting (asked: epochs)", f"{reported:,.1f}")
+        table.add_row("seconds until MLflow had all", f"{sent:,.1f}")
+        table.add_row("points a second, runs made and ended too", f"{points / sent:,.0f}")
+        table.add_row("points lost, events left", f"{points - stored:,}, {backlog:,}")
+        table.add_row("memory grown, driver's and queue's, MiB", f"{_peak_mib() - before:,.0f}")
+        Console(width=120).print(table)
+        Console(width=120).print(f"{len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}")
+
+
+def _write(folder: SweepFolder, trials: int, epochs: int, sink: MlflowSink | None = None) -> None:
+    """Write a sweep's journal: at once, or as the clock goes where a sink follows it."""
     with Journal.open(folder.journal) as journal:
         journal.append(SweepStarted(time_ms=START_MS, sweep_id="5" * 32, name="simulated", space="simulated", spec={}))
         for trial in range(trials):
@@ -71,8 +101,12 @@ def _write(folder: SweepFolder, trials: int, epochs: int) -> None:
                 TrialStarted(time_ms=START_MS, trial=trial, config_id="c", config=config, seed=0, epochs=epochs),
                 AttemptStarted(time_ms=START_MS, trial=trial, attempt=0, reason="first"),
             )
+        began = time.monotonic()
         for epoch in range(1, epochs + 1):
             for trial in range(trials):
+                if sink:
+                    sink.start()
+                    time.sleep(max(0.0, began + epoch - 1 + trial / trials - time.monotonic()))
                 metrics = {name: 1 / (epoch + index) for index, name in enumerate(METRICS)}
                 now = START_MS + 1000 * epoch
                 journal.append(EpochDone(time_ms=now, trial=trial, epoch=epoch, metrics=metrics))

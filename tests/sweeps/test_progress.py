@@ -1,4 +1,5 @@
 import io
+import time
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,37 @@ def test_a_terminal_has_a_live_table() -> None:
     shown = text.getvalue()
     for part in ("AlexNet 1", "1/2", "50.00%", "best so far"):
         assert part in shown
+
+
+def test_the_live_table_leaves_room_for_its_last_lines() -> None:
+    text = io.StringIO()
+    console = Console(file=text, width=100, height=26, force_terminal=True, highlight=False)
+    show = Progress(console, spec(trials=100, max_epochs=2), 60)
+    now = history(*(started(number) for number in range(60)), *epochs(7, 1))
+    with show.showing():
+        show(epochs(7, 1)[0], now)
+    assert "and 40 more" in text.getvalue()
+    assert "best so far: 50.00% val_accuracy, trial 7 lenet" in text.getvalue()
+
+
+def test_what_only_a_person_reads_takes_a_hundredth_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+
+    def dear(*_: object) -> float:
+        asked.append(began := time.thread_time())
+        while time.thread_time() < began + 0.005:
+            pass
+        return 60.0
+
+    monkeypatch.setattr("sweeps.progress.seconds_left", dear)
+    console, text = piped()
+    now, told = history(started(0, 10)), epochs(0, 10)
+    show, began = Progress(console, spec(), 1), time.monotonic()
+    for event in told:
+        now.apply(event)
+        show(event, now)
+    assert len(asked) <= 1 + (time.monotonic() - began) / 0.5
+    assert text.getvalue().count("about 1 min 00 s left") == 10
 
 
 def test_lines_of_a_whole_sweep_say_why_a_trial_was_given_up(tmp_path: Path) -> None:
