@@ -42,8 +42,7 @@ def environment(folder: Path) -> dict[str, str]:
     return kept | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "HOME": str(folder), "PYTHONPATH": str(ROOT),
                    "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1", "PATH": path,
                    "RAY_worker_niceness": "0", "RAY_raylet_start_wait_time_s": "60",
-                   "RAY_agent_register_timeout_ms": "180000", "RAY_worker_register_timeout_seconds": "180",
-                   "RAY_gcs_server_port_wait_time_s": "180"}  # fmt: skip
+                   "RAY_worker_register_timeout_seconds": "180"}  # fmt: skip
 
 
 def python(environment: dict[str, str], *arguments: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:

@@ -55,7 +55,7 @@ def test_a_node_that_is_told_to_go_hands_its_trial_to_another(tmp_path: Path) ->
         check_finished(tmp_path / "sweep", TRIALS)
         reasons = attempts_begun(tmp_path / "sweep/journal.jsonl")
         assert reasons
-        assert all("its worker died: The actor died" in reason for reason in reasons)
+        assert all("its worker died: The actor" in reason for reason in reasons)
 
 
 @pytest.mark.skipif(not shutil.which("redis-server"), reason="needs redis-server")
