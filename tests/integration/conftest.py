@@ -14,6 +14,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from sweeps.messages import SYSTEM
 from tracking.events import AttemptStarted, DriverStarted, DriverStopped, SweepStarted, TrialEnded
 from tracking.journal import read
 
@@ -80,7 +81,11 @@ def what_happened(journal: Path) -> list[dict[str, Any]]:
         content = event.model_dump(mode="json", exclude={"time_ms"})
         for part in ("metrics", "best"):
             if part in content:
-                content[part] = {name: value for name, value in content[part].items() if name not in _TIMES}
+                content[part] = {
+                    name: value
+                    for name, value in content[part].items()
+                    if name not in _TIMES and not name.startswith(SYSTEM)
+                }
         kept.append(content)
     return kept
 
