@@ -1,8 +1,8 @@
 """The one Optuna study of a sweep: what to try next, and when to give a trial up.
 
 Nothing lives here alone: the study is laid anew from the journal whenever a sweep goes on, so that a torn,
-foreign or half-told study cannot exist, and trial numbers are the journal's. `study.log` is for the sampler,
-the pruner and optuna-dashboard.
+foreign or half-told study cannot exist, and trial numbers are the journal's. `study.log` is for the sampler and
+optuna-dashboard; the pruner keeps its rungs in memory.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 from optuna.trial import TrialState
 
 from sweeps.config import TrialConfig
+from sweeps.halving import Halving
 from sweeps.messages import OBJECTIVE
 from sweeps.space import Space
 from tracking.events import EpochDone, Event, TrialEnded, TrialStarted, Verdict
@@ -89,15 +90,14 @@ class Study:
         self._seed = seed
         self._open: dict[int, optuna.Trial] = {}
         self._owed: dict[int, str] = {}
+        self._halving = Halving(space.first_rung_epochs, space.reduction_factor)
         log.unlink(missing_ok=True)
         self._study = optuna.create_study(
             storage=JournalStorage(_OwnLog(log)),
             study_name=space.name,
             direction="maximize",
             sampler=optuna.samplers.RandomSampler(seed=seed % 2**32),
-            pruner=optuna.pruners.SuccessiveHalvingPruner(
-                min_resource=space.first_rung_epochs, reduction_factor=space.reduction_factor
-            ),
+            pruner=optuna.pruners.NopPruner(),
         )
         for event in history:
             self._replay(event)
@@ -143,7 +143,7 @@ class Study:
         if trial is None:
             return None  # given up already; a report that crossed the verdict
         trial.report(value, epoch)
-        return self._reason(number, epoch, value) if trial.should_prune() else None
+        return self._halving.report(number, epoch, value)
 
     def owed_verdict(self, number: int) -> str | None:
         """The pruner's reason after the journal's last epoch, where the driver died before it wrote its verdict."""
@@ -154,15 +154,6 @@ class Study:
         if trial := self._open.pop(number, None):
             told = _TOLD.get(state, TrialState.FAIL)
             self._study.tell(trial, best if told is TrialState.COMPLETE else None, state=told)
-
-    def _reason(self, number: int, epoch: int, value: float) -> str:
-        trials = self._study.get_trials(deepcopy=False)
-        rungs = trials[self._open[number].number].system_attrs
-        rung = max((key for key in rungs if key.startswith("completed_rung_")), key=lambda key: int(key[15:]))
-        rivals = sorted((t.system_attrs[rung] for t in trials if rung in t.system_attrs), reverse=True)
-        cut = rivals[max(len(rivals) // self._space.reduction_factor, 1) - 1]
-        rank = 1 + sum(rival > value for rival in rivals)
-        return f"stopped at epoch {epoch}: {value:.4f} under the cut {cut:.4f}, rank {rank} of {len(rivals)}"
 
 
 def importances(log: Path) -> dict[str, float]:
