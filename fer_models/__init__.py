@@ -22,7 +22,7 @@ from fer_models.net_config import (
     VGGSmallConfig,
     VGGSmallTunedConfig,
 )
-from fer_models.recipe import MemoryFormat, Precision, Recipe, Views
+from fer_models.recipe import Kernel, MemoryFormat, Precision, Recipe, Views
 from fer_models.transfer_config import Transfer
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "GoogLeNetConfig",
     "HappySadConfig",
     "InceptionV3Config",
+    "Kernel",
     "LeNetConfig",
     "MemoryFormat",
     "ModelError",

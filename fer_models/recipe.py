@@ -29,6 +29,10 @@ _POLICY_KNOBS = ("gamma", "power", "step_iterations", "patience_epochs")
 _ITERATION_POLICIES = ("step", "inv")
 
 
+Kernel = Literal["linear", "rbf"]
+"""What a support vector machine in place of the last layer sees of a net's features."""
+
+
 class Recipe(BaseModel):
     """How a net is trained. One iteration is one batch; the n-th iteration of a run has index n-1.
 

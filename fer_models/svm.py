@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -17,14 +17,12 @@ from torch import nn
 
 from fer_models.errors import ModelError
 from fer_models.evaluate import Pixels, in_batches, look, predict_features
-from fer_models.recipe import Precision, Views
+from fer_models.recipe import Kernel, Precision, Views
 from fer_models.staged import Staged
 from fer_models.tensor_file import read_tensors, write_tensors
 
 if TYPE_CHECKING:
     from sklearn.svm import LinearSVC
-
-Kernel = Literal["linear", "rbf"]
 
 CANDIDATES = {"linear": (1e-4, 1e-3, 1e-2, 1e-1, 1.0), "rbf": (1e-1, 1.0, 1e1, 1e2)}
 """Values of C that are tried, on features of mean 0 and deviation 1, or on what the kernel makes of them."""

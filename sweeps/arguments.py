@@ -11,9 +11,10 @@ from typing import Any, get_args
 
 from fer_data import DataError, DataOptions
 from fer_data.arguments import add_data_options, data_options
+from fer_models import Kernel
 from sweeps.config import parse_settings
 from sweeps.errors import InputError
-from sweeps.messages import Kernel, Method
+from sweeps.messages import Method
 from sweeps.plan import Options
 
 _UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}

@@ -12,8 +12,6 @@ from rich.text import Text
 from sweeps.runs import Run
 from tracking.compare import Comparison
 from tracking.compare_sweeps import Course
-from tracking.default_store import default_path, default_uri
-from tracking.errors import TrackingError
 from tracking.files import write_bytes
 from tracking.mlflow_upkeep import find_run as find_mlflow_run
 from tracking.mlflow_upkeep import log_file, opened
@@ -68,9 +66,6 @@ def log_page(page: str, runs: Sequence[Run], whole: Collection[str], tracking_ur
     Raises:
         TrackingError: there is no MLflow yet, it does not answer, or lacks a run.
     """
-    out = runs[0].sweep.root.parent
-    if tracking_uri == default_uri(out) and not default_path(out).exists():
-        raise TrackingError(f"there is no MLflow store in {out} yet")
     names = [_name(run, whole) for run in runs]
     with opened(tracking_uri) as client, tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / _file_name(names)

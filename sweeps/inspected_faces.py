@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_data import DataError, Faces, open_cached, prepare
+from fer_data import DataError, Faces
 from sweeps.errors import InputError
 from sweeps.messages import val_title
 from sweeps.runs import Run
@@ -49,7 +49,7 @@ def chosen_faces(run: Run, asked: str | None = None) -> Shown:
 def face_from(run: Run, path: Path) -> Shown:
     """A face of one's own, brought to the size and through the preprocessing of those the net was trained on.
 
-    Raises InputError where the file is no picture.
+    Raises InputError where the file is no picture, or its faces have changed.
     """
     from fer_data.images import read_image
     from fer_data.preprocess import preprocess
@@ -59,7 +59,7 @@ def face_from(run: Run, path: Path) -> Shown:
         image = read_image(path)
     except DataError as error:
         raise InputError(f"--image {path}: {error}") from None
-    raw = open_cached(prepare(run.spec.data))
+    raw = run.raw_faces()
     image = resized(image, raw.val.images.shape[1], run.spec.data.resize_method)
     images = preprocess(image[np.newaxis], run.config.preprocess, raw.mean_image())
     return Shown(images, (_short(path.name),), (None,), f"{path.name} (n = 1; trained on {data_name(raw)})")

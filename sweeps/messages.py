@@ -39,9 +39,6 @@ def val_title(dataset: str) -> str:
 Method = Literal["mean", "weighted", "greedy"]
 """How an ensemble's members are weighed."""
 
-Kernel = Literal["linear", "rbf"]
-"""What a support vector machine sees of a net's features."""
-
 
 class _Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -10,8 +10,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from fer_models import Kernel
 from sweeps.errors import InputError
-from sweeps.messages import Kernel
 from sweeps.runs import Run
 from sweeps.single_run import new_folder, record_run
 

@@ -12,9 +12,11 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
 from tracking.files import write_bytes
@@ -68,6 +70,11 @@ def svg(figure: Figure) -> str:
     # Groups' names recur from figure to figure, and an id may stand once a page.
     drawn = re.sub(r'<g id="[a-zA-Z]+\d*_\d+">', "<g>", drawn)
     return drawn.replace("#000000", "currentColor")
+
+
+def as_percent(axis: Axis) -> None:
+    """Let the axis show its shares 0..1 in whole percent."""
+    axis.set_major_formatter(PercentFormatter(1, decimals=0))
 
 
 def plain(axes: Axes) -> None:

@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from tracking.events import EpochDone
-from tracking.figure_parts import BLUE, ORANGE, draw_cells, plain, save_png
+from tracking.figure_parts import BLUE, ORANGE, as_percent, draw_cells, plain, save_png
 
 
 def draw_curves(path: Path, epochs: Sequence[EpochDone], title: str) -> None:
@@ -89,7 +89,7 @@ def _draw_metric(axes: Axes, epochs: Sequence[EpochDone], name: str) -> None:
     axes.set_ylabel(name)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if name == "accuracy":
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+        as_percent(axes.yaxis)
     plain(axes)
     axes.legend(frameon=False)
 
@@ -98,6 +98,7 @@ def _draw_learning_rate(axes: Axes, epochs: Sequence[EpochDone]) -> None:
     points = [(iteration, rate) for epoch in epochs for iteration, _, rate in epoch.iterations]
     axes.plot([iteration for iteration, _ in points], [rate for _, rate in points], color=BLUE)
     axes.set_xlabel("iteration")
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))  # five digits of more run into each other
     axes.set_ylabel("learning rate")
     axes.set_ylim(bottom=0)
     plain(axes)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from tracking.errors import TrackingError
-from tracking.figure_parts import BLUE, COLOURS, LINES, ORANGE, draw_cells, plain
+from tracking.figure_parts import BLUE, COLOURS, LINES, ORANGE, as_percent, draw_cells, plain
 from tracking.figures import row_shares
 from tracking.probability_scores import BINS, Reliability, RocCurve
 from tracking.scores import IntArray
@@ -101,7 +101,7 @@ def class_figure(classes: Sequence[ClassScores], title: str) -> Figure:
     axes.set_yticks(range(len(classes)), [f"{one.name}, n = {one.labelled:,}" for one in classes])
     axes.set_ylim(len(classes) - 0.4, -0.6)
     axes.set_xlim(0, 1)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    as_percent(axes.xaxis)
     plain(axes)
     axes.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1.0, 1.0))
     return figure

@@ -13,7 +13,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from tracking.figure_parts import AMBER, BLUE, ORANGE, plain
+from tracking.figure_parts import AMBER, BLUE, ORANGE, as_percent, plain
 from tracking.history import SweepHistory, TrialHistory
 from tracking.sweep_figures import STATES, trial_minutes
 
@@ -135,7 +135,7 @@ def slices_figure(history: SweepHistory, title: str) -> Figure:
         axes.set_xticks(*zip(*one.ticks, strict=True), fontsize=8)
         axes.set_xlim(-0.12, 1.12)
         axes.set_xlabel(one.name + (" (log)" if one.log else ""), fontsize=9)
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+        as_percent(axes.yaxis)
         plain(axes)
     for axes in grid[len(settings) :]:
         axes.set_visible(False)
@@ -153,7 +153,7 @@ def importances_figure(importances: Mapping[str, float], title: str) -> Figure:
     axes.bar_label(bars, [f"{share:.0%}" for share in shares], padding=3, fontsize=9)
     axes.invert_yaxis()
     axes.set_xlabel("share of the objective's spread")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    as_percent(axes.xaxis)
     plain(axes)
     return figure
 
@@ -181,7 +181,7 @@ def pareto_figure(history: SweepHistory, parameters: Mapping[int, int], title: s
     right.set_xlabel("million parameters")
     right.set_xlim(0, 1.08 * max((count / 1e6 for _, count, _ in counted), default=1.0))
     left.set_ylabel("val accuracy")
-    left.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    as_percent(left.yaxis)
     if scored:
         left.legend(frameon=False, ncols=6, loc="lower left", bbox_to_anchor=(-0.02, 1.0), handletextpad=0.3)
     return figure
@@ -236,4 +236,4 @@ def _frame(title: str, height: float) -> tuple[Figure, Axes]:
 
 def _as_accuracy(axes: Axes) -> None:
     axes.set_ylabel("val accuracy")
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    as_percent(axes.yaxis)

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from tracking.figure_parts import AMBER, BLUE, COLOURS, GREEN, GREY, MARKERS, ORANGE, plain
+from tracking.figure_parts import AMBER, BLUE, COLOURS, GREEN, GREY, MARKERS, ORANGE, as_percent, plain
 from tracking.history import SweepHistory, TrialHistory
 
 STATES = {
@@ -88,7 +88,7 @@ def best_curves_figure(trials: Sequence[TrialHistory], names: Sequence[str], tit
     axes.set_xlabel("epoch")
     axes.set_ylabel("val accuracy")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    as_percent(axes.yaxis)
     plain(axes)
     if trials:
         axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5), handlelength=3)

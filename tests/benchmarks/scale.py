@@ -34,6 +34,7 @@ from sweeps.resources import Slots
 from sweeps.study import Proposal, Study
 from sweeps.sweep import SweepResult, run_plan
 from tests.benchmarks.simulated import SPACE, Call, SimulatedRunner, learning
+from tests.stand_ins import NoTracker
 from tracking.default_store import resolve_tracking_uri
 from tracking.events import EpochDone, Event, TrialEnded, TrialStarted
 from tracking.history import SweepHistory
@@ -45,17 +46,6 @@ _ASKS = 20
 _RAY_EPOCHS, _RAY_ROUNDS = 20, 4
 _WINDOW = 0.1  # of a size: reports shown at 1,000 trials were measured at 900 to 1,000
 _console = Console(width=140, highlight=False)
-
-
-class NoTracker:
-    """Stands where MLflow's queue stands."""
-
-    def __init__(self, journal: Path, **_: Any) -> None: ...
-    def start(self) -> None: ...
-    def wake(self) -> None: ...
-
-    def close(self, timeout_seconds: float) -> int:
-        return 0
 
 
 class Observer:

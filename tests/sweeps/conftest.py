@@ -11,6 +11,7 @@ import pytest
 import sweeps.sweep
 from sweeps.cli import run_main
 from sweeps.sweep import run_plan
+from tests.stand_ins import NoClosing, NoTracker
 
 
 @pytest.fixture(scope="session")
@@ -39,27 +40,6 @@ def tiny_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
             rows += [f"{label},{' '.join([str(30 * label + copy)] * 2304)},{usage}" for label in range(7)]
     path.write_text("\n".join(rows) + "\n")
     return path
-
-
-class NoTracker:
-    """Stands where MLflow's sink stands."""
-
-    def __init__(self, journal: Path, **_: Any) -> None: ...
-    def start(self) -> None: ...
-    def wake(self) -> None: ...
-
-    def close(self, timeout_seconds: float) -> int:
-        return 0
-
-
-class NoClosing:
-    """Stands where a sweep's closing stands, which takes seconds."""
-
-    notes = ()
-
-    def __init__(self, *_: Any) -> None: ...
-    def draw(self, **_: Any) -> None: ...
-    def keep_best(self, tracking_uri: str) -> None: ...
 
 
 @pytest.fixture
