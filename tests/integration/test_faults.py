@@ -26,15 +26,16 @@ def wait_for_lines(journal: Path, count: int, process: subprocess.Popen[str], se
 
 
 def wait_for_worker(driver: subprocess.Popen[str], seconds: float = 60) -> psutil.Process:
+    """The worker in the middle of an epoch, by the title that Ray gives it there: between trials it dies unnoticed."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         for child in psutil.Process(driver.pid).children(recursive=True):
             try:
-                if any("TrialActor" in part for part in child.cmdline()):
+                if any("ResourceTrainable.train" in part for part in child.cmdline()):
                     return child
             except psutil.Error:
                 continue
-        time.sleep(0.05)
+        time.sleep(0.01)
     raise AssertionError("no worker")
 
 
@@ -65,9 +66,9 @@ def test_ray_gives_the_inline_numbers_through_deaths_of_worker_and_driver(start:
     journal = tmp_path / "ray/journal.jsonl"
 
     process = start("lenet_space", *SMALL, "--name", "ray")
-    wait_for_lines(journal, 5, process)
+    wait_for_lines(journal, 10, process)  # trial 2 has told its first epoch of three
     wait_for_worker(process).kill()
-    wait_for_lines(journal, 11, process)
+    wait_for_lines(journal, 12, process)  # its death, and the epoch before or after it
     process.kill()
     process.communicate()
     code, output = finish(start("lenet_space", *SMALL, "--name", "ray", "--resume"))
