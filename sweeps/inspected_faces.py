@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_data import DataError, Faces
+from fer_data import DataError
 from sweeps.errors import InputError
 from sweeps.messages import val_title
 from sweeps.runs import Run
+from tracking.summary import data_name
 
 MAX_FACES = 40
 """Of one picture."""
@@ -36,13 +37,13 @@ def chosen_faces(run: Run, asked: str | None = None) -> Shown:
     Without `asked` there is one of each class. Raises InputError.
     """
     faces = run.faces()
-    labels = faces.val.labels
+    labels, name = faces.val.labels, data_name(faces.name, faces.synthetic)
     numbers = _in_turn(labels, min(len(faces.classes), MAX_FACES)) if asked is None else _numbers(asked, labels)
     return Shown(
         images=np.asarray(faces.val.images[numbers]),
         names=tuple(str(number) for number in numbers),
         labels=tuple(int(label) for label in labels[numbers]),
-        title=f"{data_name(faces)}, {val_title(faces.name)}, {len(numbers)} of n = {len(faces.val):,}",
+        title=f"{name}, {val_title(faces.name)}, {len(numbers)} of n = {len(faces.val):,}",
     )
 
 
@@ -62,12 +63,8 @@ def face_from(run: Run, path: Path) -> Shown:
     raw = run.raw_faces()
     image = resized(image, raw.val.images.shape[1], run.spec.data.resize_method)
     images = preprocess(image[np.newaxis], run.config.preprocess, raw.mean_image())
-    return Shown(images, (_short(path.name),), (None,), f"{path.name} (n = 1; trained on {data_name(raw)})")
-
-
-def data_name(faces: Faces) -> str:
-    """What a title calls the data set."""
-    return "SYNTHETIC FACES" if faces.synthetic else faces.name
+    title = f"{path.name} (n = 1; trained on {data_name(raw.name, raw.synthetic)})"
+    return Shown(images, (_short(path.name),), (None,), title)
 
 
 def _numbers(asked: str, labels: NDArray[np.uint8]) -> NDArray[np.intp]:

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from fer_data import Faces
 from sweeps.errors import InputError
-from sweeps.inspected_faces import Shown, chosen_faces, data_name
+from sweeps.inspected_faces import Shown, chosen_faces
 from sweeps.runs import Run
 from tracking.mlflow_upkeep import find_run, log_file, opened
+from tracking.summary import data_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -145,7 +146,7 @@ def _pictures(run: Run, faces: Faces, scene: _Scene, methods: Sequence[Method]) 
 
     name, filters = first_filters(scene.net)
     count, height, width = filters.shape
-    title = f"{_what(run)}, trained on {data_name(faces)}, train, n = {len(faces.train):,}"
+    title = f"{_what(run)}, trained on {data_name(faces.name, faces.synthetic)}, train, n = {len(faces.train):,}"
     yield "filters.png", filters_figure(filters, f"{title}\n{name}: {count} filters of {height}×{width}")
     yield from _maps(scene)
     if "gradcam" in methods:

@@ -137,7 +137,7 @@ def _asked(spec: SweepSpec) -> Mapping[str, str]:
         "epochs of a baseline": str(spec.baseline_epochs),
         "selected by": OBJECTIVE,
         "seed": str(spec.seed),
-        "device": f"{spec.device}, {spec.threads} threads a trial",
+        "device": f"{spec.device}, threads a trial: {spec.threads}",
     }
     return asked | {f"fixed: {name}": str(value) for name, value in spec.settings.items()}
 

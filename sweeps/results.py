@@ -69,10 +69,9 @@ def draw(folder: TrialFolder, faces: Faces, epochs: Sequence[EpochDone], epoch: 
     """Draw every picture of a trial from its kept answers; `what` says which trial and net."""
     from tracking.figure_parts import save_png
     from tracking.figures import draw_confusion_matrix, draw_curves
-    from tracking.summary import Summary
+    from tracking.summary import Summary, data_name
 
-    name = "SYNTHETIC FACES" if faces.synthetic else faces.name
-    title = f"{what} on {name}, {val_title(faces.name)}, n = {len(faces.val):,}"
+    title = f"{what} on {data_name(faces.name, faces.synthetic)}, {val_title(faces.name)}, n = {len(faces.val):,}"
     found = Summary.model_validate_json(folder.scores.read_bytes())
     draw_curves(folder.curves, epochs, title)
     at_best = f"{title}, epoch {epoch}"

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from tracking.compare import Comparison, Pair
 from tracking.compare_sweeps import Course
 from tracking.figure_parts import BLUE, COLOURS, LINES, ORANGE, plain, svg
-from tracking.pages import data_name, face_uris, render, sentence, where
+from tracking.pages import face_uris, render, sentence, where
 from tracking.score_figures import matrices_figure
+from tracking.summary import data_name
 
 _SHOWN = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1"}
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from tracking.compare import Disagreement, Pair
 from tracking.scores import Interval
 from tracking.significance import RESAMPLES
-from tracking.summary import LOWER_IS_BETTER, METRIC_NAMES
+from tracking.summary import LOWER_IS_BETTER, METRIC_NAMES, data_name
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _IN_POINTS = ("accuracy", "balanced_accuracy", "ece", "ece_calibrated")
@@ -34,11 +34,6 @@ def render(template: str, **content: object) -> str:
 def where(dataset: str, split: str, n: int | None, synthetic: bool) -> str:
     """What every number's caption says: data set, split, n."""
     return f"{data_name(dataset, synthetic)}, {split}" + (f", n = {n:,}" if n is not None else "")
-
-
-def data_name(dataset: str, synthetic: bool) -> str:
-    """The data set's name, loud if its faces are synthetic."""
-    return f"SYNTHETIC FACES ({dataset})" if synthetic else dataset
 
 
 def data_uri(picture: bytes, kind: str = "image/png") -> str:

@@ -17,7 +17,7 @@ from tracking.figure_parts import svg
 from tracking.figures import confusion_figure
 from tracking.history import SweepHistory
 from tracking.layout import SweepFolder
-from tracking.pages import data_name, render, sentence, where
+from tracking.pages import render, sentence, where
 from tracking.probability_scores import (
     at_temperature,
     checked_probabilities,
@@ -30,7 +30,7 @@ from tracking.report_rows import OBJECTIVE, Row, ranked_rows, reached
 from tracking.run_records import flatten
 from tracking.score_figures import calibration_figure, class_figure, mistakes_figure, roc_figure, surest_mistakes
 from tracking.scores import Interval, paired_difference_interval
-from tracking.summary import Summary, summary
+from tracking.summary import Summary, data_name, summary
 from tracking.sweep_figures import trial_minutes
 from tracking.sweep_pictures import sweep_pictures
 

@@ -194,3 +194,8 @@ def _flat(scores: Scores, ending: str) -> Iterator[tuple[str, float]]:
                 yield f"{metric}/{name}{ending}", share.value
         if one.auc is not None:
             yield f"auc/{name}{ending}", one.auc
+
+
+def data_name(dataset: str, synthetic: bool) -> str:
+    """What titles and pages call the data set: loud where its faces are synthetic."""
+    return "SYNTHETIC FACES" if synthetic else dataset
