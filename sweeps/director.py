@@ -21,7 +21,7 @@ from tracking.journal import Journal
 from tracking.layout import SweepFolder
 
 MAX_RETRIES = 3
-"""How often a trial whose worker died is given to another."""
+"""How often a trial whose worker died is given to another, without an epoch in between."""
 
 Listener = Callable[[Event, SweepHistory], None]
 
@@ -106,7 +106,10 @@ class Director:
         return True
 
     def worker_died(self, number: int, reason: str) -> None:
-        """Queue the trial to go on from its last checkpoint; after too many deaths it has failed."""
+        """Queue the trial to go on from its last checkpoint; after too many without an epoch in between it has failed.
+
+        A trial on machines that are taken away now and then may lose any number of workers, as long as it gets on.
+        """
         if number not in self._out:
             return
         deaths = self._deaths.setdefault(number, [])
@@ -115,7 +118,13 @@ class Director:
             del self._out[number]
             self._waiting.insert(0, number)
             return
-        self._close(number, "failed", f"its worker died {len(deaths)} times, last: {reason}")
+        epoch = self.history.trials[number].last_epoch
+        self._close(number, "failed", f"its worker died {len(deaths)} times after epoch {epoch}, last: {reason}")
+
+    def all_workers_died(self, reason: str) -> None:
+        """Queue every trial that is out, as `worker_died` does: what ran them is gone."""
+        for number in sorted(self._out, reverse=True):
+            self.worker_died(number, reason)
 
     def leave(self) -> None:
         """Mark what has not ended as stopped, to be resumed: what is out, and what waits for another worker."""
@@ -177,6 +186,7 @@ class Director:
     def _take_epoch(self, number: int, report: EpochReport) -> None:
         event = EpochDone(trial=number, epoch=report.epoch, metrics=report.metrics, iterations=report.iterations)
         self._record(event)
+        self._deaths.pop(number, None)
         reason = self._study.report(number, report.epoch, report.metrics[OBJECTIVE])
         self._obey_pruner(self.history.trials[number], reason)
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 from ray import cloudpickle, tune
-from ray.exceptions import RayTaskError
+from ray.exceptions import OutOfMemoryError, RayTaskError
 from ray.tune.execution import class_cache
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
@@ -28,6 +28,7 @@ from ray.tune.stopper import Stopper
 
 from cluster.connect import joined_ray, local_ray
 from sweeps.director import Director
+from sweeps.memory_guard import MemoryGuard, reason_of_leaving
 from sweeps.messages import Message, Task
 from sweeps.resources import Slots
 from sweeps.runner import TrialBody
@@ -54,9 +55,20 @@ class RayRunner:
             slots = self._slots
             with joined_ray(self._address) if self._address else local_ray(slots.cpus, slots.gpus):
                 _let_actors_take_warm_workers()
-                self._tuner(director, body, scratch).fit()
+                self._fit(director, body, scratch)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+
+    def _fit(self, director: Director, body: TrialBody, scratch: str) -> None:
+        """One Tuner, and another one after each that Ray's memory monitor ended, whichever trial it was."""
+        while True:
+            try:
+                self._tuner(director, body, scratch).fit()
+                return
+            except RuntimeError as error:
+                if not isinstance(error.__cause__, OutOfMemoryError):
+                    raise
+                director.all_workers_died("a machine ran out of memory, and Ray ended what ran")
 
     def _tuner(self, director: Director, body: TrialBody, scratch: str) -> tune.Tuner:
         share = {"CPU": self._slots.cpus_per_trial, "GPU": self._slots.gpus_per_trial}
@@ -88,6 +100,7 @@ class TrialActor(tune.Trainable):
     def setup(self, config: dict[str, Any]) -> None:
         """Begin the first trial."""
         self._messages: Iterator[Message] | None = None
+        self._guard = MemoryGuard()
         self._patience_seconds = _HANG_FIRST_SECONDS
         self._begin(config)
 
@@ -117,7 +130,9 @@ class TrialActor(tune.Trainable):
     def _begin(self, config: dict[str, Any]) -> None:
         self.cleanup()
         self._patience_seconds = _HANG_FIRST_SECONDS
-        self._messages = config["body"](Task.model_validate_json(config["task"]))
+        task = Task.model_validate_json(config["task"])
+        self._guard.watch(task)
+        self._messages = config["body"](task)
 
 
 class _Tasks(Searcher):
@@ -163,7 +178,8 @@ class _Obedient(FIFOScheduler):
         return self._director.take(_task(trial).trial, _MESSAGE.validate_json(result["message"]))
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
-        self._director.worker_died(_task(trial).trial, _cause(trial))
+        task = _task(trial)
+        self._director.worker_died(task.trial, reason_of_leaving(task) or _cause(trial))
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -215,6 +231,5 @@ def _let_actors_take_warm_workers() -> None:
 
 
 def _quieten() -> None:
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
-    logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.CRITICAL)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a dead worker is told of by us, in a line
     warnings.filterwarnings("ignore", module="ray")

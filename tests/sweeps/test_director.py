@@ -188,7 +188,7 @@ def test_a_dead_workers_trial_is_retried_three_times_and_then_has_failed(tmp_pat
     ]
     assert [epoch.epoch for epoch in first.epochs] == [1]
     assert first.end is not None
-    assert first.end.reason == "its worker died 4 times, last: OSError: the disk went away"
+    assert first.end.reason == "its worker died 4 times after epoch 1, last: OSError: the disk went away"
     assert desk.director.faults == [f"trial 0: {first.end.reason}"]
 
 
@@ -207,6 +207,32 @@ def test_a_trial_whose_worker_died_can_still_be_done(tmp_path: Path, deaths: int
     assert [epoch.epoch for epoch in trial.epochs] == [1, 2, 3]
     assert len(trial.attempts) == deaths
     assert desk.director.faults == []
+
+
+def test_a_trial_that_gets_on_may_lose_any_number_of_workers(tmp_path: Path) -> None:
+    """As on machines that are taken away every hour: each attempt brings one epoch, and dies in the next."""
+
+    def body(task: Task) -> Iterator[Message]:
+        for message in good_body(task):
+            yield message
+            if isinstance(message, EpochReport) and message.epoch == task.attempt + 1:
+                raise OSError("preempted")
+
+    desk = open_desk(tmp_path / "night", asked=spec(trials=1, max_epochs=8, baseline_epochs=8))
+    InlineRunner().run(desk.director, body)
+    trial = desk.director.history.trials[0]
+    assert (trial.state, len(trial.epochs), len(trial.attempts)) == ("done", 8, 8)
+
+
+def test_all_workers_that_die_at_once_are_followed_in_their_order(tmp_path: Path) -> None:
+    desk = open_desk(tmp_path / "night", asked=spec(trials=4))
+    for _ in range(2):
+        desk.director.next_task()
+    desk.director.all_workers_died("the machine ran out of memory")
+    tasks = [desk.director.next_task() for _ in range(3)]
+    assert [(task.trial, task.attempt) for task in tasks if task] == [(0, 1), (1, 1), (2, 0)]
+    reasons = [attempt.reason for attempt in desk.director.history.trials[1].attempts]
+    assert reasons == ["its worker died: the machine ran out of memory"]
 
 
 def test_a_retried_trial_comes_before_new_ones(tmp_path: Path) -> None:
