@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psutil
+
+_LOCAL_FILE_SYSTEMS = {"apfs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "tmpfs", "xfs", "zfs"}
 _OF_THE_MACHINE = {
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_LOCKED,
@@ -61,7 +64,9 @@ def open_default_store(path: Path, try_open: Callable[[str], object]) -> OpenedS
             if _opens(path, uri, try_open):
                 return OpenedStore(uri, None)
             set_aside = path.with_name(f"{path.name}.unreadable-{datetime.now(UTC):%Y%m%dT%H%M%S}")
-            path.rename(set_aside)
+            for suffix in ("", "-wal", "-shm"):
+                if (part := path.with_name(path.name + suffix)).exists():
+                    part.rename(set_aside.with_name(set_aside.name + suffix))
             _make(path, try_open)
             # MLflow keeps connections by URI: under the old one it would go on in the file set aside.
             return OpenedStore(f"sqlite:///{path.parent}/./{path.name}", set_aside)
@@ -95,6 +100,25 @@ def _make(path: Path, try_open: Callable[[str], object]) -> None:
     beside.unlink(missing_ok=True)
     try_open(f"sqlite:///{beside}")
     beside.replace(path)
+    _let_readers_and_writer_be(path)
+
+
+def _let_readers_and_writer_be(path: Path) -> None:
+    """Write-ahead logging: who looks never waits for who writes, and a commit is one sync of the disk, not four.
+
+    Only on a disk of this machine: it shares memory, so a reader on another machine would see a torn store.
+    """
+    if _file_system(path) not in _LOCAL_FILE_SYSTEMS:
+        return
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+
+
+def _file_system(path: Path) -> str:
+    """Type of the file system that holds `path`, as mount(8) names it."""
+    around = [mount for mount in psutil.disk_partitions(all=True) if path.resolve().is_relative_to(mount.mountpoint)]
+    nearest = max(reversed(around), key=lambda mount: len(mount.mountpoint), default=None)  # the last one hides others
+    return nearest.fstype if nearest else "unknown"
 
 
 @contextmanager

@@ -26,6 +26,7 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for table in ("tags", "runs"):
             connection.execute(f"DELETE FROM {table}")
         connection.commit()
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # what is copied below is the one file
     return default_path(out)
 
 

@@ -55,6 +55,35 @@ def test_an_unreadable_store_is_kept_under_another_name(tmp_path: Path, half: by
     assert Path(opened.uri.removeprefix("sqlite:///")).resolve() == path
 
 
+def test_who_looks_does_not_wait_for_who_writes_nor_the_other_way(tmp_path: Path) -> None:
+    """As people read in the UI while a sweep writes; with a rollback journal the commit would find the file locked."""
+    path = tmp_path / "mlflow.db"
+    open_default_store(path, Schema().open)
+    with closing(sqlite3.connect(path, timeout=0)) as writer, closing(sqlite3.connect(path, timeout=0)) as reader:
+        writer.execute("INSERT INTO whole VALUES (1)")
+        writer.commit()
+        rows = reader.execute("SELECT x FROM whole UNION ALL SELECT x + 1 FROM whole")
+        assert rows.fetchone() == (1,), "the reader is in the middle of its look"
+        writer.execute("INSERT INTO whole VALUES (2)")
+        writer.commit()
+        assert rows.fetchall() == [(2,)]
+        assert reader.execute("SELECT count(*) FROM whole").fetchone() == (2,)
+
+
+def test_what_lies_beside_an_unreadable_store_goes_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "mlflow.db"
+    with closing(sqlite3.connect(path)) as writer:
+        writer.execute("PRAGMA journal_mode = WAL")
+        writer.execute("CREATE TABLE half (x)")
+        writer.execute("INSERT INTO half VALUES (7)")
+        writer.commit()  # as yet in the log beside the file alone
+        opened = open_default_store(path, Schema().open)
+        assert opened.set_aside is not None
+        with closing(sqlite3.connect(opened.set_aside)) as old, closing(sqlite3.connect(path)) as new:
+            assert old.execute("SELECT x FROM half").fetchall() == [(7,)]
+            assert new.execute("SELECT name FROM sqlite_master").fetchall() == [("whole",)]
+
+
 def test_a_locked_store_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "mlflow.db"
     open_default_store(path, Schema().open)
@@ -62,13 +91,11 @@ def test_a_locked_store_is_left_alone(tmp_path: Path) -> None:
     def locked(uri: str) -> None:
         with closing(sqlite3.connect(path)) as holder, closing(sqlite3.connect(path, timeout=0)) as other:
             holder.execute("BEGIN EXCLUSIVE")
-            other.execute("SELECT * FROM whole")
+            other.execute("INSERT INTO whole VALUES (1)")
 
     with pytest.raises(sqlite3.OperationalError, match="locked"):
         open_default_store(path, locked)
-    assert [found.name for found in tmp_path.glob("mlflow.db*")] in (
-        [["mlflow.db", "mlflow.db.lock"], ["mlflow.db.lock", "mlflow.db"]]
-    )
+    assert {found.name for found in tmp_path.glob("mlflow.db*")} == {"mlflow.db", "mlflow.db.lock"}
 
 
 def test_the_uri_given_comes_before_the_environment_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

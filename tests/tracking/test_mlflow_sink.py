@@ -323,3 +323,30 @@ def test_the_page_has_a_view_of_best_values_states_and_reasons(
     client.delete_experiment_tag(experiment, "mlflow.sharedViewState.fer-sweeps")
     new_sink().sync()
     assert "mlflow.sharedViewState.fer-sweeps" not in client.get_experiment(experiment).tags
+
+
+@pytest.mark.slow
+def test_eight_sweeps_write_one_store_while_a_reader_looks(tmp_path: Path, empty_store: Path) -> None:
+    """Eight drivers with one `--out`, each with its own journal: every point of every sweep, once."""
+    shutil.copy(empty_store, default_path(tmp_path))
+    sweeps = [Sweep(SweepFolder(tmp_path / f"night{number}"), sweep_id=f"{number:032x}") for number in range(8)]
+    for sweep in sweeps:
+        sweep.whole()
+    context = multiprocessing.get_context("spawn")
+    writers = [context.Process(target=_sync_all, args=(tmp_path, sweep.folder.journal)) for sweep in sweeps]
+    for writer in writers:
+        writer.start()
+    looks = 0
+    while any(writer.is_alive() for writer in writers):
+        MlflowClient(default_uri(tmp_path)).search_experiments()
+        looks += 1
+    assert [writer.exitcode for writer in writers] == [0] * 8
+    assert looks > 1
+    expected: dict[tuple[str, str, int], float] = {}
+    for sweep in sweeps:
+        expected |= sweep.points
+    assert Stored(default_path(tmp_path)).points() == pytest.approx(expected, abs=0, rel=0)
+
+
+def _sync_all(out: Path, journal: Path) -> None:
+    MlflowSink(journal, tracking_uri=default_uri(out), out=out, on_warning=pytest.fail).sync()
