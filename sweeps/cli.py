@@ -160,7 +160,7 @@ def _ui_command(options: Options) -> str:
         return f"MLflow: {uri}"
     if uri == default_uri(options.out):
         out = [] if options.out == Path("runs") else [f"OUT={options.out}"]
-        return shlex.join(["make", "ui", *out]) + "   # then http://127.0.0.1:5000"
+        return shlex.join(["make", "ui", *out]) + '   # then http://127.0.0.1:5000, "Model training"'
     return shlex.join(["mlflow", "server", "--backend-store-uri", uri])
 
 
