@@ -2,6 +2,7 @@
 
 import logging
 import os
+import ssl
 import urllib.error
 import urllib.request
 from urllib.parse import urlsplit
@@ -37,9 +38,22 @@ def knock(uri: str, timeout_seconds: int) -> None:
         urllib.request.urlopen(address.geturl(), timeout=timeout_seconds).close()
     except urllib.error.HTTPError as answer:
         answer.close()
+    except urllib.error.URLError as error:
+        if not isinstance(error.reason, ssl.SSLError):
+            raise
+        # A certificate that is not trusted is an answer too; the client, who knows its own authorities, judges it.
 
 
 def without_password(uri: str) -> str:
     """The URI as it may be shown."""
     parts = urlsplit(uri)
     return uri if parts.password is None else uri.replace(f":{parts.password}@", ":…@", 1)
+
+
+def fault_below(error: BaseException) -> BaseException:
+    """The network's or the disk's own fault under what the client made of it, or the error itself."""
+    lowest, below = error, error.__cause__ or error.__context__
+    while below is not None:
+        lowest = below if isinstance(below, OSError) else lowest
+        below = below.__cause__ or below.__context__
+    return lowest

@@ -16,7 +16,7 @@ from tracking.folder_lock import folder_holder
 from tracking.follower import Follower
 from tracking.journal import read
 from tracking.layout import JOURNAL_NAME, SweepFolder
-from tracking.mlflow_access import knock, set_client_environment, without_password
+from tracking.mlflow_access import fault_below, knock, set_client_environment, without_password
 from tracking.mlflow_experiment import experiment_id
 from tracking.run_records import (
     KEY_TAG,
@@ -119,7 +119,8 @@ class _MlflowReceiver:
         return self._is_sure
 
     def describe(self, error: Exception) -> str:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].replace(self._uri, "it")
+        cause = fault_below(error)
+        reason = (str(cause).strip() or type(cause).__name__).splitlines()[0].replace(self._uri, "it")
         return f"MLflow at {without_password(self._uri)} does not take results ({reason[:200]})"
 
     def _open(self) -> "MlflowClient":

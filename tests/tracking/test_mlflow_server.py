@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -14,16 +15,22 @@ from pathlib import Path
 import pytest
 from small_sweep import Stored, Sweep
 
+from tests.certificates import Certificate, certificate, needs_openssl
+from tracking import TrackingError
 from tracking.default_store import default_path, default_uri
 from tracking.mlflow_sink import MlflowSink
 
 
 class Server:
-    def __init__(self, out: Path) -> None:
+    """One that is reached by http, or by https where it has a certificate."""
+
+    def __init__(self, out: Path, tls: Certificate | None = None) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self._port = free.getsockname()[1]
-        self.uri = f"http://127.0.0.1:{self._port}"
+        self.uri = f"{'https' if tls else 'http'}://127.0.0.1:{self._port}"
+        self._tls = tls
+        self._trusted = ssl.create_default_context(cafile=tls.authority) if tls else None
         self._out = out
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -32,6 +39,9 @@ class Server:
             sys.executable, "-m", "mlflow", "server", "--backend-store-uri", default_uri(self._out),
             "--artifacts-destination", str(self._out / "served"), "--port", str(self._port), "--workers", "1",
         ]  # fmt: skip
+        if self._tls:
+            files = f"--ssl-certfile={self._tls.certificate} --ssl-keyfile={self._tls.key}"
+            command += ["--uvicorn-opts", files]  # as `cluster/mlflow/serve.sh` does
         environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         with (self._out / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -40,7 +50,7 @@ class Server:
         deadline = time.monotonic() + 90
         while time.monotonic() < deadline:
             try:
-                urllib.request.urlopen(self.uri + "/health", timeout=2).close()
+                urllib.request.urlopen(self.uri + "/health", timeout=2, context=self._trusted).close()
                 return
             except (urllib.error.URLError, OSError):
                 time.sleep(0.2)
@@ -111,4 +121,24 @@ def test_a_server_gone_for_good_leaves_a_backlog_that_sync_sends(server: Server,
     assert time.monotonic() - begin < 6
     server.start()
     MlflowSink(sweep.folder.journal, tracking_uri=server.uri, out=out, on_warning=pytest.fail).sync()
+    assert Stored(default_path(out)).points() == sweep.points
+
+
+@pytest.mark.slow
+@needs_openssl
+def test_a_server_behind_tls_takes_all_from_who_trusts_its_certificate(
+    out: Path, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = certificate(out / "tls", "127.0.0.1")
+    sweep.whole()
+    server = Server(out, made)
+    server.start()
+    try:
+        sink = MlflowSink(sweep.folder.journal, tracking_uri=server.uri, out=out, on_warning=pytest.fail)
+        with pytest.raises(TrackingError, match="certificate verify failed"):
+            sink.sync()
+        monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", str(made.authority))
+        sink.sync()
+    finally:
+        server.kill()
     assert Stored(default_path(out)).points() == sweep.points
