@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from cluster.config import find_token
 from cluster.errors import ClusterError
@@ -114,22 +115,34 @@ def joined_ray(address: str) -> Iterator[None]:
         ray.shutdown()
 
 
-def cluster_size(cpus_all_up: int | None = None, gpus_all_up: int | None = None) -> tuple[int, int]:
-    """Cores and GPUs of the cluster that is joined; at least those `all_up`, for workers not started yet.
+@dataclass(frozen=True)
+class ClusterSize:
+    """Cores of each node and GPUs of all; cores of nodes that are yet to come stand as one node's."""
+
+    node_cpus: tuple[int, ...]
+    gpus: int
+
+
+def cluster_size(cpus_all_up: int | None = None, gpus_all_up: int | None = None) -> ClusterSize:
+    """The cluster that is joined; at least the cores and GPUs `all_up`, for workers not started yet.
 
     Raises:
         ClusterError: there is no core, and none is said to come.
     """
     import ray
 
-    resources: Mapping[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    cpus = max(int(resources.get("CPU", 0)), cpus_all_up or 0)
-    if not cpus:
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    node_cpus = [int(resources["CPU"]) for resources in nodes if resources.get("CPU", 0) >= 1]
+    to_come = (cpus_all_up or 0) - sum(node_cpus)
+    if to_come > 0:
+        node_cpus.append(to_come)
+    if not node_cpus:
         raise ClusterError(
             "the cluster has no core for trials yet; where the autoscaler starts workers when trials wait, say what "
             "there will be: metadata.fer_sweeps.cpus and .gpus in its file, and --cluster FILE"
         )
-    return cpus, max(int(resources.get("GPU", 0)), gpus_all_up or 0)
+    gpus = int(sum(resources.get("GPU", 0) for resources in nodes))
+    return ClusterSize(tuple(node_cpus), max(gpus, gpus_all_up or 0))
 
 
 @contextmanager

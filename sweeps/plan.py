@@ -146,14 +146,14 @@ def make_plan(space: Space | str, options: Options) -> Plan:
         if not options.resume:
             raise InputError(f"{folder.root} exists already: add --resume to go on with it, or choose another --name")
         options = options.completed_by(recorded)
-    cpus, gpus = _hardware(options)
+    node_cpus, gpus = _hardware(options)
     device = choose_device(options.device or "auto", gpus)
     slots = plan_slots(
         device,
         cpus_per_trial=options.cpus_per_trial,
         gpus_per_trial=options.gpus_per_trial,
         max_concurrent=options.max_concurrent,
-        cpus=cpus,
+        node_cpus=node_cpus,
         gpus=gpus,
     )
     data = options.data if isinstance(options.data, DataOptions) else DataOptions(source=options.data)
@@ -170,15 +170,16 @@ def make_plan(space: Space | str, options: Options) -> Plan:
     return plan
 
 
-def _hardware(options: Options) -> tuple[int, int]:
-    """Cores and GPUs of this machine, or of the cluster that is joined."""
+def _hardware(options: Options) -> tuple[tuple[int, ...], int]:
+    """Cores of each node and GPUs in all, of this machine or of the cluster that is joined."""
     if options.address is None:
-        return usable_cpus(), visible_gpus()
+        return (usable_cpus(),), visible_gpus()
     if options.runner == "inline":
         raise InputError(f"--address {options.address} is for --runner ray; inline trials run in this process")
     prepare_environment(joining=True)
     with joined_ray(options.address):
-        return cluster_size(options.cluster_cpus, options.cluster_gpus)
+        size = cluster_size(options.cluster_cpus, options.cluster_gpus)
+        return size.node_cpus, size.gpus
 
 
 def _spec(
@@ -221,7 +222,7 @@ def _share_gpus(plan: Plan) -> Plan:
         cpus_per_trial=options.cpus_per_trial,
         gpus_per_trial=measured_share(plan),
         max_concurrent=options.max_concurrent,
-        cpus=plan.slots.cpus,
+        node_cpus=plan.slots.node_cpus,
         gpus=plan.slots.gpus,
     )
     return replace(plan, slots=slots, spec=plan.spec.model_copy(update={"threads": slots.threads}))

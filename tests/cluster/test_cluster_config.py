@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cluster.config import ClusterConfig, find_token, load_cluster_config, reach
-from cluster.connect import cluster_size
+from cluster.connect import ClusterSize, cluster_size
 from cluster.errors import ClusterError
 
 CLUSTER = Path(__file__).parents[2] / "cluster"
@@ -145,11 +146,16 @@ def test_a_source_that_holds_nothing(source: str) -> None:
 
 
 def test_a_cluster_without_workers_has_the_size_that_its_file_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    there: dict[str, float] = {"node:10.0.0.1": 1.0}
-    monkeypatch.setattr("ray.cluster_resources", lambda: there)
-    assert cluster_size(64, 8) == (64, 8)
+    there: list[dict[str, Any]] = [{"Alive": True, "Resources": {"node:10.0.0.1": 1.0}}]
+    monkeypatch.setattr("ray.nodes", lambda: there)
+    assert cluster_size(64, 8) == ClusterSize((64,), 8)
     with pytest.raises(ClusterError, match=r"no core for trials yet; .* metadata\.fer_sweeps\.cpus and \.gpus"):
         cluster_size()
-    there |= {"CPU": 4.0, "GPU": 1.0}
-    assert cluster_size() == (4, 1)
-    assert cluster_size(2, 0) == (4, 1), "what is there counts where it is more"
+    there += [
+        {"Alive": True, "Resources": {"CPU": 4.0, "GPU": 1.0}},
+        {"Alive": False, "Resources": {"CPU": 32.0}},
+        {"Alive": True, "Resources": {"CPU": 2.0}},
+    ]
+    assert cluster_size() == ClusterSize((4, 2), 1)
+    assert cluster_size(2, 0) == ClusterSize((4, 2), 1), "what is there counts where it is more"
+    assert cluster_size(10, 2) == ClusterSize((4, 2, 4), 2)

@@ -10,21 +10,33 @@ GIB = 1 << 30
 
 
 def test_as_many_as_cores() -> None:
-    assert plan_slots("cpu", cpus=8) == Slots(cpus=8, gpus=0, cpus_per_trial=1.0, gpus_per_trial=0.0, count=8)
-    assert plan_slots("cpu", cpus=8, cpus_per_trial=3).count == 2
-    assert plan_slots("cpu", cpus=8, cpus_per_trial=3).threads == 3
-    assert plan_slots("cpu", cpus=8, max_concurrent=5).count == 5
+    assert plan_slots("cpu", node_cpus=(8,)) == Slots(
+        node_cpus=(8,), gpus=0, cpus_per_trial=1.0, gpus_per_trial=0.0, count=8
+    )
+    assert plan_slots("cpu", node_cpus=(8,), cpus_per_trial=3).count == 2
+    assert plan_slots("cpu", node_cpus=(8,), cpus_per_trial=3).threads == 3
+    assert plan_slots("cpu", node_cpus=(8,), max_concurrent=5).count == 5
 
 
 def test_as_many_as_shares_of_gpus() -> None:
-    shared = plan_slots("cuda", cpus=16, gpus=2, gpus_per_trial=0.25)
+    shared = plan_slots("cuda", node_cpus=(16,), gpus=2, gpus_per_trial=0.25)
     assert (shared.count, shared.cpus_per_trial) == (8, 2)
-    assert plan_slots("cuda", cpus=16, gpus=2, gpus_per_trial=0.4).count == 4, "a fifth of each is left over"
-    assert plan_slots("cuda", cpus=16, gpus=4, gpus_per_trial=2).count == 2
+    assert plan_slots("cuda", node_cpus=(16,), gpus=2, gpus_per_trial=0.4).count == 4, "a fifth of each is left over"
+    assert plan_slots("cuda", node_cpus=(16,), gpus=4, gpus_per_trial=2).count == 2
     with pytest.raises(InputError, match="above 1 it must be a whole number"):
-        plan_slots("cuda", cpus=16, gpus=4, gpus_per_trial=1.5)
-    assert plan_slots("cuda", cpus=16, gpus=2).count == 2, "a whole GPU each, if nothing was measured"
-    assert plan_slots("cuda", cpus=3, gpus=2, gpus_per_trial=0.25).count == 3, "and no more than there are cores"
+        plan_slots("cuda", node_cpus=(16,), gpus=4, gpus_per_trial=1.5)
+    assert plan_slots("cuda", node_cpus=(16,), gpus=2).count == 2, "a whole GPU each, if nothing was measured"
+    assert plan_slots("cuda", node_cpus=(3,), gpus=2, gpus_per_trial=0.25).count == 3, (
+        "and no more than there are cores"
+    )
+
+
+def test_no_trial_lies_across_two_nodes() -> None:
+    assert plan_slots("cpu", node_cpus=(4, 4, 2), cpus_per_trial=3).count == 2
+    assert plan_slots("cpu", node_cpus=(4, 4, 2), cpus_per_trial=2).count == 5
+    assert plan_slots("cuda", node_cpus=(4, 4), gpus=1).cpus_per_trial == 4, "the node beside the GPU's helps no trial"
+    with pytest.raises(InputError, match="--cpus-per-trial 5: the largest node has 4 cores; ask for 4 at most"):
+        plan_slots("cpu", node_cpus=(4, 4, 2), cpus_per_trial=5)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +50,7 @@ def test_as_many_as_shares_of_gpus() -> None:
 )
 def test_what_does_not_fit_is_refused(options: dict[str, float], said: str) -> None:
     with pytest.raises(InputError, match=said):
-        plan_slots("cpu", cpus=8, **options)  # type: ignore[arg-type]
+        plan_slots("cpu", node_cpus=(8,), **options)  # type: ignore[arg-type]
 
 
 def test_a_gpu_that_is_not_there_is_refused() -> None:
