@@ -325,6 +325,18 @@ def test_the_page_has_a_view_of_best_values_states_and_reasons(
     assert "mlflow.sharedViewState.fer-sweeps" not in client.get_experiment(experiment).tags
 
 
+def test_a_server_that_is_not_there_is_told_with_the_network_s_own_reason(sweep: Sweep, out: Path) -> None:
+    sweep.whole()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        uri = f"http://127.0.0.1:{free.getsockname()[1]}"
+    sink = MlflowSink(sweep.folder.journal, tracking_uri=uri, out=out, on_warning=pytest.fail)
+    with pytest.raises(
+        TrackingError, match=rf"{uri} does not take results \(\[Errno 111\] Connection refused\); \d+ events"
+    ):
+        sink.sync()
+
+
 @pytest.mark.slow
 def test_eight_sweeps_write_one_store_while_a_reader_looks(tmp_path: Path, empty_store: Path) -> None:
     """Eight drivers with one `--out`, each with its own journal: every point of every sweep, once."""
