@@ -1,7 +1,6 @@
 """A space's experiment in MLflow, with a saved view of its table: what the trials came to, the best first.
 
-MLflow's page keeps a view as a tag of the experiment: a name, times, and as text the state of the table. The
-experiment's kind is a tag too.
+MLflow's page keeps a view as a tag of the experiment: a name, times, and as text the state of the table.
 """
 
 import json
@@ -18,9 +17,6 @@ VIEW_KEY = "fer-sweeps"
 """Names the view in a link: `#/experiments/ID/runs?viewStateShareKey=fer-sweeps`."""
 
 _VIEW_TAG = f"mlflow.sharedViewState.{VIEW_KEY}"
-_KIND = {"mlflow.experimentKind": "custom_model_development"}
-"""Has MLflow's page open at the runs and their metrics, rather than at the traces of a chat."""
-
 _METRICS = ("best_val_accuracy", "best_val_macro_f1", "best_epoch")
 _PARAMS = ("net.name", "recipe.lr")
 _TAGS = (STATE_TAG, REASON_TAG)
@@ -34,7 +30,7 @@ def experiment_id(client: "MlflowClient", sweep: SweepStarted, artifacts: Path |
     found = client.get_experiment_by_name(sweep.space)
     if found is None:
         place = (artifacts / sweep.space).as_uri() if artifacts else None
-        return str(client.create_experiment(sweep.space, place, {_VIEW_TAG: _view(sweep.time_ms), **_KIND}))
+        return str(client.create_experiment(sweep.space, place, {_VIEW_TAG: _view(sweep.time_ms)}))
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
     return str(found.experiment_id)
