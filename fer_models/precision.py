@@ -10,12 +10,13 @@ from fer_models.recipe import MemoryFormat, Precision
 DeviceKind = Literal["cuda", "cpu-amx", "cpu-avx512_bf16", "cpu"]
 
 # Training, images/s of processor time, one thread, batch 128, SGD; torch 2.14.1, November 2026; medians of 9 steps
-# taken in turns. The first block is an Intel Sapphire Rapids; the third is the same processor with oneDNN held to
+# taken in turns. The first block is an Intel Sapphire Rapids; the second is the same processor with oneDNN held to
 # AVX-512 without bf16 (ONEDNN_MAX_CPU_ISA=AVX512_CORE).
 #                              fp32 contiguous  fp32 channels_last  bf16 contiguous  bf16 channels_last
 #   cpu-amx  lenet                         662               1,117            1,122               2,238
 #            alexnet, lrn                  719                 730              972               1,171
 #            alexnet, batch                649                 847              932               1,038
+#            compact_resnet                233                 277              444                 607
 #   cpu      lenet                         582                 989              172                 240
 #            alexnet, lrn                  535                 552              183                 186
 #            alexnet, batch                597                 867              225                 228
