@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import islice
-from statistics import median
 from typing import Any
 
 import torch
@@ -32,6 +31,7 @@ from fer_models import LeNetConfig, Recipe
 from fer_models.fit import fit
 from fer_models.registry import build
 from fer_models.state import new_state
+from tests.benchmarks.rows import spread
 
 BATCH_SIZE = 128
 STEPS = 20
@@ -57,7 +57,7 @@ def main() -> None:
     console.print(_table(rates, f"{faces.name}, {asked.images:,} images, n = {asked.repeats}: median \\[least–most]"))
     console.print(
         f"share of a LeNet training step (bf16, channels_last, batch {BATCH_SIZE}): "
-        f"{_spread([100 * share for share in shares], 1)} %, target < 15 %"
+        f"{spread([100 * share for share in shares], 1)} %, target < 15 %"
     )
     console.print(
         f"{platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}, load {load:.1f}"
@@ -222,12 +222,8 @@ def _table(rates: Mapping[str, list[float]], title: str) -> Table:
     for name, measured in rates.items():
         ratios = [ours / theirs for ours, theirs in zip(rates[OURS], measured, strict=True)]
         target = "at least 8" if name == LOADER else ""
-        table.add_row(name, _spread(measured, 0), "" if name == OURS else _spread(ratios, 1), target)
+        table.add_row(name, spread(measured, 0), "" if name == OURS else spread(ratios, 1), target)
     return table
-
-
-def _spread(values: list[float], digits: int) -> str:
-    return f"{median(values):,.{digits}f} \\[{min(values):,.{digits}f}–{max(values):,.{digits}f}]"
 
 
 if __name__ == "__main__":

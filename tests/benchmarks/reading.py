@@ -20,6 +20,8 @@ from statistics import median
 from rich.console import Console
 from rich.table import Table
 
+from tests.benchmarks.rows import spread
+
 _MEASURED = """
 import json, resource, sys, time
 started = time.perf_counter()
@@ -61,8 +63,8 @@ def main() -> None:
         table.add_column(heading, justify="left" if heading == "measure" else "right")
     for column, name, target in ((0, "csv to arrays, s", "≤ 6"), (1, "peak memory, GiB", "≤ 1")):
         ours, theirs = [row[column] for row in converted], [row[column] for row in plain]
-        table.add_row(name, _spread(ours), _spread(theirs), f"{median(ours) / median(theirs):.2f}", target)
-    table.add_row("open the cache, s", _spread([row[0] for row in opened]), "", "", "≤ 0.1")
+        table.add_row(name, spread(ours, 3), spread(theirs, 3), f"{median(ours) / median(theirs):.2f}", target)
+    table.add_row("open the cache, s", spread([row[0] for row in opened], 3), "", "", "≤ 0.1")
     Console(width=120).print(table)
     Console(width=120).print(
         f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}"
@@ -80,10 +82,6 @@ def _measure(body: str, csv: str, cache: str) -> tuple[float, float]:
     )
     seconds, gib = json.loads(done.stdout)
     return seconds, gib
-
-
-def _spread(values: list[float]) -> str:
-    return f"{median(values):.3f} [{min(values):.3f}–{max(values):.3f}]"
 
 
 if __name__ == "__main__":

@@ -46,12 +46,13 @@ def table(rows: Sequence[Row]) -> Table:
             section = row.section
             made.add_section()
             made.add_row(section, style="bold")
-        cells = _spread(row.ours, row.digits), _spread(row.peers, row.digits), row.peer, _spread(row.ratios, 2)
+        cells = spread(row.ours, row.digits), spread(row.peers, row.digits), row.peer, spread(row.ratios, 2)
         made.add_row(f"  {row.measure}", *cells, row.target)
     return made
 
 
-def _spread(values: Sequence[float], digits: int) -> str:
+def spread(values: Sequence[float], digits: int) -> str:
+    """The median, and in brackets the least and the most, of more than one."""
     middle = f"{median(values):,.{digits}f}"
     if len(values) == 1:
         return middle
