@@ -21,7 +21,6 @@ pytestmark = [pytest.mark.slow, needs_openssl]
 
 CLUSTER = """
 import sys
-from ray._private.services import get_node_ip_address
 from ray.cluster_utils import Cluster
 node = {"num_cpus": 2, "object_store_memory": 80_000_000}
 cluster = Cluster(initialize_head=True, head_node_args=node | {"include_dashboard": False})
