@@ -59,7 +59,7 @@ def _sweep(out: Path, trials: int) -> SweepFolder:
 
 
 def _answer(task: Task) -> Iterator[Message]:
-    """As a trial of a tenth of a second: answers drawn at random, as right as its accuracy is high."""
+    """Keeps answers as a trial does, drawn at random with a lean to the truth; its accuracy is made up beside them."""
     labels = open_cached(Path(task.faces)).val.labels
     generator = np.random.default_rng(task.seed)
     noise = generator.dirichlet(np.ones(7), len(labels)).astype(np.float32)
