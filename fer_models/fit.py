@@ -45,7 +45,11 @@ _FROM_SCRATCH = Transfer()
 
 @runtime_checkable
 class Constrained(Protocol):
-    """A net whose weights are held within bounds."""
+    """A net with regularisers and constraints of its own."""
+
+    def before_step(self) -> None:
+        """Called after each backward pass, before gradients are clipped."""
+        ...
 
     def after_step(self) -> None:
         """Called after each of the optimizer's steps."""
@@ -59,7 +63,7 @@ class Epoch:
     number: int
     """From 1."""
     train_loss: float
-    """As minimised: under augmentation, dropout, label smoothing and class weights."""
+    """As minimised: under augmentation, dropout, label smoothing and class weights; without a net's own L2."""
     train_accuracy: float
     val_loss: float
     """Plain cross-entropy; over several views, of the averaged probabilities."""
@@ -231,6 +235,8 @@ class _Trainer:
         for auxiliary in answer.auxiliary:
             loss = loss + answer.weight * self._loss(auxiliary.float(), labels)
         loss.backward()  # type: ignore[no-untyped-call]
+        if isinstance(net, Constrained):
+            net.before_step()
         if recipe.clip_norm is not None:
             nn.utils.clip_grad_norm_(net.parameters(), recipe.clip_norm)
         optimizer.step()

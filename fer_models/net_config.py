@@ -194,7 +194,8 @@ class VGGSmallTunedConfig(_NetConfig):
     """Largest length of a filter or unit, over all its weights, of FC6, FC7 and each convolution but the last of
     blocks 2 and 3."""
     l2: float = Field(default=1e-6, ge=0)
-    """Added to the loss as l2 * sum of w^2, the Keras way, for block 3 and the fully connected layers."""
+    """Added to the loss as l2 * sum of w^2, the Keras way, for block 3 and the fully connected layers, whatever the
+    optimizer; the recipe's weight decay comes on top of it."""
 
 
 class VGG16Config(_NetConfig):
@@ -229,7 +230,8 @@ class VGG16CutConfig(_NetConfig):
     max_norm: float = Field(default=4.0, gt=0)
     """Largest length of the weights of a unit of either FC2048."""
     l2: float = Field(default=1e-6, ge=0)
-    """Added to the loss as l2 * sum of w^2, the Keras way, for the fully connected layers."""
+    """Added to the loss as l2 * sum of w^2, the Keras way, for the fully connected layers, whatever the optimizer; the
+    recipe's weight decay comes on top of it."""
     normalisation: Literal["raw", "imagenet", "standardise"] = "raw"
     """See `VGG16Config`."""
 

@@ -5,7 +5,7 @@ Legend: n faces, h and w height and width, f features.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -36,13 +36,14 @@ class Staged(Protocol):
 
 @dataclass(frozen=True)
 class WeightLimits:
-    """Keras's constraints and regularisers, for layers by their names in the net."""
+    """Keras's constraints and regularisers, for the weights of layers by their names in the net."""
 
     max_norm: float = 0.0
     """Largest length of the weights of one filter or unit."""
     max_norm_layers: tuple[str, ...] = ()
     l2: float = 0.0
-    """Factor of the sum of squared weights in the loss."""
+    """Factor of the sum of squared weights in the loss: its gradient passes through the optimizer like the loss's own.
+    The recipe's weight decay comes on top of it."""
     l2_layers: tuple[str, ...] = ()
 
 
@@ -107,12 +108,22 @@ class StagedNet(nn.Module):
             found.append(("neck", (self.neck,)))
         return (*found, ("head", (self.head, self.auxiliary)))
 
-    def decay_of(self, module_name: str) -> float | None:
-        """Weight decay of that module's weight instead of the recipe's: the derivative of l2 * w^2 is 2 * l2 * w."""
-        return 2 * self._limits.l2 if module_name in self._limits.l2_layers else None
+    @torch.no_grad()
+    def before_step(self) -> None:
+        """Add the gradient of l2 * w^2, which is 2 * l2 * w; the term itself in the loss would cost more."""
+        if self._limits.l2 > 0:
+            for weight, gradient in self._learning(self._limits.l2_layers):
+                gradient.add_(weight, alpha=2 * self._limits.l2)
 
     @torch.no_grad()
     def after_step(self) -> None:
         """Shorten the filters that an optimizer's step has made longer than they may be."""
-        for name in self._limits.max_norm_layers:
-            self.get_parameter(f"{name}.weight").renorm_(2, 0, self._limits.max_norm)
+        for weight, _ in self._learning(self._limits.max_norm_layers):
+            weight.renorm_(2, 0, self._limits.max_norm)
+
+    def _learning(self, layers: tuple[str, ...]) -> Iterator[tuple[nn.Parameter, Tensor]]:
+        """The weights of those layers and their gradients; frozen ones have none and are left out."""
+        for name in layers:
+            weight = self.get_parameter(f"{name}.weight")
+            if weight.grad is not None:
+                yield weight, weight.grad

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -15,13 +14,6 @@ from fer_models.transfer_config import Transfer
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 _FROM_SCRATCH = Transfer()
-
-
-@runtime_checkable
-class _Decaying(Protocol):
-    """A net that has a weight decay of its own for some of its modules."""
-
-    def decay_of(self, module_name: str) -> float | None: ...
 
 
 @dataclass
@@ -113,10 +105,13 @@ def _optimizer(net: nn.Module, recipe: Recipe, transfer: Transfer) -> torch.opti
 
 
 def _parameter_groups(net: nn.Module, recipe: Recipe, factors: dict[int, float]) -> list[dict[str, object]]:
-    """Weights, then biases, then norms, one group for each decay and factor on the learning rate that occurs."""
+    """Weights, then biases, then norms, one group for each decay and factor on the learning rate that occurs.
+
+    Saved states number the optimizer's memories in this order of parameters.
+    """
     small = recipe.weight_decay if recipe.decay_bias_and_norm else 0.0
     groups: dict[tuple[int, float, float], list[nn.Parameter]] = {}
-    for module_name, module in net.named_modules():
+    for module in net.modules():
         for name, parameter in module.named_parameters(recurse=False):
             rate = factors.get(id(parameter), 1.0)
             if isinstance(module, _NORMS):
@@ -124,16 +119,10 @@ def _parameter_groups(net: nn.Module, recipe: Recipe, factors: dict[int, float])
             elif name == "bias":
                 key = (1, small, rate * recipe.bias_lr_factor)
             else:
-                key = (0, _decay_of(net, module_name, recipe), rate)
+                key = (0, recipe.weight_decay, rate)
             groups.setdefault(key, []).append(parameter)
     in_order = sorted(groups.items(), key=lambda item: item[0][0])
     return [
         {"params": parameters, "weight_decay": decay, "lr_factor": factor}
         for (_, decay, factor), parameters in in_order
     ]
-
-
-def _decay_of(net: nn.Module, module_name: str, recipe: Recipe) -> float:
-    """The decay of the weights of a module: the net's own where it has one for them, else the recipe's."""
-    own = net.decay_of(module_name) if isinstance(net, _Decaying) else None
-    return recipe.weight_decay if own is None else own

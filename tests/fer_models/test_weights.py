@@ -11,10 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from fer_models import AlexNetConfig, LeNetConfig, ModelError, Recipe
+from fer_models import AlexNetConfig, LeNetConfig, ModelError, Recipe, VGGSmallTunedConfig
 from fer_models.fit import Batches, Epoch, fit
 from fer_models.registry import build
 from fer_models.state import TrainingState, new_state
+from fer_models.transfer_config import Transfer
 from fer_models.weights import load_state, load_weights, read_metadata, save_state, save_weights
 
 Faces = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
@@ -188,6 +189,27 @@ def test_a_resumed_run_is_the_undisturbed_run_to_the_last_bit(
     save_state(resumed, path)
     assert all(torch.equal(value, wanted[name]) for name, value in load_file(path).items())
     assert resumed.plateau == undisturbed.plateau
+
+
+def test_a_state_numbers_the_optimizers_memories_weights_first_then_biases_then_norms() -> None:
+    """Earlier versions wrote files in this order, by which memories and parameters are brought together."""
+    net = build(
+        VGGSmallTunedConfig(), classes=7, mean_image=np.zeros((48, 48), np.float32), generator=torch.Generator()
+    )
+    state = new_state(net, Recipe(lr=0.1, weight_decay=1e-4, bias_lr_factor=2), Transfer(lr_decay_per_stage=0.9))
+    names = {id(parameter): name for name, parameter in net.named_parameters()}
+    order = [names[id(parameter)] for group in state.optimizer.param_groups for parameter in group["params"]]
+    layers = [
+        *(
+            f"backbone.block{block}_conv{conv}"
+            for block, convs in ((1, 2), (2, 2), (3, 3))
+            for conv in range(1, convs + 1)
+        ),
+        *("neck.fc6", "neck.fc7", "head"),
+    ]
+    assert order[:10] == [f"{layer}.weight" for layer in layers]
+    assert order[10:20] == [f"{layer}.bias" for layer in layers]
+    assert order[20:] == [f"{layer}_norm.{kind}" for layer in layers[:-1] for kind in ("weight", "bias")]
 
 
 def test_weights_are_not_a_training_state(tmp_path: Path) -> None:

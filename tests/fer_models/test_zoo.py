@@ -321,12 +321,25 @@ def test_max_norm_holds_after_a_step_and_touches_nothing_else() -> None:
             assert torch.allclose(lengths, stepped[name].clamp(max=0.1), rtol=1e-4), name
 
 
-def test_the_tuned_nets_l2_is_a_weight_decay_of_twice_its_factor() -> None:
-    net = make_on_meta(VGGSmallTunedConfig())
-    weights = [name for name, module in net.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)]
-    decays = [net.decay_of(name) for name in weights]
-    assert decays == 4 * [None] + 6 * [2e-6]  # blocks 1 and 2; block 3, FC6, FC7 and the last layer
-    assert net.decay_of("neck.fc6_norm") is None
+@pytest.mark.parametrize(
+    ("config", "layers_with_l2"),
+    [
+        (VGGSmallTunedConfig(dropouts=NO_DROPOUTS, l2=0.5), 6),  # block 3, FC6, FC7 and the last layer
+        pytest.param(VGG16CutConfig(l2=0.5), 3, marks=pytest.mark.slow),  # FC6, FC7 and the last layer
+        (VGGSmallTunedConfig(dropouts=NO_DROPOUTS, l2=0), 0),
+    ],
+)
+def test_l2_adds_its_derivative_to_the_last_layers_gradients(config: NetConfig, layers_with_l2: int) -> None:
+    net = make(config)
+    F.cross_entropy(net(some_faces(7)), torch.arange(7)).backward()
+    before = {name: parameter.grad.clone() for name, parameter in net.named_parameters()}
+    net.before_step()
+    added = {name: parameter.grad - before[name] for name, parameter in net.named_parameters()}
+    weights = [name for name, parameter in net.named_parameters() if parameter.ndim > 1]
+    expected = weights[len(weights) - layers_with_l2 :]
+    assert [name for name, gradient in added.items() if gradient.abs().max() > 0] == expected
+    for name in expected:  # the derivative of 0.5 * w^2 is w
+        assert torch.allclose(added[name], net.get_parameter(name), rtol=1e-3, atol=1e-5), name
 
 
 def test_efficientnet_tells_how_to_get_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
