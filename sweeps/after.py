@@ -25,13 +25,21 @@ def test(given: argparse.Namespace) -> int:
 
     run = find_run(given.run, given.out, given.tracking_uri)
     outcome = test_run(run, again=given.again)
-    look = "" if outcome.looks == 1 else f" (LOOK {outcome.looks}: no longer a fair test)"
+    place, looks = f"{outcome.dataset}'s {outcome.split}", outcome.looks
+    again = "" if looks.of_run == 1 else f" (LOOK {looks.of_run}: no longer a fair test)"
     for what, n, share in (
         ("", outcome.n, outcome.accuracy),
         (", faces of no other split", outcome.leak_free_n, outcome.leak_free),
     ):
-        interval = f"95 % interval {share.low:.2%} to {share.high:.2%}"
-        console.print(f"{run.name} on {outcome.title}{what}, n = {n:,}: {share.value:.2%}, {interval}{look}")
+        if share:
+            interval = f"95 % interval {share.low:.2%} to {share.high:.2%}"
+            console.print(f"{run.name} on {place}{what}, n = {n:,}: {share.value:.2%}, {interval}{again}")
+    if not outcome.leak_free:
+        console.print(f"no leak-free accuracy: {place} has no face that is known to be in no other split")
+    console.print(
+        f"look {looks.in_sweep} on {place} in this sweep, {looks.on_data} over all sweeps in {given.out}"
+        + ("" if looks.in_sweep == 1 else ": do not choose among its runs by these numbers")
+    )
     _send(run.sweep, given)
     return 0
 

@@ -116,14 +116,13 @@ def keep_best(folder: SweepFolder, tracking_uri: str) -> Iterator[str]:
         log_pictures(run, pictures, tracking_uri)
         return f"{run.name}: what its net looks at is in {pictures[0].parent}"
 
-    def register() -> str | None:
+    def register() -> str:
         return register_best(folder, tracking_uri)
 
     faults = []
     for act in (inspect, register):
         try:
-            if line := act():
-                yield line
+            yield act()
         except (DataError, InputError, ModelError, TrackingError) as error:
             faults.append(str(error))
     if faults:

@@ -6,6 +6,7 @@ Weights and members are chosen on the validation split, as everything is.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,6 @@ from sweeps.errors import InputError
 from sweeps.messages import Method
 from sweeps.runs import Run
 from sweeps.single_run import new_folder, record_run
-from tracking.answers import Answers, read_answers
 from tracking.layout import SweepFolder
 from tracking.probability_scores import image_log_losses
 
@@ -25,6 +25,8 @@ SPACE = "ensembles"
 """The experiment in MLflow."""
 
 _GREEDY_ROUNDS = 50
+_LEAST_WEIGHT = 1e-6
+"""A member with less is left out: it costs its whole net and changes no answer."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,8 @@ def _least_log_loss(labels: NDArray[np.int64], candidates: NDArray[np.floating])
     for _ in range(200):
         shares = weights[:, None] * of_label
         weights = (shares / shares.sum(axis=0)).mean(axis=1)
-    return weights
+    weights[weights < _LEAST_WEIGHT] = 0
+    return np.asarray(weights / weights.sum(), np.float64)
 
 
 def _greedy(labels: NDArray[np.int64], candidates: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -85,7 +88,8 @@ def _score(labels: NDArray[np.int64], probabilities: NDArray[np.floating]) -> tu
 
 def make_ensemble(runs: Sequence[Run], method: Method, name: str, out: Path) -> Run:
     """Combine runs into one that is recorded under `name`. Raises InputError where they do not go together."""
-    answers = _answers(runs)
+    _refuse_unfit(runs)
+    answers = [run.answers() for run in runs]
     folder = new_folder(name, out)
     labels = answers[0].labels
     choice = combine(labels, np.stack([one.probabilities for one in answers]), method)
@@ -93,22 +97,21 @@ def make_ensemble(runs: Sequence[Run], method: Method, name: str, out: Path) -> 
     return _record(folder, members, method, choice.probabilities)
 
 
-def _answers(runs: Sequence[Run]) -> list[Answers]:
-    """What each run said of the same validation faces."""
+def _refuse_unfit(runs: Sequence[Run]) -> None:
+    """Refuse runs that are too few, named twice, of different faces, not finished, or without weights."""
     if len(runs) < 2:
         raise InputError(f"an ensemble needs two runs at least, got {len(runs)}")
+    twice = [name for name, count in Counter(run.name for run in runs).items() if count > 1]
+    if twice:
+        raise InputError(f"{', '.join(twice)}: named more than once; name each member of an ensemble once")
     prints = {run.spec.fingerprint for run in runs}
     if len(prints) > 1:
         told = ", ".join(f"{run.name} {run.spec.fingerprint}" for run in runs)
         raise InputError(f"these runs were trained on different data: {told}; choose runs of one data set")
-    found = []
     for run in runs:
-        best = run.trial.best_epoch()
-        answers = read_answers(run.files, best.epoch) if best else None
-        if answers is None:
-            raise InputError(f"{run.name}: has no probabilities of its best epoch in {run.files.root}")
-        found.append(answers)
-    return found
+        run.refuse_unfinished()
+        for net, _ in run.nets():
+            net.weights_file()
 
 
 def _record(
@@ -118,7 +121,7 @@ def _record(
     config = {
         "ensemble": {
             "method": method,
-            "members": {run.name: round(float(weight), 6) for run, weight in members},
+            "members": {run.name: float(weight) for run, weight in members},
         },
         "net": {"name": what},
     }

@@ -1,64 +1,116 @@
-"""The only door to the test split: a finalist is tested once, and the journal says when."""
+"""The only door to the test split: a trial is tested once, and the journal says when.
+
+Whoever reads the test split for several runs and takes the best has chosen on it, so looks are counted over all runs
+that go back to one sweep, and over all runs on the data set.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-import numpy as np
-
 from sweeps.errors import InputError
-from sweeps.runs import Run
+from sweeps.runs import Run, made_of, readable_sweeps
 from tracking.events import TrialTested
 from tracking.folder_lock import hold_folder
+from tracking.history import SweepHistory
 from tracking.journal import Journal
 from tracking.scores import Interval, wilson_interval
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What the test split showed of a finalist, on all its faces and on those that stand in no other split."""
+class Looks:
+    """How often a test split was read, this time included: for a run, for its sweep, for the data set in one --out.
 
-    title: str
+    Runs that are made of a sweep's trials (ensembles, support vector machines) count as looks of that sweep.
+    """
+
+    of_run: int
+    in_sweep: int
+    on_data: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the test split showed of a finalist, on all its faces and on those that stand in no other split, if any."""
+
+    dataset: str
+    split: str
     n: int
     accuracy: Interval
     leak_free_n: int
-    leak_free: Interval
-    looks: int
+    leak_free: Interval | None
+    looks: Looks
 
 
 def test_run(run: Run, *, again: bool) -> Outcome:
-    """Read the test split once for a finalist and record it. Raises InputError for a second look without `again`."""
-    looks = len(run.trial.tests)
-    if looks and not again:
+    """Read the test split once for a finalist and record it.
+
+    Raises InputError for a trial that is not over, and for a second look without `again`.
+    """
+    run.refuse_unfinished()
+    if run.trial.tests and not again:
         raise InputError(
             f"{run.name}: its test split was read on {run.trial.tests[-1].when}; a second look makes the number worth "
             "less: --again reads it anyway and marks it"
         )
     with hold_folder(run.sweep.root), Journal.open(run.sweep.journal) as journal:
-        outcome = _measure(run, looks + 1)
-        journal.append(
-            TrialTested(
-                trial=run.trial.number,
-                look=outcome.looks,
-                metrics={
-                    "test_accuracy": outcome.accuracy.value,
-                    "test_accuracy_leak_free": outcome.leak_free.value,
-                },
-            )
-        )
+        outcome = _measure(run, _count_looks(run))
+        metrics = {
+            "test_accuracy": outcome.accuracy.value,
+            "test_looks_in_sweep": float(outcome.looks.in_sweep),
+            "test_looks_on_data": float(outcome.looks.on_data),
+        }
+        if outcome.leak_free:
+            metrics["test_accuracy_leak_free"] = outcome.leak_free.value
+        journal.append(TrialTested(trial=run.trial.number, look=outcome.looks.of_run, metrics=metrics))
     return outcome
 
 
-def _measure(run: Run, looks: int) -> Outcome:
+def _measure(run: Run, looks: Looks) -> Outcome:
     faces = run.faces()
+    if not len(faces.test):
+        raise InputError(f"{run.name}: {faces.name} has no test split; give data that has one")
     right = run.predict("test").argmax(1) == faces.test.labels
-    leaked = faces.test.leaked if faces.test.leaked is not None else np.zeros(len(right), bool)
-    clean = right[~leaked]
+    leaked = faces.test.leaked
+    clean = right[~leaked] if leaked is not None else right[:0]
     return Outcome(
-        title=f"{faces.name}, {'PrivateTest' if faces.name == 'FER2013' else 'test'}",
+        dataset=faces.name,
+        split="PrivateTest" if faces.name == "FER2013" else "test",
         n=len(right),
         accuracy=wilson_interval(int(right.sum()), len(right)),
         leak_free_n=len(clean),
-        leak_free=wilson_interval(int(clean.sum()), len(clean)) if len(clean) else Interval(0.0, 0.0, 0.0),
+        leak_free=wilson_interval(int(clean.sum()), len(clean)) if len(clean) else None,
         looks=looks,
     )
+
+
+def _count_looks(run: Run) -> Looks:
+    histories = {folder.root.name: history for folder, history in readable_sweeps(run.sweep.root.parent)}
+    mine = _origins(run.sweep.root.name, histories)
+    related = [history for name, history in histories.items() if mine & _origins(name, histories)]
+    on_data = [history for history in histories.values() if _dataset(history) == _dataset(run.history)]
+    return Looks(1 + len(run.trial.tests), 1 + _tests(related), 1 + _tests(on_data))
+
+
+def _origins(name: str, histories: dict[str, SweepHistory]) -> set[str]:
+    """The sweeps that the answers of a sweep's trials come from: itself, or those of the trials that it combines."""
+    found, waiting = set(), [name]
+    seen: set[str] = set()
+    while waiting:
+        if (one := waiting.pop()) in seen:
+            continue
+        seen.add(one)
+        trials = histories[one].trials.values() if one in histories else ()
+        used = {reference.partition("/")[0] for trial in trials for reference in made_of(trial)}
+        waiting += used
+        found |= set() if used else {one}
+    return found
+
+
+def _dataset(history: SweepHistory) -> str | None:
+    return history.started.tags.get("dataset")
+
+
+def _tests(histories: Iterable[SweepHistory]) -> int:
+    return sum(len(trial.tests) for history in histories for trial in history.trials.values())

@@ -261,7 +261,7 @@ def _with_weights_of_run(config: TrialConfig, options: Options) -> TrialConfig:
         return config
     from sweeps.runs import find_run
 
-    path = find_run(reference, options.out, options.tracking_uri).files.best.absolute()
+    path = find_run(reference, options.out, options.tracking_uri).weights_file().absolute()
     return config.model_copy(update={"transfer": config.transfer.model_copy(update={"weights": str(path)})})
 
 

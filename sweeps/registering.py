@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,7 @@ import fer_data
 import fer_models
 from sweeps import pyfunc_model
 from sweeps.errors import InputError
-from sweeps.runs import Run, best_runs, find_run
-from tracking.answers import Answers, read_answers
+from sweeps.runs import Run, best_runs
 from tracking.files import write_json
 from tracking.history import SweepHistory
 from tracking.layout import SweepFolder
@@ -33,15 +31,9 @@ _REQUIRED_BY = {"efficientnet_lite0": "efficientnet-lite-pytorch"}
 """What a net needs besides."""
 
 
-def register_best(folder: SweepFolder, tracking_uri: str) -> str | None:
-    """Log and register the best trial of a sweep; what came of it in a line, None where no trial has weights.
-
-    Raises as `register_run`.
-    """
-    try:
-        (best,) = best_runs(folder, SweepHistory.load(folder.journal), 1)
-    except InputError:
-        return None
+def register_best(folder: SweepFolder, tracking_uri: str) -> str:
+    """Log and register the best finished trial of a sweep; what came of it in a line. Raises as `register_run`."""
+    (best,) = best_runs(folder, SweepHistory.load(folder.journal), 1)
     return register_run(best, tracking_uri)
 
 
@@ -54,7 +46,7 @@ def register_run(run: Run, tracking_uri: str) -> str:
         InputError: the run's answers or weights are gone, or its faces are or have changed.
         TrackingError: MLflow does not have the run, does not answer, or refuses.
     """
-    answers = _answers(run)
+    answers = run.answers()
     with opened(tracking_uri) as client, tempfile.TemporaryDirectory() as scratch:
         run_id = find_mlflow_run(client, run.history.started, run.trial.number)
         files = Path(scratch) / "files"
@@ -77,7 +69,7 @@ def register_run(run: Run, tracking_uri: str) -> str:
 
 def _requirements(run: Run) -> list[str]:
     """What the model needs from elsewhere, in the versions that are installed here."""
-    nets = {member.config.net.name for member, _ in _members(run)}
+    nets = {member.config.net.name for member, _ in run.nets()}
     packages = [*_REQUIREMENTS, *(package for net, package in _REQUIRED_BY.items() if net in nets)]
     return [f"{name}=={version(name)}" for name in packages]
 
@@ -89,14 +81,6 @@ def _sentence(candidate: Candidate, verdict: Verdict) -> str:
     return f"registered as {model_name(candidate)} version {verdict.version}, {place}: {verdict.reason}"
 
 
-def _answers(run: Run) -> Answers:
-    best = run.trial.best_epoch()
-    answers = read_answers(run.files, best.epoch) if best else None
-    if answers is None:
-        raise InputError(f"{run.name}: has no probabilities of its best epoch in {run.files.root}")
-    return answers
-
-
 def _pack(run: Run, folder: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """Fill `folder` with what `pyfunc_model` loads; returns the mean face, which shows an input and nobody's face."""
     faces = run.raw_faces()
@@ -106,19 +90,10 @@ def _pack(run: Run, folder: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
     about = {
         "classes": faces.classes,
         "resize_method": run.spec.data.resize_method,
-        "members": [_member(*pair, folder) for pair in enumerate(_members(run))],
+        "members": [_member(*pair, folder) for pair in enumerate(run.nets())],
     }
     write_json(folder / pyfunc_model.DESCRIPTION, about)
     return np.rint(mean_image).astype(np.uint8)
-
-
-def _members(run: Run) -> Iterator[tuple[Run, float]]:
-    """The nets that answer as `run`, with their weights."""
-    if not run.members:
-        yield run, 1.0
-    for name, weight in run.members.items():
-        for member, share in _members(find_run(name, run.sweep.root.parent)):
-            yield member, weight * share
 
 
 def _member(number: int, member: tuple[Run, float], folder: Path) -> dict[str, Any]:
@@ -126,10 +101,7 @@ def _member(number: int, member: tuple[Run, float], folder: Path) -> dict[str, A
     if run.svm:
         raise InputError(f"{run.name}: a support vector machine cannot be registered; its net can: {run.svm['member']}")
     config, name = run.config, f"{number}.safetensors"
-    try:
-        shutil.copyfile(run.files.best, folder / name)
-    except FileNotFoundError as error:
-        raise InputError(f"{run.name}: its weights {run.files.best} are gone") from error
+    shutil.copyfile(run.weights_file(), folder / name)
     return {
         "weights": name,
         "weight": weight,

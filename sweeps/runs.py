@@ -6,8 +6,12 @@ A run is written NAME/NUMBER, or NAME for a sweep's best trial, or as MLflow's r
 from __future__ import annotations
 
 import re
+import shlex
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +25,8 @@ from sweeps.errors import InputError, did_you_mean
 from sweeps.messages import OBJECTIVE
 from sweeps.plan import recorded_spec
 from sweeps.spec import SweepSpec
+from tracking.answers import Answers, read_answers
+from tracking.errors import TrackingError
 from tracking.history import SweepHistory, TrialHistory
 from tracking.layout import JOURNAL_NAME, SweepFolder, TrialFolder
 
@@ -28,6 +34,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 _MLFLOW_ID = r"[0-9a-f]{32}"
+_LISTED = 5
+_ROUNDING = 1e-3
+"""Of an ensemble's answers: its weights were once recorded with six decimals, its answers are float32."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +74,37 @@ class Run:
         of_net = {name: value for name, value in self.trial.started.config.items() if name != "svm"}
         return TrialConfig.parse(of_net, f"{self.name}: config")
 
+    def weights_file(self) -> Path:
+        """The file of its weights at the best epoch. Raises InputError where it is not over, or has none of its own."""
+        self.refuse_unfinished()
+        if self.members:
+            raise InputError(
+                f"{self.name}: an ensemble has no weights of its own; name a member: {_listed(self.members)}"
+            )
+        if not self.files.best.is_file():
+            raise InputError(f"{self.name}: its weights {self.files.best} are gone")
+        return self.files.best
+
+    def refuse_unfinished(self) -> None:
+        """Raise InputError while a resume may still change the trial: its best epoch is not known yet."""
+        if self.trial.is_over:
+            return
+        over = [f"{self.sweep.root.name}/{trial.number}" for trial in self.history.trials.values() if trial.is_over]
+        others = f", or name one that has: {_listed(over)}" if over else ""
+        raise InputError(
+            f"{self.name}: this trial has not finished (state {self.trial.state}, epoch {self.trial.last_epoch} of "
+            f"{self.trial.started.epochs}); wait until it has, or finish its sweep with "
+            f"'{self._command('resume', self.sweep.root.name)}'{others}"
+        )
+
+    def answers(self) -> Answers:
+        """Its answers on the validation split at its best epoch. Raises InputError where they are gone."""
+        best = self.trial.best_epoch()
+        found = read_answers(self.files, best.epoch) if best else None
+        if found is None:
+            raise InputError(f"{self.name}: has no probabilities of its best epoch in {self.files.root}")
+        return found
+
     def faces(self) -> Faces:
         """The faces that it was trained on, preprocessed as for it. Raises InputError where they have changed."""
         preprocessing = "none" if self.members else self.config.preprocess
@@ -84,6 +124,10 @@ class Run:
             )
         return folder
 
+    def _command(self, *words: str) -> str:
+        out = self.sweep.root.parent
+        return shlex.join(["python", "-m", "sweeps", *words, *([] if out == Path("runs") else ["--out", str(out)])])
+
     @property
     def members(self) -> dict[str, float]:
         """An ensemble's members and their weights; empty for a single net."""
@@ -96,13 +140,34 @@ class Run:
         found: dict[str, Any] = self.trial.started.config.get("svm", {})
         return found
 
+    def nets(self) -> Iterator[tuple[Run, float]]:
+        """The single nets that answer as this run, each with its weight; they sum to 1.
+
+        Raises InputError where a member of an ensemble is gone, or answers otherwise than when the ensemble was made.
+        """
+        if not self.members:
+            yield self, 1.0
+            return
+        out = self.sweep.root.parent
+        members = [(find_run(name, out), weight) for name, weight in self.members.items()]
+        left = self.answers().probabilities
+        for member, weight in members:
+            theirs = member.answers().probabilities
+            left = left - weight * theirs if theirs.shape == left.shape else np.full_like(left, np.inf)
+        if np.abs(left).max(initial=0) > _ROUNDING:
+            raise InputError(
+                f"{self.name}: its members {_listed(self.members)} do not answer as they did when it was made; "
+                f"make it again: {self._command('ensemble', *self.members, '--name', 'NAME')}"
+            )
+        for member, weight in members:
+            yield from ((net, weight * share) for net, share in member.nets())
+
     def predict(self, split: str) -> NDArray[np.float32]:
         """Probabilities [n, classes] on a split, of the weights at the best epoch, in the views of the recipe."""
         from fer_models.evaluate import predict
 
         if self.members:
-            out = self.sweep.root.parent
-            parts = [weight * find_run(name, out).predict(split) for name, weight in self.members.items()]
+            parts = [weight * net.predict(split) for net, weight in self.nets()]
             return np.asarray(np.sum(parts, axis=0), np.float32)
         faces = self.faces()
         net, images, views = self.net(faces), getattr(faces, split).images, self.config.recipe.views
@@ -113,13 +178,24 @@ class Run:
         return predict(net, images, views=views)
 
     def net(self, faces: Faces) -> nn.Module:
-        """Its net with the weights of its best epoch, on the CPU. Raises ModelError."""
+        """Its net with the weights of its best epoch, on the CPU. Raises InputError or ModelError."""
         from fer_models.weights import load_weights
         from sweeps.nets import new_net
 
-        net = new_net(self.config, faces)
-        load_weights(net, self.files.best)
+        weights, net = self.weights_file(), new_net(self.config, faces)
+        load_weights(net, weights)
         return net.eval()
+
+
+def _listed(names: Iterable[str]) -> str:
+    first = list(islice(names, _LISTED + 1))
+    return ", ".join(first[:_LISTED]) + (" …" if len(first) > _LISTED else "")
+
+
+def made_of(trial: TrialHistory) -> tuple[str, ...]:
+    """The runs that an ensemble or a support vector machine was made of; none for a net that was trained."""
+    config = trial.started.config
+    return (*config.get("ensemble", {}).get("members", {}), *([config["svm"]["member"]] if "svm" in config else []))
 
 
 def find_run(reference: str, out: Path, tracking_uri: str | None = None) -> Run:
@@ -140,6 +216,13 @@ def sweep_names(out: Path) -> list[str]:
     return sorted(path.parent.name for path in out.glob(f"*/{JOURNAL_NAME}"))
 
 
+def readable_sweeps(out: Path) -> Iterator[tuple[SweepFolder, SweepHistory]]:
+    """Every sweep in `out` whose journal can be read; one that never started or is damaged has nothing to say."""
+    for name in sweep_names(out):
+        with suppress(TrackingError):
+            yield open_sweep(name, out)
+
+
 def open_sweep(name: str, out: Path) -> tuple[SweepFolder, SweepHistory]:
     """A sweep's folder and history by name. Raises InputError where there is none."""
     folder = SweepFolder(out / name)
@@ -149,14 +232,13 @@ def open_sweep(name: str, out: Path) -> tuple[SweepFolder, SweepHistory]:
 
 
 def best_runs(folder: SweepFolder, history: SweepHistory, count: int) -> list[Run]:
-    """The `count` best trials that have weights, best first. Raises InputError where there are none."""
-    scored = [(best.metrics[OBJECTIVE], trial) for trial in history.trials.values() if (best := trial.best_epoch())]
+    """The `count` best of the trials that are over, best first. Raises InputError where there are none."""
+    over = [trial for trial in history.trials.values() if trial.is_over]
+    scored = [(best.metrics[OBJECTIVE], trial) for trial in over if (best := trial.best_epoch())]
     ranked = sorted(scored, key=lambda pair: (-pair[0], pair[1].number))
-    found = [Run(folder, history, trial) for _, trial in ranked]
-    runs = [run for run in found if run.members or run.files.best.exists()]
-    if not runs:
-        raise InputError(f"{folder.root.name}: no trial of it has weights yet")
-    return runs[:count]
+    if not ranked:
+        raise InputError(f"{folder.root.name}: no trial of it has finished yet")
+    return [Run(folder, history, trial) for _, trial in ranked[:count]]
 
 
 def _by_mlflow_id(run_id: str, out: Path, tracking_uri: str | None) -> Run:

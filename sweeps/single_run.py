@@ -48,13 +48,14 @@ def record_run(
     folder.create()
     spec = like.spec.model_copy(update={"name": folder.root.name, "space": space, "trials": 1, "baselines": {}})
     faces = like.faces()
-    labels, wide = np.asarray(faces.val.labels, np.int64), probabilities.astype(np.float64)
+    labels, answers = np.asarray(faces.val.labels, np.int64), probabilities.astype(np.float32)
+    wide = answers.astype(np.float64)  # what is scored is what is kept, to the last bit
     metrics = {
         OBJECTIVE: float((wide.argmax(1) == labels).mean()),
         "val_loss": float(image_log_losses(labels, wide).mean()),
     } | leak_free_accuracy(wide, faces)
     files = folder.trial(0).create()
-    keep_answers(files, wide.astype(np.float32), 1, faces)
+    keep_answers(files, answers, 1, faces)
     scores = score(files, faces, 1)
     epoch = EpochDone(trial=0, epoch=1, metrics=metrics)
     draw(files, faces, [epoch], 1, f"{folder.root.name}: {what}")

@@ -49,7 +49,7 @@ def make_svm(run: Run, kernel: Kernel, candidates: Sequence[float], name: str, o
     )
     probabilities = predict_svm(net, head, faces.val.images, views=run.config.recipe.views)
     files = folder.create().trial(0).create()
-    shutil.copyfile(run.files.best, files.best)
+    shutil.copyfile(run.weights_file(), files.best)
     head.save(files.svm)
     settings = {
         "member": run.name, "kernel": kernel, "c": head.c, "tried": tried, "held_out_accuracy": head.held_out_accuracy

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from fake_trials import refused
 
 from fer_models import LeNetConfig, Recipe
 from sweeps import Baseline, Space, TrialConfig, run_sweep
-from sweeps.cli import main
+from sweeps.cli import main, run_main
 from sweeps.ensemble import combine
 from tracking.history import SweepHistory
 
@@ -58,12 +59,111 @@ def test_scores_and_pictures_lie_beside_a_trial(finished: Path) -> None:
 
 def test_the_test_split_is_read_once(verb: Callable[..., int], capsys: Capture) -> None:
     assert verb("test", "night/0") == 0
-    assert "night/0 on tiny, test, n = 7: " in capsys.readouterr().out
+    assert "night/0 on tiny's test, n = 7: " in capsys.readouterr().out
     message = refused(capsys, lambda: verb("test", "night/0"))
     assert "its test split was read on 20" in message
     assert "--again" in message
     assert verb("test", "night/0", "--again") == 0
     assert "LOOK 2: no longer a fair test" in capsys.readouterr().out
+
+
+def copied(finished: Path, name: str) -> list[dict[str, Any]]:
+    """A copy of `night` under another name, and its journal's events."""
+    shutil.copytree(finished / "night", finished / name)
+    lines = (finished / name / "journal.jsonl").read_text().splitlines()
+    return [event for event in map(json.loads, lines) if event["event"] != "tested"]
+
+
+def rewritten(finished: Path, name: str, events: Sequence[dict[str, Any]]) -> None:
+    (finished / name / "journal.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+
+
+def test_looks_are_counted_over_the_sweep_and_the_data(
+    verb: Callable[..., int], finished: Path, capsys: Capture
+) -> None:
+    for name in ("eve", "noon"):
+        rewritten(finished, name, copied(finished, name))
+    before = sum(path.read_text().count('"event":"tested"') for path in finished.glob("*/journal.jsonl"))
+    assert verb("ensemble", "eve/0", "eve/1", "--name", "pair") == 0
+    for number, (run, look) in enumerate((("eve/0", 1), ("eve/1", 2), ("noon/0", 1), ("pair/0", 3)), start=1):
+        capsys.readouterr()
+        assert verb("test", run) == 0
+        shown = " ".join(capsys.readouterr().out.split())
+        assert f"look {look} on tiny's test in this sweep, {before + number} over all sweeps in {finished}" in shown
+        assert ("do not choose among its runs by these numbers" in shown) == (look > 1)
+    (tested,) = SweepHistory.load(finished / "pair/journal.jsonl").trials[0].tests
+    assert (tested.look, tested.metrics["test_looks_in_sweep"]) == (1, 3)
+
+
+def test_no_leak_free_accuracy_without_a_leak_free_face(
+    tmp_path: Path, no_mlflow: object, out: Path, capsys: Capture
+) -> None:
+    rows = [f"{label},{' '.join([str(30 * label)] * 2304)},{usage}"
+            for usage in ("Training", "Training", "PublicTest", "PrivateTest") for label in range(7)]  # fmt: skip
+    (tmp_path / "same.csv").write_text("\n".join(["emotion,pixels,Usage", *rows]) + "\n")
+    space = Space(suggest=lambda trial: _lenet(0.01), name="one_space")
+    run_sweep(space, data=tmp_path / "same.csv", trials=1, epochs=1, name="same", out=out, runner="inline")
+    assert main(["test", "same/0", "--out", str(out)]) == 0
+    assert "no leak-free accuracy: same's test has no face" in capsys.readouterr().out
+    (tested,) = SweepHistory.load(out / "same/journal.jsonl").trials[0].tests
+    assert "test_accuracy" in tested.metrics
+    assert "test_accuracy_leak_free" not in tested.metrics
+
+
+def test_a_trial_that_has_not_finished_is_no_result_yet(
+    verb: Callable[..., int], finished: Path, tiny_csv: Path, capsys: Capture
+) -> None:
+    """The best of three is cut short: nothing takes it, and the sweep's name means the best that has finished."""
+    best = max(range(3), key=lambda number: (accuracy(finished, number), -number))
+    cut = [event for event in copied(finished, "half")
+           if event["event"] != "finished" and (event["event"], event.get("trial")) != ("end", best)]  # fmt: skip
+    rewritten(finished, "half", cut)
+    run, other = f"half/{best}", f"half/{(best + 1) % 3}"
+    for words in (
+        ("test", run),
+        ("ensemble", other, run),
+        ("svm", run),
+        ("inspect", run),
+        ("register", run),
+    ):
+        said = refused(capsys, lambda words=words: verb(*words))  # type: ignore[misc]
+        assert f"{run}: this trial has not finished (state running, epoch 2 of 2)" in said
+        assert f"python -m sweeps resume half --out {finished}" in said
+        assert other in said
+    asked = ["lenet_space", "--data", str(tiny_csv), "--runner", "inline", "--set", f"weights=run:{run}",
+             "--set", "batch_size=8", "--out", str(finished)]  # fmt: skip
+    assert "has not finished" in refused(capsys, lambda: run_main(asked))
+    assert verb("test", "half") == 0
+    assert f"{run} on" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("method", ["mean", "weighted", "greedy"])
+def test_an_ensemble_s_record_agrees_with_itself(method: str, verb: Callable[..., int], finished: Path) -> None:
+    assert verb("ensemble", "night/0", "night/1", "night/2", "--method", method, "--name", f"three-{method}") == 0
+    folder = finished / f"three-{method}"
+    (trial,) = SweepHistory.load(folder / "journal.jsonl").trials.values()
+    assert sum(trial.started.config["ensemble"]["members"].values()) == pytest.approx(1, abs=1e-12)
+    kept = np.load(folder / "trials/0000/val_probabilities.npz")
+    assert trial.epochs[0].metrics["val_accuracy"] == (kept["probabilities"].argmax(1) == kept["labels"]).mean()
+
+
+def test_a_member_is_named_once(verb: Callable[..., int], finished: Path, capsys: Capture) -> None:
+    best = max(range(3), key=lambda number: (accuracy(finished, number), -number))
+    for words in ((f"night/{best}", "night"), (f"night/{best}", f"night/{best}", f"night/{(best + 1) % 3}")):
+        said = refused(capsys, lambda words=words: verb("ensemble", *words, "--name", "twice"))  # type: ignore[misc]
+        assert f"night/{best}: named more than once" in said
+    assert not (finished / "twice").exists()
+
+
+def test_an_ensemble_does_not_change_with_its_member(verb: Callable[..., int], finished: Path, capsys: Capture) -> None:
+    rewritten(finished, "dusk", copied(finished, "dusk"))
+    assert verb("ensemble", "dusk/0", "dusk/1", "--name", "firm") == 0
+    path = finished / "dusk/trials/0001/val_probabilities.npz"
+    kept = dict(np.load(path))
+    np.savez(path, **kept | {"probabilities": kept["probabilities"][:, ::-1]})  # the sweep made again, say
+    said = refused(capsys, lambda: verb("test", "firm"))
+    assert "firm/0: its members dusk/0, dusk/1 do not answer as they did when it was made" in said
+    assert f"python -m sweeps ensemble dusk/0 dusk/1 --name NAME --out {finished}" in said
 
 
 def test_an_ensemble_is_a_run_of_its_own(verb: Callable[..., int], finished: Path, capsys: Capture) -> None:
@@ -75,7 +175,7 @@ def test_an_ensemble_is_a_run_of_its_own(verb: Callable[..., int], finished: Pat
     np.testing.assert_allclose(mine, by_hand, rtol=1e-5)
     capsys.readouterr()
     assert verb("test", "both") == 0
-    assert "both/0 on tiny, test, n = 7" in capsys.readouterr().out
+    assert "both/0 on tiny's test, n = 7" in capsys.readouterr().out
     assert verb("status", "both") == 0
     assert "night/" in capsys.readouterr().out
     assert "exists already" in refused(capsys, lambda: verb("ensemble", "night/0", "night/1", "--name", "both"))

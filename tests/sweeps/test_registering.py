@@ -155,6 +155,5 @@ def test_a_sweep_without_weights_has_nothing_to_register(
     sweep: Callable[..., SweepResult], out: Path, capsys: Capture
 ) -> None:
     done = sweep(trials=1, figures=False)
-    assert register_best(done.folder, default_uri(out)) is None
-    said = refused(capsys, lambda: main(["register", "night", "--out", str(out)]))
-    assert said == "night: no trial of it has weights yet"
+    said = refused(capsys, lambda: main(["register", "night/0", "--out", str(out)]))
+    assert said == "night/0: has no probabilities of its best epoch in " + str(done.folder.trial(0).root)
