@@ -135,7 +135,11 @@ class Director:
     def _start(self, number: int) -> Task:
         baselines = self._space.baselines
         baseline = baselines[number] if number < len(baselines) else None
-        proposal = self._study.add_baseline(number, baseline.config) if baseline else self._study.propose(number)
+        if baseline:
+            self._study.add_baseline(number)
+            proposal = Proposal(baseline.config, {}, {})
+        else:
+            proposal = self._study.propose(number)
         config = self._configure(proposal)
         self._record(
             TrialStarted(
@@ -197,7 +201,7 @@ class Director:
             return
         verdict = Verdict(trial=trial.number, state="pruned", epoch=trial.last_epoch, reason=reason)
         self._record(verdict)
-        self._study.finish(trial.number, verdict.state, None)
+        self._study.finish(trial.number, "pruned")
         self._write_verdict(verdict)
 
     def _write_verdict(self, verdict: Verdict) -> None:
@@ -235,6 +239,7 @@ class Director:
         values = {f"best_{name}": value for name, value in results if not name.startswith(SYSTEM)}
         if best:
             values = {**scores, **values, "best_epoch": float(best.epoch)}
+        told = self._study.lesson(number, state, diverged=diverged) if final else None
         self._record(
             TrialEnded(
                 trial=number,
@@ -244,11 +249,12 @@ class Director:
                 epochs=trial.last_epoch,
                 diverged=diverged,
                 final=final,
+                told=told,
             )
         )
         self._out.pop(number, None)
-        if final:
-            self._study.finish(number, state, values.get(f"best_{OBJECTIVE}"))
+        if told:
+            self._study.finish(number, told, values.get(f"best_{OBJECTIVE}"))
 
     def _record(self, event: Event) -> None:
         self._journal.append(event)

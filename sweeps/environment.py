@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from sweeps.spec import SweepSpec
-from tracking.events import DriverStarted
+from tracking.events import FORMAT, DriverStarted
 
 _PACKAGES = ("fer-sweeps", "torch", "ray", "optuna", "mlflow", "numpy")
 
@@ -25,6 +25,7 @@ def driver_started(spec: SweepSpec, *, resumed: bool) -> DriverStarted:
         except PackageNotFoundError:
             versions[package] = "not installed"
     return DriverStarted(
+        format=FORMAT,
         host=socket.gethostname(),
         pid=os.getpid(),
         versions=versions,

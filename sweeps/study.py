@@ -3,6 +3,9 @@
 Nothing lives here alone: the study is laid anew from the journal whenever a sweep goes on, so that a torn,
 foreign or half-told study cannot exist, and trial numbers are the journal's. `study.log` is for the sampler and
 optuna-dashboard; the pruner keeps its rungs in memory.
+
+The sampler learns from trials that it drew, and from nothing else. A baseline competes at the pruner's rungs, but its
+settings are no point of the search space: counted among the best trials it would only hide those that are.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import contextlib
 import hashlib
 import json
 import warnings
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,14 +30,23 @@ from sweeps.config import TrialConfig
 from sweeps.halving import Halving
 from sweeps.messages import OBJECTIVE
 from sweeps.space import Space
-from tracking.events import EpochDone, Event, TrialEnded, TrialStarted, Verdict
+from tracking.events import EpochDone, Event, Told, TrialEnded, TrialStarted, Verdict
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 _LEAST_TRIALS = 4
 """Fewer tell nothing of what matters."""
 
-_TOLD = {"done": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
+_TPE_NOTE = "tpe:relative_params:0"
+"""Where TPE notes, with a trial, values for all parameters that it knows, whether `suggest` asks for them or not."""
+
+_LESSONS: dict[str, Told] = {"done": "value", "pruned": "pruned", "failed": "nothing", "stopped": "nothing"}
+_TOLD = {
+    "value": TrialState.COMPLETE,
+    "pruned": TrialState.PRUNED,
+    "worst": TrialState.PRUNED,
+    "nothing": TrialState.FAIL,
+}
 
 
 def derive_seed(*parts: object) -> int:
@@ -88,12 +101,14 @@ class Study:
         """Lay the study at `log` from the journal's events, replacing what is there."""
         self._space = space
         self._seed = seed
-        self._open: dict[int, optuna.Trial] = {}
+        self._open: dict[int, optuna.Trial | None] = {}  # None for a baseline
+        self._curves: defaultdict[int, dict[int, float]] = defaultdict(dict)
         self._owed: dict[int, str] = {}
         self._halving = Halving(space.first_rung_epochs, space.reduction_factor)
         log.unlink(missing_ok=True)
+        self._storage = JournalStorage(_OwnLog(log))
         self._study = optuna.create_study(
-            storage=JournalStorage(_OwnLog(log)),
+            storage=self._storage,
             study_name=space.name,
             direction="maximize",
             sampler=optuna.samplers.RandomSampler(seed=seed % 2**32),
@@ -104,24 +119,28 @@ class Study:
 
     def _replay(self, event: Event) -> None:
         match event:
-            case TrialStarted():
+            case TrialStarted(baseline=None):
                 distributions = {name: json_to_distribution(text) for name, text in event.distributions.items()}
                 self._study.enqueue_trial(event.params)
                 self._open[event.trial] = self._study.ask(fixed_distributions=distributions)
+            case TrialStarted():
+                self.add_baseline(event.trial)
             case EpochDone():
                 reason = self.report(event.trial, event.epoch, event.metrics[OBJECTIVE])
                 self._owed.pop(event.trial, None)
                 if reason:
                     self._owed[event.trial] = reason
             case Verdict():
-                self.finish(event.trial, event.state, None)
+                self.finish(event.trial, "pruned")
             case TrialEnded(final=True):
-                self.finish(event.trial, event.state, event.best.get(f"best_{OBJECTIVE}"))
+                # Journals of format 1 do not say what the sampler was told; it is told what it would be today.
+                told = event.told or self.lesson(event.trial, event.state, diverged=event.diverged)
+                self.finish(event.trial, told, event.best.get(f"best_{OBJECTIVE}"))
 
     def propose(self, number: int) -> Proposal:
         """Draw trial `number`'s configuration; the sampler's randomness depends on the seed and the number alone."""
         with warnings.catch_warnings():
-            # `group` is what keeps TPE's joint model usable beside conditional parameters and baselines.
+            # `group` is what keeps TPE's joint model usable beside conditional parameters.
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self._study.sampler = optuna.samplers.TPESampler(
                 seed=derive_seed(self._seed, "sampler", number) % 2**32, multivariate=True, group=True
@@ -129,31 +148,53 @@ class Study:
         trial = self._study.ask()
         self._open[number] = trial
         config = self._space.draw(trial)
+        # While it runs, TPE would take parameters that it does not have for its own, which no journal tells of.
+        self._storage.set_trial_system_attr(trial._trial_id, _TPE_NOTE, "")
         distributions = {name: distribution_to_json(dist) for name, dist in trial.distributions.items()}
         return Proposal(config, dict(trial.params), distributions)
 
-    def add_baseline(self, number: int, config: TrialConfig) -> Proposal:
-        """Enter a baseline: its values compete at the pruner's rungs, its settings lie outside the sampler's space."""
-        self._open[number] = self._study.ask(fixed_distributions={})
-        return Proposal(config, {}, {})
+    def add_baseline(self, number: int) -> None:
+        """Enter a baseline: its values compete at the pruner's rungs, and the sampler never sees it.
+
+        In `study.log` it is a failed trial from the start, so that the numbers there stay the journal's.
+        """
+        self._study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL, user_attrs={"baseline": True}))
+        self._open[number] = None
 
     def report(self, number: int, epoch: int, value: float) -> str | None:
         """Enter an epoch's value; the reason to give the trial up, or None."""
-        trial = self._open.get(number)
-        if trial is None:
+        if number not in self._open:
             return None  # given up already; a report that crossed the verdict
-        trial.report(value, epoch)
+        self._curves[number][epoch] = value
         return self._halving.report(number, epoch, value)
 
     def owed_verdict(self, number: int) -> str | None:
         """The pruner's reason after the journal's last epoch, where the driver died before it wrote its verdict."""
         return self._owed.get(number)
 
-    def finish(self, number: int, state: str, best: float | None) -> None:
-        """Close a trial, once; failed and stopped ones teach the sampler nothing."""
-        if trial := self._open.pop(number, None):
-            told = _TOLD.get(state, TrialState.FAIL)
-            self._study.tell(trial, best if told is TrialState.COMPLETE else None, state=told)
+    def lesson(self, number: int, state: str, *, diverged: bool) -> Told:
+        """What the sampler learns of a trial that ended in `state`.
+
+        A diverged one is the worst: if the sampler learned nothing of it, a region that always diverges would look
+        unexplored, and the sampler would go there ever more often.
+        """
+        if number not in self._open:
+            return "pruned"  # told so with its verdict
+        if self._open[number] is None:
+            return "nothing"
+        return "worst" if diverged else _LESSONS[state]
+
+    def finish(self, number: int, told: Told, best: float | None = None) -> None:
+        """Close a trial, once, and tell the sampler about it; `best` is its value."""
+        if number not in self._open:
+            return
+        trial, curve = self._open.pop(number), self._curves.pop(number, {})
+        if trial is None:
+            return
+        # TPE ranks pruned trials by their last epoch, and one that has none below all others.
+        for epoch, value in curve.items() if told != "worst" else ():
+            trial.report(value, epoch)
+        self._study.tell(trial, best if told == "value" else None, state=_TOLD[told])
 
 
 def importances(log: Path) -> dict[str, float]:

@@ -9,10 +9,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-FORMAT = 1
+FORMAT = 2
 """Version of the journal's lines; a newer one is refused."""
 
 TrialState = Literal["done", "pruned", "failed", "stopped"]
+
+Told = Literal["value", "pruned", "worst", "nothing"]
+"""What the sampler learned of a trial: its best value; that it was given up, and where it stood then; that it is
+worse than all others; or nothing."""
 
 
 def now_ms() -> int:
@@ -43,6 +47,8 @@ class DriverStarted(_Event):
     """A process took up the sweep, for the first time or again."""
 
     event: Literal["driver"] = "driver"
+    format: int = 1
+    """Of the lines that it writes; drivers of version 1 did not say so."""
     host: str
     pid: int
     versions: dict[str, str]
@@ -106,6 +112,8 @@ class TrialEnded(_Event):
     epochs: int
     diverged: bool = False
     final: bool = True
+    told: Told | None = None
+    """None where the trial is to be resumed, and in journals of format 1."""
 
 
 class TrialTested(_Event):

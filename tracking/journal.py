@@ -17,6 +17,8 @@ from tracking.errors import TrackingError
 from tracking.events import EVENT, FORMAT, Event
 
 _CHUNK_BYTES = 1 << 20
+_DRIVER = b'"event":"driver"'
+"""Drivers of several versions may have written one journal, each of whose lines says in which format it goes on."""
 
 
 class Journal:
@@ -143,7 +145,7 @@ def _is_torn(line: bytes) -> bool:
 
 
 def _parse(path: Path, offset: int, line: bytes) -> Event:
-    if offset == 0:
+    if offset == 0 or _DRIVER in line:
         _check_format(path, line)
     try:
         event = EVENT.validate_json(line)

@@ -9,7 +9,7 @@ import optuna
 import pytest
 from fake_trials import PATIENT, SPACE, diverging_body, good_body, only_sampled, open_desk, scripted_body, spec
 
-from sweeps import InputError, TrialConfig
+from sweeps import InputError
 from sweeps.runner import InlineRunner
 from sweeps.space import Space
 from sweeps.study import Proposal, Study, derive_seed
@@ -37,13 +37,13 @@ def play(study: Study, events: Iterable[Event]) -> None:
             case TrialStarted(baseline=None):
                 study.propose(event.trial)
             case TrialStarted():
-                study.add_baseline(event.trial, TrialConfig.model_validate(event.config))
+                study.add_baseline(event.trial)
             case EpochDone():
                 study.report(event.trial, event.epoch, event.metrics["val_accuracy"])
             case Verdict():
-                study.finish(event.trial, event.state, None)
-            case TrialEnded(final=True):
-                study.finish(event.trial, event.state, event.best.get("best_val_accuracy"))
+                study.finish(event.trial, "pruned")
+            case TrialEnded(told=str() as told):
+                study.finish(event.trial, told, event.best.get("best_val_accuracy"))
 
 
 def proposal_after(folder: Path, events: list[Event], number: int) -> Proposal:
@@ -124,11 +124,11 @@ def test_failed_trials_teach_nothing(tmp_path: Path) -> None:
         for number in range(10):
             study.propose(number)
             study.report(number, 1, number / 10)
-            study.finish(number, "done", number / 10)
+            study.finish(number, "value", number / 10)
         for number in range(10, 10 + failed):
             study.propose(number)
             study.report(number, 1, 0.99)
-            study.finish(number, "failed", 0.99)
+            study.finish(number, study.lesson(number, "failed", diverged=False), 0.99)
         return study.propose(20).params
 
     assert proposal(3) == proposal(0)
@@ -139,7 +139,7 @@ def test_done_trials_do_teach(tmp_path: Path) -> None:
         study = Study(tmp_path / f"{last}.log", only_sampled(first_rung_epochs=9), 7)
         for number in range(12):
             study.propose(number)
-            study.finish(number, "done", last if number == 11 else number / 100)
+            study.finish(number, "value", last if number == 11 else number / 100)
         return study.propose(20).params
 
     assert proposal(0.99) != proposal(-0.99)
@@ -194,11 +194,14 @@ def test_study_log_opens_in_optuna_with_the_journals_states(played: list[Event],
         return [(trial.state.name, trial.params, trial.intermediate_values) for trial in study.trials]
 
     history = SweepHistory.replay(played)
-    names = {"done": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL", "running": "RUNNING"}
-    expected = [
-        (names[trial.state], trial.started.params, {e.epoch: e.metrics["val_accuracy"] for e in trial.epochs})
-        for trial in history.trials.values()
-    ]
+    names = {"value": "COMPLETE", "pruned": "PRUNED", "worst": "PRUNED", "nothing": "FAIL"}
+    expected = []
+    for trial in history.trials.values():
+        assert trial.end is not None
+        assert trial.end.told is not None
+        unseen = trial.started.baseline or trial.end.diverged
+        curve = {} if unseen else {epoch.epoch: epoch.metrics["val_accuracy"] for epoch in trial.epochs}
+        expected.append((names[trial.end.told], trial.started.params, curve))
     Study(tmp_path / "rebuilt.log", PATIENT, 7, played)
     assert states_and_values(tmp_path / "rebuilt.log") == expected
 

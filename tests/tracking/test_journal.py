@@ -26,7 +26,7 @@ from tracking import (
     read_from,
     trim_torn_tail,
 )
-from tracking.events import EVENT
+from tracking.events import EVENT, FORMAT
 
 
 @given(st.floats(), st.floats(), st.integers(0, 2**53))
@@ -92,10 +92,20 @@ def test_an_unknown_event_is_refused_at_the_end_too(sweep: Sweep) -> None:
 
 def test_a_newer_format_is_refused_when_opened(sweep: Sweep) -> None:
     path = sweep.folder.journal
-    path.write_text('{"event": "sweep", "format": 2, "something": "else"}\n')
+    path.write_text(f'{{"event": "sweep", "format": {FORMAT + 1}, "something": "else"}}\n')
     for use in (lambda: list(read(path)), lambda: Journal.open(path)):
-        with pytest.raises(TrackingError, match=r"format 2, this version reads up to 1: upgrade"):
+        with pytest.raises(TrackingError, match=rf"format {FORMAT + 1}, this version reads up to {FORMAT}: upgrade"):
             use()
+
+
+def test_a_journal_that_a_newer_version_went_on_with_is_refused(sweep: Sweep) -> None:
+    """Its first line is of the version that began it; each driver says which lines it writes."""
+    sweep.start()
+    line = json.loads(sweep.folder.journal.read_text().splitlines()[1])
+    with sweep.folder.journal.open("a") as file:
+        file.write(json.dumps(line | {"format": FORMAT + 1}, separators=(",", ":")) + "\n")
+    with pytest.raises(TrackingError, match=rf"format {FORMAT + 1}, this version reads up to {FORMAT}: upgrade"):
+        list(read(sweep.folder.journal))
 
 
 def test_a_follower_gets_each_event_once(sweep: Sweep) -> None:
