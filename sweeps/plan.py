@@ -146,6 +146,7 @@ def make_plan(space: Space | str, options: Options) -> Plan:
         if not options.resume:
             raise InputError(f"{folder.root} exists already: add --resume to go on with it, or choose another --name")
         options = options.completed_by(recorded)
+        found = recorded.with_its_baselines(found)
     node_cpus, gpus = _hardware(options)
     device = choose_device(options.device or "auto", gpus)
     slots = plan_slots(

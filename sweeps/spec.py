@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, field_validator
 
 from fer_data import DataOptions
 from sweeps.errors import InputError
+from sweeps.space import Space
 
 _FIXED = {
     "space": "the space",
@@ -60,6 +62,15 @@ class SweepSpec(BaseModel):
     @classmethod
     def _folder_alone(cls, value: object) -> object:
         return value["folder"] if isinstance(value, dict) else value
+
+    def with_its_baselines(self, space: Space) -> Space:
+        """`space` without the baselines that it has gained since this sweep's start: sampled trials have their numbers.
+
+        A sweep of no more trials than baselines has sampled none, and goes on with the next baseline.
+        """
+        if self.trials <= len(self.baselines):
+            return space
+        return replace(space, baselines=[one for one in space.baselines if one.name in self.baselines])
 
     def refuse_if_changed(self, asked: SweepSpec) -> None:
         """Raise InputError naming everything in `asked` that a resume cannot change."""

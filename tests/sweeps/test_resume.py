@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 import pytest
 from fake_trials import (
     PATIENT,
+    SPACE,
+    config,
     diverging_body,
     ended,
     only_sampled,
@@ -18,7 +21,7 @@ from fake_trials import (
     verdict_stands,
 )
 
-from sweeps import SweepResult
+from sweeps import Baseline, SweepResult
 from sweeps.runner import InlineRunner
 from tracking.events import AttemptStarted, Event
 from tracking.history import SweepHistory
@@ -115,6 +118,18 @@ def test_a_driver_killed_at_any_line_loses_nothing(
         assert outcome(resumed.folder.journal) == expected, f"killed at line {line}"
         assert resumed.exit_code == 0
         assert resumed.history.finished is not None
+
+
+def test_baselines_that_a_space_has_gained_take_no_sampled_trials_number(sweep: Sweep) -> None:
+    gained = [Baseline(f"report {number}", config(0.1 * number)) for number in (3, 4, 5)]
+    larger = replace(SPACE, baselines=[*SPACE.baselines, *gained])
+    sweep(trials=3)
+    history = sweep(space=larger, trials=5, resume=True).history
+    names = [trial.started.baseline for trial in history.trials.values()]
+    assert names == ["first report", "second report", None, None, None]
+    sweep(trials=2, name="baselines-alone")
+    history = sweep(space=larger, trials=4, resume=True, name="baselines-alone").history
+    assert [trial.started.baseline for trial in history.trials.values()][2:] == ["report 3", "report 4"]
 
 
 def test_a_torn_last_line_is_cut_off(sweep: Sweep) -> None:
