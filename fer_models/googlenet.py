@@ -1,6 +1,7 @@
 """GoogLeNet (Szegedy et al. 2015) as torchvision has it, with batch norm, trained as BVLC's Caffe model.
 
-torchvision's "5x5" branch is a 3x3, and its auxiliary heads pool to 4x4 whatever the size of the face.
+torchvision's "5x5" branch is a 3x3, its convolutions have batch norm where BVLC's have a bias that starts at .2, and
+its auxiliary heads pool to 4x4 whatever the size of the face.
 """
 
 from __future__ import annotations

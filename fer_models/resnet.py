@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from fer_models.grey_stem import grey_conv
-from fer_models.initialisers import he, seed_layers
+from fer_models.initialisers import caffe_xavier, he, seed_layers
 from fer_models.inputs import FaceInput
 from fer_models.layers import Dropout
 from fer_models.net_config import ResNet18Config, ResNet34Config, ResNet50Config, ResNet50V1Config
@@ -33,7 +33,10 @@ def build(
 def build_v1(
     config: ResNet50V1Config, classes: int, mean_image: npt.NDArray[np.float32], generator: torch.Generator
 ) -> StagedNet:
-    """The paper's ResNet-50 as Caffe has it: a block's stride stands in its first 1x1, and the first pool rounds up."""
+    """The paper's ResNet-50 as Caffe has it: a block's stride stands in its first 1x1, and the first pool rounds up.
+
+    The published file gives the first convolution a bias, which the batch norm behind it takes away: left out here.
+    """
     parts = _torchvision("resnet50")
     parts["maxpool"] = nn.MaxPool2d(3, 2, ceil_mode=True)
     for group in _GROUPS[1:]:
@@ -44,6 +47,7 @@ def build_v1(
             conv.stride = (stride, stride)
     net = _assemble(config, parts, classes, mean_image)
     he(net, generator)
+    caffe_xavier(net.head, generator)
     return net
 
 

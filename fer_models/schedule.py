@@ -50,7 +50,7 @@ def learning_rate(recipe: Recipe, iteration: int, iterations: int, plateau_facto
         return recipe.lr * (1 + math.cos(math.pi * iteration / iterations)) / 2
     if recipe.lr_policy == "onecycle":
         return recipe.lr * _onecycle(iteration / iterations)
-    if recipe.lr_policy in ("step", "inv"):
+    if recipe.lr_policy in ("step", "multistep", "inv", "poly"):
         return recipe.lr * _caffe(recipe, iteration, iterations)
     return recipe.lr * plateau_factor
 
@@ -60,11 +60,15 @@ def _caffe(recipe: Recipe, iteration: int, iterations: int) -> float:
     numerator, denominator = iteration, 1
     if recipe.schedule == "scaled" and recipe.reference_iterations is not None:
         numerator, denominator = iteration * recipe.reference_iterations, iterations
-    if recipe.lr_policy == "step":
-        # In whole numbers, so that rounding never makes a step late.
-        steps = numerator // (denominator * (recipe.step_iterations or 1))
-        return float(gamma**steps)
-    return float((1 + gamma * numerator / denominator) ** -(recipe.power or 0.0))
+    power, steps = recipe.power or 0.0, recipe.step_iterations
+    if recipe.lr_policy == "poly":
+        return float(max(0.0, 1 - numerator / (denominator * (recipe.reference_iterations or 1))) ** power)
+    if recipe.lr_policy == "inv":
+        return float((1 + gamma * numerator / denominator) ** -power)
+    # In whole numbers, so that rounding never makes a step late.
+    if isinstance(steps, tuple):
+        return float(gamma ** sum(numerator >= denominator * step for step in steps))
+    return float(gamma ** (numerator // (denominator * (steps or 1))))
 
 
 def _onecycle(progress: float) -> float:

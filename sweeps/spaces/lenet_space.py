@@ -2,8 +2,9 @@
 
     python -m sweeps.run lenet_space
 
-The baselines are the report's two schedules (SGD .01, momentum .9, decay 5e-4, batch 64, 10,000 iterations): "inv",
-and "step" each 500 iterations with gamma .9. Its best logged validation accuracy was 53.1 %.
+The baselines are the report's schedules (SGD .01, momentum .9, decay 5e-4 on weights and biases, biases at twice the
+learning rate, batch 64, 10,000 iterations): "inv", and "step" each 500 iterations with gamma .9, as its text has it, .8
+and .5, as its log files do. Its best logged validation accuracy, 53.12 %, is in the log of gamma .8.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ def _report(name: str, reported: str = "", **policy: Any) -> Baseline:
         lr=0.01,
         momentum=0.9,
         weight_decay=5e-4,
+        decay_bias_and_norm=True,
         bias_lr_factor=2.0,
         batch_size=64,
         reference_iterations=10_000,
@@ -34,9 +36,15 @@ def _report(name: str, reported: str = "", **policy: Any) -> Baseline:
 
 
 LENET_INV = _report("LeNet inv", lr_policy="inv", gamma=1e-4, power=0.75)
-LENET_STEP = _report(
-    "LeNet step", lr_policy="step", gamma=0.9, step_iterations=500, reported="53.1 % validation (best logged)"
+LENET_STEP = _report("LeNet step", lr_policy="step", gamma=0.9, step_iterations=500)
+LENET_STEP_8 = _report(
+    "LeNet step, gamma .8",
+    lr_policy="step",
+    gamma=0.8,
+    step_iterations=500,
+    reported="53.12 % validation (best logged)",
 )
+LENET_STEP_5 = _report("LeNet step, gamma .5", lr_policy="step", gamma=0.5, step_iterations=500)
 
 
 def suggest(trial: optuna.Trial) -> TrialConfig:
@@ -60,4 +68,4 @@ def suggest(trial: optuna.Trial) -> TrialConfig:
     return TrialConfig(net=net, recipe=recipe, augment=augment)
 
 
-SPACE = Space(suggest=suggest, baselines=[LENET_INV, LENET_STEP], max_epochs=15, trials=20)
+SPACE = Space(suggest=suggest, baselines=[LENET_INV, LENET_STEP, LENET_STEP_8, LENET_STEP_5], max_epochs=15, trials=20)

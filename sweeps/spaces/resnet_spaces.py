@@ -4,8 +4,8 @@
     python -m sweeps.run resnet18_space --set weights=imagenet --set size=224 --set channels=3 \\
         --set normalisation=imagenet
 
-The baseline is the recipe of He et al. (2016): SGD .1, momentum .9, decay 1e-4, batch 256, a tenth at each third of
-the run. The second command transfers ImageNet's weights, where their file is in torch's hub cache.
+The baseline is the recipe of He et al. (2016): SGD .1, momentum .9, decay 1e-4 on all parameters, batch 256, a tenth at
+each third of the run. The second command transfers ImageNet's weights, where their file is in torch's hub cache.
 """
 
 from __future__ import annotations

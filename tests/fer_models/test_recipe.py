@@ -6,6 +6,8 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from fer_models import AlexNetConfig, LeNetConfig, NetConfig, Recipe
 
+MULTISTEP = {"lr": 0.1, "lr_policy": "multistep", "gamma": 0.1, "step_iterations": [5, 8], "reference_iterations": 9}
+
 
 class _Trial(BaseModel):
     net: NetConfig
@@ -46,6 +48,17 @@ def test_faults_inside_a_larger_configuration_carry_their_place() -> None:
         ({"lr": 0.1, "lr_policy": "inv", "gamma": 1e-4, "power": 0.75}, "needs the length of the report's run"),
         ({"lr": 0.1, "lr_policy": "plateau", "gamma": 1.5, "patience_epochs": 2}, "below 1"),
         ({"lr": 0.1, "lr_policy": "stairs"}, "'step'"),
+        ({"lr": 0.1, "lr_policy": "poly", "reference_iterations": 9}, "'poly' needs power"),
+        ({"lr": 0.1, "lr_policy": "poly", "power": 1, "gamma": 1, "reference_iterations": 9}, "does not use gamma"),
+        ({"lr": 0.1, "lr_policy": "poly", "power": 1, "schedule": "exact"}, "iteration at which the rate is 0"),
+        ({**MULTISTEP, "step_iterations": None}, "'multistep' needs step_iterations"),
+        ({**MULTISTEP, "step_iterations": 5}, r"takes a list of iterations, as \[150,300\]"),
+        ({**MULTISTEP, "step_iterations": []}, "one iteration or more"),
+        ({**MULTISTEP, "step_iterations": [5, 5]}, "each above the one before"),
+        ({**MULTISTEP, "step_iterations": [5, 4]}, "each above the one before"),
+        ({**MULTISTEP, "step_iterations": [0, 4]}, "a whole number from 1 on, or for 'multistep' a list of them"),
+        ({**MULTISTEP, "step_iterations": [5, "later"]}, "a whole number from 1 on"),
+        ({**MULTISTEP, "lr_policy": "step"}, "'step' takes one length for all steps"),
     ],
 )
 def test_a_fault_names_the_rule(fields: dict[str, object], fault: str) -> None:
@@ -53,8 +66,15 @@ def test_a_fault_names_the_rule(fields: dict[str, object], fault: str) -> None:
         Recipe.model_validate(fields)
 
 
-def test_a_recipe_survives_json() -> None:
-    recipe = Recipe(lr=0.01, lr_policy="inv", gamma=1e-4, power=0.75, reference_iterations=10_000)
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Recipe(lr=0.01, lr_policy="inv", gamma=1e-4, power=0.75, reference_iterations=10_000),
+        Recipe(lr=0.01, lr_policy="step", gamma=0.1, step_iterations=500, schedule="exact"),
+        Recipe.model_validate(MULTISTEP),
+    ],
+)
+def test_a_recipe_survives_json(recipe: Recipe) -> None:
     assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
 
 

@@ -1,4 +1,4 @@
-"""Expected rates are worked out by hand from Caffe's formulas, step lr*g^floor(i/s) and inv lr*(1+g*i)^-p."""
+"""Expected rates are worked out by hand from Caffe's formulas (the comment above SGDSolver::GetLearningRate)."""
 
 import pytest
 import torch
@@ -41,6 +41,42 @@ def test_inv_by_hand() -> None:
     exact = INV.model_copy(update={"schedule": "exact"})
     # (1 + 0.05) ^ -0.75 = 0.964068
     assert learning_rate(exact, 500, 1000) == pytest.approx(0.00964068, rel=1e-5)
+
+
+# Both solvers as published: ybch14/Facial-Expression-Recognition-ResNet (pretrain) and bvlc_googlenet/quick_solver.
+MULTISTEP = Recipe(
+    lr=0.001,
+    lr_policy="multistep",
+    gamma=0.1,
+    step_iterations=(150_000, 300_000, 450_000, 600_000, 750_000),
+    reference_iterations=1_800_000,
+)
+POLY = Recipe(lr=0.01, lr_policy="poly", power=0.5, reference_iterations=2_400_000)
+
+
+@pytest.mark.parametrize(
+    ("iteration", "rate"),
+    [(0, 1e-3), (149_999, 1e-3), (150_000, 1e-4), (299_999, 1e-4), (300_000, 1e-5), (750_000, 1e-8), (1_799_999, 1e-8)],
+)
+def test_multistep_falls_at_its_own_iterations(iteration: int, rate: float) -> None:
+    exact = MULTISTEP.model_copy(update={"schedule": "exact"})
+    assert learning_rate(exact, iteration, 10) == pytest.approx(rate)
+
+
+@pytest.mark.parametrize(
+    ("iteration", "rate"), [(0, 1e-3), (99, 1e-3), (100, 1e-4), (200, 1e-5), (499, 1e-7), (500, 1e-8), (1199, 1e-8)]
+)
+def test_a_scaled_multistep_falls_at_each_twelfth_of_our_run_until_five_are_over(iteration: int, rate: float) -> None:
+    assert learning_rate(MULTISTEP, iteration, 1200) == pytest.approx(rate)
+
+
+def test_poly_by_hand() -> None:
+    # A quarter through sqrt(3/4) = 0.8660254, three quarters through sqrt(1/4) = 0.5.
+    for iteration, rate in ((0, 0.01), (25, 0.008660254), (75, 0.005), (99, 0.001)):
+        assert learning_rate(POLY, iteration, 100) == pytest.approx(rate)
+    exact = POLY.model_copy(update={"schedule": "exact"})
+    for iteration, rate in ((600_000, 0.008660254), (1_800_000, 0.005), (2_400_000, 0.0), (3_000_000, 0.0)):
+        assert learning_rate(exact, iteration, 100) == pytest.approx(rate)
 
 
 def test_constant_and_cosine_by_hand() -> None:

@@ -259,6 +259,16 @@ def test_the_v1_block_halves_the_map_in_its_first_convolution() -> None:
     assert first(ResNet50Config()) == (128, 56, 56)
 
 
+def test_the_v1_net_starts_as_its_caffe_file_says() -> None:
+    net = make(ResNet50V1Config(size=32))
+    last, bound = net.head[1], math.sqrt(3 / 2048)  # "xavier" goes by the fan in alone
+    assert 0.999 * bound < last.weight.abs().max() <= bound
+    assert last.weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.02)
+    assert torch.all(last.bias == 0)
+    conv = net.backbone.get_submodule("layer2.0.conv2")  # "msra"
+    assert conv.weight.std().item() == pytest.approx(math.sqrt(2 / (128 * 9)), rel=0.02)
+
+
 def test_deep_cnn_has_the_reports_maps() -> None:
     convolutions = [layer.output[1] for layer in layers(DeepCNNConfig(), "Conv2d")]
     assert convolutions == [48, 48, 24, 24, 26, 13, 13, 6, 4]

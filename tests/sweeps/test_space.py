@@ -101,15 +101,43 @@ def test_alexnet_baselines_are_the_reports() -> None:
 
 def test_lenet_baselines_are_the_reports() -> None:
     space = find_space("lenet_space")
-    inv, step = (baseline.config.recipe for baseline in space.baselines)
-    for recipe in (inv, step):
+    inv, *steps = (baseline.config.recipe for baseline in space.baselines)
+    for recipe in (inv, *steps):
         assert (recipe.optimizer, recipe.lr, recipe.momentum, recipe.weight_decay) == ("sgd", 0.01, 0.9, 5e-4)
         assert (recipe.batch_size, recipe.reference_iterations, recipe.bias_lr_factor) == (64, 10_000, 2)
+        # lenet_train_test.prototxt gives its biases an lr_mult of 2 and no decay_mult, which is 1 then.
+        assert recipe.decay_bias_and_norm
     assert (inv.lr_policy, inv.gamma, inv.power) == ("inv", 1e-4, 0.75)
-    assert (step.lr_policy, step.gamma, step.step_iterations) == ("step", 0.9, 500)
+    assert [(step.lr_policy, step.gamma, step.step_iterations) for step in steps] == [
+        ("step", gamma, 500) for gamma in (0.9, 0.8, 0.5)
+    ]
+    assert [baseline.config.recipe.gamma for baseline in space.baselines if "53.12 %" in baseline.reported] == [0.8]
     for baseline in space.baselines:
         assert baseline.config.net == LeNetConfig(dropout=0)
         assert baseline.config.augment == AugmentConfig()
+
+
+def test_the_resnet_baseline_is_the_published_solver_s() -> None:
+    """ybch14/Facial-Expression-Recognition-ResNet, pretrain/Resnet_pretrain_solver.prototxt and the net beside it."""
+    (baseline,) = find_space("resnet50_v1_space").baselines
+    recipe = baseline.config.recipe
+    assert (recipe.optimizer, recipe.lr, recipe.momentum, recipe.weight_decay) == ("sgd", 0.001, 0.9, 1e-4)
+    assert (recipe.lr_policy, recipe.gamma, recipe.reference_iterations) == ("multistep", 0.1, 1_800_000)
+    assert recipe.step_iterations == (150_000, 300_000, 450_000, 600_000, 750_000)
+    assert (recipe.batch_size, recipe.bias_lr_factor, recipe.decay_bias_and_norm) == (10, 2, True)
+
+
+def test_the_googlenet_baselines_are_bvlc_s_two_solvers() -> None:
+    """BVLC/caffe, models/bvlc_googlenet: quick_solver, solver and train_val.prototxt."""
+    quick, slow = (baseline.config for baseline in find_space("googlenet_space").baselines)
+    for config in (quick, slow):
+        recipe = config.recipe
+        assert (recipe.optimizer, recipe.lr, recipe.momentum, recipe.weight_decay) == ("sgd", 0.01, 0.9, 2e-4)
+        assert (recipe.batch_size, recipe.bias_lr_factor, recipe.decay_bias_and_norm) == (32, 2, False)
+        assert config.augment == AugmentConfig(flip=0.5)
+    assert (quick.recipe.lr_policy, quick.recipe.power, quick.recipe.reference_iterations) == ("poly", 0.5, 2_400_000)
+    assert (slow.recipe.lr_policy, slow.recipe.gamma, slow.recipe.step_iterations) == ("step", 0.96, 320_000)
+    assert slow.recipe.reference_iterations == 10_000_000
 
 
 def test_an_unknown_space_is_named_with_what_there_is() -> None:
