@@ -17,7 +17,8 @@ from fer_models.recipe import MemoryFormat, Precision, Views
 from fer_models.staged import Staged
 from fer_models.state import move
 
-_BATCH_SIZE = 512
+EVALUATION_BATCH = 512
+"""Faces that are predicted at a time."""
 
 CROP_PADDING = 4
 """Pixels of repeated border around a face that is looked at in ten crops."""
@@ -33,7 +34,7 @@ def predict(
     device: str = "cpu",
     precision: Precision = "fp32",
     memory_format: MemoryFormat = "contiguous",
-    batch_size: int = _BATCH_SIZE,
+    batch_size: int = EVALUATION_BATCH,
     views: Views = "plain",
 ) -> npt.NDArray[np.float32]:
     """Probabilities [n, classes] of faces [n, h, w], uint8 or float 0..255. The net is moved to `device`."""
@@ -50,7 +51,7 @@ def predict_logits(
     *,
     device: str,
     precision: Precision,
-    batch_size: int = _BATCH_SIZE,
+    batch_size: int = EVALUATION_BATCH,
     views: Views = "plain",
 ) -> Tensor:
     """Float32 logits [n, classes] on `device`, where the net already is; its training mode is kept.
@@ -71,7 +72,7 @@ def in_batches(
     images: Pixels,
     device: str,
     precision: Precision,
-    batch_size: int = _BATCH_SIZE,
+    batch_size: int = EVALUATION_BATCH,
 ) -> Iterator[Tensor]:
     """What `function`, which calls `net` in evaluation, makes of each batch of faces [n, h, w].
 
@@ -96,7 +97,7 @@ def predict_features(
     *,
     device: str = "cpu",
     precision: Precision = "fp32",
-    batch_size: int = _BATCH_SIZE,
+    batch_size: int = EVALUATION_BATCH,
 ) -> npt.NDArray[np.float32]:
     """What the net's last layer sees of faces [n, h, w]: float32 [n, f]. The net is moved to `device`.
 

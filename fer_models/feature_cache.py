@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from fer_models.errors import ModelError
-from fer_models.evaluate import in_batches
+from fer_models.evaluate import EVALUATION_BATCH, in_batches
 from fer_models.fit import Batches, Epoch, Faces, fit
 from fer_models.recipe import MemoryFormat, Precision, Recipe
 from fer_models.schedule import phases
@@ -47,6 +47,7 @@ def fit_on_features(
     precision: Precision = "fp32",
     memory_format: MemoryFormat = "contiguous",
     class_counts: Sequence[int] | None = None,
+    micro_batches: int = 1,
 ) -> Iterator[Epoch]:
     """`fit` on unaugmented faces, each epoch's order drawn by `torch.randperm`, to the same numbers but for rounding.
 
@@ -76,7 +77,9 @@ def fit_on_features(
         "precision": precision,
         "memory_format": memory_format,
         "class_counts": class_counts,
+        "micro_batches": micro_batches,
     }
+    batch_size = -(-EVALUATION_BATCH // micro_batches)
     place(state, torch.device(device), memory_format)
     for phase in phases(recipe, transfer, epochs):
         if state.epoch >= phase.last_epoch:
@@ -88,7 +91,7 @@ def fit_on_features(
         front, net = _cut(state.net, count)
         key = _key(front, train[0], fingerprint, device, precision)
         seen_train, seen_val = (
-            (_cached(folder / f"{key}.{name}.npy", front, images, device, precision), labels)
+            (_cached(folder / f"{key}.{name}.npy", front, images, device, precision, batch_size), labels)
             for name, (images, labels) in (("train", train), ("val", val))
         )
         behind = replace(state, net=net, ema=None if state.ema is None else _cut(state.ema, count)[1])
@@ -186,7 +189,7 @@ def _key(front: nn.Sequential, images: npt.NDArray[Any], fingerprint: str, devic
 
 
 def _cached(
-    path: Path, front: nn.Sequential, images: npt.NDArray[Any], device: str, precision: Precision
+    path: Path, front: nn.Sequential, images: npt.NDArray[Any], device: str, precision: Precision, batch_size: int
 ) -> npt.NDArray[Any]:
     """What `front` makes of `images`, mapped from `path`, which is written where it is not there yet."""
     try:
@@ -195,7 +198,7 @@ def _cached(
         beside = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _write(beside, front, images, device, precision)
+            _write(beside, front, images, device, precision, batch_size)
             beside.replace(path)
             return _mapped(path, len(images))
         except OSError as error:
@@ -212,10 +215,12 @@ def _mapped(path: Path, count: int) -> npt.NDArray[Any]:
 
 
 @torch.inference_mode()
-def _write(path: Path, front: nn.Sequential, images: npt.NDArray[Any], device: str, precision: Precision) -> None:
+def _write(
+    path: Path, front: nn.Sequential, images: npt.NDArray[Any], device: str, precision: Precision, batch_size: int
+) -> None:
     """Through plain writes, since a memory map that meets a full disk kills the process."""
     with path.open("wb") as file:
-        for number, output in enumerate(in_batches(front, front, images, device, precision)):
+        for number, output in enumerate(in_batches(front, front, images, device, precision, batch_size)):
             features = output.cpu().contiguous().numpy()
             if number == 0:
                 header = np.lib.format.header_data_from_array_1_0(features)

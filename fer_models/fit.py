@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from fer_models.auxiliary import WithAuxiliary
 from fer_models.errors import Diverged, ModelError
-from fer_models.evaluate import Pixels, autocast, predict_logits
-from fer_models.losses import count_right, cross_entropy
+from fer_models.evaluate import EVALUATION_BATCH, Pixels, autocast, predict_logits
+from fer_models.losses import count_right, cross_entropy, total_weight
 from fer_models.recipe import MemoryFormat, Precision, Recipe
 from fer_models.schedule import Phase, learning_rate, phases
 from fer_models.stages import freeze_stages
@@ -106,6 +106,7 @@ def fit(
     memory_format: MemoryFormat = "contiguous",
     class_counts: Sequence[int] | None = None,
     transfer: Transfer = _FROM_SCRATCH,
+    micro_batches: int = 1,
 ) -> Iterator[Epoch]:
     """Train from `state.epoch + 1` to `epochs`, yielding each epoch once `state` stands after it.
 
@@ -120,6 +121,9 @@ def fit(
         epochs: length of the whole run, which the learning rate policies span (each phase of it, where it has two).
         seed: any integer >= 0.
         class_counts: training images a class, for `class_weights="balanced"`.
+        micro_batches: into how many parts each batch is split to save memory. Gradients are accumulated, so that
+            a step is the whole batch's within rounding, but batch norm takes its statistics over each part, and
+            dropout draws other masks. Validation batches become smaller by the same factor.
 
     Raises:
         Diverged: a loss is NaN or infinite.
@@ -136,13 +140,15 @@ def fit(
         if number == phase.first_epoch > 1:
             state.forget()
         frozen = freeze_stages(state.net, phase.freeze)
-        trainer = _Trainer(state, phase, frozen, iterations_per_epoch, device, precision, weights)
+        trainer = _Trainer(state, phase, frozen, iterations_per_epoch, device, precision, weights, micro_batches)
         batch_seed, net_seed = (int(word) for word in np.random.SeedSequence((seed, number)).generate_state(2))
         with torch.random.fork_rng(devices=_cuda_devices(device)):
             torch.manual_seed(net_seed)
             epoch_batches = batches(torch.Generator().manual_seed(batch_seed))
             trained = trainer.train_epoch(epoch_batches, number)
-        probabilities, val_loss, val_accuracy = _validate(state.judged_net, val, recipe, device, precision)
+        probabilities, val_loss, val_accuracy = _validate(
+            state.judged_net, val, recipe, device, precision, -(-EVALUATION_BATCH // micro_batches)
+        )
         if not math.isfinite(val_loss):
             raise Diverged("val_loss", number, number * iterations_per_epoch, val_loss)
         if recipe.lr_policy == "plateau":
@@ -188,6 +194,7 @@ class _Trainer:
     device: str
     precision: Precision
     class_weights: Tensor | None
+    micro_batches: int = 1
 
     def train_epoch(self, batches: Iterator[tuple[Tensor, Tensor]], epoch: int) -> _Trained:
         started = time.perf_counter()
@@ -227,14 +234,7 @@ class _Trainer:
         for group in optimizer.param_groups:
             group["lr"] = rate * group["lr_factor"]
         optimizer.zero_grad(set_to_none=True)
-        with autocast(self.device, self.precision):
-            output = net(x)
-        answer = output if isinstance(output, WithAuxiliary) else WithAuxiliary(output, (), 0.0)
-        logits = answer.logits.float()
-        loss = self._loss(logits, labels)
-        for auxiliary in answer.auxiliary:
-            loss = loss + answer.weight * self._loss(auxiliary.float(), labels)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss, right = self._backward(x, labels) if self.micro_batches == 1 else self._accumulate(x, labels)
         if isinstance(net, Constrained):
             net.before_step()
         if recipe.clip_norm is not None:
@@ -245,6 +245,29 @@ class _Trainer:
         if self.state.ema is not None and recipe.ema_decay is not None and (iteration + 1) % EMA_ITERATIONS == 0:
             decay = min(recipe.ema_decay, (1 + iteration) / (10 + iteration))
             _update_ema(self.state.ema, net, decay**EMA_ITERATIONS)
+        return loss, right
+
+    def _accumulate(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """`_backward` in parts, each weighted by its share of the batch's mean."""
+        whole = total_weight(labels, self.class_weights)
+        parts = [
+            self._backward(part, answers, total_weight(answers, self.class_weights) / whole)
+            for part, answers in zip(x.chunk(self.micro_batches), labels.chunk(self.micro_batches), strict=True)
+        ]
+        return torch.stack([loss for loss, _ in parts]).sum(), torch.stack([right for _, right in parts]).sum()
+
+    def _backward(self, x: Tensor, labels: Tensor, share: Tensor | float | None = None) -> tuple[Tensor, Tensor]:
+        """Add the gradients of the loss times `share`; that product [] and the number of right answers []."""
+        with autocast(self.device, self.precision):
+            output = self.state.net(x)
+        answer = output if isinstance(output, WithAuxiliary) else WithAuxiliary(output, (), 0.0)
+        logits = answer.logits.float()
+        loss = self._loss(logits, labels)
+        for auxiliary in answer.auxiliary:
+            loss = loss + answer.weight * self._loss(auxiliary.float(), labels)
+        if share is not None:
+            loss = loss * share
+        loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach(), count_right(logits.detach(), labels)
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -278,9 +301,12 @@ def _validate(
     recipe: Recipe,
     device: str,
     precision: Precision,
+    batch_size: int,
 ) -> tuple[npt.NDArray[np.float32], float, float]:
     images, labels = val
-    logits = predict_logits(net, images, device=device, precision=precision, views=recipe.views).cpu()
+    logits = predict_logits(
+        net, images, device=device, precision=precision, batch_size=batch_size, views=recipe.views
+    ).cpu()
     answers = torch.tensor(np.asarray(labels), dtype=torch.int64 if np.ndim(labels) == 1 else torch.float32)
     loss = cross_entropy(logits, answers).item()
     accuracy = count_right(logits, answers).item() / len(answers)

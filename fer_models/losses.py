@@ -15,7 +15,14 @@ def cross_entropy(logits: Tensor, labels: Tensor, weight: Tensor | None = None, 
     if weight is None or labels.ndim == 1:
         return F.cross_entropy(logits, labels, weight=weight, label_smoothing=smoothing)
     total = F.cross_entropy(logits, labels, weight=weight, label_smoothing=smoothing, reduction="sum")
-    return total / (labels @ weight).sum()
+    return total / total_weight(labels, weight)
+
+
+def total_weight(labels: Tensor, weight: Tensor | None) -> Tensor | float:
+    """What `cross_entropy` divides the sum over labels [n] or [n, classes] by: n, or the sum [] of class weights."""
+    if weight is None:
+        return float(len(labels))
+    return (weight[labels] if labels.ndim == 1 else labels @ weight).sum()
 
 
 def count_right(logits: Tensor, labels: Tensor) -> Tensor:

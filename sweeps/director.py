@@ -58,6 +58,11 @@ class Director:
         """Have every trial leave at its next report; safe to call from a signal handler."""
         self.stop_reason = self.stop_reason or reason
 
+    def block(self, reason: str) -> None:
+        """As `request_stop`, for a fault: other trials would meet it too."""
+        self.blocked = reason
+        self.request_stop(reason)
+
     @property
     def stopping(self) -> bool:
         """Whether trials are to leave, resumable: a signal, or the time budget used up."""
@@ -210,15 +215,14 @@ class Director:
     def _end(self, number: int, end: TrialEnd) -> None:
         verdict = self.history.trials[number].verdict
         if end.state == "blocked":
-            self.blocked = f"trial {number}: {end.reason}"
-            self.request_stop(self.blocked)
+            self.block(f"trial {number}: {end.reason}")
             self._close(number, "stopped", end.reason, final=False)
         elif end.state == "failed":
-            self._close(number, "failed", end.reason, diverged=end.diverged)
+            self._close(number, "failed", end.reason, diverged=end.diverged, note=end.note)
         elif verdict is not None:
-            self._close(number, verdict.state, verdict.reason, scores=end.scores)
+            self._close(number, verdict.state, verdict.reason, scores=end.scores, note=end.note)
         else:
-            self._close(number, "done", None, scores=end.scores)
+            self._close(number, "done", None, scores=end.scores, note=end.note)
 
     def _stop(self, number: int) -> None:
         self._close(number, "stopped", self.stop_reason or "the runner ended", final=False)
@@ -231,6 +235,7 @@ class Director:
         *,
         diverged: bool = False,
         final: bool = True,
+        note: str | None = None,
         scores: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         trial = self.history.trials[number]
@@ -245,6 +250,7 @@ class Director:
                 trial=number,
                 state=state,
                 reason=reason,
+                note=note,
                 best=values,
                 epochs=trial.last_epoch,
                 diverged=diverged,

@@ -10,6 +10,10 @@ class InputError(Exception):
     """Bad input: the message names the rule, the value given and the way out. The command exits with code 2."""
 
 
+class WorkerMustLeave(Exception):  # noqa: N818  (an instruction, not a fault of the trial)
+    """This process cannot train the trial further, but another can: from its last checkpoint, after this one ended."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'? (known: …)`, ready to be appended to a message about an unknown name."""
     names = sorted(known)

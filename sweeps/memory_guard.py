@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from pathlib import Path
+from typing import NoReturn
 
 import psutil
 from ray._common.utils import get_system_memory
@@ -48,11 +49,11 @@ class MemoryGuard(threading.Thread):
             if used > self._limit * total and self._task is not None and _is_the_largest():
                 own = psutil.Process().memory_info().rss
                 sizes = f"{used / _GIBIBYTE:.1f} of {total / _GIBIBYTE:.1f} GiB in use, {own / _GIBIBYTE:.1f} GiB here"
-                _leave(self._task, f"memory ran short ({sizes}); smaller batches or fewer trials at once need less")
+                leave(self._task, f"memory ran short ({sizes}); smaller batches or fewer trials at once need less")
 
 
 def reason_of_leaving(task: Task) -> str | None:
-    """Why the worker of this attempt left, if it was the guard who had it leave."""
+    """Why the worker of this attempt left, if it said so by `leave`."""
     note = _note(task)
     if not note.exists():
         return None
@@ -60,7 +61,8 @@ def reason_of_leaving(task: Task) -> str | None:
     return str(left["reason"]) if left["attempt"] == task.attempt else None
 
 
-def _leave(task: Task, reason: str) -> None:
+def leave(task: Task, reason: str) -> NoReturn:
+    """Write down why, and end this process: an ordinary retry of its trial, in another one."""
     try:
         write_json(_note(task), {"attempt": task.attempt, "reason": reason})
     finally:

@@ -30,6 +30,9 @@ GPU = SYSTEM + "gpu_utilization_percentage"
 GPU_MEMORY = SYSTEM + "gpu_memory_megabytes"
 """The most that the trial's process had reserved of its GPU since its last epoch."""
 
+MICRO_BATCHES = SYSTEM + "micro_batches"
+"""Parts in which each batch was computed, gradients accumulated, because of a GPU's memory; absent where it is one."""
+
 
 def val_title(dataset: str) -> str:
     """The split that selects, by the name that the data set's makers gave it."""
@@ -61,6 +64,8 @@ class Task(_Message):
     data: DataOptions = DataOptions()
     """What that folder was made from, for a machine that has it not yet."""
     device: Literal["cpu", "cuda"] = "cpu"
+    gpu_share: float = 1.0
+    """Of the GPU that the trial has; above 1, how many it has."""
     threads: int = 1
     figures: bool = True
 
@@ -85,6 +90,8 @@ class TrialEnd(_Message):
     state: Literal["ended", "failed", "blocked"]
     reason: str | None = None
     diverged: bool = False
+    note: str | None = None
+    """In what the trial's training differed from its configuration."""
     scores: dict[str, float] = {}
     """At the best epoch, for the record."""
 

@@ -28,7 +28,8 @@ from ray.tune.stopper import Stopper
 
 from cluster.connect import joined_ray, local_ray
 from sweeps.director import Director
-from sweeps.memory_guard import MemoryGuard, reason_of_leaving
+from sweeps.errors import WorkerMustLeave
+from sweeps.memory_guard import MemoryGuard, leave, reason_of_leaving
 from sweeps.messages import Message, Task
 from sweeps.resources import Slots
 from sweeps.runner import TrialBody
@@ -116,6 +117,8 @@ class TrialActor(tune.Trainable):
         faulthandler.dump_traceback_later(self._patience_seconds, exit=True, file=2)
         try:
             message = next(self._messages)
+        except WorkerMustLeave as error:
+            leave(self._task, str(error))  # at once: winding up would wait for a GPU that no longer answers
         finally:
             faulthandler.cancel_dump_traceback_later()
         self._patience_seconds = max(_HANG_FLOOR_SECONDS, 10 * (time.monotonic() - started))
@@ -130,9 +133,9 @@ class TrialActor(tune.Trainable):
     def _begin(self, config: dict[str, Any]) -> None:
         self.cleanup()
         self._patience_seconds = _HANG_FIRST_SECONDS
-        task = Task.model_validate_json(config["task"])
-        self._guard.watch(task)
-        self._messages = config["body"](task)
+        self._task = Task.model_validate_json(config["task"])
+        self._guard.watch(self._task)
+        self._messages = config["body"](self._task)
 
 
 class _Tasks(Searcher):

@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from sweeps.director import Director
+from sweeps.errors import WorkerMustLeave
 from sweeps.messages import Message, Task
 
 TrialBody = Callable[[Task], Iterator[Message]]
 """Runs one trial: yields an EpochReport after each epoch and, last, a TrialEnd. Closing it leaves the trial resumable.
 
-It raises only for what another attempt may mend (a file system that failed); faults of the trial are a TrialEnd.
+It raises only for what another attempt may mend: a file system that failed, or, as WorkerMustLeave, a process whose
+GPU is of no more use. Faults of the trial are a TrialEnd.
 """
 
 
@@ -42,6 +44,8 @@ class InlineRunner:
                         break
             except Exception as error:
                 director.worker_died(task.trial, f"{type(error).__name__}: {error}")
+                if isinstance(error, WorkerMustLeave):
+                    director.block(f"trial {task.trial}: {error}; resume the sweep in a new process")
             finally:
                 if hasattr(messages, "close"):
                     messages.close()

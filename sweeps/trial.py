@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from fer_data import AugmentConfig, DataError, open_cached, prepare
 from sweeps.config import TrialConfig
+from sweeps.errors import WorkerMustLeave
 from sweeps.messages import OBJECTIVE, EpochReport, Message, Task, TrialEnd
 from sweeps.results import draw, keep_answers, leak_free_accuracy, score
 from tracking.events import EpochDone
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from fer_data import Faces
     from fer_models.fit import Epoch
     from fer_models.state import TrainingState
+    from sweeps.gpu_memory import GpuMemory
 
 
 def run_trial(task: Task) -> Iterator[Message]:
@@ -31,21 +33,24 @@ def run_trial(task: Task) -> Iterator[Message]:
 
     Yields an EpochReport after each epoch (those of an earlier attempt again, which the driver knows how to drop)
     and a TrialEnd. A fault of the trial itself is a TrialEnd with its traceback in `error.txt`; an OSError other
-    than a full disk is raised, since another attempt may mend it.
+    than a full disk is raised, since another attempt may mend it, and so is an error of the GPU, as WorkerMustLeave.
     """
     from fer_models.errors import Diverged
+    from sweeps.gpu_faults import is_broken_gpu, is_out_of_memory
 
     folder = TrialFolder(Path(task.folder)).create()
     try:
         claim(task)
-        scores = yield from _train(task, folder)
-        yield TrialEnd(attempt=task.attempt, state="ended", scores=scores)
+        scores, note = yield from _train_in_memory(task, folder)
+        yield TrialEnd(attempt=task.attempt, state="ended", scores=scores, note=note)
     except DataError as error:
         # The faces are gone or damaged: the sweep's other trials would meet the same, and none is to blame.
         yield TrialEnd(attempt=task.attempt, state="blocked", reason=str(error))
     except Diverged as error:
         _drop_state(folder)
         yield TrialEnd(attempt=task.attempt, state="failed", diverged=True, reason=str(error))
+    except WorkerMustLeave:
+        raise
     except Exception as error:
         if _disk_is_full(error):
             yield TrialEnd(attempt=task.attempt, state="blocked", reason=str(error))
@@ -55,6 +60,8 @@ def run_trial(task: Task) -> Iterator[Message]:
         log = folder.root / "error.txt"
         write_bytes(log, traceback.format_exc().encode())
         reason = f"{type(error).__name__}: {error} (traceback in {log})"
+        if is_broken_gpu(error) and not is_out_of_memory(error):
+            raise WorkerMustLeave(reason) from error
         yield TrialEnd(attempt=task.attempt, state="failed", reason=reason)
 
 
@@ -80,7 +87,25 @@ def _attempt_file(task: Task) -> Path:
     return Path(task.folder) / ".attempt.json"
 
 
-def _train(task: Task, folder: TrialFolder) -> Generator[Message, None, dict[str, float]]:
+def _train_in_memory(task: Task, folder: TrialFolder) -> Generator[Message, None, tuple[dict[str, float], str | None]]:
+    """`_train`, from the last checkpoint again where the GPU's memory does not suffice; with a note of how."""
+    from sweeps.gpu_faults import is_out_of_memory
+    from sweeps.gpu_memory import GpuMemory
+
+    memory = GpuMemory(task)
+    while True:
+        try:
+            scores = yield from _train(task, folder, memory)
+            return scores, memory.note
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            memory.ran_out(error)
+        # Here, since the error's traceback keeps the tensors of the failed epoch.
+        memory.make_room()
+
+
+def _train(task: Task, folder: TrialFolder, memory: GpuMemory) -> Generator[Message, None, dict[str, float]]:
     """Yields an EpochReport an epoch and returns the scores at the best one."""
     import torch
 
@@ -96,8 +121,15 @@ def _train(task: Task, folder: TrialFolder) -> Generator[Message, None, dict[str
     faces = open_cached(preprocessed(cache, config.preprocess))
     batch_size, classes = config.recipe.batch_size, len(faces.classes)
     state, history = _begin(task, folder, faces)
+    memory.last_epoch = state.epoch
     yield from history
-    how = {**fit_arguments(config, faces), "epochs": task.epochs, "seed": task.seed, "device": task.device}
+    how = {
+        **fit_arguments(config, faces),
+        "epochs": task.epochs,
+        "seed": task.seed,
+        "device": task.device,
+        "micro_batches": memory.micro_batches,
+    }
     val = (faces.val.images, faces.val.labels)
     if _features_can_be_kept(config, faces):
         train = (faces.train.images, faces.train.labels)
@@ -120,7 +152,10 @@ def _train(task: Task, folder: TrialFolder) -> Generator[Message, None, dict[str
         report = EpochReport(
             attempt=task.attempt,
             epoch=epoch.number,
-            metrics=epoch.metrics() | leak_free_accuracy(epoch.val_probabilities, faces) | usage.since_last(),
+            metrics=epoch.metrics()
+            | leak_free_accuracy(epoch.val_probabilities, faces)
+            | usage.since_last()
+            | memory.metrics(),
             iterations=epoch.iterations,
         )
         if not still_owned(task):
@@ -130,6 +165,7 @@ def _train(task: Task, folder: TrialFolder) -> Generator[Message, None, dict[str
         if epoch.val_accuracy > best:
             _keep_best(folder, state, epoch, faces)
         _checkpoint(folder, state, history)
+        memory.last_epoch = epoch.number
         yield report
     return _finish(task, folder, faces, history)
 

@@ -108,6 +108,8 @@ class TrialEnded(_Event):
     trial: int
     state: TrialState
     reason: str | None = None
+    note: str | None = None
+    """In what the trial's training differed from its configuration."""
     best: dict[str, float] = {}
     epochs: int
     diverged: bool = False

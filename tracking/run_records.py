@@ -200,7 +200,7 @@ def ending_tags(end: Ending) -> dict[str, str]:
     """Tags that an ended run gets."""
     match end:
         case TrialEnded():
-            return {STATE_TAG: end.state, REASON_TAG: end.reason or ""}
+            return {STATE_TAG: end.state, REASON_TAG: end.reason or ""} | ({"note": end.note} if end.note else {})
         case DriverStopped():
             return {STATE_TAG: "stopped", REASON_TAG: end.reason}
         case SweepEnded():

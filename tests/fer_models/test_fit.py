@@ -196,6 +196,30 @@ def test_soft_labels_are_learnt_as_their_shares_say(faces: Faces, batches_of: Ma
         assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
+@pytest.mark.parametrize("labels", ["whole", "shares"])
+@pytest.mark.parametrize("options", [{}, {"class_weights": "balanced", "label_smoothing": 0.1, "clip_norm": 1.0}])
+def test_a_batch_in_parts_is_the_whole_batch_within_rounding(
+    faces: Faces, labels: str, options: dict[str, Any]
+) -> None:
+    x = torch.tensor(faces[0][:13]).float().unsqueeze(1)  # the second part is the smaller one
+    shares = torch.tensor(np.random.default_rng(0).dirichlet(np.ones(7), 13), dtype=torch.float32)
+    y = torch.tensor(faces[1][:13]).long() if labels == "whole" else shares
+    recipe = Recipe(lr=0.01, ema_decay=0.9, **options)
+    nets, epochs = [], []
+    for parts in (1, 2):
+        state = start(LeNetConfig(), recipe)
+        (epoch,) = run(state, faces, lambda _: iter([(x, y)] * 4), recipe, epochs=1, iterations_per_epoch=4,
+                       class_counts=[1, 2, 3, 4, 5, 6, 7], micro_batches=parts)  # fmt: skip
+        nets.append(state.net.state_dict())
+        epochs.append(epoch)
+    whole, halves = epochs
+    assert halves.train_loss == pytest.approx(whole.train_loss, rel=1e-5)
+    assert halves.train_accuracy == whole.train_accuracy
+    np.testing.assert_allclose(halves.val_probabilities, whole.val_probabilities, atol=1e-5)
+    for name, value in nets[0].items():
+        torch.testing.assert_close(nets[1][name], value, rtol=1e-4, atol=1e-6)
+
+
 def test_the_average_is_what_validation_sees(faces: Faces, batches_of: MakeBatches) -> None:
     recipe = Recipe(lr=0.01, ema_decay=0.999)
     state = start(AlexNetConfig(norm="batch"), recipe)
