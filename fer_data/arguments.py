@@ -9,7 +9,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from fer_data.faces import DataError
-from fer_data.options import DataOptions, Dedupe, LabelKind, ResizeMethod
+from fer_data.options import DataOptions, Dedupe, LabelKind, ResizeMethod, labels_named_today
 
 
 def add_data_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
@@ -17,8 +17,13 @@ def add_data_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup) 
     add = parser.add_argument
     add("--resize", type=int, metavar="SIDE", help="give every image this side, 8..512 pixels")
     add("--resize-method", choices=get_args(ResizeMethod), help="default area (Pillow's BOX)")
-    add("--ferplus", metavar="PATH", help="FER+'s fer2013new.csv, for --labels ferplus or ferplus-soft")
-    add("--labels", choices=get_args(LabelKind), help="FER2013's (default), FER+'s majority, or FER+'s shares of votes")
+    add("--ferplus", metavar="PATH", help="FER+'s fer2013new.csv, for its labels")
+    add(
+        "--labels",
+        type=labels_named_today,
+        choices=get_args(LabelKind),
+        help="FER2013's (default), FER+'s most frequent vote, FER+'s own majority, or FER+'s shares of votes",
+    )
     add("--skip-bad", action="store_true", default=None, help="leave faulty rows and files out, and say which")
     add("--dedupe", choices=get_args(Dedupe), help="train: drop train images that also stand in val or test")
     add("--classes", type=_names, metavar="A,B,…", help="these classes alone, as happy,sad, numbered in this order")

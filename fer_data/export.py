@@ -40,7 +40,7 @@ def export(faces: Faces, destination: Path, form: Format) -> None:
     destination = destination.expanduser()
     check_new(destination)
     if faces.train.soft_labels is not None:
-        raise DataError(f"{faces.name} has soft labels, an export one label an image; choose labels fer or ferplus")
+        raise DataError(f"{faces.name} has soft labels, an export one label per image; choose other labels")
     beside = destination.with_name(f".{destination.name}.{os.getpid()}")
     try:
         beside.mkdir(parents=True)

@@ -123,16 +123,19 @@ def _split(name: str, pixels: GreyLevels, labels: Labels, wanted: Flags, soft: S
 
 
 def _with_ferplus(read: ReadFaces, path: Path, rows: Rows, usages: Labels, options: DataOptions) -> ReadFaces:
-    verdict = ferplus.judge(Path(str(options.ferplus)), rows)
+    majority = options.labels == "ferplus-majority"
+    verdict = ferplus.judge(Path(str(options.ferplus)), rows, majority=majority)
     kept = verdict.kept
     soft = verdict.soft_labels[kept] if options.labels == "ferplus-soft" else None
     splits = _splits(path, rows.pixels[kept], verdict.labels[kept], usages[kept], soft)
     dropped = ", ".join(f"{len(old) - len(new):,} {new.name}" for old, new in zip(read.splits, splits, strict=True))
+    rule = "majority" if majority else "plurality"
     note = (
-        f"labels are the majority of FER+'s votes{'' if soft is None else ', in training all its votes'}; "
-        f"images whose majority is contempt, unknown or no face are dropped ({dropped})"
+        f"labels are the {rule} of FER+'s votes{'' if soft is None else ', in training all its votes'}; images "
+        f"{'without one, or ' if majority else ''}whose {rule} is contempt, unknown or no face, are dropped ({dropped})"
     )
-    return replace(read, name=f"{read.name} with FER+ labels", splits=splits, notes=(*read.notes, note))
+    kind = "FER+ majority labels" if majority else "FER+ labels"
+    return replace(read, name=f"{read.name} with {kind}", splits=splits, notes=(*read.notes, note))
 
 
 def _resized(read: ReadFaces, side: int, method: ResizeMethod) -> ReadFaces:

@@ -1,5 +1,9 @@
 """FER+: ten people's votes on each image of FER2013 (Barsoum et al. 2016, arXiv:1608.01041).
 
+Its votes become labels by one of two rules. The plurality is what has the most votes. The majority is FER+'s own, of
+its program's mode "majority": single votes are removed as outliers, and a label needs more than half of what is left.
+The plurality keeps 28,224 images of train, 3,529 of val and 3,519 of test, the majority 24,941, 3,186 and 3,137.
+
 Its fer2013new.csv has a row for each row of FER2013, in the same order. Rows are joined by their place and never
 by the image names in the file, some of which are missing and some of which stand twice.
 """
@@ -45,9 +49,8 @@ Votes = NDArray[np.uint8]
 class Verdict:
     """What FER+ says of n images.
 
-    labels: [n] uint8, the expression with the most votes; kept: [n], False where contempt, unknown or no face has
-    more votes than any expression; soft_labels: [n, 7] float32, the shares of the votes for the expressions of
-    FER2013, rows that sum to 1 where kept.
+    labels: [n] uint8; kept: [n], False where the label is contempt, unknown or no face, or where there is no majority;
+    soft_labels: [n, 7] float32, the shares of the votes for the expressions of FER2013, rows that sum to 1 where kept.
     """
 
     labels: Labels
@@ -55,10 +58,10 @@ class Verdict:
     soft_labels: SoftLabels
 
 
-def judge(path: Path, rows: Rows) -> Verdict:
-    """Return FER+'s verdict on the rows of a FER2013 csv.
+def judge(path: Path, rows: Rows, *, majority: bool = False) -> Verdict:
+    """Return FER+'s verdict on the rows of a FER2013 csv, by its own rule if `majority`, else by plurality.
 
-    Of several columns with the most votes the one counts that stands first in FER+'s file: neutral, happiness,
+    Of several columns with the most votes the plurality is the first in FER+'s file: neutral, happiness,
     surprise, sadness, anger, disgust, fear, contempt, unknown, NF.
 
     Raises:
@@ -77,9 +80,12 @@ def judge(path: Path, rows: Rows) -> Verdict:
     usages, votes = usages[rows.positions], votes[rows.positions]
     if rows.usages is not None and not np.array_equal(usages, rows.usages):
         _refuse_other_order(path, usages, rows)
-    winners = votes.argmax(axis=1)
+    counted = np.where(votes > 1, votes, 0) if majority else votes
+    winners = counted.argmax(axis=1)
     expression = np.array([EXPRESSIONS.index(name) for name in _VOTED.values()], np.uint8)
     kept = winners < len(expression)
+    if majority:
+        kept &= 2 * counted.max(axis=1) > counted.sum(axis=1)
     labels = expression[np.where(kept, winners, 0)]
     return Verdict(labels, kept, _shares(votes[:, : len(expression)], expression))
 

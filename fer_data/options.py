@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, InstanceOf, field_validator, model_validator
 
 ResizeMethod = Literal["area", "bilinear", "bicubic", "lanczos"]
-LabelKind = Literal["fer", "ferplus", "ferplus-soft"]
+LabelKind = Literal["fer", "ferplus-plurality", "ferplus-majority", "ferplus-soft"]
+"""FER+'s most frequent vote, the majority that FER+'s own program takes, or all votes as shares in training."""
+
+_FERPLUS_LABELS = [label for label in get_args(LabelKind) if label != "fer"]
 Dedupe = Literal["none", "train"]
+
+
+def labels_named_today(name: str) -> str:
+    """The name of a kind of labels; sweeps of version 0.1.0 have recorded `ferplus-plurality` as `ferplus`."""
+    return "ferplus-plurality" if name == "ferplus" else name
 
 
 class DataOptions(BaseModel):
@@ -25,7 +33,7 @@ class DataOptions(BaseModel):
     resize: int | None = Field(default=None, ge=8, le=512, description="side of every image, pixels")
     resize_method: ResizeMethod = Field(default="area", description="Pillow's BOX, BILINEAR, BICUBIC or LANCZOS")
     ferplus: InstanceOf[str] | None = Field(default=None, description="path of FER+'s fer2013new.csv")
-    labels: LabelKind = Field(default="fer", description="whose labels: FER2013's, or FER+'s, hard or soft")
+    labels: LabelKind = Field(default="fer", description="whose labels: FER2013's, or FER+'s by one of its rules")
     skip_bad: bool = Field(default=False, description="leave faulty rows or files out, and say which")
 
     classes: tuple[str, ...] | None = Field(default=None, description="these classes alone, numbered in this order")
@@ -46,6 +54,11 @@ class DataOptions(BaseModel):
     def _as_text(cls, value: object) -> object:
         return str(value) if isinstance(value, Path) else value
 
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _as_named_today(cls, value: object) -> object:
+        return labels_named_today(value) if isinstance(value, str) else value
+
     @field_validator("source")
     @classmethod
     def _synthetic_is_none(cls, value: str | None) -> str | None:
@@ -61,7 +74,7 @@ class DataOptions(BaseModel):
         if self.labels != "fer" and self.ferplus is None:
             faults.append(f"labels '{self.labels}' needs ferplus, the path of FER+'s fer2013new.csv")
         if self.labels == "fer" and self.ferplus is not None:
-            faults.append("ferplus is not used with labels 'fer': choose labels 'ferplus' or 'ferplus-soft'")
+            faults.append(f"ferplus is not used with labels 'fer': choose labels {', '.join(_FERPLUS_LABELS)}")
         if faults:
             raise ValueError("; ".join(faults))
         return self

@@ -38,6 +38,11 @@ def test_every_option_arrives():
     )
 
 
+def test_an_old_name_of_labels_is_understood():
+    given = data_options(parsed("--ferplus", "votes.csv", "--labels", "ferplus"), "fer2013.csv")
+    assert given.labels == "ferplus-plurality"
+
+
 def test_a_limit_of_the_program_itself_is_taken_along():
     given = argparse.Namespace(**vars(parsed()), limit_train=700)
     assert data_options(given, None) == DataOptions(limit_train=700)

@@ -32,7 +32,7 @@ def write_votes(tmp_path):
     return write
 
 
-def faces_of(path: Path, votes: Path, labels: str = "ferplus", **options: object) -> Faces:
+def faces_of(path: Path, votes: Path, labels: str = "ferplus-plurality", **options: object) -> Faces:
     return open_cached(prepare(DataOptions(source=str(path), ferplus=str(votes), labels=labels, **options)))
 
 
@@ -42,7 +42,7 @@ def message(*args: object, **options: object) -> str:
     return str(raised.value)
 
 
-def test_labels_are_the_majority_and_rows_without_an_expression_are_dropped(write_csv, good_rows, write_votes):
+def test_labels_are_the_plurality_and_rows_without_an_expression_are_dropped(write_csv, good_rows, write_votes):
     faces = faces_of(write_csv(good_rows), write_votes(lines(VOTES)))
     assert [split.labels.tolist() for split in (faces.train, faces.val, faces.test)] == [[3, 4], [2], [1]]
     assert faces.train.images[:, 0, 0].tolist() == [0, 0]
@@ -51,8 +51,36 @@ def test_labels_are_the_majority_and_rows_without_an_expression_are_dropped(writ
     assert faces.train.soft_labels is None
     assert faces.name == "faces with FER+ labels"
     assert faces.notes[-1] == (
-        "labels are the majority of FER+'s votes; images whose majority is contempt, unknown or no face are dropped "
+        "labels are the plurality of FER+'s votes; images whose plurality is contempt, unknown or no face, are dropped "
         "(1 train, 1 val, 0 test)"
+    )
+
+
+# FER+'s own reader (microsoft/FERPlus, src/ferplus.py, mode "majority"): single votes removed, then more than half.
+BY_MAJORITY = [
+    ("Training", [0, 6, 0, 0, 4, 0, 0, 0, 0, 0], 3),  # Happy: 6 of 10
+    ("Training", [0, 0, 0, 5, 0, 0, 0, 5, 0, 0], None),  # half is not more than half
+    ("Training", [3, 1, 1, 0, 2, 1, 1, 1, 0, 0], 6),  # Neutral: 3 of the 5 that are left
+    ("Training", [1, 1, 1, 1, 1, 1, 1, 1, 1, 1], None),  # nothing is left
+    ("Training", [4, 3, 0, 3, 0, 0, 0, 0, 0, 0], None),  # the most, but 4 of 10
+    ("Training", [2, 0, 0, 0, 0, 0, 0, 8, 0, 0], None),  # contempt is none of FER2013's
+    ("PublicTest", [2, 0, 0, 3, 0, 0, 0, 0, 5, 0], None),  # unknown counts as one of the ten
+    ("PublicTest", [0, 0, 0, 0, 7, 3, 0, 0, 0, 0], 0),  # Angry
+    ("PrivateTest", [1, 0, 0, 0, 0, 0, 8, 0, 1, 0], 2),  # Fear
+]
+
+
+def test_the_majority_is_taken_as_ferplus_itself_takes_it(write_csv, write_votes):
+    rows = [f"5,{' '.join([str(k)] * 2304)},{usage}" for k, (usage, _, _) in enumerate(BY_MAJORITY)]
+    votes = write_votes(lines([(usage, counts) for usage, counts, _ in BY_MAJORITY]))
+    faces = faces_of(write_csv(rows), votes, "ferplus-majority")
+    for split, usage in ((faces.train, "Training"), (faces.val, "PublicTest"), (faces.test, "PrivateTest")):
+        expected = [(k, label) for k, (of, _, label) in enumerate(BY_MAJORITY) if of == usage and label is not None]
+        assert list(zip(split.images[:, 0, 0].tolist(), split.labels.tolist(), strict=True)) == expected
+    assert faces.name == "faces with FER+ majority labels"
+    assert faces.notes[-1] == (
+        "labels are the majority of FER+'s votes; images without one, or whose majority is contempt, unknown or no "
+        "face, are dropped (4 train, 1 val, 0 test)"
     )
 
 
@@ -133,7 +161,7 @@ def test_changed_votes_are_read_again(write_csv, good_rows, write_votes):
 
 def test_faces_that_are_no_csv_have_no_such_labels(write_votes):
     with pytest.raises(DataError, match="synthetic faces: FER\\+'s labels belong to the rows of FER2013's csv"):
-        prepare(DataOptions(ferplus=str(write_votes(lines(VOTES))), labels="ferplus"))
+        prepare(DataOptions(ferplus=str(write_votes(lines(VOTES))), labels="ferplus-majority"))
 
 
 @pytest.mark.slow
@@ -151,3 +179,6 @@ def test_the_votes_agree_with_the_official_labels_on_62_percent(official_csv):
         assert np.array_equal(ours.images[kept], theirs.images)
         assert np.count_nonzero(ours.labels[kept] == theirs.labels) / len(ours) == pytest.approx(agreement, abs=5e-5)
     assert np.allclose(plus.train.soft_labels.sum(axis=1), 1)
+    own = faces_of(official_csv, Path(votes), "ferplus-majority")
+    assert [len(split) for split in (plus.train, plus.val, plus.test)] == [28_224, 3_529, 3_519]
+    assert [len(split) for split in (own.train, own.val, own.test)] == [24_941, 3_186, 3_137]

@@ -60,7 +60,7 @@ def test_a_folder_of_tables_is_refused(tmp_path, write_csv, good_rows):
 
 def test_folders_have_no_ferplus_labels(tmp_path):
     write_images(tmp_path)
-    assert "belong to the rows of FER2013's csv" in message(tmp_path, labels="ferplus", ferplus="votes.csv")
+    assert "belong to the rows of FER2013's csv" in message(tmp_path, labels="ferplus-majority", ferplus="votes.csv")
 
 
 def test_links_in_a_circle_are_named(tmp_path):

@@ -21,6 +21,7 @@ from fake_trials import (
     verdict_stands,
 )
 
+from fer_data import DataOptions
 from sweeps import Baseline, SweepResult
 from sweeps.runner import InlineRunner
 from tracking.events import AttemptStarted, Event
@@ -130,6 +131,19 @@ def test_baselines_that_a_space_has_gained_take_no_sampled_trials_number(sweep: 
     sweep(trials=2, name="baselines-alone")
     history = sweep(space=larger, trials=4, resume=True, name="baselines-alone").history
     assert [trial.started.baseline for trial in history.trials.values()][2:] == ["report 3", "report 4"]
+
+
+def test_a_sweep_on_ferplus_labels_under_their_old_name_goes_on(sweep: Sweep, tiny_csv: Path, tmp_path: Path) -> None:
+    votes = tmp_path / "votes.csv"
+    usages = [line.rsplit(",", 1)[1] for line in tiny_csv.read_text().splitlines()[1:]]
+    names = "neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
+    # The plurality is four votes for sadness; there is no majority.
+    votes.write_text(f"Usage,Image name,{names}\n" + "".join(f"{usage},,3,0,0,4,3,0,0,0,0,0\n" for usage in usages))
+    data = DataOptions(source=str(tiny_csv), ferplus=str(votes), labels="ferplus-plurality")
+    begun = sweep(data=data, trials=1)
+    begun.folder.journal.write_text(begun.folder.journal.read_text().replace('"ferplus-plurality"', '"ferplus"'))
+    resumed = sweep(data=None, trials=2, resume=True)
+    assert [trial.state for trial in resumed.history.trials.values()] == ["done", "done"]
 
 
 def test_a_torn_last_line_is_cut_off(sweep: Sweep) -> None:
