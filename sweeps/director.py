@@ -88,7 +88,10 @@ class Director:
             return None
         if self._waiting:
             return self._take_up(self.history.trials[self._waiting.pop(0)])
-        return self._start(self.history.next_number)
+        while not self.exhausted:
+            if task := self._start(self.history.next_number):
+                return task
+        return None
 
     @property
     def busy(self) -> bool:
@@ -137,7 +140,8 @@ class Director:
             if trial.state == "running":
                 self._stop(trial.number)
 
-    def _start(self, number: int) -> Task:
+    def _start(self, number: int) -> Task | None:
+        """Record the next trial; None where its draw came to nothing, which is recorded as a failed trial."""
         baselines = self._space.baselines
         baseline = baselines[number] if number < len(baselines) else None
         if baseline:
@@ -146,22 +150,26 @@ class Director:
         else:
             proposal = self._study.propose(number)
         config = self._configure(proposal)
+        config_id = config.id if config else ""
         self._record(
             TrialStarted(
                 trial=number,
-                config_id=config.id,
-                config=config.model_dump(mode="json"),
-                seed=derive_seed(self._spec.seed, config.id),
+                config_id=config_id,
+                config=config.model_dump(mode="json") if config else {},
+                seed=derive_seed(self._spec.seed, config_id),
                 epochs=self._spec.baseline_epochs if baseline else self._spec.max_epochs,
                 baseline=baseline.name if baseline else None,
                 params=proposal.params,
                 distributions=proposal.distributions,
             )
         )
+        if config is None:
+            self._close(number, "failed", proposal.fault)
+            return None
         return self._task(self.history.trials[number], attempt=0)
 
-    def _configure(self, proposal: Proposal) -> TrialConfig:
-        return self._resolve(with_settings(proposal.config, self._spec.settings))
+    def _configure(self, proposal: Proposal) -> TrialConfig | None:
+        return proposal.config and self._resolve(with_settings(proposal.config, self._spec.settings))
 
     def _take_up(self, trial: TrialHistory) -> Task:
         if trial.verdict is not None:
@@ -244,7 +252,8 @@ class Director:
         values = {f"best_{name}": value for name, value in results if not name.startswith(SYSTEM)}
         if best:
             values = {**scores, **values, "best_epoch": float(best.epoch)}
-        told = self._study.lesson(number, state, diverged=diverged) if final else None
+        unfit = diverged or not trial.started.config
+        told = self._study.lesson(number, state, unfit=unfit) if final else None
         self._record(
             TrialEnded(
                 trial=number,

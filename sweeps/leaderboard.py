@@ -76,12 +76,18 @@ def _settings(trial: TrialHistory) -> str:
         return ", ".join(f"{name} {weight:.2f}" for name, weight in config["ensemble"]["members"].items())
     if "svm" in config:
         return f"{config['svm']['kernel']} SVM, C {config['svm']['c']:g}, on {config['svm']['member']}"
+    if not config:
+        return ", ".join(f"{name} {_short(value)}" for name, value in trial.started.params.items())
     shown = [
         f"{config['recipe']['optimizer']} lr {config['recipe']['lr']:.3g}",
         f"batch {config['recipe']['batch_size']}",
     ]
     shown += [str(value) for name, value in flatten(config["net"]) if name == "norm"]
     return ", ".join([*shown, config["recipe"]["lr_policy"]])
+
+
+def _short(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _caption(spec: SweepSpec, rival: TrialHistory | None, scored: int) -> str:

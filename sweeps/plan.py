@@ -104,6 +104,8 @@ class Plan:
     slots: Slots
     faces: Faces
     folder: SweepFolder
+    recorded: SweepHistory | None = None
+    """What its journal says so far, where it is resumed."""
 
     @property
     def at_once(self) -> int:
@@ -112,10 +114,8 @@ class Plan:
 
     def is_finished(self) -> bool:
         """Whether the sweep of that name has run all the trials asked for."""
-        if not recorded_sweep(self.folder):
-            return False
-        history = SweepHistory.load(self.folder.journal)
-        return not history.unfinished and history.next_number >= self.spec.trials
+        history = self.recorded
+        return history is not None and not history.unfinished and history.next_number >= self.spec.trials
 
     def resolve(self, config: TrialConfig) -> TrialConfig:
         """`config` with `auto` replaced by what measured fastest for the net on the sweep's device, and with the
@@ -141,7 +141,8 @@ def make_plan(space: Space | str, options: Options) -> Plan:
     found = replace(found, name=space_label(label))
     name = check_name(options.name or f"{found.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
     folder = SweepFolder(options.out / name)
-    recorded = recorded_sweep(folder)
+    history = recorded_history(folder)
+    recorded = recorded_spec(history) if history else None
     if recorded:
         if not options.resume:
             raise InputError(f"{folder.root} exists already: add --resume to go on with it, or choose another --name")
@@ -162,7 +163,7 @@ def make_plan(space: Space | str, options: Options) -> Plan:
     faces = open_cached(cached)
     options = replace(options, name=name, data=data)
     spec = _spec(found, str(label), options, faces, str(cached), device, slots.threads)
-    plan = Plan(found, spec, options, slots, faces, folder)
+    plan = Plan(found, spec, options, slots, faces, folder, history)
     _check_configurations(plan)
     if device == "cuda" and options.gpus_per_trial is None and spec.runner == "ray":
         plan = _share_gpus(plan)
@@ -231,17 +232,19 @@ def _share_gpus(plan: Plan) -> Plan:
 
 def sample_configurations(plan: Plan, count: int) -> list[TrialConfig]:
     """`count` configurations drawn at random from the space, with the sweep's settings."""
-    from sweeps.study import draw_at_random
+    from sweeps.study import draw_at_random, drawn_parameters
 
-    drawn = draw_at_random(plan.space, plan.spec.seed, count)
+    trials = plan.recorded.trials.values() if plan.recorded else ()
+    known = drawn_parameters(trial.started for trial in trials)
+    drawn = draw_at_random(plan.space, plan.spec.seed, count, known)
     return [plan.resolve(with_settings(config, plan.spec.settings)) for config in drawn]
 
 
-def recorded_sweep(folder: SweepFolder) -> SweepSpec | None:
-    """What the sweep has been asked to do; None where a driver was killed before its first line, or there was none."""
+def recorded_history(folder: SweepFolder) -> SweepHistory | None:
+    """What its journal says; None where a driver was killed before its first line, or there was none."""
     if not folder.journal.is_file() or next(read(folder.journal), None) is None:
         return None
-    return recorded_spec(SweepHistory.load(folder.journal))
+    return SweepHistory.load(folder.journal)
 
 
 def recorded_spec(history: SweepHistory) -> SweepSpec:

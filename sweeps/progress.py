@@ -34,7 +34,7 @@ _FIRST_GUESS = 0.5  # of max_epochs, before any sampled trial has shown how soon
 
 def trial_name(trial: TrialHistory) -> str:
     """`3 AlexNet 1` for a baseline, `7 alexnet` for the others."""
-    return f"{trial.number} {trial.started.baseline or trial.started.config['net']['name']}"
+    return f"{trial.number} {trial.started.title}"
 
 
 def duration(seconds: float) -> str:
@@ -128,7 +128,7 @@ class Progress:
 
     def _line(self, event: Event, history: SweepHistory) -> str | None:
         match event:
-            case TrialStarted():
+            case TrialStarted() if event.config:
                 trial = history.trials[event.trial]
                 return f"trial {trial_name(trial)}: started ({event.epochs} epochs at most)"
             case AttemptStarted():

@@ -17,6 +17,8 @@ from sweeps.errors import InputError, did_you_mean
 if TYPE_CHECKING:
     import optuna
 
+    from sweeps.asked_trial import AskedTrial
+
 
 @dataclass(frozen=True)
 class Baseline:
@@ -65,15 +67,17 @@ class Space:
         if faults:
             raise InputError("Space: " + "; ".join(faults))
 
-    def draw(self, trial: optuna.Trial) -> TrialConfig:
+    def draw(self, trial: AskedTrial) -> TrialConfig:
         """What `suggest` makes of `trial`. Raises InputError for whatever is wrong with it."""
         try:
-            config = self.suggest(trial)
-        except InputError:
-            raise
+            config = self.suggest(trial)  # type: ignore[arg-type]
         except ValidationError as error:
             raise InputError(f"space {self.name}: suggest: {explain(error)}") from error
-        except Exception as error:
+        except InputError as error:
+            raise InputError(f"space {self.name}: suggest: {error}") from error
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             raise InputError(f"space {self.name}: suggest: {type(error).__name__}: {error}") from error
         if not isinstance(config, TrialConfig):
             raise InputError(f"space {self.name}: suggest must return a TrialConfig, got {config!r}")
@@ -120,9 +124,9 @@ def _load_file(path: Path) -> Space:
     sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
-    except InputError:
+    except (InputError, KeyboardInterrupt):
         raise
-    except Exception as error:
+    except BaseException as error:
         raise InputError(f"{path}: {type(error).__name__}: {error}") from error
     space = getattr(module, "SPACE", None)
     if not isinstance(space, Space):

@@ -13,20 +13,24 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import optuna
-from optuna.distributions import distribution_to_json, json_to_distribution
+from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
 from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 from optuna.trial import TrialState
 
+from sweeps.asked_trial import AskedTrial
 from sweeps.config import TrialConfig
+from sweeps.errors import InputError
 from sweeps.halving import Halving
 from sweeps.messages import OBJECTIVE
 from sweeps.space import Space
@@ -55,19 +59,39 @@ def derive_seed(*parts: object) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def draw_at_random(space: Space, seed: int, count: int) -> list[TrialConfig]:
-    """Configurations from anywhere in a space, for looking at it before a sweep."""
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed % 2**32))
-    return [space.draw(study.ask()) for _ in range(count)]
+def draw_at_random(
+    space: Space, seed: int, count: int, known: Mapping[str, BaseDistribution] = MappingProxyType({})
+) -> list[TrialConfig]:
+    """Configurations from anywhere in a space, for looking at it before a sweep.
+
+    `known` are the parameters of a sweep that is resumed. Raises InputError where a draw cannot be made.
+    """
+    storage = JournalStorage(_OwnLog(Path(os.devnull)))  # takes what a sweep's takes, and no more
+    study = optuna.create_study(storage=storage, sampler=optuna.samplers.RandomSampler(seed=seed % 2**32))
+    seen = dict(known)
+    return [space.draw(AskedTrial(study.ask(), seen)) for _ in range(count)]
+
+
+def drawn_parameters(history: Iterable[TrialStarted]) -> dict[str, BaseDistribution]:
+    """The parameters that trials were drawn from, as each was first."""
+    known: dict[str, BaseDistribution] = {}
+    for started in history:
+        for name, text in started.distributions.items():
+            known.setdefault(name, json_to_distribution(text))
+    return known
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """A configuration and, for the study's rebuilding, the values and distributions it was drawn from."""
+    """A configuration and, for the study's rebuilding, the values and distributions it was drawn from.
 
-    config: TrialConfig
+    `config` is None where `suggest` did not make one; `fault` says why.
+    """
+
+    config: TrialConfig | None
     params: dict[str, Any]
     distributions: dict[str, str]
+    fault: str | None = None
 
 
 class _OwnLog(BaseJournalBackend):
@@ -102,6 +126,8 @@ class Study:
         self._space = space
         self._seed = seed
         self._open: dict[int, optuna.Trial | None] = {}  # None for a baseline
+        self._known: dict[str, BaseDistribution] = {}
+        self._whole: set[frozenset[str]] = set()  # the names of parameters that draws came to a configuration with
         self._curves: defaultdict[int, dict[int, float]] = defaultdict(dict)
         self._owed: dict[int, str] = {}
         self._halving = Halving(space.first_rung_epochs, space.reduction_factor)
@@ -120,9 +146,10 @@ class Study:
     def _replay(self, event: Event) -> None:
         match event:
             case TrialStarted(baseline=None):
-                distributions = {name: json_to_distribution(text) for name, text in event.distributions.items()}
+                distributions = drawn_parameters([event])
+                self._known |= distributions | self._known
                 self._study.enqueue_trial(event.params)
-                self._open[event.trial] = self._study.ask(fixed_distributions=distributions)
+                self._enter(event.trial, self._study.ask(fixed_distributions=distributions), whole=bool(event.config))
             case TrialStarted():
                 self.add_baseline(event.trial)
             case EpochDone():
@@ -134,24 +161,35 @@ class Study:
                 self.finish(event.trial, "pruned")
             case TrialEnded(final=True):
                 # Journals of format 1 do not say what the sampler was told; it is told what it would be today.
-                told = event.told or self.lesson(event.trial, event.state, diverged=event.diverged)
+                told = event.told or self.lesson(event.trial, event.state, unfit=event.diverged)
                 self.finish(event.trial, told, event.best.get(f"best_{OBJECTIVE}"))
 
     def propose(self, number: int) -> Proposal:
-        """Draw trial `number`'s configuration; the sampler's randomness depends on the seed and the number alone."""
+        """Draw trial `number`'s configuration; the sampler's randomness depends on the seed and the number alone.
+
+        A draw that `suggest` cannot make is a proposal without a configuration; the next number is another draw.
+        """
         with warnings.catch_warnings():
             # `group` is what keeps TPE's joint model usable beside conditional parameters.
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self._study.sampler = optuna.samplers.TPESampler(
                 seed=derive_seed(self._seed, "sampler", number) % 2**32, multivariate=True, group=True
             )
-        trial = self._study.ask()
-        self._open[number] = trial
-        config = self._space.draw(trial)
+        trial, config, fault = self._study.ask(), None, None
+        try:
+            config = self._space.draw(AskedTrial(trial, self._known))
+        except InputError as error:
+            fault = str(error)
+        self._enter(number, trial, whole=config is not None)
         # While it runs, TPE would take parameters that it does not have for its own, which no journal tells of.
         self._storage.set_trial_system_attr(trial._trial_id, _TPE_NOTE, "")
         distributions = {name: distribution_to_json(dist) for name, dist in trial.distributions.items()}
-        return Proposal(config, dict(trial.params), distributions)
+        return Proposal(config, dict(trial.params), distributions, fault)
+
+    def _enter(self, number: int, trial: optuna.Trial, *, whole: bool) -> None:
+        self._open[number] = trial
+        if whole:
+            self._whole.add(frozenset(trial.distributions))
 
     def add_baseline(self, number: int) -> None:
         """Enter a baseline: its values compete at the pruner's rungs, and the sampler never sees it.
@@ -172,17 +210,21 @@ class Study:
         """The pruner's reason after the journal's last epoch, where the driver died before it wrote its verdict."""
         return self._owed.get(number)
 
-    def lesson(self, number: int, state: str, *, diverged: bool) -> Told:
-        """What the sampler learns of a trial that ended in `state`.
+    def lesson(self, number: int, state: str, *, unfit: bool) -> Told:
+        """What the sampler learns of a trial that ended in `state`; `unfit` says that its settings are to blame.
 
-        A diverged one is the worst: if the sampler learned nothing of it, a region that always diverges would look
-        unexplored, and the sampler would go there ever more often.
+        An unfit one is the worst: if the sampler learned nothing of it, a region that always diverges would look
+        unexplored, and the sampler would go there ever more often. A draw that was broken off half way teaches nothing:
+        parameters that others have and it lacks would split TPE's joint model of them for good.
         """
         if number not in self._open:
             return "pruned"  # told so with its verdict
-        if self._open[number] is None:
+        trial = self._open[number]
+        if trial is None:
             return "nothing"
-        return "worst" if diverged else _LESSONS[state]
+        if unfit:
+            return "worst" if frozenset(trial.distributions) in self._whole else "nothing"
+        return _LESSONS[state]
 
     def finish(self, number: int, told: Told, best: float | None = None) -> None:
         """Close a trial, once, and tell the sampler about it; `best` is its value."""

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SIBLINGS = ("fer_data", "fer_models", "tracking", "cluster")
 ONLY_IN = {
-    "optuna": {"sweeps/study.py"},
+    "optuna": {"sweeps/study.py", "sweeps/asked_trial.py"},
     "ray.tune": {"sweeps/ray_runner.py"},
     "captum": {"fer_models/saliency.py"},
     "mlflow": {

@@ -59,7 +59,10 @@ class DriverStarted(_Event):
 
 
 class TrialStarted(_Event):
-    """A trial was proposed; its number is the journal's and never given twice."""
+    """A trial was proposed; its number is the journal's and never given twice.
+
+    `config` and `config_id` are empty where the space made no configuration of what was drawn.
+    """
 
     event: Literal["trial"] = "trial"
     trial: int = Field(ge=0)
@@ -70,6 +73,17 @@ class TrialStarted(_Event):
     baseline: str | None = None
     params: dict[str, Any] = {}
     distributions: dict[str, str] = {}
+
+    @property
+    def title(self) -> str:
+        """A baseline's name, or the net's; a draw that came to no configuration has neither."""
+        name: str = self.config.get("net", {}).get("name", "refused draw")
+        return self.baseline or name
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Its configuration, or the values of a draw that came to none."""
+        return self.config or {"drawn": self.params}
 
 
 class AttemptStarted(_Event):

@@ -60,4 +60,4 @@ def _record(row: Row, parameters: Mapping[int, int]) -> dict[str, object]:
     if trial.end:
         # A score a class would make a table of hundreds of columns.
         record |= {name: value for name, value in trial.end.best.items() if "/" not in name and name not in record}
-    return record | flatten(trial.started.config)
+    return record | flatten(trial.started.settings)

@@ -198,7 +198,7 @@ class _Session:
         if isinstance(work.started, SweepStarted):
             self._client.log_dict(run_id, work.started.spec, "spec.json")
         elif work.started is not None:
-            self._params[number] = flatten(work.started.config)
+            self._params[number] = flatten(work.started.settings)
         if work.goes_on and number in self._ended:
             self._log(run_id, tags={STATE_TAG: "running", REASON_TAG: ""})
             self._client.update_run(run_id, status="RUNNING")

@@ -1,7 +1,7 @@
 """The trials of a sweep as rows of a table, by their best epoch."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tracking.history import SweepHistory, TrialHistory
@@ -39,7 +39,6 @@ def ranked_rows(history: SweepHistory, n: int) -> list[Row]:
     for rank, trial in enumerate(ranked, start=1):
         accuracy, best = _best_accuracy(trial), trial.best_epoch(OBJECTIVE)
         interval = wilson_interval(round(accuracy * n), n) if accuracy is not None and n else None
-        settings = flatten(trial.started.config)
         rows.append(
             Row(
                 trial=trial,
@@ -53,9 +52,7 @@ def ranked_rows(history: SweepHistory, n: int) -> list[Row]:
                 low=interval.low if interval else None,
                 high=interval.high if interval else None,
                 minutes=trial_minutes(trial),
-                settings=", ".join(
-                    f"{short} {_short(settings[name])}" for name, short in varied.items() if name in settings
-                ),
+                settings=_settings(trial, varied),
             )
         )
     return rows
@@ -64,6 +61,14 @@ def ranked_rows(history: SweepHistory, n: int) -> list[Row]:
 def _name(trial: TrialHistory) -> str:
     number = f"trial {trial.number}"
     return f"{trial.started.baseline} ({number})" if trial.started.baseline else number
+
+
+def _settings(trial: TrialHistory, varied: Mapping[str, str]) -> str:
+    """What it has of the settings searched; of a draw that came to no configuration, what was drawn."""
+    content = flatten(trial.started.config)
+    drawn = {short: content[name] for name, short in varied.items() if name in content}
+    settings = drawn if content else flatten(trial.started.params)
+    return ", ".join(f"{name} {_short(value)}" for name, value in settings.items())
 
 
 def _best_accuracy(trial: TrialHistory) -> float | None:

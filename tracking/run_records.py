@@ -167,8 +167,7 @@ def run_name(started: SweepStarted | TrialStarted) -> str:
         return started.name
     if started.baseline:
         return started.baseline
-    net = started.config.get("net")
-    return f"{started.trial:04d} {net['name'] if isinstance(net, dict) and 'name' in net else ''}".rstrip()
+    return f"{started.trial:04d} {started.title}"
 
 
 def first_tags(

@@ -9,9 +9,7 @@ import optuna
 import pytest
 from fake_trials import PATIENT, SPACE, diverging_body, good_body, only_sampled, open_desk, scripted_body, spec
 
-from sweeps import InputError
 from sweeps.runner import InlineRunner
-from sweeps.space import Space
 from sweeps.study import Proposal, Study, derive_seed
 from tracking.events import EpochDone, Event, TrialEnded, TrialStarted, Verdict
 from tracking.history import SweepHistory
@@ -128,7 +126,7 @@ def test_failed_trials_teach_nothing(tmp_path: Path) -> None:
         for number in range(10, 10 + failed):
             study.propose(number)
             study.report(number, 1, 0.99)
-            study.finish(number, study.lesson(number, "failed", diverged=False), 0.99)
+            study.finish(number, study.lesson(number, "failed", unfit=False), 0.99)
         return study.propose(20).params
 
     assert proposal(3) == proposal(0)
@@ -216,12 +214,6 @@ def test_a_foreign_or_torn_study_log_is_laid_anew(played: list[Event], tmp_path:
     log.write_text('{"op_code": 0, "worker')
     Path(f"{log}.lock").touch()
     assert proposal_after(tmp_path, played, TRIALS).params == expected
-
-
-def test_a_space_that_suggests_something_else_is_refused(tmp_path: Path) -> None:
-    space = Space(suggest=lambda trial: {"lr": 0.1}, name="odd")  # type: ignore[arg-type,return-value]
-    with pytest.raises(InputError, match=r"space odd: suggest must return a TrialConfig, got \{'lr': 0\.1\}"):
-        Study(tmp_path / "study.log", space, 7).propose(0)
 
 
 def test_a_late_report_after_the_verdict_does_no_harm(played: list[Event], tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def test_baselines_leave_no_trace_in_what_is_proposed(tmp_path: Path, over: bool
         with_baselines.add_baseline(number)
         with_baselines.report(number, 1, 0.6)
         if over:
-            with_baselines.finish(number, with_baselines.lesson(number, "done", diverged=False), 0.6)
+            with_baselines.finish(number, with_baselines.lesson(number, "done", unfit=False), 0.6)
     numbers = range(3, 28)
     assert proposals(with_baselines, numbers) == proposals(Study(tmp_path / "without.log", SPACE, 7), numbers)
 

@@ -17,7 +17,7 @@ import pytest
 from mlflow import MlflowClient
 from small_sweep import SWEEP_ID, Stored, Sweep
 
-from tracking import AttemptStarted, EpochDone, SweepFolder, TrackingError, read
+from tracking import AttemptStarted, EpochDone, SweepFolder, TrackingError, TrialEnded, TrialStarted, read
 from tracking.default_store import default_path, default_uri
 from tracking.mlflow_sink import MlflowSink
 
@@ -68,6 +68,22 @@ def test_files_of_a_trial_are_kept_but_for_its_machinery(sweep: Sweep, new_sink:
     assert [path.name for path in kept if path.name != "spec.json"] == ["best.safetensors", "config.json", "curves.png"]
     assert [path.name for path in kept].count("spec.json") == 1
     assert [path.read_bytes() for path in kept if path.name == "curves.png"] == [b"curves.png"]
+
+
+def test_a_draw_that_came_to_nothing_is_a_failed_run_with_what_was_drawn(
+    sweep: Sweep, new_sink: NewSink, stored: Stored
+) -> None:
+    sweep.start()
+    sweep.write(
+        TrialStarted(time_ms=sweep.tick(), trial=0, config_id="", config={}, seed=7, epochs=3, params={"lr": 0.01}),
+        TrialEnded(time_ms=sweep.tick(), trial=0, state="failed", epochs=0, reason="suggest: ValueError: no such net"),
+    )
+    sweep.finish()
+    new_sink().sync()
+    status, _, _, name = stored.runs()[f"{SWEEP_ID}/0"]
+    assert (status, name) == ("FAILED", "0000 refused draw")
+    assert stored.query("SELECT key, value FROM params") == [("drawn.lr", "0.01")]
+    assert stored.tags(f"{SWEEP_ID}/0")["reason"] == "suggest: ValueError: no such net"
 
 
 def test_a_trial_resumed_goes_on_in_its_run(sweep: Sweep, new_sink: NewSink, stored: Stored) -> None:

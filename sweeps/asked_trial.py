@@ -1,0 +1,90 @@
+"""The trial that `suggest` sees: Optuna's, which takes any plain value as a choice and says clearly what cannot be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalChoiceType,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+    check_distribution_compatibility,
+)
+
+from sweeps.errors import InputError
+
+
+class AskedTrial:
+    """Stands between `suggest` and Optuna's trial.
+
+    `known` are the parameters that the sweep has had so far, by name; what is asked for is added to it. Numpy's numbers
+    and tuples are handed to Optuna as what a journal can hold, and given back as they were.
+    """
+
+    def __init__(self, trial: optuna.Trial, known: dict[str, BaseDistribution]) -> None:
+        self._trial = trial
+        self._known = known
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._trial, name)
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        """As Optuna's."""
+        low, high, step = float(low), float(high), None if step is None else float(step)
+        self._check(name, FloatDistribution(low, high, log=log, step=step))
+        return self._trial.suggest_float(name, low, high, step=step, log=log)
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        """As Optuna's."""
+        low, high, step = int(low), int(high), int(step)
+        self._check(name, IntDistribution(low, high, log=log, step=step))
+        return self._trial.suggest_int(name, low, high, step=step, log=log)
+
+    def suggest_categorical(self, name: str, choices: Iterable[Any]) -> Any:
+        """As Optuna's; a tuple is recorded as its text."""
+        choices = list(choices)
+        distribution = CategoricalDistribution([_plain(name, choice) for choice in choices])
+        self._check(name, distribution)
+        drawn: CategoricalChoiceType = self._trial.suggest_categorical(name, distribution.choices)
+        return choices[int(distribution.to_internal_repr(drawn))]
+
+    def _check(self, name: str, asked: BaseDistribution) -> None:
+        known = self._known.setdefault(name, asked)
+        try:
+            check_distribution_compatibility(known, asked)
+        except ValueError:
+            raise InputError(
+                f"parameter '{name}': {_in_words(asked)}, and {_in_words(known)} before in this sweep; a parameter "
+                "keeps its kind, scale and choices: give others another name, or start another sweep (--name)"
+            ) from None
+
+
+def _plain(name: str, choice: object) -> CategoricalChoiceType:
+    """A choice as a journal holds it: a number, text, True, False or None; of a tuple, its text."""
+    if isinstance(choice, np.generic | np.ndarray):
+        choice = choice.tolist()
+    if choice is None or isinstance(choice, bool | int | float | str):
+        return choice
+    if isinstance(choice, tuple | list):
+        return str(tuple(_plain(name, part) for part in choice))
+    raise InputError(
+        f"parameter '{name}': a choice is a number, a text, True, False, None or a tuple of these, got {choice!r:.80}; "
+        "let the sampler choose a name, and look up in suggest what it stands for"
+    )
+
+
+def _in_words(distribution: BaseDistribution) -> str:
+    match distribution:
+        case CategoricalDistribution():
+            return "one of " + ", ".join(map(str, distribution.choices))
+        case FloatDistribution() | IntDistribution():
+            kind = "a number" if isinstance(distribution, FloatDistribution) else "a whole number"
+            return f"{kind} from {distribution.low:g} to {distribution.high:g}{' on a log scale' * distribution.log}"
+    return str(distribution)
