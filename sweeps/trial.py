@@ -33,13 +33,15 @@ def run_trial(task: Task) -> Iterator[Message]:
 
     Yields an EpochReport after each epoch (those of an earlier attempt again, which the driver knows how to drop)
     and a TrialEnd. A fault of the trial itself is a TrialEnd with its traceback in `error.txt`; an OSError other
-    than a full disk is raised, since another attempt may mend it, and so is an error of the GPU, as WorkerMustLeave.
+    than a full disk is raised, also where another error was made of it, since another attempt may mend it, and so is
+    an error of the GPU, as WorkerMustLeave.
     """
     from fer_models.errors import Diverged
     from sweeps.gpu_faults import is_broken_gpu, is_out_of_memory
 
-    folder = TrialFolder(Path(task.folder)).create()
+    folder = TrialFolder(Path(task.folder))
     try:
+        folder.create()
         claim(task)
         scores, note = yield from _train_in_memory(task, folder)
         yield TrialEnd(attempt=task.attempt, state="ended", scores=scores, note=note)
@@ -52,10 +54,11 @@ def run_trial(task: Task) -> Iterator[Message]:
     except WorkerMustLeave:
         raise
     except Exception as error:
-        if _disk_is_full(error):
+        cause = _os_error(error)
+        if cause and cause.errno in (errno.ENOSPC, errno.EDQUOT):
             yield TrialEnd(attempt=task.attempt, state="blocked", reason=str(error))
             return
-        if isinstance(error, OSError):
+        if cause:
             raise
         log = folder.root / "error.txt"
         write_bytes(log, traceback.format_exc().encode())
@@ -65,12 +68,11 @@ def run_trial(task: Task) -> Iterator[Message]:
         yield TrialEnd(attempt=task.attempt, state="failed", reason=reason)
 
 
-def _disk_is_full(error: BaseException | None) -> bool:
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
+def _os_error(error: BaseException | None) -> OSError | None:
+    """The OSError that `error` is, or was made of."""
+    while error is not None and not isinstance(error, OSError):
         error = error.__cause__
-    return False
+    return error
 
 
 def claim(task: Task) -> None:

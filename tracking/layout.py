@@ -72,8 +72,15 @@ class TrialFolder:
         return self.root / "verdict.json"
 
     def create(self) -> "TrialFolder":
-        """Make the folder if it is absent and return it."""
-        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        """Make the folder if it is absent and return it.
+
+        Raises:
+            TrackingError: it cannot be made.
+        """
+        try:
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise TrackingError(f"cannot make the trial's folder {self.root}: {error.strerror}") from error
         return self
 
 
