@@ -54,10 +54,10 @@ class MemoryGuard(threading.Thread):
 
 def reason_of_leaving(task: Task) -> str | None:
     """Why the worker of this attempt left, if it said so by `leave`."""
-    note = _note(task)
-    if not note.exists():
+    try:
+        left = json.loads(_note(task).read_text())
+    except (OSError, ValueError):  # no such note, or one that cannot be read
         return None
-    left = json.loads(note.read_text())
     return str(left["reason"]) if left["attempt"] == task.attempt else None
 
 

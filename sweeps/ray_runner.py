@@ -13,9 +13,9 @@ import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 from ray import cloudpickle, tune
@@ -33,6 +33,8 @@ from sweeps.memory_guard import MemoryGuard, leave, reason_of_leaving
 from sweeps.messages import Message, Task
 from sweeps.resources import Slots
 from sweeps.runner import TrialBody
+
+T = TypeVar("T")
 
 _MESSAGE: TypeAdapter[Message] = TypeAdapter(Message)
 _GRACE_SECONDS = 20.0
@@ -63,22 +65,26 @@ class RayRunner:
     def _fit(self, director: Director, body: TrialBody, scratch: str) -> None:
         """One Tuner, and another one after each that Ray's memory monitor ended, whichever trial it was."""
         while True:
+            calls = _Calls()
             try:
-                self._tuner(director, body, scratch).fit()
-                return
+                self._tuner(director, calls, body, scratch).fit()
             except RuntimeError as error:
                 if not isinstance(error.__cause__, OutOfMemoryError):
                     raise
                 director.all_workers_died("a machine ran out of memory, and Ray ended what ran")
+                continue
+            if calls.error:
+                raise calls.error
+            return
 
-    def _tuner(self, director: Director, body: TrialBody, scratch: str) -> tune.Tuner:
+    def _tuner(self, director: Director, calls: _Calls, body: TrialBody, scratch: str) -> tune.Tuner:
         share = {"CPU": self._slots.cpus_per_trial, "GPU": self._slots.gpus_per_trial}
         actor = tune.with_resources(TrialActor, tune.PlacementGroupFactory([share]))
         return tune.Tuner(
             actor,
             tune_config=tune.TuneConfig(
-                search_alg=_Tasks(director, body),
-                scheduler=_Obedient(director),
+                search_alg=_Tasks(director, calls, body),
+                scheduler=_Obedient(director, calls),
                 num_samples=-1,
                 max_concurrent_trials=self._slots.count,
                 reuse_actors=True,
@@ -87,7 +93,7 @@ class RayRunner:
             run_config=tune.RunConfig(
                 name="sweep",
                 storage_path=scratch,
-                stop=_StopAfterGrace(director),
+                stop=_StopAfterGrace(director, calls),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 verbose=0,
                 log_to_file=False,
@@ -138,15 +144,34 @@ class TrialActor(tune.Trainable):
         self._messages = config["body"](self._task)
 
 
+class _Calls:
+    """Calls of the director within Tune's callbacks. The first error is kept, and ends the run.
+
+    Tune would take it for the fault of a worker, or raise its traceback as the message of another error.
+    """
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+
+    def __call__(self, call: Callable[[], T], otherwise: T) -> T:
+        """What `call` returns; `otherwise` where it raises, or an earlier one did."""
+        if self.error is None:
+            try:
+                return call()
+            except Exception as error:
+                self.error = error
+        return otherwise
+
+
 class _Tasks(Searcher):
     """Hands Tune the director's tasks, one whenever a slot is free."""
 
-    def __init__(self, director: Director, body: TrialBody) -> None:
+    def __init__(self, director: Director, calls: _Calls, body: TrialBody) -> None:
         super().__init__(metric=None, mode="max")
-        self._director, self._body = director, body
+        self._director, self._calls, self._body = director, calls, body
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        task = self._director.next_task()
+        task = self._calls(self._director.next_task, otherwise=None)
         if task is None:
             return None if self._director.busy else Searcher.FINISHED  # type: ignore[return-value]
         return {"task": task.model_dump_json(), "body": self._body}
@@ -167,9 +192,9 @@ class _Tasks(Searcher):
 class _Obedient(FIFOScheduler):
     """Passes reports to the director and does what it says."""
 
-    def __init__(self, director: Director) -> None:
+    def __init__(self, director: Director, calls: _Calls) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._director = director
+        self._director, self._calls = director, calls
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         return str(TrialScheduler.CONTINUE if self._take(trial, result) else TrialScheduler.STOP)
@@ -178,27 +203,31 @@ class _Obedient(FIFOScheduler):
         self._take(trial, result)  # Tune brings a result that says `done` here, and only here
 
     def _take(self, trial: Trial, result: dict[str, Any]) -> bool:
-        return self._director.take(_task(trial).trial, _MESSAGE.validate_json(result["message"]))
+        message = _MESSAGE.validate_json(result["message"])
+        return self._calls(lambda: self._director.take(_task(trial).trial, message), otherwise=False)
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         task = _task(trial)
-        self._director.worker_died(task.trial, reason_of_leaving(task) or _cause(trial))
+        reason = reason_of_leaving(task) or _cause(trial)
+        self._calls(lambda: self._director.worker_died(task.trial, reason), otherwise=None)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
 
 class _StopAfterGrace(Stopper):
-    """Ends the run in the middle of an epoch where waiting for its end would take too long."""
+    """Ends the run in the middle of an epoch where waiting for its end would take too long, or the director failed."""
 
-    def __init__(self, director: Director) -> None:
-        self._director = director
+    def __init__(self, director: Director, calls: _Calls) -> None:
+        self._director, self._calls = director, calls
         self._since: float | None = None
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
+        if self._calls.error:
+            return True
         if not self._director.stopping:
             return False
         self._since = self._since or time.monotonic()

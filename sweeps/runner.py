@@ -23,7 +23,8 @@ class Runner(Protocol):
     `run` returns when the director is exhausted and nothing is out, or soon after it is `stopping`. It calls the
     director from one thread. What ends a body without a TrialEnd, be it an exception or the worker's death, is
     `worker_died`, after which the trial comes back as a task. Reports of one trial arrive in order; `take` answering
-    False ends that trial's work without a further word.
+    False ends that trial's work without a further word. What the director raises, such as a journal that cannot be
+    written, ends the run and is raised.
     """
 
     def run(self, director: Director, body: TrialBody) -> None:
@@ -39,13 +40,18 @@ class InlineRunner:
         for task in iter(director.next_task, None):
             messages = body(task)
             try:
-                for message in messages:
+                for message in _to_its_end(messages, task, director):
                     if not director.take(task.trial, message):
                         break
-            except Exception as error:
-                director.worker_died(task.trial, f"{type(error).__name__}: {error}")
-                if isinstance(error, WorkerMustLeave):
-                    director.block(f"trial {task.trial}: {error}; resume the sweep in a new process")
             finally:
                 if hasattr(messages, "close"):
                     messages.close()
+
+
+def _to_its_end(messages: Iterator[Message], task: Task, director: Director) -> Iterator[Message]:
+    try:
+        yield from messages
+    except Exception as error:
+        director.worker_died(task.trial, f"{type(error).__name__}: {error}")
+        if isinstance(error, WorkerMustLeave):
+            director.block(f"trial {task.trial}: {error}; resume the sweep in a new process")

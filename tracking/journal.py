@@ -60,8 +60,8 @@ class Journal:
         except OSError as error:
             os.ftruncate(self._descriptor, whole_bytes)
             raise TrackingError(
-                f"cannot write to {self._path}: {error.strerror}; everything recorded before is whole, "
-                "so free space there and resume the sweep"
+                f"cannot write to {self._path}: {error.strerror}; everything recorded before is whole: "
+                "mend that and resume the sweep"
             ) from error
 
     def close(self) -> None:
