@@ -106,7 +106,7 @@ class Director:
             self._end(number, message)
             return False
         trial = self.history.trials[number]
-        if message.epoch > trial.last_epoch and trial.verdict is None:
+        if message.epoch > trial.last_epoch:  # also one after a verdict that was seen late: its files are of it
             self._take_epoch(number, message)
         if self.stopping and trial.verdict is None:  # one that was given up has only its pictures left to draw
             self._stop(number)
@@ -198,6 +198,10 @@ class Director:
             device=self._spec.device,
             threads=self._spec.threads,
             figures=self._spec.figures,
+            recorded=tuple(
+                EpochReport(attempt=attempt, epoch=done.epoch, metrics=done.metrics, iterations=done.iterations)
+                for done in trial.epochs
+            ),
         )
 
     def _take_epoch(self, number: int, report: EpochReport) -> None:

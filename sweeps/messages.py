@@ -47,6 +47,15 @@ class _Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class EpochReport(_Message):
+    """One epoch, told after its checkpoint is on disk."""
+
+    attempt: int
+    epoch: int
+    metrics: dict[str, float]
+    iterations: tuple[tuple[int, float, float], ...] = ()
+
+
 class Task(_Message):
     """One trial to run, or to go on with; `folder` may hold an earlier attempt's checkpoint.
 
@@ -68,15 +77,8 @@ class Task(_Message):
     """Of the GPU that the trial has; above 1, how many it has."""
     threads: int = 1
     figures: bool = True
-
-
-class EpochReport(_Message):
-    """One epoch, told after its checkpoint is on disk."""
-
-    attempt: int
-    epoch: int
-    metrics: dict[str, float]
-    iterations: tuple[tuple[int, float, float], ...] = ()
+    recorded: tuple[EpochReport, ...] = ()
+    """The journal's epochs of the trial so far. They hold where an epoch is trained again."""
 
 
 class TrialEnd(_Message):

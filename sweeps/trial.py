@@ -17,13 +17,13 @@ from sweeps.config import TrialConfig
 from sweeps.errors import WorkerMustLeave
 from sweeps.messages import OBJECTIVE, EpochReport, Message, Task, TrialEnd
 from sweeps.results import draw, keep_answers, leak_free_accuracy, score
+from tracking.answers import read_answers
 from tracking.events import EpochDone
 from tracking.files import write_bytes, write_json
 from tracking.layout import TrialFolder
 
 if TYPE_CHECKING:
     from fer_data import Faces
-    from fer_models.fit import Epoch
     from fer_models.state import TrainingState
     from sweeps.gpu_memory import GpuMemory
 
@@ -124,7 +124,7 @@ def _train(task: Task, folder: TrialFolder, memory: GpuMemory) -> Generator[Mess
     batch_size, classes = config.recipe.batch_size, len(faces.classes)
     state, history = _begin(task, folder, faces)
     memory.last_epoch = state.epoch
-    yield from history
+    yield from history.values()
     how = {
         **fit_arguments(config, faces),
         "epochs": task.epochs,
@@ -162,13 +162,13 @@ def _train(task: Task, folder: TrialFolder, memory: GpuMemory) -> Generator[Mess
         )
         if not still_owned(task):
             return {}
-        best = max((past.metrics[OBJECTIVE] for past in history), default=-1.0)
-        history.append(report)
-        if epoch.val_accuracy > best:
-            _keep_best(folder, state, epoch, faces)
+        history.setdefault(epoch.number, report)  # trained again, it may differ from what is recorded
         _checkpoint(folder, state, history)
         memory.last_epoch = epoch.number
-        yield report
+        if _best_epoch(history) == epoch.number and read_answers(folder, epoch.number) is None:
+            keep_answers(folder, epoch.val_probabilities, epoch.number, faces)
+            _keep_weights(folder, state, faces)
+        yield history[epoch.number]
     return _finish(task, folder, faces, history)
 
 
@@ -193,8 +193,12 @@ def _features_can_be_kept(config: TrialConfig, faces: Faces) -> bool:
     return bool(config.transfer.freeze) and always_alike and whole and config.net.name != "alexnet"
 
 
-def _begin(task: Task, folder: TrialFolder, faces: Faces) -> tuple[TrainingState, list[EpochReport]]:
-    """The state after the last epoch on disk, or before the first, and the reports up to there."""
+def _begin(task: Task, folder: TrialFolder, faces: Faces) -> tuple[TrainingState, dict[int, EpochReport]]:
+    """The state after the last epoch on disk, or before the first, and every epoch's report that is known.
+
+    The best epoch's answers and weights are written after the checkpoint, in this order. A checkpoint without those
+    answers is not whole: the one before it, or the beginning, is trained from again.
+    """
     from fer_models import ModelError
     from fer_models.state import new_state
     from fer_models.transfer import load_pretrained
@@ -202,51 +206,61 @@ def _begin(task: Task, folder: TrialFolder, faces: Faces) -> tuple[TrainingState
     from sweeps.nets import new_net
 
     config = task.config
+    recorded = {report.epoch: report for report in task.recorded}
     for checkpoint in (folder.last, folder.previous):
         if checkpoint.exists():
             state = new_state(new_net(config, faces, task.seed), config.recipe, config.transfer)
             try:
                 past: dict[str, Any] = load_state(state, checkpoint)
             except ModelError:
-                continue  # cut short or damaged: the one before it, or the beginning, gives the same numbers
+                continue  # cut short or damaged
             reports = [EpochReport.model_validate(report) for report in past["reports"]]
-            return state, [report.model_copy(update={"attempt": task.attempt}) for report in reports]
+            own = {report.epoch: report.model_copy(update={"attempt": task.attempt}) for report in reports}
+            history = own | recorded
+            if read_answers(folder, _best_epoch(history)) is None:
+                continue
+            if _best_epoch(history) == state.epoch:
+                _keep_weights(folder, state, faces)
+            return state, history
     net = new_net(config, faces, task.seed)
     load_pretrained(net, config.net, config.transfer)
-    return new_state(net, config.recipe, config.transfer), []
+    return new_state(net, config.recipe, config.transfer), recorded
 
 
-def _checkpoint(folder: TrialFolder, state: TrainingState, history: list[EpochReport]) -> None:
+def _best_epoch(history: dict[int, EpochReport]) -> int:
+    """The first epoch with the highest objective."""
+    return max(sorted(history), key=lambda number: history[number].metrics[OBJECTIVE])
+
+
+def _checkpoint(folder: TrialFolder, state: TrainingState, history: dict[int, EpochReport]) -> None:
     from fer_models.weights import save_state
 
     if folder.last.exists():
         folder.last.replace(folder.previous)
-    save_state(state, folder.last, {"reports": [report.model_dump(mode="json") for report in history]})
+    save_state(state, folder.last, {"reports": [report.model_dump(mode="json") for report in history.values()]})
 
 
-def _keep_best(folder: TrialFolder, state: TrainingState, epoch: Epoch, faces: Faces) -> None:
+def _keep_weights(folder: TrialFolder, state: TrainingState, faces: Faces) -> None:
     from fer_models.weights import save_weights
 
     save_weights(
         state.judged_net,
         folder.best,
-        {"epoch": str(epoch.number), "dataset": faces.name, "dataset.fingerprint": faces.fingerprint},
+        {"epoch": str(state.epoch), "dataset": faces.name, "dataset.fingerprint": faces.fingerprint},
     )
-    keep_answers(folder, epoch.val_probabilities, epoch.number, faces)
 
 
-def _finish(task: Task, folder: TrialFolder, faces: Faces, history: list[EpochReport]) -> dict[str, float]:
+def _finish(task: Task, folder: TrialFolder, faces: Faces, history: dict[int, EpochReport]) -> dict[str, float]:
     """Score the best epoch, draw the pictures, and drop what only a running trial needs."""
     scores: dict[str, float] = {}
-    if history:
-        best = max(history, key=lambda report: report.metrics[OBJECTIVE])
-        scores = score(folder, faces, best.epoch)
+    if history and read_answers(folder, best := _best_epoch(history)):
+        scores = score(folder, faces, best)
         if task.figures:
             epochs = [
                 EpochDone(trial=task.trial, epoch=report.epoch, metrics=report.metrics, iterations=report.iterations)
-                for report in history
+                for report in history.values()
             ]
-            draw(folder, faces, epochs, best.epoch, f"trial {task.trial}: {task.config.net.name}")
+            draw(folder, faces, epochs, best, f"trial {task.trial}: {task.config.net.name}")
     folder.previous.unlink(missing_ok=True)
     if folder.verdict.exists():
         _drop_state(folder)

@@ -1,7 +1,9 @@
+import errno
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from fake_trials import (
@@ -23,6 +25,7 @@ from sweeps import SweepResult, TrialConfig
 from sweeps.messages import EpochReport, Message, Task
 from sweeps.runner import InlineRunner
 from sweeps.study import derive_seed
+from tracking.errors import TrackingError
 from tracking.events import Event
 from tracking.history import SweepHistory
 from tracking.journal import read
@@ -133,17 +136,22 @@ def test_a_trial_at_its_last_epoch_is_done_rather_than_pruned(tmp_path: Path) ->
     assert [trial.state for trial in desk.director.history.trials.values()] == ["done", "done"]
 
 
-def test_a_report_that_crosses_the_verdict_does_no_harm(tmp_path: Path) -> None:
-    """A worker that sees the verdict late (a network file system) has run one epoch more."""
+def test_an_epoch_after_a_verdict_that_was_seen_late_is_recorded(tmp_path: Path) -> None:
+    """A worker that sees the verdict late (a network file system) has trained one epoch more, and kept its weights."""
     desk = open_desk(tmp_path / "night", only_sampled())
     first, second = desk.director.next_task(), desk.director.next_task()
     assert first is not None
     assert second is not None
     desk.director.take(0, report(first, 1, 0.6))
     desk.director.take(1, report(second, 1, 0.5))
-    desk.director.take(1, report(second, 2, 0.5))
+    desk.director.take(1, report(second, 2, 0.7))
     desk.director.take(1, ended(second))
-    assert desk.director.history.trials[1].state == "pruned"
+    trial = desk.director.history.trials[1]
+    assert (trial.state, trial.last_epoch) == ("pruned", 2)
+    assert trial.end is not None
+    assert trial.end.best["best_epoch"] == 2
+    again = open_desk(tmp_path / "night", only_sampled())
+    assert again.director.history == desk.director.history
 
 
 def test_a_pruned_trial_stays_pruned_when_the_sweep_is_stopped_before_it_wound_up(tmp_path: Path) -> None:
@@ -250,6 +258,22 @@ def test_a_retried_trial_comes_before_new_ones(tmp_path: Path) -> None:
     third = desk.director.next_task()
     assert third is not None
     assert third.trial == 2
+
+
+def test_what_the_director_raises_is_not_taken_for_a_workers_death(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = open_desk(tmp_path / "night")
+    fault = OSError(errno.EIO, "Input/output error")
+
+    def body(task: Task) -> Iterator[Message]:
+        if task.attempt == 0:
+            monkeypatch.setattr("tracking.journal._write_all", Mock(side_effect=[fault, None, None]))
+        yield from good_body(task)
+
+    with pytest.raises(TrackingError, match=r"journal\.jsonl: Input/output error"):
+        InlineRunner().run(desk.director, body)
+    assert desk.director.history.trials[0].attempts == []
 
 
 def test_known_epochs_are_dropped(tmp_path: Path) -> None:

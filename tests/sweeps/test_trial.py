@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +19,11 @@ from fer_models import LeNetConfig, Recipe
 from fer_models.evaluate import predict
 from fer_models.registry import build
 from fer_models.weights import load_weights
+from sweeps import SweepResult
 from sweeps.config import TrialConfig
 from sweeps.messages import EpochReport, Message, Task, TrialEnd
 from sweeps.trial import run_trial
+from tracking.answers import read_answers
 from tracking.files import write_json
 from tracking.layout import TrialFolder
 
@@ -95,6 +101,72 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(task: Task) -> None:
     last = TrialFolder(Path(task.folder)).last
     last.write_bytes(last.read_bytes()[:-1000])
     assert numbers(run_trial(task.model_copy(update={"attempt": 1}))) == undisturbed
+
+
+class Killed(BaseException):
+    """Stands for kill -9: no handler of ours may stop it."""
+
+
+def killed_at_write(task: Task, number: int, patch: pytest.MonkeyPatch) -> list[EpochReport]:
+    """Run a trial whose worker dies just before its file `number` is moved into place; what it has reported."""
+    replace, calls, reports = Path.replace, count(1), []
+
+    def dying(path: Path, target: Path) -> Path:
+        if next(calls) == number:
+            raise Killed
+        return replace(path, target)
+
+    patch.setattr(Path, "replace", dying)
+    with contextlib.suppress(Killed):
+        for message in run_trial(task):
+            reports += [message] if isinstance(message, EpochReport) else []
+    return reports
+
+
+def test_killed_at_any_write_its_files_are_of_the_best_epoch_that_is_recorded(
+    task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the machine that it continues on, an epoch that is trained again is no better than the ones before."""
+    recipe = Recipe(optimizer="nesterov", lr=0.001, momentum=0.9, batch_size=8)
+    here = TrialConfig(net=LeNetConfig(dropout=0.2), recipe=recipe)
+    there = here.model_copy(update={"recipe": recipe.model_copy(update={"lr": 1e-12})})
+    for number in range(2, 9):
+        mine = elsewhere(task, f"killed-{number}").model_copy(
+            update={"config": here, "seed": 1, "epochs": 2, "figures": False}
+        )
+        with monkeypatch.context() as patch:
+            told = killed_at_write(mine, number, patch)
+        *again, end = run_trial(mine.model_copy(update={"attempt": 1, "config": there, "recorded": tuple(told)}))
+        assert isinstance(end, TrialEnd)
+        assert end.state == "ended", f"killed at write {number}: {end.reason}"
+        recorded = {report.epoch: report for report in [*again, *told] if isinstance(report, EpochReport)}
+        best = max(sorted(recorded), key=lambda epoch: recorded[epoch].metrics["val_accuracy"])
+        folder = TrialFolder(Path(mine.folder))
+        answers = read_answers(folder, best)
+        assert answers is not None, f"killed at write {number}"
+        faces = open_cached(Path(task.faces))
+        net = build(LeNetConfig(), classes=7, mean_image=faces.mean_image(), generator=torch.Generator())
+        assert load_weights(net, folder.best)["epoch"] == str(best), f"killed at write {number}"
+        np.testing.assert_allclose(predict(net, faces.val.images), answers.probabilities, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["last.safetensors", "val_probabilities.npz"])
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
+def test_a_file_system_that_fails_once_costs_an_attempt(
+    sweep: Callable[..., SweepResult], name: str, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace, faults = Path.replace, iter([OSError(number, os.strerror(number))])
+
+    def failing(path: Path, target: Path) -> Path:
+        if target.name == name and (fault := next(faults, None)):
+            raise fault
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", failing)
+    (trial,) = sweep(trials=1, epochs=2, settings={"recipe.lr": 1e-4}, figures=False, body=run_trial)
+    assert trial.state == "done", trial.end
+    (attempt,) = trial.attempts
+    assert os.strerror(number) in attempt.reason
 
 
 def test_with_no_checkpoint_left_whole_it_begins_anew(task: Task) -> None:
