@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sweeps.errors import InputError
-from sweeps.runs import Run, made_of, readable_sweeps
+from sweeps.runs import Run, readable_sweeps, related_sweeps
 from tracking.events import TrialTested
 from tracking.folder_lock import hold_folder
 from tracking.history import SweepHistory
@@ -86,26 +86,10 @@ def _measure(run: Run, looks: Looks) -> Outcome:
 
 
 def _count_looks(run: Run) -> Looks:
-    histories = {folder.root.name: history for folder, history in readable_sweeps(run.sweep.root.parent)}
-    mine = _origins(run.sweep.root.name, histories)
-    related = [history for name, history in histories.items() if mine & _origins(name, histories)]
-    on_data = [history for history in histories.values() if _dataset(history) == _dataset(run.history)]
-    return Looks(1 + len(run.trial.tests), 1 + _tests(related), 1 + _tests(on_data))
-
-
-def _origins(name: str, histories: dict[str, SweepHistory]) -> set[str]:
-    """The sweeps that the answers of a sweep's trials come from: itself, or those of the trials that it combines."""
-    found, waiting = set(), [name]
-    seen: set[str] = set()
-    while waiting:
-        if (one := waiting.pop()) in seen:
-            continue
-        seen.add(one)
-        trials = histories[one].trials.values() if one in histories else ()
-        used = {reference.partition("/")[0] for trial in trials for reference in made_of(trial)}
-        waiting += used
-        found |= set() if used else {one}
-    return found
+    sweeps = readable_sweeps(run.sweep.root.parent)
+    on_data = [history for _, history in sweeps if _dataset(history) == _dataset(run.history)]
+    in_sweep = [history for _, history in related_sweeps(run)]
+    return Looks(1 + len(run.trial.tests), 1 + _tests(in_sweep), 1 + _tests(on_data))
 
 
 def _dataset(history: SweepHistory) -> str | None:

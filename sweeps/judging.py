@@ -37,8 +37,17 @@ def compare_runs(runs: Sequence[Run], whole: Sequence[str] = (), *, numbers_only
     asked = {run.sweep.root.name: run for run in runs if run.sweep.root.name in whole}
     searched = {name: run for name, run in asked.items() if not (run.members or run.svm)}
     courses = tuple(course(name, run.history) for name, run in searched.items()) if len(searched) > 1 else ()
+    notes = [
+        f"the weights of {run.name} were fitted to these faces, which flatters its numbers"
+        for run in runs
+        if run.is_fitted
+    ]
     return found.model_copy(
-        update={"stands_for": {name: run.name for name, run in searched.items()}, "sweeps": courses}
+        update={
+            "stands_for": {name: run.name for name, run in searched.items()},
+            "sweeps": courses,
+            "notes": (*found.notes, *notes),
+        }
     )
 
 

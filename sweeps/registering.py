@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import fer_data
 import fer_models
 from sweeps import pyfunc_model
+from sweeps.ensemble import answers_fitted_apart
 from sweeps.errors import InputError
-from sweeps.runs import Run, best_runs
+from sweeps.runs import Run, best_runs, related_sweeps
+from tracking.answers import Answers, read_answers
 from tracking.files import write_json
 from tracking.history import SweepHistory
 from tracking.layout import SweepFolder
@@ -46,7 +49,7 @@ def register_run(run: Run, tracking_uri: str) -> str:
         InputError: the run's answers or weights are gone, or its faces are or have changed.
         TrackingError: MLflow does not have the run, does not answer, or refuses.
     """
-    answers = run.answers()
+    answers = answers_fitted_apart(run)
     with opened(tracking_uri) as client, tempfile.TemporaryDirectory() as scratch:
         run_id = find_mlflow_run(client, run.history.started, run.trial.number)
         files = Path(scratch) / "files"
@@ -61,10 +64,27 @@ def register_run(run: Run, tracking_uri: str) -> str:
             dataset=run.spec.dataset,
             fingerprint=run.spec.fingerprint,
             synthetic=run.spec.synthetic,
-            answers=answers,
+            labels=answers.labels,
+            is_right=answers.is_right,
+            among=_chosen_among(run, answers),
         )
         verdict = register(client, candidate)
     return f"{run.name}: logged as model {address}; {_sentence(candidate, verdict)}"
+
+
+def _chosen_among(run: Run, answers: Answers) -> NDArray[np.bool_]:
+    """What every run has right that this one was chosen from, itself first: [k, n].
+
+    Those are all finished trials of its sweep, and whatever else is made of that sweep's nets.
+    """
+    rows = [answers.is_right]
+    for folder, history in related_sweeps(run):
+        for trial in history.trials.values():
+            best, other = trial.best_epoch(), Run(folder, history, trial)
+            found = read_answers(other.files, best.epoch) if best and trial.is_over and other.name != run.name else None
+            if found and np.array_equal(found.labels, answers.labels):
+                rows.append(found.is_right)
+    return np.stack(rows)
 
 
 def _requirements(run: Run) -> list[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -135,6 +135,11 @@ class Run:
         return found
 
     @property
+    def is_fitted(self) -> bool:
+        """Whether it is an ensemble whose weights were chosen by its answers on the validation split."""
+        return bool(self.members) and self.trial.started.config["ensemble"]["method"] != "mean"
+
+    @property
     def svm(self) -> dict[str, Any]:
         """Of a support vector machine in place of the net's last layer, its settings; empty where there is none."""
         found: dict[str, Any] = self.trial.started.config.get("svm", {})
@@ -221,6 +226,28 @@ def readable_sweeps(out: Path) -> Iterator[tuple[SweepFolder, SweepHistory]]:
     for name in sweep_names(out):
         with suppress(TrackingError):
             yield open_sweep(name, out)
+
+
+def related_sweeps(run: Run) -> list[tuple[SweepFolder, SweepHistory]]:
+    """The sweeps whose nets a run is or combines, and everything else that combines nets of theirs."""
+    found = list(readable_sweeps(run.sweep.root.parent))
+    histories = {folder.root.name: history for folder, history in found}
+    mine = _origins(run.sweep.root.name, histories)
+    return [(folder, history) for folder, history in found if mine & _origins(folder.root.name, histories)]
+
+
+def _origins(name: str, histories: Mapping[str, SweepHistory]) -> set[str]:
+    """The sweeps that trained what a sweep's trials answer with: itself, or those of the trials that it combines."""
+    found: set[str] = set()
+    seen, waiting = {name}, [name]
+    while waiting:
+        one = waiting.pop()
+        trials = histories[one].trials.values() if one in histories else ()
+        used = {reference.partition("/")[0] for trial in trials for reference in made_of(trial)}
+        found |= set() if used else {one}
+        waiting += used - seen
+        seen |= used
+    return found
 
 
 def open_sweep(name: str, out: Path) -> tuple[SweepFolder, SweepHistory]:

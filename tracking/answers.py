@@ -21,6 +21,11 @@ class Answers:
     epoch: int
     leaked: NDArray[np.bool_] | None = None
 
+    @property
+    def is_right(self) -> NDArray[np.bool_]:
+        """Which faces it has right, [n]."""
+        return np.asarray(self.probabilities.argmax(axis=1) == self.labels)
+
 
 def read_answers(folder: TrialFolder, epoch: int) -> Answers | None:
     """The answers on disk if they are those of `epoch`; None if they are of another one, absent or damaged."""

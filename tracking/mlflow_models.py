@@ -5,6 +5,7 @@ A model is a folder of safetensors and JSON with a script that MLflow runs to lo
 
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,10 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tracking.answers import Answers
 from tracking.errors import TrackingError
 from tracking.scores import difference_interval
-from tracking.significance import mcnemar_mid_p
+from tracking.significance import BoolArray, selected_p
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -23,25 +23,32 @@ if TYPE_CHECKING:
 
 CHAMPION = "champion"
 MODEL_ARTIFACT = "model"
+_RIGHT_FILE = "val_right.npz"
 _ANSWERS_ARTIFACT = "val_probabilities.npz"
+"""Of a version that was registered without that file."""
 _RIGHT_TAG, _N_TAG = "val.right", "val.n"
+_LEVEL = 0.05
+_SEED = 0
+"""Told again, it comes to the same p-value."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A net that was logged to run `run_id`; `answers` on the val split of the faces `fingerprint` names."""
+    """A net that was logged to run `run_id`, and what it has right on the val split of the faces `fingerprint` names.
+
+    It was selected on this split: `among` [k, n] says what each of the nets that it was chosen from has right, itself
+    included. `is_right` [n] is what it has right itself; where its answers were fitted to these faces, by folds that
+    were fitted without them.
+    """
 
     run_id: str
     space: str
     dataset: str
     fingerprint: str
     synthetic: bool
-    answers: Answers
-
-    @property
-    def right(self) -> int:
-        """How many faces it has right."""
-        return int((self.answers.probabilities.argmax(axis=1) == self.answers.labels).sum())
+    labels: NDArray[np.int64]
+    is_right: BoolArray
+    among: BoolArray
 
 
 @dataclass(frozen=True)
@@ -110,6 +117,7 @@ def register(client: "MlflowClient", candidate: Candidate) -> Verdict:
     if candidate.synthetic:
         return Verdict(None, False, "trained on synthetic faces: never registered")
     name = model_name(candidate)
+    _keep_right(client, candidate)
     _create_name(client, name)
     version = _version_of(client, name, candidate)
     present = _champion(client, name)
@@ -140,8 +148,8 @@ def _version_of(client: "MlflowClient", name: str, candidate: Candidate) -> str:
     tags = {
         "dataset": candidate.dataset,
         "dataset.fingerprint": candidate.fingerprint,
-        _RIGHT_TAG: str(candidate.right),
-        _N_TAG: str(candidate.answers.labels.size),
+        _RIGHT_TAG: str(int(candidate.is_right.sum())),
+        _N_TAG: str(candidate.labels.size),
     }
     source = f"runs:/{candidate.run_id}/{MODEL_ARTIFACT}"
     return str(client.create_model_version(name, source, candidate.run_id, tags=tags).version)
@@ -159,28 +167,41 @@ def _champion(client: "MlflowClient", name: str) -> "ModelVersion | None":
 
 
 def _beats(client: "MlflowClient", candidate: Candidate, present: "ModelVersion") -> tuple[bool, str]:
-    """By McNemar's test on the same faces where the champion's answers are kept, else by Newcombe's interval."""
-    theirs = _answers_of(client, present)
-    mine = candidate.answers
-    if theirs is not None and np.array_equal(theirs.labels, mine.labels):
-        right = [one.probabilities.argmax(axis=1) == one.labels for one in (mine, theirs)]
-        only_mine, only_theirs = int((right[0] & ~right[1]).sum()), int((~right[0] & right[1]).sum())
-        p = mcnemar_mid_p(only_mine, only_theirs)
-        counts = f"alone right on {only_mine} faces against {only_theirs} of version {present.version}, p = {p:.3f}"
-        return only_mine > only_theirs and p < 0.05, counts
+    """By McNemar's test on the same faces where the champion's answers are kept, else by Newcombe's interval.
+
+    Both allow for the candidate being the best of several on these faces.
+    """
+    right = _is_right(client, present, candidate.labels)
+    mine, among = candidate.is_right, candidate.among
+    best = f"as the best of {len(among)}, " if len(among) > 1 else ""
+    if right is not None:
+        only_mine, only_theirs = int((mine & ~right).sum()), int((right & ~mine).sum())
+        p = selected_p(mine, right, among, np.random.default_rng(_SEED))
+        counts = f"alone right on {only_mine} faces against {only_theirs} of version {present.version}"
+        return only_mine > only_theirs and p < _LEVEL, f"{counts}, {best}p = {p:.3f}"
     counted = int(present.tags[_RIGHT_TAG]), int(present.tags[_N_TAG])
-    gap = difference_interval(candidate.right, mine.labels.size, *counted)
-    points = f"{100 * gap.low:+.1f} to {100 * gap.high:+.1f} points against version {present.version} (95 %, unpaired)"
-    return gap.low > 0, points
+    confidence = (1 - _LEVEL) ** (1 / len(among))
+    gap = difference_interval(int(mine.sum()), mine.size, *counted, confidence)
+    points = f"{100 * gap.low:+.1f} to {100 * gap.high:+.1f} points against version {present.version}"
+    return gap.low > 0, f"{points} ({best}{confidence:.1%}, unpaired)"
 
 
-def _answers_of(client: "MlflowClient", version: "ModelVersion") -> Answers | None:
+def _is_right(client: "MlflowClient", version: "ModelVersion", labels: NDArray[np.int64]) -> BoolArray | None:
+    """What a version has right of the faces with these labels; None where its answers to them are not kept."""
     from mlflow.exceptions import MlflowException
 
-    with tempfile.TemporaryDirectory() as scratch:
-        try:
-            path = client.download_artifacts(str(version.run_id), _ANSWERS_ARTIFACT, scratch)
+    for artifact in (f"{MODEL_ARTIFACT}/{_RIGHT_FILE}", _ANSWERS_ARTIFACT):
+        with tempfile.TemporaryDirectory() as scratch, suppress(MlflowException, OSError, ValueError, KeyError):
+            path = client.download_artifacts(str(version.run_id), artifact, scratch)
             with np.load(path) as kept:
-                return Answers(kept["labels"].astype(np.int64), kept["probabilities"], int(kept["epoch"]))
-        except (MlflowException, OSError, ValueError, KeyError):
-            return None
+                right = kept["is_right"] if "is_right" in kept else kept["probabilities"].argmax(1) == kept["labels"]
+                return np.asarray(right, np.bool_) if np.array_equal(kept["labels"], labels) else None
+    return None
+
+
+def _keep_right(client: "MlflowClient", candidate: Candidate) -> None:
+    """Keep beside the model what it has right, for those that want to be champion after it."""
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / _RIGHT_FILE
+        np.savez_compressed(path, labels=candidate.labels, is_right=candidate.is_right)
+        client.log_artifact(candidate.run_id, str(path), MODEL_ARTIFACT)

@@ -19,6 +19,12 @@ from tracking.scores import IntArray, Interval
 
 RESAMPLES = 2000
 _RESAMPLES_AT_ONCE = 100  # bounds memory: 100 x n weights
+_DRAWS = 20_000
+_DRAWS_AT_ONCE = 1000
+_MOST_CORRELATED = 1000
+"""Candidates beyond which their correlations, a matrix of k x k, cost more than they are worth."""
+
+BoolArray = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,33 @@ def mcnemar_mid_p(only_a: int, only_b: int) -> float:
         return 1.0
     point = float(binom.pmf(fewer, n, 0.5))
     return 1 - point / 2 if only_a == only_b else 2 * float(binom.cdf(fewer, n, 0.5)) - point
+
+
+def selected_p(chosen: BoolArray, present: BoolArray, candidates: BoolArray, generator: np.random.Generator) -> float:
+    """Two-sided p-value that `chosen` is better than `present`, both [n], right or wrong on the same images.
+
+    `chosen` was selected on these images among `candidates` [k, n], of which it is one. The mid-p of McNemar's test is
+    therefore compared with the largest of all the candidates' differences to `present`, if none had a real one: normal,
+    and correlated as the differences are (Westfall & Young 1993). With one candidate it is McNemar's mid-p.
+    """
+    from scipy.stats import norm
+
+    gained, lost = int((chosen & ~present).sum()), int((present & ~chosen).sum())
+    p = mcnemar_mid_p(gained, lost)
+    one_sided = p / 2 if gained > lost else 1 - p / 2
+    differences = candidates.astype(np.float64) - present
+    differences = differences[differences.std(axis=1) > 0]
+    if len(differences) < 2:
+        return min(1.0, 2 * one_sided)
+    if len(differences) > _MOST_CORRELATED:
+        return min(1.0, 2 * (1 - (1 - one_sided) ** len(differences)))  # as if independent: more is asked for
+    values, vectors = np.linalg.eigh(np.corrcoef(differences))
+    factor = (vectors * np.sqrt(np.maximum(values, 0))).T
+    larger, least = 0, norm.isf(one_sided)
+    for _ in range(_DRAWS // _DRAWS_AT_ONCE):
+        drawn = generator.standard_normal((_DRAWS_AT_ONCE, len(factor))) @ factor
+        larger += int((drawn.max(axis=1) >= least).sum())
+    return min(1.0, 2 * max(one_sided, larger / _DRAWS))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

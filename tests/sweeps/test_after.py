@@ -16,7 +16,7 @@ from fake_trials import refused
 from fer_models import LeNetConfig, Recipe
 from sweeps import Baseline, Space, TrialConfig, run_sweep
 from sweeps.cli import main, run_main
-from sweeps.ensemble import combine
+from sweeps.ensemble import combine, fitted_apart
 from tracking.history import SweepHistory
 
 Capture = pytest.CaptureFixture[str]
@@ -138,13 +138,18 @@ def test_a_trial_that_has_not_finished_is_no_result_yet(
 
 
 @pytest.mark.parametrize("method", ["mean", "weighted", "greedy"])
-def test_an_ensemble_s_record_agrees_with_itself(method: str, verb: Callable[..., int], finished: Path) -> None:
+def test_an_ensemble_s_record_agrees_with_itself(
+    method: str, verb: Callable[..., int], finished: Path, capsys: Capture
+) -> None:
     assert verb("ensemble", "night/0", "night/1", "night/2", "--method", method, "--name", f"three-{method}") == 0
     folder = finished / f"three-{method}"
     (trial,) = SweepHistory.load(folder / "journal.jsonl").trials.values()
     assert sum(trial.started.config["ensemble"]["members"].values()) == pytest.approx(1, abs=1e-12)
     kept = np.load(folder / "trials/0000/val_probabilities.npz")
     assert trial.epochs[0].metrics["val_accuracy"] == (kept["probabilities"].argmax(1) == kept["labels"]).mean()
+    capsys.readouterr()
+    assert verb("compare", "night/0", f"three-{method}") == 0
+    assert ("were fitted to these faces" in capsys.readouterr().out) == (method != "mean")
 
 
 def test_a_member_is_named_once(verb: Callable[..., int], finished: Path, capsys: Capture) -> None:
@@ -236,6 +241,17 @@ WRONG = RIGHT[:, ::-1]
 def test_greedy_selection_leaves_a_harmful_member_out() -> None:
     choice = combine(LABELS, np.stack([WRONG, RIGHT]), "greedy")
     assert choice.weights.tolist() == [0, 1]
+
+
+def test_answers_fitted_apart_owe_nothing_to_the_faces_they_answer() -> None:
+    """Of nets that guess, greedy selection makes one that is right on the faces that it selects by."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 400)
+    guesses = rng.dirichlet([1, 1], (24, 400))
+    fitted = combine(labels, guesses, "greedy").probabilities
+    apart = fitted_apart(labels, guesses, "greedy")
+    assert (fitted.argmax(1) == labels).mean() > (apart.argmax(1) == labels).mean() + 0.05
+    np.testing.assert_allclose(fitted_apart(labels, guesses, "mean"), guesses.mean(0))
 
 
 def test_weights_go_to_the_member_with_the_least_log_loss() -> None:

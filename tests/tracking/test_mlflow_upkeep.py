@@ -11,11 +11,11 @@ from safetensors.numpy import save_file
 from small_sweep import SWEEP_ID, Stored, Sweep
 
 from tracking import AttemptStarted, SweepHistory, TrackingError
-from tracking.answers import Answers
 from tracking.default_store import default_uri
 from tracking.mlflow_models import CHAMPION, Candidate, log_model_folder, model_name, register
 from tracking.mlflow_sink import MlflowSink
 from tracking.mlflow_upkeep import close_runs, dead_runs, find_run, log_file, open_client, opened
+from tracking.significance import BoolArray
 
 NewSink = Callable[[], MlflowSink]
 N = 200
@@ -115,13 +115,12 @@ def test_files_of_the_whole_sweep_are_kept(sweep: Sweep, new_sink: NewSink, out:
         log_file(client, parent, out / "none.html")
 
 
-def answers(wrong: int, seed: int = 0) -> Answers:
-    """Answers with exactly `wrong` of `N` images wrong, drawn by `seed`."""
-    labels = np.arange(N) % 2
-    missed = np.random.default_rng(seed).permutation(N)[:wrong]
-    said = labels.copy()
-    said[missed] = 1 - said[missed]
-    return Answers(labels, (0.1 + 0.8 * np.eye(2)[said]).astype(np.float32), 3)
+LABELS = np.arange(N) % 2
+
+
+def right(wrong: int, seed: int = 0) -> BoolArray:
+    """Exactly `wrong` of `N` images wrong, drawn by `seed`."""
+    return np.isin(np.arange(N), np.random.default_rng(seed).permutation(N)[:wrong], invert=True)
 
 
 @pytest.fixture
@@ -129,36 +128,55 @@ def candidate(sweep: Sweep, new_sink: NewSink, client: MlflowClient) -> Candidat
     sweep.whole()
     new_sink().sync()
     run_id = find_run(client, SweepHistory.load(sweep.folder.journal).started, 2)
-    return Candidate(run_id, "lenet_space", "FER2013", "f8428a1edbd21e88", synthetic=False, answers=answers(60))
+    return Candidate(run_id, "lenet_space", "FER2013", "f8428a1edbd21e88", synthetic=False, labels=LABELS,
+                     is_right=right(60), among=right(60)[None])  # fmt: skip
 
 
-def keep_answers(client: MlflowClient, candidate: Candidate, folder: Path) -> None:
-    kept = candidate.answers
+def kept_by_an_older_version(client: MlflowClient, candidate: Candidate, folder: Path) -> None:
+    said = np.where(candidate.is_right, LABELS, 1 - LABELS)
     path = folder / "val_probabilities.npz"
-    np.savez(path, labels=kept.labels, probabilities=kept.probabilities, epoch=kept.epoch)
+    np.savez(path, labels=LABELS, probabilities=(0.1 + 0.8 * np.eye(2)[said]).astype(np.float32), epoch=3)
     client.log_artifact(candidate.run_id, str(path))
 
 
-@pytest.mark.parametrize("paired", [True, False])
+@pytest.mark.parametrize("kept", ["now", "by an older version", "nowhere"])
 def test_a_champion_falls_to_more_than_chance_only(
-    candidate: Candidate, client: MlflowClient, sweep: Sweep, tmp_path: Path, paired: bool
+    candidate: Candidate, client: MlflowClient, sweep: Sweep, tmp_path: Path, out: Path, kept: str
 ) -> None:
     name = model_name(candidate)
     assert name == "lenet_space-f8428a1edbd2"
-    if paired:
-        keep_answers(client, candidate, tmp_path)
     first = register(client, candidate)
     assert (first.version, first.is_champion) == ("1", True)
     again = register(client, candidate)
     assert (again.version, again.is_champion, again.reason) == ("1", True, "it is the champion already")
+    if kept != "now":
+        (path,) = out.rglob("val_right.npz")
+        path.unlink()
+    if kept == "by an older version":
+        kept_by_an_older_version(client, candidate, tmp_path)
     started = SweepHistory.load(sweep.folder.journal).started
-    close = register(client, replace(candidate, run_id=find_run(client, started, 1), answers=answers(58, 1)))
-    assert (close.version, close.is_champion) == ("2", False)
-    assert ("alone right on" in close.reason) is paired
+    rivals = np.stack([right(58, 1), *(right(60, seed) for seed in range(3, 14))])
+    close = replace(candidate, run_id=find_run(client, started, 1), is_right=rivals[0], among=rivals)
+    verdict = register(client, close)
+    assert (verdict.version, verdict.is_champion) == ("2", False)
+    assert "as the best of 12" in verdict.reason
+    assert ("alone right on" in verdict.reason) is (kept != "nowhere")
     assert str(client.get_model_version_by_alias(name, CHAMPION).version) == "1"
-    better = register(client, replace(candidate, run_id=find_run(client, started, 0), answers=answers(20, 2)))
+    far = replace(candidate, run_id=find_run(client, started, 0), is_right=right(20, 2))
+    better = register(client, far)
     assert (better.version, better.is_champion) == ("3", True)
     assert str(client.get_model_version_by_alias(name, CHAMPION).version) == "3"
+
+
+def test_the_luckiest_of_many_is_no_champion(candidate: Candidate, client: MlflowClient, sweep: Sweep) -> None:
+    """Alone it would have won: 41 against 60 wrong of 200 is what the best of fifty may come to by chance."""
+    register(client, candidate)
+    started = SweepHistory.load(sweep.folder.journal).started
+    lucky = replace(candidate, run_id=find_run(client, started, 0), is_right=right(42, 1))
+    among = np.stack([lucky.is_right, *(right(60, seed) for seed in range(3, 52))])
+    verdict = register(client, replace(lucky, among=among))
+    assert (verdict.is_champion, verdict.version) == (False, "2")
+    assert register(client, lucky).is_champion
 
 
 def test_synthetic_faces_make_no_champion(candidate: Candidate, client: MlflowClient) -> None:

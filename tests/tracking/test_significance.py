@@ -5,7 +5,7 @@ from scipy.stats import bootstrap
 from sklearn import metrics as sk
 
 from tracking import TrackingError
-from tracking.significance import holm, mcnemar_mid_p, paired_bootstrap
+from tracking.significance import BoolArray, holm, mcnemar_mid_p, paired_bootstrap, selected_p
 
 RNG = np.random.default_rng(9)
 LABELS = RNG.integers(0, 3, 300)
@@ -28,6 +28,55 @@ def test_holm() -> None:
     assert holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
     assert holm([0.9, 0.8]) == [1.0, 1.0]
     assert holm([]) == []
+
+
+def nets(rng: np.random.Generator, count: int, faces: int, gain: float | list[float] = 0.0) -> BoolArray:
+    """What nets have right, [count, faces]: 64 % each, two of them disagree on 27 %; a gain of .155 is two points."""
+    of_face, of_both = rng.normal(0, 2.0, faces), rng.normal(0, 1.6, (count, faces))
+    return 0.9 + np.broadcast_to(gain, (count,))[:, None] - of_face + of_both > 0
+
+
+def wins(right: BoolArray) -> tuple[bool, bool]:
+    """Whether the best of the others beats the first net: by the test for a selected one, and by McNemar's alone."""
+    present, candidates = right[0], right[1:]
+    best = candidates[candidates.sum(1).argmax()]
+    counts = int((best & ~present).sum()), int((present & ~best).sum())
+    better = counts[0] > counts[1]
+    p = selected_p(best, present, candidates, np.random.default_rng(0)) if better else 1.0
+    return p < 0.05, better and mcnemar_mid_p(*counts) < 0.05
+
+
+@pytest.mark.parametrize("count", [1, 5, 12, 50])
+def test_among_equal_nets_the_best_of_many_is_no_better(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """2.5 % of the comparisons is what chance may win, however many nets the best is chosen from."""
+    monkeypatch.setattr("tracking.significance._DRAWS", 2000)
+    rng = np.random.default_rng(5)
+    allowed, alone = np.mean([wins(nets(rng, 1 + count, 1000)) for _ in range(150)], axis=0)
+    assert allowed <= 0.045
+    assert count < 12 or alone > 0.08
+
+
+@pytest.mark.parametrize(("gain", "power"), [([0.0, 0.155, *[0.0] * 11], 0.3), ([0.0, *[0.155] * 12], 0.7)])
+def test_a_net_that_is_two_points_better_can_win(
+    gain: list[float], power: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The size of FER2013's PublicTest, the best of 12 of which one is better, or all."""
+    monkeypatch.setattr("tracking.significance._DRAWS", 2000)
+    rng = np.random.default_rng(6)
+    assert np.mean([wins(nets(rng, 13, 3589, gain))[0] for _ in range(50)]) >= power
+
+
+def test_p_of_a_selected_net_at_its_bounds() -> None:
+    rng = np.random.default_rng(7)
+    right = nets(rng, 4, 500, [0.0, 0.3, 0.0, 0.0])
+    present, chosen = right[0], right[1]
+    alone = mcnemar_mid_p(int((chosen & ~present).sum()), int((present & ~chosen).sum()))
+    assert selected_p(chosen, present, chosen[None], rng) == pytest.approx(alone)
+    assert selected_p(chosen, present, np.stack([chosen] * 9 + [present]), rng) == pytest.approx(alone, abs=5e-3)
+    among_4, among_many = (selected_p(chosen, present, nets_, rng) for nets_ in (right, np.tile(right, (400, 1))))
+    assert alone < among_4 < among_many
+    assert selected_p(present, chosen, right[:1], rng) > 0.5
+    assert selected_p(present, present, present[None], rng) == 1.0
 
 
 def test_bootstrap_differences_are_the_metrics_own() -> None:
