@@ -11,7 +11,7 @@ from typing import NoReturn
 from cluster.checks import worst
 from cluster.config import reach
 from cluster.doctor import Report, examine
-from cluster.errors import ClusterError
+from cluster.errors import ClusterError, without_password
 
 BAD_INPUT = 2
 
@@ -28,7 +28,7 @@ def main(argv: Sequence[str]) -> int:
     except ClusterError as error:
         if "--debug" in argv:
             raise
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(without_password(f"error: {error}\n"))
         return BAD_INPUT
     except KeyboardInterrupt:
         return 130

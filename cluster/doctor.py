@@ -17,7 +17,7 @@ from cluster import checks, probe
 from cluster.checks import Check
 from cluster.config import ClusterConfig, find_token
 from cluster.connect import joined_ray, prepare_environment
-from cluster.errors import ClusterError
+from cluster.errors import ClusterError, without_password
 from cluster.probe import NodeFacts, Probe
 from cluster.submit import Jobs
 
@@ -78,7 +78,7 @@ def examine_machine(storage: Path, tracking_uri: str | None) -> Report:
         checks.gpus(facts, {"this machine": _own_gpus()}),
         checks.shared_memory(facts),
         *_own_storage(here, storage),
-        _tracking(tracking_uri, here.tracking),
+        tracking_check(tracking_uri, here.tracking),
         checks.clocks({}),
         checks.own_ports(taken),
         _own_token(),
@@ -111,7 +111,7 @@ def _examine_nodes(address: str, storage: str, tracking_uri: str | None) -> Repo
         checks.gpus(facts, {name: int(node["Resources"].get("GPU", 0)) for name, node in nodes.items()}),
         checks.shared_memory(facts),
         *_shared_storage(probes, storage, head),
-        _tracking(tracking_uri, lambda *asked: ray.get(probes[head].tracking.remote(*asked))),
+        tracking_check(tracking_uri, lambda *asked: ray.get(probes[head].tracking.remote(*asked))),
         checks.clocks({name: _skew(handle) for name, handle in probes.items()}),
         _ports(nodes, probes),
         checks.node_tokens(facts),
@@ -122,6 +122,12 @@ def _examine_nodes(address: str, storage: str, tracking_uri: str | None) -> Repo
 def examine_from_afar(config: ClusterConfig, tracking_uri: str | None) -> Report:
     """Try the door from here, then have a job examine the cluster from within."""
     ca_file = str(config.ca_file) if config.ca_file else None
+    uri = tracking_uri or config.tracking_uri
+    if uri and without_password(uri) != uri:
+        raise ClusterError(
+            f"--tracking-uri {without_password(uri)}: has a password, and everyone who sees the cluster sees a job's "
+            "command; leave the login out and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD on the head"
+        )
 
     def knock(headers: Mapping[str, str]) -> int:
         return probe.http_get(f"{config.address}/api/jobs/", headers, _TIMEOUT_SECONDS, ca_file).status
@@ -130,7 +136,6 @@ def examine_from_afar(config: ClusterConfig, tracking_uri: str | None) -> Report
     door = checks.door(config.address, knock({}), knock({"Authorization": "Bearer wrong"}))
     command = ["python", "-m", "cluster", "doctor", "--address", "auto", "--json"]
     command += ["--storage", config.storage] if config.storage else []
-    uri = tracking_uri or config.tracking_uri
     command += ["--tracking-uri", uri] if uri else []
     name = f"doctor-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
     jobs.submit(name, command)
@@ -217,13 +222,23 @@ def _free_bytes(folder: str) -> int:
     return shutil.disk_usage(folder).free
 
 
-def _tracking(uri: str | None, ask: Callable[[str, float], tuple[int, str, int]]) -> Check:
+def tracking_check(uri: str | None, ask: Callable[[str, float], tuple[int, str, int]]) -> Check:
+    """The MLflow that is named, or that of the environment, as `ask` finds it: the form of `Probe.tracking`."""
     uri = uri or os.environ.get("MLFLOW_TRACKING_URI")
     if uri is None:
         return Check("MLflow", "ok", "none given: a sweep keeps mlflow.db beside its records")
-    if not uri.startswith("http"):
-        return Check("MLflow", "skipped", f"{urlsplit(uri).scheme}: a store without a server is tried by the sweep")
-    return checks.tracking(uri, *ask(uri, _TIMEOUT_SECONDS))
+    try:
+        parts = urlsplit(uri)
+        server = parts.scheme in ("http", "https")
+        valid = "://" in uri and (not server or (bool(parts.hostname) and parts.port != 0))
+    except ValueError:
+        valid = False
+    if not valid:
+        example = "http://HOST:5000; in a login, special characters are percent-encoded (@ as %40, # as %23)"
+        return Check("MLflow", "failed", "the tracking URI is not an address", f"write it as {example}")
+    if not server:
+        return Check("MLflow", "skipped", f"{parts.scheme}: a store without a server is tried by the sweep")
+    return checks.tracking(without_password(uri), *ask(uri, _TIMEOUT_SECONDS))
 
 
 def _ports(nodes: Mapping[str, Mapping[str, Any]], probes: Mapping[str, Any]) -> Check:

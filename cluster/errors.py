@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 
 class ClusterError(Exception):
     """The message names the rule, the value found and the way out. The command exits with code 2."""
+
+
+def without_password(text: str) -> str:
+    """A URI, or a message with URIs in it, as it may be shown."""
+    return re.sub(r"(://[^\s/?#@:]*:)\S*(?=@)", r"\1…", text)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

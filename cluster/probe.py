@@ -20,9 +20,11 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from http.client import HTTPException
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TextIO
+from urllib.parse import unquote, urlsplit
 
 PACKAGES = ("fer-sweeps", "ray", "torch", "optuna", "mlflow", "numpy", "pydantic")
 _COUNT_GPUS = "import torch; print(torch.cuda.device_count(), torch.version.cuda)"
@@ -125,10 +127,10 @@ class Probe:
 
     def tracking(self, uri: str, timeout_seconds: float) -> tuple[int, str, int]:
         """Ask MLflow as its client here would: status and words of its health, status of its API to this login."""
-        base = uri.rstrip("/")
+        base, login = _split_login(uri.rstrip("/"))
         health = http_get(f"{base}/health", {}, timeout_seconds)
         query = f"{base}/api/2.0/mlflow/experiments/get-by-name?experiment_name=Default"
-        return health.status, health.text, http_get(query, _mlflow_login(), timeout_seconds).status
+        return health.status, health.text, http_get(query, login or _mlflow_login(), timeout_seconds).status
 
 
 def accepts(host: str, port: int, timeout_seconds: float) -> bool:
@@ -151,8 +153,21 @@ def http_get(url: str, headers: Mapping[str, str], timeout_seconds: float, ca_fi
         return Answer(error.code, _head_of(error.read(65536)))
     except urllib.error.URLError as error:
         return Answer(0, str(error.reason))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         return Answer(0, str(error))
+
+
+def _split_login(uri: str) -> tuple[str, dict[str, str]]:
+    """The URI without its login, and the header for that; `http.client` would take it for a part of the host."""
+    parts = urlsplit(uri)
+    login, _, host = parts.netloc.rpartition("@")
+    user, _, password = login.partition(":")
+    header = _basic(unquote(user), unquote(password)) if login else {}
+    return parts._replace(netloc=host).geturl(), header
+
+
+def _basic(user: str, password: str) -> dict[str, str]:
+    return {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
 
 
 def _mlflow_login() -> dict[str, str]:
@@ -163,7 +178,7 @@ def _mlflow_login() -> dict[str, str]:
     in_file = dict(file["mlflow"]) if file.has_section("mlflow") else {}
     user, password, token = (os.environ.get(name) or in_file.get(name.lower(), "") for name in names)
     if user:
-        return {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
+        return _basic(user, password)
     return {"Authorization": f"Bearer {token}"} if token else {}
 
 

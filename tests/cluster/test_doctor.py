@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from cluster import checks
+from cluster.checks import Check
 from cluster.cli import main
-from cluster.doctor import Report
+from cluster.doctor import Report, tracking_check
 from cluster.errors import ClusterError
 from cluster.probe import NodeFacts, Probe
 
@@ -177,6 +178,36 @@ def test_mlflow_is_asked_with_the_login_that_its_client_would_use(
     assert Probe().tracking(tracker, 5.0) == (200, "", 200)
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "you")
     assert Probe().tracking(tracker, 5.0)[2] == 401
+
+
+def test_a_login_in_the_uri_is_used_and_its_password_not_shown(
+    tracker: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for password, status in (("secret", "ok"), ("other", "failed")):
+        check = tracking_check(tracker.replace("//", f"//me:{password}@"), Probe().tracking)
+        assert check.status == status
+    main(["doctor", "--json", "--tracking-uri", tracker.replace("//", "//me:secret@")])
+    shown = capsys.readouterr().out
+    (check,) = [Check(**check) for check in json.loads(shown)["checks"] if check["name"] == "MLflow"]
+    assert check.status == "ok"
+    assert check.detail.startswith("http://me:…@127.0.0.1:")
+    assert "secret" not in shown
+
+
+@pytest.mark.parametrize("uri", ["127.0.0.1:5000", "http://me:se#cret@h", "http://h:99999", "http://[h"])
+def test_a_tracking_uri_that_is_no_address_fails_its_check(uri: str) -> None:
+    check = tracking_check(uri, Probe().tracking)
+    assert (check.status, check.detail) == ("failed", "the tracking URI is not an address")
+
+
+@pytest.mark.parametrize("word", ["--tracking-uri http://me:secret@h", "--traking-uri=http://me:secret@h"])
+def test_a_password_is_shown_by_no_message_and_is_no_word_of_a_job(
+    word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["doctor", "--address", "http://127.0.0.1:9", *word.split()]) == 2
+    message = capsys.readouterr().err
+    assert "http://me:…@h" in message
+    assert "secret" not in message
 
 
 def test_this_machine_passes_and_is_left_as_it_was(
