@@ -13,10 +13,10 @@ from sweeps.console import console, errors, warn
 from sweeps.errors import InputError
 from sweeps.messages import val_title
 from sweeps.runs import Run, best_runs, find_run, open_sweep
-from tracking.default_store import resolve_tracking_uri
+from sweeps.sending import asked_for, records_uri, send
 from tracking.errors import TrackingError
 from tracking.files import write_bytes
-from tracking.layout import SweepFolder
+from tracking.tracking_uri import resolve_tracking_uri, without_password
 
 
 def test(given: argparse.Namespace) -> int:
@@ -40,7 +40,7 @@ def test(given: argparse.Namespace) -> int:
         f"look {looks.in_sweep} on {place} in this sweep, {looks.on_data} over all sweeps in {given.out}"
         + ("" if looks.in_sweep == 1 else ": do not choose among its runs by these numbers")
     )
-    _send(run.sweep, given)
+    send(run, given)
     return 0
 
 
@@ -52,13 +52,13 @@ def ensemble(given: argparse.Namespace) -> int:
         raise InputError("name the runs, or --sweep NAME for its best trials")
     runs = best_runs(*open_sweep(given.sweep, given.out), given.top) if given.sweep else _runs(given)
     name = given.name or f"ensemble-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    made = make_ensemble(runs, given.method, name, given.out)
+    made = make_ensemble(runs, given.method, name, given.out, tracking_uri=asked_for(given))
     for member in runs:
         weight = made.members.get(member.name, 0.0)
         console.print(f"{member.name:24} {member.objective:.2%}   weight {weight:.3f}")
     split, dataset = val_title(made.spec.dataset), made.spec.dataset
     console.print(f"{made.name}: {made.objective:.2%} on {dataset}, {split}, where it was chosen")
-    _send(made.sweep, given)
+    send(made, given)
     return 0
 
 
@@ -68,14 +68,14 @@ def svm(given: argparse.Namespace) -> int:
 
     run = find_run(given.run, given.out, given.tracking_uri)
     name = given.name or f"svm-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    made = make_svm(run, given.kernel, given.candidates, name, given.out)
+    made = make_svm(run, given.kernel, given.candidates, name, given.out, tracking_uri=asked_for(given))
     console.print(
         f"C {made.svm['c']:g} of {', '.join(f'{c:g}' for c in made.svm['tried'])}: right on "
         f"{made.svm['held_out_accuracy']:.2%} of the fifth of train that chose it, which the net was trained on"
     )
     split, dataset = val_title(made.spec.dataset), made.spec.dataset
     console.print(f"{made.name}: {made.objective:.2%} on {dataset}, {split}; {run.name} itself {run.objective:.2%}")
-    _send(made.sweep, given)
+    send(made, given)
     return 0
 
 
@@ -92,7 +92,8 @@ def compare(given: argparse.Namespace) -> int:
     if given.html:
         write_bytes(given.html, page.encode())
     try:
-        where = log_page(page, runs, whole, resolve_tracking_uri(given.tracking_uri, given.out))
+        uris = [resolve_tracking_uri(given.tracking_uri, given.out, run.spec.tracking_uri) for run in runs]
+        where = log_page(page, runs, whole, uris)
     except TrackingError as error:
         where = f"the page is not in MLflow: {error}"
     if given.json:
@@ -144,7 +145,7 @@ def inspect(given: argparse.Namespace) -> int:
         console.print(str(path))
         pictures.append(path)
     try:
-        log_pictures(run, pictures, resolve_tracking_uri(given.tracking_uri, given.out))
+        log_pictures(run, pictures, records_uri(run.spec, given))
     except TrackingError as error:
         warn(f"not in MLflow: {error}")
     return 0
@@ -155,8 +156,9 @@ def register(given: argparse.Namespace) -> int:
     from sweeps.registering import register_run
 
     run = find_run(given.run, given.out, given.tracking_uri)
-    _send(run.sweep, given)
-    console.print(register_run(run, resolve_tracking_uri(given.tracking_uri, given.out)))
+    uri = records_uri(run.spec, given)
+    send(run, given, uri)
+    console.print(register_run(run, uri))
     return 0
 
 
@@ -164,9 +166,10 @@ def gc(given: argparse.Namespace) -> int:
     """Say what old sweeps need no more, or remove it."""
     from sweeps.cleaning_up import clean_up, size_text
 
-    uri = resolve_tracking_uri(given.tracking_uri, given.out)
     found = []
-    for leavings in clean_up(given.names, given.out, uri, keep=given.keep, act=given.yes, on_warning=warn):
+    for leavings in clean_up(
+        given.names, given.out, given.tracking_uri, keep=given.keep, act=given.yes, on_warning=warn
+    ):
         found.append(leavings)
         for line in leavings.lines():
             console.print(line)
@@ -175,23 +178,12 @@ def gc(given: argparse.Namespace) -> int:
     what = f"{len(files)} files, {size_text(sum(file.size_bytes for file in files))}; {runs} runs of dead drivers"
     console.print(f"removed and closed: {what}" if given.yes else f"to be removed and closed: {what}")
     if not given.yes and (files or runs):
-        console.print(f"do it:\n  {shlex.join(['python', '-m', 'sweeps', *given.argv, '--yes'])}")
+        console.print(f"do it:\n  {without_password(shlex.join(['python', '-m', 'sweeps', *given.argv, '--yes']))}")
     return 0
 
 
 def _runs(given: argparse.Namespace) -> list[Run]:
     return [find_run(reference, given.out, given.tracking_uri) for reference in given.runs]
-
-
-def _send(folder: SweepFolder, given: argparse.Namespace) -> None:
-    """Bring MLflow up to date; where it does not answer, say how to do so later."""
-    from tracking.mlflow_sink import MlflowSink
-
-    uri = resolve_tracking_uri(given.tracking_uri, given.out)
-    try:
-        MlflowSink(folder.journal, tracking_uri=uri, out=given.out, on_warning=warn).sync()
-    except TrackingError as error:
-        warn(f"{error}; the record is kept: python -m sweeps sync {folder.root.name}")
 
 
 VERBS: dict[str, Callable[[argparse.Namespace], int]] = {

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sweeps.plan import recorded_sweep
 from sweeps.runs import open_sweep, sweep_names
 from tracking.cleaning import Removal, removable, remove
 from tracking.errors import TrackingError
@@ -15,6 +17,7 @@ from tracking.folder_lock import folder_holder, hold_folder
 from tracking.history import SweepHistory
 from tracking.layout import SweepFolder
 from tracking.mlflow_upkeep import DeadRun, close_runs, dead_runs, opened
+from tracking.tracking_uri import resolve_tracking_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -41,12 +44,18 @@ class Leavings:
 
 
 def clean_up(
-    names: Sequence[str], out: Path, tracking_uri: str, *, keep: int, act: bool, on_warning: Callable[[str], None]
+    names: Sequence[str],
+    out: Path,
+    tracking_uri: str | None,
+    *,
+    keep: int,
+    act: bool,
+    on_warning: Callable[[str], None],
 ) -> Iterator[Leavings]:
     """Look through sweeps, all in `out` where none is named; with `act` what is found is removed and closed.
 
     A sweep that somebody works on is spared, as are trials that a resume takes up and members of ensembles. Without
-    MLflow only files are looked at.
+    the MLflow that a sweep's records are in, or `tracking_uri` instead, only files are looked at.
 
     Raises:
         InputError: no sweep of such a name.
@@ -55,13 +64,21 @@ def clean_up(
     folders = [open_sweep(name, out)[0] for name in names or sweep_names(out)]
     members = ensemble_members(out)
     with ExitStack() as stack:
-        try:
-            client = stack.enter_context(opened(tracking_uri))
-        except TrackingError as error:
-            on_warning(f"{error}: only files are looked at")
-            client = None
+        client = cache(lambda recorded: _client(stack, tracking_uri, out, recorded, on_warning))
         for folder in folders:
-            yield _clean(folder, client, keep, members.get(folder.root.name, set()), act=act)
+            recorded = recorded_sweep(folder)
+            its_client = client(recorded.tracking_uri if recorded else None)
+            yield _clean(folder, its_client, keep, members.get(folder.root.name, set()), act=act)
+
+
+def _client(
+    stack: ExitStack, asked: str | None, out: Path, recorded: str | None, on_warning: Callable[[str], None]
+) -> MlflowClient | None:
+    try:
+        return stack.enter_context(opened(resolve_tracking_uri(asked, out, recorded)))
+    except TrackingError as error:
+        on_warning(f"{error}: only files are looked at")
+        return None
 
 
 def ensemble_members(out: Path) -> dict[str, set[int]]:

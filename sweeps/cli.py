@@ -15,16 +15,18 @@ from cluster.errors import ClusterError
 from fer_data import DataError
 from fer_models import ModelError
 from sweeps import arguments
-from sweeps.console import console, errors, warn
+from sweeps.console import console, errors, hide_passwords_in_tracebacks, warn
 from sweeps.errors import InputError
 from sweeps.leaderboard import leaderboard
 from sweeps.plan import Options, Plan, make_plan, recorded_spec
 from sweeps.progress import STATES, Progress, duration, seconds_left
 from sweeps.runs import open_sweep
+from sweeps.sending import records_uri
 from sweeps.sweep import SweepResult, run_plan
-from tracking.default_store import default_uri, resolve_tracking_uri
+from tracking.default_store import default_uri
 from tracking.errors import TrackingError
 from tracking.folder_lock import folder_holder
+from tracking.tracking_uri import ignored_environment, without_password
 
 BAD_INPUT = 2
 
@@ -46,12 +48,13 @@ def _parsed(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Na
 
 
 def _guarded(argv: Sequence[str], act: Callable[[], int]) -> int:
+    hide_passwords_in_tracebacks()
     try:
         return act()
     except (ClusterError, InputError, DataError, ModelError, TrackingError) as error:
         if "--debug" in argv:
             raise
-        errors.print(Text(f"error: {error}", style="red"))
+        errors.print(Text(without_password(f"error: {error}"), style="red"))
         return BAD_INPUT
     except KeyboardInterrupt:
         return 130
@@ -119,6 +122,8 @@ def _announce(plan: Plan) -> None:
     )
     for note in faces.notes:
         console.print(f"note: {note}")
+    if plan.options.tracking_uri is None and (ignored := ignored_environment(plan.tracking_uri)):
+        console.print(f"note: {ignored}")
     share = f", {slots.gpus_per_trial:g} GPU" if slots.gpus_per_trial else ""
     console.print(
         f"{plan.at_once} at once on {spec.device} "
@@ -142,20 +147,18 @@ def _conclude(plan: Plan, result: SweepResult) -> None:
     if not history.finished:
         reason = history.stopped.reason if history.stopped else "it did not end"
         console.print(f"not finished ({reason}). Go on with it:\n  {_verb(plan.options, 'resume')}")
-    console.print(f"look further:\n  {_verb(plan.options, 'status')}\n  {_ui_command(plan.options)}")
+    console.print(f"look further:\n  {_verb(plan.options, 'status')}\n  {_ui_command(plan)}")
 
 
 def _verb(options: Options, verb: str) -> str:
     words = ["python", "-m", "sweeps", verb, str(options.name)]
     if options.out != Path("runs"):
         words += ["--out", str(options.out)]
-    if options.tracking_uri and verb != "status":
-        words += ["--tracking-uri", options.tracking_uri]
     return shlex.join(words)
 
 
-def _ui_command(options: Options) -> str:
-    uri = resolve_tracking_uri(options.tracking_uri, options.out)
+def _ui_command(plan: Plan) -> str:
+    uri, options = without_password(plan.tracking_uri), plan.options
     if uri.startswith("http"):
         return f"MLflow: {uri}"
     if uri == default_uri(options.out):
@@ -200,8 +203,8 @@ def _status(given: argparse.Namespace) -> int:
 def _sync(given: argparse.Namespace) -> int:
     from tracking.mlflow_sink import MlflowSink
 
-    folder, _ = open_sweep(given.name, given.out)
-    uri = resolve_tracking_uri(given.tracking_uri, given.out)
+    folder, history = open_sweep(given.name, given.out)
+    uri = records_uri(recorded_spec(history), given)
     MlflowSink(folder.journal, tracking_uri=uri, out=given.out, on_warning=warn).sync()
-    console.print(f"{given.name}: MLflow at {uri} has all of it")
+    console.print(f"{given.name}: MLflow at {without_password(uri)} has all of it")
     return 0

@@ -60,22 +60,29 @@ def _whole(sweeps: Sequence[Course], place: str) -> Table:
     return table
 
 
-def log_page(page: str, runs: Sequence[Run], whole: Collection[str], tracking_uri: str) -> str:
+def log_page(page: str, runs: Sequence[Run], whole: Collection[str], tracking_uris: Sequence[str]) -> str:
     """Put a page among the artifacts of each run, or of the sweep's own run where it was asked for; where, in a line.
+
+    `tracking_uris` says of each run where its records are.
 
     Raises:
         TrackingError: there is no MLflow yet, it does not answer, or lacks a run.
     """
     names = [_name(run, whole) for run in runs]
-    with opened(tracking_uri) as client, tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / _file_name(names)
         write_bytes(path, page.encode())
-        found = [
-            find_mlflow_run(client, run.history.started, None if run.sweep.root.name in whole else run.trial.number)
-            for run in runs
-        ]
-        for run_id in found:
-            log_file(client, run_id, path, _FOLDER)
+        for uri in dict.fromkeys(tracking_uris):
+            with opened(uri) as client:
+                found = [
+                    find_mlflow_run(
+                        client, run.history.started, None if run.sweep.root.name in whole else run.trial.number
+                    )
+                    for run, its_uri in zip(runs, tracking_uris, strict=True)
+                    if its_uri == uri
+                ]
+                for run_id in found:
+                    log_file(client, run_id, path, _FOLDER)
     return f"MLflow has the page too: {_FOLDER}/{path.name} of {', '.join(names)}"
 
 

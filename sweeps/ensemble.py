@@ -117,15 +117,18 @@ def _score(labels: NDArray[np.int64], probabilities: NDArray[np.floating]) -> tu
     return right, -float(image_log_losses(labels, probabilities.astype(np.float64)).mean())
 
 
-def make_ensemble(runs: Sequence[Run], method: Method, name: str, out: Path) -> Run:
-    """Combine runs into one that is recorded under `name`. Raises InputError where they do not go together."""
+def make_ensemble(runs: Sequence[Run], method: Method, name: str, out: Path, *, tracking_uri: str | None = None) -> Run:
+    """Combine runs into one that is recorded under `name`; `tracking_uri` as in `record_run`.
+
+    Raises InputError where they do not go together.
+    """
     _refuse_unfit(runs)
     answers = [run.answers() for run in runs]
     folder = new_folder(name, out)
     labels = answers[0].labels
     choice = combine(labels, np.stack([one.probabilities for one in answers]), method)
     members = [(run, weight) for run, weight in zip(runs, choice.weights, strict=True) if weight > 0]
-    return _record(folder, members, method, choice.probabilities, [run.name for run in runs])
+    return _record(folder, members, method, choice.probabilities, [run.name for run in runs], tracking_uri)
 
 
 def _refuse_unfit(runs: Sequence[Run]) -> None:
@@ -151,6 +154,7 @@ def _record(
     method: Method,
     probabilities: NDArray[np.float64],
     candidates: Sequence[str],
+    tracking_uri: str | None,
 ) -> Run:
     what = f"{method} of {len(members)}"
     config = {
@@ -161,4 +165,5 @@ def _record(
         },
         "net": {"name": what},
     }
-    return record_run(folder, members[0][0], probabilities, space=SPACE, config=config, what=what)
+    like = members[0][0]
+    return record_run(folder, like, probabilities, space=SPACE, config=config, what=what, tracking_uri=tracking_uri)

@@ -20,6 +20,7 @@ from sweeps.spec import SweepSpec, check_name, space_label
 from tracking.history import SweepHistory
 from tracking.journal import read
 from tracking.layout import SweepFolder
+from tracking.tracking_uri import recordable, resolve_tracking_uri
 
 _SAMPLES_CHECKED = 20
 
@@ -108,6 +109,11 @@ class Plan:
     """What its journal says so far, where it is resumed."""
 
     @property
+    def tracking_uri(self) -> str:
+        """Where the records go, with its password."""
+        return resolve_tracking_uri(self.options.tracking_uri, self.options.out, self.spec.tracking_uri)
+
+    @property
     def at_once(self) -> int:
         """Trials at once."""
         return self.slots.count if self.spec.runner == "ray" else 1
@@ -148,6 +154,7 @@ def make_plan(space: Space | str, options: Options) -> Plan:
             raise InputError(f"{folder.root} exists already: add --resume to go on with it, or choose another --name")
         options = options.completed_by(recorded)
         found = recorded.with_its_baselines(found)
+    uri = resolve_tracking_uri(options.tracking_uri, options.out, recorded.tracking_uri if recorded else None)
     node_cpus, gpus = _hardware(options)
     device = choose_device(options.device or "auto", gpus)
     slots = plan_slots(
@@ -163,6 +170,7 @@ def make_plan(space: Space | str, options: Options) -> Plan:
     faces = open_cached(cached)
     options = replace(options, name=name, data=data)
     spec = _spec(found, str(label), options, faces, str(cached), device, slots.threads)
+    spec = spec.model_copy(update={"tracking_uri": recordable(uri, options.out)})
     plan = Plan(found, spec, options, slots, faces, folder, history)
     _check_configurations(plan)
     if device == "cuda" and options.gpus_per_trial is None and spec.runner == "ray":

@@ -269,8 +269,23 @@ def best_runs(folder: SweepFolder, history: SweepHistory, count: int) -> list[Ru
 
 
 def _by_mlflow_id(run_id: str, out: Path, tracking_uri: str | None) -> Run:
-    from tracking.default_store import resolve_tracking_uri
     from tracking.mlflow_upkeep import find_trial
+    from tracking.tracking_uri import resolve_tracking_uri
 
-    name, number = find_trial(run_id, resolve_tracking_uri(tracking_uri, out))
-    return find_run(f"{name}/{number}" if number is not None else name, out)
+    faults = []
+    for recorded in [None] if tracking_uri else dict.fromkeys([None, *_recorded_places(out)]):
+        try:
+            name, number = find_trial(run_id, resolve_tracking_uri(tracking_uri, out, recorded))
+        except TrackingError as error:
+            faults.append(str(error))
+            continue
+        return find_run(f"{name}/{number}" if number is not None else name, out)
+    raise TrackingError("; ".join(dict.fromkeys(faults)))
+
+
+def _recorded_places(out: Path) -> Iterator[str]:
+    """Where the records of the sweeps in `out` are."""
+    for _, history in readable_sweeps(out):
+        with suppress(InputError):
+            if place := recorded_spec(history).tracking_uri:
+                yield place

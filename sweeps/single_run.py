@@ -40,13 +40,23 @@ def record_run(
     space: str,
     config: Mapping[str, Any],
     what: str,
+    tracking_uri: str | None = None,
 ) -> Run:
     """Score and draw probabilities [n, classes] on the validation split of `like`, and write the journal last.
 
-    `space` is the experiment in MLflow, `what` names the run in its pictures.
+    `space` is the experiment in MLflow, `what` names the run in its pictures. Its records go to `tracking_uri` (as
+    `recordable` gives it), else to where those of `like` are.
     """
     folder.create()
-    spec = like.spec.model_copy(update={"name": folder.root.name, "space": space, "trials": 1, "baselines": {}})
+    spec = like.spec.model_copy(
+        update={
+            "name": folder.root.name,
+            "space": space,
+            "trials": 1,
+            "baselines": {},
+            "tracking_uri": tracking_uri or like.spec.tracking_uri,
+        }
+    )
     faces = like.faces()
     labels, answers = np.asarray(faces.val.labels, np.int64), probabilities.astype(np.float32)
     wide = answers.astype(np.float64)  # what is scored is what is kept, to the last bit

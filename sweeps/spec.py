@@ -51,6 +51,8 @@ class SweepSpec(BaseModel):
     cpus_per_trial: float | None = None
     gpus_per_trial: float | None = None
     max_concurrent: int | None = None
+    tracking_uri: str | None = None
+    """Where the records go, without a password; "default" is the store beside the sweeps, None in older journals."""
 
     @field_validator("data", mode="before")
     @classmethod

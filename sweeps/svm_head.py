@@ -21,10 +21,12 @@ SPACE = "svm_heads"
 _LEAST_FACES = 5
 
 
-def make_svm(run: Run, kernel: Kernel, candidates: Sequence[float], name: str, out: Path) -> Run:
+def make_svm(
+    run: Run, kernel: Kernel, candidates: Sequence[float], name: str, out: Path, *, tracking_uri: str | None = None
+) -> Run:
     """Fit a machine on what a run's net makes of its train faces, each as it is, and record it under `name`.
 
-    `candidates` are values of C, the kernel's own where there are none.
+    `candidates` are values of C, the kernel's own where there are none; `tracking_uri` as in `record_run`.
 
     Raises:
         InputError: the run is no single net, a class has too few train faces, or the name is taken.
@@ -55,4 +57,5 @@ def make_svm(run: Run, kernel: Kernel, candidates: Sequence[float], name: str, o
         "member": run.name, "kernel": kernel, "c": head.c, "tried": tried, "held_out_accuracy": head.held_out_accuracy
     }  # fmt: skip
     config = run.trial.started.config | {"svm": settings}
-    return record_run(folder, run, probabilities, space=SPACE, config=config, what=f"{kernel} SVM on {run.name}")
+    what = f"{kernel} SVM on {run.name}"
+    return record_run(folder, run, probabilities, space=SPACE, config=config, what=what, tracking_uri=tracking_uri)

@@ -21,7 +21,6 @@ from sweeps.runner import InlineRunner, Runner, TrialBody
 from sweeps.space import Space
 from sweeps.spec import SweepSpec
 from sweeps.trial import run_trial
-from tracking.default_store import resolve_tracking_uri
 from tracking.errors import TrackingError
 from tracking.events import DriverStopped, EpochDone, Event, SweepEnded, SweepStarted
 from tracking.files import write_json
@@ -97,7 +96,7 @@ def run_plan(
     with hold_folder(folder.root), Journal.open(folder.journal) as journal:
         history, study = _open_books(plan, journal)
         out = plan.options.out
-        uri = resolve_tracking_uri(plan.options.tracking_uri, out)
+        uri = plan.tracking_uri
         sink = MlflowSink(folder.journal, tracking_uri=uri, out=out, on_warning=on_warning)
         director = Director(
             folder,
@@ -110,7 +109,7 @@ def run_plan(
             time_budget_seconds=plan.options.time_budget_seconds,
             listeners=(*listeners, _tell(sink)),
         )
-        if not uri.startswith("sqlite:"):
+        if not uri.startswith("sqlite"):
             sink.start()  # so that a server that does not answer is said at once
         writable, backlog, closing = True, 0, Closing(folder, history, on_warning)
         with _signals_stop(director) as received:

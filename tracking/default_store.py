@@ -5,12 +5,14 @@ MLflow brings a new file to its schema in many steps; a kill among them leaves o
 
 import fcntl
 import os
+import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import unquote
 
 import psutil
 
@@ -37,7 +39,7 @@ class OpenedStore:
 
 def default_uri(out: Path) -> str:
     """Tracking URI of the store beside the sweeps in `out`."""
-    return f"sqlite:///{default_path(out)}"
+    return sqlite_uri(default_path(out))
 
 
 def default_path(out: Path) -> Path:
@@ -45,9 +47,23 @@ def default_path(out: Path) -> Path:
     return out.resolve() / "mlflow.db"
 
 
-def resolve_tracking_uri(given: str | None, out: Path) -> str:
-    """The URI given, else that of MLFLOW_TRACKING_URI, else of the store beside the sweeps."""
-    return given or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(out)
+def sqlite_uri(path: Path) -> str:
+    """Tracking URI of a SQLite file.
+
+    One that must be quoted is named with its driver: after a bare `sqlite:///` MLflow makes a folder of the quoted
+    name.
+    """
+    if not any(character in str(path) for character in "%?"):
+        return f"sqlite:///{path}"
+    from sqlalchemy import URL
+
+    return URL.create("sqlite+pysqlite", database=str(path)).render_as_string()
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """The file of a SQLite tracking URI; None where the URI is another's, or names no file."""
+    found = re.fullmatch(r"sqlite(?:\+\w+)?:///(?!:memory:|file:)([^?]+)(?:\?.*)?", uri)
+    return Path(unquote(found[1])) if found else None
 
 
 def open_default_store(path: Path, try_open: Callable[[str], object]) -> OpenedStore:

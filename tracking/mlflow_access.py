@@ -7,6 +7,8 @@ import urllib.error
 import urllib.request
 from urllib.parse import urlsplit
 
+from tracking.tracking_uri import without_password
+
 
 def set_client_environment(timeout_seconds: int) -> None:
     """Settings that mlflow's client reads at each request.
@@ -44,10 +46,11 @@ def knock(uri: str, timeout_seconds: int) -> None:
         # A certificate that is not trusted is an answer too; the client, who knows its own authorities, judges it.
 
 
-def without_password(uri: str) -> str:
-    """The URI as it may be shown."""
-    parts = urlsplit(uri)
-    return uri if parts.password is None else uri.replace(f":{parts.password}@", ":…@", 1)
+def describe(error: Exception, uri: str) -> str:
+    """What went wrong with the MLflow at `uri`, in one line without passwords."""
+    cause = fault_below(error)
+    reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
+    return without_password(reason).replace(without_password(uri.rstrip("/")), "it")[:200]
 
 
 def fault_below(error: BaseException) -> BaseException:

@@ -16,7 +16,7 @@ from tracking.folder_lock import folder_holder
 from tracking.follower import Follower
 from tracking.journal import read
 from tracking.layout import JOURNAL_NAME, SweepFolder
-from tracking.mlflow_access import fault_below, knock, set_client_environment, without_password
+from tracking.mlflow_access import describe, knock, set_client_environment
 from tracking.mlflow_experiment import experiment_id
 from tracking.run_records import (
     KEY_TAG,
@@ -34,6 +34,7 @@ from tracking.run_records import (
     run_key,
     run_name,
 )
+from tracking.tracking_uri import without_password
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -96,7 +97,7 @@ class _MlflowReceiver:
         set_client_environment(timeout_seconds)
         knock(self._uri, timeout_seconds - 1)
         self._client = self._client or self._open()
-        artifacts = self._out / "mlartifacts" if self._uri.startswith("sqlite:") else None
+        artifacts = self._out / "mlartifacts" if self._uri.startswith("sqlite") else None
         self._session = _Session(self._client, journal, end, artifacts)
         while self._to_replay:
             if self._to_replay[0].resolve() != journal.resolve():
@@ -119,9 +120,7 @@ class _MlflowReceiver:
         return self._is_sure
 
     def describe(self, error: Exception) -> str:
-        cause = fault_below(error)
-        reason = (str(cause).strip() or type(cause).__name__).splitlines()[0].replace(self._uri, "it")
-        return f"MLflow at {without_password(self._uri)} does not take results ({reason[:200]})"
+        return f"MLflow at {without_password(self._uri)} does not take results ({describe(error, self._uri)})"
 
     def _open(self) -> "MlflowClient":
         from mlflow import MlflowClient

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tracking.default_store import sqlite_path
 from tracking.errors import TrackingError
 from tracking.events import SweepStarted
 from tracking.history import SweepHistory
-from tracking.mlflow_access import knock, set_client_environment, without_password
+from tracking.mlflow_access import describe, knock, set_client_environment
 from tracking.run_records import KEY_TAG, PARENT, REASON_TAG, STATE_TAG, death_of, run_key
+from tracking.tracking_uri import without_password
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -46,19 +48,25 @@ def opened(tracking_uri: str) -> "Iterator[MlflowClient]":
     Raises:
         TrackingError: MLflow does not answer, has no store yet, or refuses what the block asks of it.
     """
-    path = tracking_uri.removeprefix("sqlite:///")
-    if path != tracking_uri and not Path(path).exists():
+    path, shown = sqlite_path(tracking_uri), without_password(tracking_uri)
+    if path and not path.exists():
         raise TrackingError(f"there is no MLflow store {path} yet; sweeps sync makes it")
     try:
         knock(tracking_uri, _KNOCK_SECONDS)
     except OSError as error:
-        raise TrackingError(f"MLflow at {without_password(tracking_uri)} does not answer: {error}") from error
+        raise TrackingError(f"MLflow at {shown} does not answer: {error}") from error
+    try:
+        client = open_client(tracking_uri)
+        client.search_experiments(max_results=1)
+    # Here MLflow is imported, and opens a database: whatever they can raise.
+    except Exception as error:
+        raise TrackingError(f"MLflow at {shown}: {describe(error, tracking_uri)}") from error
     from mlflow.exceptions import MlflowException
 
     try:
-        yield open_client(tracking_uri)
+        yield client
     except MlflowException as error:
-        raise TrackingError(f"MLflow at {without_password(tracking_uri)}: {str(error).splitlines()[0]}") from error
+        raise TrackingError(f"MLflow at {shown}: {describe(error, tracking_uri)}") from error
 
 
 def dead_runs(client: "MlflowClient", history: SweepHistory) -> list[DeadRun]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from tracking.errors import TrackingError
-from tracking.mlflow_access import without_password
+from tracking.tracking_uri import without_password
 
 PASSWORD = "MLFLOW_AUTH_ADMIN_PASSWORD"
 SECRET = "MLFLOW_FLASK_SERVER_SECRET_KEY"
@@ -57,7 +57,8 @@ def check(served: Served, environment: Mapping[str, str]) -> None:
     """
     faults = [*_secret_faults(environment), *_host_faults(served)]
     if "://" not in served.backend:
-        faults.append(f"--backend '{served.backend}': expected postgresql+psycopg://user@host/db (or {BACKEND})")
+        shown = without_password(f"://{served.backend}").removeprefix("://")
+        faults.append(f"--backend '{shown}': expected postgresql+psycopg://user@host/db (or {BACKEND})")
     if served.backend.startswith("sqlite") and served.workers > 1:
         faults.append(f"--workers {served.workers} with SQLite: it takes one writer; use 1, or a postgresql+psycopg://")
     if not served.artifacts.startswith(("s3://", "/")):

@@ -35,11 +35,11 @@ from sweeps.study import Proposal, Study
 from sweeps.sweep import SweepResult, run_plan
 from tests.benchmarks.simulated import SPACE, Call, SimulatedRunner, learning
 from tests.stand_ins import NoTracker
-from tracking.default_store import resolve_tracking_uri
 from tracking.events import EpochDone, Event, TrialEnded, TrialStarted
 from tracking.history import SweepHistory
 from tracking.journal import read
 from tracking.mlflow_sink import MlflowSink
+from tracking.tracking_uri import resolve_tracking_uri
 
 SIZES = (100, 1_000, 2_000, 5_000, 10_000)
 _ASKS = 20

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_trials import refused
+from mlflow import MlflowClient
 
 from fer_models import LeNetConfig, Recipe
 from sweeps import Baseline, Space, TrialConfig, run_sweep
@@ -218,6 +219,40 @@ def accuracy(finished: Path, number: int) -> float:
     best = SweepHistory.load(finished / "night/journal.jsonl").trials[number].best_epoch()
     assert best is not None
     return best.metrics["val_accuracy"]
+
+
+def test_a_command_to_be_pasted_has_no_password(verb: Callable[..., int], capsys: Capture) -> None:
+    assert verb("gc", "--keep", "1", "--tracking-uri", "http://ann:secret@127.0.0.1:9") == 0
+    captured = capsys.readouterr()
+    assert "--tracking-uri http://ann:…@127.0.0.1:9" in captured.out.replace("'", "")
+    assert "secret" not in captured.out + captured.err
+
+
+def test_a_new_run_s_records_go_to_where_its_members_are_unless_another_place_is_asked_for(
+    verb: Callable[..., int], finished: Path, tmp_path: Path
+) -> None:
+    members = ("night/0", "night/1")
+    assert verb("ensemble", *members, "--name", "beside") == 0
+    assert verb("ensemble", *members, "--name", "apart", "--tracking-uri", "http://127.0.0.1:9") == 0
+    places = {name: SweepHistory.load(finished / name / "journal.jsonl").drivers[0].spec["tracking_uri"]
+              for name in ("beside", "apart")}  # fmt: skip
+    assert places == {"beside": "default", "apart": "http://127.0.0.1:9"}
+
+
+def test_runs_of_two_stores_get_the_page_each_in_its_own(
+    verb: Callable[..., int], finished: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    shutil.copy(finished / "mlflow.db", tmp_path / "other.db")
+    other = f"sqlite:///{tmp_path}/other.db"
+    assert verb("ensemble", "night/0", "night/2", "--name", "elsewhere", "--tracking-uri", other) == 0
+    assert verb("compare", "night/0", "elsewhere") == 0
+    assert "MLflow has the page too" in capsys.readouterr().out
+    client = MlflowClient(other)
+    experiment = client.get_experiment_by_name("ensembles")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id], "tags.sweep = 'elsewhere' AND tags.trial = '0'")
+    assert verb("compare", "night/0", run.info.run_id) == 0, "an id is looked for in every store that a sweep has"
+    assert "elsewhere/0" in capsys.readouterr().out
 
 
 def test_the_report_is_one_page(verb: Callable[..., int], finished: Path, capsys: Capture) -> None:

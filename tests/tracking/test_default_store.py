@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tracking.default_store import open_default_store, resolve_tracking_uri
+from tracking.default_store import open_default_store
 
 
 class Schema:
@@ -96,11 +96,3 @@ def test_a_locked_store_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(sqlite3.OperationalError, match="locked"):
         open_default_store(path, locked)
     assert {found.name for found in tmp_path.glob("mlflow.db*")} == {"mlflow.db", "mlflow.db.lock"}
-
-
-def test_the_uri_given_comes_before_the_environment_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert resolve_tracking_uri(None, tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://team:5000")
-    assert resolve_tracking_uri(None, tmp_path) == "http://team:5000"
-    assert resolve_tracking_uri("http://mine", tmp_path) == "http://mine"

@@ -31,6 +31,7 @@ SERVED = Served("postgresql+psycopg://mlflow@db/mlflow", "s3://faces/mlflow", "1
         (SAFE, {"allowed_hosts": ("*",)}, "any page"),
         (SAFE, {"backend": "sqlite:////srv/mlflow.db"}, "one writer"),
         (SAFE, {"backend": "mlflow.db"}, "expected postgresql"),
+        (SAFE, {"backend": "ann:secret@db/mlflow"}, "--backend 'ann:…@db/mlflow'"),
         (SAFE, {"artifacts": "somewhere"}, "expected s3://"),
     ],
 )

@@ -1,0 +1,164 @@
+"""A sweep's records stay in one MLflow, whichever verb sends them, and the password of its URI is shown nowhere."""
+
+from __future__ import annotations
+
+import functools
+import json
+import shlex
+import socket
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import fake_trials
+import pytest
+from fake_trials import refused
+
+from sweeps.cli import main, run_main
+from sweeps.sweep import run_plan
+from tests.stand_ins import NoClosing
+from tracking.history import SweepHistory
+
+Capture = pytest.CaptureFixture[str]
+Run = Callable[..., int]
+
+
+@pytest.fixture(scope="module")
+def made_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of MLflow's own making: its schema takes seconds, a copy does not."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, space: str, tiny_csv: Path, out: Path) -> Run:
+    """`python -m sweeps.run my_space.py --name night …` with bodies that cost nothing and MLflow's real client."""
+    monkeypatch.setattr("sweeps.cli.run_plan", functools.partial(run_plan, body=fake_trials.good_body))
+    monkeypatch.setattr("sweeps.sweep.Closing", NoClosing)
+    words = [space, "--data", str(tiny_csv), "--out", str(out), "--runner", "inline", "--name", "night"]
+    return lambda *more: run_main([*words, *more])
+
+
+@pytest.fixture
+def nobody() -> str:
+    """The URI of a server that is down, with a login."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"http://ann:se%40cret@127.0.0.1:{free.getsockname()[1]}"
+
+
+def runs_in(store: Path) -> list[str]:
+    with closing(sqlite3.connect(store)) as connection:
+        return sorted(name for (name,) in connection.execute("SELECT name FROM runs"))
+
+
+def recorded(out: Path, name: str = "night") -> object:
+    return SweepHistory.load(out / name / "journal.jsonl").drivers[-1].spec["tracking_uri"]
+
+
+def test_later_verbs_send_to_where_the_sweep_has_sent(
+    run: Run, out: Path, tmp_path: Path, made_store: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    team = tmp_path / "team.db"
+    team.write_bytes(made_store.read_bytes())
+    assert run("--tracking-uri", "sqlite:///team.db", "--trials", "1", "--time-budget", "0.0001s") == 0
+    assert recorded(out) == f"sqlite:///{team}"
+    assert main(["resume", "night", "--out", str(out)]) == 0
+    monkeypatch.chdir(out)
+    assert main(["sync", "night", "--out", str(out)]) == 0
+    assert f"night: MLflow at sqlite:///{team} has all of it" in capsys.readouterr().out
+    assert runs_in(team) == ["night", "report"]
+    assert not (out / "mlflow.db").exists()
+
+
+def test_an_environment_that_came_later_is_told_and_not_obeyed(
+    run: Run, out: Path, nobody: str, made_store: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    out.mkdir()
+    (out / "mlflow.db").write_bytes(made_store.read_bytes())
+    assert run("--trials", "1") == 0
+    assert recorded(out) == "default"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", nobody)
+    capsys.readouterr()
+    assert main(["sync", "night", "--out", str(out)]) == 0
+    captured = capsys.readouterr()
+    assert f"MLflow at sqlite:///{out}/mlflow.db has all of it" in captured.out
+    assert "not in http://ann:…@127.0.0.1" in captured.err
+
+
+def test_a_journal_without_a_recorded_place_goes_on_as_before(
+    run: Run, out: Path, nobody: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", nobody)
+    run("--trials", "1", "--time-budget", "0.0001s")
+    journal = out / "night/journal.jsonl"
+    lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    for line in lines:
+        line.get("spec", {}).pop("tracking_uri", None)
+    journal.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert nobody.partition("@")[2] in refused(capsys, lambda: main(["sync", "night", "--out", str(out)]))
+    assert main(["resume", "night", "--out", str(out)]) == 0
+    assert recorded(out) == nobody.replace("se%40cret", "…")
+
+
+def test_after_an_outage_nothing_is_split_and_no_password_is_shown(
+    run: Run, out: Path, nobody: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    place = nobody.partition("@")[2]
+    assert run("--tracking-uri", nobody, "--trials", "1") == 0
+    captured = capsys.readouterr()
+    assert f"MLflow at http://ann:…@{place} does not take results" in captured.err
+    command = captured.err.partition("send them with: ")[2].strip()
+    assert shlex.split(command) == ["python", "-m", "sweeps", "sync", "night", "--out", str(out)]
+    message = refused(capsys, lambda: main(shlex.split(command)[3:]))
+    assert "its password is not kept: set MLFLOW_TRACKING_PASSWORD" in message
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "se@cret")
+    message = refused(capsys, lambda: main(shlex.split(command)[3:]))
+    assert f"MLflow at http://ann:…@{place} does not take results" in message
+    assert not (out / "mlflow.db").exists()
+    shown = captured.out + captured.err + message
+    kept = [path.read_text() for path in (out / "night").rglob("*") if path.is_file()]
+    assert not [text for text in [shown, *kept] if "cret@" in text]
+
+
+def test_a_resume_without_the_password_is_refused_before_any_trial(
+    run: Run, out: Path, nobody: str, capsys: Capture
+) -> None:
+    assert run("--tracking-uri", nobody, "--trials", "1", "--time-budget", "0.0001s") == 0
+    before = (out / "night/journal.jsonl").read_bytes()
+    message = refused(capsys, lambda: main(["resume", "night", "--out", str(out)]))
+    assert "set MLFLOW_TRACKING_PASSWORD" in message
+    assert (out / "night/journal.jsonl").read_bytes() == before
+
+
+NEVER = ("./mlruns", "nonsense://ann:secret@x", "127.0.0.1:5791", "http://ann:se#cret@h")
+
+
+@pytest.mark.parametrize(("option", "variable"), [(uri, "") for uri in ("", *NEVER)] + [(None, uri) for uri in NEVER])
+def test_a_uri_that_can_never_work_is_refused_before_any_trial(
+    run: Run, out: Path, option: str | None, variable: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", variable)
+    message = refused(capsys, lambda: run(*([] if option is None else ["--tracking-uri", option])))
+    assert "http://" in message
+    assert "secret" not in message
+    assert "cret@" not in message
+    assert not out.exists()
+
+
+def test_an_option_that_is_misspelt_does_not_show_the_password(run: Run, nobody: str, capsys: Capture) -> None:
+    message = refused(capsys, lambda: run("--traking-uri", nobody))
+    assert "ann:…@127.0.0.1" in message
+
+
+def test_a_sweep_for_a_cluster_gets_no_password_on_its_command_line(
+    space: str, nobody: str, out: Path, capsys: Capture
+) -> None:
+    words = [space, "--address", "http://127.0.0.1:9", "--tracking-uri", nobody, "--data", "synthetic"]
+    message = refused(capsys, lambda: run_main(words))
+    assert "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD on the nodes" in message
+    assert "cret@" not in message
