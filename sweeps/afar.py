@@ -15,12 +15,14 @@ from sweeps.console import console
 from sweeps.errors import InputError
 from sweeps.space import find_space
 from sweeps.spec import check_name, space_label
+from tracking.tracking_uri import check_tracking_uri, without_password
 
 
 def submit(given: argparse.Namespace, config: ClusterConfig) -> int:
     """Hand the sweep over, then print what it prints; Ctrl-C leaves it running there."""
     options(given)  # what is wrong with them is told here, not there
     find_space(given.space)
+    _check_tracking_uri(given.tracking_uri)
     name = check_name(given.name or f"{space_label(given.space)}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
     shipped = [path for path in (_own_space(given), given.cluster) if path]
     words = [*job_arguments(given.argv, shipped), *([] if given.name else ["--name", name])]
@@ -32,7 +34,7 @@ def submit(given: argparse.Namespace, config: ClusterConfig) -> int:
 
 def job_arguments(argv: Sequence[str], shipped: Sequence[Path]) -> list[str]:
     """The command line as the job has it: shipped files by their bare names, no --address, which is its own."""
-    names = {str(path): path.name for path in shipped}
+    names = {path: path.name for path in shipped}
     words: list[str] = []
     said = iter(argv[1:] if argv[:1] == ["run"] else argv)
     for word in said:
@@ -40,11 +42,22 @@ def job_arguments(argv: Sequence[str], shipped: Sequence[Path]) -> list[str]:
         if option == "--address":
             if not equals:
                 next(said, None)
-        elif equals and value in names:
-            words.append(f"{option}={names[value]}")
+        elif equals and Path(value) in names:
+            words.append(f"{option}={names[Path(value)]}")
         else:
-            words.append(names.get(word, word))
+            words.append(names.get(Path(word), word))
     return words
+
+
+def _check_tracking_uri(uri: str | None) -> None:
+    if uri is None:
+        return
+    check_tracking_uri(uri, "--tracking-uri")
+    if without_password(uri) != uri:
+        raise InputError(
+            f"--tracking-uri {without_password(uri)}: has a password, and everyone who sees the cluster sees a job's "
+            "command; leave the login out and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD on the nodes"
+        )
 
 
 def _own_space(given: argparse.Namespace) -> Path | None:

@@ -24,3 +24,9 @@ def test_shipped_files_go_by_their_bare_names() -> None:
 def test_looking_afar_needs_a_place(capsys) -> None:
     assert main(["logs", "night"]) == 2
     assert "say which cluster" in capsys.readouterr().err
+
+
+def test_a_space_in_a_folder_is_renamed_however_it_is_written() -> None:
+    shipped = [Path("./dir/my_space.py"), Path("./cluster/aws.yaml")]
+    said = ["./dir/my_space.py", "--cluster=./cluster/aws.yaml", "--trials", "3"]
+    assert job_arguments(said, shipped) == ["my_space.py", "--cluster=aws.yaml", "--trials", "3"]
