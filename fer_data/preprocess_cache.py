@@ -15,8 +15,8 @@ from fer_data.cache_folder import cache_root, is_whole, keep, open_with_all_soft
 from fer_data.faces import SPLITS, DataError, Faces, Split
 from fer_data.preprocess_names import known_preprocessing
 
-# To be raised whenever a preprocessing gives other numbers than before.
-_VERSION = 1
+# To be raised whenever a preprocessing gives other numbers than before; 1 for those that never did.
+_VERSIONS = {"standardise_int64": 2}
 
 _CHUNK = 512  # images of one piece of work
 
@@ -37,7 +37,7 @@ def preprocessed(folder: Path, name: str) -> Path:
     if known_preprocessing(name) == "none":
         return folder
     faces = open_with_all_soft_labels(folder)
-    content = f"{faces.fingerprint} preprocess {name} {_VERSION}"
+    content = f"{faces.fingerprint} preprocess {name} {_VERSIONS.get(name, 1)}"
     fingerprint = hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
     try:
         place = cache_root() / fingerprint

@@ -1,3 +1,4 @@
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -81,7 +82,7 @@ def test_the_mean_image_is_subtracted_about_the_middle():
         preprocess(image, "mean_image")
 
 
-@pytest.mark.parametrize("name", PREPROCESSINGS)
+@pytest.mark.parametrize("name", [name for name in PREPROCESSINGS if name != "standardise_int64"])
 @pytest.mark.parametrize("level", [0, 77, 255])
 def test_constant_images_stay_finite(name, level):
     constant = np.full((1, 48, 48), level, np.uint8)
@@ -109,6 +110,16 @@ def test_the_report_s_integers_lose_all_fractions(images):
     z = (preprocess(images, "standardise") - 127.5) / 64
     assert np.array_equal(preprocess(images, "standardise_int64"), np.trunc(z))
     assert preprocess(images, "clahe_int64").mean() < 0.05
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="what becomes of NaN depends on the processor")
+@pytest.mark.filterwarnings("ignore:invalid value encountered")
+def test_a_blank_image_among_the_report_s_integers_is_what_numpy_makes_of_it(images):
+    images = np.concatenate([images[:2], np.full((1, 48, 48), 77, np.uint8)])
+    stored = np.zeros(images.shape, np.int64)
+    for place, image in zip(stored, images, strict=True):
+        place[...] = (image - image.mean()) / image.std()
+    assert np.array_equal(preprocess(images, "standardise_int64"), stored.astype(np.float32))
 
 
 def test_unknown_names_are_refused_with_the_nearest(images):
