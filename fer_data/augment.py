@@ -152,6 +152,9 @@ def _expose(images: Tensor, config: AugmentConfig, draw: _Uniform) -> None:
             draw.between(0, 1) < config.noise_probability, draw.between(config.noise_min, config.noise), 0
         )
         images.addcmul_(_noise("normal", images, draw), deviation.view(-1, 1, 1))
+        if config.engine == "batched_int64":
+            noisy = deviation > 0
+            images[noisy] = images[noisy].clamp_(0, 1).floor_()
 
 
 def _noise(kind: Literal["normal", "uniform"], like: Tensor, draw: _Uniform) -> Tensor:

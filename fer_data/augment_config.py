@@ -46,7 +46,9 @@ class AugmentConfig(BaseModel):
     cutmix: float = Field(default=0.0, ge=0, le=32, description="alpha of the Beta distribution of a pasted area")
 
     plain_and_augmented: bool = Field(default=False, description="an epoch has each image twice, once as it is")
-    engine: Literal["batched", "albumentations"] = Field(default="batched", description="what computes the variations")
+    engine: Literal["batched", "batched_int64", "albumentations"] = Field(
+        default="batched", description="what computes the variations; int64 repeats a fault: noisy images become 0 or 1"
+    )
     pipeline: dict[str, Any] | None = Field(
         default=None, description="a serialised albumentations pipeline in place of all variations of single images"
     )
@@ -86,6 +88,10 @@ DL_COURSE = AugmentConfig(flip=0.5, cutout=2, cutout_size=2, noise=50**0.5, nois
 
 There the variance is uniform between its bounds, here the standard deviation is.
 """
+
+DL_COURSE_AS_IT_RAN = DL_COURSE.model_copy(update={"engine": "batched_int64"})
+"""The same with the fault of the report's program: its images were int64, which albumentations of 2021 clipped to
+0..1 when it added noise, so that about half of the augmented images were blank."""
 
 
 def read_pipeline(path: Path) -> dict[str, Any]:

@@ -2,9 +2,10 @@
 
     python -m sweeps.run deep_cnn_space
 
-The baselines are the report's: SGD .003, momentum .9, decay 9e-4 on every parameter, batch 64, constant rate, plain
-and with mirror images, holes and noise. It had 62.19 and 61.97 % on PrivateTest, which it also chose on. For hours
-on a GPU; a step takes seconds on a CPU.
+The baselines are the report's: SGD .003, momentum .9, decay 9e-4 on every parameter, batch 64, constant rate, on plain
+faces, and on each face once plain and once with mirror images, holes and noise, about half of the latter blank by a
+fault of its program. It had 62.19 and 61.97 % on PrivateTest, which it also chose on. For hours on a GPU; a step takes
+seconds on a CPU.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fer_data import AugmentConfig
-from fer_data.augment_config import DL_COURSE
+from fer_data.augment_config import DL_COURSE_AS_IT_RAN
 from fer_models import DeepCNNConfig, Recipe
 from sweeps.config import TrialConfig
 from sweeps.space import Baseline, Space
@@ -29,7 +30,11 @@ def report(name: str, augment: AugmentConfig, reported: str = "") -> Baseline:
 
 
 PLAIN = report("deep CNN, plain", AugmentConfig(), "62.19 % PrivateTest")
-AUGMENTED = report("deep CNN, augmented", DL_COURSE, "61.97 % PrivateTest")
+AS_IT_RAN = report(
+    "deep CNN, plain and augmented as it ran",
+    DL_COURSE_AS_IT_RAN.model_copy(update={"plain_and_augmented": True}),
+    "61.97 % PrivateTest",
+)
 
 
 def suggest(trial: optuna.Trial) -> TrialConfig:
@@ -38,4 +43,4 @@ def suggest(trial: optuna.Trial) -> TrialConfig:
     return TrialConfig(net=DeepCNNConfig(), recipe=recipe, augment=draw_augment(trial, mixup=0.4))
 
 
-SPACE = Space(suggest=suggest, baselines=[PLAIN, AUGMENTED], max_epochs=9, trials=8)
+SPACE = Space(suggest=suggest, baselines=[PLAIN, AS_IT_RAN], max_epochs=9, trials=8)

@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
@@ -261,6 +262,19 @@ def test_the_course_s_augmentation_leaves_faces_to_be_seen():
     deviation = change[:, ::1].masked_fill(varied == 0, 0).std((1, 2))
     assert abs(int((deviation > 1).sum()) - 150) < 44
     assert deviation.max() < math.sqrt(50) * 1.1
+
+
+def test_noise_on_int64_leaves_what_albumentations_left_of_it():
+    """Its `clipped` took 1 for the largest value of a type that it did not know: np.clip(x, 0, 1).astype(int64)."""
+    images = noise(300).clamp(0, 9)
+    config = AugmentConfig(flip=0.5, noise=5, noise_min=4, noise_probability=0.5)
+    usual = augment(images, config, generator()).numpy()[:, 0]
+    ours = augment(images, config.model_copy(update={"engine": "batched_int64"}), generator()).numpy()[:, 0]
+    noisy = (usual != np.trunc(usual)).any(axis=(1, 2))
+    assert abs(noisy.sum() - 150) < 44  # five standard deviations of Binomial(300, 1/2)
+    assert np.array_equal(ours[~noisy], usual[~noisy])
+    assert np.array_equal(ours[noisy], np.clip(usual[noisy], 0, 1).astype(np.int64))
+    assert set(np.unique(ours[noisy])) == {0, 1}
 
 
 @pytest.mark.parametrize(

@@ -140,6 +140,16 @@ def test_the_googlenet_baselines_are_bvlc_s_two_solvers() -> None:
     assert slow.recipe.reference_iterations == 10_000_000
 
 
+def test_the_course_s_numbers_are_those_of_what_its_program_computed() -> None:
+    plain, both = find_space("deep_cnn_space").baselines
+    assert (plain.config.augment, plain.reported) == (AugmentConfig(), "62.19 % PrivateTest")
+    augment = both.config.augment
+    assert (augment.plain_and_augmented, augment.engine) == (True, "batched_int64")
+    assert (augment.flip, augment.cutout, augment.cutout_size, augment.noise_probability) == (0.5, 2, 2, 0.5)
+    assert both.reported == "61.97 % PrivateTest"
+    assert [one.name for one in find_space("augmentation_space").baselines if "61.97" in one.reported] == [both.name]
+
+
 def test_an_unknown_space_is_named_with_what_there_is() -> None:
     with pytest.raises(InputError, match=r"unknown space 'alexnet_spcae'; did you mean 'alexnet_space'\?") as refused:
         find_space("alexnet_spcae")
