@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweeps.plan import recorded_sweep
+from sweeps.plan import recorded_spec
 from sweeps.runs import open_sweep, sweep_names
 from tracking.cleaning import Removal, removable, remove
 from tracking.errors import TrackingError
@@ -61,13 +61,12 @@ def clean_up(
         InputError: no sweep of such a name.
         TrackingError: `keep` < 1, or the disk refused.
     """
-    folders = [open_sweep(name, out)[0] for name in names or sweep_names(out)]
+    found = [open_sweep(name, out) for name in names or sweep_names(out)]
     members = ensemble_members(out)
     with ExitStack() as stack:
         client = cache(lambda recorded: _client(stack, tracking_uri, out, recorded, on_warning))
-        for folder in folders:
-            recorded = recorded_sweep(folder)
-            its_client = client(recorded.tracking_uri if recorded else None)
+        for folder, history in found:
+            its_client = client(recorded_spec(history).tracking_uri)
             yield _clean(folder, its_client, keep, members.get(folder.root.name, set()), act=act)
 
 
