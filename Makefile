@@ -6,7 +6,7 @@ SPACE ?= alexnet_space
 EPOCHS ?= 24
 OUT ?= runs
 
-.PHONY: run test test-all check format ui benchmark clean
+.PHONY: run test test-all check format ui benchmark gpu-check gpu-rows clean
 
 run: .venv/installed  ## set up, then sweep alexnet_space on the built-in faces
 	$(BIN)/python -m sweeps.run $(SPACE) --epochs $(EPOCHS) --out $(OUT)
@@ -31,6 +31,12 @@ ui: .venv/installed  ## the MLflow UI on the runs, at http://127.0.0.1:5000
 
 benchmark: .venv/installed  ## overhead of a trial and speed of a step, ours and the peers', as one table
 	$(BIN)/python -m tests.benchmarks.overhead
+
+gpu-check: .venv/installed  ## is it right and how fast is it on this machine's GPU, in 4 minutes; DATA=fer2013.csv
+	$(BIN)/python -m tests.gpu.check $(if $(DATA),--data $(DATA))
+
+gpu-rows: .venv/installed  ## the reports' rows by their own recipes on this machine's GPU, resumable; DATA=fer2013.csv
+	$(BIN)/python -m tests.gpu.rows $(if $(DATA),--data $(DATA)) --out $(OUT)/gpu
 
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "FER Sweeps needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.11")'

@@ -1,0 +1,52 @@
+"""The checks for a GPU run on a CPU from beginning to end, so that a card's few minutes are not lost to a typing error."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.gpu.rows import ROWS
+from tracking.history import SweepHistory
+
+
+def _run(module: str, *words: str) -> str:
+    done = subprocess.run([sys.executable, "-m", module, *words], capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_quick_checks_print_a_line_each_and_write_json(tmp_path: Path) -> None:
+    some = "machine,augmentation,checkpoint,twice"
+    printed = _run(
+        "tests.gpu.check", "--device", "cpu", "--quick", "--only", some, "--json", str(tmp_path / "rows.json")
+    )
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert printed.splitlines()[-1].endswith("failed: nothing")
+    assert [row["check"] for row in rows if row["ok"]] == [
+        "augmentation, affine and erase: cpu against cpu",
+        "augmentation, every switch: cpu against cpu",
+        "checkpoint of cpu read on cpu",
+        "same seed twice, cudnn.deterministic=True",
+    ]
+
+
+@pytest.mark.slow
+def test_every_quick_check_passes() -> None:
+    assert "failed: nothing" in _run("tests.gpu.check", "--device", "cpu", "--quick")
+
+
+def test_every_row_can_be_built() -> None:
+    assert {row().baseline.config.net.name for row in ROWS.values()} >= {"alexnet", "lenet", "deep_cnn", "vgg_small"}
+
+
+def test_a_row_is_a_sweep_of_one_trial_that_is_tested_once(tmp_path: Path) -> None:
+    words = ("--device", "cpu", "--quick", "--only", "happy_sad_48", "--out", str(tmp_path), "--seconds", "200")
+    for _ in range(2):
+        assert "happy_sad_48" in _run("tests.gpu.rows", *words)
+    history = SweepHistory.load(tmp_path / "happy_sad_48" / "journal.jsonl")
+    assert history.trials[0].state == "done"
+    assert len(history.trials[0].tests) == 1
