@@ -61,8 +61,9 @@ class AskedTrial:
             check_distribution_compatibility(known, asked)
         except ValueError:
             raise InputError(
-                f"parameter '{name}': {_in_words(asked)}, and {_in_words(known)} before in this sweep; a parameter "
-                "keeps its kind, scale and choices: give others another name, or start another sweep (--name)"
+                f"parameter '{name}': {_in_words(asked)} now, {_in_words(known)} before; within a sweep a parameter "
+                "keeps its kind, scale and choices: give others another name, or start another sweep (--name) with an "
+                "edited space"
             ) from None
 
 

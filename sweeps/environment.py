@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import os
 import platform
 import shutil
 import socket
 import subprocess
+from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from sweeps.spec import SweepSpec
 from tracking.events import FORMAT, DriverStarted
+from tracking.history import SweepHistory
 
 _PACKAGES = ("fer-sweeps", "torch", "ray", "optuna", "mlflow", "numpy")
 
 
-def driver_started(spec: SweepSpec, *, resumed: bool) -> DriverStarted:
-    """The event that says who took up the sweep, to do what, with which versions."""
+def driver_started(spec: SweepSpec, *, resumed: bool, suggest: Callable[..., object] | None = None) -> DriverStarted:
+    """The event that says who took up the sweep, to do what, with which versions and which code of its space."""
     versions = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -31,8 +35,34 @@ def driver_started(spec: SweepSpec, *, resumed: bool) -> DriverStarted:
         versions=versions,
         git_commit=_git_commit(),
         resumed=resumed,
+        space_sha256=_source_sha256(suggest) if suggest else None,
         spec=spec.model_dump(mode="json"),
     )
+
+
+def differences(history: SweepHistory, driver: DriverStarted) -> Iterator[str]:
+    """What this driver goes by that those before it did not, a sentence each."""
+    known = [before.space_sha256 for before in history.drivers if before.space_sha256]
+    if driver.space_sha256 and known and driver.space_sha256 != known[-1]:
+        yield (
+            f"{history.started.space}: its file was edited since this sweep was last at work; further trials are drawn "
+            "from the space as it is now"
+        )
+    ends = [trial.end for trial in history.trials.values() if trial.end and trial.end.final]
+    misled = any(end.diverged or history.trials[end.trial].started.baseline for end in ends)
+    if misled and history.drivers[-1].format < 2:
+        yield (
+            "an earlier version began this sweep: its sampler learned from baselines as well, and nothing from diverged "
+            "trials. Its trials stay as recorded; further ones are proposed by today's rules"
+        )
+
+
+def _source_sha256(function: Callable[..., object]) -> str | None:
+    """Of the file that a function is written in; None where there is none, as in a notebook."""
+    try:
+        return hashlib.sha256(Path(inspect.getfile(inspect.unwrap(function))).read_bytes()).hexdigest()
+    except (OSError, TypeError):
+        return None
 
 
 def _git_commit() -> str | None:

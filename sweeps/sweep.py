@@ -14,7 +14,7 @@ from typing import Any, Literal, overload
 from cluster.connect import prepare_environment
 from sweeps.closing import Closing
 from sweeps.director import Director, Listener
-from sweeps.environment import driver_started, free_bytes
+from sweeps.environment import differences, driver_started, free_bytes
 from sweeps.errors import InputError
 from sweeps.plan import Options, Plan, make_plan
 from sweeps.runner import InlineRunner, Runner, TrialBody
@@ -94,7 +94,7 @@ def run_plan(
     _check_space_left(folder)
     folder.create()
     with hold_folder(folder.root), Journal.open(folder.journal) as journal:
-        history, study = _open_books(plan, journal)
+        history, study = _open_books(plan, journal, on_warning)
         out = plan.options.out
         uri = plan.tracking_uri
         sink = MlflowSink(folder.journal, tracking_uri=uri, out=out, on_warning=on_warning)
@@ -165,7 +165,7 @@ def _check_space_left(folder: SweepFolder) -> None:
         )
 
 
-def _open_books(plan: Plan, journal: Journal) -> tuple[SweepHistory, Any]:
+def _open_books(plan: Plan, journal: Journal, on_warning: Callable[[str], None]) -> tuple[SweepHistory, Any]:
     from sweeps.study import Study
 
     folder, spec = plan.folder, plan.spec
@@ -184,7 +184,9 @@ def _open_books(plan: Plan, journal: Journal) -> tuple[SweepHistory, Any]:
     write_json(folder.spec, spec.model_dump(mode="json"))
     study = Study(folder.study_log, plan.space, spec.seed, events)
     if history.unfinished or history.next_number < spec.trials:
-        started = driver_started(spec, resumed=len(events) > 1)
+        started = driver_started(spec, resumed=len(events) > 1, suggest=plan.space.suggest)
+        for sentence in differences(history, started):
+            on_warning(sentence)
         journal.append(started)
         history.apply(started)
     return history, study

@@ -54,6 +54,8 @@ class DriverStarted(_Event):
     versions: dict[str, str]
     git_commit: str | None = None
     resumed: bool = False
+    space_sha256: str | None = None
+    """Of the file that the space is written in, where there is one."""
     spec: dict[str, Any] = {}
     """What this driver was asked to do; a resume may ask for more trials or other hardware than the start did."""
 

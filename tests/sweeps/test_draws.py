@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -193,7 +194,7 @@ def test_tuples_and_numpys_numbers_are_choices_and_bounds(sweep: Callable[..., S
         ("trial.suggest_float('momentum', 0.9, 0.1)", "`low <= high` must hold, but got (low=0.9, high=0.1)"),
         (
             "trial.suggest_categorical('size', [64, 128] if lr > 0.01 else [16, 32])",
-            "in this sweep; a parameter keeps its kind, scale and choices: give others another name",
+            "before; within a sweep a parameter keeps its kind, scale and choices: give others another name",
         ),
         (
             "trial.suggest_float('size', 1, 4) if lr > 0.01 else trial.suggest_int('size', 1, 4)",
@@ -224,24 +225,31 @@ def test_choices_that_were_edited_between_start_and_resume(
     before = (out / "night" / "journal.jsonl").read_bytes()
     write_space("trial.suggest_categorical('size', [64, 128, 256])")
     message = refused(capsys, lambda: run("--trials", "4", "--resume"))
-    assert "parameter 'size': one of 64, 128, 256, and one of 64, 128 before in this sweep" in message
+    assert "parameter 'size': one of 64, 128, 256 now, one of 64, 128 before;" in message
     assert "start another sweep (--name)" in message
     assert (out / "night" / "journal.jsonl").read_bytes() == before
 
 
 def test_a_range_that_was_edited_is_searched_as_it_is_now(
-    run: Callable[..., int], write_space: Callable[[str], None], out: Path
+    run: Callable[..., int], write_space: Callable[[str], None], out: Path, capsys: Capture
 ) -> None:
+    """And the edit is said, and in the journal."""
     write_space("trial.suggest_float('momentum', 0.1, 0.2)")
-    run("--trials", "12")
+    run("--trials", "11")
+    run("--trials", "12", "--resume")
+    assert capsys.readouterr().err == ""
     write_space("trial.suggest_float('momentum', 0.3, 0.4)")
     assert run("--trials", "14", "--resume") == 0
+    said = capsys.readouterr().err
+    assert said.startswith("warning: my_space: its file was edited since this sweep was last at work; further trials")
     history = SweepHistory.load(out / "night" / "journal.jsonl")
     assert all(history.trials[number].started.params["momentum"] >= 0.3 for number in (12, 13))
+    hashes = [driver.space_sha256 for driver in history.drivers]
+    assert hashes[0] == hashes[1] != hashes[2] == sha256(Path("my_space.py").read_bytes()).hexdigest()
 
 
 def test_the_draws_that_are_looked_at_know_what_the_sweep_has_had() -> None:
     space = only_sampled(draw=faulty(fault=ValueError()))
     known = {"batch_size": optuna.distributions.FloatDistribution(1, 4)}
-    with pytest.raises(InputError, match=r"'batch_size': a whole number from 1 to 4, and a number from 1 to 4 before"):
+    with pytest.raises(InputError, match=r"'batch_size': a whole number from 1 to 4 now, a number from 1 to 4 before"):
         draw_at_random(space, 0, 1, known)

@@ -1,4 +1,5 @@
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
@@ -144,6 +145,25 @@ def test_a_sweep_on_ferplus_labels_under_their_old_name_goes_on(sweep: Sweep, ti
     begun.folder.journal.write_text(begun.folder.journal.read_text().replace('"ferplus-plurality"', '"ferplus"'))
     resumed = sweep(data=None, trials=2, resume=True)
     assert [trial.state for trial in resumed.history.trials.values()] == ["done", "done"]
+
+
+def test_a_sweep_of_an_earlier_version_goes_on_and_says_what_differs(sweep: Sweep) -> None:
+    """Its journal, of format 1, does not say what the sampler was told."""
+    asked: dict[str, Any] = {"space": PATIENT, "epochs": 3, "seed": 6, "body": diverging_body}
+    expected = outcome(sweep(trials=10, name="whole", **asked).folder.journal)
+    journal = sweep(trials=6, **asked).folder.journal
+    lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    lines[0]["format"] = 1
+    newer = {"told"}, {"format", "space_sha256"}
+    old = [{k: v for k, v in line.items() if k not in newer[line["event"] == "driver"]} for line in lines]
+    journal.write_text("".join(json.dumps(line, separators=(",", ":")) + "\n" for line in old))
+    with pytest.warns(UserWarning, match="an earlier version began this sweep"):
+        resumed = sweep(trials=10, resume=True, **asked)
+    found = outcome(resumed.folder.journal)
+    assert {number: found[number]["params"] for number in found} == {n: expected[n]["params"] for n in expected}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # it has been said
+        sweep(trials=11, resume=True, **asked)
 
 
 def test_a_torn_last_line_is_cut_off(sweep: Sweep) -> None:
