@@ -1,17 +1,18 @@
-"""A csv as one seekable file, whether it lies there plainly or in a gzip, xz or zip archive."""
+"""A csv as one seekable file, whether it is stored plainly or in a gzip, xz, zip or tar archive."""
 
 from __future__ import annotations
 
 import gzip
 import lzma
+import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO
+from pathlib import Path, PurePosixPath
+from typing import IO, cast
 
 from fer_data.cache_folder import cache_root
 from fer_data.faces import DataError
@@ -38,7 +39,7 @@ class Text:
 def opened(path: Path) -> Iterator[Text]:
     """Open a file, unpacked into a nameless file in the cache where its first bytes are an archive's.
 
-    A zip archive must hold exactly one csv, which messages call archive/member.
+    A zip or tar archive, the latter packed or not, must hold exactly one csv, which messages call archive/member.
 
     Raises:
         DataError: it is too large, packed or unpacked; or the archive is truncated, damaged, encrypted, or
@@ -51,13 +52,31 @@ def opened(path: Path) -> Iterator[Text]:
         if size > MAX_BYTES:
             raise _too_large(path, f"{size / 2**30:.1f} GiB")
         if kind is None:
-            yield Text(file, str(path), size)
+            yield _within_tar(path, Text(file, str(path), size))
             return
         with _room_on_disk(path) as plain:
             shown = _unpack(path, file, kind, plain)
             size = plain.tell()
-            plain.seek(0)
-            yield Text(plain, shown, size)
+            yield _within_tar(path, Text(plain, shown, size))
+
+
+def _within_tar(path: Path, text: Text) -> Text:
+    """Return the only csv in a tar archive as a part of its file; what is no such archive as it is."""
+    text.file.seek(0)
+    try:
+        archive = tarfile.TarFile(fileobj=text.file)
+    except tarfile.TarError:
+        text.file.seek(0)
+        return text
+    try:
+        members = {member.name: member for member in archive if member.isfile()}
+    except tarfile.TarError as error:
+        raise DataError(f"{path}: truncated or damaged tar archive: {error}; get it again") from error
+    if not archive.getnames():  # tarfile takes a file of zeros for an empty archive
+        text.file.seek(0)
+        return text
+    name = _only_csv(path, list(members))
+    return Text(cast(IO[bytes], archive.extractfile(name)), f"{text.shown}/{name}", members[name].size)
 
 
 def _first_bytes(file: IO[bytes]) -> bytes:
@@ -88,27 +107,26 @@ def _unpack(path: Path, packed: IO[bytes], kind: str, plain: IO[bytes]) -> str:
 
 def _unpack_zip(path: Path, packed: IO[bytes], plain: IO[bytes]) -> str:
     with zipfile.ZipFile(packed) as archive:
-        member = _only_csv(path, archive.infolist())
+        member = archive.getinfo(_only_csv(path, archive.namelist()))
+        if member.flag_bits & 1:
+            raise DataError(f"{path}: {member.filename} is encrypted; unpack it with its password and give the csv")
+        if member.compress_type not in _ZIP_METHODS:
+            raise DataError(f"{path}: {member.filename} is packed by a method other than deflate; unpack it")
         with archive.open(member) as file:
             _copy(path, iter(lambda: file.read(_CHUNK), b""), plain)
     return f"{path}/{member.filename}"
 
 
-def _only_csv(path: Path, members: list[zipfile.ZipInfo]) -> zipfile.ZipInfo:
-    tables = [
-        member
-        for member in members
-        if member.filename.lower().endswith(".csv") and not member.filename.startswith("__MACOSX/")
-    ]
+def _only_csv(path: Path, names: Sequence[str]) -> str:
+    """Return the one member of an archive that is a csv; what macOS adds to each file (._name) is not looked at."""
+    tables = [name for name in names if name.lower().endswith(".csv") and not PurePosixPath(name).name.startswith("._")]
     if len(tables) != 1:
-        found = tables or members
-        names = ", ".join(member.filename for member in found[:5]) + (", ..." if len(found) > 5 else "")
-        what = f"{len(tables)} csv files in it ({names})" if tables else f"no csv in it (it holds {names or 'nothing'})"
+        found = tables or names
+        listed = ", ".join(found[:5]) + (", ..." if len(found) > 5 else "")
+        what = (
+            f"{len(tables)} csv files in it ({listed})" if tables else f"no csv in it (it holds {listed or 'nothing'})"
+        )
         raise DataError(f"{path}: {what}; expected exactly one: unpack it and give the csv")
-    if tables[0].flag_bits & 1:
-        raise DataError(f"{path}: {tables[0].filename} is encrypted; unpack it with its password and give the csv")
-    if tables[0].compress_type not in _ZIP_METHODS:
-        raise DataError(f"{path}: {tables[0].filename} is packed by a method other than deflate; unpack it")
     return tables[0]
 
 

@@ -2,6 +2,7 @@ import bz2
 import gzip
 import io
 import lzma
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -22,6 +23,22 @@ def zipped(members: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> byt
         for name, data in members.items():
             archive.writestr(name, data)
     return buffer.getvalue()
+
+
+def tarred(members: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, data in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def as_kaggle(data: bytes) -> bytes:
+    """fer2013.tar.gz as the challenge gives it, with what macOS adds."""
+    names = {"fer2013/README": b"x", "fer2013/._fer2013.csv": b"\0", "fer2013/fer2013.csv": data, "fer2013/a.bib": b"@"}
+    return gzip.compress(tarred(names))
 
 
 PACK = {"gzip": gzip.compress, "xz": lzma.compress, "zip": lambda data: zipped({"a.csv": data})}
@@ -48,17 +65,24 @@ def message(path: Path) -> str:
         lambda data: lzma.compress(data[:9000]) + lzma.compress(data[9000:]) + bytes(8),
         lambda data: zipped({"fer2013.csv": data, "readme": b"hello"}),
         lambda data: zipped({"a/fer2013.CSV": data, "__MACOSX/a/._fer2013.csv": b""}, zipfile.ZIP_STORED),
+        as_kaggle,
+        lambda data: lzma.compress(tarred({"a.csv": data})),
+        lambda data: tarred({"a.csv": data}),
+        lambda data: as_kaggle(data.replace(b",", b" , ")),
     ],
-    ids=["gzip", "two gzip members", "xz", "two xz streams", "zip", "stored in a folder of a zip"],
+    ids=[
+        *("gzip", "two gzip members", "xz", "two xz streams", "zip", "stored in a folder of a zip"),
+        *("Kaggle's tar.gz", "tar.xz", "tar", "an untidy csv in a tar.gz"),
+    ],
 )
 def test_archives_are_recognised_by_their_content(tmp_path, cache, content, pack):
-    plain, packed = prepare(in_file(tmp_path, content)), in_file(tmp_path, pack(content), "odd.name")
+    plain, packed = prepare(in_file(tmp_path, content, "odd.csv")), in_file(tmp_path, pack(content), "odd")
     assert prepare(packed) == plain
     assert open_cached(plain).train.labels.tolist() == [0, 6, 3]
     assert {entry.name for entry in cache.iterdir()} == {plain.name, "sources"}
 
 
-@pytest.mark.parametrize("name", ["mine.csv.gz", "mine.csv", "mine.gz"])
+@pytest.mark.parametrize("name", ["mine.csv.gz", "mine.csv", "mine.gz", "mine.tar.gz", "mine.tgz"])
 def test_the_name_of_the_data_is_that_of_the_file(tmp_path, content, name):
     assert open_cached(prepare(in_file(tmp_path, gzip.compress(content), name))).name == "mine"
 
@@ -71,8 +95,8 @@ def test_a_packed_file_that_is_untidy_is_read_carefully(tmp_path, content):
 def test_faults_are_named_in_the_archive(tmp_path, content):
     bad = content.replace(b"0,", b"9,", 1)
     packed, in_zip = in_file(tmp_path, gzip.compress(bad)), in_file(tmp_path, zipped({"a.csv": bad}), "a.zip")
-    assert message(packed) == f"{packed}:2: emotion 9, expected 0..6"
-    assert message(in_zip) == f"{in_zip}/a.csv:2: emotion 9, expected 0..6"
+    assert message(packed).splitlines()[0] == f"{packed}:2: emotion 9, expected 0..6"
+    assert message(in_zip).splitlines()[0] == f"{in_zip}/a.csv:2: emotion 9, expected 0..6"
 
 
 @pytest.mark.parametrize("kind", PACK)
@@ -98,6 +122,15 @@ def test_a_zip_holds_exactly_one_csv(tmp_path):
     assert "2 csv files in it (train.csv, test.csv); expected exactly one" in message(in_file(tmp_path, several))
     assert "no csv in it (it holds notes, more)" in message(in_file(tmp_path, none))
     assert "no csv in it (it holds nothing)" in message(in_file(tmp_path, zipped({})))
+
+
+def test_a_tar_archive_holds_exactly_one_csv_and_all_of_it(tmp_path, content):
+    several = in_file(tmp_path, gzip.compress(tarred({"train.csv": b"a", "test.csv": b"b"})))
+    assert "2 csv files in it (train.csv, test.csv); expected exactly one" in message(several)
+    short = in_file(tmp_path, gzip.compress(tarred({"fer2013.csv": content})[:9000]))
+    assert "truncated or damaged tar archive: unexpected end of data; get it again" in message(short)
+    bad = in_file(tmp_path, as_kaggle(content.replace(b"0,", b"9,", 1)))
+    assert message(bad).startswith(f"{bad}/fer2013/fer2013.csv:2: emotion 9")
 
 
 def test_an_encrypted_zip_is_named(tmp_path, content):
