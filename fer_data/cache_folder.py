@@ -3,6 +3,7 @@
     $FER_CACHE or ~/.cache/fer-sweeps/<fingerprint>/
         meta.json, mean_image.npy, {train,val,test}_{images,labels}.npy
         {train,val}_soft_labels.npy, {val,test}_leaked.npy, where there are such
+    <fingerprint>-<hash>/    the same data under another name or with other notes: links to its arrays
 
 A folder is written beside its place and moved there only when it is complete, so whatever stands under a
 fingerprint is whole, and processes that make the same data set at once do not disturb each other.
@@ -11,6 +12,8 @@ fingerprint is whole, and processes that make the same data set at once do not d
 from __future__ import annotations
 
 import fcntl
+import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -59,8 +62,8 @@ def cache_root() -> Path:
     return root.resolve()
 
 
-def made_once(fingerprint: str, write: Callable[[Path], None]) -> Path:
-    """Return the cache folder of a fingerprint, made by `write` beside its place unless it is there and whole.
+def made_once(name: str, write: Callable[[Path], None]) -> Path:
+    """Return the cache folder of this name, made by `write` beside its place unless it is there and whole.
 
     `write` is given an empty folder to fill, as `write_faces` does. Where processes make the same folder at
     once, the first one to be ready wins and the others' copies are dropped.
@@ -69,10 +72,10 @@ def made_once(fingerprint: str, write: Callable[[Path], None]) -> Path:
         OSError: the cache cannot be written.
     """
     root = cache_root()
-    folder = root / fingerprint
+    folder = root / name
     if is_whole(folder):
         return folder
-    beside = Path(tempfile.mkdtemp(prefix=f".{fingerprint}.", dir=root))
+    beside = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=root))
     try:
         write(beside)
         sync_folder(beside)
@@ -87,13 +90,41 @@ def made_once(fingerprint: str, write: Callable[[Path], None]) -> Path:
 
 def keep(faces: Faces) -> Path:
     """Return the cache folder of these faces, written unless it is there and whole."""
-    return made_once(faces.fingerprint, lambda folder: write_faces(faces, folder))
+    folder = made_once(faces.fingerprint, lambda beside: write_faces(faces, beside))
+    return called(folder, faces.name, faces.notes, synthetic=faces.synthetic)
+
+
+def called(folder: Path, name: str, notes: tuple[str, ...], *, synthetic: bool) -> Path:
+    """Return a folder of the same data that is called so and has these notes: itself, or one with links to its arrays.
+
+    Equal data come from sources of several names, and each is shown under its own.
+    """
+    meta = _read_meta(folder)
+    wanted = meta.model_copy(update={"name": name, "notes": notes, "synthetic": synthetic})
+    if wanted == meta:
+        return folder
+    description = hashlib.blake2b(json.dumps([name, notes, synthetic]).encode(), digest_size=4).hexdigest()
+
+    def link(beside: Path) -> None:
+        for array in folder.glob("*.npy"):
+            try:
+                (beside / array.name).hardlink_to(array)
+            except OSError:  # a file system without links
+                shutil.copy2(array, beside)
+        write_text(beside / META, wanted.model_dump_json(indent=1))
+
+    return made_once(f"{meta.fingerprint}-{description}", link)
+
+
+def fingerprint_in(name: str) -> str:
+    """Return the fingerprint in the name of a cache folder."""
+    return name.partition("-")[0]
 
 
 def is_whole(folder: Path) -> bool:
-    """Return whether a folder under a fingerprint is a readable cache of that data set."""
+    """Return whether a folder named by a fingerprint is a readable cache of that data set."""
     try:
-        return open_cached(folder).fingerprint == folder.name
+        return open_cached(folder).fingerprint == fingerprint_in(folder.name)
     except DataError:
         return False
 
@@ -111,7 +142,7 @@ def open_cached(folder: Path) -> Faces:
 def open_with_all_soft_labels(folder: Path) -> Faces:
     """Open a folder as `open_cached` does, but with the soft labels of val too, for folds that train on them."""
     try:
-        meta = _Meta.model_validate_json((folder / META).read_bytes())
+        meta = _read_meta(folder)
         train, val, test = (_open_split(folder, name, meta) for name in SPLITS)
         mean_image = _load(folder / _MEAN_IMAGE, "float32", train.images.shape[1:])
     except FileNotFoundError as error:
@@ -169,6 +200,10 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _read_meta(folder: Path) -> _Meta:
+    return _Meta.model_validate_json((folder / META).read_bytes())
 
 
 def _arrays(split: Split) -> dict[str, NDArray[Any]]:

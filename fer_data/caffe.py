@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from fer_data.class_names import numbered_classes
+from fer_data.class_names import numbered_classes, relabelled
 from fer_data.faces import SPLITS, DataError
-from fer_data.gather import SPLIT_OF, Faults, Sample, gather, printable, source_name, three_splits
+from fer_data.gather import SPLIT_OF, Faults, Sample, gather, given_name, printable, three_splits
 from fer_data.images import read_image
 from fer_data.options import DataOptions
 from fer_data.read_faces import ReadFaces
@@ -53,17 +53,19 @@ def read_caffe(path: Path, options: DataOptions) -> ReadFaces:
     within it. Class names come from a classes.txt beside the lists; without it 0..6 are FER's expressions.
 
     Raises:
-        DataError: train or test is missing; or lines are malformed, or images missing, unreadable, of different
+        DataError: train is missing; or lines are malformed, or images missing, unreadable, of different
             sizes or listed under two labels: all at once, but for what `options.skip_bad` leaves out.
         OSError: there is no room for the images.
     """
     faults = Faults(path)
-    entries = [entry for split, index in index_lists(path).items() for entry in _entries(path, split, index, faults)]
+    lists = index_lists(path)
+    entries = [entry for split, index in lists.items() for entry in _entries(path, split, index, faults)]
     entries = _without_contradictions(entries, faults)
     found = gather(_samples(entries, faults), len(entries), options, faults)
     classes = numbered_classes(path, {label for split in found.values() for label in split.labels.tolist()})
-    splits, notes = three_splits(path, classes, found)
-    return ReadFaces(source_name(path), classes, splits, notes, tuple(faults.skippable))
+    found = relabelled(found, classes.label_of)
+    splits, notes = three_splits(faults, classes.names, lists, found)
+    return ReadFaces(given_name(path), classes.names, splits, (*classes.notes, *notes), tuple(faults.skippable))
 
 
 def _entries(root: Path, split: str, index: Path, faults: Faults) -> Iterator[_Entry]:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Generic, TypeVar
+
+import numpy as np
 
 from fer_data.csv_rows import did_you_mean
-from fer_data.faces import EXPRESSIONS, DataError
+from fer_data.faces import EXPRESSIONS, DataError, Split
 
 CLASSES_FILE = "classes.txt"
 
@@ -19,10 +23,26 @@ _SPELLINGS = {
     "Sad": ("sad", "sadness"),
     "Surprise": ("surprise", "surprised"),
     "Neutral": ("neutral",),
+    "Contempt": ("contempt", "contemptuous"),  # no class of FER2013, but of CK+ and AffectNet
 }
 _EXPRESSION_OF = {spelling: name for name, spellings in _SPELLINGS.items() for spelling in spellings}
 _NUMBERS = tuple(str(number) for number in range(len(EXPRESSIONS)))
 _MAX_CLASSES = 256
+
+
+Given = TypeVar("Given", str, int)
+
+
+@dataclass(frozen=True)
+class Classes(Generic[Given]):
+    """The names of the classes in the order of their labels, and the label of each name or number in the source.
+
+    `notes` are remarks on how the names were found.
+    """
+
+    names: tuple[str, ...]
+    label_of: Mapping[Given, int]
+    notes: tuple[str, ...] = ()
 
 
 def natural(name: str) -> tuple[list[str | int], str]:
@@ -31,15 +51,16 @@ def natural(name: str) -> tuple[list[str | int], str]:
     return [int(part) if number % 2 else part for number, part in enumerate(parts)], name
 
 
-def named_classes(root: Path, names: Collection[str]) -> tuple[tuple[str, ...], Mapping[str, int]]:
-    """Return the classes that folders of these names stand for, and the label of each name.
+def named_classes(root: Path, names: Collection[str]) -> Classes[str]:
+    """Return the classes that folders of these names stand for.
 
-    Names of expressions, in any case and usual spelling, become FER's classes in FER's order. Names none of
-    which is an expression are classes of their own, in natural order; so are numbers, unless they are 0..6,
-    or classes.txt names them.
+    Names of expressions, in any case and usual spelling, become FER's classes in FER's order, then Contempt, then
+    what other names there are, in natural order. Where no name is one of FER's, all are classes as they are
+    written, in natural order. Numbers are read as `numbered_classes` does, without refusing gaps.
 
     Raises:
-        DataError: some names are expressions and some are not, or there are fewer than 2 names or more than 256.
+        DataError: a name is nearly an expression's beside others that are, or there are fewer than 2 names or more
+            than 256.
     """
     if not 2 <= len(names) <= _MAX_CLASSES:
         found = ", ".join(sorted(names, key=natural)[:10]) or "none"
@@ -49,36 +70,43 @@ def named_classes(root: Path, names: Collection[str]) -> tuple[tuple[str, ...], 
     if all(name.isascii() and name.isdigit() for name in names):
         return _numbered_folders(root, names)
     expressions = {name: _EXPRESSION_OF.get(name.casefold()) for name in names}
-    if not any(expressions.values()):
-        classes = tuple(sorted(names, key=natural))
-        return classes, {name: label for label, name in enumerate(classes)}
-    _check_all_known(root, expressions)
-    classes = tuple(name for name in EXPRESSIONS if name in expressions.values())
+    if not any(expression in EXPRESSIONS for expression in expressions.values()):
+        return _as_written(names)
+    others = sorted((name for name, expression in expressions.items() if expression is None), key=natural)
+    _refuse_misspelt(root, others)
+    classes = (*(name for name in _SPELLINGS if name in expressions.values()), *others)
     if len(classes) < 2:
         raise DataError(f"{root}: one class only, {classes[0]}; at least 2 are needed")
-    return classes, {name: classes.index(expression) for name, expression in expressions.items() if expression}
+    return Classes(classes, {name: classes.index(expression or name) for name, expression in expressions.items()})
 
 
-def numbered_classes(root: Path, labels: Collection[int]) -> tuple[str, ...]:
-    """Return the names of classes that a source only numbers from 0.
+def numbered_classes(root: Path, labels: Collection[int]) -> Classes[int]:
+    """Return the classes that a source only numbers.
 
-    They stand in its classes.txt, a line a class; without it 0..6 are FER's expressions, and others stay numbers.
+    Their names are the lines of its classes.txt: line k, counted from 0, names number k; where the numbers go
+    further and there are as many lines as numbers, the lines name them in their order (1..7 in RAF-DB). Without
+    the file 0..6 are FER's expressions, and other numbers from 0 on are called as they are; a note says so.
 
     Raises:
-        DataError: there are gaps in the numbers, or more than the file has names for.
+        DataError: classes.txt does not fit the numbers; or there is none, and the numbers have gaps.
     """
-    given, written, top = sorted(set(labels)), root / CLASSES_FILE, max(labels)
-    if written.is_file():
-        names = read_class_names(written)
-        if top >= len(names):
-            raise DataError(f"{written}: names {len(names)} classes, labels 0..{len(names) - 1}; found label {top}")
-        return names
-    if given != list(range(top + 1)) or not 2 <= len(given) <= _MAX_CLASSES:
+    given = sorted(set(labels))
+    if (root / CLASSES_FILE).is_file():
+        return _by_classes_file(root / CLASSES_FILE, given)
+    if given != list(range(len(given))) or not 2 <= len(given) <= _MAX_CLASSES:
         raise DataError(
-            f"{root}: found the labels {', '.join(map(str, given[:10]))}; expected 0, 1, 2, … without gaps: "
-            f"name the classes in {CLASSES_FILE} there, a line a class in the order of their labels"
+            f"{root}: found the labels {_some(given)}; expected 0, 1, 2, … without gaps: "
+            f"name the classes in {CLASSES_FILE} there, one per line in the order of their labels"
         )
-    return EXPRESSIONS if len(given) == len(EXPRESSIONS) else tuple(map(str, given))
+    names = EXPRESSIONS if len(given) == len(EXPRESSIONS) else tuple(map(str, given))
+    return Classes(names, {number: number for number in given}, (_numbers_note(given, names),))
+
+
+def relabelled(splits: Mapping[str, Split], label_of: Mapping[int, int]) -> dict[str, Split]:
+    """Return splits whose labels are numbers of a source with the labels of its classes instead."""
+    table = np.zeros(_MAX_CLASSES, np.uint8)
+    table[list(label_of)] = list(label_of.values())
+    return {name: replace(split, labels=table[split.labels]) for name, split in splits.items()}
 
 
 def read_class_names(path: Path) -> tuple[str, ...]:
@@ -97,20 +125,60 @@ def write_class_names(path: Path, classes: Sequence[str]) -> None:
     path.write_text("".join(f"{name}\n" for name in classes), encoding="utf-8")
 
 
-def _numbered_folders(root: Path, names: Collection[str]) -> tuple[tuple[str, ...], Mapping[str, int]]:
-    labels = {name: int(name) for name in names}
-    if (root / CLASSES_FILE).is_file() or set(names) == set(_NUMBERS):
-        return numbered_classes(root, labels.values()), labels
+def _numbered_folders(root: Path, names: Collection[str]) -> Classes[str]:
+    if not (root / CLASSES_FILE).is_file() and set(names) != set(_NUMBERS):
+        classes = _as_written(names)
+        numbers = sorted(map(int, names))
+        return replace(classes, notes=(_numbers_note(numbers, classes.names),))
+    found = numbered_classes(root, {int(name) for name in names})
+    return Classes(found.names, {name: found.label_of[int(name)] for name in names}, found.notes)
+
+
+def _as_written(names: Collection[str]) -> Classes[str]:
     classes = tuple(sorted(names, key=natural))
-    return classes, {name: label for label, name in enumerate(classes)}
+    return Classes(classes, {name: label for label, name in enumerate(classes)})
 
 
-def _check_all_known(root: Path, expressions: Mapping[str, str | None]) -> None:
-    unknown = sorted((name for name, expression in expressions.items() if expression is None), key=natural)
-    if unknown:
-        hints = "; ".join(f"'{name}' is none{did_you_mean(name, list(_EXPRESSION_OF))}" for name in unknown)
-        known = ", ".join(sorted((name for name, expression in expressions.items() if expression), key=natural))
+def _by_classes_file(path: Path, given: Sequence[int]) -> Classes[int]:
+    names = read_class_names(path)
+    if given[-1] < len(names):
+        return Classes(names, {number: number for number in given})
+    if len(given) != len(names):
         raise DataError(
-            f"{root}: the class folders {known} are FER's expressions, but {hints}; "
-            f"rename or remove it, or name no folder like an expression (known: {', '.join(EXPRESSIONS)})"
+            f"{path}: names {len(names)} classes, which are 0..{len(names) - 1}; found {_some(given)}: "
+            "write one line per number from 0 on, or one per number that occurs"
+        )
+    shown = ", ".join(f"{number} {name}" for number, name in zip(given, names, strict=True))
+    return Classes(
+        names,
+        {number: label for label, number in enumerate(given)},
+        (f"{CLASSES_FILE} names the numbers in their order: {shown}",),
+    )
+
+
+def _numbers_note(numbers: Sequence[int], names: Sequence[str]) -> str:
+    """Say that the source has no names, what was made of that, and how to give them."""
+    if tuple(names) == EXPRESSIONS:
+        order = ", ".join(f"{number} {name}" for number, name in enumerate(names))
+        made = f"they are read in FER2013's order ({order}), but AffectNet and RAF-DB have other orders"
+    else:
+        made = "they are called by their numbers"
+    return (
+        f"the source only numbers its classes ({_some(numbers)}): {made}; to name them, write {CLASSES_FILE} into "
+        "its folder, one name per line in the order of the numbers"
+    )
+
+
+def _some(numbers: Sequence[int]) -> str:
+    shown = ", ".join(map(str, numbers[:10]))
+    return shown if len(numbers) <= 10 else f"{shown}, …"
+
+
+def _refuse_misspelt(root: Path, others: Sequence[str]) -> None:
+    """Refuse names that are nearly an expression's: a class of its own would divide that expression in two."""
+    hints = [f"'{name}'{hint}" for name in others if (hint := did_you_mean(name, list(_EXPRESSION_OF)))]
+    if hints:
+        raise DataError(
+            f"{root}: class folders beside FER's expressions that are nearly named like one: {'; '.join(hints)} "
+            "Rename or remove them; a name unlike any expression is a class of its own"
         )

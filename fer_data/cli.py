@@ -71,7 +71,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "source", metavar="SOURCE", help="csv, folder of images, of Caffe lists or LMDB; or 'synthetic'"
+        "source",
+        metavar="SOURCE",
+        help="csv, folder of images, of Caffe lists or LMDB; or 'synthetic'. Where classes are only numbered, "
+        "classes.txt in the folder names them, one per line in the order of the numbers",
     )
     options = parser.add_argument_group("how it is read, and which part of it")
     add_data_options(options)

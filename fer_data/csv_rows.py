@@ -10,8 +10,8 @@ import csv
 import difflib
 import io
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +50,7 @@ class Rows:
 
     pixels: [n, 2304] uint8; emotions, usages: [n] uint8, indices into EXPRESSIONS and USAGES, usages None where
     there is no such column; positions: [n], the place of each among all `total` rows of the file, from 0;
-    left_out: one line a row that was left out.
+    left_out: one line per row that was left out; usages_left_out: what those rows have for a Usage.
     """
 
     pixels: GreyLevels
@@ -59,6 +59,7 @@ class Rows:
     positions: Indices
     total: int
     left_out: tuple[str, ...] = ()
+    usages_left_out: frozenset[str] = frozenset()
 
 
 class Collected:
@@ -87,11 +88,10 @@ class Collected:
             self._usages[new] = usages
         self._n = end
 
-    def rows(self, total: int, left_out: Sequence[str] = ()) -> Rows:
+    def rows(self, total: int) -> Rows:
         """Return what was added, of `total` rows in the file."""
         usages = None if self._usages is None else self._usages[: self._n]
-        everything = (self._pixels[: self._n], self._emotions[: self._n], usages, self._positions[: self._n])
-        return Rows(*everything, total, tuple(left_out))
+        return Rows(self._pixels[: self._n], self._emotions[: self._n], usages, self._positions[: self._n], total)
 
 
 @dataclass
@@ -152,19 +152,37 @@ def _read_carefully(text: Text, header: Header, *, skip_bad: bool) -> Rows:
     """Read line by line, as a text editor counts them; each faulty line is counted."""
     collected, total = Collected(text, header), 0
     faults = Faults(text.shown, keep=_MAX_LEFT_OUT if skip_bad else _MAX_FAULTS_SHOWN)
+    emotions, usages = set(), set()  # of the faulty rows
     for number, line in _lines(text):
         row = _parse(line, header)
-        if isinstance(row, list):
-            faults.add(number, row)
+        if isinstance(row, _BadRow):
+            faults.add(number, row.what)
+            emotions.add(row.emotion)
+            usages.add(row.usage)
         else:
             emotion, pixels, usage = row
             collected.add(_bytes(pixels)[None], _bytes([emotion]), None if usage is None else _bytes([usage]), total)
         total += 1
+    rows = collected.rows(total)
+    _refuse_one_based(text, {*rows.emotions.tolist(), *emotions})
     if faults.total > (_MAX_LEFT_OUT if skip_bad else 0) or (faults.total and not len(collected)):
-        raise DataError(faults.message())
+        few = faults.total <= min(_MAX_LEFT_OUT, len(collected))
+        way_out = "\nmend this, or leave these rows out: --skip-bad" if few and not skip_bad else ""
+        raise DataError(f"{faults.message()}{way_out}")
     if not len(collected):
         raise DataError(f"{text.shown}: no data rows below the header; expected 35,887 of them in FER2013's csv")
-    return collected.rows(total, [f"line {fault}" for fault in faults.kept])
+    left_out = tuple(f"line {fault}" for fault in faults.kept)
+    return replace(rows, left_out=left_out, usages_left_out=frozenset(usages - {""}))
+
+
+def _refuse_one_based(text: Text, emotions: Set[object]) -> None:
+    """Refuse labels that count from 1: they would be read one class off, and the last class be left out."""
+    if str(len(EMOTIONS)) in emotions and not emotions & {0, "0"}:
+        order = ", ".join(f"{number} {name}" for number, name in enumerate(EXPRESSIONS))
+        raise DataError(
+            f"{text.shown}: the column emotion has {len(EMOTIONS)} but never 0, so its labels count from 1; "
+            f"FER2013's count from 0 ({order}): renumber the column in this order"
+        )
 
 
 def _bytes(values: Sequence[int]) -> NDArray[np.uint8]:
@@ -186,23 +204,33 @@ def _lines(text: Text) -> Iterator[tuple[int, str]]:
         file.detach()
 
 
-def _parse(line: str, header: Header) -> tuple[int, bytes, int | None] | list[str]:
+@dataclass(frozen=True)
+class _BadRow:
+    """What is wrong with a row, and its emotion and Usage as they are written, where it has them."""
+
+    what: Sequence[str]
+    emotion: str = ""
+    usage: str = ""
+
+
+def _parse(line: str, header: Header) -> tuple[int, bytes, int | None] | _BadRow:
     """Return emotion, pixels and usage of a line, or else everything that is wrong with it."""
     if len(line) == _MAX_LINE:
-        return [f"longer than {_MAX_LINE:,} characters"]
+        return _BadRow([f"longer than {_MAX_LINE:,} characters"])
     cut_short = [] if line.endswith("\n") else ["the file ends within this line: truncated? get it again"]
     try:
         fields = fields_of(line)
     except csv.Error as error:
-        return [str(error)]
+        return _BadRow([str(error)])
     if len(fields) != len(header.names):
-        return [f"expected {len(header.names)} fields, got {len(fields)}", *cut_short]
+        return _BadRow([f"expected {len(header.names)} fields, got {len(fields)}", *cut_short])
     value = dict(zip(header.names, fields, strict=True))
     words, emotion, usage = value["pixels"].split(), value["emotion"], value.get("Usage")
     pixels = _grey_levels(words) if len(words) == PIXELS else None
     if pixels is not None and emotion in EMOTIONS and usage in (*USAGES, None):
         return EMOTIONS.index(emotion), pixels, None if usage is None else USAGES.index(usage)
-    return [*_emotion_faults(emotion), *_pixel_faults(words), *_usage_faults(usage), *cut_short]
+    what = [*_emotion_faults(emotion), *_pixel_faults(words), *_usage_faults(usage), *cut_short]
+    return _BadRow(what, emotion, usage or "")
 
 
 def _grey_levels(words: Sequence[str]) -> bytes | None:

@@ -1,7 +1,8 @@
 """Read FER2013's csv in each of its forms, and say what distinguishes it from the official data.
 
 fer2013.csv and icml_face_data.csv have the columns emotion, pixels and Usage, which names the split. Kaggle's
-train.csv has no Usage: a stratified tenth each is carved out of it as val and test.
+train.csv has no Usage: all its rows are train at first. A stratified tenth of train each becomes val and test where
+there are no rows of these.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from fer_data import ferplus
+from fer_data.carving import carved, carved_note
 from fer_data.compressed import Text, opened
 from fer_data.csv_rows import SIDE, USAGES, Header, Rows, did_you_mean, fields_of, read_rows
 from fer_data.faces import (
@@ -27,12 +29,10 @@ from fer_data.faces import (
     Split,
     fingerprint_of,
 )
-from fer_data.gather import printable
-from fer_data.leaks import picture_numbers
+from fer_data.gather import given_name
 from fer_data.options import DataOptions, ResizeMethod
 from fer_data.read_faces import ReadFaces, Splits
 from fer_data.resizing import all_resized
-from fer_data.stratify import grouped_folds
 
 # Goodfellow et al. 2013 (arXiv:1307.0414): the challenge's split, Angry..Neutral.
 OFFICIAL_COUNTS = {
@@ -44,8 +44,8 @@ OFFICIAL_FINGERPRINT = "d08d528a446e9c70"
 
 _COLUMNS = ("emotion", "pixels", "Usage")
 _MAX_HEADER_BYTES = 65_536
+_LEFT_OUT_SHOWN = 5
 _ARCHIVES = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz"}
-_CARVED_OF, _CARVE_SEED = 10, 0
 
 
 def read_csv(path: Path, options: DataOptions) -> ReadFaces:
@@ -63,9 +63,10 @@ def read_csv(path: Path, options: DataOptions) -> ReadFaces:
             rows = read_rows(text, _read_header(text), skip_bad=options.skip_bad)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}; check the path and its permissions") from error
-    usages = _carved(rows) if rows.usages is None else rows.usages
+    usages, lacking = _with_every_split(path, rows)
     splits = _splits(path, rows.pixels, rows.emotions, usages)
-    notes = differences_from_official(splits) if rows.usages is not None else (_carved_note(splits),)
+    notes = (_carved_note(rows, splits, lacking),) if lacking else differences_from_official(splits)
+    notes += _numbering_note(rows)
     read = ReadFaces(_name(path) if notes else "FER2013", EXPRESSIONS, splits, notes, rows.left_out)
     if options.ferplus is not None:
         read = _with_ferplus(read, path, rows, usages, options)
@@ -89,27 +90,53 @@ def differences_from_official(splits: Splits) -> tuple[str, ...]:
     return ("class counts are the official FER2013's, but pixels or the order of rows differ",)
 
 
-def _carved(rows: Rows) -> Labels:
-    """Make one stratified tenth val and another one test, copies of a picture in the same split."""
-    (pictures,) = picture_numbers(rows.pixels)
-    tenth = grouped_folds(rows.emotions, pictures, _CARVED_OF, np.random.default_rng(_CARVE_SEED))
-    usage_of_tenth = np.zeros(_CARVED_OF, np.uint8)
-    usage_of_tenth[:2] = USAGES.index("PublicTest"), USAGES.index("PrivateTest")
-    return usage_of_tenth[tenth]
+def _with_every_split(path: Path, rows: Rows) -> tuple[Labels, list[int]]:
+    """Return the usage of each row, where val and test are taken from train if they are lacking; and which were.
+
+    Raises:
+        DataError: rows that were left out are of a split that is lacking, or may be.
+    """
+    usages = np.zeros(len(rows.emotions), np.uint8) if rows.usages is None else rows.usages
+    lacking = [number for number in (1, 2) if not np.any(usages == number)]
+    if not lacking:
+        return usages, []
+    _refuse_doubted(path, rows, [USAGES[number] for number in lacking])
+    train, usages = usages == 0, usages.copy()
+    part = carved(rows.pixels[train], rows.emotions[train], len(lacking))
+    usages[train] = np.array([0, *lacking], np.uint8)[part]
+    return usages, lacking
 
 
-def _carved_note(splits: Splits) -> str:
-    sizes = ", ".join(f"{len(split):,} {split.name}" for split in splits)
-    return (
-        f"no Usage column: a stratified tenth each was carved out as val and test ({sizes}; seed {_CARVE_SEED}, copies "
-        "of a picture in one split), so numbers do not compare with those of the official split"
-    )
+def _refuse_doubted(path: Path, rows: Rows, lacking: Sequence[str]) -> None:
+    """Refuse to make up a split whose own rows may be among those that were left out."""
+    known = {usage for usage in USAGES if usage not in lacking}
+    if rows.usages_left_out - known:
+        shown = "\n".join(f"{path}: {line}" for line in rows.left_out[:_LEFT_OUT_SHOWN])
+        raise DataError(f"{path}: no sound rows with Usage={', '.join(lacking)}; left out were\n{shown}")
+
+
+def _carved_note(rows: Rows, splits: Splits, lacking: Sequence[int]) -> str:
+    absent = " and no ".join(f"rows with Usage={USAGES[number]}" for number in lacking)
+    why = "no Usage column" if rows.usages is None else f"no {absent}"
+    total = len(splits[0]) + sum(len(splits[number]) for number in lacking)
+    note = carved_note(why, total, [(splits[number].name, len(splits[number])) for number in lacking])
+    return f"{note}, so numbers do not compare with those of the official split"
+
+
+def _numbering_note(rows: Rows) -> tuple[str, ...]:
+    """Doubt labels 1..6 that lack 0: they may count from 1."""
+    if set(rows.emotions.tolist()) != set(range(1, len(EXPRESSIONS))):
+        return ()
+    return (f"no row has emotion 0 ({EXPRESSIONS[0]}): if the labels count from 1, all are read one class off",)
 
 
 def _splits(path: Path, pixels: GreyLevels, labels: Labels, usages: Labels, soft: SoftLabels | None = None) -> Splits:
     empty = [usage for number, usage in enumerate(USAGES) if not np.any(usages == number)]
     if empty:
-        raise DataError(f"{path}: no rows with Usage={', '.join(empty)}; each of {', '.join(USAGES)} is needed")
+        raise DataError(
+            f"{path}: no rows with Usage={', '.join(empty)}; Training is needed, and enough different images in it "
+            "where the others are to be taken from it"
+        )
     train, val, test = (_split(name, pixels, labels, usages == number, soft) for number, name in enumerate(SPLITS))
     return train, val, replace(test, soft_labels=None)
 
@@ -145,10 +172,10 @@ def _resized(read: ReadFaces, side: int, method: ResizeMethod) -> ReadFaces:
 
 
 def _name(path: Path) -> str:
-    name = printable(path.name)
-    for suffix in (".gz", ".xz", ".zip", ".csv"):
+    name = given_name(path)
+    for suffix in (".tgz", ".gz", ".xz", ".zip", ".tar", ".csv"):
         name = name.removesuffix(suffix)
-    return name or printable(path.name)
+    return name or given_name(path)
 
 
 def _read_header(text: Text) -> Header:

@@ -1,4 +1,4 @@
-"""Folders of images: train|val|test/<class>/*.png|jpg|jpeg, in the spellings that are about."""
+"""Folders of images: train|val|test/<class>/*.png|jpg|jpeg, or <class>/… alone, in any usual spelling."""
 
 from __future__ import annotations
 
@@ -8,15 +8,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fer_data.class_names import named_classes, natural
+from fer_data.class_names import Classes, named_classes, natural
 from fer_data.csv_rows import did_you_mean
 from fer_data.faces import SPLITS, DataError
-from fer_data.gather import SPLIT_NAMES, SPLIT_OF, Faults, Sample, gather, printable, source_name, three_splits
+from fer_data.gather import SPLIT_NAMES, SPLIT_OF, Faults, Sample, gather, given_name, printable, three_splits
 from fer_data.images import SUFFIXES, read_image
 from fer_data.options import DataOptions
 from fer_data.read_faces import ReadFaces
 
-_LITTER = {"thumbs.db", "desktop.ini", "__macosx"}  # left by Windows and macOS; hidden files are passed over too
+# Left by Windows, macOS, Linux and the storage boxes of Synology and QNAP; hidden files are passed over too.
+_LITTER = {
+    *("thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information"),
+    *("__macosx", "icon\r", "lost+found", "picasa.ini"),
+    *("@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "@__thumb"),
+}
+_LIKE_A_SPLIT = re.compile("train|valid|test", re.IGNORECASE)
 _USAGE = re.compile(r"(PublicTest|PrivateTest)[_-]", re.IGNORECASE)
 _SPLIT_OF_USAGE = {"publictest": "val", "privatetest": "test"}
 
@@ -37,56 +43,78 @@ def read_folders(path: Path, options: DataOptions) -> ReadFaces:
 
     Images stand in the natural order of their file names, over all classes of a split, so that numbered files
     keep the order they were numbered in. A test folder with files named PublicTest_… and PrivateTest_…, as in
-    Kaggle's folder form of FER2013, is val and test; otherwise a source without val gives a tenth of train to it.
+    Kaggle's folder form of FER2013, is val and test; otherwise a source without val or without test gives a tenth
+    of train to each that it lacks. Class folders without a split above them are all train at first.
 
     Links to files are followed, wherever they lead. Colour becomes grey; all images have one size, or
     `options.resize` gives it to them.
 
     Raises:
-        DataError: split or class folders are missing, unknown or doubled; or images are unreadable, of different
+        DataError: train or class folders are missing, unknown or doubled; or images are unreadable, of different
             sizes, or stand under two classes: all at once, but for what `options.skip_bad` leaves out.
         OSError: there is no room for the images.
     """
     class_folders = {split: _class_folders(folder) for split, folder in _split_folders(path).items()}
-    names = {name for folders in class_folders.values() for name in folders}
-    classes, labels = named_classes(path, names)
+    classes = named_classes(path, {name for folders in class_folders.values() for name in folders})
     faults = Faults(path)
-    _check_classes(faults, class_folders, classes, labels)
-    files = _without_contradictions(_image_files(path, class_folders, labels, faults), faults)
+    _check_classes(faults, class_folders, classes)
+    files = _without_contradictions(_image_files(path, class_folders, classes.label_of, faults), faults)
     files, usage_notes = _by_usage(files)
     files.sort(key=lambda file: (SPLITS.index(file.split), natural(file.path.name), file.label))
     found = gather(_samples(files, faults), len(files), options, faults)
-    splits, notes = three_splits(path, classes, found)
+    splits, notes = three_splits(faults, classes.names, class_folders, found)
     return ReadFaces(
-        source_name(path),
-        tuple(map(printable, classes)),
+        given_name(path),
+        tuple(map(printable, classes.names)),
         splits,
-        (*usage_notes, *notes),
+        (*classes.notes, *usage_notes, *notes),
         tuple(faults.skippable),
     )
 
 
 def _split_folders(root: Path) -> dict[str, Path]:
-    """Return the folder of each split there is."""
+    """Return the folder of each split there is; the root itself as train's where it holds class folders."""
+    names = _folders_in(root)
+    if _are_classes(root, names):
+        return {"train": root}
     folders: dict[str, Path] = {}
     faults = []
-    for name in _folders_in(root):
+    for name in names:
         split = SPLIT_OF.get(name.casefold())
         if split is None:
-            faults.append(f"'{name}' is no split{did_you_mean(name, list(SPLIT_OF))}")
+            faults.append(f"'{name}' is no split{did_you_mean(name, list(SPLIT_OF))}{_splits_within(root / name)}")
         elif split in folders:
             faults.append(f"'{folders[split].name}' and '{name}' are both {split}")
         else:
             folders[split] = root / name
-    missing = [split for split in ("train", "test") if split not in folders]
-    faults += [f"no {split} folder" for split in missing]
+    if "train" not in folders:
+        faults.append("no train folder")
     if faults:
         known = "; ".join(f"{split}: {', '.join(names)}" for split, names in SPLIT_NAMES.items())
         raise DataError(
-            printable(f"{root}: {'; '.join(faults)}. Expected folders train, test and perhaps val ({known}), ")
-            + "with a folder a class in each"
+            printable(f"{root}: {'; '.join(faults)}. Expected the folder train and perhaps val and test ({known}), ")
+            + "with one folder per class in each; or class folders alone, with images in them"
         )
     return folders
+
+
+def _are_classes(root: Path, names: Sequence[str]) -> bool:
+    """Whether folders hold images and none of them is called like a split, rightly or nearly."""
+    like_splits = any(did_you_mean(name, list(SPLIT_OF)) or _LIKE_A_SPLIT.search(name) for name in names)
+    return len(names) > 1 and not like_splits and any(_holds_images(root / name) for name in names)
+
+
+def _holds_images(folder: Path) -> bool:
+    try:
+        with os.scandir(folder) as entries:
+            return any(Path(e.name).suffix.casefold() in SUFFIXES and not _is_litter(e.name) for e in entries)
+    except OSError:  # its reader names it
+        return False
+
+
+def _splits_within(folder: Path) -> str:
+    inner = [name for name in _folders_in(folder) if name.casefold() in SPLIT_OF]
+    return f" (but it holds {', '.join(inner)}: give {folder})" if inner else ""
 
 
 def _class_folders(split: Path) -> _ClassFolders:
@@ -105,13 +133,11 @@ def _is_litter(name: str) -> bool:
     return name.startswith(".") or name.casefold() in _LITTER
 
 
-def _check_classes(
-    faults: Faults, class_folders: Mapping[str, _ClassFolders], classes: Sequence[str], labels: Mapping[str, int]
-) -> None:
+def _check_classes(faults: Faults, class_folders: Mapping[str, _ClassFolders], classes: Classes[str]) -> None:
     """Each class has one folder in each split."""
     for split, folders in class_folders.items():
-        for label, title in enumerate(classes):
-            names = [name for name in folders if labels[name] == label]
+        for label, title in enumerate(classes.names):
+            names = [name for name in folders if classes.label_of[name] == label]
             if not names:
                 hint = did_you_mean(title, list(folders)) if title not in folders else ""
                 where = folders[next(iter(folders))].parent.name if folders else split

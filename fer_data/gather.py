@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
+from fer_data.carving import carved, carved_note
 from fer_data.faces import SPLITS, DataError, Flags, GreyLevels, Split
-from fer_data.leaks import picture_numbers
 from fer_data.options import DataOptions
 from fer_data.read_faces import Splits
 from fer_data.resizing import resized, room
-from fer_data.stratify import grouped_folds
 
 SPLIT_NAMES = {
     "train": ("train", "training"),
@@ -26,8 +26,6 @@ SPLIT_OF = {name: split for split, names in SPLIT_NAMES.items() for name in name
 
 _MAX_FAULTS_SHOWN = 5
 _MAX_SIZES_SHOWN = 4
-_CARVED = 10  # one in so many train images becomes val where a source has no val
-_CARVING_SEED = 0
 _ROWS_AT_A_TIME = 1024
 
 
@@ -57,12 +55,17 @@ class Faults:
         faults = [*self.fatal, *([] if skip_bad else self.skippable)]
         if not faults:
             return
+        way_out = [] if self.fatal else ["mend this, or leave it out: --skip-bad"]
+        raise DataError("\n".join([*self._shown(faults), *way_out]))
+
+    def refuse(self, what: str) -> NoReturn:
+        """Raise DataError with what cannot be read at all, and what was left out, which is why."""
+        raise DataError("\n".join([printable(f"{self.root}: {what}"), *self._shown(self.skippable)]))
+
+    def _shown(self, faults: Sequence[str]) -> list[str]:
         lines = [printable(f"{self.root}: {fault}") for fault in faults[:_MAX_FAULTS_SHOWN]]
-        if len(faults) > len(lines):
-            lines.append(f"and {len(faults) - len(lines):,} more")
-        if not self.fatal:
-            lines.append("mend this, or go on without it: --skip-bad")
-        raise DataError("\n".join(lines))
+        more = len(faults) - len(lines)
+        return [*lines, f"and {more:,} more"] if more else lines
 
 
 def printable(name: str) -> str:
@@ -70,9 +73,9 @@ def printable(name: str) -> str:
     return os.fsencode(name).decode(errors="backslashreplace")
 
 
-def source_name(root: Path) -> str:
-    """Return what a folder is called, also where it was given as `.`."""
-    return printable(root.resolve().name)
+def given_name(path: Path) -> str:
+    """Return what a file or folder was called by whoever gave it, also where that was `.`; links are not followed."""
+    return printable(path.name if path.name not in ("", "..") else path.resolve().name)
 
 
 def gather(samples: Iterable[Sample], count: int, options: DataOptions, faults: Faults) -> dict[str, Split]:
@@ -107,28 +110,34 @@ def gather(samples: Iterable[Sample], count: int, options: DataOptions, faults: 
         faults.fatal.append(_different_sizes(sizes))
     faults.check(skip_bad=options.skip_bad)
     if images is None:
-        raise DataError(f"{faults.root}: no images to read")
+        faults.refuse("no images to read")
     return _sliced(images, labels, lengths)
 
 
-def three_splits(root: Path, classes: Sequence[str], found: dict[str, Split]) -> tuple[Splits, tuple[str, ...]]:
-    """Return train, val and test, and a note where val had to be taken from train.
+def three_splits(
+    faults: Faults, classes: Sequence[str], given: Collection[str], found: dict[str, Split]
+) -> tuple[Splits, tuple[str, ...]]:
+    """Return train, val and test, and a note where val or test had to be taken from train.
+
+    Args:
+        faults: what was left out.
+        classes: their names.
+        given: the splits that the source has; from these nothing is made up.
+        found: the splits of which there are images.
 
     Raises:
-        DataError: train or test is missing, or train is too small to take val from.
+        DataError: a given split or train has no images, or train is too small to take another one from it.
     """
-    missing = [name for name in ("train", "test") if name not in found]
-    if missing:
-        way_out = "; rename val to test, and a tenth of train becomes val" if missing == ["test"] else ""
-        raise DataError(f"{root}: no {' and no '.join(missing)} images, found {', '.join(found) or 'none'}{way_out}")
-    if "val" in found:
+    empty = [name for name in SPLITS if name not in found and (name in given or name == "train")]
+    if empty:
+        faults.refuse(f"no {' and no '.join(empty)} images, found {', '.join(found) or 'none'}")
+    lacking = [name for name in SPLITS if name not in found]
+    if not lacking:
         return (found["train"], found["val"], found["test"]), ()
-    train, val = _carve(root, classes, found["train"])
-    note = (
-        f"no val split in the source: {len(val):,} of {len(found['train']):,} train images are val "
-        f"(a tenth of each class, copies of a picture together, seed {_CARVING_SEED})"
-    )
-    return (train, val, found["test"]), (note,)
+    made = found | _carve(faults.root, classes, found["train"], lacking)
+    why = f"no {' and no '.join(lacking)} split in the source"
+    note = carved_note(why, len(found["train"]), [(name, len(made[name])) for name in lacking])
+    return (made["train"], made["val"], made["test"]), (note,)
 
 
 def _different_sizes(sizes: Counter[tuple[int, ...]]) -> str:
@@ -146,19 +155,19 @@ def _sliced(images: GreyLevels, labels: Sequence[int], lengths: dict[str, int]) 
     return splits
 
 
-def _carve(root: Path, classes: Sequence[str], train: Split) -> tuple[Split, Split]:
-    """Divide train into train and val, a tenth of each class; images of equal pixels stay together."""
-    (pictures,) = picture_numbers(train.images)
-    folds = grouped_folds(train.labels, pictures, _CARVED, np.random.default_rng(_CARVING_SEED))
-    rest, val = _part(train, "train", folds != 0), _part(train, "val", folds == 0)
-    in_both = set(rest.labels.tolist()) & set(val.labels.tolist())
-    short = [classes[label] for label in sorted(set(train.labels.tolist()) - in_both)]
+def _carve(root: Path, classes: Sequence[str], train: Split, lacking: Sequence[str]) -> dict[str, Split]:
+    """Divide train into train and the lacking splits, each of which must have images of each class."""
+    part = carved(train.images, train.labels, len(lacking))
+    made = {name: _part(train, name, part == number) for number, name in enumerate(("train", *lacking))}
+    present = set(train.labels.tolist())
+    everywhere = present.intersection(*(split.labels.tolist() for split in made.values()))
+    short = [classes[label] for label in sorted(present - everywhere)]
     if short:
         raise DataError(
-            f"{root}: no val images, and too few different train images of {', '.join(short)} to take some from: "
-            "add val images of each class"
+            f"{root}: no {' and no '.join(lacking)} images, and too few different train images of "
+            f"{', '.join(short)} to take some from: add images of each class"
         )
-    return rest, val
+    return made
 
 
 def _part(split: Split, name: str, wanted: Flags) -> Split:

@@ -9,9 +9,9 @@ from pathlib import Path
 import lmdb
 
 from fer_data.caffe_proto import datum, parse_datum
-from fer_data.class_names import numbered_classes
+from fer_data.class_names import numbered_classes, relabelled
 from fer_data.faces import SPLITS, DataError, Split
-from fer_data.gather import SPLIT_OF, Faults, Sample, gather, source_name, three_splits
+from fer_data.gather import SPLIT_OF, Faults, Sample, gather, given_name, three_splits
 from fer_data.options import DataOptions
 from fer_data.read_faces import ReadFaces
 
@@ -67,23 +67,24 @@ def read_lmdb(path: Path, options: DataOptions) -> ReadFaces:
     Class names come from a classes.txt beside the databases; without it labels 0..6 are FER's expressions.
 
     Raises:
-        DataError: train or test is missing, a database is damaged or not Caffe's; or entries are faulty: all at
+        DataError: train is missing, a database is damaged or not Caffe's; or entries are faulty: all at
             once, but for what `options.skip_bad` leaves out.
         OSError: there is no room for the images.
     """
     if (path / DATA_FILE).is_file():
         raise DataError(f"{path}: one LMDB, expected one a split: give the folder that holds train, val and test")
-    faults = Faults(path)
+    faults, folders = Faults(path), databases(path)
     try:
         with ExitStack() as stack:
-            opened = {split: stack.enter_context(_open(folder)) for split, folder in databases(path).items()}
+            opened = {split: stack.enter_context(_open(folder)) for split, folder in folders.items()}
             count = sum(environment.stat()["entries"] for environment in opened.values())
             found = gather(_samples(opened, faults), count, options, faults)
     except lmdb.Error as error:
         raise DataError(f"{path}: a database is damaged: {error}; copy or export it again") from error
     classes = numbered_classes(path, {label for split in found.values() for label in split.labels.tolist()})
-    splits, notes = three_splits(path, classes, found)
-    return ReadFaces(source_name(path), classes, splits, notes, tuple(faults.skippable))
+    found = relabelled(found, classes.label_of)
+    splits, notes = three_splits(faults, classes.names, folders, found)
+    return ReadFaces(given_name(path), classes.names, splits, (*classes.notes, *notes), tuple(faults.skippable))
 
 
 def _open(folder: Path) -> lmdb.Environment:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fer_data.cache_folder import cache_root, is_whole, keep, open_with_all_soft_labels
+from fer_data.cache_folder import cache_root, called, is_whole, keep, open_with_all_soft_labels
 from fer_data.faces import SPLITS, DataError, Faces, Split
 from fer_data.preprocess_names import known_preprocessing
 
@@ -46,7 +46,7 @@ def preprocessed(folder: Path, name: str) -> Path:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 if not is_whole(place):
                     _make(folder, faces, name, fingerprint)
-        return place
+        return called(place, faces.name, _notes(faces, name), synthetic=faces.synthetic)
     except (OSError, RuntimeError) as error:  # RuntimeError: there is no home folder
         size = 4 * sum(split.images.size for split in (faces.train, faces.val, faces.test)) / 2**20
         way_out = f"set FER_CACHE to a writable folder with {2 * size + 100:,.0f} MB of space"
@@ -63,10 +63,14 @@ def _make(folder: Path, faces: Faces, name: str, fingerprint: str) -> None:
                 train=train,
                 val=val,
                 test=test,
-                notes=(*faces.notes, f"preprocessed: {name}"),
+                notes=_notes(faces, name),
                 stored_mean=train.images.mean(axis=0, dtype=np.float64).astype(np.float32),
             )
         )
+
+
+def _notes(faces: Faces, name: str) -> tuple[str, ...]:
+    return (*faces.notes, f"preprocessed: {name}")
 
 
 def _all_splits(folder: Path, faces: Faces, name: str, scratch: Path) -> list[Split]:

@@ -2,7 +2,7 @@
 
 $FER_CACHE or ~/.cache/fer-sweeps/
     <fingerprint>/        a data set, whole or a view of another one (fer_data.cache_folder)
-    sources/<hash>.json   which fingerprint a source, read with these options, was converted to, and how it
+    sources/<hash>.json   which of these folders a source, read with these options, was converted to, and how it
                           looked then (size and time of change; of a folder, those of all files in it)
 """
 
@@ -14,13 +14,14 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fer_data import synthetic
 from fer_data.cache_folder import cache_root, is_whole, keep, open_cached, open_with_all_soft_labels, write_text
 from fer_data.faces import DataError, Faces
-from fer_data.gather import printable
+from fer_data.gather import given_name, printable
 from fer_data.options import DataOptions
 from fer_data.sources import read_source
 from fer_data.views import apply_views
@@ -33,13 +34,17 @@ _UNSTABLE = {"lock.mdb"}  # LMDB's lock changes whenever somebody reads
 
 
 class _Record(BaseModel):
-    """What was asked for (`wanted`), how its origin looked (`origin`), and what came of it (`fingerprint`)."""
+    """What was asked for (`wanted`), how its origin looked (`origin`), and the name of the folder that came of it.
+
+    `format` is to be raised whenever a source is read otherwise than before, other notes included.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    format: Literal[2] = 2
     wanted: str
     origin: str
-    fingerprint: str
+    folder: str
 
     def place(self, root: Path) -> Path:
         return root / "sources" / f"{_hash(self.wanted)}.json"
@@ -69,7 +74,8 @@ def prepare(source: DataOptions | str | Path | None) -> Path:
 def _converted(options: DataOptions) -> Path:
     origins = [Path(name) for name in (options.source or synthetic.__file__, options.ferplus) if name is not None]
     looks = [_look(path) for path in origins]
-    wanted = json.dumps([*map(_resolved, origins), options.model_dump(mode="json", include=_READING)])
+    names = [given_name(path) for path in origins]
+    wanted = json.dumps([*map(_resolved, origins), *names, options.model_dump(mode="json", include=_READING)])
     origin = None if None in looks else json.dumps(looks)
     return _made(wanted, origin, lambda: read_source(options))
 
@@ -80,15 +86,15 @@ def _made(wanted: str, origin: str | None, make: Callable[[], Faces]) -> Path:
     An origin of None could not be looked at: it is made, which explains why, and not recorded.
     """
     root = cache_root()
-    sought = _Record(wanted=wanted, origin=origin or "", fingerprint="")
+    sought = _Record(wanted=wanted, origin=origin or "", folder="")
     recorded = _recorded(sought.place(root))
-    if origin and recorded and recorded.model_copy(update={"fingerprint": ""}) == sought:
-        folder = root / recorded.fingerprint
+    if origin and recorded and recorded.model_copy(update={"folder": ""}) == sought:
+        folder = root / recorded.folder
         if is_whole(folder):
             return folder
     folder = keep(make())
     if origin:
-        _write_record(sought.model_copy(update={"fingerprint": folder.name}), root)
+        _write_record(sought.model_copy(update={"folder": folder.name}), root)
     return folder
 
 

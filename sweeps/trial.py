@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer_data import AugmentConfig, DataError, open_cached, prepare
+from fer_data.cache_folder import fingerprint_in
 from sweeps.config import TrialConfig
 from sweeps.errors import WorkerMustLeave
 from sweeps.messages import OBJECTIVE, EpochReport, Message, Task, TrialEnd
@@ -178,10 +179,11 @@ def _cache_here(task: Task) -> Path:
     if folder.is_dir():
         return folder
     made = prepare(task.data)
-    if made.name != folder.name:
+    here, sweeps = fingerprint_in(made.name), fingerprint_in(folder.name)
+    if here != sweeps:
         raise DataError(
-            f"{task.data.source or 'synthetic faces'}: has fingerprint {made.name} on this machine, the sweep's is "
-            f"{folder.name}; put the same file there, or FER_CACHE on storage that all machines see"
+            f"{task.data.source or 'synthetic faces'}: has fingerprint {here} on this machine, the sweep's is "
+            f"{sweeps}; put the same file there, or FER_CACHE on storage that all machines see"
         )
     return made
 

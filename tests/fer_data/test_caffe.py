@@ -132,14 +132,31 @@ def test_labels_are_named(tmp_path, labels, written, classes):
 
 
 @pytest.mark.parametrize(
-    ("written", "says"), [("only\n", "found 1 lines"), ("a\na\n", "different names"), ("a\nb\n", "found label 2")]
+    ("written", "says"), [("only\n", "found 1 lines"), ("a\na\n", "different names"), ("a\nb\n", "found 0, 2, 3")]
 )
 def test_class_names_that_do_not_fit_are_refused(tmp_path, written, says):
-    write_tree(tmp_path, {"0.png": 1, "2.png": 2})
-    lists(tmp_path, **dict.fromkeys(("train", "val", "test"), "0.png 0\n2.png 2\n"))
+    write_tree(tmp_path, {"0.png": 1, "2.png": 2, "3.png": 3})
+    lists(tmp_path, **dict.fromkeys(("train", "val", "test"), "0.png 0\n2.png 2\n3.png 3\n"))
     (tmp_path / "classes.txt").write_text(written)
     with pytest.raises(DataError, match=says):
         read_caffe(tmp_path, PLAIN)
+
+
+def test_labels_that_count_from_1_are_named_in_their_order(tmp_path):
+    write_tree(tmp_path, {"1.png": 1, "2.png": 2})
+    lists(tmp_path, **dict.fromkeys(("train", "val", "test"), "1.png 1\n2.png 2\n"))
+    (tmp_path / "classes.txt").write_text("cats\ndogs\n")
+    read = read_caffe(tmp_path, PLAIN)
+    assert read.classes == ("cats", "dogs")
+    assert [split.labels.tolist() for split in read.splits] == [[0, 1]] * 3
+    assert "classes.txt names the numbers in their order: 1 cats, 2 dogs" in read.notes
+
+
+def test_without_names_the_order_that_is_taken_is_said(tmp_path):
+    copies = [save(tmp_path / f"{label}.png", grey(label)).name for label in range(7)]
+    lists(tmp_path, **dict.fromkeys(("train", "val", "test"), "".join(f"{c} {n}\n" for n, c in enumerate(copies))))
+    (note,) = read_caffe(tmp_path, PLAIN).notes
+    assert "only numbers its classes (0, 1, 2, 3, 4, 5, 6): they are read in FER2013's order (0 Angry" in note
 
 
 def test_gaps_in_the_labels_are_refused(tmp_path):

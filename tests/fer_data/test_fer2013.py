@@ -16,6 +16,10 @@ def row(emotion: object = 0, pixels: str | None = None, usage: str = "Training")
     return f"{emotion},{' '.join(['7'] * 2304) if pixels is None else pixels},{usage}"
 
 
+def plain_row(emotion: int, level: int, usage: str = "Training") -> str:
+    return row(emotion, " ".join([str(level)] * 2304), usage)
+
+
 def with_pixel_5(value: str) -> str:
     words = ["7"] * 2304
     words[4] = value
@@ -106,7 +110,7 @@ def test_names_the_line_and_the_fault(write_csv, good_rows, bad, says, newline):
     path = write_csv([*good_rows[:3], "", bad, *good_rows[3:]], newline=newline)
     assert message(path) == f"{path}:6: " + message(path).split(": ", 1)[1]
     assert says in message(path)
-    assert "\n" not in message(path)
+    assert message(path).splitlines()[1:] == ["mend this, or leave these rows out: --skip-bad"]
 
 
 def test_names_all_faults_of_a_line(write_csv, good_rows):
@@ -137,7 +141,52 @@ def test_names_missing_columns(write_csv, good_rows, header, says):
 
 
 def test_names_an_empty_split(write_csv, good_rows):
-    assert "no rows with Usage=PublicTest" in message(write_csv(good_rows[:3] + good_rows[5:]))
+    assert "no rows with Usage=Training" in message(write_csv(good_rows[3:]))
+
+
+def test_without_publictest_a_tenth_of_training_is_val(write_csv):
+    training, private = (
+        [plain_row(k % 2, k) for k in range(100)],
+        [plain_row(k % 2, 200 + k, "PrivateTest") for k in range(10)],
+    )
+    faces = faces_of(write_csv([*training, *private]))
+    assert [split.counts(2) for split in (faces.train, faces.val, faces.test)] == [[45, 45], [5, 5], [5, 5]]
+    assert faces.test.images[:, 0, 0].tolist() == list(range(200, 210))
+    assert faces.notes == (
+        "no rows with Usage=PublicTest: 10 of 100 train images are val (a tenth of each class, copies of a picture "
+        "together, seed 0), so numbers do not compare with those of the official split",
+    )
+
+
+def test_a_split_is_not_made_up_where_its_rows_were_left_out(write_csv):
+    training, public = [plain_row(k % 2, k) for k in range(100)], [plain_row(0, 200, "Public")]
+    private = [plain_row(1, 210, "PrivateTest")]
+    text = message(write_csv([*training, *public, *private]), skip_bad=True)
+    assert "no sound rows with Usage=PublicTest; left out were" in text
+    assert "Usage 'Public', did you mean 'PublicTest'?" in text
+    stray = faces_of(write_csv([*training, *private, "some,notes", ",,"]), skip_bad=True)
+    assert [len(stray.train), len(stray.val), len(stray.test)] == [90, 10, 1]
+
+
+def test_labels_that_count_from_1_are_never_read_one_class_off(write_csv):
+    rows = [plain_row(1 + k % 7, k, usage) for usage in ("Training", "PublicTest", "PrivateTest") for k in range(7)]
+    path = write_csv(rows)
+    for text in (message(path), message(path, skip_bad=True)):
+        assert text.startswith(f"{path}: the column emotion has 7 but never 0, so its labels count from 1")
+    six = faces_of(write_csv([line for line in rows if not line.startswith("7")]))
+    assert "no row has emotion 0 (Angry): if the labels count from 1, all are read one class off" in six.notes
+
+
+def test_contempt_as_7_is_left_out_on_request(write_csv, good_rows):
+    path = write_csv([*good_rows, row(7, 99)])
+    assert "emotion 7, expected 0..6" in message(path)
+    assert faces_of(path, skip_bad=True).train.labels.tolist() == [0, 6, 3]
+
+
+def test_stray_last_rows_have_a_way_out(write_csv, good_rows):
+    path = write_csv([*good_rows, "some,notes,from,a,spread,sheet", ",,"])
+    assert message(path).endswith("mend this, or leave these rows out: --skip-bad")
+    assert faces_of(path, skip_bad=True).train.labels.tolist() == [0, 6, 3]
 
 
 def test_names_a_header_without_rows(write_csv):
@@ -205,7 +254,7 @@ def test_says_how_a_file_differs_from_the_official_one(write_csv, good_rows):
 
 def test_a_line_of_many_megabytes_is_a_fault_and_no_burden(write_csv, good_rows):
     path = write_csv([*good_rows[:2], "0," + "7" * 3 * 2**20, *good_rows[2:]])
-    assert message(path) == f"{path}:4: longer than 1,048,576 characters"
+    assert message(path).splitlines()[0] == f"{path}:4: longer than 1,048,576 characters"
     assert faces_of(path, skip_bad=True).train.labels.tolist() == [0, 6, 3]
 
 
@@ -248,8 +297,7 @@ def test_without_usage_a_tenth_each_is_carved_out(write_csv):
     assert [len(found) for found in pictures] == [96, 12, 12]  # both copies of each picture
     assert len(set.union(*pictures)) == 120
     (note,) = faces.notes
-    assert "no Usage column" in note
-    assert "192 train, 24 val, 24 test" in note
+    assert note.startswith("no Usage column: 24 of 240 train images are val and 24 are test (a tenth of each class")
     again = write_csv(kaggle_rows(240), "emotion,pixels", newline="\r\n", name="again.csv")
     assert faces_of(again).fingerprint == faces.fingerprint
 

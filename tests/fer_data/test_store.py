@@ -1,13 +1,18 @@
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import row
 
 import fer_data
 from fer_data import DataError, DataOptions, store
+from fer_data.export import export
+from fer_data.preprocess_cache import preprocessed
 
 
 def contents(folder: Path) -> set[str]:
@@ -45,9 +50,9 @@ def test_a_source_is_converted_once(write_csv, good_rows, monkeypatch):
     path = write_csv(good_rows)
     folder = fer_data.prepare(str(path))
     forbid_reading(monkeypatch)
-    link = path.with_name("link.csv")
-    link.symlink_to(path)
-    assert fer_data.prepare(path) == fer_data.prepare(link) == folder
+    link = path.with_name("link")
+    link.symlink_to(path.parent)
+    assert fer_data.prepare(path) == fer_data.prepare(link / path.name) == folder
 
 
 def test_a_changed_source_is_read_again(write_csv, good_rows):
@@ -61,9 +66,53 @@ def test_a_changed_source_is_read_again(write_csv, good_rows):
     assert fer_data.open_cached(first).train.labels.tolist() == [0, 6, 3]
 
 
-def test_the_same_content_under_another_name_shares_the_copy(write_csv, good_rows):
+def test_the_same_content_under_another_name_shares_the_copy_and_keeps_its_name(write_csv, good_rows, tmp_path):
     one, two = write_csv(good_rows, name="one.csv"), write_csv(good_rows, newline="\r\n", name="two.csv")
-    assert fer_data.prepare(one) == fer_data.prepare(two)
+    link = tmp_path / "three.csv"
+    link.symlink_to(one)
+    folders = [fer_data.prepare(path) for path in (one, two, link, one, two)]
+    faces = [fer_data.open_cached(folder) for folder in folders]
+    assert [found.name for found in faces] == ["one", "two", "three", "one", "two"]
+    assert len({found.fingerprint for found in faces}) == 1
+    assert len({(folder / "train_images.npy").stat().st_ino for folder in folders}) == 1
+
+
+def test_a_view_and_a_preprocessing_keep_the_name_of_their_source(write_csv):
+    rows = [row(k % 7, k, usage) for usage in ("Training", "PublicTest", "PrivateTest") for k in range(28)]
+    one, two = write_csv(rows, name="one.csv"), write_csv(rows, name="two.csv")
+    for path in (one, two):
+        folder = fer_data.prepare(DataOptions(source=str(path), limit_train=14))
+        made = preprocessed(folder, "mean_image")
+        names = [fer_data.open_cached(each).name for each in (folder, made)]
+        assert names == [path.stem] * 2
+    assert fer_data.open_cached(made).notes[-2:] == (
+        "trained on 14 of 28 train images (stratified, seed 0)",
+        "preprocessed: mean_image",
+    )
+
+
+def test_synthetic_faces_stay_synthetic_after_their_export_was_read(tmp_path, cache):
+    folder = fer_data.prepare(None)
+    exported = tmp_path / "exported"
+    export(fer_data.open_cached(folder), exported, "png")
+    shutil.rmtree(cache)
+    read = fer_data.open_cached(fer_data.prepare(exported))
+    drawn = fer_data.open_cached(fer_data.prepare(None))
+    assert (read.name, read.synthetic) == ("exported", False)
+    assert (drawn.name, drawn.synthetic) == ("synthetic faces", True)
+    assert drawn.fingerprint == read.fingerprint
+
+
+def test_a_record_of_an_older_version_is_made_anew_and_its_copy_kept(write_csv, good_rows, cache):
+    path = write_csv(good_rows)
+    folder = fer_data.prepare(path)
+    inode = (folder / "train_images.npy").stat().st_ino
+    (record,) = (cache / "sources").glob("*.json")
+    old = json.loads(record.read_text())
+    record.write_text(json.dumps({"wanted": old["wanted"], "origin": old["origin"], "fingerprint": old["folder"]}))
+    assert fer_data.prepare(path) == folder
+    assert (folder / "train_images.npy").stat().st_ino == inode
+    assert json.loads(record.read_text()) == old
 
 
 def test_a_file_name_need_not_be_utf8(write_csv, good_rows, tmp_path):

@@ -1,0 +1,34 @@
+"""Take the splits that a source lacks out of its train split, always in the same way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fer_data.faces import Images, Labels
+from fer_data.leaks import picture_numbers
+from fer_data.stratify import Indices, grouped_folds
+
+_TENTHS = 10
+_SEED = 0
+
+
+def carved(images: Images, labels: Labels, lacking: int) -> Indices:
+    """Return [n] for each train image: 0 to stay in train, k to go to the k-th of the lacking splits.
+
+    Each lacking split gets a tenth of each class; copies of a picture stay together.
+    """
+    (pictures,) = picture_numbers(images)
+    tenth = grouped_folds(labels, pictures, _TENTHS, np.random.default_rng(_SEED))
+    return np.where(tenth < lacking, tenth + 1, 0)
+
+
+def carved_note(why: str, total: int, sizes: Sequence[tuple[str, int]]) -> str:
+    """Say which splits, with how many images each, were taken out of `total` train images, and why."""
+    taken = f" and {sizes[-1][1]:,} are {sizes[-1][0]}" if len(sizes) > 1 else ""
+    name, count = sizes[0]
+    return (
+        f"{why}: {count:,} of {total:,} train images are {name}{taken} "
+        f"(a tenth of each class, copies of a picture together, seed {_SEED})"
+    )
