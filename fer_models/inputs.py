@@ -61,7 +61,10 @@ class FaceInput(nn.Module):
 
 
 def resized(x: Tensor, size: int) -> Tensor:
-    """[n, c, h, w] -> [n, c, size, size], bilinear, averaging where it shrinks."""
+    """[n, c, h, w] -> [n, c, size, size], bilinear, averaging where it shrinks.
+
+    Keras's image generators, and so the R/Keras report, take the nearest neighbour unless told otherwise.
+    """
     return F.interpolate(x, size=(size, size), mode="bilinear", antialias=True)
 
 

@@ -149,6 +149,7 @@ class HappySadConfig(_NetConfig):
 
     name: Literal["happy_sad"] = "happy_sad"
     size: int = Field(default=244, ge=24, le=256)
+    """Enlarged bilinearly, where the report's Keras takes the nearest pixel."""
     conv_dropout: _Dropout = 0.25
     """After the pool."""
     dropout: _Dropout = 0.5
@@ -192,7 +193,8 @@ class VGGSmallTunedConfig(_NetConfig):
     """After block 1's, block 2's and block 3's first convolution, block 3's second, and FC6."""
     max_norm: float = Field(default=4.0, gt=0)
     """Largest length of a filter or unit, over all its weights, of FC6, FC7 and each convolution but the last of
-    blocks 2 and 3."""
+    blocks 2 and 3. Keras's max_norm, which the report names no axis for, bounds each column of three weights of a
+    kernel, and so never binds."""
     l2: float = Field(default=1e-6, ge=0)
     """Added to the loss as l2 * sum of w^2, the Keras way, for block 3 and the fully connected layers, whatever the
     optimizer; the recipe's weight decay comes on top of it."""

@@ -46,6 +46,9 @@ class Outcome:
 def test_run(run: Run, *, again: bool) -> Outcome:
     """Read the test split once for a finalist and record it.
 
+    It is predicted in fp32. The accuracy on val beside it was measured in the precision of the training, which is often
+    bf16 and decides some faces otherwise.
+
     Raises InputError for a trial that is not over, and for a second look without `again`.
     """
     run.refuse_unfinished()
