@@ -14,11 +14,14 @@ from dataclasses import dataclass
 
 from cluster.config import find_token
 from cluster.errors import ClusterError
+from cluster.gpus import GpuFacts, all_gpus
 
 WORKER_ENVIRONMENT: Mapping[str, str] = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a trial with 0 GPUs sees none, rather than all
 }
 """What the processes of trials need, on whatever machine. A job that sets one of them as well is refused by Ray."""
+
+_PATIENCE_SECONDS = 120.0
 
 _ENVIRONMENT = {
     **WORKER_ENVIRONMENT,
@@ -143,6 +146,31 @@ def cluster_size(cpus_all_up: int | None = None, gpus_all_up: int | None = None)
         )
     gpus = int(sum(resources.get("GPU", 0) for resources in nodes))
     return ClusterSize(tuple(node_cpus), max(gpus, gpus_all_up or 0))
+
+
+def cluster_gpus() -> GpuFacts:
+    """The GPUs of one node of each kind in the cluster that is joined; nothing where none is up, or none can say."""
+    import ray
+    from ray.exceptions import RayError
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    by_kind: dict[str, str] = {}
+    for node in ray.nodes():  # type: ignore[no-untyped-call]
+        if node["Alive"] and node["Resources"].get("GPU", 0) > 0:
+            kind = next((name for name in node["Resources"] if name.startswith("accelerator_type:")), "")
+            by_kind.setdefault(kind, node["NodeID"])
+    ask = ray.remote(num_cpus=0, max_retries=0)(all_gpus)
+    asked = [ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote()
+             for node in by_kind.values()]  # fmt: skip
+    try:
+        facts = [fact for fact in ray.get(asked, timeout=_PATIENCE_SECONDS) if fact.gpus]
+    except (RayError, TimeoutError):
+        return GpuFacts()
+    return GpuFacts(
+        tuple(gpu for fact in facts for gpu in fact.gpus),
+        next((fact.driver for fact in facts), None),
+        next((fact.fault for fact in facts if fact.fault), None),
+    )
 
 
 @contextmanager

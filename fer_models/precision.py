@@ -7,7 +7,10 @@ from typing import Literal
 
 from fer_models.recipe import MemoryFormat, Precision
 
-DeviceKind = Literal["cuda", "cpu-amx", "cpu-avx512_bf16", "cpu"]
+DeviceKind = Literal["cuda", "cuda-fp32", "cpu-amx", "cpu-avx512_bf16", "cpu"]
+
+BF16_CAPABILITY = (8, 0)
+"""NVIDIA's compute capability from which on tensor cores compute in bfloat16; below, torch emulates it, slowly."""
 
 # Training, images/s of processor time, one thread, batch 128, SGD; torch 2.14.1, November 2026; medians of 9 steps
 # taken in turns. The first block is an Intel Sapphire Rapids; the second is the same processor with oneDNN held to
@@ -32,6 +35,7 @@ MEASURED: dict[tuple[str, DeviceKind], tuple[Precision, MemoryFormat]] = {
 
 _USUAL: dict[DeviceKind, tuple[Precision, MemoryFormat]] = {
     "cuda": ("bf16", "channels_last"),
+    "cuda-fp32": ("fp32", "contiguous"),
     "cpu-amx": ("bf16", "channels_last"),
     "cpu-avx512_bf16": ("bf16", "channels_last"),
     "cpu": ("fp32", "channels_last"),
@@ -43,10 +47,15 @@ def fastest(net_name: str, device_kind: DeviceKind) -> tuple[Precision, MemoryFo
     return MEASURED.get((net_name, device_kind), _USUAL[device_kind])
 
 
-def device_kind(device: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> DeviceKind:
-    """What `device` ("cpu", "cuda", "cuda:1") computes bf16 with; "cpu" where that cannot be known."""
+def device_kind(
+    device: str, cpuinfo: Path = Path("/proc/cpuinfo"), capability: tuple[int, int] | None = None
+) -> DeviceKind:
+    """What `device` ("cpu", "cuda", "cuda:1") computes bf16 with; "cpu" where that cannot be known.
+
+    A GPU whose compute `capability` is not known is taken for one with bf16.
+    """
     if device.startswith("cuda"):
-        return "cuda"
+        return "cuda" if capability is None or capability >= BF16_CAPABILITY else "cuda-fp32"
     try:
         flags = set(cpuinfo.read_text().partition("\nflags")[2].partition("\n")[0].split())
     except OSError:

@@ -90,7 +90,13 @@ def laid_out_as(parameter: Tensor, value: Tensor) -> Tensor:
 
 
 def move(net: nn.Module, device: torch.device, memory_format: MemoryFormat) -> None:
-    """Move `net` to `device`, its convolutions in `memory_format`."""
+    """Move `net` to `device`, its convolutions in `memory_format`.
+
+    On a GPU fp32 means fp32 from then on: torch's own default would let cuDNN round to TF32.
+    """
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
     layout = torch.channels_last if memory_format == "channels_last" else torch.contiguous_format
     net.to(device).to(memory_format=layout)
 

@@ -120,7 +120,7 @@ def _announce(plan: Plan) -> None:
         f"sweep {spec.name}: {spec.trials} trials of {plan.space.name} on {spec.dataset} "
         f"(train {len(faces.train)}, val {len(faces.val)}; fingerprint {spec.fingerprint})"
     )
-    for note in faces.notes:
+    for note in (*faces.notes, *plan.notes):
         console.print(f"note: {note}")
     if plan.options.tracking_uri is None and (ignored := ignored_environment(plan.tracking_uri)):
         console.print(f"note: {ignored}")

@@ -20,7 +20,9 @@ from tracking.history import SweepHistory
 _PACKAGES = ("fer-sweeps", "torch", "ray", "optuna", "mlflow", "numpy")
 
 
-def driver_started(spec: SweepSpec, *, resumed: bool, suggest: Callable[..., object] | None = None) -> DriverStarted:
+def driver_started(
+    spec: SweepSpec, *, resumed: bool, suggest: Callable[..., object] | None = None, gpus: str = ""
+) -> DriverStarted:
     """The event that says who took up the sweep, to do what, with which versions and which code of its space."""
     versions = {"python": platform.python_version()}
     for package in _PACKAGES:
@@ -34,6 +36,7 @@ def driver_started(spec: SweepSpec, *, resumed: bool, suggest: Callable[..., obj
         pid=os.getpid(),
         versions=versions,
         git_commit=_git_commit(),
+        gpus=gpus or None,
         resumed=resumed,
         space_sha256=_source_sha256(suggest) if suggest else None,
         spec=spec.model_dump(mode="json"),

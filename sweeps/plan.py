@@ -9,12 +9,13 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from cluster.connect import cluster_size, joined_ray, prepare_environment
+from cluster.connect import cluster_gpus, cluster_size, joined_ray, prepare_environment
+from cluster.gpus import GpuFacts, own_gpus
 from fer_data import DataOptions, Faces, open_cached, prepare
-from fer_models.precision import device_kind, fastest
+from fer_models.precision import BF16_CAPABILITY, device_kind, fastest
 from sweeps.config import TrialConfig, explain, with_settings
 from sweeps.errors import InputError
-from sweeps.resources import Device, Slots, choose_device, plan_slots, usable_cpus, visible_gpus
+from sweeps.resources import Device, Hardware, Slots, choose_device, plan_slots, usable_cpus
 from sweeps.space import Space, find_space
 from sweeps.spec import SweepSpec, check_name, space_label
 from tracking.history import SweepHistory
@@ -105,6 +106,7 @@ class Plan:
     slots: Slots
     faces: Faces
     folder: SweepFolder
+    hardware: Hardware
     recorded: SweepHistory | None = None
     """What its journal says so far, where it is resumed."""
 
@@ -112,6 +114,13 @@ class Plan:
     def tracking_uri(self) -> str:
         """Where the records go, with its password."""
         return resolve_tracking_uri(self.options.tracking_uri, self.options.out, self.spec.tracking_uri)
+
+    @property
+    def notes(self) -> list[str]:
+        """What was decided about the GPUs, for a person."""
+        if self.hardware.facts.fault and self.hardware.gpus and self.spec.device == "cpu":
+            return [f"no GPU is used: {self.hardware.facts.fault}"]
+        return [str(self.hardware)] if self.spec.device == "cuda" and str(self.hardware) else []
 
     @property
     def at_once(self) -> int:
@@ -129,7 +138,9 @@ class Plan:
         config = _with_weights_of_run(config, self.options)
         if "auto" not in (config.precision, config.memory_format):
             return config
-        precision, memory_format = fastest(config.net.name, device_kind(self.spec.device))
+        precision, memory_format = fastest(
+            config.net.name, device_kind(self.spec.device, capability=self.hardware.capability)
+        )
         return config.model_copy(
             update={
                 "precision": precision if config.precision == "auto" else config.precision,
@@ -155,15 +166,15 @@ def make_plan(space: Space | str, options: Options) -> Plan:
         options = options.completed_by(recorded)
         found = recorded.with_its_baselines(found)
     uri = resolve_tracking_uri(options.tracking_uri, options.out, recorded.tracking_uri if recorded else None)
-    node_cpus, gpus = _hardware(options)
-    device = choose_device(options.device or "auto", gpus)
+    hardware = _hardware(options)
+    device = choose_device(options.device or "auto", hardware.gpus, hardware.facts.fault)
     slots = plan_slots(
         device,
         cpus_per_trial=options.cpus_per_trial,
         gpus_per_trial=options.gpus_per_trial,
         max_concurrent=options.max_concurrent,
-        node_cpus=node_cpus,
-        gpus=gpus,
+        node_cpus=hardware.node_cpus,
+        gpus=hardware.gpus,
     )
     data = options.data if isinstance(options.data, DataOptions) else DataOptions(source=options.data)
     cached = prepare(data)
@@ -171,7 +182,7 @@ def make_plan(space: Space | str, options: Options) -> Plan:
     options = replace(options, name=name, data=data)
     spec = _spec(found, str(label), options, faces, str(cached), device, slots.threads)
     spec = spec.model_copy(update={"tracking_uri": recordable(uri, options.out)})
-    plan = Plan(found, spec, options, slots, faces, folder, history)
+    plan = Plan(found, spec, options, slots, faces, folder, hardware, history)
     _check_configurations(plan)
     if device == "cuda" and options.gpus_per_trial is None and spec.runner == "ray":
         plan = _share_gpus(plan)
@@ -180,16 +191,17 @@ def make_plan(space: Space | str, options: Options) -> Plan:
     return plan
 
 
-def _hardware(options: Options) -> tuple[tuple[int, ...], int]:
-    """Cores of each node and GPUs in all, of this machine or of the cluster that is joined."""
+def _hardware(options: Options) -> Hardware:
+    """Of this machine, or of the cluster that is joined."""
     if options.address is None:
-        return (usable_cpus(),), visible_gpus()
+        facts = own_gpus()
+        return Hardware((usable_cpus(),), len(facts.gpus), facts)
     if options.runner == "inline":
         raise InputError(f"--address {options.address} is for --runner ray; inline trials run in this process")
     prepare_environment(joining=True)
     with joined_ray(options.address):
         size = cluster_size(options.cluster_cpus, options.cluster_gpus)
-        return size.node_cpus, size.gpus
+        return Hardware(size.node_cpus, size.gpus, GpuFacts() if options.device == "cpu" else cluster_gpus())
 
 
 def _spec(
@@ -295,6 +307,10 @@ def _check_configurations(plan: Plan) -> None:
     configs = [plan.resolve(with_settings(baseline.config, settings)) for baseline in plan.space.baselines]
     configs += sample_configurations(plan, _SAMPLES_CHECKED)
     _check_pretrained(configs, plan.faces)
+    capability = plan.hardware.capability
+    emulated = plan.spec.device == "cuda" and capability is not None and capability < BF16_CAPABILITY
+    if emulated and any(config.precision == "bf16" for config in configs):
+        raise InputError(f"precision bf16: {plan.hardware} emulates it, slowly; use --set precision=fp32, or auto")
     images, faces = len(plan.faces.train), plan.faces
     absent = [
         name for name, count in zip(faces.classes, faces.train.counts(len(faces.classes)), strict=True) if not count

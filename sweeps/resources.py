@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
+from cluster.gpus import GpuFacts, own_gpus
 from sweeps.errors import InputError
 
 Device = Literal["cpu", "cuda"]
@@ -34,13 +35,27 @@ class Slots:
         return max(1, int(self.cpus_per_trial))
 
 
-def visible_gpus() -> int:
-    """GPUs of this machine that this process may use, without importing torch."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return len([device for device in visible.split(",") if device.strip() not in ("", "-1")])
-    driver = Path("/proc/driver/nvidia/gpus")
-    return len(list(driver.iterdir())) if driver.is_dir() else 0
+@dataclass(frozen=True)
+class Hardware:
+    """Cores of each node, and GPUs in all; `facts` are those of the GPUs that could be asked."""
+
+    node_cpus: tuple[int, ...]
+    gpus: int
+    facts: GpuFacts
+
+    @property
+    def capability(self) -> tuple[int, int] | None:
+        """The least compute capability of the GPUs; None where none could be asked."""
+        return min((gpu.capability for gpu in self.facts.gpus), default=None)
+
+    def __str__(self) -> str:
+        """The GPUs in words: kinds, driver, and what fp32 means on them."""
+        kinds = Counter(
+            f"{gpu.name} (compute capability {'.'.join(map(str, gpu.capability))})" for gpu in self.facts.gpus
+        )
+        listed = ", ".join(f"{count} × {kind}" if count > 1 else kind for kind, count in kinds.items())
+        version = f", driver {self.facts.driver.version}" if self.facts.driver else ""
+        return f"{listed}{version}, fp32 without TF32" if listed else ""
 
 
 def usable_cpus() -> int:
@@ -48,11 +63,16 @@ def usable_cpus() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def choose_device(asked: str, gpus: int) -> Device:
-    """`auto` is the GPU where there is one; asking for one that is not there is an error."""
+def choose_device(asked: str, gpus: int, fault: str | None = None) -> Device:
+    """`auto` is the GPU where there is one that can be used; asking for one otherwise is an error.
+
+    `fault` is why those that are there cannot be used.
+    """
     if asked == "cuda" and gpus == 0:
         raise InputError("--device cuda: this machine shows no NVIDIA GPU; use --device cpu or auto")
-    return "cuda" if gpus and asked != "cpu" else "cpu"
+    if asked == "cuda" and fault:
+        raise InputError(f"--device cuda: {fault}; or use --device cpu")
+    return "cuda" if gpus and not fault and asked != "cpu" else "cpu"
 
 
 def plan_slots(
@@ -69,8 +89,12 @@ def plan_slots(
     Without `node_cpus` and `gpus` it is this machine's.
     """
     node_cpus = node_cpus or (usable_cpus(),)
-    gpus = (visible_gpus() if gpus is None else gpus) if device == "cuda" else 0
+    gpus = (len(own_gpus().gpus) if gpus is None else gpus) if device == "cuda" else 0
     gpu_share = (1.0 if gpus_per_trial is None else gpus_per_trial) if device == "cuda" else (gpus_per_trial or 0.0)
+    if device == "cuda" and gpu_share == 0:
+        raise InputError(
+            f"--gpus-per-trial {gpu_share:g}: a trial on a GPU needs a part of one, as 0.25; or use --device cpu"
+        )
     by_gpu = _shares(gpus, gpu_share)
     if cpus_per_trial == 0:
         raise InputError("--cpus-per-trial 0: a trial needs a core, or a part of one, as 0.5")

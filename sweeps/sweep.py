@@ -184,7 +184,8 @@ def _open_books(plan: Plan, journal: Journal, on_warning: Callable[[str], None])
     write_json(folder.spec, spec.model_dump(mode="json"))
     study = Study(folder.study_log, plan.space, spec.seed, events)
     if history.unfinished or history.next_number < spec.trials:
-        started = driver_started(spec, resumed=len(events) > 1, suggest=plan.space.suggest)
+        gpus = str(plan.hardware) if spec.device == "cuda" else ""
+        started = driver_started(spec, resumed=len(events) > 1, suggest=plan.space.suggest, gpus=gpus)
         for sentence in differences(history, started):
             on_warning(sentence)
         journal.append(started)

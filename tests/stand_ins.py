@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 
@@ -25,3 +27,63 @@ class NoClosing:
     def __init__(self, *_: Any) -> None: ...
     def draw(self, **_: Any) -> None: ...
     def keep_best(self, tracking_uri: str) -> None: ...
+
+
+class NvmlError(Exception): ...
+
+
+@dataclass
+class Card:
+    """A GPU of `FakeNvml`; `slices` of a GPU that is split (MIG)."""
+
+    uuid: str
+    capability: tuple[int, int] = (9, 0)
+    name: str = "NVIDIA Test"
+    total_bytes: int = 80 << 30
+    free_bytes: int = 70 << 30
+    slices: tuple[Card, ...] = ()
+
+
+class FakeNvml:
+    """Stands where `pynvml` stands, on a machine with these GPUs; without any, as where there is no driver."""
+
+    NVMLError = NvmlError
+    NVML_DEVICE_MIG_ENABLE = 1
+
+    def __init__(self, *cards: Card, driver: str = "580.65", cuda: int = 13000) -> None:
+        self.cards, self.version, self.cuda = cards, driver, cuda
+
+    def nvmlInit(self) -> None:  # noqa: N802
+        if not self.cards:
+            raise NvmlError("LibraryNotFound")
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("nvml"):
+            raise AttributeError(name)
+
+        def unsplit(card: Card) -> tuple[int, int]:
+            if not card.slices:
+                raise NvmlError("NotSupported")
+            return (1, 1)
+
+        def slice_of(card: Card, index: int) -> Card:
+            if index >= len(card.slices):
+                raise NvmlError("NotFound")
+            return card.slices[index]
+
+        return {
+            "Shutdown": lambda: None,
+            "SystemGetDriverVersion": lambda: self.version,
+            "SystemGetCudaDriverVersion_v2": lambda: self.cuda,
+            "DeviceGetCount": lambda: len(self.cards),
+            "DeviceGetHandleByIndex": lambda index: self.cards[index],
+            "DeviceGetUUID": lambda card: card.uuid,
+            "DeviceGetName": lambda card: card.name,
+            "DeviceGetMemoryInfo": lambda card: SimpleNamespace(total=card.total_bytes, free=card.free_bytes),
+            "DeviceGetCudaComputeCapability": lambda card: card.capability,
+            "DeviceGetMigMode": unsplit,
+            "DeviceGetMaxMigDeviceCount": lambda card: 7,
+            "DeviceGetMigDeviceHandleByIndex": slice_of,
+            "DeviceIsMigDeviceHandle": lambda card: card.uuid.startswith("MIG-"),
+            "DeviceGetDeviceHandleFromMigDeviceHandle": lambda part: next(c for c in self.cards if part in c.slices),
+        }[name.removeprefix("nvml")]

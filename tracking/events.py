@@ -53,6 +53,8 @@ class DriverStarted(_Event):
     pid: int
     versions: dict[str, str]
     git_commit: str | None = None
+    gpus: str | None = None
+    """The GPUs that trials train on, their driver, and whether fp32 is exact on them."""
     resumed: bool = False
     space_sha256: str | None = None
     """Of the file that the space is written in, where there is one."""

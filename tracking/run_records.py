@@ -179,6 +179,8 @@ def first_tags(
         tags["versions"] = ", ".join(f"{name} {version}" for name, version in sorted(driver.versions.items()))
         if driver.git_commit:
             tags["mlflow.source.git.commit"] = driver.git_commit
+        if driver.gpus:
+            tags["gpus"] = driver.gpus
     if isinstance(started, SweepStarted):
         return {**tags, KEY_TAG: run_key(sweep, PARENT), "space": sweep.space}
     tags |= {

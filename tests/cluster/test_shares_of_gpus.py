@@ -13,6 +13,7 @@ import pytest
 from tests.cluster.journal_laws import check_finished, most_out_at_once
 from tests.cluster.processes import environment, python
 from tests.cluster.quick_trials import diaries
+from tracking.history import SweepHistory
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
@@ -32,11 +33,21 @@ sys.exit(code)
 """Runs a sweep on nodes with the numbers of GPUs that it is given."""
 
 
+FAKE_NVML = """
+import sys
+from tests.stand_ins import Card, FakeNvml
+sys.modules["pynvml"] = FakeNvml(Card("GPU-t4", (7, 5), "Tesla T4"))
+"""
+"""A module for processes that are to find a GPU of this kind in their machine."""
+
+
 def run(folder: Path, gpus: list[int], at_once: int, **options: Any) -> list[dict[str, Any]]:
     """The diaries of a sweep on nodes with so many GPUs each; the first epochs wait for `at_once` trials."""
     (folder / "gather").write_text(str(at_once))
     asked = {"name": "shared", "out": str(folder), "tracking_uri": f"sqlite:///{folder}/mlflow.db", **options}
-    done = python(environment(folder), "-c", RUN, json.dumps(gpus), json.dumps(asked), timeout=400)
+    around = environment(folder)
+    around["PYTHONPATH"] = f"{folder / 'modules'}:{around['PYTHONPATH']}"
+    done = python(around, "-c", RUN, json.dumps(gpus), json.dumps(asked), timeout=400)
     assert done.returncode == 0, done.stdout + done.stderr
     check_finished(folder / "shared", options["trials"])
     return diaries(folder / "shared")
@@ -66,6 +77,16 @@ def test_a_share_that_leaves_a_rest_hands_out_no_trial_that_has_no_place(tmp_pat
     lines = run(tmp_path, [1, 1], 4, gpus_per_trial=0.4, trials=6)
     assert sorted(by_gpu(lines).values()) == [2, 2]
     assert most_out_at_once(tmp_path / "shared/journal.jsonl") == 4
+
+
+def test_the_nodes_are_asked_what_their_gpus_can(tmp_path: Path) -> None:
+    """The driver's machine has none: the kind of the cluster's decides the precision, and is recorded."""
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules/pynvml.py").write_text(FAKE_NVML)
+    run(tmp_path, [0, 1], 1, gpus_per_trial=1, trials=1, epochs=1)
+    history = SweepHistory.load(tmp_path / "shared/journal.jsonl")
+    assert history.trials[0].started.config["precision"] == "fp32"
+    assert str(history.drivers[0].gpus).startswith("Tesla T4 (compute capability 7.5)")
 
 
 def test_trials_on_cores_see_no_gpu_though_the_nodes_have_some(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 import re
 import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from sweeps import SweepResult
 from sweeps.cli import main, run_main
 from sweeps.runner import InlineRunner
 from sweeps.spaces import SPACES
+from tests.stand_ins import Card, FakeNvml
 from tracking.history import SweepHistory
 
 Capture = pytest.CaptureFixture[str]
@@ -97,6 +99,7 @@ def test_resume_keeps_the_device_of_the_sweep(
     """A sweep started with --device cpu goes on with it where there is a GPU."""
     run("--device", "cpu", "--time-budget", "0.0001s")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setitem(sys.modules, "pynvml", FakeNvml(Card("GPU-a")))
     plans: list[Any] = []
 
     def keep(plan: Any) -> int:
