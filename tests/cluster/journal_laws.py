@@ -78,8 +78,8 @@ def _check_study(folder: SweepFolder, final: list[TrialEnded]) -> None:
         trial.number: trial.state.name
         for trial in optuna.load_study(study_name=summary.study_name, storage=storage).trials
     }
-    names = {"done": "COMPLETE", "pruned": "PRUNED"}
-    assert told == {event.trial: names[event.state] for event in final}
+    names = {"value": "COMPLETE", "pruned": "PRUNED", "worst": "PRUNED", "nothing": "FAIL"}
+    assert told == {event.trial: names[str(event.told)] for event in final}
 
 
 def epochs_done(journal: Path) -> int:
