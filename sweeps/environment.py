@@ -55,8 +55,8 @@ def differences(history: SweepHistory, driver: DriverStarted) -> Iterator[str]:
     misled = any(end.diverged or history.trials[end.trial].started.baseline for end in ends)
     if misled and history.drivers[-1].format < 2:
         yield (
-            "an earlier version began this sweep: its sampler learned from baselines as well, and nothing from diverged "
-            "trials. Its trials stay as recorded; further ones are proposed by today's rules"
+            "an earlier version began this sweep: its sampler learned from baselines as well, and nothing from "
+            "diverged trials. Its trials stay as recorded; further ones are proposed by today's rules"
         )
 
 
