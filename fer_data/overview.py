@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont
+from matplotlib.ft2font import FT2Font
 from matplotlib.ticker import MaxNLocator
 
 from fer_data.faces import DataError, Faces, Images, Split
@@ -30,7 +33,8 @@ _SEED = 0
 def draw_overview(path: Path, faces: Faces) -> None:
     """Write a PNG: counts of each class in each split, and random train faces of each class.
 
-    Of more than 16 classes the first 16 are drawn, and the picture says so.
+    Of more than 16 classes the first 16 are drawn, and the picture says so. A class whose name is in a script that
+    matplotlib's own font lacks is `class 3` by its label.
 
     Raises:
         DataError: the disk refused.
@@ -39,15 +43,16 @@ def draw_overview(path: Path, faces: Faces) -> None:
     height = _BARS_INCHES + _MARGINS_INCHES + _ROW_INCHES * len(shown)
     figure = Figure(figsize=(_WIDTH_INCHES, height))
     top, middle, bottom = 1 - 0.95 / height, 1 - (0.95 + _BARS_INCHES) / height, 0.1 / height
-    figure.suptitle(_title(faces), fontsize=13, y=1 - 0.25 / height, va="top")
+    figure.suptitle(_writable(_title(faces)), fontsize=13, y=1 - 0.25 / height, va="top", parse_math=False)
+    names = [_shortened(name, 10) if _writable(name) == name else f"class {label}" for label, name in enumerate(shown)]
     bars = figure.add_axes((0.075, middle + 0.45 / height, 0.91, top - middle - 0.45 / height))
-    _draw_counts(bars, faces, shown)
+    _draw_counts(bars, faces, names)
     sheet = figure.add_gridspec(
         len(shown), 1, left=0.075, right=0.985, top=middle - 0.45 / height, bottom=bottom, hspace=0.06
     )
     strips = [figure.add_subplot(sheet[row, 0]) for row in range(len(shown))]
     strips[0].set_title(f"train, n = {len(faces.train):,}: random faces of each class", fontsize=11, loc="left")
-    for label, (axes, name) in enumerate(zip(strips, shown, strict=True)):
+    for label, (axes, name) in enumerate(zip(strips, names, strict=True)):
         _draw_faces(axes, faces.train, label, name)
     _save(figure, path)
 
@@ -63,15 +68,21 @@ def _title(faces: Faces) -> str:
     )
 
 
-def _draw_counts(axes: Axes, faces: Faces, shown: tuple[str, ...]) -> None:
+def _writable(text: str) -> str:
+    """The text with `?` for each character that matplotlib's own font lacks, where it would draw a box."""
+    known = FT2Font(findfont("DejaVu Sans")).get_charmap()
+    return "".join(character if character.isspace() or ord(character) in known else "?" for character in text)
+
+
+def _draw_counts(axes: Axes, faces: Faces, names: Sequence[str]) -> None:
     width = 0.27
     for offset, split in enumerate((faces.train, faces.val, faces.test), start=-1):
-        counts = split.counts(len(faces.classes))[: len(shown)]
-        places = np.arange(len(shown)) + offset * width
+        counts = split.counts(len(faces.classes))[: len(names)]
+        places = np.arange(len(names)) + offset * width
         bars = axes.bar(places, counts, width, color=_COLOURS[split.name], label=f"{split.name} (n = {len(split):,})")
-        axes.bar_label(bars, [f"{count:,}" for count in counts], fontsize=8 if len(shown) <= 8 else 6, padding=1)
-    axes.set_xticks(range(len(shown)), [_shortened(name, 10) for name in shown])
-    axes.tick_params(axis="x", length=0, rotation=0 if len(shown) <= 8 else 20)
+        axes.bar_label(bars, [f"{count:,}" for count in counts], fontsize=8 if len(names) <= 8 else 6, padding=1)
+    axes.set_xticks(range(len(names)), names, parse_math=False)
+    axes.tick_params(axis="x", length=0, rotation=0 if len(names) <= 8 else 20)
     axes.set_ylabel("images")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
@@ -89,8 +100,8 @@ def _draw_faces(axes: Axes, train: Split, label: int, name: str) -> None:
     axes.imshow(_strip(train.images[chosen]), cmap="gray", vmin=0, vmax=255, aspect="equal")
     axes.set_anchor("W")
     axes.set_axis_off()
-    title = f"{_shortened(name, 10)}\n{len(of_class):,}"
-    axes.text(-0.008, 0.5, title, transform=axes.transAxes, ha="right", va="center", fontsize=9)
+    title = f"{name}\n{len(of_class):,}"
+    axes.text(-0.008, 0.5, title, transform=axes.transAxes, ha="right", va="center", fontsize=9, parse_math=False)
 
 
 def _shortened(name: str, length: int) -> str:

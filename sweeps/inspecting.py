@@ -189,8 +189,10 @@ def _occlusion(scene: _Scene) -> Figure:
 
 
 def _portraits(shown: Shown, probabilities: NDArray[np.float32], classes: Sequence[str]) -> Portraits:
+    from tracking.figure_text import drawable
     from tracking.inspect_figures import Portraits
 
+    classes = drawable(classes)
     captions, wrong = [], []
     for name, label, row in zip(shown.names, shown.labels, probabilities, strict=True):
         said = int(row.argmax())

@@ -68,6 +68,7 @@ def score(folder: TrialFolder, faces: Faces, epoch: int) -> dict[str, float]:
 def draw(folder: TrialFolder, faces: Faces, epochs: Sequence[EpochDone], epoch: int, what: str) -> None:
     """Draw every picture of a trial from its kept answers; `what` says which trial and net."""
     from tracking.figure_parts import save_png
+    from tracking.figure_text import drawable
     from tracking.figures import draw_confusion_matrix, draw_curves
     from tracking.summary import Summary, data_name
 
@@ -75,18 +76,22 @@ def draw(folder: TrialFolder, faces: Faces, epochs: Sequence[EpochDone], epoch: 
     found = Summary.model_validate_json(folder.scores.read_bytes())
     draw_curves(folder.curves, epochs, title)
     at_best = f"{title}, epoch {epoch}"
-    draw_confusion_matrix(folder.confusion_matrix_png, np.array(found.full.confusion), faces.classes, at_best)
-    for path, figure in _score_figures(_answers(folder, epoch), faces, found, at_best).items():
+    names = drawable(faces.classes)
+    draw_confusion_matrix(folder.confusion_matrix_png, np.array(found.full.confusion), names, at_best)
+    for path, figure in _score_figures(_answers(folder, epoch), faces, names, found, at_best).items():
         save_png(figure, folder.root / path)
 
 
-def _score_figures(answers: Answers, faces: Faces, found: Summary, title: str) -> dict[str, Figure]:
+def _score_figures(
+    answers: Answers, faces: Faces, names: Sequence[str], found: Summary, title: str
+) -> dict[str, Figure]:
+    """The pictures by file name; `names` is what the classes are called in them."""
     from tracking.probability_scores import at_temperature, macro_roc, micro_roc, reliability, roc_curves
     from tracking.score_figures import calibration_figure, class_figure, mistakes_figure, roc_figure, surest_mistakes
 
     labels, probabilities = answers.labels, answers.probabilities
     wide = probabilities.astype(np.float64)
-    curves = roc_curves(labels, wide, faces.classes)
+    curves = roc_curves(labels, wide, names)
     calibrated = at_temperature(wide, found.temperature)
     mistakes = surest_mistakes(labels, probabilities)
     pictures = {
@@ -94,11 +99,13 @@ def _score_figures(answers: Answers, faces: Faces, found: Summary, title: str) -
         "calibration.png": calibration_figure(
             reliability(labels, wide), reliability(labels, calibrated), found.temperature, title
         ),
-        "classes.png": class_figure(found.full.classes, title),
+        "classes.png": class_figure(
+            [one.model_copy(update={"name": name}) for one, name in zip(found.full.classes, names, strict=True)], title
+        ),
     }
     if len(mistakes.faces):
         wrong = np.clip(np.asarray(faces.val.images[mistakes.faces]), 0, 255).astype(np.uint8)
-        pictures["mistakes.png"] = mistakes_figure(wrong, mistakes, faces.classes, title)
+        pictures["mistakes.png"] = mistakes_figure(wrong, mistakes, names, title)
     return pictures
 
 

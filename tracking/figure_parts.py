@@ -6,6 +6,7 @@ stands for ink: in a page it takes the text's own colour, in light and dark.
 
 import io
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
+from tracking.figure_text import as_written, in_fonts_that_exist
 from tracking.files import write_bytes
 
 BLUE, ORANGE, GREEN, PURPLE, SKY, AMBER, GREY = (
@@ -49,6 +51,7 @@ def save_png(figure: Figure, path: Path) -> None:
 def png(figure: Figure) -> bytes:
     """The figure as a PNG."""
     FigureCanvasAgg(figure)
+    in_fonts_that_exist(as_written(figure))
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=_DPI, pil_kwargs={"compress_level": 3})
     return picture.getvalue()
@@ -57,8 +60,10 @@ def png(figure: Figure) -> bytes:
 def svg(figure: Figure) -> str:
     """The figure as an inline `<svg>` that scales to its place and writes in the page's ink and type."""
     FigureCanvasSVG(figure)
+    as_written(figure)
     picture = io.StringIO()
-    with mpl.rc_context({"svg.fonttype": "none"}):
+    with mpl.rc_context({"svg.fonttype": "none"}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # whoever shows the page has the fonts, or not
         nobody = {"Date": None, "Creator": None}
         figure.savefig(picture, format="svg", transparent=True, bbox_inches="tight", metadata=nobody)
     drawn = picture.getvalue()

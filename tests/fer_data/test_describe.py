@@ -1,4 +1,5 @@
 import dataclasses
+import warnings
 
 import numpy as np
 import pytest
@@ -53,6 +54,17 @@ def test_says_it_in_words(doubled):
     assert "9 images of 8×8, 5 of them distinct; copies within a split: train 1, val 0, test 0" in text
     assert "val images that also stand in train: 1 (50.0 %), 1 of them only under another label" in text
     assert "in train or val: 2 (66.7 %)" in text
+
+
+@pytest.mark.parametrize("names", [("高兴", "中性 表情"), ("$\\foo$", "$a$")])
+def test_names_in_other_scripts_and_dollar_signs_are_no_boxes_nor_faults(tmp_path, doubled, names):
+    path, plain = tmp_path / "overview.png", tmp_path / "plain.png"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        draw_overview(path, dataclasses.replace(doubled, classes=names, name=f"{names[0]} faces"))
+    if not names[0].isascii():
+        draw_overview(plain, dataclasses.replace(doubled, classes=("class 0", "class 1"), name="?? faces"))
+        assert path.read_bytes() == plain.read_bytes()
 
 
 def test_the_picture_shows_all_classes(tmp_path, doubled):

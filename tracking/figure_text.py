@@ -1,0 +1,59 @@
+"""Text of users in figures: in any script that an installed font has, and never read as mathematics."""
+
+from collections.abc import Sequence
+from functools import cache
+
+from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, fontManager
+from matplotlib.ft2font import FT2Font
+from matplotlib.text import Text
+
+_USUAL = "DejaVu Sans"  # comes with matplotlib
+_BOXES = "Last Resort"  # likewise: a font that draws a box for every character there is
+_EXPONENT = r"\mathdefault{"  # in the numbers that matplotlib itself writes along an axis
+
+
+def drawable(names: Sequence[str]) -> list[str]:
+    """The names of classes for a picture: one that no installed font can write is `class 3`, by its label."""
+    return [name if all(map(_font_of, name)) else f"class {label}" for label, name in enumerate(names)]
+
+
+def as_written(figure: Figure) -> list[Text]:
+    """Read no text of the figure as mathematics, whatever dollar signs are in it; return the texts."""
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.get_ticklabels()  # which are made when they are asked for
+    texts = [text for text in figure.findobj(Text) if text.get_text() and _EXPONENT not in text.get_text()]
+    for text in texts:
+        text.set_parse_math(False)
+    return texts
+
+
+def in_fonts_that_exist(texts: Sequence[Text]) -> None:
+    """Give texts in other scripts the fonts that can write them; a character that no font has becomes `?`."""
+    for text in texts:
+        fonts = {_font_of(character) for character in text.get_text()}
+        if fonts != {_USUAL}:
+            text.set_fontfamily([_USUAL, *sorted(fonts - {_USUAL, ""})])
+            text.set_text("".join(character if _font_of(character) else "?" for character in text.get_text()))
+
+
+@cache
+def _font_of(character: str) -> str:
+    """The font that writes a character, matplotlib's own if it can; empty where none does."""
+    if character.isspace() or ord(character) in _usual_characters():
+        return _USUAL
+    others = (font for font in fontManager.ttflist if not font.name.startswith(_BOXES))
+    return next((font.name for font in others if _has(font.fname, character)), "")
+
+
+@cache
+def _usual_characters() -> frozenset[int]:
+    return frozenset(FT2Font(findfont(_USUAL)).get_charmap())
+
+
+def _has(file: str, character: str) -> bool:
+    try:
+        return bool(FT2Font(file).get_char_index(ord(character)))
+    except (OSError, RuntimeError):  # removed since matplotlib listed it, or not to be read
+        return False
