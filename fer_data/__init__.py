@@ -3,12 +3,12 @@
 Shapes used throughout: n images, height and width in pixels, grey levels on the scale 0..255.
 """
 
-from fer_data.augment_config import AugmentConfig
-from fer_data.cache_folder import open_cached
+from fer_data.augmentation.augment_config import AugmentConfig
+from fer_data.cache.cache_folder import open_cached
+from fer_data.cache.store import prepare
+from fer_data.cache.subsets import limit_train
 from fer_data.faces import EXPRESSIONS, SPLITS, DataError, Faces, Split
 from fer_data.options import DataOptions
-from fer_data.store import prepare
-from fer_data.views import limit_train
 
 __all__ = [
     "EXPRESSIONS",

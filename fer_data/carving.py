@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fer_data.cache.leaks import picture_numbers
+from fer_data.cache.stratify import Indices, grouped_folds
 from fer_data.faces import Images, Labels
-from fer_data.leaks import picture_numbers
-from fer_data.stratify import Indices, grouped_folds
 
 _TENTHS = 10
 _SEED = 0

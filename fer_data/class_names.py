@@ -10,8 +10,8 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from fer_data.csv_rows import did_you_mean
 from fer_data.faces import EXPRESSIONS, DataError, Split
+from fer_data.sources.csv_rows import did_you_mean
 
 CLASSES_FILE = "classes.txt"
 

@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.text import Text
 
 from fer_data.arguments import add_data_options, data_options
-from fer_data.cache_folder import open_cached
+from fer_data.cache.cache_folder import open_cached
+from fer_data.cache.store import prepare
 from fer_data.faces import DataError, Faces
-from fer_data.store import prepare
 
 BAD_INPUT = 2
 _PIPED_WIDTH = 160  # rich takes 80 where there is no terminal to ask

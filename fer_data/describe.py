@@ -6,8 +6,8 @@ from typing import Any
 
 from rich.table import Table
 
+from fer_data.cache.leaks import leaks
 from fer_data.faces import Faces, Split
-from fer_data.leaks import leaks
 
 Description = dict[str, Any]
 
@@ -16,7 +16,7 @@ def describe(faces: Faces) -> Description:
     """Return what is in a data set, as JSON holds it.
 
     counts: split -> class -> images; duplicates: split -> images beyond the first copy in that split. What the
-    other numbers count is said in `fer_data.leaks.Leaks`.
+    other numbers count is said in `fer_data.cache.leaks.Leaks`.
     """
     found = leaks(faces)
     splits = _splits(faces)

@@ -17,11 +17,11 @@ from typing import Literal, get_args
 import numpy as np
 from PIL import Image
 
-from fer_data.caffe import index_line
-from fer_data.caffe_proto import blob
 from fer_data.class_names import CLASSES_FILE, write_class_names
 from fer_data.faces import DataError, Faces, Split
-from fer_data.lmdb_faces import write_lmdb
+from fer_data.sources.caffe import index_line
+from fer_data.sources.caffe_proto import blob
+from fer_data.sources.lmdb_faces import write_lmdb
 
 Format = Literal["png", "jpg", "lmdb"]
 FORMATS: tuple[Format, ...] = get_args(Format)

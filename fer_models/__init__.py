@@ -1,7 +1,6 @@
 """The nets of the reports, and how one is trained. Importing this package does not import torch."""
 
-from fer_models.errors import Diverged, ModelError
-from fer_models.net_config import (
+from fer_models.configs.net_config import (
     NET_CONFIGS,
     NET_NAMES,
     AlexNetConfig,
@@ -22,8 +21,9 @@ from fer_models.net_config import (
     VGGSmallConfig,
     VGGSmallTunedConfig,
 )
-from fer_models.recipe import Kernel, MemoryFormat, Precision, Recipe, Views
-from fer_models.transfer_config import Transfer
+from fer_models.configs.recipe import Kernel, MemoryFormat, Precision, Recipe, Views
+from fer_models.configs.transfer_config import Transfer
+from fer_models.errors import Diverged, ModelError
 
 __all__ = [
     "NET_CONFIGS",

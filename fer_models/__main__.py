@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
+from fer_models.configs.net_config import NET_CONFIGS, NET_NAMES, NetConfig
 from fer_models.errors import ModelError
-from fer_models.net_config import NET_CONFIGS, NET_NAMES, NetConfig
 
 if TYPE_CHECKING:
     from fer_models.listing import Summary

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fer_models.net_config import NetConfig
-from fer_models.registry import build, count_parameters
+from fer_models.configs.net_config import NetConfig
+from fer_models.nets.registry import build, count_parameters
 
 _FP32_BYTES = 4
 _COUNTED = (nn.Conv2d, nn.Linear)

@@ -10,9 +10,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fer_data import AugmentConfig
-from fer_data.preprocess_names import Preprocessing
+from fer_data.augmentation.preprocess_names import Preprocessing
 from fer_models import NET_CONFIGS, NetConfig, Recipe
-from fer_models.transfer_config import Transfer
+from fer_models.configs.transfer_config import Transfer
 from sweeps.errors import InputError, did_you_mean
 
 _PARTS: dict[str, type[BaseModel]] = {"recipe": Recipe, "augment": AugmentConfig, "transfer": Transfer}

@@ -2,7 +2,7 @@
 
 import sys
 
-from sweeps.cli import run_main
+from sweeps.cli.main import run_main
 
 if __name__ == "__main__":
     sys.exit(run_main(sys.argv[1:]))

@@ -19,16 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_data import Faces, open_cached, prepare
-from fer_data.preprocess_cache import preprocessed
+from fer_data.cache.preprocess_cache import preprocessed
 from sweeps.config import TrialConfig
 from sweeps.errors import InputError, did_you_mean
-from sweeps.messages import OBJECTIVE
-from sweeps.plan import recorded_spec
+from sweeps.planning.plan import recorded_spec
 from sweeps.spec import SweepSpec
-from tracking.answers import Answers, read_answers
+from sweeps.trial.messages import OBJECTIVE
 from tracking.errors import TrackingError
-from tracking.history import SweepHistory, TrialHistory
-from tracking.layout import JOURNAL_NAME, SweepFolder, TrialFolder
+from tracking.record.history import SweepHistory, TrialHistory
+from tracking.record.layout import JOURNAL_NAME, SweepFolder, TrialFolder
+from tracking.record.predictions import Answers, read_answers
 
 if TYPE_CHECKING:
     from torch import nn
@@ -169,7 +169,7 @@ class Run:
 
     def predict(self, split: str) -> NDArray[np.float32]:
         """Probabilities [n, classes] on a split, of the weights at the best epoch, in the views of the recipe."""
-        from fer_models.evaluate import predict
+        from fer_models.training.evaluate import predict
 
         if self.members:
             parts = [weight * net.predict(split) for net, weight in self.nets()]
@@ -177,15 +177,15 @@ class Run:
         faces = self.faces()
         net, images, views = self.net(faces), getattr(faces, split).images, self.config.recipe.views
         if self.svm:
-            from fer_models.svm import load_svm, predict_svm
+            from fer_models.training.svm import load_svm, predict_svm
 
             return predict_svm(net, load_svm(self.files.svm), images, views=views)
         return predict(net, images, views=views)
 
     def net(self, faces: Faces) -> nn.Module:
         """Its net with the weights of its best epoch, on the CPU. Raises InputError or ModelError."""
-        from fer_models.weights import load_weights
-        from sweeps.nets import new_net
+        from fer_models.training.weights import load_weights
+        from sweeps.trial.build_net import new_net
 
         weights, net = self.weights_file(), new_net(self.config, faces)
         load_weights(net, weights)
@@ -269,8 +269,8 @@ def best_runs(folder: SweepFolder, history: SweepHistory, count: int) -> list[Ru
 
 
 def _by_mlflow_id(run_id: str, out: Path, tracking_uri: str | None) -> Run:
-    from tracking.mlflow_upkeep import find_trial
-    from tracking.tracking_uri import resolve_tracking_uri
+    from tracking.mlflow_sync.upkeep import find_trial
+    from tracking.mlflow_sync.uri import resolve_tracking_uri
 
     faults = []
     for recorded in [None] if tracking_uri else dict.fromkeys([None, *_recorded_places(out)]):

@@ -17,7 +17,7 @@ from sweeps.errors import InputError, did_you_mean
 if TYPE_CHECKING:
     import optuna
 
-    from sweeps.asked_trial import AskedTrial
+    from sweeps.planning.asked_trial import AskedTrial
 
 
 @dataclass(frozen=True)

@@ -12,23 +12,23 @@ from types import FrameType
 from typing import Any, Literal, overload
 
 from cluster.connect import prepare_environment
-from sweeps.closing import Closing
-from sweeps.director import Director, Listener
-from sweeps.environment import differences, driver_started, free_bytes
+from sweeps.after.finish import Closing
+from sweeps.driver.director import Director, Listener
+from sweeps.driver.environment import differences, driver_started, free_bytes
+from sweeps.driver.runner import InlineRunner, Runner, TrialBody
 from sweeps.errors import InputError
-from sweeps.plan import Options, Plan, make_plan
-from sweeps.runner import InlineRunner, Runner, TrialBody
+from sweeps.planning.plan import Options, Plan, make_plan
 from sweeps.space import Space
 from sweeps.spec import SweepSpec
-from sweeps.trial import run_trial
+from sweeps.trial.run_trial import run_trial
 from tracking.errors import TrackingError
-from tracking.events import DriverStopped, EpochDone, Event, SweepEnded, SweepStarted
-from tracking.files import write_json
-from tracking.folder_lock import hold_folder
-from tracking.history import SweepHistory, TrialHistory
-from tracking.journal import Journal, read
-from tracking.layout import SweepFolder
-from tracking.mlflow_sink import MlflowSink
+from tracking.mlflow_sync.sink import MlflowSink
+from tracking.record.events import DriverStopped, EpochDone, Event, SweepEnded, SweepStarted
+from tracking.record.files import write_json
+from tracking.record.folder_lock import hold_folder
+from tracking.record.history import SweepHistory, TrialHistory
+from tracking.record.journal import Journal, read
+from tracking.record.layout import SweepFolder
 
 _LEAST_FREE_BYTES = 1 << 30
 
@@ -151,7 +151,7 @@ def _runner(plan: Plan) -> Runner:
     if plan.spec.runner == "inline":
         return InlineRunner()
     prepare_environment(joining=plan.options.address is not None)
-    from sweeps.ray_runner import RayRunner
+    from sweeps.driver.ray_runner import RayRunner
 
     return RayRunner(plan.slots, plan.options.address)
 
@@ -166,7 +166,7 @@ def _check_space_left(folder: SweepFolder) -> None:
 
 
 def _open_books(plan: Plan, journal: Journal, on_warning: Callable[[str], None]) -> tuple[SweepHistory, Any]:
-    from sweeps.study import Study
+    from sweeps.planning.study import Study
 
     folder, spec = plan.folder, plan.spec
     events = list(read(folder.journal))

@@ -11,14 +11,14 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SIBLINGS = ("fer_data", "fer_models", "tracking", "cluster")
 ONLY_IN = {
-    "optuna": {"sweeps/study.py", "sweeps/asked_trial.py"},
-    "ray.tune": {"sweeps/ray_runner.py"},
-    "captum": {"fer_models/saliency.py"},
+    "optuna": {"sweeps/planning/study.py", "sweeps/planning/asked_trial.py"},
+    "ray.tune": {"sweeps/driver/ray_runner.py"},
+    "captum": {"fer_models/inspection/saliency.py"},
     "mlflow": {
-        "tracking/mlflow_sink.py",
-        "tracking/mlflow_upkeep.py",
-        "tracking/mlflow_models.py",
-        "sweeps/pyfunc_model.py",
+        "tracking/mlflow_sync/sink.py",
+        "tracking/mlflow_sync/upkeep.py",
+        "tracking/mlflow_sync/models.py",
+        "sweeps/after/pyfunc_model.py",
     },
 }
 

@@ -1,7 +1,7 @@
 """What is remembered of a sweep: its folder, its journal, and what is rebuilt from them."""
 
 from tracking.errors import TrackingError
-from tracking.events import (
+from tracking.record.events import (
     AttemptStarted,
     DriverStarted,
     DriverStopped,
@@ -15,10 +15,10 @@ from tracking.events import (
     Verdict,
     now_ms,
 )
-from tracking.folder_lock import Holder, folder_holder, hold_folder
-from tracking.history import SweepHistory, TrialHistory
-from tracking.journal import Journal, read, read_from, trim_torn_tail
-from tracking.layout import SweepFolder, TrialFolder
+from tracking.record.folder_lock import Holder, folder_holder, hold_folder
+from tracking.record.history import SweepHistory, TrialHistory
+from tracking.record.journal import Journal, read, read_from, trim_torn_tail
+from tracking.record.layout import SweepFolder, TrialFolder
 
 __all__ = [
     "AttemptStarted",

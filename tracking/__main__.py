@@ -2,7 +2,7 @@
 
 import sys
 
-from tracking.serve import main
+from tracking.mlflow_sync.serve import main
 
 if __name__ == "__main__":
     if sys.argv[1:2] != ["serve"]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fer_data import AugmentConfig
-from fer_data.augment_config import DL_COURSE
+from fer_data.augmentation.augment_config import DL_COURSE
 from sweeps.config import TrialConfig
 from sweeps.space import Space
 from sweeps.spaces.compact_resnet_space import CHAMPION

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fer_data import AugmentConfig
-from fer_data.augment_config import DL_COURSE_AS_IT_RAN
+from fer_data.augmentation.augment_config import DL_COURSE_AS_IT_RAN
 from fer_models import DeepCNNConfig, Recipe
 from sweeps.config import TrialConfig
 from sweeps.space import Baseline, Space

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fer_data.preprocess_names import INT64_SUFFIX, PREPROCESSINGS, Preprocessing
+from fer_data.augmentation.preprocess_names import INT64_SUFFIX, PREPROCESSINGS, Preprocessing
 from fer_models import Recipe, VGGSmallConfig
 from sweeps.config import TrialConfig
 from sweeps.space import Baseline, Space

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from fer_data import AugmentConfig
 from fer_models import EfficientNetLite0Config, Recipe
-from fer_models.transfer_config import Transfer
+from fer_models.configs.transfer_config import Transfer
 from sweeps.config import TrialConfig
 from sweeps.space import Baseline, Space
 from sweeps.spaces.drawing import draw_augment, draw_recipe

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fer_models import Recipe, VGG16CutConfig
-from fer_models.transfer_config import Transfer
+from fer_models.configs.transfer_config import Transfer
 from sweeps.config import TrialConfig
 from sweeps.space import Baseline, Space
 from sweeps.spaces.drawing import draw_augment, draw_recipe

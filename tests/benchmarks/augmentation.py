@@ -26,11 +26,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from fer_data import AugmentConfig, Faces, Split, open_cached, prepare
-from fer_data.batches import train_batches
+from fer_data.augmentation.batches import train_batches
 from fer_models import LeNetConfig, Recipe
-from fer_models.fit import fit
-from fer_models.registry import build
-from fer_models.state import new_state
+from fer_models.nets.registry import build
+from fer_models.training.fit import fit
+from fer_models.training.state import new_state
 from tests.benchmarks.rows import spread
 
 BATCH_SIZE = 128

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from sweeps.messages import EpochReport, Message, Task, TrialEnd
+from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd
 
 EPOCHS = 5
 EPOCH_CORE_SECONDS = 0.2

@@ -14,10 +14,10 @@ from unittest import mock
 
 from fer_models import LeNetConfig, Recipe
 from sweeps.config import TrialConfig
-from sweeps.messages import Message, Task
 from sweeps.space import Space
 from sweeps.sweep import run_sweep
-from sweeps.trial import run_trial
+from sweeps.trial.messages import Message, Task
+from sweeps.trial.run_trial import run_trial
 from tests.benchmarks import burn
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ SPACE = Space(suggest=suggest, max_epochs=burn.EPOCHS, first_rung_epochs=burn.EP
 
 def lenet(task: Task, first_step: Path) -> Iterator[Message]:
     """A real trial that notes when its first batch is ready to be trained on."""
-    from fer_data import batches
+    from fer_data.augmentation import batches
 
     original = batches.train_batches
 

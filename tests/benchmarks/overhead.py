@@ -25,7 +25,7 @@ from pathlib import Path
 from rich.console import Console
 
 from fer_data import prepare
-from fer_models.precision import device_kind
+from fer_models.configs.precision import device_kind
 from tests.benchmarks.burn import TRIAL_CORE_SECONDS
 from tests.benchmarks.rows import Row, marginal_core_seconds, table
 

@@ -20,8 +20,8 @@ from rich.console import Console
 from rich.table import Table
 
 from fer_data import open_cached, prepare
-from fer_data.preprocess_cache import preprocessed
-from fer_data.preprocess_names import INT64_SUFFIX, PREPROCESSINGS
+from fer_data.augmentation.preprocess_names import INT64_SUFFIX, PREPROCESSINGS
+from fer_data.cache.preprocess_cache import preprocessed
 
 _VARIANTS = [name for name in PREPROCESSINGS if name != "none" and not name.endswith(INT64_SUFFIX)]
 _TARGET_SECONDS = 120

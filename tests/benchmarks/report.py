@@ -24,12 +24,12 @@ from rich.table import Table
 
 from fer_data import DataOptions, open_cached
 from sweeps import run_sweep
-from sweeps.messages import Message, Task, TrialEnd
+from sweeps.trial.messages import Message, Task, TrialEnd
 from tests.benchmarks.rows import spread
 from tests.sweeps.fake_trials import SPACE, good_body
-from tracking.layout import SweepFolder, TrialFolder
+from tracking.record.layout import SweepFolder, TrialFolder
 
-DRAW = "from sweeps.closing import main; main()"
+DRAW = "from sweeps.after.finish import main; main()"
 
 
 def main() -> None:

@@ -27,19 +27,19 @@ from rich.console import Console
 from rich.table import Table
 
 from cluster.connect import prepare_environment
-from sweeps.leaderboard import leaderboard
-from sweeps.plan import Options, Plan, make_plan
-from sweeps.progress import Progress, seconds_left
-from sweeps.resources import Slots
-from sweeps.study import Proposal, Study
+from sweeps.cli.leaderboard_table import leaderboard
+from sweeps.cli.progress import Progress, seconds_left
+from sweeps.planning.plan import Options, Plan, make_plan
+from sweeps.planning.resources import Slots
+from sweeps.planning.study import Proposal, Study
 from sweeps.sweep import SweepResult, run_plan
 from tests.benchmarks.simulated import SPACE, Call, SimulatedRunner, learning
 from tests.stand_ins import NoTracker
-from tracking.events import EpochDone, Event, TrialEnded, TrialStarted
-from tracking.history import SweepHistory
-from tracking.journal import read
-from tracking.mlflow_sink import MlflowSink
-from tracking.tracking_uri import resolve_tracking_uri
+from tracking.mlflow_sync.sink import MlflowSink
+from tracking.mlflow_sync.uri import resolve_tracking_uri
+from tracking.record.events import EpochDone, Event, TrialEnded, TrialStarted
+from tracking.record.history import SweepHistory
+from tracking.record.journal import read
 
 SIZES = (100, 1_000, 2_000, 5_000, 10_000)
 _ASKS = 20
@@ -190,7 +190,7 @@ def real_ray(given: argparse.Namespace) -> None:
 
 
 def _ray_row(workers: int, out: Path) -> Iterator[str]:
-    from sweeps.ray_runner import RayRunner
+    from sweeps.driver.ray_runner import RayRunner
 
     trials = _RAY_ROUNDS * workers
     options = Options(trials=trials, epochs=_RAY_EPOCHS, out=out, name="ray", max_concurrent=workers, figures=False)

@@ -17,11 +17,11 @@ import numpy as np
 
 from fer_models import LeNetConfig, Recipe
 from sweeps.config import TrialConfig
-from sweeps.director import Director
-from sweeps.messages import EpochReport, Message, Task, TrialEnd
-from sweeps.runner import TrialBody
+from sweeps.driver.director import Director
+from sweeps.driver.runner import TrialBody
 from sweeps.space import Space
-from tracking.layout import TrialFolder
+from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd
+from tracking.record.layout import TrialFolder
 
 if TYPE_CHECKING:
     import optuna

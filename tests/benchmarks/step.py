@@ -19,12 +19,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fer_data import AugmentConfig, Faces, open_cached, prepare
-from fer_data.batches import train_batches
+from fer_data.augmentation.batches import train_batches
 from fer_models import AlexNetConfig, LeNetConfig, MemoryFormat, NetConfig, Precision, Recipe
-from fer_models.fit import fit
-from fer_models.precision import device_kind, fastest
-from fer_models.registry import build
-from fer_models.state import new_state
+from fer_models.configs.precision import device_kind, fastest
+from fer_models.nets.registry import build
+from fer_models.training.fit import fit
+from fer_models.training.state import new_state
 
 NETS: dict[str, NetConfig] = {
     "LeNet": LeNetConfig(),

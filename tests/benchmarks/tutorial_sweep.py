@@ -72,7 +72,7 @@ def _lenet(config: dict[str, Any], first_step: Path) -> None:
 
     from fer_data import open_cached, prepare
     from fer_models import LeNetConfig
-    from fer_models.registry import build
+    from fer_models.nets.registry import build
 
     faces = open_cached(prepare(None))
     generator = torch.Generator().manual_seed(0)

@@ -11,9 +11,9 @@ from optuna.storages.journal import JournalFileBackend
 
 from tests.cluster.quick_trials import diaries, val_accuracy
 from tests.integration.conftest import check_mlflow
-from tracking.events import AttemptStarted, EpochDone, Event, SweepEnded, TrialEnded, TrialStarted, Verdict
-from tracking.journal import read
-from tracking.layout import SweepFolder
+from tracking.record.events import AttemptStarted, EpochDone, Event, SweepEnded, TrialEnded, TrialStarted, Verdict
+from tracking.record.journal import read
+from tracking.record.layout import SweepFolder
 
 
 def check_so_far(sweep: Path, *, quick: bool = True) -> None:

@@ -15,10 +15,10 @@ import optuna
 from fer_data import DataOptions
 from fer_models import LeNetConfig, Recipe
 from sweeps import Baseline, Space, TrialConfig, run_sweep
-from sweeps.messages import EpochReport, Message, Task, TrialEnd
-from sweeps.trial import claim, still_owned
-from tracking.files import write_json
-from tracking.layout import TrialFolder
+from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd
+from sweeps.trial.run_trial import claim, still_owned
+from tracking.record.files import write_json
+from tracking.record.layout import TrialFolder
 
 EPOCH_SECONDS = 0.4
 

@@ -14,8 +14,8 @@ import pytest
 from tests.cluster.hosts import Host, hosts
 from tests.cluster.journal_laws import check_finished, epochs_done
 from tests.cluster.processes import PATIENCE, ROOT, environment, wait_for
-from tracking.events import DriverStarted
-from tracking.journal import read
+from tracking.record.events import DriverStarted
+from tracking.record.journal import read
 
 BIN = Path(sys.executable).parent
 pytestmark = [

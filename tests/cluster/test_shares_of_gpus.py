@@ -13,7 +13,7 @@ import pytest
 from tests.cluster.journal_laws import check_finished, most_out_at_once
 from tests.cluster.processes import environment, python
 from tests.cluster.quick_trials import diaries
-from tracking.history import SweepHistory
+from tracking.record.history import SweepHistory
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 

@@ -11,7 +11,7 @@ from PIL import Image
 from fer_data import EXPRESSIONS, Faces, Split
 from fer_data.faces import GreyLevels, fingerprint_of
 from fer_data.options import DataOptions
-from fer_data.synthetic import draw_faces
+from fer_data.sources.synthetic import draw_faces
 
 PLAIN = DataOptions()
 SKIPPING = DataOptions(skip_bad=True)

@@ -12,10 +12,10 @@ import torch
 from small_faces import split_of
 
 from fer_data import AugmentConfig, DataError, Split
-from fer_data.albumentations_engine import augment_images
-from fer_data.augment import augment
-from fer_data.augment_config import read_pipeline
-from fer_data.batches import train_batches
+from fer_data.augmentation.albumentations_engine import augment_images
+from fer_data.augmentation.augment import augment
+from fer_data.augmentation.augment_config import read_pipeline
+from fer_data.augmentation.batches import train_batches
 
 DRAWS = 1000
 

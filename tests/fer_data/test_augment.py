@@ -7,8 +7,8 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from fer_data import AugmentConfig
-from fer_data.augment import augment
-from fer_data.augment_config import DL_COURSE
+from fer_data.augmentation.augment import augment
+from fer_data.augmentation.augment_config import DL_COURSE
 
 
 def generator(seed: int = 0) -> torch.Generator:

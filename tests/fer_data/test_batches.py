@@ -6,7 +6,7 @@ import torch
 from small_faces import split_of
 
 from fer_data import AugmentConfig, DataError
-from fer_data.batches import batches_per_epoch, train_batches
+from fer_data.augmentation.batches import batches_per_epoch, train_batches
 
 SPLIT = split_of([number % 7 for number in range(100)])  # image k is filled with k, and its label is k mod 7
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from image_trees import PLAIN, SKIPPING, grey, save, write_tree
 
 from fer_data import EXPRESSIONS, DataError
-from fer_data.caffe import read_caffe
-from fer_data.caffe_proto import blob, datum, parse_datum
+from fer_data.sources.caffe import read_caffe
+from fer_data.sources.caffe_proto import blob, datum, parse_datum
 
 SCHEMA = {  # src/caffe/proto/caffe.proto: name, number, type, repeated
     "Datum": [

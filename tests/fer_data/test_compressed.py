@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fer_data import DataError, DataOptions, compressed, open_cached, prepare
+from fer_data import DataError, DataOptions, open_cached, prepare
+from fer_data.sources import compressed
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import fer_data
 from fer_data import DataError
 from fer_data import export as export_module
 from fer_data.export import export
-from fer_data.folders import read_folders
+from fer_data.sources.folders import read_folders
 
 
 def reread(folder) -> fer_data.Faces:

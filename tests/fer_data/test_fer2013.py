@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fer_data import DataError, DataOptions, Faces, open_cached, prepare
-from fer_data.sources import read_source
+from fer_data.sources.read_source import read_source
 
 
 def row(emotion: object = 0, pixels: str | None = None, usage: str = "Training") -> str:
@@ -259,7 +259,7 @@ def test_a_line_of_many_megabytes_is_a_fault_and_no_burden(write_csv, good_rows)
 
 
 def test_far_too_many_rows_are_refused(write_csv, good_rows, monkeypatch):
-    monkeypatch.setattr("fer_data.csv_rows.MAX_ROWS", 4)
+    monkeypatch.setattr("fer_data.sources.csv_rows.MAX_ROWS", 4)
     assert "more than 4 rows" in message(write_csv(good_rows))
     assert "more than 4 rows" in message(write_csv([line.replace(",", " , ") for line in good_rows]))
 

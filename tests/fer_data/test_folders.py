@@ -7,8 +7,8 @@ import pytest
 from image_trees import EXPRESSION_FOLDERS, PLAIN, SKIPPING, grey, save, two_classes, write_tree
 
 from fer_data import EXPRESSIONS, DataError
-from fer_data.folders import read_folders
 from fer_data.options import DataOptions
+from fer_data.sources.folders import read_folders
 
 
 def fault(root: Path, options: DataOptions = PLAIN) -> str:

@@ -12,7 +12,7 @@ from image_trees import grey, save
 from PIL import Image
 
 from fer_data import DataError
-from fer_data.images import decode_image, read_image
+from fer_data.images.decode import decode_image, read_image
 
 
 def encoded(image: Image.Image, form: str = "PNG", **options) -> bytes:

@@ -5,7 +5,7 @@ import pytest
 from small_faces import faces_of
 
 from fer_data import Faces, Split, open_cached, prepare
-from fer_data.leaks import Leaks, leaks, mark_leaks, picture_numbers
+from fer_data.cache.leaks import Leaks, leaks, mark_leaks, picture_numbers
 
 
 def filled(name: str, content: list[tuple[int, int]]) -> Split:

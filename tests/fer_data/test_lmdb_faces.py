@@ -4,8 +4,8 @@ import pytest
 from image_trees import PLAIN, SKIPPING, small_faces
 
 from fer_data import EXPRESSIONS, DataError
-from fer_data.caffe_proto import parse_datum
-from fer_data.lmdb_faces import read_lmdb, write_lmdb
+from fer_data.sources.caffe_proto import parse_datum
+from fer_data.sources.lmdb_faces import read_lmdb, write_lmdb
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from fer_data import AugmentConfig
-from fer_data.mix import mix
+from fer_data.augmentation.mix import mix
 
 N = 400
 

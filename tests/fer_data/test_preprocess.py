@@ -11,10 +11,10 @@ from skimage.morphology import disk
 
 import fer_data
 from fer_data import DataError
-from fer_data.cache_folder import keep
-from fer_data.preprocess import preprocess
-from fer_data.preprocess_cache import preprocessed
-from fer_data.preprocess_names import PREPROCESSINGS
+from fer_data.augmentation.preprocess import preprocess
+from fer_data.augmentation.preprocess_names import PREPROCESSINGS
+from fer_data.cache.cache_folder import keep
+from fer_data.cache.preprocess_cache import preprocessed
 
 BINARY = ("yen", "isodata", "mean_threshold")
 EDGES = ("prewitt", "scharr", "sobel", "roberts")
@@ -193,7 +193,7 @@ def test_a_large_data_set_is_preprocessed_by_several_processes_alike():
 
 def test_processes_that_ask_at_once_agree_and_leave_nothing_behind(folder):
     program = (
-        "import sys; from pathlib import Path; from fer_data.preprocess_cache import preprocessed\n"
+        "import sys; from pathlib import Path; from fer_data.cache.preprocess_cache import preprocessed\n"
         "print(preprocessed(Path(sys.argv[1]), 'equalise_global'))"
     )
     command = [sys.executable, "-c", program, str(folder)]

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from fer_data import DataError
-from fer_data.raw_images import grey_faces
+from fer_data.images.raw_images import grey_faces
 
 
 def test_colours_become_grey_as_the_standard_says() -> None:

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from fer_data import resizing
-from fer_data.resizing import all_resized, resized, room, rows_of
+from fer_data.images import resizing
+from fer_data.images.resizing import all_resized, resized, room, rows_of
 
 
 def test_area_is_the_mean_of_blocks():

@@ -27,7 +27,7 @@ def test_a_folder_of_images_is_read_and_found_again(tmp_path, monkeypatch):
     assert len(faces.classes) == 2
     assert [split.counts(2) for split in (faces.train, faces.val, faces.test)] == [[2, 2]] * 3
     assert faces.val.leaked.tolist() == [False] * 4
-    monkeypatch.setattr("fer_data.store.read_source", None)
+    monkeypatch.setattr("fer_data.cache.store.read_source", None)
     assert prepare(tmp_path / "images") == folder
 
 
@@ -70,7 +70,7 @@ def test_links_in_a_circle_are_named(tmp_path):
 
 
 def test_synthetic_faces_can_be_resized(monkeypatch):
-    monkeypatch.setattr("fer_data.synthetic.PER_CLASS", {"train": 4, "val": 2, "test": 2})
+    monkeypatch.setattr("fer_data.sources.synthetic.PER_CLASS", {"train": 4, "val": 2, "test": 2})
     small, usual = (open_cached(prepare(DataOptions(resize=side))) for side in (24, None))
     assert small.synthetic
     assert (small.train.images.shape, usual.train.images.shape) == ((28, 24, 24), (28, 48, 48))

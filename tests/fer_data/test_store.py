@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 import fer_data
-from fer_data import DataError, DataOptions, store
+from fer_data import DataError, DataOptions
+from fer_data.cache import store
+from fer_data.cache.preprocess_cache import preprocessed
 from fer_data.export import export
-from fer_data.preprocess_cache import preprocessed
 
 
 def contents(folder: Path) -> set[str]:

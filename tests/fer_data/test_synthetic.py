@@ -5,8 +5,8 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from fer_data import EXPRESSIONS, AugmentConfig, Faces, Split
-from fer_data.batches import train_batches
-from fer_data.synthetic import draw_faces
+from fer_data.augmentation.batches import train_batches
+from fer_data.sources.synthetic import draw_faces
 
 
 def test_splits_are_balanced_and_named_as_synthetic(synthetic_faces: Faces):

@@ -5,8 +5,8 @@ import pytest
 from small_faces import faces_of
 
 from fer_data import DataError, DataOptions, Faces, Split, limit_train, open_cached, prepare
-from fer_data.leaks import leaks
-from fer_data.views import apply_views, choose_classes, dedupe_train, fold
+from fer_data.cache.leaks import leaks
+from fer_data.cache.subsets import apply_views, choose_classes, dedupe_train, fold
 
 
 def pictures(numbers: list[int], labels: list[int], name: str = "train", soft: np.ndarray | None = None) -> Split:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fer_models.fit import Batches
+from fer_models.training.fit import Batches
 
 
 @pytest.fixture(autouse=True)

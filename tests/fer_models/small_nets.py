@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from fer_models import CompactResNetConfig, NetConfig
-from fer_models.registry import build
-from fer_models.staged import StagedNet
+from fer_models.nets.registry import build
+from fer_models.parts.staged import StagedNet
 
 TINY = CompactResNetConfig(size=32, widths=(8, 8, 16, 16), blocks=(1, 1, 1, 1))
 """Stages stem, group1 to group4, head; batch norm everywhere."""

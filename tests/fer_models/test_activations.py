@@ -16,10 +16,10 @@ from small_nets import TINY, make
 from torch import Tensor, nn
 
 from fer_models import NET_CONFIGS, NET_NAMES, AlexNetConfig, LeNetConfig, ModelError, ResNet18Config
-from fer_models.activations import first_filters, outputs, watch
-from fer_models.registry import build
-from fer_models.saliency import grad_cam, occlusion, occlusion_window
-from fer_models.weights import save_weights
+from fer_models.inspection.activations import first_filters, outputs, watch
+from fer_models.inspection.saliency import grad_cam, occlusion, occlusion_window
+from fer_models.nets.registry import build
+from fer_models.training.weights import save_weights
 
 LARGER: dict[str, dict[str, Any]] = {
     "alexnet": {},

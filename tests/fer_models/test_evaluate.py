@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from fer_models import LeNetConfig, Recipe
-from fer_models.evaluate import predict
-from fer_models.fit import Batches, fit
-from fer_models.recipe import Views
-from fer_models.registry import build
-from fer_models.state import new_state
+from fer_models.configs.recipe import Views
+from fer_models.nets.registry import build
+from fer_models.training.evaluate import predict
+from fer_models.training.fit import Batches, fit
+from fer_models.training.state import new_state
 
 Faces = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
 

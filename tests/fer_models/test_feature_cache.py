@@ -12,11 +12,11 @@ import torch
 from small_nets import changed, copied, make, names_in
 
 from fer_models import AlexNetConfig, ModelError, Recipe, VGG16CutConfig
-from fer_models.feature_cache import fit_on_features
-from fer_models.fit import Batches, Epoch, fit
-from fer_models.registry import build
-from fer_models.state import TrainingState, new_state
-from fer_models.transfer_config import Transfer
+from fer_models.configs.transfer_config import Transfer
+from fer_models.nets.registry import build
+from fer_models.training.feature_cache import fit_on_features
+from fer_models.training.fit import Batches, Epoch, fit
+from fer_models.training.state import TrainingState, new_state
 
 Faces = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
 RECIPE = Recipe(lr=0.02, batch_size=7, ema_decay=0.9)

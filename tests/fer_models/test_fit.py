@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from fer_models import AlexNetConfig, Diverged, LeNetConfig, ModelError, Recipe
-from fer_models.evaluate import predict
-from fer_models.fit import Batches, Epoch, fit
-from fer_models.registry import build
-from fer_models.state import TrainingState, new_state
+from fer_models.nets.registry import build
+from fer_models.training.evaluate import predict
+from fer_models.training.fit import Batches, Epoch, fit
+from fer_models.training.state import TrainingState, new_state
 
 Faces = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
 MakeBatches = Callable[..., Batches]

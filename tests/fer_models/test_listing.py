@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from fer_models import NET_NAMES, AlexNetConfig, GoogLeNetConfig, NetConfig, ResNet18Config, ResNet50Config
 from fer_models.__main__ import main
 from fer_models.listing import summarise
-from fer_models.registry import build
+from fer_models.nets.registry import build
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from fer_models import AlexNetConfig, LeNetConfig, ModelError
-from fer_models.inputs import FaceInput
-from fer_models.layers import Dropout, LocalResponseNorm, conv3x3
-from fer_models.net_config import Normalisation
-from fer_models.registry import build, count_parameters
+from fer_models.configs.net_config import Normalisation
+from fer_models.nets.registry import build, count_parameters
+from fer_models.parts.inputs import FaceInput
+from fer_models.parts.layers import Dropout, LocalResponseNorm, conv3x3
 
 NETS = [LeNetConfig(), AlexNetConfig(), AlexNetConfig(norm="batch")]
 

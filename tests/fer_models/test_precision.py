@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from fer_models import NET_NAMES
-from fer_models.precision import MEASURED, DeviceKind, device_kind, fastest
+from fer_models.configs.precision import MEASURED, DeviceKind, device_kind, fastest
 
 
 @pytest.mark.parametrize(

@@ -86,5 +86,5 @@ def test_a_net_is_chosen_by_its_name() -> None:
 
 
 def test_configuration_imports_no_torch() -> None:
-    code = "import sys, fer_models, fer_models.schedule, fer_models.precision; sys.exit('torch' in sys.modules)"
+    code = "import sys, fer_models, fer_models.training.schedule, fer_models.configs.precision; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

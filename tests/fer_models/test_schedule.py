@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from fer_models import Recipe
-from fer_models.schedule import learning_rate
-from fer_models.state import Plateau
+from fer_models.training.schedule import learning_rate
+from fer_models.training.state import Plateau
 
 STEP = Recipe(
     lr=0.01, lr_policy="step", gamma=0.1, step_iterations=10_000, reference_iterations=50_000, schedule="scaled"

@@ -12,11 +12,11 @@ from small_nets import changed, copied, make, names_in
 from torch import Tensor, nn
 
 from fer_models import ModelError, Recipe, VGGSmallTunedConfig
-from fer_models.auxiliary import WithAuxiliary
-from fer_models.fit import Batches, Epoch, fit
-from fer_models.state import TrainingState, new_state
-from fer_models.transfer_config import Transfer
-from fer_models.weights import load_state, save_state
+from fer_models.configs.transfer_config import Transfer
+from fer_models.parts.auxiliary import WithAuxiliary
+from fer_models.training.fit import Batches, Epoch, fit
+from fer_models.training.state import TrainingState, new_state
+from fer_models.training.weights import load_state, save_state
 
 Faces = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
 MakeBatches = Callable[..., Batches]

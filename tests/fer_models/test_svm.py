@@ -10,9 +10,9 @@ from sklearn.svm import SVC, LinearSVC
 from small_nets import make
 
 from fer_models import ModelError
-from fer_models.evaluate import predict, predict_features
-from fer_models.svm import Kernel, fit_svm, load_svm, predict_svm
-from fer_models.weights import save_weights
+from fer_models.training.evaluate import predict, predict_features
+from fer_models.training.svm import Kernel, fit_svm, load_svm, predict_svm
+from fer_models.training.weights import save_weights
 
 Faces = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
 

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torchvision import models
 
 from fer_models import EfficientNetLite0Config, ModelError, NetConfig, ResNet18Config, VGG16CutConfig
-from fer_models.transfer import load_pretrained
-from fer_models.transfer_config import Transfer
-from fer_models.weights import save_weights
+from fer_models.configs.transfer_config import Transfer
+from fer_models.training.transfer import load_pretrained
+from fer_models.training.weights import save_weights
 
 IMAGENET = Transfer(weights="imagenet")
 

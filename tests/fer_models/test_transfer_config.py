@@ -2,8 +2,8 @@ import pytest
 from pydantic import ValidationError
 
 from fer_models import Recipe
-from fer_models.schedule import phases
-from fer_models.transfer_config import Transfer
+from fer_models.configs.transfer_config import Transfer
+from fer_models.training.schedule import phases
 
 
 def test_every_fault_of_a_transfer_is_reported_at_once() -> None:

@@ -12,11 +12,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from fer_models import AlexNetConfig, LeNetConfig, ModelError, Recipe, VGGSmallTunedConfig
-from fer_models.fit import Batches, Epoch, fit
-from fer_models.registry import build
-from fer_models.state import TrainingState, new_state
-from fer_models.transfer_config import Transfer
-from fer_models.weights import load_state, load_weights, read_metadata, save_state, save_weights
+from fer_models.configs.transfer_config import Transfer
+from fer_models.nets.registry import build
+from fer_models.training.fit import Batches, Epoch, fit
+from fer_models.training.state import TrainingState, new_state
+from fer_models.training.weights import load_state, load_weights, read_metadata, save_state, save_weights
 
 Faces = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
 

@@ -34,11 +34,11 @@ from fer_models import (
     VGGSmallConfig,
     VGGSmallTunedConfig,
 )
-from fer_models.auxiliary import WithAuxiliary
-from fer_models.grey_stem import to_grey_stem
 from fer_models.listing import Layer, summarise
-from fer_models.registry import build, count_parameters
-from fer_models.staged import StagedNet
+from fer_models.nets.registry import build, count_parameters
+from fer_models.parts.auxiliary import WithAuxiliary
+from fer_models.parts.grey_stem import to_grey_stem
+from fer_models.parts.staged import StagedNet
 
 NO_DROPOUTS = (0.0, 0.0, 0.0, 0.0, 0.0)
 QUICK: list[NetConfig] = [

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fer_data import AugmentConfig, Faces
-from fer_data.batches import train_batches
+from fer_data.augmentation.batches import train_batches
 from fer_models import (
     AlexNetConfig,
     CompactResNetConfig,
@@ -18,11 +18,11 @@ from fer_models import (
     Precision,
     Recipe,
 )
-from fer_models.fit import _Trainer
-from fer_models.registry import build
-from fer_models.schedule import phases
-from fer_models.state import TrainingState, new_state, place
-from fer_models.transfer_config import Transfer
+from fer_models.configs.transfer_config import Transfer
+from fer_models.nets.registry import build
+from fer_models.training.fit import _Trainer
+from fer_models.training.schedule import phases
+from fer_models.training.state import TrainingState, new_state, place
 
 _ADAMW = Recipe(
     optimizer="adamw", lr=0.004, weight_decay=0.08, lr_policy="onecycle", label_smoothing=0.1, ema_decay=0.99,

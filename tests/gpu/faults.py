@@ -72,7 +72,7 @@ def _used_mib(device: str) -> int:
 def _task(faces_folder: str, device: str, folder: str, *, batch_size: int, epochs: int) -> Any:
     from fer_models import AlexNetConfig, Recipe
     from sweeps.config import TrialConfig
-    from sweeps.messages import Task
+    from sweeps.trial.messages import Task
 
     config = TrialConfig(
         net=AlexNetConfig(norm="batch"), recipe=Recipe(lr=0.01, batch_size=batch_size), precision="bf16",
@@ -85,7 +85,7 @@ def _task(faces_folder: str, device: str, folder: str, *, batch_size: int, epoch
 
 
 def _train(faces_folder: str, device: str, folder: str) -> None:
-    from sweeps.trial import run_trial
+    from sweeps.trial.run_trial import run_trial
 
     for message in run_trial(_task(faces_folder, device, folder, batch_size=128, epochs=3)):
         print(message.model_dump_json(), flush=True)
@@ -100,7 +100,7 @@ def _outcome(work: Callable[[], Any]) -> str:
 
 
 def _run(task: Any) -> str:
-    from sweeps.trial import run_trial
+    from sweeps.trial.run_trial import run_trial
 
     last = list(run_trial(task))[-1]
     return f"{getattr(last, 'state', 'epoch')} {(getattr(last, 'reason', None) or '')[:200]}".strip()

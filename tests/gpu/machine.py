@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import torch
 
-from sweeps.resources import visible_gpus
+from sweeps.planning.resources import visible_gpus
 from tests.gpu.report import Row
 
 _CONTEXT_MIB = 600

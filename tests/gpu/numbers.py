@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 
 from fer_data import Faces
-from fer_data.augment import augment
-from fer_models.evaluate import predict_logits
-from fer_models.weights import load_state, save_state
+from fer_data.augmentation.augment import augment
+from fer_models.training.evaluate import predict_logits
+from fer_models.training.weights import load_state, save_state
 from tests.gpu.cases import AUGMENT, EVERY_SWITCH, Nets, Training
 from tests.gpu.report import Row
 

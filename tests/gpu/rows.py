@@ -26,25 +26,25 @@ import numpy as np
 
 from fer_data import AugmentConfig, DataOptions, open_cached, prepare
 from fer_models import CompactResNetConfig
-from fer_models.precision import device_kind, fastest
+from fer_models.configs.precision import device_kind, fastest
+from sweeps.after.test_split import test_run
 from sweeps.config import TrialConfig, with_settings
-from sweeps.director import Director
-from sweeps.finalist import test_run
-from sweeps.runner import InlineRunner
+from sweeps.driver.director import Director
+from sweeps.driver.runner import InlineRunner
+from sweeps.planning.study import Study
 from sweeps.runs import Run
 from sweeps.space import Baseline, Space
 from sweeps.spaces import SPACES
 from sweeps.spaces.compact_resnet_space import CHAMPION
 from sweeps.spec import SweepSpec
-from sweeps.study import Study
-from sweeps.trial import run_trial
+from sweeps.trial.run_trial import run_trial
 from tests.gpu.mps import mps
-from tracking.events import SweepEnded, SweepStarted
-from tracking.files import write_bytes
-from tracking.folder_lock import hold_folder
-from tracking.history import SweepHistory
-from tracking.journal import Journal, read
-from tracking.layout import SweepFolder
+from tracking.record.events import SweepEnded, SweepStarted
+from tracking.record.files import write_bytes
+from tracking.record.folder_lock import hold_folder
+from tracking.record.history import SweepHistory
+from tracking.record.journal import Journal, read
+from tracking.record.layout import SweepFolder
 
 
 @dataclass(frozen=True)
@@ -200,8 +200,8 @@ def _cache(given: argparse.Namespace, row: Recorded) -> Path:
         return prepare(DataOptions(source=given.data, classes=row.classes or None))
     if not row.classes:
         return Path(given.cache)
-    from fer_data.cache_folder import keep, open_with_all_soft_labels
-    from fer_data.views import apply_views
+    from fer_data.cache.cache_folder import keep, open_with_all_soft_labels
+    from fer_data.cache.subsets import apply_views
 
     return keep(apply_views(open_with_all_soft_labels(given.cache), DataOptions(classes=row.classes)))
 

@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fer_data import AugmentConfig, Faces
-from fer_data.batches import batches_per_epoch, train_batches
+from fer_data.augmentation.batches import batches_per_epoch, train_batches
 from fer_models import CompactResNetConfig, NetConfig
-from fer_models.fit import fit
-from fer_models.layers import Dropout
-from fer_models.registry import build
-from fer_models.state import move, new_state
+from fer_models.nets.registry import build
+from fer_models.parts.layers import Dropout
+from fer_models.training.fit import fit
+from fer_models.training.state import move, new_state
 from tests.gpu.cases import NETS, Nets, Training
 from tests.gpu.report import Row
 

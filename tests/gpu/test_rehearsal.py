@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.gpu.rows import ROWS
-from tracking.history import SweepHistory
+from tracking.record.history import SweepHistory
 
 
 def _run(module: str, *words: str) -> str:

@@ -14,9 +14,9 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from sweeps.messages import SYSTEM
-from tracking.events import AttemptStarted, DriverStarted, DriverStopped, SweepStarted, TrialEnded
-from tracking.journal import read
+from sweeps.trial.messages import SYSTEM
+from tracking.record.events import AttemptStarted, DriverStarted, DriverStopped, SweepStarted, TrialEnded
+from tracking.record.journal import read
 
 SMALL = [
     "--limit-train", "350", "--epochs", "3", "--trials", "5", "--max-concurrent", "1",

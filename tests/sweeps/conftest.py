@@ -9,7 +9,7 @@ import fake_trials
 import pytest
 
 import sweeps.sweep
-from sweeps.cli import run_main
+from sweeps.cli.main import run_main
 from sweeps.sweep import run_plan
 from tests.stand_ins import NoClosing, NoTracker
 
@@ -77,7 +77,7 @@ def run(
     monkeypatch: pytest.MonkeyPatch, no_mlflow: object, space: str, tiny_csv: Path, out: Path
 ) -> Callable[..., int]:
     """`python -m sweeps.run my_space.py --data tiny.csv --name night …` with bodies that cost nothing."""
-    monkeypatch.setattr("sweeps.cli.run_plan", functools.partial(run_plan, body=fake_trials.good_body))
+    monkeypatch.setattr("sweeps.cli.main.run_plan", functools.partial(run_plan, body=fake_trials.good_body))
 
     def act(*more: str) -> int:
         return run_main(

@@ -12,15 +12,15 @@ import pytest
 from fer_data import DataOptions
 from fer_models import AlexNetConfig, LeNetConfig, Recipe
 from sweeps import Baseline, Space, TrialConfig
-from sweeps.director import Director
-from sweeps.messages import EpochReport, Message, Task, TrialEnd
-from sweeps.runner import TrialBody
+from sweeps.driver.director import Director
+from sweeps.driver.runner import TrialBody
+from sweeps.planning.study import Study
 from sweeps.spec import SweepSpec
-from sweeps.study import Study
-from tracking.events import Event, SweepStarted
-from tracking.history import SweepHistory
-from tracking.journal import Journal, read
-from tracking.layout import SweepFolder, TrialFolder
+from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd
+from tracking.record.events import Event, SweepStarted
+from tracking.record.history import SweepHistory
+from tracking.record.journal import Journal, read
+from tracking.record.layout import SweepFolder, TrialFolder
 
 
 def config(lr: float = 0.01, batch_size: int = 2) -> TrialConfig:

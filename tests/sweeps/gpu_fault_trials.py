@@ -14,10 +14,10 @@ import optuna
 import torch
 
 from fer_models import LeNetConfig, Recipe
-from fer_models.fit import _Trainer
+from fer_models.training.fit import _Trainer
 from sweeps import Space, TrialConfig, run_sweep
-from sweeps.messages import Message, Task
-from sweeps.trial import run_trial
+from sweeps.trial.messages import Message, Task
+from sweeps.trial.run_trial import run_trial
 from tests.stand_ins import NoClosing, NoTracker
 
 BATCH = 8

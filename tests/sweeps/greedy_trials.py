@@ -10,7 +10,7 @@ import numpy as np
 
 from fer_data import DataOptions
 from sweeps import run_sweep
-from sweeps.messages import Message, Task
+from sweeps.trial.messages import Message, Task
 from tests.sweeps.fake_trials import PATIENT, good_body
 
 CHUNK_BYTES = 32 * 2**20
@@ -30,9 +30,9 @@ def greedy(task: Task) -> Iterator[Message]:
 
 def greedy_and_unguarded(task: Task) -> Iterator[Message]:
     """As on a machine where the memory is gone faster than the guard looks."""
-    import sweeps.memory_guard
+    import sweeps.driver.memory_guard
 
-    sweeps.memory_guard._is_the_largest = lambda: False
+    sweeps.driver.memory_guard._is_the_largest = lambda: False
     yield from greedy(task)
 
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from sweeps.afar import job_arguments
-from sweeps.cli import main
+from sweeps.cli.cluster_verbs import job_arguments
+from sweeps.cli.main import main
 
 
 def test_the_job_gets_the_command_line_but_for_the_address() -> None:

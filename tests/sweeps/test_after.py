@@ -16,9 +16,9 @@ from mlflow import MlflowClient
 
 from fer_models import LeNetConfig, Recipe
 from sweeps import Baseline, Space, TrialConfig, run_sweep
-from sweeps.cli import main, run_main
-from sweeps.ensemble import combine, fitted_apart
-from tracking.history import SweepHistory
+from sweeps.after.ensemble import combine, fitted_apart
+from sweeps.cli.main import main, run_main
+from tracking.record.history import SweepHistory
 
 Capture = pytest.CaptureFixture[str]
 

@@ -10,9 +10,9 @@ import pytest
 from fake_trials import MY_SPACE, refused
 
 from sweeps import InputError
-from sweeps.cli import main, run_main
-from tracking.folder_lock import hold_folder
-from tracking.history import SweepHistory
+from sweeps.cli.main import main, run_main
+from tracking.record.folder_lock import hold_folder
+from tracking.record.history import SweepHistory
 
 Capture = pytest.CaptureFixture[str]
 
@@ -22,7 +22,7 @@ def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     def run_plan(plan: Any, **_: Any) -> None:
         raise AssertionError(f"a sweep of {plan.options.data or 'synthetic faces'} was started")
 
-    monkeypatch.setattr("sweeps.cli.run_plan", run_plan)
+    monkeypatch.setattr("sweeps.cli.main.run_plan", run_plan)
 
 
 @pytest.mark.usefixtures("nothing_runs")
@@ -193,7 +193,7 @@ def test_the_real_command_refuses_bad_input(tmp_path: Path) -> None:
 def test_help_and_bad_input_load_no_heavy_library(tiny_csv: Path) -> None:
     script = """
 import sys
-from sweeps.cli import main, run_main
+from sweeps.cli.main import main, run_main
 for arguments in (["--help"], ["nope"], ["lenet_space", "--set", "nope=1"], ["lenet_space", "--set", "lr=0"],
                   ["lenet_space", "--data", "nowhere"], ["lenet_space", "--data", sys.argv[1]]):
     try:

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from fake_trials import refused
 
-from sweeps.cleaning_up import ensemble_members
-from sweeps.cli import main
+from sweeps.after.cleanup import ensemble_members
+from sweeps.cli.main import main
 from sweeps.sweep import SweepResult
-from tracking.folder_lock import hold_folder
+from tracking.record.folder_lock import hold_folder
 
 Capture = pytest.CaptureFixture[str]
 

@@ -9,11 +9,11 @@ import pytest
 from fake_trials import refused
 
 from sweeps import SweepResult
-from sweeps.cli import main, run_main
-from sweeps.runner import InlineRunner
+from sweeps.cli.main import main, run_main
+from sweeps.driver.runner import InlineRunner
 from sweeps.spaces import SPACES
 from tests.stand_ins import Card, FakeNvml
-from tracking.history import SweepHistory
+from tracking.record.history import SweepHistory
 
 Capture = pytest.CaptureFixture[str]
 
@@ -106,7 +106,7 @@ def test_resume_keeps_the_device_of_the_sweep(
         plans.append(plan)
         return 0
 
-    monkeypatch.setattr("sweeps.cli._run_plan", keep)
+    monkeypatch.setattr("sweeps.cli.main._run_plan", keep)
     assert main(["resume", "night", "--out", str(out)]) == 0
     assert plans[0].spec.device == "cpu"
 

@@ -15,12 +15,12 @@ import pytest
 from fake_trials import good_body
 
 from fer_models import CompactResNetConfig
-from fer_models.saved_parameters import count_saved
+from fer_models.training.saved_parameters import count_saved
 from sweeps import SweepResult, run_sweep
-from sweeps.closing import Closing, draw_sweep
-from sweeps.messages import EpochReport, Message, Task, TrialEnd
+from sweeps.after.finish import Closing, draw_sweep
+from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd
 from tracking.errors import TrackingError
-from tracking.layout import SweepFolder, TrialFolder
+from tracking.record.layout import SweepFolder, TrialFolder
 
 Sweep = Callable[..., SweepResult]
 ALWAYS = {"leaderboard.csv", "leaderboard.json", "best_curves.png", "timeline.png", "cost.png",
@@ -29,7 +29,7 @@ SEARCHED = {"importances.png", "parallel_coordinates.png", "slices.png"}
 
 DRAW = """
 import sys
-from sweeps.closing import main
+from sweeps.after.finish import main
 sys.argv.insert(1, "draw")
 main()
 sys.exit(", ".join({"torch", "mlflow", "ray"} & set(sys.modules)) or None)
@@ -136,8 +136,8 @@ def test_a_fault_in_closing_is_one_warning(sweep: Sweep, tmp_path: Path) -> None
 def test_parameters_are_counted_from_the_file_as_torch_counts_them(tmp_path: Path) -> None:
     import torch
 
-    from fer_models.registry import build, count_parameters
-    from fer_models.weights import save_weights
+    from fer_models.nets.registry import build, count_parameters
+    from fer_models.training.weights import save_weights
 
     mean_image = np.zeros((48, 48), np.float32)
     net = build(CompactResNetConfig(), classes=7, mean_image=mean_image, generator=torch.Generator())

@@ -22,14 +22,14 @@ from fake_trials import (
 )
 
 from sweeps import SweepResult, TrialConfig
-from sweeps.messages import EpochReport, Message, Task
-from sweeps.runner import InlineRunner
-from sweeps.study import derive_seed
+from sweeps.driver.runner import InlineRunner
+from sweeps.planning.study import derive_seed
+from sweeps.trial.messages import EpochReport, Message, Task
 from tracking.errors import TrackingError
-from tracking.events import Event
-from tracking.history import SweepHistory
-from tracking.journal import read
-from tracking.layout import SweepFolder
+from tracking.record.events import Event
+from tracking.record.history import SweepHistory
+from tracking.record.journal import read
+from tracking.record.layout import SweepFolder
 
 Sweep = Callable[..., SweepResult]
 
@@ -268,7 +268,7 @@ def test_what_the_director_raises_is_not_taken_for_a_workers_death(
 
     def body(task: Task) -> Iterator[Message]:
         if task.attempt == 0:
-            monkeypatch.setattr("tracking.journal._write_all", Mock(side_effect=[fault, None, None]))
+            monkeypatch.setattr("tracking.record.journal._write_all", Mock(side_effect=[fault, None, None]))
         yield from good_body(task)
 
     with pytest.raises(TrackingError, match=r"journal\.jsonl: Input/output error"):

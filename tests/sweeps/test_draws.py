@@ -13,10 +13,10 @@ from fake_trials import config, good_body, only_sampled, open_desk, refused, spe
 
 from fer_models import CompactResNetConfig, Recipe
 from sweeps import InputError, Space, SweepResult, TrialConfig
-from sweeps.cli import main
-from sweeps.runner import InlineRunner
-from sweeps.study import Study, draw_at_random
-from tracking.history import SweepHistory
+from sweeps.cli.main import main
+from sweeps.driver.runner import InlineRunner
+from sweeps.planning.study import Study, draw_at_random
+from tracking.record.history import SweepHistory
 
 Capture = pytest.CaptureFixture[str]
 

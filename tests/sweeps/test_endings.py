@@ -8,9 +8,9 @@ import pytest
 from fake_trials import good_body, outcome, report
 
 from sweeps import SweepResult
-from sweeps.messages import EpochReport, Message, Task, TrialEnd
-from tracking.events import TrialStarted
-from tracking.journal import read
+from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd
+from tracking.record.events import TrialStarted
+from tracking.record.journal import read
 
 Sweep = Callable[..., SweepResult]
 

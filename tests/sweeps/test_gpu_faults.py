@@ -14,13 +14,13 @@ import torch
 from fake_trials import good_body
 
 from sweeps import SweepResult
+from sweeps.driver.gpu_memory import others_exceed_their_share
 from sweeps.errors import WorkerMustLeave
-from sweeps.gpu_faults import is_broken_gpu, is_out_of_memory
-from sweeps.gpu_memory import others_exceed_their_share
-from sweeps.messages import MICRO_BATCHES, Message, Task
+from sweeps.trial.gpu_faults import is_broken_gpu, is_out_of_memory
+from sweeps.trial.messages import MICRO_BATCHES, Message, Task
 from tests.sweeps.gpu_fault_trials import ALWAYS, ASSERTED, BATCH, CALM, CUBLAS, CUDNN, ONCE, WHOLE_BATCHES
-from tracking.history import SweepHistory, TrialHistory
-from tracking.layout import SweepFolder
+from tracking.record.history import SweepHistory, TrialHistory
+from tracking.record.layout import SweepFolder
 
 GIB = 1 << 30
 

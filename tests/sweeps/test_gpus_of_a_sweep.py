@@ -9,9 +9,9 @@ import pytest
 from fake_trials import refused
 
 from sweeps import SweepResult
-from sweeps.cli import run_main
+from sweeps.cli.main import run_main
 from tests.stand_ins import Card, FakeNvml
-from tracking.run_records import first_tags
+from tracking.mlflow_sync.run_records import first_tags
 
 Capture = pytest.CaptureFixture[str]
 

@@ -14,14 +14,14 @@ from PIL import Image
 
 from fer_models import CompactResNetConfig, LeNetConfig, NetConfig, Recipe
 from sweeps import Baseline, Space, TrialConfig, run_sweep
-from sweeps.cli import main
-from sweeps.ensemble import make_ensemble
-from sweeps.inspected_faces import chosen_faces, face_from
-from sweeps.inspecting import draw_filters_and_maps
+from sweeps.after.ensemble import make_ensemble
+from sweeps.after.inspect_net import draw_filters_and_maps
+from sweeps.after.inspected_faces import chosen_faces, face_from
+from sweeps.cli.main import main
 from sweeps.runs import find_run
-from tracking.default_store import default_uri
-from tracking.history import SweepHistory
-from tracking.mlflow_upkeep import find_run as find_mlflow_run
+from tracking.mlflow_sync.default_store import default_uri
+from tracking.mlflow_sync.upkeep import find_run as find_mlflow_run
+from tracking.record.history import SweepHistory
 
 Capture = pytest.CaptureFixture[str]
 

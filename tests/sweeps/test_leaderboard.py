@@ -6,11 +6,11 @@ import pytest
 from fake_trials import config, metrics, spec
 from rich.console import Console
 
-from sweeps.leaderboard import leaderboard
+from sweeps.cli.leaderboard_table import leaderboard
 from sweeps.spec import SweepSpec
-from tracking.events import EpochDone, Event, SweepStarted, TrialEnded, TrialStarted
-from tracking.history import SweepHistory
-from tracking.layout import SweepFolder
+from tracking.record.events import EpochDone, Event, SweepStarted, TrialEnded, TrialStarted
+from tracking.record.history import SweepHistory
+from tracking.record.layout import SweepFolder
 
 LABELS = np.zeros(100, dtype=np.uint8)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tracking.history import SweepHistory
-from tracking.layout import SweepFolder
+from tracking.record.history import SweepHistory
+from tracking.record.layout import SweepFolder
 
 pytestmark = [
     pytest.mark.slow,

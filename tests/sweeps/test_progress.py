@@ -6,10 +6,10 @@ import pytest
 from fake_trials import config, metrics, only_sampled, open_desk, scripted_body, spec
 from rich.console import Console
 
-from sweeps.progress import Progress, duration, epochs_left, seconds_left
-from sweeps.runner import InlineRunner
-from tracking.events import AttemptStarted, EpochDone, Event, SweepStarted, TrialEnded, TrialStarted
-from tracking.history import SweepHistory
+from sweeps.cli.progress import Progress, duration, epochs_left, seconds_left
+from sweeps.driver.runner import InlineRunner
+from tracking.record.events import AttemptStarted, EpochDone, Event, SweepStarted, TrialEnded, TrialStarted
+from tracking.record.history import SweepHistory
 
 
 def history(*events: Event) -> SweepHistory:
@@ -150,7 +150,7 @@ def test_what_only_a_person_reads_takes_a_hundredth_of_the_time(monkeypatch: pyt
             pass
         return 60.0
 
-    monkeypatch.setattr("sweeps.progress.seconds_left", dear)
+    monkeypatch.setattr("sweeps.cli.progress.seconds_left", dear)
     console, text = piped()
     now, told = history(started(0, 10)), epochs(0, 10)
     show, began = Progress(console, spec(), 1), time.monotonic()

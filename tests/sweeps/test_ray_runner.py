@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tracking.history import SweepHistory
-from tracking.journal import _write_all
+from tracking.record.history import SweepHistory
+from tracking.record.journal import _write_all
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_a_journal_write_that_fails_once_ends_the_sweep_with_one_line(
             raise fault
         _write_all(descriptor, data)
 
-    monkeypatch.setattr("tracking.journal._write_all", failing)
+    monkeypatch.setattr("tracking.record.journal._write_all", failing)
     code = run("--runner", "ray", "--trials", "2")
     captured = capsys.readouterr()
     assert code == 2

@@ -16,14 +16,14 @@ from fake_trials import refused
 
 from fer_data import DataOptions
 from sweeps import Baseline, Space, TrialConfig, run_sweep
-from sweeps.cli import main
-from sweeps.registering import register_best
+from sweeps.after.register import register_best
+from sweeps.cli.main import main
 from sweeps.sweep import SweepResult
-from tracking.default_store import default_uri
-from tracking.history import SweepHistory
-from tracking.layout import SweepFolder
-from tracking.mlflow_models import CHAMPION
-from tracking.mlflow_upkeep import opened
+from tracking.mlflow_sync.default_store import default_uri
+from tracking.mlflow_sync.models import CHAMPION
+from tracking.mlflow_sync.upkeep import opened
+from tracking.record.history import SweepHistory
+from tracking.record.layout import SweepFolder
 
 Capture = pytest.CaptureFixture[str]
 

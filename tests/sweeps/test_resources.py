@@ -3,8 +3,8 @@
 import pytest
 
 from sweeps import InputError
-from sweeps.gpu_share import share_for_memory
-from sweeps.resources import Slots, choose_device, plan_slots
+from sweeps.planning.gpu_share import share_for_memory
+from sweeps.planning.resources import Slots, choose_device, plan_slots
 
 GIB = 1 << 30
 

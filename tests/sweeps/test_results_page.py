@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fer_data import DataOptions, open_cached, prepare
-from fer_models.registry import build, count_parameters
+from fer_models.nets.registry import build, count_parameters
 from sweeps.config import parse_settings, with_settings
 from sweeps.space import find_space
 

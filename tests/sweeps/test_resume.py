@@ -24,10 +24,10 @@ from fake_trials import (
 
 from fer_data import DataOptions
 from sweeps import Baseline, SweepResult
-from sweeps.runner import InlineRunner
-from tracking.events import AttemptStarted, Event
-from tracking.history import SweepHistory
-from tracking.journal import Journal
+from sweeps.driver.runner import InlineRunner
+from tracking.record.events import AttemptStarted, Event
+from tracking.record.history import SweepHistory
+from tracking.record.journal import Journal
 
 Sweep = Callable[..., SweepResult]
 

@@ -13,12 +13,12 @@ import optuna
 import pytest
 from fake_trials import Desk, metrics, open_desk, outcome, scripted_body, spec
 
-from sweeps.messages import EpochReport, Message, Task, TrialEnd
-from sweeps.runner import InlineRunner, TrialBody
-from sweeps.study import Study
+from sweeps.driver.runner import InlineRunner, TrialBody
+from sweeps.planning.study import Study
+from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd
 from tests.benchmarks.simulated import SPACE, Call, SimulatedRunner, learning
-from tracking.events import AttemptStarted, EpochDone, Event, TrialEnded, TrialStarted, Verdict
-from tracking.history import SweepHistory
+from tracking.record.events import AttemptStarted, EpochDone, Event, TrialEnded, TrialStarted, Verdict
+from tracking.record.history import SweepHistory
 
 TRIALS, SLOTS = 200, 50
 QUICK = replace(SPACE, first_rung_epochs=1)

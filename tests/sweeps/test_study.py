@@ -9,10 +9,10 @@ import optuna
 import pytest
 from fake_trials import PATIENT, SPACE, diverging_body, good_body, only_sampled, open_desk, scripted_body, spec
 
-from sweeps.runner import InlineRunner
-from sweeps.study import Proposal, Study, derive_seed
-from tracking.events import EpochDone, Event, TrialEnded, TrialStarted, Verdict
-from tracking.history import SweepHistory
+from sweeps.driver.runner import InlineRunner
+from sweeps.planning.study import Proposal, Study, derive_seed
+from tracking.record.events import EpochDone, Event, TrialEnded, TrialStarted, Verdict
+from tracking.record.history import SweepHistory
 
 TRIALS = 15
 """Enough for the sampler to leave its ten random trials behind."""
@@ -84,8 +84,8 @@ def test_another_process_with_other_hashes_proposes_the_same(played: list[Event]
     journal = tmp_path / "journal.jsonl"
     journal.write_text("".join(event.model_dump_json() + "\n" for event in played[:last]))
     script = (
-        "import json, pathlib; from fake_trials import PATIENT; from sweeps.study import Study; "
-        "from tracking.journal import read; here = pathlib.Path('.'); "
+        "import json, pathlib; from fake_trials import PATIENT; from sweeps.planning.study import Study; "
+        "from tracking.record.journal import read; here = pathlib.Path('.'); "
         "study = Study(here / 'study.log', PATIENT, 7, read(here / 'journal.jsonl')); "
         f"print(json.dumps(study.propose({TRIALS - 1}).params))"
     )

@@ -13,11 +13,11 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.svm import LinearSVC
 
 from fer_models import LeNetConfig, Recipe
-from fer_models.evaluate import predict_features
+from fer_models.training.evaluate import predict_features
 from sweeps import Baseline, Space, TrialConfig, run_sweep
-from sweeps.cli import main
+from sweeps.cli.main import main
 from sweeps.runs import find_run
-from tracking.history import SweepHistory
+from tracking.record.history import SweepHistory
 
 Capture = pytest.CaptureFixture[str]
 

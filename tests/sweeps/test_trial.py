@@ -16,16 +16,16 @@ import torch
 
 from fer_data import AugmentConfig, DataOptions, open_cached, prepare
 from fer_models import LeNetConfig, Recipe
-from fer_models.evaluate import predict
-from fer_models.registry import build
-from fer_models.weights import load_weights
+from fer_models.nets.registry import build
+from fer_models.training.evaluate import predict
+from fer_models.training.weights import load_weights
 from sweeps import SweepResult
 from sweeps.config import TrialConfig
-from sweeps.messages import EpochReport, Message, Task, TrialEnd
-from sweeps.trial import run_trial
-from tracking.answers import read_answers
-from tracking.files import write_json
-from tracking.layout import TrialFolder
+from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd
+from sweeps.trial.run_trial import run_trial
+from tracking.record.files import write_json
+from tracking.record.layout import TrialFolder
+from tracking.record.predictions import read_answers
 
 EPOCHS = 4
 
@@ -233,7 +233,7 @@ def test_a_machine_without_the_faces_makes_its_cache_from_the_source(
 
 
 def test_a_fault_leaves_its_traceback_beside_the_trial(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sweeps.nets.build", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("sweeps.trial.build_net.build", lambda *_, **__: 1 / 0)
     end = list(run_trial(task))[-1]
     log = Path(task.folder) / "error.txt"
     assert isinstance(end, TrialEnd)

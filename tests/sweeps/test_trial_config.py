@@ -207,7 +207,7 @@ def test_the_same_policy_keeps_its_knobs() -> None:
 
 
 def test_an_exact_schedule_keeps_the_reports_iterations() -> None:
-    from fer_models.schedule import learning_rate
+    from fer_models.training.schedule import learning_rate
 
     exact = with_settings(STEP, parse_settings(["schedule=exact"])).recipe
     assert exact.schedule == "exact"

@@ -10,8 +10,8 @@ import pytest
 
 from fer_models import LeNetConfig, Recipe
 from sweeps import Baseline, Space, TrialConfig, run_sweep
-from sweeps.messages import CPU, MEMORY
-from sweeps.usage import Usage
+from sweeps.trial.messages import CPU, MEMORY
+from sweeps.trial.resource_usage import Usage
 
 
 def test_a_busy_process_uses_a_core_and_an_idle_one_none() -> None:

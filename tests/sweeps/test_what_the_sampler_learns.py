@@ -11,11 +11,11 @@ from fake_trials import good_body, metrics, only_sampled, open_desk, spec
 
 from fer_models import LeNetConfig, Recipe
 from sweeps import Baseline, Space, TrialConfig
-from sweeps.messages import EpochReport, Message, Task, TrialEnd
-from sweeps.runner import InlineRunner
-from sweeps.study import Proposal, Study
-from tracking.events import Told, TrialEnded, TrialStarted
-from tracking.history import SweepHistory
+from sweeps.driver.runner import InlineRunner
+from sweeps.planning.study import Proposal, Study
+from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd
+from tracking.record.events import Told, TrialEnded, TrialStarted
+from tracking.record.history import SweepHistory
 
 
 def suggest(trial: optuna.Trial) -> TrialConfig:

@@ -15,10 +15,10 @@ import fake_trials
 import pytest
 from fake_trials import refused
 
-from sweeps.cli import main, run_main
+from sweeps.cli.main import main, run_main
 from sweeps.sweep import run_plan
 from tests.stand_ins import NoClosing
-from tracking.history import SweepHistory
+from tracking.record.history import SweepHistory
 
 Capture = pytest.CaptureFixture[str]
 Run = Callable[..., int]
@@ -37,7 +37,7 @@ def made_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, space: str, tiny_csv: Path, out: Path) -> Run:
     """`python -m sweeps.run my_space.py --name night …` with bodies that cost nothing and MLflow's real client."""
-    monkeypatch.setattr("sweeps.cli.run_plan", functools.partial(run_plan, body=fake_trials.good_body))
+    monkeypatch.setattr("sweeps.cli.main.run_plan", functools.partial(run_plan, body=fake_trials.good_body))
     monkeypatch.setattr("sweeps.sweep.Closing", NoClosing)
     words = [space, "--data", str(tiny_csv), "--out", str(out), "--runner", "inline", "--name", "night"]
     return lambda *more: run_main([*words, *more])

@@ -11,8 +11,8 @@ import pytest
 from small_sweep import Stored, Sweep
 
 from tracking import SweepFolder
-from tracking.default_store import default_path, default_uri
-from tracking.mlflow_sink import MlflowSink
+from tracking.mlflow_sync.default_store import default_path, default_uri
+from tracking.mlflow_sync.sink import MlflowSink
 
 
 @pytest.fixture(scope="session")

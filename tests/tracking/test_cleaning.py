@@ -2,7 +2,7 @@ import pytest
 from small_sweep import Sweep
 
 from tracking import AttemptStarted, SweepHistory, TrackingError
-from tracking.cleaning import removable, remove
+from tracking.record.cleaning import removable, remove
 
 
 def test_only_what_nobody_reads_again_goes(sweep: Sweep) -> None:

@@ -8,11 +8,11 @@ from scipy.special import softmax
 from small_sweep import Sweep
 
 from tracking import AttemptStarted, SweepHistory, TrackingError, TrialStarted
-from tracking.answers import Answers, read_answers
-from tracking.compare import Comparison, Contender, compare
-from tracking.compare_page import comparison_page
-from tracking.report import DataFacts, Report, report_page
-from tracking.sweep_figures import attempt_spans, timeline_figure, trial_minutes
+from tracking.figures.sweep_figures import attempt_spans, timeline_figure, trial_minutes
+from tracking.metrics.compare import Comparison, Contender, compare
+from tracking.pages.compare_page import comparison_page
+from tracking.pages.report import DataFacts, Report, report_page
+from tracking.record.predictions import Answers, read_answers
 
 CLASSES = ("Angry", "Happy", "Sad")
 N = 120

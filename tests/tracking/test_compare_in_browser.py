@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from tracking.answers import Answers
-from tracking.compare import Contender, compare
-from tracking.compare_page import comparison_page
+from tracking.metrics.compare import Contender, compare
+from tracking.pages.compare_page import comparison_page
+from tracking.record.predictions import Answers
 
 CLASSES = ("Angry", "Happy", "Sad", "Neutral")
 LABELS = np.arange(120) % 4

@@ -3,9 +3,9 @@ import pytest
 from small_sweep import Sweep
 
 from tracking import AttemptStarted, EpochDone, SweepHistory, TrialEnded, TrialStarted
-from tracking.compare import Comparison
-from tracking.compare_page import comparison_page
-from tracking.compare_sweeps import Course, course
+from tracking.metrics.compare import Comparison
+from tracking.metrics.compare_sweeps import Course, course
+from tracking.pages.compare_page import comparison_page
 
 MINUTE = 60_000
 

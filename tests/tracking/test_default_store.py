@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tracking.default_store import open_default_store
+from tracking.mlflow_sync.default_store import open_default_store
 
 
 class Schema:

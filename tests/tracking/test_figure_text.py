@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from tracking.figure_parts import png, svg
 from tracking.figure_text import drawable
-from tracking.figures import confusion_figure
+from tracking.figures.parts import png, svg
+from tracking.figures.trial_figures import confusion_figure
 
 ONLY_IN_STIX = "\N{CIRCLED LATIN CAPITAL LETTER A}"  # a font that comes with matplotlib, beside its usual one
 IN_NO_FONT = "\U000e0100"

@@ -6,8 +6,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from tracking import TrackingError
-from tracking.figure_parts import png
-from tracking.inspect_figures import (
+from tracking.figures.inspect_figures import (
     Portraits,
     drop_figure,
     evidence_figure,
@@ -15,6 +14,7 @@ from tracking.inspect_figures import (
     maps_figure,
     units_figure,
 )
+from tracking.figures.parts import png
 
 FACES = np.full((2, 8, 8), 90, np.uint8)
 PORTRAITS = Portraits(FACES, ["Happy (0)\nsaid Sad 60%", "Sad (1)\nsaid Sad 70%"], [True, False])

@@ -26,7 +26,7 @@ from tracking import (
     read_from,
     trim_torn_tail,
 )
-from tracking.events import EVENT, FORMAT
+from tracking.record.events import EVENT, FORMAT
 
 
 @given(st.floats(), st.floats(), st.integers(0, 2**53))
@@ -248,5 +248,5 @@ def test_a_folder_of_another_user_is_refused(tmp_path: Path) -> None:
 
 def test_reading_a_journal_needs_no_heavy_library() -> None:
     heavy = "{'torch', 'pandas', 'matplotlib', 'mlflow', 'sklearn', 'scipy', 'ray'}"
-    code = f"import sys, tracking, tracking.mlflow_sink; assert not {heavy} & set(sys.modules)"
+    code = f"import sys, tracking, tracking.mlflow_sync.sink; assert not {heavy} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])

@@ -17,8 +17,8 @@ from small_sweep import Stored, Sweep
 
 from tests.certificates import Certificate, certificate, needs_openssl
 from tracking import TrackingError
-from tracking.default_store import default_path, default_uri
-from tracking.mlflow_sink import MlflowSink
+from tracking.mlflow_sync.default_store import default_path, default_uri
+from tracking.mlflow_sync.sink import MlflowSink
 
 
 class Server:

@@ -18,8 +18,8 @@ from mlflow import MlflowClient
 from small_sweep import SWEEP_ID, Stored, Sweep
 
 from tracking import AttemptStarted, EpochDone, SweepFolder, TrackingError, TrialEnded, TrialStarted, read
-from tracking.default_store import default_path, default_uri
-from tracking.mlflow_sink import MlflowSink
+from tracking.mlflow_sync.default_store import default_path, default_uri
+from tracking.mlflow_sync.sink import MlflowSink
 
 NewSink = Callable[[], MlflowSink]
 

@@ -11,11 +11,11 @@ from safetensors.numpy import save_file
 from small_sweep import SWEEP_ID, Stored, Sweep
 
 from tracking import AttemptStarted, SweepHistory, TrackingError
-from tracking.default_store import default_uri
-from tracking.mlflow_models import CHAMPION, Candidate, log_model_folder, model_name, register
-from tracking.mlflow_sink import MlflowSink
-from tracking.mlflow_upkeep import close_runs, dead_runs, find_run, log_file, open_client, opened
-from tracking.significance import BoolArray
+from tracking.metrics.significance import BoolArray
+from tracking.mlflow_sync.default_store import default_uri
+from tracking.mlflow_sync.models import CHAMPION, Candidate, log_model_folder, model_name, register
+from tracking.mlflow_sync.sink import MlflowSink
+from tracking.mlflow_sync.upkeep import close_runs, dead_runs, find_run, log_file, open_client, opened
 
 NewSink = Callable[[], MlflowSink]
 N = 200

@@ -8,7 +8,8 @@ from scipy.special import softmax
 from sklearn import metrics as sk
 
 from tracking import TrackingError
-from tracking.probability_scores import (
+from tracking.figures.score_figures import mistakes_figure, surest_mistakes
+from tracking.metrics.probability_scores import (
     at_temperature,
     checked_probabilities,
     fit_temperature,
@@ -18,8 +19,7 @@ from tracking.probability_scores import (
     reliability,
     roc_curves,
 )
-from tracking.score_figures import mistakes_figure, surest_mistakes
-from tracking.summary import Summary, summary
+from tracking.metrics.summary import Summary, summary
 
 CLASSES = ("Angry", "Disgust", "Fear", "Happy", "Sad", "Surprise", "Neutral")
 CAFFE = [  # the Caffe report's own matrix, row = label

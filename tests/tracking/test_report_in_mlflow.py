@@ -16,9 +16,9 @@ import pytest
 from small_sweep import SWEEP_ID, Stored, Sweep
 
 from tracking import SweepHistory
-from tracking.figure_parts import save_png
-from tracking.mlflow_sink import MlflowSink
-from tracking.sweep_figures import timeline_figure
+from tracking.figures.parts import save_png
+from tracking.figures.sweep_figures import timeline_figure
+from tracking.mlflow_sync.sink import MlflowSink
 
 Sinks = Callable[[], MlflowSink]
 

@@ -6,8 +6,8 @@ import pytest
 from sklearn import metrics as sk
 
 from tracking import EpochDone, TrackingError
-from tracking.figures import draw_confusion_matrix, draw_curves
-from tracking.scores import (
+from tracking.figures.trial_figures import draw_confusion_matrix, draw_curves
+from tracking.metrics.scores import (
     accuracy,
     balanced_accuracy,
     confusion_matrix,

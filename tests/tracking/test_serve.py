@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tracking import TrackingError
-from tracking.serve import PASSWORD, SECRET, Served, check, command, main
+from tracking.mlflow_sync.serve import PASSWORD, SECRET, Served, check, command, main
 
 SAFE = {PASSWORD: "a long pass phrase", SECRET: "0123456789abcdef"}
 SERVED = Served("postgresql+psycopg://mlflow@db/mlflow", "s3://faces/mlflow", "127.0.0.1", 5000, (), 2)

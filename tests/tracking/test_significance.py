@@ -5,7 +5,7 @@ from scipy.stats import bootstrap
 from sklearn import metrics as sk
 
 from tracking import TrackingError
-from tracking.significance import BoolArray, holm, mcnemar_mid_p, paired_bootstrap, selected_p
+from tracking.metrics.significance import BoolArray, holm, mcnemar_mid_p, paired_bootstrap, selected_p
 
 RNG = np.random.default_rng(9)
 LABELS = RNG.integers(0, 3, 300)
@@ -49,7 +49,7 @@ def wins(right: BoolArray) -> tuple[bool, bool]:
 @pytest.mark.parametrize("count", [1, 5, 12, 50])
 def test_among_equal_nets_the_best_of_many_is_no_better(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """2.5 % of the comparisons is what chance may win, however many nets the best is chosen from."""
-    monkeypatch.setattr("tracking.significance._DRAWS", 2000)
+    monkeypatch.setattr("tracking.metrics.significance._DRAWS", 2000)
     rng = np.random.default_rng(5)
     allowed, alone = np.mean([wins(nets(rng, 1 + count, 1000)) for _ in range(150)], axis=0)
     assert allowed <= 0.045
@@ -61,7 +61,7 @@ def test_a_net_that_is_two_points_better_can_win(
     gain: list[float], power: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The size of FER2013's PublicTest, the best of 12 of which one is better, or all."""
-    monkeypatch.setattr("tracking.significance._DRAWS", 2000)
+    monkeypatch.setattr("tracking.metrics.significance._DRAWS", 2000)
     rng = np.random.default_rng(6)
     assert np.mean([wins(nets(rng, 13, 3589, gain))[0] for _ in range(50)]) >= power
 

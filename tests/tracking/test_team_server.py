@@ -19,7 +19,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from tracking.serve import BACKEND, PASSWORD, SECRET
+from tracking.mlflow_sync.serve import BACKEND, PASSWORD, SECRET
 
 pytestmark = pytest.mark.slow
 

@@ -1,0 +1,56 @@
+"""The names of the preprocessings; apart from preprocess.py so that a configuration is read without OpenCV."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from fer_data.faces import DataError
+from fer_data.sources.csv_rows import did_you_mean
+
+Preprocessing = Literal[
+    "none",
+    "standardise",
+    "mean_image",
+    "scale",
+    "clahe",
+    "equalise_local",
+    "equalise_global",
+    "normalise",
+    "prewitt",
+    "scharr",
+    "sobel",
+    "roberts",
+    "yen",
+    "isodata",
+    "mean_threshold",
+    "standardise_int64",
+    "clahe_int64",
+    "equalise_local_int64",
+    "normalise_int64",
+    "prewitt_int64",
+    "scharr_int64",
+    "sobel_int64",
+    "roberts_int64",
+    "yen_int64",
+    "isodata_int64",
+    "mean_threshold_int64",
+]
+"""What `fer_data.augmentation.preprocess` offers; those in _int64 repeat the VGG report's integer arrays."""
+
+INT64_SUFFIX = "_int64"
+
+PREPROCESSINGS: tuple[Preprocessing, ...] = get_args(Preprocessing)
+
+
+def known_preprocessing(name: str) -> Preprocessing:
+    """Return the name.
+
+    Raises:
+        DataError: there is no such preprocessing.
+    """
+    for known in PREPROCESSINGS:
+        if name == known:
+            return known
+    raise DataError(
+        f"unknown preprocessing '{name}'{did_you_mean(name, PREPROCESSINGS)}; known are {', '.join(PREPROCESSINGS)}"
+    )

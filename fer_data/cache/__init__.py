@@ -1,0 +1,1 @@
+"""One memory-mapped copy of each data set per machine, and subsets of it."""

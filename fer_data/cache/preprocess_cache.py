@@ -1,0 +1,107 @@
+"""A data set preprocessed once, as a cache folder of its own beside the one it was made from."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from fer_data.augmentation.preprocess_names import known_preprocessing
+from fer_data.cache.cache_folder import cache_root, called, is_whole, keep, open_with_all_soft_labels
+from fer_data.faces import SPLITS, DataError, Faces, Split
+
+# To be raised whenever a preprocessing gives other numbers than before; 1 for those that never did.
+_VERSIONS = {"standardise_int64": 2}
+
+_CHUNK = 512  # images of one piece of work
+
+
+def preprocessed(folder: Path, name: str) -> Path:
+    """Return the cache folder of a preprocessed data set, made now on all cores unless it was made before.
+
+    val and test are preprocessed like train; `mean_image` subtracts the mean image of train everywhere. Where
+    processes ask for it at once, one makes it and the others wait.
+
+    Args:
+        folder: of the data set as `prepare` returned it, whose images are uint8.
+        name: one of PREPROCESSINGS; "none" returns `folder` itself.
+
+    Raises:
+        DataError: no such preprocessing, `folder` is no such cache, or the cache cannot be written.
+    """
+    if known_preprocessing(name) == "none":
+        return folder
+    faces = open_with_all_soft_labels(folder)
+    content = f"{faces.fingerprint} preprocess {name} {_VERSIONS.get(name, 1)}"
+    fingerprint = hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
+    try:
+        place = cache_root() / fingerprint
+        if not is_whole(place):
+            with (cache_root() / "sources" / ".preprocess.lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if not is_whole(place):
+                    _make(folder, faces, name, fingerprint)
+        return called(place, faces.name, _notes(faces, name), synthetic=faces.synthetic)
+    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home folder
+        size = 4 * sum(split.images.size for split in (faces.train, faces.val, faces.test)) / 2**20
+        way_out = f"set FER_CACHE to a writable folder with {2 * size + 100:,.0f} MB of space"
+        raise DataError(f"cannot write the cache of faces: {error}; {way_out}") from error
+
+
+def _make(folder: Path, faces: Faces, name: str, fingerprint: str) -> None:
+    with tempfile.TemporaryDirectory(prefix=f".{fingerprint}.", dir=cache_root()) as scratch:
+        train, val, test = _all_splits(folder, faces, name, Path(scratch))
+        keep(
+            replace(
+                faces,
+                fingerprint=fingerprint,
+                train=train,
+                val=val,
+                test=test,
+                notes=_notes(faces, name),
+                stored_mean=train.images.mean(axis=0, dtype=np.float64).astype(np.float32),
+            )
+        )
+
+
+def _notes(faces: Faces, name: str) -> tuple[str, ...]:
+    return (*faces.notes, f"preprocessed: {name}")
+
+
+def _all_splits(folder: Path, faces: Faces, name: str, scratch: Path) -> list[Split]:
+    """Preprocess all splits into files in `scratch`, from several processes."""
+    from joblib import Parallel, delayed
+
+    splits = [faces.train, faces.val, faces.test]
+    for split in splits:
+        _reserve(scratch / f"{split.name}.npy", split.images.shape)
+    tasks = [
+        delayed(_fill)(folder, split_index, name, scratch, start)
+        for split_index, split in enumerate(splits)
+        for start in range(0, len(split), _CHUNK)
+    ]
+    # Three tasks are a small data set, which is done before a process has started.
+    Parallel(n_jobs=min(len(os.sched_getaffinity(0)), max(1, len(tasks) // 3)))(tasks)
+    return [replace(split, images=np.load(scratch / f"{split.name}.npy", mmap_mode="r")) for split in splits]
+
+
+def _reserve(path: Path, shape: tuple[int, ...]) -> None:
+    np.lib.format.open_memmap(path, "w+", np.float32, shape)
+    with path.open("r+b") as file:  # a full disk is an error here, but a crash in a mapped page
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+
+
+def _fill(folder: Path, split_index: int, name: str, scratch: Path, start: int) -> None:
+    """Preprocess `_CHUNK` images of a split from `start` on, in any process."""
+    from fer_data.augmentation.preprocess import preprocess
+
+    faces = open_with_all_soft_labels(folder)
+    split = (faces.train, faces.val, faces.test)[split_index]
+    result = np.load(scratch / f"{SPLITS[split_index]}.npy", mmap_mode="r+")
+    end = start + _CHUNK
+    result[start:end] = preprocess(split.images[start:end], name, faces.mean_image())

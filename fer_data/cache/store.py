@@ -1,0 +1,148 @@
+"""One memory-mapped copy of each data set a machine, found again without reading its source.
+
+$FER_CACHE or ~/.cache/fer-sweeps/
+    <fingerprint>/        a data set, whole or a view of another one (fer_data.cache.cache_folder)
+    sources/<hash>.json   which of these folders a source, read with these options, was converted to, and how it
+                          looked then (size and time of change; of a folder, those of all files in it)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from fer_data.cache.cache_folder import cache_root, is_whole, keep, open_cached, open_with_all_soft_labels, write_text
+from fer_data.cache.subsets import apply_views
+from fer_data.faces import DataError, Faces
+from fer_data.options import DataOptions
+from fer_data.sources import synthetic
+from fer_data.sources.gather import given_name, printable
+from fer_data.sources.read_source import read_source
+
+__all__ = ["open_cached", "prepare"]
+
+_READING = {"resize", "resize_method", "labels", "skip_bad"}
+_VIEWS = {"classes", "fold", "folds", "fold_seed", "dedupe", "limit_train", "limit_seed"}
+_UNSTABLE = {"lock.mdb"}  # LMDB's lock changes whenever somebody reads
+
+
+class _Record(BaseModel):
+    """What was asked for (`wanted`), how its origin looked (`origin`), and the name of the folder that came of it.
+
+    `format` is to be raised whenever a source is read otherwise than before, other notes included.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[2] = 2
+    wanted: str
+    origin: str
+    folder: str
+
+    def place(self, root: Path) -> Path:
+        return root / "sources" / f"{_hash(self.wanted)}.json"
+
+
+def prepare(source: DataOptions | str | Path | None) -> Path:
+    """Return the cache folder of a source, or of the view of it that is asked for, made if it is not there.
+
+    Args:
+        source: the options; or only a file or a folder; None or "synthetic" for the built-in synthetic faces.
+
+    Raises:
+        DataError: the source is wrong, a view does not fit it, or the cache cannot be written.
+    """
+    options = source if isinstance(source, DataOptions) else DataOptions(source=None if source is None else str(source))
+    try:
+        folder = _converted(options)
+        if not options.has_view:
+            return folder
+        wanted = json.dumps([folder.name, options.model_dump(mode="json", include=_VIEWS)])
+        return _made(wanted, folder.name, lambda: apply_views(open_with_all_soft_labels(folder), options))
+    except OSError as error:
+        way_out = "set FER_CACHE to a writable folder with 200 MB of space"
+        raise DataError(f"cannot write the cache of faces: {error}; {way_out}") from error
+
+
+def _converted(options: DataOptions) -> Path:
+    origins = [Path(name) for name in (options.source or synthetic.__file__, options.ferplus) if name is not None]
+    looks = [_look(path) for path in origins]
+    names = [given_name(path) for path in origins]
+    wanted = json.dumps([*map(_resolved, origins), *names, options.model_dump(mode="json", include=_READING)])
+    origin = None if None in looks else json.dumps(looks)
+    return _made(wanted, origin, lambda: read_source(options))
+
+
+def _made(wanted: str, origin: str | None, make: Callable[[], Faces]) -> Path:
+    """Return the folder of what is wanted, from the record where its origin looks as it did then.
+
+    An origin of None could not be looked at: it is made, which explains why, and not recorded.
+    """
+    root = cache_root()
+    sought = _Record(wanted=wanted, origin=origin or "", folder="")
+    recorded = _recorded(sought.place(root))
+    if origin and recorded and recorded.model_copy(update={"folder": ""}) == sought:
+        folder = root / recorded.folder
+        if is_whole(folder):
+            return folder
+    folder = keep(make())
+    if origin:
+        _write_record(sought.model_copy(update={"folder": folder.name}), root)
+    return folder
+
+
+def _recorded(place: Path) -> _Record | None:
+    try:
+        return _Record.model_validate_json(place.read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
+
+
+def _write_record(record: _Record, root: Path) -> None:
+    handle, beside = tempfile.mkstemp(prefix=".", dir=root / "sources")
+    os.close(handle)
+    write_text(Path(beside), record.model_dump_json(indent=1))
+    Path(beside).replace(record.place(root))
+
+
+def _look(path: Path) -> str | None:
+    """Return how a file or a whole folder looks now; None where it cannot be looked at, which its reader explains."""
+    try:
+        status = path.stat()
+        if path.is_dir():
+            return _hash("\n".join(sorted(_listing(path.resolve(), set()))))
+    except (OSError, RuntimeError):
+        return None
+    return f"{status.st_size} {status.st_mtime_ns}"
+
+
+def _listing(folder: Path, seen: set[Path]) -> Iterator[str]:
+    """Name every file below a folder with its size and time of change, through links but each folder once."""
+    seen.add(folder)
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                below = Path(entry.path).resolve()
+                yield f"{printable(entry.path)}/"
+                yield from _listing(below, seen) if below not in seen else ()
+            elif entry.name not in _UNSTABLE:
+                status = entry.stat(follow_symlinks=Path(entry.path).exists())
+                yield f"{printable(entry.path)} {status.st_size} {status.st_mtime_ns}"
+
+
+def _resolved(path: Path) -> str:
+    try:
+        return printable(str(path.resolve()))
+    except (OSError, RuntimeError):  # links in a circle
+        return printable(str(path))
+
+
+def _hash(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

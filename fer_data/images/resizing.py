@@ -1,0 +1,69 @@
+"""Images of another size, and room for more of them than memory should hold."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from fer_data.cache.cache_folder import cache_root
+from fer_data.cache.stratify import Indices
+from fer_data.faces import GreyLevels, Images
+from fer_data.options import ResizeMethod
+
+_MAX_BYTES_IN_MEMORY = 256 * 2**20
+_ROWS_AT_A_TIME = 1024
+
+
+def room(n: int, height: int, width: int, dtype: DTypeLike = np.uint8) -> NDArray[Any]:
+    """Return an uninitialised [n, height, width]: in memory, or on disk in the cache where it is large.
+
+    The file on disk has no name and goes with the array, whose pages the system may take back at any time.
+
+    Raises:
+        OSError: the disk has no such room.
+    """
+    size = n * height * width * np.dtype(dtype).itemsize
+    if size <= _MAX_BYTES_IN_MEMORY:
+        return np.empty((n, height, width), dtype)
+    with tempfile.TemporaryFile(dir=cache_root()) as file:
+        os.posix_fallocate(file.fileno(), 0, size)  # a full disk is an error here, but a crash in a mapped page
+        return np.memmap(file, dtype, "r+", shape=(n, height, width))
+
+
+def resized(image: GreyLevels, side: int, method: ResizeMethod) -> GreyLevels:
+    """Return an image [height, width] as [side, side], by Pillow's filter; one of that size comes back as it is."""
+    if image.shape == (side, side):
+        return image
+    from PIL import Image
+
+    filters = {
+        "area": Image.Resampling.BOX,
+        "bilinear": Image.Resampling.BILINEAR,
+        "bicubic": Image.Resampling.BICUBIC,
+        "lanczos": Image.Resampling.LANCZOS,
+    }
+    return np.asarray(Image.fromarray(image).resize((side, side), filters[method]))
+
+
+def all_resized(images: Images, side: int, method: ResizeMethod) -> Images:
+    """Return uint8 [n, height, width] as [n, side, side], by Pillow's filter."""
+    if images.shape[1:] == (side, side):
+        return images
+    result = room(len(images), side, side)
+    for number, image in enumerate(images):
+        result[number] = resized(image, side, method)
+    return result
+
+
+def rows_of(images: Images, rows: Indices) -> Images:
+    """Return a copy of these rows, made a block at a time: a large array is a file, and stays one."""
+    height, width = images.shape[1:]
+    result = room(len(rows), height, width, images.dtype)
+    for start in range(0, len(rows), _ROWS_AT_A_TIME):
+        block = slice(start, start + _ROWS_AT_A_TIME)
+        result[block] = images[rows[block]]
+    return result

@@ -1,0 +1,1 @@
+"""Readers: every form the data comes in becomes one Faces."""

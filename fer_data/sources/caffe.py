@@ -1,0 +1,121 @@
+"""Caffe's index lists: train.txt, val.txt and test.txt, a line "0/00111.jpg 0" an image, its path and its label."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from fer_data.class_names import numbered_classes, relabelled
+from fer_data.faces import SPLITS, DataError
+from fer_data.images.decode import read_image
+from fer_data.options import DataOptions
+from fer_data.sources.gather import SPLIT_OF, Faults, Sample, gather, given_name, printable, three_splits
+from fer_data.sources.read_faces import ReadFaces
+
+_MAX_LABEL = 255
+
+
+@dataclass(frozen=True)
+class _Entry:
+    path: Path
+    where: str  # "train.txt:17"
+    split: str
+    label: int
+
+
+def index_lists(folder: Path) -> dict[str, Path]:
+    """Return the index list of each split that a folder has, in the order train, val, test.
+
+    Raises:
+        DataError: two lists stand for one split.
+        OSError: the folder cannot be read.
+    """
+    lists: dict[str, Path] = {}
+    for path in sorted(folder.glob("*.txt")):
+        split = SPLIT_OF.get(path.stem.casefold())
+        if split in lists:
+            raise DataError(f"{folder}: {lists[split].name} and {path.name} both list {split}; remove one")
+        if split:
+            lists[split] = path
+    return {split: lists[split] for split in SPLITS if split in lists}
+
+
+def index_line(path: str, label: int) -> str:
+    """Return a line of an index list, as Caffe's convert_imageset reads it."""
+    return f"{path} {label}\n"
+
+
+def read_caffe(path: Path, options: DataOptions) -> ReadFaces:
+    """Read the images that a folder's index lists name, in their order.
+
+    The paths are relative to the folder of the split (train/ beside train.txt) or to that of the lists, and stay
+    within it. Class names come from a classes.txt beside the lists; without it 0..6 are FER's expressions.
+
+    Raises:
+        DataError: train is missing; or lines are malformed, or images missing, unreadable, of different
+            sizes or listed under two labels: all at once, but for what `options.skip_bad` leaves out.
+        OSError: there is no room for the images.
+    """
+    faults = Faults(path)
+    lists = index_lists(path)
+    entries = [entry for split, index in lists.items() for entry in _entries(path, split, index, faults)]
+    entries = _without_contradictions(entries, faults)
+    found = gather(_samples(entries, faults), len(entries), options, faults)
+    classes = numbered_classes(path, {label for split in found.values() for label in split.labels.tolist()})
+    found = relabelled(found, classes.label_of)
+    splits, notes = three_splits(faults, classes.names, lists, found)
+    return ReadFaces(given_name(path), classes.names, splits, (*classes.notes, *notes), tuple(faults.skippable))
+
+
+def _entries(root: Path, split: str, index: Path, faults: Faults) -> Iterator[_Entry]:
+    try:
+        lines = index.read_text(encoding="utf-8-sig", errors="surrogateescape").split("\n")
+    except OSError as error:
+        faults.fatal.append(f"{index.name}: cannot be read: {error.strerror}")
+        return
+    folder = root / index.stem if (root / index.stem).is_dir() else root
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        where = f"{index.name}:{number}"
+        *before, label = line.strip().rsplit(maxsplit=1)
+        listed = "".join(before)
+        fault = _fault(listed, label)
+        if fault:
+            faults.leave_out(where, fault)
+            continue
+        in_split = folder / listed
+        yield _Entry(in_split if in_split.exists() else root / listed, where, split, int(label))
+
+
+def _fault(listed: str, label: str) -> str:
+    """Say what is wrong with a line, or nothing."""
+    if not listed:
+        return "expected a path and a label, as '0/00111.jpg 0'"
+    if not (label.isascii() and label.isdigit() and int(label) <= _MAX_LABEL):
+        return f"label '{label[:20]}', expected a number 0..{_MAX_LABEL}"
+    if PurePosixPath(listed).is_absolute() or ".." in PurePosixPath(listed).parts:
+        return f"'{listed}' leads out of the folder; paths are relative and go down only"
+    return ""
+
+
+def _without_contradictions(entries: Sequence[_Entry], faults: Faults) -> list[_Entry]:
+    """Take out each image that is listed under two labels: neither can be trusted."""
+    first: dict[Path, _Entry] = {}
+    doubted = set()
+    for entry in entries:
+        other = first.setdefault(entry.path, entry)
+        if other.label != entry.label:
+            doubted.add(entry.path)
+            faults.leave_out(entry.where, f"label {entry.label}, but {other.where} gives the same file {other.label}")
+    return [entry for entry in entries if entry.path not in doubted]
+
+
+def _samples(entries: Sequence[_Entry], faults: Faults) -> Iterator[Sample]:
+    for entry in entries:
+        try:
+            yield Sample(entry.split, entry.label, read_image(entry.path))
+        except DataError as error:
+            shown = printable(str(entry.path.relative_to(faults.root)))
+            faults.leave_out(f"{entry.where}: {shown}", str(error))

@@ -1,0 +1,180 @@
+"""From single images, wherever they stand, to the three splits; what is wrong with them is told all at once."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+
+from fer_data.carving import carved, carved_note
+from fer_data.faces import SPLITS, DataError, Flags, GreyLevels, Split
+from fer_data.images.resizing import resized, room
+from fer_data.options import DataOptions
+from fer_data.sources.read_faces import Splits
+
+SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "public", "publictest", "dev"),
+    "test": ("test", "testing", "private", "privatetest"),
+}
+SPLIT_OF = {name: split for split, names in SPLIT_NAMES.items() for name in names}
+
+_MAX_FAULTS_SHOWN = 5
+_MAX_SIZES_SHOWN = 4
+_ROWS_AT_A_TIME = 1024
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One image [height, width] of a split, and its label as the source numbers it."""
+
+    split: str
+    label: int
+    image: GreyLevels
+
+
+@dataclass
+class Faults:
+    """What is wrong with a source: what can be left out on request, and what cannot."""
+
+    root: Path
+    skippable: list[str] = field(default_factory=list)
+    fatal: list[str] = field(default_factory=list)
+
+    def leave_out(self, name: str, what: str) -> None:
+        """Note a file, folder or entry that can be done without, named relative to the source."""
+        self.skippable.append(printable(f"{name}: {what}"))
+
+    def check(self, *, skip_bad: bool) -> None:
+        """Raise DataError if anything is in the way: the first five, the fatal before the others, and how many more."""
+        faults = [*self.fatal, *([] if skip_bad else self.skippable)]
+        if not faults:
+            return
+        way_out = [] if self.fatal else ["mend this, or leave it out: --skip-bad"]
+        raise DataError("\n".join([*self._shown(faults), *way_out]))
+
+    def refuse(self, what: str) -> NoReturn:
+        """Raise DataError with what cannot be read at all, and what was left out, which is why."""
+        raise DataError("\n".join([printable(f"{self.root}: {what}"), *self._shown(self.skippable)]))
+
+    def _shown(self, faults: Sequence[str]) -> list[str]:
+        lines = [printable(f"{self.root}: {fault}") for fault in faults[:_MAX_FAULTS_SHOWN]]
+        more = len(faults) - len(lines)
+        return [*lines, f"and {more:,} more"] if more else lines
+
+
+def printable(name: str) -> str:
+    """Return a file's name as text that can be shown and stored, even where its bytes are no UTF-8."""
+    return os.fsencode(name).decode(errors="backslashreplace")
+
+
+def given_name(path: Path) -> str:
+    """Return what a file or folder was called by whoever gave it, also where that was `.`; links are not followed."""
+    return printable(path.name if path.name not in ("", "..") else path.resolve().name)
+
+
+def gather(samples: Iterable[Sample], count: int, options: DataOptions, faults: Faults) -> dict[str, Split]:
+    """Return the splits that occur, with their images in the order given; resized if the options say so.
+
+    Args:
+        samples: at most `count` of them, split by split in the order of SPLITS; whoever makes them notes in
+            `faults` what it could not read.
+        count: for how many images room is made.
+        options: `resize`, `resize_method` and `skip_bad` count here.
+        faults: those known before; images of different sizes are added to them.
+
+    Raises:
+        DataError: all faults at once, or that there are no images.
+        OSError: the disk has no room for so many images.
+    """
+    images: GreyLevels | None = None
+    labels: list[int] = []
+    sizes: Counter[tuple[int, ...]] = Counter()
+    lengths = dict.fromkeys(SPLITS, 0)
+    for sample in samples:
+        side = options.resize
+        image = resized(sample.image, side, options.resize_method) if side else sample.image
+        sizes[image.shape] += 1
+        if images is None:
+            images = room(count, *image.shape)
+        if image.shape == images.shape[1:]:
+            images[len(labels)] = image
+            labels.append(sample.label)
+            lengths[sample.split] += 1
+    if len(sizes) > 1:
+        faults.fatal.append(_different_sizes(sizes))
+    faults.check(skip_bad=options.skip_bad)
+    if images is None:
+        faults.refuse("no images to read")
+    return _sliced(images, labels, lengths)
+
+
+def three_splits(
+    faults: Faults, classes: Sequence[str], given: Collection[str], found: dict[str, Split]
+) -> tuple[Splits, tuple[str, ...]]:
+    """Return train, val and test, and a note where val or test had to be taken from train.
+
+    Args:
+        faults: what was left out.
+        classes: their names.
+        given: the splits that the source has; from these nothing is made up.
+        found: the splits of which there are images.
+
+    Raises:
+        DataError: a given split or train has no images, or train is too small to take another one from it.
+    """
+    empty = [name for name in SPLITS if name not in found and (name in given or name == "train")]
+    if empty:
+        faults.refuse(f"no {' and no '.join(empty)} images, found {', '.join(found) or 'none'}")
+    lacking = [name for name in SPLITS if name not in found]
+    if not lacking:
+        return (found["train"], found["val"], found["test"]), ()
+    made = found | _carve(faults.root, classes, found["train"], lacking)
+    why = f"no {' and no '.join(lacking)} split in the source"
+    note = carved_note(why, len(found["train"]), [(name, len(made[name])) for name in lacking])
+    return (made["train"], made["val"], made["test"]), (note,)
+
+
+def _different_sizes(sizes: Counter[tuple[int, ...]]) -> str:
+    shown = [f"{width}×{height} ({number:,})" for (height, width), number in sizes.most_common(_MAX_SIZES_SHOWN)]
+    more = f" and {len(sizes) - len(shown):,} more sizes" if len(sizes) > len(shown) else ""
+    return f"images of different sizes: {', '.join(shown)}{more}; make them one with --resize 48"
+
+
+def _sliced(images: GreyLevels, labels: Sequence[int], lengths: dict[str, int]) -> dict[str, Split]:
+    splits, start, all_labels = {}, 0, np.array(labels, dtype=np.uint8)
+    for name, length in lengths.items():
+        if length:
+            splits[name] = Split(name, images[start : start + length], all_labels[start : start + length])
+        start += length
+    return splits
+
+
+def _carve(root: Path, classes: Sequence[str], train: Split, lacking: Sequence[str]) -> dict[str, Split]:
+    """Divide train into train and the lacking splits, each of which must have images of each class."""
+    part = carved(train.images, train.labels, len(lacking))
+    made = {name: _part(train, name, part == number) for number, name in enumerate(("train", *lacking))}
+    present = set(train.labels.tolist())
+    everywhere = present.intersection(*(split.labels.tolist() for split in made.values()))
+    short = [classes[label] for label in sorted(present - everywhere)]
+    if short:
+        raise DataError(
+            f"{root}: no {' and no '.join(lacking)} images, and too few different train images of "
+            f"{', '.join(short)} to take some from: add images of each class"
+        )
+    return made
+
+
+def _part(split: Split, name: str, wanted: Flags) -> Split:
+    """Copy the wanted rows a block at a time: a large split is a file, and stays one."""
+    rows = np.flatnonzero(wanted)
+    images = room(len(rows), *split.images.shape[1:])
+    for start in range(0, len(rows), _ROWS_AT_A_TIME):
+        block = slice(start, start + _ROWS_AT_A_TIME)
+        images[block] = split.images[rows[block]]
+    return Split(name, images, split.labels[rows])

@@ -1,0 +1,1 @@
+"""Configurations of nets and training: validated, and light (no torch)."""

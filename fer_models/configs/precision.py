@@ -1,0 +1,65 @@
+"""Which precision and memory format trains a net fastest, as far as measured. Light: no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from fer_models.configs.recipe import MemoryFormat, Precision
+
+DeviceKind = Literal["cuda", "cuda-fp32", "cpu-amx", "cpu-avx512_bf16", "cpu"]
+
+BF16_CAPABILITY = (8, 0)
+"""NVIDIA's compute capability from which on tensor cores compute in bfloat16; below, torch emulates it, slowly."""
+
+# Training, images/s of processor time, one thread, batch 128, SGD; torch 2.14.1, November 2026; medians of 9 steps
+# taken in turns. The first block is an Intel Sapphire Rapids; the second is the same processor with oneDNN held to
+# AVX-512 without bf16 (ONEDNN_MAX_CPU_ISA=AVX512_CORE).
+#                              fp32 contiguous  fp32 channels_last  bf16 contiguous  bf16 channels_last
+#   cpu-amx  lenet                         662               1,117            1,122               2,238
+#            alexnet, lrn                  719                 730              972               1,171
+#            alexnet, batch                649                 847              932               1,038
+#            compact_resnet                233                 277              444                 607
+#   cpu      lenet                         582                 989              172                 240
+#            alexnet, lrn                  535                 552              183                 186
+#            alexnet, batch                597                 867              225                 228
+# cpu-avx512_bf16, on an AMD Zen 4 with two threads, single runs: lenet 589 in fp32 contiguous, 2,059 in bf16
+# channels_last; alexnet, with torch's own layers, 517 in fp32 and 735 in bf16 contiguous. The Intel processor held to
+# AVX-512 with bf16 but without AMX is faster in fp32 (lenet 818 against 482): pin fp32 on such a machine.
+# Any other net takes its device's usual choice, on trust: with it a small VGG with batch norm on that Zen 4 went from
+# 181 to 448, and the rest is not measured. Nor is cuda: bf16 in channels_last is what tensor cores are made for.
+MEASURED: dict[tuple[str, DeviceKind], tuple[Precision, MemoryFormat]] = {
+    ("alexnet", "cpu-avx512_bf16"): ("bf16", "contiguous"),
+}
+"""Where a net's measured best is not its device's usual one."""
+
+_USUAL: dict[DeviceKind, tuple[Precision, MemoryFormat]] = {
+    "cuda": ("bf16", "channels_last"),
+    "cuda-fp32": ("fp32", "contiguous"),
+    "cpu-amx": ("bf16", "channels_last"),
+    "cpu-avx512_bf16": ("bf16", "channels_last"),
+    "cpu": ("fp32", "channels_last"),
+}
+
+
+def fastest(net_name: str, device_kind: DeviceKind) -> tuple[Precision, MemoryFormat]:
+    """Precision and memory format for a net of `NET_NAMES` on a kind of device."""
+    return MEASURED.get((net_name, device_kind), _USUAL[device_kind])
+
+
+def device_kind(
+    device: str, cpuinfo: Path = Path("/proc/cpuinfo"), capability: tuple[int, int] | None = None
+) -> DeviceKind:
+    """What `device` ("cpu", "cuda", "cuda:1") computes bf16 with; "cpu" where that cannot be known.
+
+    A GPU whose compute `capability` is not known is taken for one with bf16.
+    """
+    if device.startswith("cuda"):
+        return "cuda" if capability is None or capability >= BF16_CAPABILITY else "cuda-fp32"
+    try:
+        flags = set(cpuinfo.read_text().partition("\nflags")[2].partition("\n")[0].split())
+    except OSError:
+        return "cpu"
+    if "amx_bf16" in flags:
+        return "cpu-amx"
+    return "cpu-avx512_bf16" if "avx512_bf16" in flags else "cpu"

@@ -1,0 +1,167 @@
+"""How a net is trained: frozen, validated all at once, and light (no torch)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from fer_models.configs.config_faults import validate_with
+
+Optimizer = Literal["sgd", "nesterov", "adam", "adamw"]
+LrPolicy = Literal["constant", "step", "multistep", "inv", "poly", "cosine", "onecycle", "plateau"]
+Precision = Literal["fp32", "bf16"]
+MemoryFormat = Literal["contiguous", "channels_last"]
+Views = Literal["plain", "mirror", "ten_crop"]
+"""How a face is looked at when it is judged: as it is; it and its mirror image; or Krizhevsky's ten crops (2012, 4.1):
+centre and corners of the face with 4 pixels of repeated border, and their mirror images."""
+
+# What each policy reads besides `lr`; any other of these fields would be ignored, so it is refused.
+_POLICY_FIELDS: dict[str, frozenset[str]] = {
+    "constant": frozenset(),
+    "step": frozenset({"gamma", "step_iterations"}),
+    "multistep": frozenset({"gamma", "step_iterations"}),
+    "inv": frozenset({"gamma", "power"}),
+    "poly": frozenset({"power"}),
+    "cosine": frozenset(),
+    "onecycle": frozenset(),
+    "plateau": frozenset({"gamma", "patience_epochs"}),
+}
+_POLICY_KNOBS = ("gamma", "power", "step_iterations", "patience_epochs")
+_ITERATION_POLICIES = ("step", "multistep", "inv", "poly")
+
+
+def _one_fault(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+    """Instead of one fault for each of the two types that would do."""
+    try:
+        return handler(value)
+    except ValidationError:
+        rule = "input should be a whole number from 1 on, or for 'multistep' a list of them"
+        raise PydanticCustomError("steps", rule) from None
+
+
+_Iterations = Annotated[int, Field(ge=1)]
+_Steps = Annotated[_Iterations | tuple[_Iterations, ...] | None, WrapValidator(_one_fault)]
+
+Kernel = Literal["linear", "rbf"]
+"""What a support vector machine in place of the last layer sees of a net's features."""
+
+
+class Recipe(BaseModel):
+    """How a net is trained. One iteration is one batch; the n-th iteration of a run has index n-1.
+
+    The learning rate at index i of N, with Caffe's formulas for `step`, `multistep`, `inv` and `poly`:
+
+    - `constant`  lr
+    - `step`      lr * gamma ** floor(i / step_iterations)
+    - `multistep` lr * gamma ** (how many of the step_iterations are not above i)
+    - `inv`       lr * (1 + gamma * i) ** -power
+    - `poly`      lr * (1 - i / reference_iterations) ** power, and 0 from there on
+    - `cosine`    lr * (1 + cos(pi * i / N)) / 2
+    - `onecycle`  up from lr/25 over the first 30 %, then down to lr/250,000 (Smith and Topin 2018); the momentum
+      stays as it is, which torch's OneCycleLR would lower while the rate is high
+    - `plateau`   times gamma whenever `val_accuracy` has not risen for more than `patience_epochs` epochs
+
+    With `schedule="scaled"`, Caffe's four take i * reference_iterations / N for i: a report that steps at
+    each fifth of its run steps at each fifth of ours. `"exact"` keeps the iterations as they are.
+
+    SGD is torch's, v = momentum * v + gradient and w = w - rate * v. Caffe has the rate inside: v = momentum * v +
+    rate * gradient and w = w - v. They are equal while the rate is constant. After a fall of the rate Caffe takes
+    some 1 / (1 - momentum) further steps at the old one.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    optimizer: Optimizer = "sgd"
+    lr: float = Field(gt=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Of SGD; for Adam and AdamW their first beta."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    decay_bias_and_norm: bool = False
+    bias_lr_factor: float = Field(default=1.0, gt=0)
+    """Caffe's nets train biases at twice the learning rate of the weights."""
+    batch_size: int = Field(default=128, ge=1)
+    lr_policy: LrPolicy = "constant"
+    gamma: float | None = Field(default=None, gt=0)
+    power: float | None = Field(default=None, gt=0)
+    step_iterations: _Steps = None
+    """The length of each step; for `multistep` the iterations at which the rate falls, as Caffe's stepvalue."""
+    patience_epochs: int | None = Field(default=None, ge=0)
+    reference_iterations: int | None = Field(default=None, ge=1)
+    """Length of the run that the policy was written for, Caffe's max_iter."""
+    schedule: Literal["scaled", "exact"] = "scaled"
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    class_weights: Literal["none", "balanced"] = "none"
+    """`balanced` weighs a class by images / (classes * its images), as scikit-learn does."""
+    clip_norm: float | None = Field(default=None, gt=0)
+    ema_decay: float | None = Field(default=None, gt=0, lt=1)
+    """An iteration's share of the old in a running average of the weights, which is what is validated.
+
+    At iteration t it is at most (1 + t) / (10 + t)."""
+    views: Views = "plain"
+    """What validation and tests average the probabilities over."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _every_fault(cls, data: Any, handler: ModelWrapValidatorHandler[Recipe]) -> Recipe:
+        return validate_with(cls, data, handler, _cross_faults)
+
+
+def _cross_faults(values: dict[str, Any]) -> list[tuple[str, str]]:
+    """The faults between the fields of a recipe, as (field, message)."""
+    policy = values["lr_policy"]
+    known = isinstance(policy, str) and policy in _POLICY_FIELDS
+    faults = _policy_faults(policy, values) if known else []
+    if values["optimizer"] == "nesterov" and values["momentum"] == 0:
+        faults.append(("momentum", "optimizer 'nesterov' needs a momentum above 0; or use 'sgd'"))
+    return faults
+
+
+def _policy_faults(policy: str, values: dict[str, Any]) -> list[tuple[str, str]]:
+    needed = _POLICY_FIELDS[policy]
+    faults = []
+    for knob in _POLICY_KNOBS:
+        if knob in needed and values[knob] is None:
+            faults.append((knob, f"lr_policy '{policy}' needs {knob}"))
+        elif knob not in needed and values[knob] is not None:
+            faults.append((knob, f"lr_policy '{policy}' does not use {knob}; leave it out"))
+    reference = values["reference_iterations"]
+    if policy not in _ITERATION_POLICIES and reference is not None:
+        faults.append(("reference_iterations", f"lr_policy '{policy}' always spans the run; leave it out"))
+    if policy in _ITERATION_POLICIES and reference is None:
+        if values["schedule"] == "scaled":
+            message = "schedule 'scaled' needs the length of the report's run here; or take schedule='exact'"
+            faults.append(("reference_iterations", message))
+        elif policy == "poly":
+            faults.append(("reference_iterations", "lr_policy 'poly' needs the iteration at which the rate is 0"))
+    faults += _step_faults(policy, values["step_iterations"])
+    if policy == "plateau" and isinstance(values["gamma"], int | float) and values["gamma"] >= 1:
+        faults.append(("gamma", "lr_policy 'plateau' lowers the learning rate: gamma must be below 1"))
+    return faults
+
+
+def _step_faults(policy: str, steps: object) -> list[tuple[str, str]]:
+    several = isinstance(steps, list | tuple)
+    if policy == "step" and several:
+        return [("step_iterations", "lr_policy 'step' takes one length for all steps; 'multistep' takes a list")]
+    if policy == "multistep" and isinstance(steps, int):
+        return [("step_iterations", "lr_policy 'multistep' takes a list of iterations, as [150,300]")]
+    if policy == "multistep" and isinstance(steps, list | tuple) and not _rising(steps):
+        return [("step_iterations", "lr_policy 'multistep' takes one iteration or more, each above the one before")]
+    return []
+
+
+def _rising(steps: Sequence[object]) -> bool:
+    numbers = [step for step in steps if isinstance(step, int | float)]
+    return len(steps) > 0 and numbers == sorted(set(numbers))

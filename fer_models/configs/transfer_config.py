@@ -1,0 +1,63 @@
+"""What a net starts from and which parts of it learn: frozen, validated all at once, and light (no torch)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, model_validator
+
+from fer_models.configs.config_faults import validate_with
+
+Freeze = Annotated[int, Field(ge=0)] | Literal["all_but_head"]
+"""Stages, counted from the stem, that do not change; their batch norms keep their running statistics."""
+
+
+class Transfer(BaseModel):
+    """Which weights a net starts from, and which of its stages learn at which rate.
+
+    A run may have a second phase, its last `finetune_epochs_share` of the epochs: the learning rate policy begins
+    anew there, and so does the optimizer.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    weights: str = Field(default="none", min_length=1)
+    """`none` starts from scratch, `imagenet` from the file that torchvision (or the net's own package) has for it;
+    anything else is the path of a .safetensors or .pth file."""
+    sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    """Of the file at that path."""
+    freeze: Freeze = 0
+    lr_decay_per_stage: float = Field(default=1.0, gt=0, le=1)
+    """The k-th stage below the head learns at lr * lr_decay_per_stage ** k (Howard and Ruder 2018, 3.2)."""
+    finetune_epochs_share: float = Field(default=0.0, ge=0, lt=1)
+    finetune_lr: float | None = Field(default=None, gt=0)
+    """Of the second phase; otherwise the recipe's."""
+    finetune_freeze: Freeze | None = None
+    """In the second phase; otherwise what was frozen stays frozen."""
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether the net starts from weights that were trained."""
+        return self.weights != "none"
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _every_fault(cls, data: Any, handler: ModelWrapValidatorHandler[Transfer]) -> Transfer:
+        return validate_with(cls, data, handler, _cross_faults)
+
+
+def _cross_faults(values: dict[str, Any]) -> list[tuple[str, str]]:
+    """The faults between the fields of a transfer, as (field, message)."""
+    faults = []
+    if values["weights"] in ("none", "imagenet") and values["sha256"] is not None:
+        faults.append(("sha256", f"weights '{values['weights']}' is not a file of yours; leave it out"))
+    if values["weights"] == "none":
+        for name in ("freeze", "finetune_freeze"):
+            if values[name] not in (0, None):
+                faults.append((name, "weights 'none' are random and must learn; give weights, or freeze 0 stages"))
+    second_phase = [name for name in ("finetune_lr", "finetune_freeze") if values[name] is not None]
+    if values["finetune_epochs_share"] == 0:
+        faults += [(name, "needs a second phase; give finetune_epochs_share, or leave it out") for name in second_phase]
+    elif not second_phase:
+        faults.append(("finetune_epochs_share", "a second phase needs finetune_lr or finetune_freeze"))
+    return faults

@@ -1,0 +1,1 @@
+"""What a net computes inside, and where in a face its answer comes from."""

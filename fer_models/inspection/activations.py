@@ -1,0 +1,133 @@
+"""What a net holds and what its layers give: filters of the first convolution, and outputs of any stage or layer.
+
+Legend: n faces, c channels, h and w height and width, o filters, k kernel size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from fer_models.errors import ModelError
+from fer_models.parts.staged import Staged
+from fer_models.training.evaluate import Pixels, in_batches
+
+_FACES_AT_ONCE = 16  # maps of a first layer at 224 pixels take megabytes a face
+_BLANK = 48
+
+
+@dataclass(frozen=True, eq=False)
+class Watched:
+    """A stage or layer whose output can be looked at; a stage gives what its last module gives."""
+
+    name: str
+    """As asked for."""
+    path: str
+    """Of the module in the net."""
+    module: nn.Module
+    shape: tuple[int, ...]
+    """Of its output for one face."""
+
+    @property
+    def is_map(self) -> bool:
+        """Whether the output says where in the face something is."""
+        return len(self.shape) == 3 and self.shape[1] * self.shape[2] > 1
+
+
+def first_filters(net: nn.Module) -> tuple[str, npt.NDArray[np.float32]]:
+    """Name and weights [o, k, k] of the first convolution, summed over its channels: those of a grey face are alike.
+
+    Raises:
+        ModelError: the net has no convolution.
+    """
+    for name, module in net.named_modules():
+        if isinstance(module, nn.Conv2d):
+            return name, module.weight.detach().float().sum(dim=1).cpu().numpy()
+    raise ModelError(f"{type(net).__name__} has no convolution, so no filters to look at")
+
+
+def watch(net: nn.Module, names: Sequence[str] = ()) -> tuple[Watched, ...]:
+    """The named stages and layers, those of `named_modules`; without names, the stages that give maps.
+
+    A name that both a stage and a layer have means the stage. A layer that is used several times is looked at in
+    its last use.
+
+    Raises:
+        ModelError: with everything that is no stage or layer, or is not used in evaluation.
+    """
+    used = _used(net)
+    paths = {module: path for path, module in net.named_modules()}
+    known = {paths[module]: module for module in used}
+    stages = {}
+    for stage, modules in net.stages() if isinstance(net, Staged) else ():
+        inside = [module for module in used if module in modules]
+        if inside:
+            stages[stage] = inside[-1]
+    known |= stages
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        guesses = "; ".join(f"no layer '{name}'{_guess(name, list(known))}" for name in unknown)
+        raise ModelError(f"{guesses}; stages are {', '.join(stages)}, layers those of the summary")
+    found = [Watched(name, paths[known[name]], known[name], used[known[name]]) for name in names or stages]
+    return tuple(one for one in found if names or one.is_map)
+
+
+@torch.inference_mode()
+def outputs(net: nn.Module, images: Pixels, layers: Sequence[Watched]) -> dict[str, npt.NDArray[np.float32]]:
+    """What layers give of faces [n, h, w] in fp32: by their name [n, *shape]. The net stays on its device."""
+    device = str(next(net.parameters()).device)
+    names = {one.module: one.name for one in layers}
+    last: dict[str, Tensor] = {}
+    parts: dict[str, list[Tensor]] = {one.name: [] for one in layers}
+
+    def keep(module: nn.Module, output: Tensor) -> None:
+        last[names[module]] = output.float().cpu().clone()  # the next layer may write into it
+
+    with _hooked(list(names), keep):
+        for _ in in_batches(net, net, images, device, "fp32", _FACES_AT_ONCE):
+            for name, output in last.items():
+                parts[name].append(output)
+    return {name: torch.cat(given).numpy() for name, given in parts.items()}
+
+
+@torch.inference_mode()
+def _used(net: nn.Module) -> dict[nn.Module, tuple[int, ...]]:
+    """What gives a tensor in evaluation, in the order of the last use, and that tensor's shape for one face."""
+    used: dict[nn.Module, tuple[int, ...]] = {}
+
+    def note(module: nn.Module, output: Tensor) -> None:
+        used.pop(module, None)
+        used[module] = tuple(output.shape[1:])
+
+    device = str(next(net.parameters()).device)
+    blank = np.zeros((1, _BLANK, _BLANK), np.uint8)
+    with _hooked([module for module in net.modules() if module is not net], note):
+        list(in_batches(net, net, blank, device, "fp32"))
+    return used
+
+
+@contextmanager
+def _hooked(modules: Sequence[nn.Module], tell: Callable[[nn.Module, Tensor], None]) -> Iterator[None]:
+    def hook(module: nn.Module, _inputs: object, output: object) -> None:
+        if isinstance(output, Tensor):
+            tell(module, output)
+
+    handles = [module.register_forward_hook(hook) for module in modules]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _guess(name: str, known: Sequence[str]) -> str:
+    inside = [path for path in known if path.endswith(f".{name}")]
+    near = inside or get_close_matches(name, known, n=1)
+    return f", did you mean '{near[0]}'?" if near else ""

@@ -1,0 +1,1 @@
+"""The nets, one file per family, and their registry."""

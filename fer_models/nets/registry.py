@@ -1,0 +1,94 @@
+"""From a net's configuration to the net."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from fer_models.configs import net_config
+from fer_models.configs.net_config import NetConfig
+from fer_models.errors import ModelError
+from fer_models.nets import (
+    alexnet,
+    compact_resnet,
+    deep_cnn,
+    efficientnet,
+    googlenet,
+    happy_sad,
+    inception,
+    lenet,
+    resnet,
+    vgg16,
+    vgg_small,
+)
+
+
+def build(
+    config: NetConfig,
+    *,
+    classes: int,
+    mean_image: npt.NDArray[np.float32],
+    generator: torch.Generator,
+) -> nn.Module:
+    """A freshly initialised net on the CPU; equal generators give equal nets.
+
+    The net maps float [n, 1, h, w] in 0..255 to logits [n, classes]; its first module resizes and normalises.
+    It is a `staged.Staged` besides.
+
+    Raises:
+        ModelError: fewer than two classes, a mean image that is not finite, or an optional package is missing.
+    """
+    _check(classes, mean_image)
+    with torch.random.fork_rng(devices=[]):  # torch's layers draw a start of their own
+        return _build(config, classes, mean_image, generator)
+
+
+def _build(
+    config: NetConfig, classes: int, mean_image: npt.NDArray[np.float32], generator: torch.Generator
+) -> nn.Module:
+    match config:
+        case net_config.LeNetConfig():
+            return lenet.build(config, classes, mean_image, generator)
+        case net_config.AlexNetConfig():
+            return alexnet.build(config, classes, mean_image, generator)
+        case net_config.GoogLeNetConfig():
+            return googlenet.build(config, classes, mean_image, generator)
+        case net_config.ResNet50V1Config():
+            return resnet.build_v1(config, classes, mean_image, generator)
+        case net_config.ResNet18Config() | net_config.ResNet34Config() | net_config.ResNet50Config():
+            return resnet.build(config, classes, mean_image, generator)
+        case net_config.InceptionV3Config():
+            return inception.build(config, classes, mean_image, generator)
+        case net_config.HappySadConfig():
+            return happy_sad.build(config, classes, mean_image, generator)
+        case net_config.DeepCNNConfig():
+            return deep_cnn.build(config, classes, mean_image, generator)
+        case net_config.VGGSmallConfig():
+            return vgg_small.build(config, classes, mean_image, generator)
+        case net_config.VGGSmallTunedConfig():
+            return vgg_small.build_tuned(config, classes, mean_image, generator)
+        case net_config.VGG16Config():
+            return vgg16.build(config, classes, mean_image, generator)
+        case net_config.VGG16CutConfig():
+            return vgg16.build_cut(config, classes, mean_image, generator)
+        case net_config.CompactResNetConfig():
+            return compact_resnet.build(config, classes, mean_image, generator)
+        case net_config.EfficientNetLite0Config():
+            return efficientnet.build(config, classes, mean_image, generator)
+    assert_never(config)
+
+
+def count_parameters(net: nn.Module) -> int:
+    """Trainable numbers; buffers (mean image, running statistics) are not counted."""
+    return sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad)
+
+
+def _check(classes: int, mean_image: npt.NDArray[np.float32]) -> None:
+    if classes < 2:
+        raise ModelError(f"classes: {classes}, expected 2 or more")
+    if not np.isfinite(mean_image).all():
+        raise ModelError("mean image: holds NaN or infinite pixels; prepare the data again")

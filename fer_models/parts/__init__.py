@@ -1,0 +1,1 @@
+"""Layers, initialization and input handling that the nets share."""

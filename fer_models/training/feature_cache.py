@@ -1,0 +1,230 @@
+"""Training on what the frozen stages of a net make of the faces, computed once instead of every epoch.
+
+Legend: n faces, c channels, h and w height and width of a face or of the map behind the frozen stages, f features.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from fer_models.configs.recipe import MemoryFormat, Precision, Recipe
+from fer_models.configs.transfer_config import Transfer
+from fer_models.errors import ModelError
+from fer_models.parts.staged import StagedNet
+from fer_models.parts.stages import frozen_count
+from fer_models.training.evaluate import EVALUATION_BATCH, in_batches
+from fer_models.training.fit import Batches, Epoch, Faces, fit
+from fer_models.training.schedule import phases
+from fer_models.training.state import TrainingState, place
+from fer_models.training.tensor_file import tensors_sha256
+
+_PROBES = 2
+
+
+def fit_on_features(
+    state: TrainingState,
+    train: Faces,
+    val: Faces,
+    *,
+    folder: Path,
+    fingerprint: str,
+    recipe: Recipe,
+    transfer: Transfer,
+    epochs: int,
+    seed: int,
+    device: str = "cpu",
+    precision: Precision = "fp32",
+    memory_format: MemoryFormat = "contiguous",
+    class_counts: Sequence[int] | None = None,
+    micro_batches: int = 1,
+) -> Iterator[Epoch]:
+    """`fit` on unaugmented faces, each epoch's order drawn by `torch.randperm`, to the same numbers but for rounding.
+
+    A phase without frozen stages runs on the faces themselves.
+
+    Args:
+        state: of a `StagedNet`; stands after the epoch that was yielded.
+        train: faces [n, h, w] and their labels, as `fit` takes them.
+        val: the same, to validate on.
+        folder: where the features are kept, as the net computes them (float32 or bfloat16); those of an earlier run
+            from the same weights and faces are used again.
+        fingerprint: of the faces of both splits.
+
+    Raises:
+        ModelError: as `fit`, and where the recipe looks at faces in several views, the net cannot be cut, or the
+            features cannot be written.
+    """
+    if recipe.views != "plain":
+        raise ModelError(f"views '{recipe.views}' need the faces themselves; a cache of features takes views='plain'")
+    options: dict[str, Any] = {
+        "recipe": recipe,
+        "transfer": transfer,
+        "epochs": epochs,
+        "seed": seed,
+        "iterations_per_epoch": len(train[0]) // recipe.batch_size,
+        "device": device,
+        "precision": precision,
+        "memory_format": memory_format,
+        "class_counts": class_counts,
+        "micro_batches": micro_batches,
+    }
+    batch_size = -(-EVALUATION_BATCH // micro_batches)
+    place(state, torch.device(device), memory_format)
+    for phase in phases(recipe, transfer, epochs):
+        if state.epoch >= phase.last_epoch:
+            continue
+        count = frozen_count(state.net, phase.freeze)
+        if count == 0:
+            yield from _until(phase.last_epoch, fit(state, _batches(train, recipe.batch_size), val, **options))
+            continue
+        front, net = _cut(state.net, count)
+        key = _key(front, train[0], fingerprint, device, precision)
+        seen_train, seen_val = (
+            (_cached(folder / f"{key}.{name}.npy", front, images, device, precision, batch_size), labels)
+            for name, (images, labels) in (("train", train), ("val", val))
+        )
+        behind = replace(state, net=net, ema=None if state.ema is None else _cut(state.ema, count)[1])
+        on_features = fit(behind, _batches(seen_train, recipe.batch_size), seen_val, **options)
+        for epoch in _until(phase.last_epoch, on_features):
+            state.epoch, state.plateau = behind.epoch, behind.plateau
+            yield epoch
+
+
+def _until(last: int, epochs: Iterator[Epoch]) -> Iterator[Epoch]:
+    for epoch in epochs:
+        yield epoch
+        if epoch.number == last:
+            return
+
+
+def _batches(split: tuple[npt.NDArray[Any], npt.NDArray[Any]], size: int) -> Batches:
+    """Shuffled batches of faces [n, h, w] or of features; the last, incomplete one is dropped."""
+    images, labels = split
+
+    def batches(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        order = torch.randperm(len(images), generator=generator).numpy()
+        for start in range(0, len(images) - size + 1, size):
+            chosen = order[start : start + size]
+            x, y = torch.from_numpy(images[chosen]), torch.from_numpy(labels[chosen])
+            yield (x.float().unsqueeze(1) if x.ndim == 3 else x), (y if y.is_floating_point() else y.long())
+
+    return batches
+
+
+class _ToBits(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape; bfloat16 as its bits in int16, since NumPy has no such type."""
+        return x.contiguous().view(torch.int16) if x.dtype == torch.bfloat16 else x
+
+
+def _from_bits(x: Tensor) -> Tensor:
+    return x.view(torch.bfloat16) if x.dtype == torch.int16 else x
+
+
+def _unchanged(x: Tensor) -> Tensor:
+    return x
+
+
+def _cut(net: nn.Module, count: int) -> tuple[nn.Sequential, StagedNet]:
+    """The first `count` stages with what stands before them, and `net` without their work, both on its parameters.
+
+    The second takes what the first gives. It still has every parameter by its name, so that what goes by names
+    (weight limits, freezing, averaging) works as before.
+    """
+    if not isinstance(net, StagedNet):
+        raise ModelError(f"{type(net).__name__} cannot be cut behind its frozen stages; train without the cache")
+    stages = net.stages()
+    last = stages[count - 1][1][-1]
+    members = {module for _, modules in stages for module in modules}
+    pieces = list(_pieces(net.backbone, members))
+    front = pieces[: pieces.index(last) + 1] if last in pieces else [*pieces, nn.Flatten(), net.neck]
+    for name in net.auxiliary:
+        if net.backbone.get_submodule(name) in front:
+            raise ModelError(f"an auxiliary head looks at {name}, which is frozen; train without the cache")
+    behind = _skipping(net, set(front))
+    assert isinstance(behind, StagedNet)
+    behind.input = copy.copy(net.input)
+    behind.input.__dict__["forward"] = _from_bits
+    return nn.Sequential(net.input, *front, _ToBits()), behind
+
+
+def _pieces(module: nn.Module, members: set[nn.Module]) -> Iterator[nn.Module]:
+    """`module`, or what a sequence is made of, down to the modules that stages are made of."""
+    if isinstance(module, nn.Sequential) and module not in members:
+        for child in module.children():
+            yield from _pieces(child, members)
+    else:
+        yield module
+
+
+def _skipping(module: nn.Module, skipped: set[nn.Module]) -> nn.Module:
+    """A copy on the same parameters in which the `skipped` parts give back what they are given."""
+    twin = copy.copy(module)
+    if module in skipped:
+        twin.__dict__["forward"] = _unchanged
+    elif isinstance(module, nn.Sequential | StagedNet):
+        twin._modules = {name: child and _skipping(child, skipped) for name, child in module._modules.items()}
+    return twin
+
+
+@torch.inference_mode()
+def _key(front: nn.Sequential, images: npt.NDArray[Any], fingerprint: str, device: str, precision: Precision) -> str:
+    """Of the frozen weights, the faces, and what the net makes of the first of them: normalisation, size, precision."""
+    digest = hashlib.sha256(tensors_sha256(dict(front.state_dict()), {"faces": fingerprint}).encode())
+    (probe,) = in_batches(front, front, images[:_PROBES], device, precision)
+    digest.update(f"{probe.dtype} {tuple(probe.shape)}".encode())
+    digest.update(probe.cpu().numpy().tobytes())
+    return digest.hexdigest()[:24]
+
+
+def _cached(
+    path: Path, front: nn.Sequential, images: npt.NDArray[Any], device: str, precision: Precision, batch_size: int
+) -> npt.NDArray[Any]:
+    """What `front` makes of `images`, mapped from `path`, which is written where it is not there yet."""
+    try:
+        return _mapped(path, len(images))
+    except (OSError, ValueError):  # absent, or cut short
+        beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write(beside, front, images, device, precision, batch_size)
+            beside.replace(path)
+            return _mapped(path, len(images))
+        except OSError as error:
+            if beside.exists():
+                beside.unlink()
+            raise ModelError(f"{path}: the features cannot be written: {error.strerror}") from error
+
+
+def _mapped(path: Path, count: int) -> npt.NDArray[Any]:
+    features: npt.NDArray[Any] = np.load(path, mmap_mode="r")
+    if len(features) != count:
+        raise ValueError(f"{path} has {len(features)} rows, expected {count}")
+    return features
+
+
+@torch.inference_mode()
+def _write(
+    path: Path, front: nn.Sequential, images: npt.NDArray[Any], device: str, precision: Precision, batch_size: int
+) -> None:
+    """Through plain writes, since a memory map that meets a full disk kills the process."""
+    with path.open("wb") as file:
+        for number, output in enumerate(in_batches(front, front, images, device, precision, batch_size)):
+            features = output.cpu().contiguous().numpy()
+            if number == 0:
+                header = np.lib.format.header_data_from_array_1_0(features)
+                np.lib.format.write_array_header_1_0(file, header | {"shape": (len(images), *features.shape[1:])})
+            file.write(features.data)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,134 @@
+"""Everything that an interrupted training needs to go on as if nothing had happened."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from fer_models.configs.recipe import MemoryFormat, Recipe
+from fer_models.configs.transfer_config import Transfer
+from fer_models.parts.stages import rate_factors
+
+_NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
+_FROM_SCRATCH = Transfer()
+
+
+@dataclass
+class Plateau:
+    """Memory of `lr_policy="plateau"`."""
+
+    best: float = -1.0
+    epochs_without_best: int = 0
+    factor: float = 1.0
+
+    def update(self, val_accuracy: float, recipe: Recipe) -> None:
+        """Note an epoch's accuracy; lower the factor when the patience of `recipe` is spent."""
+        if val_accuracy > self.best:
+            self.best, self.epochs_without_best = val_accuracy, 0
+            return
+        self.epochs_without_best += 1
+        if self.epochs_without_best > (recipe.patience_epochs or 0):
+            self.factor *= recipe.gamma or 1.0
+            self.epochs_without_best = 0
+
+
+@dataclass
+class TrainingState:
+    """A net in training after `epoch` whole epochs."""
+
+    net: nn.Module
+    optimizer: torch.optim.Optimizer
+    ema: nn.Module | None
+    epoch: int = 0
+    plateau: Plateau = field(default_factory=Plateau)
+
+    @property
+    def judged_net(self) -> nn.Module:
+        """The net that validation measures and that is worth keeping: the average where there is one."""
+        return self.ema if self.ema is not None else self.net
+
+    def forget(self) -> None:
+        """Begin a new phase: the net stays, what optimizer and plateau remember of the last one does not."""
+        self.optimizer.state.clear()
+        self.plateau = Plateau()
+
+
+def new_state(net: nn.Module, recipe: Recipe, transfer: Transfer = _FROM_SCRATCH) -> TrainingState:
+    """`net` before its first epoch; the net is used, not copied, and holds the weights it starts from.
+
+    Raises:
+        ModelError: stages are to learn at rates of their own, and the net names none.
+    """
+    ema = None
+    if recipe.ema_decay is not None:
+        ema = copy.deepcopy(net).eval().requires_grad_(False)
+    return TrainingState(net=net, optimizer=_optimizer(net, recipe, transfer), ema=ema)
+
+
+def place(state: TrainingState, device: torch.device, memory_format: MemoryFormat) -> None:
+    """Move net, average and optimizer to `device`, all in one memory layout.
+
+    The fused optimizers walk weight, gradient and momentum as flat memory, so their layouts must agree.
+    """
+    for net in (state.net, state.ema):
+        if net is not None:
+            move(net, device, memory_format)
+    for parameter, memory in state.optimizer.state.items():
+        for name, value in memory.items():
+            if isinstance(value, Tensor):
+                memory[name] = laid_out_as(parameter, value)
+
+
+def laid_out_as(parameter: Tensor, value: Tensor) -> Tensor:
+    """`value` on the device of `parameter`, and with its strides where the shapes agree."""
+    if value.shape != parameter.shape:
+        return value.to(parameter.device)
+    return torch.empty_like(parameter, requires_grad=False).copy_(value)
+
+
+def move(net: nn.Module, device: torch.device, memory_format: MemoryFormat) -> None:
+    """Move `net` to `device`, its convolutions in `memory_format`.
+
+    On a GPU fp32 means fp32 from then on: torch's own default would let cuDNN round to TF32.
+    """
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+    layout = torch.channels_last if memory_format == "channels_last" else torch.contiguous_format
+    net.to(device).to(memory_format=layout)
+
+
+def _optimizer(net: nn.Module, recipe: Recipe, transfer: Transfer) -> torch.optim.Optimizer:
+    groups = _parameter_groups(net, recipe, rate_factors(net, transfer.lr_decay_per_stage))
+    if recipe.optimizer in ("sgd", "nesterov"):
+        nesterov = recipe.optimizer == "nesterov"
+        return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=nesterov, fused=True)
+    kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
+    return kind(groups, lr=recipe.lr, betas=(recipe.momentum, 0.999), fused=True)
+
+
+def _parameter_groups(net: nn.Module, recipe: Recipe, factors: dict[int, float]) -> list[dict[str, object]]:
+    """Weights, then biases, then norms, one group for each decay and factor on the learning rate that occurs.
+
+    Saved states number the optimizer's memories in this order of parameters.
+    """
+    small = recipe.weight_decay if recipe.decay_bias_and_norm else 0.0
+    groups: dict[tuple[int, float, float], list[nn.Parameter]] = {}
+    for module in net.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            rate = factors.get(id(parameter), 1.0)
+            if isinstance(module, _NORMS):
+                key = (2, small, rate)
+            elif name == "bias":
+                key = (1, small, rate * recipe.bias_lr_factor)
+            else:
+                key = (0, recipe.weight_decay, rate)
+            groups.setdefault(key, []).append(parameter)
+    in_order = sorted(groups.items(), key=lambda item: item[0][0])
+    return [
+        {"params": parameters, "weight_decay": decay, "lr_factor": factor}
+        for (_, decay, factor), parameters in in_order
+    ]

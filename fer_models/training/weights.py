@@ -1,0 +1,141 @@
+"""Weights and training states on disk: safetensors, whole or not at all, never pickle."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fer_models.errors import ModelError
+from fer_models.training.state import Plateau, TrainingState, laid_out_as
+from fer_models.training.tensor_file import read_tensors, write_tensors
+
+_NET, _EMA, _OPTIMIZER = "net.", "ema.", "optimizer."
+_SGD_KEYS = {"momentum_buffer"}
+_ADAM_KEYS = {"step", "exp_avg", "exp_avg_sq"}
+
+
+def save_weights(net: nn.Module, path: Path, metadata: dict[str, str]) -> None:
+    """Write the parameters and buffers of `net`, with a checksum over them and `metadata`.
+
+    Raises:
+        ModelError: the file cannot be written; an earlier file of that name is still whole.
+    """
+    write_tensors(path, dict(net.state_dict()), metadata)
+
+
+def load_weights(net: nn.Module, path: Path) -> dict[str, str]:
+    """Fill `net` from a file of `save_weights` and return its metadata; on an error `net` is unchanged.
+
+    Raises:
+        ModelError: missing, truncated, corrupt or unsafe file, or one that belongs to another net.
+    """
+    tensors, metadata = read_tensors(path)
+    _check_names_and_shapes(path, dict(net.state_dict()), tensors)
+    net.load_state_dict(tensors)
+    return metadata
+
+
+def save_state(state: TrainingState, path: Path, extra: dict[str, Any] | None = None) -> None:
+    """Write all of `state` in one file, with `extra` (of what JSON can say) carried along.
+
+    Raises:
+        ModelError: the file cannot be written; an earlier file of that name is still whole.
+    """
+    about = {"epoch": state.epoch, "plateau": asdict(state.plateau)}
+    metadata = {"state": json.dumps(about), "extra": json.dumps(extra or {})}
+    write_tensors(path, _state_tensors(state), metadata)
+
+
+def load_state(state: TrainingState, path: Path) -> dict[str, Any]:
+    """Bring a state of the same net and recipe to where `save_state` stood, and return its `extra`.
+
+    On an error `state` is unchanged.
+
+    Raises:
+        ModelError: missing, truncated, corrupt or unsafe file, or one of another net or recipe.
+    """
+    tensors, metadata = read_tensors(path)
+    if "state" not in metadata:
+        raise ModelError(f"{path}: holds weights only, not a training state; give the trial's last.safetensors")
+    memories = _take(tensors, _OPTIMIZER)
+    parameters = _optimizer_parameters(state)
+    _check_names_and_shapes(path, _net_tensors(state), tensors)
+    _check_optimizer(path, state, memories)
+    state.net.load_state_dict(_take(tensors, _NET))
+    if state.ema is not None:
+        state.ema.load_state_dict(_take(tensors, _EMA))
+    state.optimizer.state.clear()
+    for name, value in memories.items():
+        index, key = name.split(".")
+        parameter = parameters[int(index)]
+        state.optimizer.state[parameter][key] = laid_out_as(parameter, value)
+    about = json.loads(metadata["state"])
+    state.epoch, state.plateau = about["epoch"], Plateau(**about["plateau"])
+    extra: dict[str, Any] = json.loads(metadata["extra"])
+    return extra
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The metadata of a file of `save_weights`, the whole file verified.
+
+    Raises:
+        ModelError: missing, truncated, corrupt or unsafe file.
+    """
+    return read_tensors(path)[1]
+
+
+def _net_tensors(state: TrainingState) -> dict[str, Tensor]:
+    tensors = {_NET + name: value for name, value in state.net.state_dict().items()}
+    if state.ema is not None:
+        tensors |= {_EMA + name: value for name, value in state.ema.state_dict().items()}
+    return tensors
+
+
+def _state_tensors(state: TrainingState) -> dict[str, Tensor]:
+    tensors = _net_tensors(state)
+    for index, parameter in enumerate(_optimizer_parameters(state)):
+        for key, value in state.optimizer.state.get(parameter, {}).items():
+            if isinstance(value, Tensor):
+                tensors[f"{_OPTIMIZER}{index}.{key}"] = value
+    return tensors
+
+
+def _optimizer_parameters(state: TrainingState) -> list[Tensor]:
+    return [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
+
+
+def _take(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Move the tensors whose names begin with `prefix` out of `tensors`, the prefix removed."""
+    names = [name for name in tensors if name.startswith(prefix)]
+    return {name.removeprefix(prefix): tensors.pop(name) for name in names}
+
+
+def _check_optimizer(path: Path, state: TrainingState, memories: dict[str, Tensor]) -> None:
+    parameters = _optimizer_parameters(state)
+    keys = _SGD_KEYS if isinstance(state.optimizer, torch.optim.SGD) else _ADAM_KEYS
+    for name, value in memories.items():
+        index, _, key = name.partition(".")
+        fits = index.isdigit() and int(index) < len(parameters) and key in keys
+        if not fits or value.shape not in (parameters[int(index)].shape, torch.Size([])):
+            kind = type(state.optimizer).__name__
+            raise ModelError(f"{path}: its optimizer's memory '{name}' is not of this recipe's {kind}")
+
+
+def _check_names_and_shapes(path: Path, expected: dict[str, Tensor], found: dict[str, Tensor]) -> None:
+    missing = [name for name in expected if name not in found]
+    unexpected = [name for name in found if name not in expected]
+    faults = []
+    if missing or unexpected:
+        names = ", ".join([f"-{name}" for name in missing[:3]] + [f"+{name}" for name in unexpected[:3]])
+        faults.append(f"missing {len(missing)}, unexpected {len(unexpected)} ({names})")
+    for name in expected.keys() & found.keys():
+        if expected[name].shape != found[name].shape:
+            shapes = f"{tuple(expected[name].shape)} vs {tuple(found[name].shape)}"
+            faults.append(f"{name} {shapes} in the file")
+    if faults:
+        raise ModelError(f"{path}: weights of another net: {'; '.join(sorted(faults))}")

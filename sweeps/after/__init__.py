@@ -1,0 +1,1 @@
+"""What is done with trials that have ended."""

@@ -1,0 +1,169 @@
+"""Several nets that answer as one: their averaged probabilities, as a run of its own.
+
+An ensemble lies in a folder like a sweep's, with a journal of one trial, so that everything that takes a run takes it.
+Weights and members are chosen on the validation split, as everything is.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sweeps.after.derived_run import new_folder, record_run
+from sweeps.errors import InputError
+from sweeps.runs import Run, find_run
+from sweeps.trial.messages import Method
+from tracking.metrics.probability_scores import image_log_losses
+from tracking.record.layout import SweepFolder
+from tracking.record.predictions import Answers
+
+SPACE = "ensembles"
+"""The experiment in MLflow."""
+
+_GREEDY_ROUNDS = 50
+_FOLDS = 5
+_FOLD_SEED = 0
+_LEAST_WEIGHT = 1e-6
+"""A member with less is left out: it costs its whole net and changes no answer."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Each candidate's weight, 0 for one that is left out; they sum to 1."""
+
+    weights: NDArray[np.float64]
+    probabilities: NDArray[np.float64]
+
+
+def combine(labels: NDArray[np.int64], candidates: NDArray[np.floating], method: Method) -> Choice:
+    """Combine probabilities [members, n, classes].
+
+    `mean` weighs all alike; `weighted` takes the weights with the least log loss on these labels; `greedy` adds, with
+    replacement, the member that helps accuracy most (Caruana et al. 2004), ties going to the lesser log loss.
+    """
+    if method == "mean":
+        weights = np.full(len(candidates), 1 / len(candidates))
+    elif method == "weighted":
+        weights = _least_log_loss(labels, candidates)
+    else:
+        weights = _greedy(labels, candidates)
+    return Choice(weights, _average(candidates, weights))
+
+
+def fitted_apart(labels: NDArray[np.int64], candidates: NDArray[np.floating], method: Method) -> NDArray[np.float64]:
+    """As `combine`, but every face is answered with weights that were fitted without it: probabilities [n, classes].
+
+    Greedy selection gains a point and more on the faces that it is fitted to, and on no others.
+    """
+    folds = np.random.default_rng(_FOLD_SEED).permutation(len(labels)) % _FOLDS
+    probabilities = np.zeros(candidates.shape[1:])
+    for fold in range(_FOLDS):
+        here = folds == fold
+        weights = combine(labels[~here], candidates[:, ~here], method).weights
+        probabilities[here] = _average(candidates[:, here], weights)
+    return probabilities
+
+
+def answers_fitted_apart(run: Run) -> Answers:
+    """A run's answers on the validation split; those of an ensemble from weights that were fitted without the face."""
+    made: dict[str, Any] = run.trial.started.config.get("ensemble", {})
+    if not made:
+        return run.answers()
+    out = run.sweep.root.parent
+    # Ensembles once recorded only the candidates that were taken.
+    candidates = [find_run(name, out).answers() for name in made.get("candidates", made["members"])]
+    labels = candidates[0].labels
+    apart = fitted_apart(labels, np.stack([one.probabilities for one in candidates]), made["method"])
+    return replace(run.answers(), probabilities=apart.astype(np.float32))
+
+
+def _average(candidates: NDArray[np.floating], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray((weights[:, None, None] * candidates).sum(axis=0), np.float64)
+
+
+def _least_log_loss(labels: NDArray[np.int64], candidates: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Expectation maximisation of a mixture's shares, which cannot leave the simplex and always improves."""
+    of_label = candidates[:, np.arange(len(labels)), labels].astype(np.float64) + 1e-12
+    weights = np.full(len(candidates), 1 / len(candidates))
+    for _ in range(200):
+        shares = weights[:, None] * of_label
+        weights = (shares / shares.sum(axis=0)).mean(axis=1)
+    weights[weights < _LEAST_WEIGHT] = 0
+    return np.asarray(weights / weights.sum(), np.float64)
+
+
+def _greedy(labels: NDArray[np.int64], candidates: NDArray[np.floating]) -> NDArray[np.float64]:
+    total = np.zeros(candidates.shape[1:])
+    counts = np.zeros(len(candidates))
+    best, best_counts = (-1.0, 0.0), counts
+    for size in range(1, _GREEDY_ROUNDS + 1):
+        scores = [_score(labels, (total + member) / size) for member in candidates]
+        chosen = max(range(len(candidates)), key=lambda index: scores[index])
+        total, counts = total + candidates[chosen], counts + (np.arange(len(candidates)) == chosen)
+        if scores[chosen] > best:
+            best, best_counts = scores[chosen], counts
+    weights: NDArray[np.float64] = best_counts / best_counts.sum()
+    return weights
+
+
+def _score(labels: NDArray[np.int64], probabilities: NDArray[np.floating]) -> tuple[float, float]:
+    right = float((probabilities.argmax(1) == labels).mean())
+    return right, -float(image_log_losses(labels, probabilities.astype(np.float64)).mean())
+
+
+def make_ensemble(runs: Sequence[Run], method: Method, name: str, out: Path, *, tracking_uri: str | None = None) -> Run:
+    """Combine runs into one that is recorded under `name`; `tracking_uri` as in `record_run`.
+
+    Raises InputError where they do not go together.
+    """
+    _refuse_unfit(runs)
+    answers = [run.answers() for run in runs]
+    folder = new_folder(name, out)
+    labels = answers[0].labels
+    choice = combine(labels, np.stack([one.probabilities for one in answers]), method)
+    members = [(run, weight) for run, weight in zip(runs, choice.weights, strict=True) if weight > 0]
+    return _record(folder, members, method, choice.probabilities, [run.name for run in runs], tracking_uri)
+
+
+def _refuse_unfit(runs: Sequence[Run]) -> None:
+    """Refuse runs that are too few, named twice, of different faces, not finished, or without weights."""
+    if len(runs) < 2:
+        raise InputError(f"an ensemble needs two runs at least, got {len(runs)}")
+    twice = [name for name, count in Counter(run.name for run in runs).items() if count > 1]
+    if twice:
+        raise InputError(f"{', '.join(twice)}: named more than once; name each member of an ensemble once")
+    prints = {run.spec.fingerprint for run in runs}
+    if len(prints) > 1:
+        told = ", ".join(f"{run.name} {run.spec.fingerprint}" for run in runs)
+        raise InputError(f"these runs were trained on different data: {told}; choose runs of one data set")
+    for run in runs:
+        run.refuse_unfinished()
+        for net, _ in run.nets():
+            net.weights_file()
+
+
+def _record(
+    folder: SweepFolder,
+    members: Sequence[tuple[Run, float]],
+    method: Method,
+    probabilities: NDArray[np.float64],
+    candidates: Sequence[str],
+    tracking_uri: str | None,
+) -> Run:
+    what = f"{method} of {len(members)}"
+    config = {
+        "ensemble": {
+            "method": method,
+            "members": {run.name: float(weight) for run, weight in members},
+            "candidates": list(candidates),
+        },
+        "net": {"name": what},
+    }
+    like = members[0][0]
+    return record_run(folder, like, probabilities, space=SPACE, config=config, what=what, tracking_uri=tracking_uri)

@@ -1,0 +1,216 @@
+"""What a run's net looks at: its filters, its layers' maps of some faces, and where its answers come from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fer_data import Faces
+from sweeps.after.inspected_faces import Shown, chosen_faces
+from sweeps.errors import InputError
+from sweeps.runs import Run
+from tracking.metrics.summary import data_name
+from tracking.mlflow_sync.upkeep import find_run, log_file, opened
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from torch import nn
+
+    from fer_models.inspection.activations import Watched
+    from tracking.figures.inspect_figures import Portraits
+
+Method = Literal["gradcam", "occlusion"]
+METHODS: tuple[Method, ...] = get_args(Method)
+
+
+def net_table(run: Run) -> str:
+    """The run's net as text, layer by layer, with what it costs."""
+    from fer_models.listing import layer_table, summarise
+
+    net, classes = _single(run).config.net, len(run.spec.classes)
+    note = f"{classes} classes; parameters in fp32; multiply-adds of one face, in millions"
+    return f"{run.name}: {net.name}\n{layer_table(summarise(net, classes))}\n{note}"
+
+
+def captum_missing() -> str | None:
+    """What to do about the missing optional package that `METHODS` need; None where it is there."""
+    from fer_models import ModelError
+    from fer_models.inspection.saliency import check_captum
+
+    try:
+        check_captum()
+    except ModelError as error:
+        return str(error)
+    return None
+
+
+def inspect_run(
+    run: Run,
+    shown: Shown,
+    *,
+    layers: Sequence[str] = (),
+    methods: Sequence[Method] = (),
+    folder: Path | None = None,
+) -> Iterator[Path]:
+    """Check everything at once, then write the pictures one by one and yield where each lies.
+
+    Args:
+        run: a single net.
+        shown: the faces.
+        layers: names of stages or layers; empty for the stages that give maps.
+        methods: how to find where an answer comes from; "gradcam" over those of `layers` that give maps.
+        folder: default is `inspect/` in the trial's folder.
+
+    Raises:
+        InputError: the run is an ensemble, or Grad-CAM is asked for and no layer gives maps.
+        ModelError: a layer's name is unknown, or captum is needed and missing.
+        TrackingError: the disk refused.
+    """
+    from fer_models.inspection.activations import watch
+    from fer_models.inspection.saliency import check_captum
+    from fer_models.training.evaluate import predict
+
+    if methods:
+        check_captum()
+    faces = _single(run).faces()
+    net = run.net(faces)
+    watched = watch(net, layers)
+    if "gradcam" in methods and not any(layer.is_map for layer in watched):
+        raise InputError(
+            f"Grad-CAM: none of {', '.join(layers)} gives a map of more than one place; name a convolution too, "
+            "or take --method occlusion"
+        )
+    probabilities = predict(net, shown.images)
+    portraits = _portraits(shown, probabilities, run.spec.classes)
+    scene = _Scene(net, shown, watched, portraits, probabilities.argmax(1), f"{_what(run)}, {shown.title}")
+    return _written(_pictures(run, faces, scene, methods), folder or run.files.root / "inspect")
+
+
+def _written(pictures: Iterator[tuple[str, Figure]], folder: Path) -> Iterator[Path]:
+    from tracking.figures.parts import save_png
+
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder {folder}: {error.strerror}; choose another --out-dir") from error
+    for name, figure in pictures:
+        save_png(figure, folder / name)
+        yield folder / name
+
+
+def draw_filters_and_maps(run: Run) -> list[Path]:
+    """Draw what needs no optional package, of one face a class, into `inspect/` in the trial's folder.
+
+    Raises:
+        InputError: the run is an ensemble, or its faces have changed.
+        DataError: its faces are gone.
+        ModelError: its weights are not there or damaged.
+        TrackingError: the disk refused.
+    """
+    return list(inspect_run(run, chosen_faces(run)))
+
+
+def log_pictures(run: Run, pictures: Sequence[Path], tracking_uri: str) -> None:
+    """Put pictures among the artifacts of the trial's MLflow run, in its folder `inspect`.
+
+    Raises:
+        TrackingError: MLflow does not answer, or has no store or no run of the trial yet.
+    """
+    with opened(tracking_uri) as client:
+        run_id = find_run(client, run.history.started, run.trial.number)
+        for path in pictures:
+            log_file(client, run_id, path, "inspect")
+
+
+@dataclass(frozen=True, eq=False)
+class _Scene:
+    """A net, what it is watched on and in which layers, and what it said: `said` [n]."""
+
+    net: nn.Module
+    shown: Shown
+    watched: Sequence[Watched]
+    portraits: Portraits
+    said: NDArray[np.intp]
+    title: str
+
+
+def _pictures(run: Run, faces: Faces, scene: _Scene, methods: Sequence[Method]) -> Iterator[tuple[str, Figure]]:
+    """File name and picture."""
+    from fer_models.inspection.activations import first_filters
+    from tracking.figures.inspect_figures import filters_figure
+
+    name, filters = first_filters(scene.net)
+    count, height, width = filters.shape
+    title = f"{_what(run)}, trained on {data_name(faces.name, faces.synthetic)}, train, n = {len(faces.train):,}"
+    yield "filters.png", filters_figure(filters, f"{title}\n{name}: {count} filters of {height}×{width}")
+    yield from _maps(scene)
+    if "gradcam" in methods:
+        yield "gradcam.png", _grad_cam(scene)
+    if "occlusion" in methods:
+        yield "occlusion.png", _occlusion(scene)
+
+
+def _maps(scene: _Scene) -> Iterator[tuple[str, Figure]]:
+    from fer_models.inspection.activations import outputs
+    from tracking.figures.inspect_figures import maps_figure, units_figure
+
+    given = outputs(scene.net, scene.shown.images, scene.watched)
+    for layer in scene.watched:
+        draw = maps_figure if layer.is_map else units_figure
+        name = layer.name if layer.name == layer.path else f"{layer.name} ({layer.path})"
+        yield f"maps_{layer.name}.png", draw(scene.portraits, given[layer.name], f"{scene.title}\n{name}")
+
+
+def _grad_cam(scene: _Scene) -> Figure:
+    from fer_models.inspection.saliency import grad_cam
+    from tracking.figures.inspect_figures import evidence_figure
+
+    maps = {
+        f"{layer.name}, {layer.shape[1]}×{layer.shape[2]}": grad_cam(scene.net, scene.shown.images, scene.said, layer)
+        for layer in scene.watched
+        if layer.is_map
+    }
+    return evidence_figure(scene.portraits, maps, f"{scene.title}\nGrad-CAM for the predicted class, by layer")
+
+
+def _occlusion(scene: _Scene) -> Figure:
+    from fer_models.inspection.saliency import occlusion, occlusion_window
+    from tracking.figures.inspect_figures import drop_figure
+
+    images = scene.shown.images
+    side, step = occlusion_window(*images.shape[1:])
+    about = f"occlusion: how a grey square of {side}×{side}, moved by {step}, lowers the predicted class"
+    return drop_figure(scene.portraits, occlusion(scene.net, images, scene.said), f"{scene.title}\n{about}")
+
+
+def _portraits(shown: Shown, probabilities: NDArray[np.float32], classes: Sequence[str]) -> Portraits:
+    from tracking.figure_text import drawable
+    from tracking.figures.inspect_figures import Portraits
+
+    classes = drawable(classes)
+    captions, wrong = [], []
+    for name, label, row in zip(shown.names, shown.labels, probabilities, strict=True):
+        said = int(row.argmax())
+        true = name if label is None else f"{classes[label]} ({name})"
+        captions.append(f"{true}\nsaid {classes[said]} {row[said]:.0%}")
+        wrong.append(label is not None and said != label)
+    return Portraits(np.clip(shown.images, 0, 255).astype(np.uint8), captions, wrong)
+
+
+def _single(run: Run) -> Run:
+    if run.members:
+        members = ", ".join(run.members)
+        raise InputError(f"{run.name} is an ensemble, which has no layers of its own; inspect a member: {members}")
+    if run.svm:
+        raise InputError(f"{run.name} answers by a support vector machine; inspect its net: {run.svm['member']}")
+    return run
+
+
+def _what(run: Run) -> str:
+    best = run.trial.best_epoch()
+    return f"{run.name}: {run.config.net.name}" + (f", epoch {best.epoch}" if best else "")

@@ -1,0 +1,131 @@
+"""The best net of a sweep as an MLflow model, and the champion of its space and faces."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import fer_data
+import fer_models
+from sweeps.after import pyfunc_model
+from sweeps.after.ensemble import answers_fitted_apart
+from sweeps.errors import InputError
+from sweeps.runs import Run, best_runs, related_sweeps
+from tracking.mlflow_sync.models import Candidate, Verdict, log_model_folder, model_name, register
+from tracking.mlflow_sync.upkeep import find_run as find_mlflow_run
+from tracking.mlflow_sync.upkeep import opened
+from tracking.record.files import write_json
+from tracking.record.history import SweepHistory
+from tracking.record.layout import SweepFolder
+from tracking.record.predictions import Answers, read_answers
+
+_CODE = [Path(package.__path__[0]) for package in (fer_data, fer_models)]
+_REQUIREMENTS = (
+    "mlflow", "numpy", "opencv-python-headless", "pandas", "pillow", "pydantic", "safetensors", "scikit-image", "torch",
+    "torchvision",
+)  # fmt: skip
+_REQUIRED_BY = {"efficientnet_lite0": "efficientnet-lite-pytorch"}
+"""What a net needs besides."""
+
+
+def register_best(folder: SweepFolder, tracking_uri: str) -> str:
+    """Log and register the best finished trial of a sweep; what came of it in a line. Raises as `register_run`."""
+    (best,) = best_runs(folder, SweepHistory.load(folder.journal), 1)
+    return register_run(best, tracking_uri)
+
+
+def register_run(run: Run, tracking_uri: str) -> str:
+    """Log a run as an MLflow model and register it, as champion if it beats the present one by more than chance.
+
+    One that was trained on synthetic faces is logged only. Done again, it comes to the same. MLflow must have the run.
+
+    Raises:
+        InputError: the run's answers or weights are gone, or its faces are or have changed.
+        TrackingError: MLflow does not have the run, does not answer, or refuses.
+    """
+    answers = answers_fitted_apart(run)
+    with opened(tracking_uri) as client, tempfile.TemporaryDirectory() as scratch:
+        run_id = find_mlflow_run(client, run.history.started, run.trial.number)
+        files = Path(scratch) / "files"
+        mean_face = _pack(run, files)
+        address = log_model_folder(
+            client, run_id, script=Path(pyfunc_model.__file__), code=_CODE, files=files, input_example=mean_face[None],
+            classes=run.spec.classes, requirements=_requirements(run),
+        )  # fmt: skip
+        candidate = Candidate(
+            run_id=run_id,
+            space=run.history.started.space,
+            dataset=run.spec.dataset,
+            fingerprint=run.spec.fingerprint,
+            synthetic=run.spec.synthetic,
+            labels=answers.labels,
+            is_right=answers.is_right,
+            among=_chosen_among(run, answers),
+        )
+        verdict = register(client, candidate)
+    return f"{run.name}: logged as model {address}; {_sentence(candidate, verdict)}"
+
+
+def _chosen_among(run: Run, answers: Answers) -> NDArray[np.bool_]:
+    """What every run has right that this one was chosen from, itself first: [k, n].
+
+    Those are all finished trials of its sweep, and whatever else is made of that sweep's nets.
+    """
+    rows = [answers.is_right]
+    for folder, history in related_sweeps(run):
+        for trial in history.trials.values():
+            best, other = trial.best_epoch(), Run(folder, history, trial)
+            found = read_answers(other.files, best.epoch) if best and trial.is_over and other.name != run.name else None
+            if found and np.array_equal(found.labels, answers.labels):
+                rows.append(found.is_right)
+    return np.stack(rows)
+
+
+def _requirements(run: Run) -> list[str]:
+    """What the model needs from elsewhere, in the versions that are installed here."""
+    nets = {member.config.net.name for member, _ in run.nets()}
+    packages = [*_REQUIREMENTS, *(package for net, package in _REQUIRED_BY.items() if net in nets)]
+    return [f"{name}=={version(name)}" for name in packages]
+
+
+def _sentence(candidate: Candidate, verdict: Verdict) -> str:
+    if verdict.version is None:
+        return verdict.reason
+    place = "champion" if verdict.is_champion else "not champion"
+    return f"registered as {model_name(candidate)} version {verdict.version}, {place}: {verdict.reason}"
+
+
+def _pack(run: Run, folder: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Fill `folder` with what `pyfunc_model` loads; returns the mean face, which shows an input and nobody's face."""
+    faces = run.raw_faces()
+    folder.mkdir()
+    mean_image = faces.mean_image()
+    np.save(folder / pyfunc_model.MEAN_IMAGE, mean_image, allow_pickle=False)
+    about = {
+        "classes": faces.classes,
+        "resize_method": run.spec.data.resize_method,
+        "members": [_member(*pair, folder) for pair in enumerate(run.nets())],
+    }
+    write_json(folder / pyfunc_model.DESCRIPTION, about)
+    return np.rint(mean_image).astype(np.uint8)
+
+
+def _member(number: int, member: tuple[Run, float], folder: Path) -> dict[str, Any]:
+    run, weight = member
+    if run.svm:
+        raise InputError(f"{run.name}: a support vector machine cannot be registered; its net can: {run.svm['member']}")
+    config, name = run.config, f"{number}.safetensors"
+    shutil.copyfile(run.weights_file(), folder / name)
+    return {
+        "weights": name,
+        "weight": weight,
+        "net": config.net.model_dump(mode="json"),
+        "preprocess": config.preprocess,
+        "views": config.recipe.views,
+    }

@@ -1,0 +1,177 @@
+"""Hands runs and sweeps to the comparison and to the report."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fer_data import DataError, DataOptions, Faces, open_cached, prepare
+from fer_models.training.saved_parameters import count_saved
+from sweeps.planning.plan import recorded_spec
+from sweeps.planning.study import importances
+from sweeps.runs import Run
+from sweeps.spec import SweepSpec
+from sweeps.trial.messages import OBJECTIVE, val_title
+from tracking.metrics.compare import Comparison, Contender, compare
+from tracking.metrics.compare_sweeps import course
+from tracking.mlflow_sync.run_records import flatten
+from tracking.pages.report import DataFacts, Report, report_page
+from tracking.record.history import SweepHistory
+from tracking.record.layout import SweepFolder
+from tracking.record.predictions import read_answers
+
+_BOOTSTRAP_SEED = 0
+
+
+def compare_runs(runs: Sequence[Run], whole: Sequence[str] = (), *, numbers_only: bool = False) -> Comparison:
+    """Compare runs face by face on their validation split.
+
+    `whole` names those sweeps that were asked for as such, and whose best trials are among `runs`: two or more are
+    compared as a whole too. Raises TrackingError where faces differ.
+    """
+    contenders = [_contender(run) for run in runs]
+    found = compare(contenders, np.random.default_rng(_BOOTSTRAP_SEED), numbers_only=numbers_only)
+    asked = {run.sweep.root.name: run for run in runs if run.sweep.root.name in whole}
+    searched = {name: run for name, run in asked.items() if not (run.members or run.svm)}
+    courses = tuple(course(name, run.history) for name, run in searched.items()) if len(searched) > 1 else ()
+    notes = [
+        f"the weights of {run.name} were fitted to these faces, which flatters its numbers"
+        for run in runs
+        if run.is_fitted
+    ]
+    return found.model_copy(
+        update={
+            "stands_for": {name: run.name for name, run in searched.items()},
+            "sweeps": courses,
+            "notes": (*found.notes, *notes),
+        }
+    )
+
+
+def _contender(run: Run) -> Contender:
+    best, spec = run.trial.best_epoch(), run.spec
+    answers = read_answers(run.files, best.epoch) if best else None
+    return Contender(
+        name=run.name,
+        settings=flatten(run.trial.started.config),
+        metrics=dict(best.metrics) if best else {},
+        dataset=spec.dataset,
+        fingerprint=spec.fingerprint,
+        split=val_title(spec.dataset),
+        classes=spec.classes,
+        synthetic=spec.synthetic,
+        answers=answers,
+        leaked=answers.leaked if answers else None,
+    )
+
+
+def val_faces(spec: SweepSpec) -> NDArray[np.uint8] | None:
+    """The validation faces of a sweep as grey levels, None where its data is gone or has changed."""
+    faces = _faces(spec)
+    return _grey_levels(faces) if faces else None
+
+
+def _grey_levels(faces: Faces) -> NDArray[np.uint8]:
+    return np.clip(np.asarray(faces.val.images), 0, 255).astype(np.uint8)
+
+
+def _faces(spec: SweepSpec) -> Faces | None:
+    try:
+        faces = open_cached(prepare(spec.data))
+    except DataError:
+        return None
+    return faces if faces.fingerprint == spec.fingerprint else None
+
+
+def sweep_page(folder: SweepFolder, history: SweepHistory) -> str:
+    """The report of a sweep, one self-contained HTML page."""
+    return report_page(*sweep_report(folder, history))
+
+
+def sweep_report(folder: SweepFolder, history: SweepHistory) -> tuple[Report, NDArray[np.uint8] | None]:
+    """What a sweep's report is made of, and its validation faces as grey levels where they are there."""
+    spec = recorded_spec(history)
+    faces = _faces(spec)
+    report = Report(
+        history=history,
+        folder=folder,
+        data=_facts(spec, faces, _answered(folder, history)),
+        question=f"Which settings of {spec.space} recognise facial expressions best on {spec.dataset}?",
+        asked=_asked(spec),
+        published={name: text for name, text in spec.baselines.items() if text},
+        commands=_commands(spec),
+        parameters=_parameters(folder, history),
+        importances=importances(folder.study_log),
+    )
+    return report, _grey_levels(faces) if faces else None
+
+
+def _answered(folder: SweepFolder, history: SweepHistory) -> int:
+    """How many validation faces its trials answered to, where the faces themselves are gone; 0 if that is not known."""
+    for trial in history.trials.values():
+        best = trial.best_epoch()
+        if best and (answers := read_answers(folder.trial(trial.number), best.epoch)):
+            return len(answers.labels)
+    return 0
+
+
+def _parameters(folder: SweepFolder, history: SweepHistory) -> dict[int, int]:
+    counts = {number: count_saved(folder.trial(number).best) for number in history.trials}
+    return {number: count for number, count in counts.items() if count is not None}
+
+
+def _facts(spec: SweepSpec, faces: Faces | None, answered: int) -> DataFacts:
+    splits = (faces.train, faces.val, faces.test) if faces else ()
+    return DataFacts(
+        dataset=spec.dataset,
+        fingerprint=spec.fingerprint,
+        split=val_title(spec.dataset),
+        n=len(faces.val) if faces else answered,
+        sizes={split.name: len(split) for split in splits},
+        classes=spec.classes,
+        synthetic=spec.synthetic,
+        notes=faces.notes if faces else ("the data is not where it was: sizes and leaks are not known",),
+        leaked=faces.val.leaked if faces else None,
+    )
+
+
+def _asked(spec: SweepSpec) -> Mapping[str, str]:
+    asked = {
+        "space": spec.space,
+        "trials": str(spec.trials),
+        "epochs of a trial, at most": str(spec.max_epochs),
+        "epochs of a baseline": str(spec.baseline_epochs),
+        "selected by": OBJECTIVE,
+        "seed": str(spec.seed),
+        "device": f"{spec.device}, threads a trial: {spec.threads}",
+    }
+    return asked | {f"fixed: {name}": str(value) for name, value in spec.settings.items()}
+
+
+def _commands(spec: SweepSpec) -> Mapping[str, str]:
+    run = ["python", "-m", "sweeps.run", spec.space, *data_arguments(spec.data), "--trials", str(spec.trials)]
+    run += ["--epochs", str(spec.max_epochs), "--seed", str(spec.seed)]
+    for name, value in spec.settings.items():
+        run += ["--set", f"{name}={value}"]
+    return {
+        "the same sweep again": shlex.join(run),
+        "read the test split for its best trial, once": shlex.join(["python", "-m", "sweeps", "test", spec.name]),
+        "its five best as one": shlex.join(["python", "-m", "sweeps", "ensemble", "--sweep", spec.name]),
+    }
+
+
+def data_arguments(data: DataOptions) -> list[str]:
+    """The command line that gives these data options."""
+    given = data.model_dump(exclude_defaults=True)
+    words = ["--data", given.pop("source", "synthetic")]
+    if "fold" in given:
+        given["fold"] = f"{given['fold']}/{given.pop('folds')}"
+    for name in ("fold_seed", "limit_seed"):
+        given.pop(name, None)
+    for name, value in given.items():
+        option = "--" + name.replace("_", "-")
+        words += [option] if value is True else [option, ",".join(value) if isinstance(value, tuple) else str(value)]
+    return words

@@ -1,0 +1,61 @@
+"""A support vector machine in place of a trained net's last layer, as a run of its own.
+
+C is chosen, and the machine fitted, on the train split alone; the validation split is answered once, with what came
+out. The run has the net's weights beside the machine, so that it stays whole whatever becomes of where it came from.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from fer_models import Kernel
+from sweeps.after.derived_run import new_folder, record_run
+from sweeps.errors import InputError
+from sweeps.runs import Run
+
+SPACE = "svm_heads"
+"""The experiment in MLflow."""
+
+_LEAST_FACES = 5
+
+
+def make_svm(
+    run: Run, kernel: Kernel, candidates: Sequence[float], name: str, out: Path, *, tracking_uri: str | None = None
+) -> Run:
+    """Fit a machine on what a run's net makes of its train faces, each as it is, and record it under `name`.
+
+    `candidates` are values of C, the kernel's own where there are none; `tracking_uri` as in `record_run`.
+
+    Raises:
+        InputError: the run is no single net, a class has too few train faces, or the name is taken.
+        ModelError: weights that are gone, or a net without features.
+    """
+    from fer_models.training.svm import CANDIDATES, fit_svm, predict_svm
+
+    if run.members or run.svm:
+        raise InputError(f"{run.name}: a support vector machine takes the place of one net's last layer; name a trial")
+    folder = new_folder(name, out)
+    faces = run.faces()
+    counts = faces.train.counts(len(faces.classes))
+    few = [f"{label} {count}" for label, count in zip(faces.classes, counts, strict=True) if count < _LEAST_FACES]
+    if few:
+        raise InputError(
+            f"{run.name}: its train split has {', '.join(few)}; a support vector machine needs {_LEAST_FACES} faces of "
+            "each class: name a run on more of them"
+        )
+    net, tried = run.net(faces), sorted(candidates or CANDIDATES[kernel])
+    head = fit_svm(
+        net, faces.train.images, faces.train.labels, kernel=kernel, seed=run.trial.started.seed, candidates=tried
+    )
+    probabilities = predict_svm(net, head, faces.val.images, views=run.config.recipe.views)
+    files = folder.create().trial(0).create()
+    shutil.copyfile(run.weights_file(), files.best)
+    head.save(files.svm)
+    settings = {
+        "member": run.name, "kernel": kernel, "c": head.c, "tried": tried, "held_out_accuracy": head.held_out_accuracy
+    }  # fmt: skip
+    config = run.trial.started.config | {"svm": settings}
+    what = f"{kernel} SVM on {run.name}"
+    return record_run(folder, run, probabilities, space=SPACE, config=config, what=what, tracking_uri=tracking_uri)

@@ -1,0 +1,216 @@
+"""The command line, read and checked without importing torch, Ray or MLflow."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import re
+from pathlib import Path
+from typing import Any, get_args
+
+from fer_data import DataError, DataOptions
+from fer_data.arguments import add_data_options, data_options
+from fer_models import Kernel
+from sweeps.config import parse_settings
+from sweeps.errors import InputError
+from sweeps.planning.plan import Options
+from sweeps.trial.messages import Method
+
+_UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong the way the rest of the program does, and takes no abbreviated options."""
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **{**more, "allow_abbrev": False})
+
+    def error(self, message: str) -> Any:
+        raise InputError(f"{message}; see {self.prog} --help")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line: `python -m sweeps VERB …`."""
+    top = _Parser(prog="python -m sweeps", description="Sweeps of facial-expression nets.")
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_Parser)
+    add_run_arguments(verbs.add_parser("run", help="run a sweep, or go on with one"))
+    _common(verbs.add_parser("spaces", help="list the built-in spaces"))
+    _add_after_a_sweep(verbs)
+    for verb, summary in (
+        ("logs", "what a sweep on a cluster prints"),
+        ("stop", "stop a sweep on a cluster, resumable"),
+    ):
+        afar = verbs.add_parser(verb, help=summary)
+        afar.add_argument("name", metavar="NAME", help="the sweep's name")
+        add_cluster_arguments(afar)
+        _common(afar)
+    for verb, summary in (
+        ("resume", "go on with a sweep, with the options it was started with"),
+        ("status", "where a sweep stands"),
+        ("sync", "send to MLflow what it has not got yet"),
+    ):
+        named = verbs.add_parser(verb, help=summary)
+        named.add_argument("name", metavar="NAME", help="the sweep's name")
+        _where(named)
+        _common(named)
+    return top
+
+
+def _add_after_a_sweep(verbs: Any) -> None:
+    """What is done with runs once they are there."""
+    run = "NAME/NUMBER, NAME for a sweep's best trial, or MLflow's run id"
+    test = verbs.add_parser("test", help="read the test split for a finalist, once")
+    test.add_argument("run", metavar="RUN", help=run)
+    test.add_argument("--again", action="store_true", help="a second look, which the journal marks as one")
+    ensemble = verbs.add_parser("ensemble", help="let several runs answer as one")
+    ensemble.add_argument("runs", metavar="RUN", nargs="*", help=run)
+    ensemble.add_argument("--sweep", metavar="NAME", help="the best trials of this sweep")
+    ensemble.add_argument("--top", type=int, default=5, metavar="N", help="how many of them (default 5)")
+    ensemble.add_argument("--method", choices=get_args(Method), default="mean",
+                          help="mean (default), weighted by log loss on val, or greedy selection on val")  # fmt: skip
+    ensemble.add_argument("--name", help="its name and folder (default ensemble-<UTC time>)")
+    svm = verbs.add_parser("svm", help="put a support vector machine in place of a net's last layer")
+    svm.add_argument("run", metavar="RUN", help=run)
+    svm.add_argument("--kernel", choices=get_args(Kernel), default="linear",
+                     help="linear (default), or rbf, approximated by 500 landmarks")  # fmt: skip
+    svm.add_argument("--c", type=_positive_numbers, metavar="VALUES", dest="candidates", default=(),
+                     help="values of C to choose from on a fifth of train, as 0.001,0.01")  # fmt: skip
+    svm.add_argument("--name", help="its name and folder (default svm-<UTC time>)")
+    compare = verbs.add_parser("compare", help="compare two or more runs or sweeps, face by face")
+    compare.add_argument("runs", metavar="RUN", nargs="+", help=run)
+    compare.add_argument("--json", action="store_true", help="print the comparison as JSON")
+    compare.add_argument("--html", type=Path, metavar="FILE", help="write it as one page")
+    compare.add_argument("--numbers-only", action="store_true", help="set numbers of different data side by side")
+    report = verbs.add_parser("report", help="write a sweep's report, one page")
+    report.add_argument("name", metavar="NAME", help="the sweep's name")
+    report.add_argument("--html", type=Path, metavar="FILE", help="the page alone, there (default OUT/NAME/figures)")
+    inspect = verbs.add_parser("inspect", help="a net's layers, filters and maps, and what in a face it goes by")
+    inspect.add_argument("run", metavar="RUN", help=run)
+    inspect.add_argument("--layers", type=_names, metavar="L1,L2", help="stages or layers (default: each stage's map)")
+    inspect.add_argument("--faces", metavar="N",
+                         help="how many validation faces, or their places: 3,17 (default one a class)")  # fmt: skip
+    inspect.add_argument("--image", type=Path, metavar="PATH", help="a picture of your own instead, PNG or JPEG")
+    inspect.add_argument("--method", choices=("gradcam", "occlusion"), help="one of the two alone (default both)")
+    inspect.add_argument("--out-dir", type=Path, metavar="DIR", help="default OUT/NAME/trials/NUMBER/inspect")
+    register = verbs.add_parser("register", help="log a run as an MLflow model; champion if it beats the present one")
+    register.add_argument("run", metavar="RUN", help=run)
+    gc = verbs.add_parser("gc", help="remove checkpoints that nobody reads again, close runs of dead drivers")
+    gc.add_argument("names", metavar="NAME", nargs="*", help="sweeps (default: all)")
+    gc.add_argument("--keep", type=int, default=5, metavar="N",
+                    help="keep the weights of each sweep's best N trials by val_accuracy (default 5)")  # fmt: skip
+    gc.add_argument("--yes", action="store_true", help="do it; without, only say what would be done")
+    for parser in (test, ensemble, svm, compare, report, inspect, register, gc):
+        _where(parser)
+        _common(parser)
+
+
+def run_parser() -> argparse.ArgumentParser:
+    """`python -m sweeps.run SPACE …`."""
+    parser = _Parser(prog="python -m sweeps.run", description="Run a sweep over a space.")
+    add_run_arguments(parser)
+    return parser
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """SPACE and everything that shapes a sweep."""
+    parser.add_argument("space", metavar="SPACE", help="a built-in space, or your own: ./my_space.py")
+    what = parser.add_argument_group("what is trained")
+    sources = "csv, folder of images, LMDB … or 'synthetic' (default: $FER_DATA, else synthetic)"
+    what.add_argument("--data", metavar="PATH", help=sources)
+    what.add_argument("--limit-train", type=int, metavar="N", help="train on N images, each class in proportion")
+    add_data_options(what)
+    what.add_argument("--trials", type=int, metavar="N", help="trials in all, the space's baselines included")
+    what.add_argument("--epochs", type=int, metavar="N", help="epochs of a trial that nobody prunes")
+    what.add_argument("--seed", type=int, metavar="N", help="same seed, same trials (default 0)")
+    what.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings",
+                      help="fix a setting of every trial, as --set batch_size=64 (repeatable)")  # fmt: skip
+    where = parser.add_argument_group("where it runs")
+    add_cluster_arguments(where)
+    where.add_argument("--runner", choices=("ray", "inline"),
+                       help="ray (default), or inline: in this process, one at a time, for a debugger")  # fmt: skip
+    where.add_argument("--device", choices=("auto", "cpu", "cuda"), help="default auto")
+    where.add_argument("--cpus-per-trial", type=float, metavar="X", help="cores of a trial (default 1)")
+    where.add_argument("--gpus-per-trial", type=float, metavar="X", help="share of a GPU, as 0.5 (default: by memory)")
+    where.add_argument("--max-concurrent", type=int, metavar="N", help="trials at once, at most")
+    where.add_argument("--time-budget", type=_seconds, metavar="TIME", dest="time_budget_seconds",
+                       help="stop, resumable, after 30m, 1.5h or 90s")  # fmt: skip
+    kept = parser.add_argument_group("what is kept")
+    kept.add_argument("--name", help="the sweep's name and folder (default SPACE-<UTC time>)")
+    _where(kept)
+    kept.add_argument("--resume", action="store_true", help="go on with the sweep of that name")
+    parser.add_argument("--dry-run", action="store_true",
+                        help="build baselines and 20 samples, a step each; print parameters, memory, time")  # fmt: skip
+    _common(parser)
+
+
+def add_cluster_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Which cluster, if not this machine."""
+    parser.add_argument("--cluster", type=Path, metavar="FILE", help="a cluster's file, as cluster/on_prem.yaml")
+    ways = "auto or HOST:6379 to join Ray there, http://HOST:8265 to hand the sweep over"
+    parser.add_argument("--address", metavar="A", help=ways)
+
+
+def options(arguments: argparse.Namespace) -> Options:
+    """The options as the sweep takes them. Raises InputError."""
+    if arguments.resume and not arguments.name:
+        raise InputError("--resume needs --name: which sweep to go on with")
+    values = {name: getattr(arguments, name) for name in Options.__dataclass_fields__ if name in arguments}
+    settings = parse_settings(arguments.settings) if arguments.settings else None
+    faults, data = [], None
+    try:
+        data = _data(arguments)
+    except DataError as error:
+        faults.append(str(error))
+    asked = Options(**values | {"settings": settings, "data": data})
+    faults += asked.faults()
+    if faults:
+        raise InputError("; ".join(faults))
+    return asked
+
+
+def _data(arguments: argparse.Namespace) -> DataOptions | None:
+    """What is said about data; None in a resume that says nothing, which keeps what the sweep has."""
+    if arguments.data == "":
+        raise InputError("--data '': give a file or a folder, or leave --data out for synthetic faces")
+    nothing_said = data_options(arguments, source=arguments.data) == DataOptions() and arguments.data is None
+    if arguments.resume and nothing_said:
+        return None
+    said = data_options(arguments, source=arguments.data or os.environ.get("FER_DATA") or None)
+    return said.model_copy(update={"limit_seed": arguments.seed or 0})
+
+
+def _where(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs"), metavar="DIR", help="folder of all sweeps (default runs)"
+    )
+    parser.add_argument("--tracking-uri", metavar="URI",
+                        help="MLflow (default $MLFLOW_TRACKING_URI, else sqlite:///OUT/mlflow.db)")  # fmt: skip
+
+
+def _common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise argparse.ArgumentTypeError(f"'{text}': expected names with commas between, as conv1,conv2")
+    return list(dict.fromkeys(names))
+
+
+def _positive_numbers(text: str) -> tuple[float, ...]:
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if not values or not all(0 < value < math.inf for value in values):
+        raise argparse.ArgumentTypeError(f"'{text}': expected numbers above 0, as 0.001,0.01")
+    return values
+
+
+def _seconds(text: str) -> float:
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|m|min|h)\s*", text)
+    if not match or not math.isfinite(value := float(match[1]) * _UNITS[match[2]]):
+        raise argparse.ArgumentTypeError(f"'{text}': expected a number and a unit, as 30m, 1.5h or 90s")
+    return value

@@ -1,0 +1,93 @@
+"""A sweep handed over to a cluster: it runs there as a job, and is looked at and stopped from here by name."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cluster.config import ClusterConfig, reach
+from cluster.submit import Jobs, exit_code, look_again, sweep_command
+from sweeps.cli.arguments import options
+from sweeps.cli.console import console
+from sweeps.errors import InputError
+from sweeps.space import find_space
+from sweeps.spec import check_name, space_label
+from tracking.mlflow_sync.uri import check_tracking_uri, without_password
+
+
+def submit(given: argparse.Namespace, config: ClusterConfig) -> int:
+    """Hand the sweep over, then print what it prints; Ctrl-C leaves it running there."""
+    options(given)  # what is wrong with them is told here, not there
+    find_space(given.space)
+    _check_tracking_uri(given.tracking_uri)
+    name = check_name(given.name or f"{space_label(given.space)}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+    shipped = [path for path in (_own_space(given), given.cluster) if path]
+    words = [*job_arguments(given.argv, shipped), *([] if given.name else ["--name", name])]
+    jobs = Jobs(config)
+    job = jobs.submit(name, sweep_command(words, config), files=shipped)
+    console.print(f"sweep {name} is on {config.address} as job {job.submission_id}; Ctrl-C leaves it running there")
+    return _follow(jobs, config, name)
+
+
+def job_arguments(argv: Sequence[str], shipped: Sequence[Path]) -> list[str]:
+    """The command line as the job has it: shipped files by their bare names, no --address, which is its own."""
+    names = {path: path.name for path in shipped}
+    words: list[str] = []
+    said = iter(argv[1:] if argv[:1] == ["run"] else argv)
+    for word in said:
+        option, equals, value = word.partition("=")
+        if option == "--address":
+            if not equals:
+                next(said, None)
+        elif equals and Path(value) in names:
+            words.append(f"{option}={names[Path(value)]}")
+        else:
+            words.append(names.get(Path(word), word))
+    return words
+
+
+def _check_tracking_uri(uri: str | None) -> None:
+    if uri is None:
+        return
+    check_tracking_uri(uri, "--tracking-uri")
+    if without_password(uri) != uri:
+        raise InputError(
+            f"--tracking-uri {without_password(uri)}: has a password, and everyone who sees the cluster sees a job's "
+            "command; leave the login out and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD on the nodes"
+        )
+
+
+def _own_space(given: argparse.Namespace) -> Path | None:
+    return Path(given.space) if given.space.endswith(".py") else None
+
+
+def logs(given: argparse.Namespace) -> int:
+    """Print what a sweep on a cluster has printed, and go on until it ends."""
+    config = _config(given)
+    return _follow(Jobs(config), config, given.name)
+
+
+def stop(given: argparse.Namespace) -> int:
+    """Stop a sweep on a cluster; it can be resumed."""
+    config = _config(given)
+    stopped = Jobs(config).stop(given.name)
+    console.print(f"{given.name}: {'told to stop; it saves its trials first' if stopped else 'was not running'}")
+    return 0
+
+
+def _follow(jobs: Jobs, config: ClusterConfig, name: str) -> int:
+    try:
+        return exit_code(jobs.follow(name, sys.stdout.write))
+    except KeyboardInterrupt:
+        console.print(f"\n{name} goes on there. Look at it again:\n  {look_again(config, name)}")
+        return 130
+
+
+def _config(given: argparse.Namespace) -> ClusterConfig:
+    config = reach(given.cluster, given.address)
+    if config is None or not config.submits:
+        raise InputError("say which cluster: --cluster FILE or --address http://HOST:8265")
+    return config

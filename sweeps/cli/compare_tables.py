@@ -1,0 +1,95 @@
+"""A comparison on the terminal, and its page among the artifacts of what was compared."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+
+from rich.table import Table
+from rich.text import Text
+
+from sweeps.runs import Run
+from tracking.metrics.compare import Comparison
+from tracking.metrics.compare_sweeps import Course
+from tracking.mlflow_sync.upkeep import find_run as find_mlflow_run
+from tracking.mlflow_sync.upkeep import log_file, opened
+from tracking.pages.page import sentence, short_setting, where
+from tracking.record.files import write_bytes
+
+_FOLDER = "compare"
+_LONGEST_NAME = 120
+
+
+def tables(found: Comparison) -> Iterator[Table | str]:
+    """What is printed of a comparison, in order."""
+    place = where(found.dataset, found.split, found.n, found.synthetic)
+    for sweep, run in found.stands_for.items():
+        yield f"{sweep} is a sweep: its best trial, {run}, is compared for it"
+    yield from found.notes
+    settings = Table(title=Text(f"settings that differ; {place}"), header_style="bold")
+    settings.add_column("setting")
+    for name in found.names:
+        settings.add_column(name, justify="right")
+    for setting, values in found.settings.items():
+        settings.add_row(setting, *("–" if value is None else short_setting(value) for value in values))
+    yield settings
+    if found.sweeps:
+        yield _whole(found.sweeps, place)
+    yield from (sentence(pair) for pair in found.pairs)
+
+
+def _whole(sweeps: Sequence[Course], place: str) -> Table:
+    table = Table(title=Text(f"the sweeps as a whole; {place}"), header_style="bold")
+    table.add_column("")
+    for one in sweeps:
+        table.add_column(one.name, justify="right")
+    states = [", ".join(f"{count} {state}" for state, count in one.states.items()) for one in sweeps]
+    for what, values in (
+        ("best trial", [f"{one.best_trial}" for one in sweeps]),
+        ("best val_accuracy", [f"{one.best:.2%}" for one in sweeps]),
+        ("median val_accuracy", [f"{one.median:.2%}" for one in sweeps]),
+        ("trials", [f"{one.trials}" for one in sweeps]),
+        ("", states),
+        ("epochs", [f"{one.epochs}" for one in sweeps]),
+        ("worker minutes", [f"{one.worker_minutes:.1f}" for one in sweeps]),
+        ("minutes at work", [f"{one.minutes:.1f}" for one in sweeps]),
+        ("minutes to its best", [f"{one.gains[-1].minutes:.1f}" for one in sweeps]),
+    ):
+        table.add_row(what, *values)
+    return table
+
+
+def log_page(page: str, runs: Sequence[Run], whole: Collection[str], tracking_uris: Sequence[str]) -> str:
+    """Put a page among the artifacts of each run, or of the sweep's own run where it was asked for; where, in a line.
+
+    `tracking_uris` says of each run where its records are.
+
+    Raises:
+        TrackingError: there is no MLflow yet, it does not answer, or lacks a run.
+    """
+    names = [_name(run, whole) for run in runs]
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / _file_name(names)
+        write_bytes(path, page.encode())
+        for uri in dict.fromkeys(tracking_uris):
+            with opened(uri) as client:
+                found = [
+                    find_mlflow_run(
+                        client, run.history.started, None if run.sweep.root.name in whole else run.trial.number
+                    )
+                    for run, its_uri in zip(runs, tracking_uris, strict=True)
+                    if its_uri == uri
+                ]
+                for run_id in found:
+                    log_file(client, run_id, path, _FOLDER)
+    return f"MLflow has the page too: {_FOLDER}/{path.name} of {', '.join(names)}"
+
+
+def _name(run: Run, whole: Collection[str]) -> str:
+    return run.sweep.root.name if run.sweep.root.name in whole else run.name
+
+
+def _file_name(names: Sequence[str]) -> str:
+    name = "-against-".join(name.replace("/", "-") for name in names)
+    return (name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}-and-more") + ".html"

@@ -1,0 +1,110 @@
+"""The table at the end of a sweep: best epochs, intervals, and what was won over the reports' own settings."""
+
+from __future__ import annotations
+
+from rich.table import Table
+from rich.text import Text
+
+from sweeps.cli.progress import trial_name
+from sweeps.config import flatten
+from sweeps.spec import SweepSpec
+from sweeps.trial.messages import OBJECTIVE, val_title
+from tracking.metrics.scores import Interval, paired_difference_interval, wilson_interval
+from tracking.record.history import SweepHistory, TrialHistory
+from tracking.record.layout import SweepFolder
+from tracking.record.predictions import Answers, read_answers
+
+_SHOWN = 15
+
+
+def leaderboard(history: SweepHistory, spec: SweepSpec, folder: SweepFolder) -> Table:
+    """Trials by their best epoch; differences are to the best baseline, paired image by image where that can be."""
+    ranked = _ranked(history)
+    rival = next((trial for trial in ranked if trial.started.baseline), None)
+    table = Table(
+        title=Text(f"{spec.name}: best epoch of each trial on {spec.dataset}, {val_title(spec.dataset)}"),
+        caption=Text(_caption(spec, rival, len(ranked))),
+        header_style="bold",
+    )
+    headings = ("", "trial", "state", "epochs", "val_accuracy", "95 % interval", "to the best baseline", "settings")
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading in ("trial", "state", "settings") else "right")
+    for rank, trial in enumerate(ranked[:_SHOWN], start=1):
+        table.add_row(str(rank), *_row(trial, rival, folder))
+    for trial in history.trials.values():
+        if trial.best_epoch() is None:
+            table.add_row("", trial_name(trial), trial.state, "0", "", "", "", _settings(trial))
+    return table
+
+
+def _ranked(history: SweepHistory) -> list[TrialHistory]:
+    scored = [(best.metrics[OBJECTIVE], trial) for trial in history.trials.values() if (best := trial.best_epoch())]
+    return [trial for _, trial in sorted(scored, key=lambda pair: (-pair[0], pair[1].number))]
+
+
+def _row(trial: TrialHistory, rival: TrialHistory | None, folder: SweepFolder) -> tuple[str, ...]:
+    best = trial.best_epoch()
+    assert best is not None
+    mine = _answers(trial, folder)
+    interval = _interval(mine) if mine else None
+    return (
+        trial_name(trial),
+        trial.state,
+        f"{best.epoch} of {trial.last_epoch}",
+        f"{best.metrics[OBJECTIVE]:.2%}",
+        f"{interval.low:.1%} to {interval.high:.1%}" if interval else "",
+        _difference(trial, mine, rival, folder),
+        _settings(trial),
+    )
+
+
+def _difference(trial: TrialHistory, mine: Answers | None, rival: TrialHistory | None, folder: SweepFolder) -> str:
+    if rival is None:
+        return ""
+    if trial is rival:
+        return "best baseline"
+    theirs = _answers(rival, folder)
+    if mine is None or theirs is None:
+        return ""
+    gap = paired_difference_interval(mine.labels, mine.probabilities.argmax(1), theirs.probabilities.argmax(1))
+    return f"{100 * gap.value:+.1f} ({100 * gap.low:+.1f} to {100 * gap.high:+.1f})"
+
+
+def _settings(trial: TrialHistory) -> str:
+    config = trial.started.config
+    if "ensemble" in config:
+        return ", ".join(f"{name} {weight:.2f}" for name, weight in config["ensemble"]["members"].items())
+    if "svm" in config:
+        return f"{config['svm']['kernel']} SVM, C {config['svm']['c']:g}, on {config['svm']['member']}"
+    if not config:
+        return ", ".join(f"{name} {_short(value)}" for name, value in trial.started.params.items())
+    shown = [
+        f"{config['recipe']['optimizer']} lr {config['recipe']['lr']:.3g}",
+        f"batch {config['recipe']['batch_size']}",
+    ]
+    shown += [str(value) for name, value in flatten(config["net"]) if name == "norm"]
+    return ", ".join([*shown, config["recipe"]["lr_policy"]])
+
+
+def _short(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _caption(spec: SweepSpec, rival: TrialHistory | None, scored: int) -> str:
+    reported = [f"{name}: {text}" for name, text in spec.baselines.items() if text]
+    lines = [f"reported: {'; '.join(reported)}"] if reported else []
+    if rival:
+        lines.append(f"differences in points, with 95 % intervals paired by image, to {rival.started.baseline}")
+    if scored > _SHOWN:
+        lines.append(f"the best {_SHOWN} of {scored}")
+    return "\n".join(lines)
+
+
+def _answers(trial: TrialHistory, folder: SweepFolder) -> Answers | None:
+    best = trial.best_epoch()
+    return read_answers(folder.trial(trial.number), best.epoch) if best else None
+
+
+def _interval(answers: Answers) -> Interval:
+    right = answers.probabilities.argmax(1) == answers.labels
+    return wilson_interval(int(right.sum()), len(right))

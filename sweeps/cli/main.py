@@ -1,0 +1,211 @@
+"""What the verbs do, and how every error leaves the program: one message, an exit code, no traceback."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.text import Text
+
+from cluster.config import reach
+from cluster.errors import ClusterError
+from fer_data import DataError
+from fer_models import ModelError
+from sweeps.after.sending import records_uri
+from sweeps.cli import arguments
+from sweeps.cli.console import console, errors, hide_passwords_in_tracebacks, warn
+from sweeps.cli.leaderboard_table import leaderboard
+from sweeps.cli.progress import STATES, Progress, duration, seconds_left
+from sweeps.errors import InputError
+from sweeps.planning.plan import Options, Plan, make_plan, recorded_spec
+from sweeps.runs import open_sweep
+from sweeps.sweep import SweepResult, run_plan
+from tracking.errors import TrackingError
+from tracking.mlflow_sync.default_store import default_uri
+from tracking.mlflow_sync.uri import ignored_environment, without_password
+from tracking.record.folder_lock import folder_holder
+
+BAD_INPUT = 2
+
+
+def main(argv: Sequence[str]) -> int:
+    """`python -m sweeps VERB …`."""
+    return _guarded(argv, lambda: _dispatch(_parsed(arguments.parser(), argv)))
+
+
+def run_main(argv: Sequence[str]) -> int:
+    """`python -m sweeps.run SPACE …`."""
+    return _guarded(argv, lambda: _run(_parsed(arguments.run_parser(), argv)))
+
+
+def _parsed(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
+    given = parser.parse_args(argv)
+    given.argv = list(argv)
+    return given
+
+
+def _guarded(argv: Sequence[str], act: Callable[[], int]) -> int:
+    hide_passwords_in_tracebacks()
+    try:
+        return act()
+    except (ClusterError, InputError, DataError, ModelError, TrackingError) as error:
+        if "--debug" in argv:
+            raise
+        errors.print(Text(without_password(f"error: {error}"), style="red"))
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        return 130
+
+
+def _dispatch(given: argparse.Namespace) -> int:
+    from sweeps.cli import cluster_verbs as afar
+    from sweeps.cli import run_verbs as after
+
+    verbs: dict[str, Callable[[argparse.Namespace], int]] = {
+        "run": _run,
+        "spaces": _spaces,
+        "resume": _resume,
+        "status": _status,
+        "sync": _sync,
+        "logs": afar.logs,
+        "stop": afar.stop,
+        **after.VERBS,
+    }
+    return verbs[given.verb](given)
+
+
+def _run(given: argparse.Namespace) -> int:
+    from sweeps.cli import cluster_verbs as afar
+
+    config = reach(given.cluster, given.address)
+    if config and config.submits:
+        return afar.submit(given, config)
+    given.address, given.cluster_cpus, given.cluster_gpus = (
+        (config.address, config.cpus, config.gpus) if config else (None, None, None)
+    )
+    plan = make_plan(given.space, arguments.options(given))
+    if given.dry_run:
+        from sweeps.planning.dry_run import dry_run
+
+        dry_run(plan, console)
+        return 0
+    return _run_plan(plan)
+
+
+def _run_plan(plan: Plan) -> int:
+    _announce(plan)
+    if plan.is_finished():
+        console.print("this sweep is finished: nothing is left to run; a larger --trials extends it")
+    progress = Progress(console, plan.spec, plan.at_once)
+    with progress.showing():
+        result = run_plan(plan, listeners=[progress], on_warning=warn)
+    _conclude(plan, result)
+    return result.exit_code
+
+
+def _announce(plan: Plan) -> None:
+    spec, slots = plan.spec, plan.slots
+    if spec.synthetic:
+        console.print(
+            Text(
+                "SYNTHETIC FACES: drawn by this program to try it out; no number below says anything about people.\n"
+                "Give your own with --data fer2013.csv or FER_DATA.",
+                style="bold yellow",
+            )
+        )
+    faces = plan.faces
+    console.print(
+        f"sweep {spec.name}: {spec.trials} trials of {plan.space.name} on {spec.dataset} "
+        f"(train {len(faces.train)}, val {len(faces.val)}; fingerprint {spec.fingerprint})"
+    )
+    for note in (*faces.notes, *plan.notes):
+        console.print(f"note: {note}")
+    if plan.options.tracking_uri is None and (ignored := ignored_environment(plan.tracking_uri)):
+        console.print(f"note: {ignored}")
+    share = f", {slots.gpus_per_trial:g} GPU" if slots.gpus_per_trial else ""
+    console.print(
+        f"{plan.at_once} at once on {spec.device} "
+        f"({slots.cpus_per_trial:g} core{share} each), {spec.max_epochs} epochs at most, "
+        f"baselines {spec.baseline_epochs}; seed {spec.seed}; records in {plan.folder.root}"
+    )
+
+
+def _conclude(plan: Plan, result: SweepResult) -> None:
+    spec, history = plan.spec, result.history
+    console.print()
+    console.print(leaderboard(history, spec, result.folder))
+    counts = ", ".join(f"{history.count(state)} {state}" for state in STATES[1:])
+    console.print(f"{len(history.trials)} of {spec.trials} trials: {counts}")
+    for note in result.notes:
+        console.print(note)
+    for fault in result.faults:
+        errors.print(Text(f"failed: {fault}", style="red"))
+    if result.backlog:
+        warn(f"MLflow has not taken {result.backlog} events yet; send them with: {_verb(plan.options, 'sync')}")
+    if not history.finished:
+        reason = history.stopped.reason if history.stopped else "it did not end"
+        console.print(f"not finished ({reason}). Go on with it:\n  {_verb(plan.options, 'resume')}")
+    console.print(f"look further:\n  {_verb(plan.options, 'status')}\n  {_ui_command(plan)}")
+
+
+def _verb(options: Options, verb: str) -> str:
+    words = ["python", "-m", "sweeps", verb, str(options.name)]
+    if options.out != Path("runs"):
+        words += ["--out", str(options.out)]
+    return shlex.join(words)
+
+
+def _ui_command(plan: Plan) -> str:
+    uri, options = without_password(plan.tracking_uri), plan.options
+    if uri.startswith("http"):
+        return f"MLflow: {uri}"
+    if uri == default_uri(options.out):
+        out = [] if options.out == Path("runs") else [f"OUT={options.out}"]
+        return shlex.join(["make", "ui", *out]) + '   # then http://127.0.0.1:5000, "Model training"'
+    return shlex.join(["mlflow", "server", "--backend-store-uri", uri])
+
+
+def _spaces(_: argparse.Namespace) -> int:
+    from sweeps.spaces import SPACES
+
+    for name, space in SPACES.items():
+        doc = (sys.modules[space.suggest.__module__].__doc__ or "").partition("\n")[0]
+        console.print(f"{name:16} {doc} ({space.trials} trials of {space.max_epochs} epochs at most)")
+    return 0
+
+
+def _resume(given: argparse.Namespace) -> int:
+    _, history = open_sweep(given.name, given.out)
+    options = Options(name=given.name, out=given.out, tracking_uri=given.tracking_uri, resume=True)
+    return _run_plan(make_plan(recorded_spec(history).space, options))
+
+
+def _status(given: argparse.Namespace) -> int:
+    folder, history = open_sweep(given.name, given.out)
+    spec = recorded_spec(history)
+    holder = folder_holder(folder.root)
+    if history.finished:
+        state = "finished"
+    elif holder:
+        state = f"running on {holder.host}, pid {holder.pid}, since {holder.since}"
+    else:
+        state = f"stopped ({history.stopped.reason if history.stopped else 'its driver died'})"
+    console.print(f"sweep {spec.name}: {state}; {len(history.trials)} of {spec.trials} trials on {spec.dataset}")
+    left = seconds_left(history, spec, 1) if holder and not history.finished else None
+    if left:
+        console.print(f"about {duration(left)} of one trial's slot left")
+    console.print(leaderboard(history, spec, folder))
+    return 0
+
+
+def _sync(given: argparse.Namespace) -> int:
+    from tracking.mlflow_sync.sink import MlflowSink
+
+    folder, history = open_sweep(given.name, given.out)
+    uri = records_uri(recorded_spec(history), given)
+    MlflowSink(folder.journal, tracking_uri=uri, out=given.out, on_warning=warn).sync()
+    console.print(f"{given.name}: MLflow at {without_password(uri)} has all of it")
+    return 0

@@ -1,0 +1,196 @@
+"""What a person sees while a sweep runs: a live table in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Generic, Literal, TypeVar
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from sweeps.spec import SweepSpec
+from tracking.record.events import AttemptStarted, EpochDone, Event, TrialEnded, TrialStarted, Verdict
+from tracking.record.history import SweepHistory, TrialHistory
+
+T = TypeVar("T")
+
+STATES: tuple[Literal["running", "done", "pruned", "failed", "stopped"], ...] = (
+    "running",
+    "done",
+    "pruned",
+    "failed",
+    "stopped",
+)
+_OTHER_LINES = 6  # of the screen that holds the live table
+_CHEAP_SECONDS = 0.001
+_SHARE = 0.01  # of the driver's time, at most, for what only a person reads
+_FIRST_GUESS = 0.5  # of max_epochs, before any sampled trial has shown how soon the pruner gives up
+
+
+def trial_name(trial: TrialHistory) -> str:
+    """`3 AlexNet 1` for a baseline, `7 alexnet` for the others."""
+    return f"{trial.number} {trial.started.title}"
+
+
+def duration(seconds: float) -> str:
+    """`1 h 05 min`, `4 min 10 s` or `12 s`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def epochs_left(history: SweepHistory, spec: SweepSpec) -> float:
+    """Epochs still to be trained, as expected from how many the sampled trials so far were allowed."""
+    over = Counter(
+        trial.last_epoch for trial in history.trials.values() if trial.is_over and trial.started.baseline is None
+    )
+    mean = _mean(over) if over else _FIRST_GUESS * spec.max_epochs
+    left = sum(_epochs_left_of(trial, over) for trial in history.trials.values() if not trial.is_over)
+    to_come = max(spec.trials - history.next_number, 0)
+    baselines_to_come = min(max(len(spec.baselines) - history.next_number, 0), to_come)
+    return left + spec.baseline_epochs * baselines_to_come + mean * (to_come - baselines_to_come)
+
+
+def _epochs_left_of(trial: TrialHistory, over: Counter[int]) -> float:
+    """What a running trial has left: as much as those that came further were given, or all where none did."""
+    last = trial.last_epoch
+    to_the_end = trial.started.epochs - last
+    further = Counter({epochs - last: count for epochs, count in over.items() if epochs > last})
+    if trial.started.baseline or not further:
+        return to_the_end
+    return min(to_the_end, _mean(further))
+
+
+def _mean(counts: Counter[int]) -> float:
+    return sum(value * count for value, count in counts.items()) / counts.total()
+
+
+def seconds_left(history: SweepHistory, spec: SweepSpec, slots: int) -> float | None:
+    """Expected seconds to the end of the sweep, pruning included; None before the first epoch."""
+    times = [e.metrics["epoch_seconds"] for trial in history.trials.values() for e in trial.epochs]
+    if not times:
+        return None
+    return epochs_left(history, spec) * sum(times) / len(times) / slots
+
+
+class _Sparingly(Generic[T]):
+    """Works a function out anew where that is cheap, else gives its last answer until it has become worth it."""
+
+    def __init__(self, function: Callable[[SweepHistory], T]) -> None:
+        self._function = function
+        self._due = 0.0
+
+    def __call__(self, history: SweepHistory) -> T:
+        if time.monotonic() >= self._due:
+            began = time.thread_time()
+            self._answer = self._function(history)
+            took = time.thread_time() - began
+            self._due = time.monotonic() + (took / _SHARE if took > _CHEAP_SECONDS else 0)
+        return self._answer
+
+
+class Progress:
+    """A listener of the director's events."""
+
+    def __init__(self, console: Console, spec: SweepSpec, slots: int) -> None:
+        self._console, self._spec = console, spec
+        self._live: Live | None = None
+        self._started = time.monotonic()
+        self._seconds_left = _Sparingly(lambda history: seconds_left(history, spec, slots))
+        self._table = _Sparingly(self._draw)
+
+    @contextmanager
+    def showing(self) -> Iterator[None]:
+        """Show the live table while the block runs, where the console is a terminal."""
+        if not self._console.is_terminal:
+            yield
+            return
+        with Live(console=self._console, refresh_per_second=4, transient=True) as self._live:
+            yield
+        self._live = None
+
+    def __call__(self, event: Event, history: SweepHistory) -> None:
+        """Take in one event."""
+        if self._live is not None:
+            self._live.update(self._table(history))
+            if not isinstance(event, TrialEnded):
+                return
+        line = self._line(event, history)
+        if line:
+            self._console.print(Text(line), soft_wrap=True)
+
+    def _line(self, event: Event, history: SweepHistory) -> str | None:
+        match event:
+            case TrialStarted() if event.config:
+                trial = history.trials[event.trial]
+                return f"trial {trial_name(trial)}: started ({event.epochs} epochs at most)"
+            case AttemptStarted():
+                trial = history.trials[event.trial]
+                return f"trial {trial_name(trial)}: goes on after epoch {trial.last_epoch} ({event.reason})"
+            case EpochDone():
+                trial = history.trials[event.trial]
+                values = event.metrics
+                return (
+                    f"trial {trial_name(trial)}: epoch {event.epoch}/{trial.started.epochs} "
+                    f"train_loss {values['train_loss']:.4f} val_accuracy {values['val_accuracy']:.2%} "
+                    f"({values['images_per_second']:.0f} images/s){self._time_left(history)}"
+                )
+            case Verdict():
+                return f"trial {event.trial}: {event.state}: {event.reason}"
+            case TrialEnded():
+                best = event.best.get("best_val_accuracy")
+                shown = f", best val_accuracy {best:.2%} at epoch {event.best['best_epoch']:.0f}" if best else ""
+                why = f": {event.reason}" if event.reason and event.state != "pruned" else ""
+                return f"trial {trial_name(history.trials[event.trial])}: {event.state}{shown}{why}"
+        return None
+
+    def _time_left(self, history: SweepHistory) -> str:
+        left = self._seconds_left(history)
+        return f"; about {duration(left)} left" if left else ""
+
+    def _draw(self, history: SweepHistory) -> Group:
+        table = Table(box=None, padding=(0, 2), header_style="bold")
+        for heading in ("trial", "epoch", "train_loss", "val_accuracy", "best", "images/s"):
+            table.add_column(heading, justify="left" if heading == "trial" else "right")
+        running = [trial for trial in history.trials.values() if trial.end is None]
+        rows = max(self._console.height - _OTHER_LINES, 1)
+        for trial in running[:rows]:
+            table.add_row(*_row(trial))
+        if len(running) > rows:
+            table.add_row(f"and {len(running) - rows} more")
+        counts = "   ".join(f"{state} {history.count(state)}" for state in STATES if history.count(state))
+        elapsed = duration(time.monotonic() - self._started)
+        status = f"{len(history.trials)}/{self._spec.trials} trials   {counts}   {elapsed}{self._time_left(history)}"
+        return Group(table, Text(status), Text(_best_line(history), style="bold green"))
+
+
+def _row(trial: TrialHistory) -> tuple[str, ...]:
+    best = trial.best_epoch()
+    if best is None:
+        return (trial_name(trial), f"0/{trial.started.epochs}", "", "", "", "")
+    last = trial.epochs[-1].metrics
+    return (
+        trial_name(trial),
+        f"{trial.last_epoch}/{trial.started.epochs}",
+        f"{last['train_loss']:.4f}",
+        f"{last['val_accuracy']:.2%}",
+        f"{best.metrics['val_accuracy']:.2%}",
+        f"{last['images_per_second']:.0f}",
+    )
+
+
+def _best_line(history: SweepHistory) -> str:
+    scored = [
+        (best.metrics["val_accuracy"], trial) for trial in history.trials.values() if (best := trial.best_epoch())
+    ]
+    if not scored:
+        return "best so far: none yet"
+    value, trial = max(scored, key=lambda pair: pair[0])
+    return f"best so far: {value:.2%} val_accuracy, trial {trial_name(trial)}"

@@ -1,0 +1,198 @@
+"""The verbs for runs that are there: test, ensemble, svm, compare, report, inspect, register, gc."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from rich.text import Text
+
+from sweeps.after.sending import asked_for, records_uri, send
+from sweeps.cli.console import console, errors, warn
+from sweeps.errors import InputError
+from sweeps.runs import Run, best_runs, find_run, open_sweep
+from sweeps.trial.messages import val_title
+from tracking.errors import TrackingError
+from tracking.mlflow_sync.uri import resolve_tracking_uri, without_password
+from tracking.record.files import write_bytes
+
+
+def test(given: argparse.Namespace) -> int:
+    """Read the test split for a finalist."""
+    from sweeps.after.test_split import test_run
+
+    run = find_run(given.run, given.out, given.tracking_uri)
+    outcome = test_run(run, again=given.again)
+    place, looks = f"{outcome.dataset}'s {outcome.split}", outcome.looks
+    again = "" if looks.of_run == 1 else f" (LOOK {looks.of_run}: no longer a fair test)"
+    for what, n, share in (
+        ("", outcome.n, outcome.accuracy),
+        (", faces of no other split", outcome.leak_free_n, outcome.leak_free),
+    ):
+        if share:
+            interval = f"95 % interval {share.low:.2%} to {share.high:.2%}"
+            console.print(f"{run.name} on {place}{what}, n = {n:,}: {share.value:.2%}, {interval}{again}")
+    if not outcome.leak_free:
+        console.print(f"no leak-free accuracy: {place} has no face that is known to be in no other split")
+    console.print(
+        f"look {looks.in_sweep} on {place} in this sweep, {looks.on_data} over all sweeps in {given.out}"
+        + ("" if looks.in_sweep == 1 else ": do not choose among its runs by these numbers")
+    )
+    send(run, given)
+    return 0
+
+
+def ensemble(given: argparse.Namespace) -> int:
+    """Let several runs answer as one."""
+    from sweeps.after.ensemble import make_ensemble
+
+    if bool(given.runs) == bool(given.sweep):
+        raise InputError("name the runs, or --sweep NAME for its best trials")
+    runs = best_runs(*open_sweep(given.sweep, given.out), given.top) if given.sweep else _runs(given)
+    name = given.name or f"ensemble-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    made = make_ensemble(runs, given.method, name, given.out, tracking_uri=asked_for(given))
+    for member in runs:
+        weight = made.members.get(member.name, 0.0)
+        console.print(f"{member.name:24} {member.objective:.2%}   weight {weight:.3f}")
+    split, dataset = val_title(made.spec.dataset), made.spec.dataset
+    console.print(f"{made.name}: {made.objective:.2%} on {dataset}, {split}, where it was chosen")
+    send(made, given)
+    return 0
+
+
+def svm(given: argparse.Namespace) -> int:
+    """Put a support vector machine in place of a net's last layer."""
+    from sweeps.after.svm_head import make_svm
+
+    run = find_run(given.run, given.out, given.tracking_uri)
+    name = given.name or f"svm-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    made = make_svm(run, given.kernel, given.candidates, name, given.out, tracking_uri=asked_for(given))
+    console.print(
+        f"C {made.svm['c']:g} of {', '.join(f'{c:g}' for c in made.svm['tried'])}: right on "
+        f"{made.svm['held_out_accuracy']:.2%} of the fifth of train that chose it, which the net was trained on"
+    )
+    split, dataset = val_title(made.spec.dataset), made.spec.dataset
+    console.print(f"{made.name}: {made.objective:.2%} on {dataset}, {split}; {run.name} itself {run.objective:.2%}")
+    send(made, given)
+    return 0
+
+
+def compare(given: argparse.Namespace) -> int:
+    """Compare runs face by face, and sweeps as a whole, on the terminal and as a page."""
+    from sweeps.after.report_input import compare_runs, val_faces
+    from sweeps.cli.compare_tables import log_page, tables
+    from tracking.pages.compare_page import comparison_page
+
+    runs = _runs(given)
+    whole = [run.sweep.root.name for run in runs if run.sweep.root.name in given.runs]
+    found = compare_runs(runs, whole, numbers_only=given.numbers_only)
+    page = comparison_page(found, val_faces(runs[0].spec))
+    if given.html:
+        write_bytes(given.html, page.encode())
+    try:
+        uris = [resolve_tracking_uri(given.tracking_uri, given.out, run.spec.tracking_uri) for run in runs]
+        where = log_page(page, runs, whole, uris)
+    except TrackingError as error:
+        where = f"the page is not in MLflow: {error}"
+    if given.json:
+        console.print(found.to_json())
+        errors.print(Text(where))
+        return 0
+    for shown in tables(found):
+        console.print(shown)
+    if given.html:
+        console.print(f"the whole comparison: {given.html}")
+    console.print(where)
+    return 0
+
+
+def report(given: argparse.Namespace) -> int:
+    """Write a sweep's report as one page, and what lies beside it."""
+    from sweeps.after.finish import draw_sweep, report_path
+    from sweeps.after.report_input import sweep_page
+
+    folder, history = open_sweep(given.name, given.out)
+    path = given.html or report_path(folder)
+    if given.html:
+        write_bytes(path, sweep_page(folder, history).encode())
+    else:
+        draw_sweep(folder)
+    console.print(f"{given.name}: {path} ({path.stat().st_size / 2**20:.1f} MiB)")
+    return 0
+
+
+def inspect(given: argparse.Namespace) -> int:
+    """Show what a net's layers are, and draw what they see of faces and where its answers come from."""
+    from sweeps.after.inspect_net import METHODS, captum_missing, inspect_run, log_pictures, net_table
+    from sweeps.after.inspected_faces import chosen_faces, face_from
+
+    if given.faces is not None and given.image is not None:
+        raise InputError("--faces and --image: give one, faces of the validation split or a picture of your own")
+    run = find_run(given.run, given.out, given.tracking_uri)
+    methods = (given.method,) if given.method else METHODS
+    missing = None if given.method else captum_missing()
+    shown = chosen_faces(run, given.faces) if given.image is None else face_from(run, given.image)
+    drawing = inspect_run(
+        run, shown, layers=given.layers or (), methods=() if missing else methods, folder=given.out_dir
+    )
+    console.print(net_table(run))
+    if missing:
+        warn(f"{missing}; drawn without it: filters and maps")
+    pictures = []
+    for path in drawing:
+        console.print(str(path))
+        pictures.append(path)
+    try:
+        log_pictures(run, pictures, records_uri(run.spec, given))
+    except TrackingError as error:
+        warn(f"not in MLflow: {error}")
+    return 0
+
+
+def register(given: argparse.Namespace) -> int:
+    """Log a run as an MLflow model, and register it."""
+    from sweeps.after.register import register_run
+
+    run = find_run(given.run, given.out, given.tracking_uri)
+    uri = records_uri(run.spec, given)
+    send(run, given, uri)
+    console.print(register_run(run, uri))
+    return 0
+
+
+def gc(given: argparse.Namespace) -> int:
+    """Say what old sweeps need no more, or remove it."""
+    from sweeps.after.cleanup import clean_up, size_text
+
+    found = []
+    for leavings in clean_up(
+        given.names, given.out, given.tracking_uri, keep=given.keep, act=given.yes, on_warning=warn
+    ):
+        found.append(leavings)
+        for line in leavings.lines():
+            console.print(line)
+    files = [file for leavings in found for file in leavings.files]
+    runs = sum(len(leavings.runs) for leavings in found)
+    what = f"{len(files)} files, {size_text(sum(file.size_bytes for file in files))}; {runs} runs of dead drivers"
+    console.print(f"removed and closed: {what}" if given.yes else f"to be removed and closed: {what}")
+    if not given.yes and (files or runs):
+        console.print(f"do it:\n  {without_password(shlex.join(['python', '-m', 'sweeps', *given.argv, '--yes']))}")
+    return 0
+
+
+def _runs(given: argparse.Namespace) -> list[Run]:
+    return [find_run(reference, given.out, given.tracking_uri) for reference in given.runs]
+
+
+VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "test": test,
+    "ensemble": ensemble,
+    "svm": svm,
+    "compare": compare,
+    "report": report,
+    "inspect": inspect,
+    "register": register,
+    "gc": gc,
+}

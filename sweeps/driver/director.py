@@ -1,0 +1,282 @@
+"""The books of a running sweep: hands out tasks, takes in reports, decides. Knows neither Ray nor MLflow.
+
+Order of writes, always: the worker's checkpoint, then the journal, then the study, then whoever listens.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from sweeps.config import TrialConfig, with_settings
+from sweeps.planning.study import Proposal, Study, derive_seed
+from sweeps.space import Space
+from sweeps.spec import SweepSpec
+from sweeps.trial.messages import OBJECTIVE, SYSTEM, EpochReport, Message, Task, TrialEnd
+from tracking.record.events import AttemptStarted, EpochDone, Event, TrialEnded, TrialStarted, TrialState, Verdict
+from tracking.record.files import write_json
+from tracking.record.history import SweepHistory, TrialHistory
+from tracking.record.journal import Journal
+from tracking.record.layout import SweepFolder
+
+MAX_RETRIES = 3
+"""How often a trial whose worker died is given to another, without an epoch in between."""
+
+Listener = Callable[[Event, SweepHistory], None]
+
+
+class Director:
+    """One sweep's decisions. Every method is called from one thread; every event is on disk before it has effect."""
+
+    def __init__(
+        self,
+        folder: SweepFolder,
+        spec: SweepSpec,
+        space: Space,
+        history: SweepHistory,
+        journal: Journal,
+        study: Study,
+        *,
+        resolve: Callable[[TrialConfig], TrialConfig] = lambda config: config,
+        time_budget_seconds: float | None = None,
+        listeners: tuple[Listener, ...] = (),
+    ) -> None:
+        self.history = history
+        self.stop_reason: str | None = None
+        self.blocked: str | None = None
+        self._folder, self._spec, self._space = folder, spec, space
+        self._journal, self._study, self._resolve = journal, study, resolve
+        self._listeners = listeners
+        self._deadline = time.monotonic() + time_budget_seconds if time_budget_seconds else None
+        self._budget_seconds = time_budget_seconds
+        self._waiting = [trial.number for trial in history.unfinished]
+        self._deaths: dict[int, list[str]] = {}
+        self._out: dict[int, int] = {}  # trial → the attempt whose reports count
+
+    def request_stop(self, reason: str) -> None:
+        """Have every trial leave at its next report; safe to call from a signal handler."""
+        self.stop_reason = self.stop_reason or reason
+
+    def block(self, reason: str) -> None:
+        """As `request_stop`, for a fault: other trials would meet it too."""
+        self.blocked = reason
+        self.request_stop(reason)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether trials are to leave, resumable: a signal, or the time budget used up."""
+        if self._deadline is not None and time.monotonic() > self._deadline:
+            self.request_stop(f"the time budget of {self._budget_seconds:.0f} s is used up")
+        return self.stop_reason is not None
+
+    @property
+    def faults(self) -> list[str]:
+        """What went wrong with trials, divergence aside, which is a result."""
+        ends = [trial.end for trial in self.history.trials.values() if trial.end]
+        failed = [f"trial {end.trial}: {end.reason}" for end in ends if end.state == "failed" and not end.diverged]
+        return failed + ([self.blocked] if self.blocked else [])
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether no further task will come."""
+        return self.stopping or (not self._waiting and self.history.next_number >= self._spec.trials)
+
+    def next_task(self) -> Task | None:
+        """The next trial to run: unfinished ones first, then baselines, then the sampler's; None when exhausted."""
+        if self.exhausted:
+            return None
+        if self._waiting:
+            return self._take_up(self.history.trials[self._waiting.pop(0)])
+        while not self.exhausted:
+            if task := self._start(self.history.next_number):
+                return task
+        return None
+
+    @property
+    def busy(self) -> bool:
+        """Whether trials are out; one whose worker dies comes back as a task."""
+        return bool(self._out)
+
+    def take(self, number: int, message: Message) -> bool:
+        """Record what a trial says; False tells its worker to leave the trial as it stands."""
+        if self._out.get(number) != message.attempt:
+            return False
+        if isinstance(message, TrialEnd):
+            self._end(number, message)
+            return False
+        trial = self.history.trials[number]
+        if message.epoch > trial.last_epoch:  # also one after a verdict that was seen late: its files are of it
+            self._take_epoch(number, message)
+        if self.stopping and trial.verdict is None:  # one that was given up has only its pictures left to draw
+            self._stop(number)
+            return False
+        return True
+
+    def worker_died(self, number: int, reason: str) -> None:
+        """Queue the trial to go on from its last checkpoint; after too many without an epoch in between it has failed.
+
+        A trial on machines that are taken away now and then may lose any number of workers, as long as it gets on.
+        """
+        if number not in self._out:
+            return
+        deaths = self._deaths.setdefault(number, [])
+        deaths.append(reason)
+        if len(deaths) <= MAX_RETRIES:
+            del self._out[number]
+            self._waiting.insert(0, number)
+            return
+        epoch = self.history.trials[number].last_epoch
+        self._close(number, "failed", f"its worker died {len(deaths)} times after epoch {epoch}, last: {reason}")
+
+    def all_workers_died(self, reason: str) -> None:
+        """Queue every trial that is out, as `worker_died` does: what ran them is gone."""
+        for number in sorted(self._out, reverse=True):
+            self.worker_died(number, reason)
+
+    def leave(self) -> None:
+        """Mark what has not ended as stopped, to be resumed: what is out, and what waits for another worker."""
+        for trial in self.history.unfinished:
+            if trial.state == "running":
+                self._stop(trial.number)
+
+    def _start(self, number: int) -> Task | None:
+        """Record the next trial; None where its draw came to nothing, which is recorded as a failed trial."""
+        baselines = self._space.baselines
+        baseline = baselines[number] if number < len(baselines) else None
+        if baseline:
+            self._study.add_baseline(number)
+            proposal = Proposal(baseline.config, {}, {})
+        else:
+            proposal = self._study.propose(number)
+        config = self._configure(proposal)
+        config_id = config.id if config else ""
+        self._record(
+            TrialStarted(
+                trial=number,
+                config_id=config_id,
+                config=config.model_dump(mode="json") if config else {},
+                seed=derive_seed(self._spec.seed, config_id),
+                epochs=self._spec.baseline_epochs if baseline else self._spec.max_epochs,
+                baseline=baseline.name if baseline else None,
+                params=proposal.params,
+                distributions=proposal.distributions,
+            )
+        )
+        if config is None:
+            self._close(number, "failed", proposal.fault)
+            return None
+        return self._task(self.history.trials[number], attempt=0)
+
+    def _configure(self, proposal: Proposal) -> TrialConfig | None:
+        return proposal.config and self._resolve(with_settings(proposal.config, self._spec.settings))
+
+    def _take_up(self, trial: TrialHistory) -> Task:
+        if trial.verdict is not None:
+            self._write_verdict(trial.verdict)
+        else:
+            self._obey_pruner(trial, self._study.owed_verdict(trial.number))
+        deaths = self._deaths.get(trial.number)
+        reason = f"its worker died: {deaths[-1]}" if deaths else "resumed"
+        attempt = len(trial.attempts) + 1
+        self._record(AttemptStarted(trial=trial.number, attempt=attempt, reason=reason))
+        return self._task(trial, attempt)
+
+    def _task(self, trial: TrialHistory, attempt: int) -> Task:
+        self._out[trial.number] = attempt
+        folder = self._folder.trial(trial.number).create()
+        write_json(folder.config, trial.started.config)
+        return Task(
+            trial=trial.number,
+            attempt=attempt,
+            folder=str(folder.root.absolute()),
+            config=TrialConfig.model_validate(trial.started.config),
+            seed=trial.started.seed,
+            epochs=trial.started.epochs,
+            faces=self._spec.faces,
+            data=self._spec.data,
+            device=self._spec.device,
+            threads=self._spec.threads,
+            figures=self._spec.figures,
+            recorded=tuple(
+                EpochReport(attempt=attempt, epoch=done.epoch, metrics=done.metrics, iterations=done.iterations)
+                for done in trial.epochs
+            ),
+        )
+
+    def _take_epoch(self, number: int, report: EpochReport) -> None:
+        event = EpochDone(trial=number, epoch=report.epoch, metrics=report.metrics, iterations=report.iterations)
+        self._record(event)
+        self._deaths.pop(number, None)
+        reason = self._study.report(number, report.epoch, report.metrics[OBJECTIVE])
+        self._obey_pruner(self.history.trials[number], reason)
+
+    def _obey_pruner(self, trial: TrialHistory, reason: str | None) -> None:
+        """Give the trial up if the pruner has a reason; baselines, and trials at their last epoch, are spared."""
+        spared = trial.started.baseline is not None or trial.last_epoch == trial.started.epochs
+        if reason is None or spared or trial.verdict is not None:
+            return
+        verdict = Verdict(trial=trial.number, state="pruned", epoch=trial.last_epoch, reason=reason)
+        self._record(verdict)
+        self._study.finish(trial.number, "pruned")
+        self._write_verdict(verdict)
+
+    def _write_verdict(self, verdict: Verdict) -> None:
+        write_json(self._folder.trial(verdict.trial).verdict, {"state": verdict.state, "reason": verdict.reason})
+
+    def _end(self, number: int, end: TrialEnd) -> None:
+        verdict = self.history.trials[number].verdict
+        if end.state == "blocked":
+            self.block(f"trial {number}: {end.reason}")
+            self._close(number, "stopped", end.reason, final=False)
+        elif end.state == "failed":
+            self._close(number, "failed", end.reason, diverged=end.diverged, note=end.note)
+        elif verdict is not None:
+            self._close(number, verdict.state, verdict.reason, scores=end.scores, note=end.note)
+        else:
+            self._close(number, "done", None, scores=end.scores, note=end.note)
+
+    def _stop(self, number: int) -> None:
+        self._close(number, "stopped", self.stop_reason or "the runner ended", final=False)
+
+    def _close(
+        self,
+        number: int,
+        state: TrialState,
+        reason: str | None,
+        *,
+        diverged: bool = False,
+        final: bool = True,
+        note: str | None = None,
+        scores: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
+        trial = self.history.trials[number]
+        best = trial.best_epoch(OBJECTIVE)
+        results = best.metrics.items() if best else ()
+        values = {f"best_{name}": value for name, value in results if not name.startswith(SYSTEM)}
+        if best:
+            values = {**scores, **values, "best_epoch": float(best.epoch)}
+        unfit = diverged or not trial.started.config
+        told = self._study.lesson(number, state, unfit=unfit) if final else None
+        self._record(
+            TrialEnded(
+                trial=number,
+                state=state,
+                reason=reason,
+                note=note,
+                best=values,
+                epochs=trial.last_epoch,
+                diverged=diverged,
+                final=final,
+                told=told,
+            )
+        )
+        self._out.pop(number, None)
+        if told:
+            self._study.finish(number, told, values.get(f"best_{OBJECTIVE}"))
+
+    def _record(self, event: Event) -> None:
+        self._journal.append(event)
+        self.history.apply(event)
+        for listener in self._listeners:
+            listener(event, self.history)

@@ -1,0 +1,111 @@
+"""A trial's share of its GPU's memory, and what is done where that does not suffice.
+
+torch may reserve no more than the share, so that a trial that outgrows it runs out of memory itself, and not its
+neighbours on the same GPU.
+"""
+
+from __future__ import annotations
+
+import gc
+
+from sweeps.errors import WorkerMustLeave
+from sweeps.trial.messages import MICRO_BATCHES, Task
+
+CONTEXT_BYTES = 600 << 20
+"""What a process takes of a GPU before its first tensor: CUDA's context and its kernels."""
+
+_SPARE = 0.1
+_GIBIBYTE = 2**30
+
+
+class OutOfGpuMemoryError(Exception):
+    """The trial does not fit its share of a GPU, not even in half batches; the message gives the sizes."""
+
+
+class GpuMemory:
+    """One trial's memory on its GPU, from the trial's begin to its end; on a CPU it does nothing.
+
+    `micro_batches` is the number of parts in which each batch is computed; `note` says why, where it is not one.
+    The trial keeps `last_epoch` at the last one that is on disk.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.micro_batches = 1
+        self.note: str | None = None
+        self.last_epoch = 0
+        self._task = task
+        self._on_gpu = task.device == "cuda"
+        self._failed_after: int | None = None
+        self._shortage = ""
+        self._taken_by_others = False
+        if self._on_gpu:
+            drop_caches()
+            _limit_to(task.gpu_share)
+
+    def metrics(self) -> dict[str, float]:
+        """What goes into the report of an epoch."""
+        return {MICRO_BATCHES: float(self.micro_batches)} if self.micro_batches > 1 else {}
+
+    def ran_out(self, error: Exception) -> None:
+        """Note the sizes while what filled the memory still exists."""
+        self._shortage = str(error).partition("\n")[0]
+        if self._on_gpu:
+            import torch
+
+            free, total = torch.cuda.mem_get_info()
+            own = torch.cuda.memory_reserved()
+            self._taken_by_others = others_exceed_their_share(free, total, own, self._task.gpu_share)
+            self._shortage += (
+                f" ({own / _GIBIBYTE:.1f} GiB reserved here, share {self._task.gpu_share:g}, "
+                f"{free / _GIBIBYTE:.1f} of the GPU's {total / _GIBIBYTE:.1f} GiB free)"
+            )
+
+    def make_room(self) -> None:
+        """Prepare for training the failed epoch again, once nothing refers to its tensors any more.
+
+        The first time it is trained as it was, the second time in half batches.
+
+        Raises:
+            OutOfGpuMemoryError: it was trained in half batches.
+            WorkerMustLeave: it was, and other processes hold more than their share: later, or elsewhere, it may fit.
+        """
+        drop_caches()
+        is_first_failure = self._failed_after != self.last_epoch
+        self._failed_after = self.last_epoch
+        if is_first_failure:
+            return
+        size, epoch = self._task.config.recipe.batch_size, self.last_epoch + 1
+        half = -(-size // 2)
+        if self.micro_batches == 1 and size > 1:
+            self.micro_batches = 2
+            self.note = (
+                f"from epoch {epoch} on each batch of {size} is computed in parts of {half} with accumulated "
+                f"gradients, and batch norm's statistics are those of the parts, because of: {self._shortage}"
+            )
+            return
+        tried = f"epoch {epoch} in parts of {half} of its batches of {size}: {self._shortage}"
+        if self._taken_by_others:
+            raise WorkerMustLeave(f"other processes hold more than their share of the GPU's memory; {tried}")
+        raise OutOfGpuMemoryError(f"{tried}; use a smaller batch_size, or a larger --gpus-per-trial")
+
+
+def others_exceed_their_share(free_bytes: int, total_bytes: int, own_bytes: int, own_share: float) -> bool:
+    """Whether what is in use, less what this process reserved, is clearly more than all shares but its own."""
+    others = total_bytes - free_bytes - own_bytes - CONTEXT_BYTES
+    return others > (max(0.0, 1 - own_share) + _SPARE) * total_bytes
+
+
+def drop_caches() -> None:
+    """Give back what this process has reserved of its GPU and does not use."""
+    import torch
+
+    gc.collect()
+    torch.cuda.empty_cache()  # does nothing where CUDA was not used
+
+
+def _limit_to(share: float) -> None:
+    import torch
+
+    total = torch.cuda.mem_get_info()[1]
+    own = min(1.0, share) - (CONTEXT_BYTES / total if share < 1 else 0.0)
+    torch.cuda.set_per_process_memory_fraction(max(own, 0.0))

@@ -1,0 +1,83 @@
+"""Has the largest worker leave before its machine runs out of memory: an ordinary retry of one trial.
+
+Ray's own monitor, a little later, would end the run of every trial on every machine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from pathlib import Path
+from typing import NoReturn
+
+import psutil
+from ray._common.utils import get_system_memory
+from ray._private.utils import get_used_memory
+
+from sweeps.trial.messages import Task
+from tracking.record.files import write_json
+
+_EXIT_CODE = 137
+_POLL_SECONDS = 0.1
+_BEFORE_RAY = 0.03
+"""By how much of the machine's memory this is earlier than Ray's monitor."""
+_RAYS_LIMIT = "RAY_memory_usage_threshold"
+_GIBIBYTE = 2**30
+
+
+class MemoryGuard(threading.Thread):
+    """Watches the machine's memory, or the container's, for as long as this worker lives."""
+
+    def __init__(self) -> None:
+        super().__init__(name="memory-guard", daemon=True)
+        self._limit = float(os.environ.get(_RAYS_LIMIT, "0.95")) - _BEFORE_RAY
+        self._task: Task | None = None
+
+    def watch(self, task: Task) -> None:
+        """Answer for `task` from now on."""
+        self._task = task
+        if not self.is_alive():
+            self.start()
+
+    def run(self) -> None:
+        """Leave when memory is short and no other worker is larger."""
+        while True:
+            time.sleep(_POLL_SECONDS)
+            used, total = get_used_memory(), get_system_memory()  # type: ignore[no-untyped-call]
+            if used > self._limit * total and self._task is not None and _is_the_largest():
+                own = psutil.Process().memory_info().rss
+                sizes = f"{used / _GIBIBYTE:.1f} of {total / _GIBIBYTE:.1f} GiB in use, {own / _GIBIBYTE:.1f} GiB here"
+                leave(self._task, f"memory ran short ({sizes}); smaller batches or fewer trials at once need less")
+
+
+def reason_of_leaving(task: Task) -> str | None:
+    """Why the worker of this attempt left, if it said so by `leave`."""
+    try:
+        left = json.loads(_note(task).read_text())
+    except (OSError, ValueError):  # no such note, or one that cannot be read
+        return None
+    return str(left["reason"]) if left["attempt"] == task.attempt else None
+
+
+def leave(task: Task, reason: str) -> NoReturn:
+    """Write down why, and end this process: an ordinary retry of its trial, in another one."""
+    try:
+        write_json(_note(task), {"attempt": task.attempt, "reason": reason})
+    finally:
+        os._exit(_EXIT_CODE)
+
+
+def _note(task: Task) -> Path:
+    return Path(task.folder) / ".left.json"
+
+
+def _is_the_largest() -> bool:
+    """Whether no other process that Ray named, so no other worker of this machine, holds more."""
+    sizes: dict[int, int] = {
+        process.pid: process.info["memory_info"].rss
+        for process in psutil.process_iter(["cmdline", "memory_info"])
+        if process.info["memory_info"] and (process.info["cmdline"] or [""])[0].startswith("ray::")
+    }
+    return sizes.get(os.getpid(), 0) >= max(sizes.values(), default=0)

@@ -1,0 +1,267 @@
+"""Runs trials on Ray Tune's actors; the only file that imports ray.tune.
+
+Tune places actors and keeps them warm. It decides nothing and remembers nothing: the searcher
+below hands out the director's tasks, the scheduler passes on reports and obeys, and each run is a new Tuner.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import os
+import shutil
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter
+from ray import cloudpickle, tune
+from ray.exceptions import OutOfMemoryError, RayTaskError
+from ray.tune.execution import class_cache
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+from ray.tune.stopper import Stopper
+
+from cluster.connect import joined_ray, local_ray
+from sweeps.driver.director import Director
+from sweeps.driver.memory_guard import MemoryGuard, leave, reason_of_leaving
+from sweeps.driver.runner import TrialBody
+from sweeps.errors import WorkerMustLeave
+from sweeps.planning.resources import Slots
+from sweeps.trial.messages import Message, Task
+
+T = TypeVar("T")
+
+_MESSAGE: TypeAdapter[Message] = TypeAdapter(Message)
+_GRACE_SECONDS = 20.0
+_HANG_FLOOR_SECONDS = 900.0
+_HANG_FIRST_SECONDS = 6 * 3600.0
+_LONGEST_CAUSE = 400
+
+
+class RayRunner:
+    """Runs as many trials at once as there are slots."""
+
+    def __init__(self, slots: Slots, address: str | None = None) -> None:
+        self._slots = slots
+        self._address = address
+
+    def run(self, director: Director, body: TrialBody) -> None:
+        """Run the sweep on Ray."""
+        scratch = tempfile.mkdtemp(prefix="fer-sweeps-tune-")
+        _quieten()
+        try:
+            slots = self._slots
+            with joined_ray(self._address) if self._address else local_ray(slots.cpus, slots.gpus):
+                _let_actors_take_warm_workers()
+                self._fit(director, body, scratch)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    def _fit(self, director: Director, body: TrialBody, scratch: str) -> None:
+        """One Tuner, and another one after each that Ray's memory monitor ended, whichever trial it was."""
+        while True:
+            calls = _Calls()
+            try:
+                self._tuner(director, calls, body, scratch).fit()
+            except RuntimeError as error:
+                if not isinstance(error.__cause__, OutOfMemoryError):
+                    raise
+                director.all_workers_died("a machine ran out of memory, and Ray ended what ran")
+                continue
+            if calls.error:
+                raise calls.error
+            return
+
+    def _tuner(self, director: Director, calls: _Calls, body: TrialBody, scratch: str) -> tune.Tuner:
+        share = {"CPU": self._slots.cpus_per_trial, "GPU": self._slots.gpus_per_trial}
+        actor = tune.with_resources(TrialActor, tune.PlacementGroupFactory([share]))
+        return tune.Tuner(
+            actor,
+            tune_config=tune.TuneConfig(
+                search_alg=_Tasks(director, calls, body),
+                scheduler=_Obedient(director, calls),
+                num_samples=-1,
+                max_concurrent_trials=self._slots.count,
+                reuse_actors=True,
+                trial_dirname_creator=lambda trial: str(trial.trial_id),
+            ),
+            run_config=tune.RunConfig(
+                name="sweep",
+                storage_path=scratch,
+                stop=_StopAfterGrace(director, calls),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                verbose=0,
+                log_to_file=False,
+            ),
+        )
+
+
+class TrialActor(tune.Trainable):
+    """A warm worker process: one `step` is one epoch, `reset_config` is the next trial."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Begin the first trial."""
+        self._messages: Iterator[Message] | None = None
+        self._guard = MemoryGuard()
+        self._patience_seconds = _HANG_FIRST_SECONDS
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Begin the next trial in the same process: what it imported and mapped stays warm."""
+        self._begin(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Run one epoch. A worker that hangs leaves a stack trace and dies, which is an ordinary retry."""
+        assert self._messages is not None
+        started = time.monotonic()
+        faulthandler.dump_traceback_later(self._patience_seconds, exit=True, file=2)
+        try:
+            message = next(self._messages)
+        except WorkerMustLeave as error:
+            leave(self._task, str(error))  # at once: winding up would wait for a GPU that no longer answers
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+        self._patience_seconds = max(_HANG_FLOOR_SECONDS, 10 * (time.monotonic() - started))
+        return {"message": message.model_dump_json(), "done": not hasattr(message, "epoch")}
+
+    def cleanup(self) -> None:
+        """Leave the trial as its last checkpoint has it."""
+        if self._messages is not None and hasattr(self._messages, "close"):
+            self._messages.close()
+        self._messages = None
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        self.cleanup()
+        self._patience_seconds = _HANG_FIRST_SECONDS
+        self._task = Task.model_validate_json(config["task"])
+        self._guard.watch(self._task)
+        self._messages = config["body"](self._task)
+
+
+class _Calls:
+    """Calls of the director within Tune's callbacks. The first error is kept, and ends the run.
+
+    Tune would take it for the fault of a worker, or raise its traceback as the message of another error.
+    """
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+
+    def __call__(self, call: Callable[[], T], otherwise: T) -> T:
+        """What `call` returns; `otherwise` where it raises, or an earlier one did."""
+        if self.error is None:
+            try:
+                return call()
+            except Exception as error:
+                self.error = error
+        return otherwise
+
+
+class _Tasks(Searcher):
+    """Hands Tune the director's tasks, one whenever a slot is free."""
+
+    def __init__(self, director: Director, calls: _Calls, body: TrialBody) -> None:
+        super().__init__(metric=None, mode="max")
+        self._director, self._calls, self._body = director, calls, body
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        task = self._calls(self._director.next_task, otherwise=None)
+        if task is None:
+            return None if self._director.busy else Searcher.FINISHED  # type: ignore[return-value]
+        return {"task": task.model_dump_json(), "body": self._body}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Nothing to do: the scheduler has passed it on."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to keep."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing to restore."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tuner() pickles it; the director stays where it is
+
+
+class _Obedient(FIFOScheduler):
+    """Passes reports to the director and does what it says."""
+
+    def __init__(self, director: Director, calls: _Calls) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._director, self._calls = director, calls
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        return str(TrialScheduler.CONTINUE if self._take(trial, result) else TrialScheduler.STOP)
+
+    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
+        self._take(trial, result)  # Tune brings a result that says `done` here, and only here
+
+    def _take(self, trial: Trial, result: dict[str, Any]) -> bool:
+        message = _MESSAGE.validate_json(result["message"])
+        return self._calls(lambda: self._director.take(_task(trial).trial, message), otherwise=False)
+
+    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+        task = _task(trial)
+        reason = reason_of_leaving(task) or _cause(trial)
+        self._calls(lambda: self._director.worker_died(task.trial, reason), otherwise=None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class _StopAfterGrace(Stopper):
+    """Ends the run in the middle of an epoch where waiting for its end would take too long, or the director failed."""
+
+    def __init__(self, director: Director, calls: _Calls) -> None:
+        self._director, self._calls = director, calls
+        self._since: float | None = None
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        if self._calls.error:
+            return True
+        if not self._director.stopping:
+            return False
+        self._since = self._since or time.monotonic()
+        return time.monotonic() - self._since > _GRACE_SECONDS
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+def _task(trial: Trial) -> Task:
+    return Task.model_validate_json(trial.config["task"])
+
+
+def _cause(trial: Trial) -> str:
+    """What ended the worker, by the file that Tune has just written; its own reader looks where that comes later."""
+    path = Path(trial.pickled_error_file or "nowhere")
+    if not path.is_file():
+        return "unknown cause"
+    error = cloudpickle.loads(path.read_bytes())
+    if isinstance(error, RayTaskError):
+        return f"{type(error.cause).__name__}: {error.cause}"
+    sentences = [line.strip() for line in str(error).splitlines() if not line.startswith("\t")]  # ids stand behind tabs
+    return " ".join(sentences)[:_LONGEST_CAUSE]
+
+
+def _let_actors_take_warm_workers() -> None:
+    """Have Tune ask for no environment of an actor's own: only then can it be one of the processes that Ray has ready.
+
+    The first variable reached the workers through Ray's own start; the second is for PyTorch Lightning.
+    """
+    os.environ.pop("RAY_CHDIR_TO_TRIAL_DIR", None)
+    class_cache.DEFAULT_ENV_VARS.pop("PL_DISABLE_FORK", None)
+
+
+def _quieten() -> None:
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a dead worker is told of by us, in a line
+    warnings.filterwarnings("ignore", module="ray")

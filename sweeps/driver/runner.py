@@ -1,0 +1,57 @@
+"""Where trials run: the contract, and the runner that runs them in this process, under a debugger if need be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from sweeps.driver.director import Director
+from sweeps.errors import WorkerMustLeave
+from sweeps.trial.messages import Message, Task
+
+TrialBody = Callable[[Task], Iterator[Message]]
+"""Runs one trial: yields an EpochReport after each epoch and, last, a TrialEnd. Closing it leaves the trial resumable.
+
+It raises only for what another attempt may mend: a file system that failed, or, as WorkerMustLeave, a process whose
+GPU is of no more use. Faults of the trial are a TrialEnd.
+"""
+
+
+class Runner(Protocol):
+    """Runs every task the director hands out, on one or many workers.
+
+    `run` returns when the director is exhausted and nothing is out, or soon after it is `stopping`. It calls the
+    director from one thread. What ends a body without a TrialEnd, be it an exception or the worker's death, is
+    `worker_died`, after which the trial comes back as a task. Reports of one trial arrive in order; `take` answering
+    False ends that trial's work without a further word. What the director raises, such as a journal that cannot be
+    written, ends the run and is raised.
+    """
+
+    def run(self, director: Director, body: TrialBody) -> None:
+        """Run the sweep; returns when nothing is left to do or the director wants to stop."""
+        ...
+
+
+class InlineRunner:
+    """Runs trials in this process, one at a time."""
+
+    def run(self, director: Director, body: TrialBody) -> None:
+        """Run the sweep in this thread."""
+        for task in iter(director.next_task, None):
+            messages = body(task)
+            try:
+                for message in _to_its_end(messages, task, director):
+                    if not director.take(task.trial, message):
+                        break
+            finally:
+                if hasattr(messages, "close"):
+                    messages.close()
+
+
+def _to_its_end(messages: Iterator[Message], task: Task, director: Director) -> Iterator[Message]:
+    try:
+        yield from messages
+    except Exception as error:
+        director.worker_died(task.trial, f"{type(error).__name__}: {error}")
+        if isinstance(error, WorkerMustLeave):
+            director.block(f"trial {task.trial}: {error}; resume the sweep in a new process")

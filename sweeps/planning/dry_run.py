@@ -1,0 +1,143 @@
+"""Builds what a sweep would train, takes one step with each, and says what it would cost. Writes nothing."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from fer_data import Faces, open_cached
+from fer_data.augmentation.batches import train_batches
+from fer_data.cache.preprocess_cache import preprocessed
+from fer_models.nets.registry import count_parameters
+from fer_models.training.fit import fit
+from fer_models.training.state import TrainingState, new_state
+from sweeps.cli.progress import duration
+from sweeps.config import TrialConfig, with_settings
+from sweeps.planning.plan import Plan, sample_configurations
+from sweeps.trial.build_net import fit_arguments, new_net
+
+_SAMPLES = 20
+_STEPS_TIMED = 3
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What one step of a configuration showed. `peak_bytes`: weights, gradients, optimizer and kept activations."""
+
+    title: str
+    config: TrialConfig
+    parameters: int
+    peak_bytes: int
+    images_per_second: float
+
+
+def dry_run(plan: Plan, console: Console) -> None:
+    """Probe every baseline and 20 sampled configurations and print the table and the sweep's expected time."""
+    torch.set_num_threads(plan.spec.threads)
+    table = Table(title=f"dry run of {plan.space.name} on {plan.spec.dataset}", header_style="bold")
+    for heading in ("configuration", "net", "parameters", "memory", "images/s", "epoch"):
+        table.add_column(heading, justify="left" if heading in ("configuration", "net") else "right")
+    probes = []
+    for title, config in configurations(plan, _SAMPLES):
+        faces = open_cached(preprocessed(Path(plan.spec.faces), config.preprocess))
+        probe = measure(faces, title, config, plan.spec.device)
+        probes.append(probe)
+        table.add_row(
+            probe.title,
+            f"{config.net.name} {config.precision} {config.memory_format}, batch {config.recipe.batch_size}",
+            f"{probe.parameters:,}",
+            f"{probe.peak_bytes / 2**20:,.0f} MiB",
+            f"{probe.images_per_second:,.0f}",
+            duration(_epoch_seconds(plan, probe)),
+        )
+    console.print(table)
+    console.print(_estimate(plan, probes))
+    console.print("nothing was written")
+
+
+def measure(faces: Faces, title: str, config: TrialConfig, device: str) -> Probe:
+    """One step to warm up and measure memory, a few more to time, each as an epoch of its own."""
+    recipe, classes = config.recipe, len(faces.classes)
+    net = new_net(config, faces)
+    parameters = count_parameters(net)  # before frozen stages stop counting
+    state = new_state(net, recipe, config.transfer)
+    steps = fit(
+        state,
+        lambda generator: islice(
+            train_batches(faces.train, recipe.batch_size, config.augment, generator, device, classes=classes), 1
+        ),
+        (faces.val.images[:2], faces.val.labels[:2]),
+        epochs=1 + _STEPS_TIMED,
+        seed=0,
+        iterations_per_epoch=1,
+        device=device,
+        **fit_arguments(config, faces),
+    )
+    with _bytes_kept() as kept:
+        next(steps)
+    rate = statistics.median(step.images_per_second for step in steps)
+    return Probe(title, config, parameters, _held_bytes(state) + sum(kept), rate)
+
+
+def configurations(plan: Plan, samples: int) -> Iterator[tuple[str, TrialConfig]]:
+    """Every baseline and as many configurations drawn from the space, with what to call them."""
+    for baseline in plan.space.baselines:
+        yield baseline.name, plan.resolve(with_settings(baseline.config, plan.spec.settings))
+    for number, config in enumerate(sample_configurations(plan, samples), start=1):
+        yield f"sample {number}", config
+
+
+@contextmanager
+def _bytes_kept() -> Iterator[list[int]]:
+    """The sizes of what the forward pass keeps for the backward pass, each storage counted once."""
+    kept: list[int] = []
+    seen: set[int] = set()
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in seen:
+            seen.add(storage.data_ptr())
+            kept.append(storage.nbytes())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield kept
+
+
+def _held_bytes(state: TrainingState) -> int:
+    """Bytes of weights, their gradients, the average and the optimizer's memory."""
+    nets: list[nn.Module] = [net for net in (state.net, state.ema) if net is not None]
+    tensors = [tensor for net in nets for tensor in net.state_dict().values()]
+    tensors += [parameter.grad for parameter in state.net.parameters() if parameter.grad is not None]
+    tensors += [value for memory in state.optimizer.state.values() for value in memory.values()]
+    return sum(tensor.nbytes for tensor in tensors if isinstance(tensor, Tensor))
+
+
+def _epoch_seconds(plan: Plan, probe: Probe) -> float:
+    # Evaluation does the forward third of a step's work on each validation face.
+    images = len(plan.faces.train) + len(plan.faces.val) / 3
+    return images / probe.images_per_second
+
+
+def _estimate(plan: Plan, probes: list[Probe]) -> str:
+    spec, space = plan.spec, plan.space
+    baselines = min(len(space.baselines), spec.trials)
+    own = sum(_epoch_seconds(plan, probe) * spec.baseline_epochs for probe in probes[:baselines])
+    sampled = (spec.trials - baselines) * statistics.mean(
+        _epoch_seconds(plan, p) for p in probes[len(space.baselines) :]
+    )
+    pruned = own + sampled * space.expected_epochs(spec.max_epochs)
+    return (
+        f"about {duration(pruned / plan.at_once)} for {spec.trials} trials, {plan.at_once} at once, "
+        f"if the pruner lets one in {space.reduction_factor} pass each rung; "
+        f"{duration((own + sampled * spec.max_epochs) / plan.at_once)} with none pruned"
+    )

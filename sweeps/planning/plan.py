@@ -1,0 +1,328 @@
+"""A sweep made ready: options, space and data checked against each other before anything is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from cluster.connect import cluster_gpus, cluster_size, joined_ray, prepare_environment
+from cluster.gpus import GpuFacts, own_gpus
+from fer_data import DataOptions, Faces, open_cached, prepare
+from fer_models.configs.precision import BF16_CAPABILITY, device_kind, fastest
+from sweeps.config import TrialConfig, explain, with_settings
+from sweeps.errors import InputError
+from sweeps.planning.resources import Device, Hardware, Slots, choose_device, plan_slots, usable_cpus
+from sweeps.space import Space, find_space
+from sweeps.spec import SweepSpec, check_name, space_label
+from tracking.mlflow_sync.uri import recordable, resolve_tracking_uri
+from tracking.record.history import SweepHistory
+from tracking.record.journal import read
+from tracking.record.layout import SweepFolder
+
+_SAMPLES_CHECKED = 20
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a sweep is asked to do besides its space; the command line's options, under the same names.
+
+    None is "not said": the space's or the program's default, or, in a resume, what the sweep has already.
+    """
+
+    data: DataOptions | str | Path | None = None
+    trials: int | None = None
+    epochs: int | None = None
+    time_budget_seconds: float | None = None
+    name: str | None = None
+    out: Path = Path("runs")
+    tracking_uri: str | None = None
+    runner: Literal["ray", "inline"] | None = None
+    cpus_per_trial: float | None = None
+    gpus_per_trial: float | None = None
+    device: Literal["auto", "cpu", "cuda"] | None = None
+    max_concurrent: int | None = None
+    seed: int | None = None
+    settings: dict[str, Any] | None = None
+    resume: bool = False
+    figures: bool = True
+    address: str | None = None
+    """Of a Ray cluster to join ("auto", "HOST:6379"); None starts Ray on this machine."""
+    cluster_cpus: int | None = None
+    """Cores of that cluster once all its workers are up."""
+    cluster_gpus: int | None = None
+    """GPUs of that cluster once all its workers are up."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "out", Path(self.out))
+
+    def faults(self) -> list[str]:
+        """Every option that is out of its range."""
+        faults = [
+            f"--{name.replace('_', '-')} {value}: must be at least {least}"
+            for name, value, least in (
+                ("trials", self.trials, 1),
+                ("epochs", self.epochs, 1),
+                ("max_concurrent", self.max_concurrent, 1),
+                ("seed", self.seed, 0),
+            )
+            if value is not None and value < least
+        ]
+        if self.time_budget_seconds is not None and self.time_budget_seconds <= 0:
+            faults.append(f"--time-budget {self.time_budget_seconds:g} s: must be above 0")
+        return faults
+
+    def completed_by(self, spec: SweepSpec) -> Options:
+        """These options, with what they leave unsaid taken from a sweep that is resumed."""
+        said = {name: value for name in Options.__dataclass_fields__ if (value := getattr(self, name)) is not None}
+        return Options(**_options_of(spec) | said)
+
+
+def _options_of(spec: SweepSpec) -> dict[str, Any]:
+    return {
+        "data": spec.data,
+        "trials": spec.trials,
+        "epochs": spec.max_epochs,
+        "runner": spec.runner,
+        "device": spec.device,
+        "cpus_per_trial": spec.cpus_per_trial,
+        "gpus_per_trial": spec.gpus_per_trial,
+        "max_concurrent": spec.max_concurrent,
+        "seed": spec.seed,
+        "settings": spec.settings,
+    }
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep made ready: everything checked, nothing written yet."""
+
+    space: Space
+    spec: SweepSpec
+    options: Options
+    slots: Slots
+    faces: Faces
+    folder: SweepFolder
+    hardware: Hardware
+    recorded: SweepHistory | None = None
+    """What its journal says so far, where it is resumed."""
+
+    @property
+    def tracking_uri(self) -> str:
+        """Where the records go, with its password."""
+        return resolve_tracking_uri(self.options.tracking_uri, self.options.out, self.spec.tracking_uri)
+
+    @property
+    def notes(self) -> list[str]:
+        """What was decided about the GPUs, for a person."""
+        if self.hardware.facts.fault and self.hardware.gpus and self.spec.device == "cpu":
+            return [f"no GPU is used: {self.hardware.facts.fault}"]
+        return [str(self.hardware)] if self.spec.device == "cuda" and str(self.hardware) else []
+
+    @property
+    def at_once(self) -> int:
+        """Trials at once."""
+        return self.slots.count if self.spec.runner == "ray" else 1
+
+    def is_finished(self) -> bool:
+        """Whether the sweep of that name has run all the trials asked for."""
+        history = self.recorded
+        return history is not None and not history.unfinished and history.next_number >= self.spec.trials
+
+    def resolve(self, config: TrialConfig) -> TrialConfig:
+        """`config` with `auto` replaced by what measured fastest for the net on the sweep's device, and with the
+        path of its weights where they are another run's."""
+        config = _with_weights_of_run(config, self.options)
+        if "auto" not in (config.precision, config.memory_format):
+            return config
+        precision, memory_format = fastest(
+            config.net.name, device_kind(self.spec.device, capability=self.hardware.capability)
+        )
+        return config.model_copy(
+            update={
+                "precision": precision if config.precision == "auto" else config.precision,
+                "memory_format": memory_format if config.memory_format == "auto" else config.memory_format,
+            }
+        )
+
+
+def make_plan(space: Space | str, options: Options) -> Plan:
+    """Check everything that can be checked without a trial."""
+    if faults := options.faults():
+        raise InputError("; ".join(faults))
+    found = find_space(space) if isinstance(space, str) else space
+    label = space if isinstance(space, str) else (space.name or "space")
+    found = replace(found, name=space_label(label))
+    name = check_name(options.name or f"{found.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+    folder = SweepFolder(options.out / name)
+    history = recorded_history(folder)
+    recorded = recorded_spec(history) if history else None
+    if recorded:
+        if not options.resume:
+            raise InputError(f"{folder.root} exists already: add --resume to go on with it, or choose another --name")
+        options = options.completed_by(recorded)
+        found = recorded.with_its_baselines(found)
+    uri = resolve_tracking_uri(options.tracking_uri, options.out, recorded.tracking_uri if recorded else None)
+    hardware = _hardware(options)
+    device = choose_device(options.device or "auto", hardware.gpus, hardware.facts.fault)
+    slots = plan_slots(
+        device,
+        cpus_per_trial=options.cpus_per_trial,
+        gpus_per_trial=options.gpus_per_trial,
+        max_concurrent=options.max_concurrent,
+        node_cpus=hardware.node_cpus,
+        gpus=hardware.gpus,
+    )
+    data = options.data if isinstance(options.data, DataOptions) else DataOptions(source=options.data)
+    cached = prepare(data)
+    faces = open_cached(cached)
+    options = replace(options, name=name, data=data)
+    spec = _spec(found, str(label), options, faces, str(cached), device, slots.threads)
+    spec = spec.model_copy(update={"tracking_uri": recordable(uri, options.out)})
+    plan = Plan(found, spec, options, slots, faces, folder, hardware, history)
+    _check_configurations(plan)
+    if device == "cuda" and options.gpus_per_trial is None and spec.runner == "ray":
+        plan = _share_gpus(plan)
+    if recorded:
+        recorded.refuse_if_changed(spec)
+    return plan
+
+
+def _hardware(options: Options) -> Hardware:
+    """Of this machine, or of the cluster that is joined."""
+    if options.address is None:
+        facts = own_gpus()
+        return Hardware((usable_cpus(),), len(facts.gpus), facts)
+    if options.runner == "inline":
+        raise InputError(f"--address {options.address} is for --runner ray; inline trials run in this process")
+    prepare_environment(joining=True)
+    with joined_ray(options.address):
+        size = cluster_size(options.cluster_cpus, options.cluster_gpus)
+        return Hardware(size.node_cpus, size.gpus, GpuFacts() if options.device == "cpu" else cluster_gpus())
+
+
+def _spec(
+    space: Space, label: str, options: Options, faces: Faces, cached: str, device: Device, threads: int
+) -> SweepSpec:
+    trials = options.trials or space.trials
+    max_epochs = options.epochs or space.max_epochs
+    return SweepSpec(
+        name=str(options.name),
+        space=label,
+        data=options.data,
+        dataset=faces.name,
+        fingerprint=faces.fingerprint,
+        synthetic=faces.synthetic,
+        classes=faces.classes,
+        faces=cached,
+        trials=trials,
+        max_epochs=max_epochs,
+        baselines={baseline.name: baseline.reported for baseline in space.baselines[:trials]},
+        baseline_epochs=space.baseline_epochs(trials, max_epochs),
+        seed=options.seed or 0,
+        settings=options.settings or {},
+        figures=options.figures,
+        runner=options.runner or "ray",
+        device=device,
+        threads=threads,
+        cpus_per_trial=options.cpus_per_trial,
+        gpus_per_trial=options.gpus_per_trial,
+        max_concurrent=options.max_concurrent,
+    )
+
+
+def _share_gpus(plan: Plan) -> Plan:
+    """Let as many trials share a GPU as its memory holds of the largest configuration seen."""
+    from sweeps.planning.gpu_share import measured_share
+
+    options = plan.options
+    slots = plan_slots(
+        "cuda",
+        cpus_per_trial=options.cpus_per_trial,
+        gpus_per_trial=measured_share(plan),
+        max_concurrent=options.max_concurrent,
+        node_cpus=plan.slots.node_cpus,
+        gpus=plan.slots.gpus,
+    )
+    return replace(plan, slots=slots, spec=plan.spec.model_copy(update={"threads": slots.threads}))
+
+
+def sample_configurations(plan: Plan, count: int) -> list[TrialConfig]:
+    """`count` configurations drawn at random from the space, with the sweep's settings."""
+    from sweeps.planning.study import draw_at_random, drawn_parameters
+
+    trials = plan.recorded.trials.values() if plan.recorded else ()
+    known = drawn_parameters(trial.started for trial in trials)
+    drawn = draw_at_random(plan.space, plan.spec.seed, count, known)
+    return [plan.resolve(with_settings(config, plan.spec.settings)) for config in drawn]
+
+
+def recorded_history(folder: SweepFolder) -> SweepHistory | None:
+    """What its journal says; None where a driver was killed before its first line, or there was none."""
+    if not folder.journal.is_file() or next(read(folder.journal), None) is None:
+        return None
+    return SweepHistory.load(folder.journal)
+
+
+def recorded_spec(history: SweepHistory) -> SweepSpec:
+    """What the sweep was last asked to do."""
+    specs = [driver.spec for driver in history.drivers if driver.spec]
+    try:
+        return SweepSpec.model_validate(specs[-1] if specs else history.started.spec)
+    except ValidationError as error:
+        raise InputError(
+            f"{history.started.name}: its journal was written by another version: {explain(error)}"
+        ) from None
+
+
+def _with_weights_of_run(config: TrialConfig, options: Options) -> TrialConfig:
+    """`transfer.weights="run:NAME/3"` as the path of that run's best weights."""
+    kind, _, reference = config.transfer.weights.partition("run:")
+    if kind or not reference:
+        return config
+    from sweeps.runs import find_run
+
+    path = find_run(reference, options.out, options.tracking_uri).weights_file().absolute()
+    return config.model_copy(update={"transfer": config.transfer.model_copy(update={"weights": str(path)})})
+
+
+def _check_pretrained(configs: list[TrialConfig], faces: Faces) -> None:
+    """Load every file of weights once, so that a missing or wrong one is told before anything is written."""
+    by_file = {(config.net.name, config.transfer.weights): config for config in configs if config.transfer.pretrained}
+    if not by_file:
+        return
+    from fer_models.training.transfer import load_pretrained
+    from sweeps.trial.build_net import new_net
+
+    for config in by_file.values():
+        load_pretrained(new_net(config, faces), config.net, config.transfer)
+
+
+def _check_configurations(plan: Plan) -> None:
+    """Meet the space's faults, and those between space and data, before anything is written."""
+    settings = plan.spec.settings
+    configs = [plan.resolve(with_settings(baseline.config, settings)) for baseline in plan.space.baselines]
+    configs += sample_configurations(plan, _SAMPLES_CHECKED)
+    _check_pretrained(configs, plan.faces)
+    capability = plan.hardware.capability
+    emulated = plan.spec.device == "cuda" and capability is not None and capability < BF16_CAPABILITY
+    if emulated and any(config.precision == "bf16" for config in configs):
+        raise InputError(f"precision bf16: {plan.hardware} emulates it, slowly; use --set precision=fp32, or auto")
+    images, faces = len(plan.faces.train), plan.faces
+    absent = [
+        name for name, count in zip(faces.classes, faces.train.counts(len(faces.classes)), strict=True) if not count
+    ]
+    if absent and any(config.recipe.class_weights == "balanced" for config in configs):
+        raise InputError(
+            f"class_weights 'balanced': the train split has no {', '.join(absent)}; "
+            "use --set class_weights=none, or --classes without it"
+        )
+    too_large = sorted({config.recipe.batch_size for config in configs if config.recipe.batch_size > images})
+    if too_large:
+        raise InputError(
+            f"batch_size {', '.join(map(str, too_large))}: larger than the train split of {images} images; "
+            "use more images, or --set batch_size=N"
+        )

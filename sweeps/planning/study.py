@@ -1,0 +1,257 @@
+"""The one Optuna study of a sweep: what to try next, and when to give a trial up.
+
+Nothing lives here alone: the study is laid anew from the journal whenever a sweep goes on, so that a torn,
+foreign or half-told study cannot exist, and trial numbers are the journal's. `study.log` is for the sampler and
+optuna-dashboard; the pruner keeps its rungs in memory.
+
+The sampler learns from trials that it drew, and from nothing else. A baseline competes at the pruner's rungs, but its
+settings are no point of the search space: counted among the best trials it would only hide those that are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import warnings
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
+from optuna.storages import JournalStorage
+from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
+from optuna.trial import TrialState
+
+from sweeps.config import TrialConfig
+from sweeps.errors import InputError
+from sweeps.planning.asha import Halving
+from sweeps.planning.asked_trial import AskedTrial
+from sweeps.space import Space
+from sweeps.trial.messages import OBJECTIVE
+from tracking.record.events import EpochDone, Event, Told, TrialEnded, TrialStarted, Verdict
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+_LEAST_TRIALS = 4
+"""Fewer tell nothing of what matters."""
+
+_TPE_NOTE = "tpe:relative_params:0"
+"""Where TPE notes, with a trial, values for all parameters that it knows, whether `suggest` asks for them or not."""
+
+_LESSONS: dict[str, Told] = {"done": "value", "pruned": "pruned", "failed": "nothing", "stopped": "nothing"}
+_TOLD = {
+    "value": TrialState.COMPLETE,
+    "pruned": TrialState.PRUNED,
+    "worst": TrialState.PRUNED,
+    "nothing": TrialState.FAIL,
+}
+
+
+def derive_seed(*parts: object) -> int:
+    """A 63-bit seed from any values that have a stable text; the same parts give the same seed everywhere."""
+    digest = hashlib.sha256("/".join(str(part) for part in parts).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def draw_at_random(
+    space: Space, seed: int, count: int, known: Mapping[str, BaseDistribution] = MappingProxyType({})
+) -> list[TrialConfig]:
+    """Configurations from anywhere in a space, for looking at it before a sweep.
+
+    `known` are the parameters of a sweep that is resumed. Raises InputError where a draw cannot be made.
+    """
+    storage = JournalStorage(_OwnLog(Path(os.devnull)))  # takes what a sweep's takes, and no more
+    study = optuna.create_study(storage=storage, sampler=optuna.samplers.RandomSampler(seed=seed % 2**32))
+    seen = dict(known)
+    return [space.draw(AskedTrial(study.ask(), seen)) for _ in range(count)]
+
+
+def drawn_parameters(history: Iterable[TrialStarted]) -> dict[str, BaseDistribution]:
+    """The parameters that trials were drawn from, as each was first."""
+    known: dict[str, BaseDistribution] = {}
+    for started in history:
+        for name, text in started.distributions.items():
+            known.setdefault(name, json_to_distribution(text))
+    return known
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A configuration and, for the study's rebuilding, the values and distributions it was drawn from.
+
+    `config` is None where `suggest` did not make one; `fault` says why.
+    """
+
+    config: TrialConfig | None
+    params: dict[str, Any]
+    distributions: dict[str, str]
+    fault: str | None = None
+
+
+class _OwnLog(BaseJournalBackend):
+    """Writes what `JournalFileBackend` reads, for one storage that never reads another's.
+
+    Without its lock and its fsync at each of an epoch's operations: one driver holds the sweep's folder, and what a
+    crash tears is laid anew.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._written = 0
+        self._unread: list[str] = []
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        lines = [json.dumps(log, separators=(",", ":")) for log in logs]
+        with self._path.open("a") as file:
+            file.writelines(line + "\n" for line in lines)
+        self._written += len(lines)
+        self._unread += lines
+
+    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
+        del self._unread[: log_number_from - self._written + len(self._unread)]
+        yield from map(json.loads, self._unread)
+
+
+class Study:
+    """Asks the sampler and the pruner; knows trials by the journal's numbers. Not thread-safe."""
+
+    def __init__(self, log: Path, space: Space, seed: int, history: Iterable[Event] = ()) -> None:
+        """Lay the study at `log` from the journal's events, replacing what is there."""
+        self._space = space
+        self._seed = seed
+        self._open: dict[int, optuna.Trial | None] = {}  # None for a baseline
+        self._known: dict[str, BaseDistribution] = {}
+        self._whole: set[frozenset[str]] = set()  # the names of parameters that draws came to a configuration with
+        self._curves: defaultdict[int, dict[int, float]] = defaultdict(dict)
+        self._owed: dict[int, str] = {}
+        self._halving = Halving(space.first_rung_epochs, space.reduction_factor)
+        log.unlink(missing_ok=True)
+        self._storage = JournalStorage(_OwnLog(log))
+        self._study = optuna.create_study(
+            storage=self._storage,
+            study_name=space.name,
+            direction="maximize",
+            sampler=optuna.samplers.RandomSampler(seed=seed % 2**32),
+            pruner=optuna.pruners.NopPruner(),
+        )
+        for event in history:
+            self._replay(event)
+
+    def _replay(self, event: Event) -> None:
+        match event:
+            case TrialStarted(baseline=None):
+                distributions = drawn_parameters([event])
+                self._known |= distributions | self._known
+                self._study.enqueue_trial(event.params)
+                self._enter(event.trial, self._study.ask(fixed_distributions=distributions), whole=bool(event.config))
+            case TrialStarted():
+                self.add_baseline(event.trial)
+            case EpochDone():
+                reason = self.report(event.trial, event.epoch, event.metrics[OBJECTIVE])
+                self._owed.pop(event.trial, None)
+                if reason:
+                    self._owed[event.trial] = reason
+            case Verdict():
+                self.finish(event.trial, "pruned")
+            case TrialEnded(final=True):
+                # Journals of format 1 do not say what the sampler was told; it is told what it would be today.
+                told = event.told or self.lesson(event.trial, event.state, unfit=event.diverged)
+                self.finish(event.trial, told, event.best.get(f"best_{OBJECTIVE}"))
+
+    def propose(self, number: int) -> Proposal:
+        """Draw trial `number`'s configuration; the sampler's randomness depends on the seed and the number alone.
+
+        A draw that `suggest` cannot make is a proposal without a configuration; the next number is another draw.
+        """
+        with warnings.catch_warnings():
+            # `group` is what keeps TPE's joint model usable beside conditional parameters.
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            self._study.sampler = optuna.samplers.TPESampler(
+                seed=derive_seed(self._seed, "sampler", number) % 2**32, multivariate=True, group=True
+            )
+        trial, config, fault = self._study.ask(), None, None
+        try:
+            config = self._space.draw(AskedTrial(trial, self._known))
+        except InputError as error:
+            fault = str(error)
+        self._enter(number, trial, whole=config is not None)
+        # While it runs, TPE would take parameters that it does not have for its own, which no journal tells of.
+        self._storage.set_trial_system_attr(trial._trial_id, _TPE_NOTE, "")
+        distributions = {name: distribution_to_json(dist) for name, dist in trial.distributions.items()}
+        return Proposal(config, dict(trial.params), distributions, fault)
+
+    def _enter(self, number: int, trial: optuna.Trial, *, whole: bool) -> None:
+        self._open[number] = trial
+        if whole:
+            self._whole.add(frozenset(trial.distributions))
+
+    def add_baseline(self, number: int) -> None:
+        """Enter a baseline: its values compete at the pruner's rungs, and the sampler never sees it.
+
+        In `study.log` it is a failed trial from the start, so that the numbers there stay the journal's.
+        """
+        self._study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL, user_attrs={"baseline": True}))
+        self._open[number] = None
+
+    def report(self, number: int, epoch: int, value: float) -> str | None:
+        """Enter an epoch's value; the reason to give the trial up, or None."""
+        if number not in self._open:
+            return None  # given up already; a report that crossed the verdict
+        self._curves[number][epoch] = value
+        return self._halving.report(number, epoch, value)
+
+    def owed_verdict(self, number: int) -> str | None:
+        """The pruner's reason after the journal's last epoch, where the driver died before it wrote its verdict."""
+        return self._owed.get(number)
+
+    def lesson(self, number: int, state: str, *, unfit: bool) -> Told:
+        """What the sampler learns of a trial that ended in `state`; `unfit` says that its settings are to blame.
+
+        An unfit one is the worst: if the sampler learned nothing of it, a region that always diverges would look
+        unexplored, and the sampler would go there ever more often. A draw that was broken off half way teaches nothing:
+        parameters that others have and it lacks would split TPE's joint model of them for good.
+        """
+        if number not in self._open:
+            return "pruned"  # told so with its verdict
+        trial = self._open[number]
+        if trial is None:
+            return "nothing"
+        if unfit:
+            return "worst" if frozenset(trial.distributions) in self._whole else "nothing"
+        return _LESSONS[state]
+
+    def finish(self, number: int, told: Told, best: float | None = None) -> None:
+        """Close a trial, once, and tell the sampler about it; `best` is its value."""
+        if number not in self._open:
+            return
+        trial, curve = self._open.pop(number), self._curves.pop(number, {})
+        if trial is None:
+            return
+        # TPE ranks pruned trials by their last epoch, and one that has none below all others.
+        for epoch, value in curve.items() if told != "worst" else ():
+            trial.report(value, epoch)
+        self._study.tell(trial, best if told == "value" else None, state=_TOLD[told])
+
+
+def importances(log: Path) -> dict[str, float]:
+    """How much of the objective's spread among finished trials each setting explains (fANOVA), most first.
+
+    Empty where there is no study, or too few trials to tell.
+    """
+    storage = JournalStorage(JournalFileBackend(str(log)))
+    studies = optuna.get_all_study_names(storage) if log.exists() else []
+    if not studies:
+        return {}
+    study = optuna.load_study(study_name=studies[0], storage=storage)
+    if sum(bool(trial.params) for trial in study.get_trials(states=(TrialState.COMPLETE,))) < _LEAST_TRIALS:
+        return {}
+    with contextlib.suppress(ValueError, RuntimeError), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return dict(optuna.importance.get_param_importances(study))
+    return {}

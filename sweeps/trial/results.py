@@ -1,0 +1,122 @@
+"""What a trial leaves beside its numbers: answers on the validation split, scores, pictures."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sweeps.trial.messages import LEAK_FREE, val_title
+from tracking.errors import TrackingError
+from tracking.record.files import write_bytes, write_json
+from tracking.record.layout import TrialFolder
+from tracking.record.predictions import Answers, read_answers
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from fer_data import Faces
+    from tracking.metrics.summary import Summary
+    from tracking.record.events import EpochDone
+
+
+def leak_free_accuracy(probabilities: NDArray[np.floating], faces: Faces) -> dict[str, float]:
+    """Accuracy of probabilities [n, classes] on the validation faces that do not stand in train as well, by name.
+
+    Empty where nobody looked for such faces, or there are no others.
+    """
+    leaked = faces.val.leaked
+    if leaked is None or leaked.all():
+        return {}
+    right = probabilities.argmax(1) == faces.val.labels
+    return {LEAK_FREE: float(right[~leaked].mean())}
+
+
+def keep_answers(folder: TrialFolder, probabilities: NDArray[np.float32], epoch: int, faces: Faces) -> None:
+    """Write probabilities [n, classes] on the validation split after some epoch, with what they answer to."""
+    buffer = io.BytesIO()
+    labels = np.asarray(faces.val.labels)
+    leaked = np.zeros(len(labels), bool) if faces.val.leaked is None else np.asarray(faces.val.leaked)
+    np.savez_compressed(buffer, probabilities=probabilities, labels=labels, leaked=leaked, epoch=epoch)
+    write_bytes(folder.val_probabilities, buffer.getvalue())
+
+
+def score(folder: TrialFolder, faces: Faces, epoch: int) -> dict[str, float]:
+    """Score the kept answers, write scores and confusion matrix as JSON, and return the scores by name."""
+    from tracking.metrics.summary import summary
+
+    answers = _answers(folder, epoch)
+    found = summary(answers.labels, answers.probabilities, faces.classes, answers.leaked)
+    write_bytes(folder.scores, found.model_dump_json(indent=1).encode())
+    counts = np.array(found.full.confusion)
+    content = {
+        "dataset": faces.name,
+        "split": val_title(faces.name),
+        "n": len(answers.labels),
+        "epoch": epoch,
+        "classes": faces.classes,
+        "counts": counts.tolist(),
+        "normalised": (counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)).round(6).tolist(),
+    }
+    write_json(folder.confusion_matrix_json, content)
+    return found.metrics()
+
+
+def draw(folder: TrialFolder, faces: Faces, epochs: Sequence[EpochDone], epoch: int, what: str) -> None:
+    """Draw every picture of a trial from its kept answers; `what` says which trial and net."""
+    from tracking.figure_text import drawable
+    from tracking.figures.parts import save_png
+    from tracking.figures.trial_figures import draw_confusion_matrix, draw_curves
+    from tracking.metrics.summary import Summary, data_name
+
+    title = f"{what} on {data_name(faces.name, faces.synthetic)}, {val_title(faces.name)}, n = {len(faces.val):,}"
+    found = Summary.model_validate_json(folder.scores.read_bytes())
+    draw_curves(folder.curves, epochs, title)
+    at_best = f"{title}, epoch {epoch}"
+    names = drawable(faces.classes)
+    draw_confusion_matrix(folder.confusion_matrix_png, np.array(found.full.confusion), names, at_best)
+    for path, figure in _score_figures(_answers(folder, epoch), faces, names, found, at_best).items():
+        save_png(figure, folder.root / path)
+
+
+def _score_figures(
+    answers: Answers, faces: Faces, names: Sequence[str], found: Summary, title: str
+) -> dict[str, Figure]:
+    """The pictures by file name; `names` is what the classes are called in them."""
+    from tracking.figures.score_figures import (
+        calibration_figure,
+        class_figure,
+        mistakes_figure,
+        roc_figure,
+        surest_mistakes,
+    )
+    from tracking.metrics.probability_scores import at_temperature, macro_roc, micro_roc, reliability, roc_curves
+
+    labels, probabilities = answers.labels, answers.probabilities
+    wide = probabilities.astype(np.float64)
+    curves = roc_curves(labels, wide, names)
+    calibrated = at_temperature(wide, found.temperature)
+    mistakes = surest_mistakes(labels, probabilities)
+    pictures = {
+        "roc.png": roc_figure(curves, [macro_roc(curves), micro_roc(labels, wide)], title),
+        "calibration.png": calibration_figure(
+            reliability(labels, wide), reliability(labels, calibrated), found.temperature, title
+        ),
+        "classes.png": class_figure(
+            [one.model_copy(update={"name": name}) for one, name in zip(found.full.classes, names, strict=True)], title
+        ),
+    }
+    if len(mistakes.faces):
+        wrong = np.clip(np.asarray(faces.val.images[mistakes.faces]), 0, 255).astype(np.uint8)
+        pictures["mistakes.png"] = mistakes_figure(wrong, mistakes, names, title)
+    return pictures
+
+
+def _answers(folder: TrialFolder, epoch: int) -> Answers:
+    answers = read_answers(folder, epoch)
+    if answers is None:
+        raise TrackingError(f"{folder.val_probabilities}: not the answers of epoch {epoch}, or damaged")
+    return answers

@@ -1,0 +1,275 @@
+"""One trial: faces → net → epochs → reports. Knows neither Ray nor MLflow.
+
+Heavy imports stand inside the functions, so that a driver that only passes `run_trial` on does not pay for torch.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import traceback
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fer_data import AugmentConfig, DataError, open_cached, prepare
+from fer_data.cache.cache_folder import fingerprint_in
+from sweeps.config import TrialConfig
+from sweeps.errors import WorkerMustLeave
+from sweeps.trial.messages import OBJECTIVE, EpochReport, Message, Task, TrialEnd
+from sweeps.trial.results import draw, keep_answers, leak_free_accuracy, score
+from tracking.record.events import EpochDone
+from tracking.record.files import write_bytes, write_json
+from tracking.record.layout import TrialFolder
+from tracking.record.predictions import read_answers
+
+if TYPE_CHECKING:
+    from fer_data import Faces
+    from fer_models.training.state import TrainingState
+    from sweeps.driver.gpu_memory import GpuMemory
+
+
+def run_trial(task: Task) -> Iterator[Message]:
+    """Train, checkpoint and report until the epochs are run, the driver's verdict is found, or it diverges.
+
+    Yields an EpochReport after each epoch (those of an earlier attempt again, which the driver knows how to drop)
+    and a TrialEnd. A fault of the trial itself is a TrialEnd with its traceback in `error.txt`; an OSError other
+    than a full disk is raised, also where another error was made of it, since another attempt may mend it, and so is
+    an error of the GPU, as WorkerMustLeave.
+    """
+    from fer_models.errors import Diverged
+    from sweeps.trial.gpu_faults import is_broken_gpu, is_out_of_memory
+
+    folder = TrialFolder(Path(task.folder))
+    try:
+        folder.create()
+        claim(task)
+        scores, note = yield from _train_in_memory(task, folder)
+        yield TrialEnd(attempt=task.attempt, state="ended", scores=scores, note=note)
+    except DataError as error:
+        # The faces are gone or damaged: the sweep's other trials would meet the same, and none is to blame.
+        yield TrialEnd(attempt=task.attempt, state="blocked", reason=str(error))
+    except Diverged as error:
+        _drop_state(folder)
+        yield TrialEnd(attempt=task.attempt, state="failed", diverged=True, reason=str(error))
+    except WorkerMustLeave:
+        raise
+    except Exception as error:
+        cause = _os_error(error)
+        if cause and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+            yield TrialEnd(attempt=task.attempt, state="blocked", reason=str(error))
+            return
+        if cause:
+            raise
+        log = folder.root / "error.txt"
+        write_bytes(log, traceback.format_exc().encode())
+        reason = f"{type(error).__name__}: {error} (traceback in {log})"
+        if is_broken_gpu(error) and not is_out_of_memory(error):
+            raise WorkerMustLeave(reason) from error
+        yield TrialEnd(attempt=task.attempt, state="failed", reason=reason)
+
+
+def _os_error(error: BaseException | None) -> OSError | None:
+    """The OSError that `error` is, or was made of."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__
+    return error
+
+
+def claim(task: Task) -> None:
+    """Make this attempt the folder's owner; `still_owned` tells an earlier one that it was given up for dead."""
+    write_json(_attempt_file(task), {"attempt": task.attempt})
+
+
+def still_owned(task: Task) -> bool:
+    """Whether no later attempt has taken the trial over."""
+    return int(json.loads(_attempt_file(task).read_text())["attempt"]) <= task.attempt
+
+
+def _attempt_file(task: Task) -> Path:
+    return Path(task.folder) / ".attempt.json"
+
+
+def _train_in_memory(task: Task, folder: TrialFolder) -> Generator[Message, None, tuple[dict[str, float], str | None]]:
+    """`_train`, from the last checkpoint again where the GPU's memory does not suffice; with a note of how."""
+    from sweeps.driver.gpu_memory import GpuMemory
+    from sweeps.trial.gpu_faults import is_out_of_memory
+
+    memory = GpuMemory(task)
+    while True:
+        try:
+            scores = yield from _train(task, folder, memory)
+            return scores, memory.note
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            memory.ran_out(error)
+        # Here, since the error's traceback keeps the tensors of the failed epoch.
+        memory.make_room()
+
+
+def _train(task: Task, folder: TrialFolder, memory: GpuMemory) -> Generator[Message, None, dict[str, float]]:
+    """Yields an EpochReport an epoch and returns the scores at the best one."""
+    import torch
+
+    from fer_data.augmentation.batches import batches_per_epoch, train_batches
+    from fer_data.cache.preprocess_cache import preprocessed
+    from fer_models.training.feature_cache import fit_on_features
+    from fer_models.training.fit import fit
+    from sweeps.trial.build_net import fit_arguments
+    from sweeps.trial.resource_usage import Usage
+
+    torch.set_num_threads(task.threads)
+    config, cache = task.config, _cache_here(task)
+    faces = open_cached(preprocessed(cache, config.preprocess))
+    batch_size, classes = config.recipe.batch_size, len(faces.classes)
+    state, history = _begin(task, folder, faces)
+    memory.last_epoch = state.epoch
+    yield from history.values()
+    how = {
+        **fit_arguments(config, faces),
+        "epochs": task.epochs,
+        "seed": task.seed,
+        "device": task.device,
+        "micro_batches": memory.micro_batches,
+    }
+    val = (faces.val.images, faces.val.labels)
+    if _features_can_be_kept(config, faces):
+        train = (faces.train.images, faces.train.labels)
+        epochs = fit_on_features(
+            state, train, val, folder=cache.parent / "features", fingerprint=faces.fingerprint, **how
+        )
+    else:
+        epochs = fit(
+            state,
+            lambda generator: train_batches(
+                faces.train, batch_size, config.augment, generator, task.device, classes=classes
+            ),
+            val,
+            iterations_per_epoch=batches_per_epoch(faces.train, batch_size, config.augment),
+            **how,
+        )
+    usage = Usage(task.device)
+    # The driver's verdict stands in the trial's folder before it asks for the next epoch.
+    while not folder.verdict.exists() and (epoch := next(epochs, None)) is not None:
+        report = EpochReport(
+            attempt=task.attempt,
+            epoch=epoch.number,
+            metrics=epoch.metrics()
+            | leak_free_accuracy(epoch.val_probabilities, faces)
+            | usage.since_last()
+            | memory.metrics(),
+            iterations=epoch.iterations,
+        )
+        if not still_owned(task):
+            return {}
+        history.setdefault(epoch.number, report)  # trained again, it may differ from what is recorded
+        _checkpoint(folder, state, history)
+        memory.last_epoch = epoch.number
+        if _best_epoch(history) == epoch.number and read_answers(folder, epoch.number) is None:
+            keep_answers(folder, epoch.val_probabilities, epoch.number, faces)
+            _keep_weights(folder, state, faces)
+        yield history[epoch.number]
+    return _finish(task, folder, faces, history)
+
+
+def _cache_here(task: Task) -> Path:
+    """The cache folder of the faces; on a machine of a cluster that lacks it, made from the source, once."""
+    folder = Path(task.faces)
+    if folder.is_dir():
+        return folder
+    made = prepare(task.data)
+    here, sweeps = fingerprint_in(made.name), fingerprint_in(folder.name)
+    if here != sweeps:
+        raise DataError(
+            f"{task.data.source or 'synthetic faces'}: has fingerprint {here} on this machine, the sweep's is "
+            f"{sweeps}; put the same file there, or FER_CACHE on storage that all machines see"
+        )
+    return made
+
+
+def _features_can_be_kept(config: TrialConfig, faces: Faces) -> bool:
+    """Whether what frozen stages make of the faces is the same in every epoch, and so computed once."""
+    always_alike = config.augment == AugmentConfig() and config.recipe.views == "plain"
+    whole = faces.train.soft_labels is None and getattr(config.net, "auxiliary_weight", 0) == 0
+    return bool(config.transfer.freeze) and always_alike and whole and config.net.name != "alexnet"
+
+
+def _begin(task: Task, folder: TrialFolder, faces: Faces) -> tuple[TrainingState, dict[int, EpochReport]]:
+    """The state after the last epoch on disk, or before the first, and every epoch's report that is known.
+
+    The best epoch's answers and weights are written after the checkpoint, in this order. A checkpoint without those
+    answers is not whole: the one before it, or the beginning, is trained from again.
+    """
+    from fer_models import ModelError
+    from fer_models.training.state import new_state
+    from fer_models.training.transfer import load_pretrained
+    from fer_models.training.weights import load_state
+    from sweeps.trial.build_net import new_net
+
+    config = task.config
+    recorded = {report.epoch: report for report in task.recorded}
+    for checkpoint in (folder.last, folder.previous):
+        if checkpoint.exists():
+            state = new_state(new_net(config, faces, task.seed), config.recipe, config.transfer)
+            try:
+                past: dict[str, Any] = load_state(state, checkpoint)
+            except ModelError:
+                continue  # cut short or damaged
+            reports = [EpochReport.model_validate(report) for report in past["reports"]]
+            own = {report.epoch: report.model_copy(update={"attempt": task.attempt}) for report in reports}
+            history = own | recorded
+            if read_answers(folder, _best_epoch(history)) is None:
+                continue
+            if _best_epoch(history) == state.epoch:
+                _keep_weights(folder, state, faces)
+            return state, history
+    net = new_net(config, faces, task.seed)
+    load_pretrained(net, config.net, config.transfer)
+    return new_state(net, config.recipe, config.transfer), recorded
+
+
+def _best_epoch(history: dict[int, EpochReport]) -> int:
+    """The first epoch with the highest objective."""
+    return max(sorted(history), key=lambda number: history[number].metrics[OBJECTIVE])
+
+
+def _checkpoint(folder: TrialFolder, state: TrainingState, history: dict[int, EpochReport]) -> None:
+    from fer_models.training.weights import save_state
+
+    if folder.last.exists():
+        folder.last.replace(folder.previous)
+    save_state(state, folder.last, {"reports": [report.model_dump(mode="json") for report in history.values()]})
+
+
+def _keep_weights(folder: TrialFolder, state: TrainingState, faces: Faces) -> None:
+    from fer_models.training.weights import save_weights
+
+    save_weights(
+        state.judged_net,
+        folder.best,
+        {"epoch": str(state.epoch), "dataset": faces.name, "dataset.fingerprint": faces.fingerprint},
+    )
+
+
+def _finish(task: Task, folder: TrialFolder, faces: Faces, history: dict[int, EpochReport]) -> dict[str, float]:
+    """Score the best epoch, draw the pictures, and drop what only a running trial needs."""
+    scores: dict[str, float] = {}
+    if history and read_answers(folder, best := _best_epoch(history)):
+        scores = score(folder, faces, best)
+        if task.figures:
+            epochs = [
+                EpochDone(trial=task.trial, epoch=report.epoch, metrics=report.metrics, iterations=report.iterations)
+                for report in history.values()
+            ]
+            draw(folder, faces, epochs, best, f"trial {task.trial}: {task.config.net.name}")
+    folder.previous.unlink(missing_ok=True)
+    if folder.verdict.exists():
+        _drop_state(folder)
+    return scores
+
+
+def _drop_state(folder: TrialFolder) -> None:
+    """A trial that was given up or diverged never goes on: what it would go on from is the bulk of its folder."""
+    folder.last.unlink(missing_ok=True)
+    folder.previous.unlink(missing_ok=True)

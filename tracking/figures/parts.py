@@ -1,0 +1,114 @@
+"""What every figure shares: colours, plain axes, and how one becomes a file or a part of a page.
+
+Colours are Okabe & Ito's (2008), told apart by colour-blind readers too; lines differ by more than colour. Black
+stands for ink: in a page it takes the text's own colour, in light and dark.
+"""
+
+import io
+import re
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+from numpy.typing import NDArray
+
+from tracking.figure_text import as_written, in_fonts_that_exist
+from tracking.record.files import write_bytes
+
+BLUE, ORANGE, GREEN, PURPLE, SKY, AMBER, GREY = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#56B4E9",
+    "#E69F00",
+    "#7F7F7F",
+)
+COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, AMBER, GREY)
+LINES = ("-", "--", "-.", ":")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+_DPI = 100
+
+
+def save_png(figure: Figure, path: Path) -> None:
+    """Write the figure; whole or not at all.
+
+    Raises:
+        TrackingError: the disk refused.
+    """
+    write_bytes(path, png(figure))
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG."""
+    FigureCanvasAgg(figure)
+    in_fonts_that_exist(as_written(figure))
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=_DPI, pil_kwargs={"compress_level": 3})
+    return picture.getvalue()
+
+
+def svg(figure: Figure) -> str:
+    """The figure as an inline `<svg>` that scales to its place and writes in the page's ink and type."""
+    FigureCanvasSVG(figure)
+    as_written(figure)
+    picture = io.StringIO()
+    with mpl.rc_context({"svg.fonttype": "none"}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # whoever shows the page has the fonts, or not
+        nobody = {"Date": None, "Creator": None}
+        figure.savefig(picture, format="svg", transparent=True, bbox_inches="tight", metadata=nobody)
+    drawn = picture.getvalue()
+    drawn = drawn[drawn.index("<svg") :]
+    drawn = re.sub(r"<metadata>.*?</metadata>", "", drawn, flags=re.DOTALL)
+    drawn = re.sub(r'(<svg [^>]*?) width="[^"]*"', r"\1", drawn, count=1)
+    drawn = re.sub(r'(<svg [^>]*?) height="[^"]*"', r"\1", drawn, count=1)
+    drawn = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", drawn)
+    # Groups' names recur from figure to figure, and an id may stand once a page.
+    drawn = re.sub(r'<g id="[a-zA-Z]+\d*_\d+">', "<g>", drawn)
+    return drawn.replace("#000000", "currentColor")
+
+
+def as_percent(axis: Axis) -> None:
+    """Let the axis show its shares 0..1 in whole percent."""
+    axis.set_major_formatter(PercentFormatter(1, decimals=0))
+
+
+def plain(axes: Axes) -> None:
+    """A light grid, and no box around."""
+    axes.grid(alpha=0.25)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def draw_cells(
+    axes: Axes,
+    values: NDArray[np.float64],
+    texts: Sequence[Sequence[str]],
+    classes: Sequence[str],
+    *,
+    colours: str = "Blues",
+    limits: tuple[float, float] = (0.0, 1.0),
+    fontsize: float = 10,
+) -> None:
+    """A matrix [classes, classes] as coloured cells with a text each; row = label, column = prediction."""
+    picture = axes.imshow(values, cmap=colours, vmin=limits[0], vmax=limits[1], interpolation="none")
+    ticks = range(len(classes))
+    axes.set_xticks(ticks, classes, rotation=35, ha="right", rotation_mode="anchor")
+    axes.set_yticks(ticks, classes)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("label")
+    axes.tick_params(length=0)
+    shades = picture.to_rgba(values)[..., :3] @ np.array([0.2126, 0.7152, 0.0722])
+    for row, line in enumerate(texts):
+        for column, text in enumerate(line):
+            ink = "white" if shades[row, column] < 0.45 else "#1a1a1a"
+            axes.text(column, row, text, ha="center", va="center", color=ink, fontsize=fontsize)

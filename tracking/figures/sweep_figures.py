@@ -1,0 +1,135 @@
+"""Pictures of a whole sweep: when each trial ran and how it ended, what it cost, and the best curves."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from tracking.figures.parts import AMBER, BLUE, COLOURS, GREEN, GREY, MARKERS, ORANGE, as_percent, plain
+from tracking.record.history import SweepHistory, TrialHistory
+
+STATES = {
+    "done": (BLUE, "o"),
+    "pruned": (AMBER, "|"),
+    "failed": (ORANGE, "x"),
+    "stopped": (GREY, "s"),
+    "running": (GREEN, ">"),
+}
+"""How a trial ended → its colour and mark."""
+
+_MINUTE_MS = 60_000
+_MOST_EPOCH_MARKS = 2000
+
+
+def timeline_figure(history: SweepHistory, title: str) -> Figure:
+    """Each trial's attempts over wall time, a tick an epoch, coloured and marked by how it ended."""
+    trials = list(history.trials.values())
+    figure = Figure(figsize=(10.5, min(9.0, 2.2 + 0.16 * len(trials))))
+    figure.suptitle(title, fontsize=12)
+    height = figure.get_figheight()
+    figure.subplots_adjust(left=0.07, right=0.985, top=1 - 0.75 / height, bottom=0.55 / height)
+    axes = figure.subplots()
+    begin = history.started.time_ms
+    for state in STATES:
+        _draw_state(axes, state, [trial for trial in trials if trial.state == state], begin)
+    if sum(len(trial.epochs) for trial in trials) <= _MOST_EPOCH_MARKS:
+        _mark_epochs(axes, trials, begin)
+    axes.set_xlabel("minutes since the sweep began")
+    axes.set_ylabel("trial")
+    axes.invert_yaxis()
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    plain(axes)
+    if trials:
+        axes.legend(frameon=False, ncols=5, loc="lower right", bbox_to_anchor=(1.0, 1.0), handletextpad=0.3)
+    return figure
+
+
+def cost_figure(history: SweepHistory, title: str) -> Figure:
+    """Minutes of a worker that each trial took, coloured by how it ended; what each state took together."""
+    figure = Figure(figsize=(10.5, 3.4))
+    figure.suptitle(title, fontsize=12)
+    figure.subplots_adjust(left=0.07, right=0.985, top=0.78, bottom=0.16)
+    axes = figure.subplots()
+    total = sum(trial_minutes(trial) for trial in history.trials.values()) or 1.0
+    for state, (colour, _) in STATES.items():
+        of_state = [trial for trial in history.trials.values() if trial.state == state]
+        if of_state:
+            minutes = [trial_minutes(trial) for trial in of_state]
+            label = f"{state}: {sum(minutes):.0f} min, {sum(minutes) / total:.0%}"
+            axes.bar([trial.number for trial in of_state], minutes, width=0.8, color=colour, label=label)
+    axes.set_xlabel("trial")
+    axes.set_ylabel("minutes")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    plain(axes)
+    if history.trials:
+        axes.legend(frameon=False, ncols=3, loc="lower right", bbox_to_anchor=(1.0, 1.0))
+    return figure
+
+
+def best_curves_figure(trials: Sequence[TrialHistory], names: Sequence[str], title: str) -> Figure:
+    """`val_accuracy` over the epochs of some trials; baselines dashed. One name each, for the legend."""
+    figure = Figure(figsize=(10.5, 4.6))
+    figure.suptitle(title, fontsize=12)
+    figure.subplots_adjust(left=0.07, right=0.7, top=0.9, bottom=0.12)
+    axes = figure.subplots()
+    for index, (trial, name) in enumerate(zip(trials, names, strict=True)):
+        axes.plot(
+            [epoch.epoch for epoch in trial.epochs],
+            [epoch.metrics.get("val_accuracy", np.nan) for epoch in trial.epochs],
+            color=COLOURS[index % len(COLOURS)],
+            linestyle="--" if trial.started.baseline else "-",
+            marker=MARKERS[index % len(MARKERS)],
+            markersize=4,
+            markevery=max(1, len(trial.epochs) // 12),
+            label=name,
+        )
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("val accuracy")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    as_percent(axes.yaxis)
+    plain(axes)
+    if trials:
+        axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5), handlelength=3)
+    return figure
+
+
+def attempt_spans(trial: TrialHistory) -> list[tuple[int, int]]:
+    """When the trial's attempts ran, as (start, last sign of life) in ms: time between two is nobody's."""
+    starts = [trial.started.time_ms, *(attempt.time_ms for attempt in trial.attempts)]
+    signs = [epoch.time_ms for epoch in trial.epochs] + ([trial.end.time_ms] if trial.end else [])
+    spans = []
+    for start, following in zip(starts, [*starts[1:], None], strict=True):
+        within = [sign for sign in signs if sign >= start and (following is None or sign < following)]
+        spans.append((start, max(within, default=start)))
+    return spans
+
+
+def trial_minutes(trial: TrialHistory) -> float:
+    """Minutes that the trial held a worker, over all its attempts."""
+    return sum(end - start for start, end in attempt_spans(trial)) / _MINUTE_MS
+
+
+def _draw_state(axes: Axes, state: str, trials: Sequence[TrialHistory], begin: int) -> None:
+    if not trials:
+        return
+    colour, marker = STATES[state]
+    spans = {trial.number: attempt_spans(trial) for trial in trials}
+    for number, of_trial in spans.items():
+        starts, ends = (_minutes(times, begin) for times in zip(*of_trial, strict=True)) if of_trial else ([], [])
+        axes.hlines([number] * len(starts), starts, ends, color=colour, linewidth=3, alpha=0.75)
+    last = [max((end for _, end in spans[trial.number]), default=trial.started.time_ms) for trial in trials]
+    label = f"{state}, {len(trials)}"
+    axes.plot(_minutes(last, begin), list(spans), marker, color=colour, markersize=7, label=label)
+
+
+def _mark_epochs(axes: Axes, trials: Sequence[TrialHistory], begin: int) -> None:
+    marks = [(epoch.time_ms, trial.number) for trial in trials for epoch in trial.epochs]
+    if marks:
+        times, rows = zip(*marks, strict=True)
+        axes.plot(_minutes(times, begin), rows, "|", color="black", alpha=0.45, markersize=4, markeredgewidth=0.8)
+
+
+def _minutes(times_ms: Sequence[int], begin_ms: int) -> list[float]:
+    return [(time - begin_ms) / _MINUTE_MS for time in times_ms]

@@ -1,0 +1,104 @@
+"""Pictures of one trial: learning curves and confusion matrix, readable at the size MLflow shows them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from tracking.figures.parts import BLUE, ORANGE, as_percent, draw_cells, plain, save_png
+from tracking.record.events import EpochDone
+
+
+def draw_curves(path: Path, epochs: Sequence[EpochDone], title: str) -> None:
+    """Write `curves_figure`; whole or not at all.
+
+    Raises:
+        TrackingError: the disk refused.
+    """
+    save_png(curves_figure(epochs, title), path)
+
+
+def draw_confusion_matrix(path: Path, matrix: NDArray[np.int64], classes: Sequence[str], title: str) -> None:
+    """Write `confusion_figure`; whole or not at all.
+
+    Raises:
+        TrackingError: the disk refused.
+    """
+    save_png(confusion_figure(matrix, classes, title), path)
+
+
+def curves_figure(epochs: Sequence[EpochDone], title: str) -> Figure:
+    """Loss, accuracy and learning rate over the epochs, the best by `val_accuracy` marked."""
+    figure = Figure(figsize=(13, 4.2))
+    figure.subplots_adjust(left=0.05, right=0.985, top=0.85, bottom=0.12, wspace=0.22)
+    figure.suptitle(title, fontsize=12)
+    loss, accuracy, rate = figure.subplots(1, 3)
+    _draw_metric(loss, epochs, "loss")
+    _draw_metric(accuracy, epochs, "accuracy")
+    _draw_learning_rate(rate, epochs)
+    scored = [epoch for epoch in epochs if np.isfinite(epoch.metrics.get("val_accuracy", np.nan))]
+    if scored:
+        best = max(scored, key=lambda epoch: epoch.metrics["val_accuracy"])
+        for axes in (loss, accuracy):
+            axes.axvline(best.epoch, zorder=1, color="black", alpha=0.7, linewidth=1.0, linestyle=":")
+        accuracy.set_title(f"best val {best.metrics['val_accuracy']:.1%} at epoch {best.epoch}", fontsize=11)
+    return figure
+
+
+def confusion_figure(matrix: NDArray[np.int64], classes: Sequence[str], title: str) -> Figure:
+    """Counts and row shares side by side; `matrix` is [classes, classes], row = label."""
+    figure = Figure(figsize=(12, 5.8))
+    figure.subplots_adjust(left=0.075, right=0.99, top=0.87, bottom=0.15, wspace=0.2)
+    figure.suptitle(title, fontsize=13)
+    left, right = figure.subplots(1, 2)
+    shares = row_shares(matrix)
+    draw_cells(left, shares, [[f"{cell:d}" for cell in row] for row in matrix], classes)
+    left.set_title("images", fontsize=11)
+    draw_cells(right, shares, [[f"{100 * cell:.0f}" for cell in row] for row in shares], classes)
+    right.set_title("% of the label's images (diagonal = recall)", fontsize=11)
+    return figure
+
+
+def row_shares(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Each row of a confusion matrix divided by its sum; zeros where a label has no images."""
+    labelled = matrix.sum(axis=1, keepdims=True)
+    shares: NDArray[np.float64] = np.divide(matrix, labelled, out=np.zeros(matrix.shape), where=labelled > 0)
+    return shares
+
+
+def _draw_metric(axes: Axes, epochs: Sequence[EpochDone], name: str) -> None:
+    numbers = [epoch.epoch for epoch in epochs]
+    every = max(1, len(numbers) // 15)
+    for split, colour, marker, line in (("train", BLUE, "o", "--"), ("val", ORANGE, "s", "-")):
+        values = [epoch.metrics.get(f"{split}_{name}", np.nan) for epoch in epochs]
+        axes.plot(
+            numbers,
+            values,
+            color=colour,
+            marker=marker,
+            linestyle=line,
+            label=split,
+            markersize=4,
+            markevery=every,
+        )
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(name)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if name == "accuracy":
+        as_percent(axes.yaxis)
+    plain(axes)
+    axes.legend(frameon=False)
+
+
+def _draw_learning_rate(axes: Axes, epochs: Sequence[EpochDone]) -> None:
+    points = [(iteration, rate) for epoch in epochs for iteration, _, rate in epoch.iterations]
+    axes.plot([iteration for iteration, _ in points], [rate for _, rate in points], color=BLUE)
+    axes.set_xlabel("iteration")
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))  # five digits of more run into each other
+    axes.set_ylabel("learning rate")
+    axes.set_ylim(bottom=0)
+    plain(axes)

@@ -1,0 +1,286 @@
+"""Two or more nets on the same faces: what differs in their settings, in their numbers, and whether by chance."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from tracking.errors import TrackingError
+from tracking.metrics.compare_sweeps import Course
+from tracking.metrics.scores import Interval
+from tracking.metrics.significance import holm, mcnemar_mid_p, paired_bootstrap
+from tracking.metrics.summary import Summary, summary
+from tracking.record.predictions import Answers
+
+_DISAGREEMENTS = 60
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One net to compare. Without `answers` only its `metrics` can be set beside the others'.
+
+    `settings` are flat (dotted names), `leaked` [n] marks faces that stand in training too, `split` is as shown to
+    a reader ("PublicTest (val)").
+    """
+
+    name: str
+    settings: Mapping[str, str]
+    metrics: Mapping[str, float]
+    dataset: str
+    fingerprint: str
+    split: str
+    classes: tuple[str, ...]
+    synthetic: bool
+    answers: Answers | None = None
+    leaked: NDArray[np.bool_] | None = None
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ClassDifference(_Record):
+    """F1 of one class, second minus first, with its own 95 % interval (not corrected for the number of classes)."""
+
+    name: str
+    f1: Interval
+    verdict: Literal["won", "lost", "even"]
+    """`won` by the second net when the whole interval lies above zero."""
+
+
+class Pair(_Record):
+    """The second net against the first, on the same faces; intervals are paired bootstrap, 95 %."""
+
+    first: str
+    second: str
+    differences: dict[str, Interval]
+    only_first_right: int
+    only_second_right: int
+    p: float
+    """McNemar's mid-p."""
+    p_holm: float
+    """The same, corrected for the number of pairs in the comparison."""
+    classes: tuple[ClassDifference, ...]
+
+    @property
+    def is_beyond_chance(self) -> bool:
+        """Whether the corrected p-value is below .05."""
+        return self.p_holm < 0.05
+
+
+class Said(_Record):
+    """One net's answer on one face."""
+
+    prediction: str
+    confidence: float
+    of_label: float
+    """The probability it gave to the face's label."""
+
+
+class Disagreement(_Record):
+    """A face on which predictions differ; `face` counts from 0 in the split, answers stand in the nets' order."""
+
+    face: int
+    label: str
+    leaked: bool
+    said: tuple[Said, ...]
+
+
+class Comparison(_Record):
+    """All of a comparison. Without answers of every net, `n` is None and only settings and metrics are there."""
+
+    names: tuple[str, ...]
+    dataset: str
+    fingerprint: str
+    split: str
+    synthetic: bool
+    classes: tuple[str, ...]
+    n: int | None
+    n_leaked: int
+    notes: tuple[str, ...]
+    settings: dict[str, tuple[str | None, ...]]
+    """Those that differ, in the nets' order; None where a net has no such setting."""
+    metrics: dict[str, tuple[float | None, ...]]
+    summaries: tuple[Summary, ...]
+    pairs: tuple[Pair, ...]
+    disagreements: tuple[Disagreement, ...]
+    disagreed: int
+    """On how many faces not all predictions are equal."""
+    stands_for: dict[str, str] = {}
+    """A sweep that was to be compared → its best trial, which is compared in its place."""
+    sweeps: tuple[Course, ...] = ()
+    """Where two or more were to be compared: those sweeps as a whole."""
+
+    def to_json(self) -> str:
+        """The comparison as JSON."""
+        return self.model_dump_json(indent=2)
+
+
+def compare(
+    contenders: Sequence[Contender], generator: np.random.Generator, *, numbers_only: bool = False
+) -> Comparison:
+    """Compare two or more nets; `generator` draws the bootstrap's resamples.
+
+    Nets with answers on other faces are refused, unless `numbers_only` asks for settings and metrics alone.
+
+    Raises:
+        TrackingError: fewer than two, two of one name, or answers on different faces.
+    """
+    _check_names(contenders)
+    answers = [contender.answers for contender in contenders]
+    there = [answer for answer in answers if answer is not None]
+    if numbers_only or len(there) < len(contenders):
+        return _numbers(contenders, numbers_only)
+    _check_same_faces(contenders, there)
+    labels, leaked = there[0].labels, contenders[0].leaked
+    pairs = _pairs([contender.name for contender in contenders], there, contenders[0].classes, generator)
+    disagreements, disagreed = _disagreements(there, contenders[0].classes, leaked)
+    return Comparison(
+        **_common(contenders),
+        n=labels.size,
+        n_leaked=int(leaked.sum()) if leaked is not None else 0,
+        notes=(),
+        summaries=tuple(summary(labels, answer.probabilities, contenders[0].classes, leaked) for answer in there),
+        pairs=pairs,
+        disagreements=disagreements,
+        disagreed=disagreed,
+    )
+
+
+def _check_names(contenders: Sequence[Contender]) -> None:
+    names = [contender.name for contender in contenders]
+    if len(names) < 2:
+        raise TrackingError(f"{len(names)} to compare: expected two at least")
+    if len(set(names)) < len(names):
+        raise TrackingError(f"two of one name among {', '.join(names)}: give each its own")
+
+
+def _check_same_faces(contenders: Sequence[Contender], answers: Sequence[Answers]) -> None:
+    first = contenders[0]
+    for contender, answer in zip(contenders[1:], answers[1:], strict=True):
+        same = (contender.fingerprint, contender.split, contender.classes) == (
+            first.fingerprint, first.split, first.classes,
+        )  # fmt: skip
+        if not same or not np.array_equal(answer.labels, answers[0].labels):
+            raise TrackingError(
+                f"{first.name} was judged on {_data(first)}, {contender.name} on {_data(contender)}: answers can be "
+                "compared on the same faces only; ask for the numbers alone, or choose runs of one data set"
+            )
+
+
+def _data(contender: Contender) -> str:
+    n = len(contender.answers.labels) if contender.answers else 0
+    return f"{contender.dataset} {contender.split}, n = {n:,} (fingerprint {contender.fingerprint})"
+
+
+def _numbers(contenders: Sequence[Contender], asked: bool) -> Comparison:
+    without = [contender.name for contender in contenders if contender.answers is None]
+    notes = [] if asked else [f"no answers on single faces of {', '.join(without)}: no intervals, no test"]
+    if len({contender.fingerprint for contender in contenders}) > 1:
+        data = "; ".join(f"{contender.name}: {_data(contender)}" for contender in contenders)
+        notes.append(f"judged on different faces, so the numbers do not rank the nets ({data})")
+    return Comparison(
+        **_common(contenders),
+        n=None,
+        n_leaked=0,
+        notes=tuple(notes),
+        summaries=(),
+        pairs=(),
+        disagreements=(),
+        disagreed=0,
+    )
+
+
+def _common(contenders: Sequence[Contender]) -> dict[str, object]:
+    first = contenders[0]
+
+    def shared(values: Sequence[str]) -> str:
+        return ", ".join(dict.fromkeys(values))
+
+    return {
+        "names": tuple(contender.name for contender in contenders),
+        "dataset": shared([contender.dataset for contender in contenders]),
+        "fingerprint": shared([contender.fingerprint for contender in contenders]),
+        "split": shared([contender.split for contender in contenders]),
+        "synthetic": any(contender.synthetic for contender in contenders),
+        "classes": first.classes,
+        "settings": _differing_settings(contenders),
+        "metrics": {
+            name: tuple(contender.metrics.get(name) for contender in contenders)
+            for name in dict.fromkeys(name for contender in contenders for name in contender.metrics)
+        },
+    }
+
+
+def _differing_settings(contenders: Sequence[Contender]) -> dict[str, tuple[str | None, ...]]:
+    names = dict.fromkeys(name for contender in contenders for name in contender.settings)
+    values = {name: tuple(contender.settings.get(name) for contender in contenders) for name in names}
+    return {name: row for name, row in values.items() if len(set(row)) > 1}
+
+
+def _pairs(
+    names: Sequence[str], answers: Sequence[Answers], classes: Sequence[str], generator: np.random.Generator
+) -> tuple[Pair, ...]:
+    indices = list(combinations(range(len(names)), 2))
+    right = [answer.probabilities.argmax(axis=1) == answer.labels for answer in answers]
+    only = [(int((right[a] & ~right[b]).sum()), int((~right[a] & right[b]).sum())) for a, b in indices]
+    p_values = [mcnemar_mid_p(*counts) for counts in only]
+    pairs = []
+    for (a, b), counts, p, p_holm in zip(indices, only, p_values, holm(p_values), strict=True):
+        found = paired_bootstrap(answers[a].labels, answers[b].probabilities, answers[a].probabilities, generator)
+        pairs.append(
+            Pair(
+                first=names[a],
+                second=names[b],
+                differences=found.metrics,
+                only_first_right=counts[0],
+                only_second_right=counts[1],
+                p=p,
+                p_holm=p_holm,
+                classes=tuple(
+                    ClassDifference(name=name, f1=f1, verdict=_verdict(f1))
+                    for name, f1 in zip(classes, found.class_f1, strict=True)
+                ),
+            )
+        )
+    return tuple(pairs)
+
+
+def _verdict(difference: Interval) -> Literal["won", "lost", "even"]:
+    if difference.low > 0:
+        return "won"
+    return "lost" if difference.high < 0 else "even"
+
+
+def _disagreements(
+    answers: Sequence[Answers], classes: Sequence[str], leaked: NDArray[np.bool_] | None
+) -> tuple[tuple[Disagreement, ...], int]:
+    """The faces whose label's probability differs most among the nets, of those that not all predict alike."""
+    labels = answers[0].labels
+    probabilities = np.stack([answer.probabilities for answer in answers])
+    predictions = probabilities.argmax(axis=2)
+    of_label = np.take_along_axis(probabilities, labels[None, :, None], axis=2)[..., 0]
+    differ = np.flatnonzero((predictions != predictions[0]).any(axis=0))
+    spread = np.ptp(of_label[:, differ], axis=0)
+    order = differ[np.argsort(-spread, kind="stable")][:_DISAGREEMENTS]
+    found = tuple(
+        Disagreement(
+            face=int(face),
+            label=classes[labels[face]],
+            leaked=bool(leaked is not None and leaked[face]),
+            said=tuple(
+                Said(
+                    prediction=classes[predictions[net, face]],
+                    confidence=float(probabilities[net, face].max()),
+                    of_label=float(of_label[net, face]),
+                )
+                for net in range(len(answers))
+            ),
+        )
+        for face in order
+    )
+    return found, differ.size

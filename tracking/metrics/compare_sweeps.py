@@ -1,0 +1,102 @@
+"""Whole sweeps side by side: what each came to, and how fast it got there."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from itertools import accumulate
+from statistics import median
+
+from pydantic import BaseModel, ConfigDict
+
+from tracking.figures.sweep_figures import attempt_spans, trial_minutes
+from tracking.record.history import SweepHistory
+
+_MINUTE_MS = 60_000
+
+
+class Gain(BaseModel):
+    """A trial's epoch that was better than all before it in its sweep.
+
+    `minutes` are those that the sweep had been at work until then, pauses between two drivers left out.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    trial: int
+    trials: int
+    """How many trials had been started."""
+    minutes: float
+    accuracy: float
+
+
+class Course(BaseModel):
+    """A sweep as a whole; accuracies are of each trial's best epoch on the split that selects."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    name: str
+    best_trial: int
+    best: float
+    median: float
+    """Over the trials with a finished epoch."""
+    trials: int
+    states: dict[str, int]
+    epochs: int
+    worker_minutes: float
+    minutes: float
+    """At work, from its first trial's start to the last sign of any."""
+    gains: tuple[Gain, ...]
+
+
+def course(name: str, history: SweepHistory) -> Course:
+    """What became of a sweep; it must have a trial with a finished epoch."""
+    trials = list(history.trials.values())
+    best = {trial.number: found.metrics["val_accuracy"] for trial in trials if (found := trial.best_epoch())}
+    leader = max(best, key=lambda number: (best[number], -number))
+    clock = _Clock(span for trial in trials for span in attempt_spans(trial))
+    return Course(
+        name=name,
+        best_trial=leader,
+        best=best[leader],
+        median=median(best.values()),
+        trials=len(trials),
+        states=dict(Counter(trial.state for trial in trials)),
+        epochs=sum(len(trial.epochs) for trial in trials),
+        worker_minutes=sum(trial_minutes(trial) for trial in trials),
+        minutes=clock.minutes_at(clock.end_ms),
+        gains=_gains(history, clock),
+    )
+
+
+class _Clock:
+    """Runs while at least one trial does."""
+
+    def __init__(self, spans: Iterable[tuple[int, int]]) -> None:
+        self._spans = sorted(spans)
+        first = self._spans[0][0]
+        self._covered = list(accumulate((end for _, end in self._spans), max, initial=first))
+        self.end_ms = self._covered[-1]
+
+    def minutes_at(self, time_ms: int) -> float:
+        """Minutes at work until then."""
+        parts = zip(self._spans, self._covered[:-1], strict=True)
+        return sum(max(0, min(end, time_ms) - max(begin, covered)) for (begin, end), covered in parts) / _MINUTE_MS
+
+
+def _gains(history: SweepHistory, clock: _Clock) -> tuple[Gain, ...]:
+    trials = history.trials.values()
+    epochs = sorted((epoch for trial in trials for epoch in trial.epochs), key=lambda epoch: epoch.time_ms)
+    starts = sorted(trial.started.time_ms for trial in trials)
+    gains: list[Gain] = []
+    for epoch in epochs:
+        accuracy = epoch.metrics.get("val_accuracy", math.nan)
+        if math.isfinite(accuracy) and (not gains or accuracy > gains[-1].accuracy):
+            gains.append(
+                Gain(
+                    trial=epoch.trial,
+                    trials=sum(start <= epoch.time_ms for start in starts),
+                    minutes=clock.minutes_at(epoch.time_ms),
+                    accuracy=accuracy,
+                )
+            )
+    return tuple(gains)

@@ -1,0 +1,1 @@
+"""Copies the journal to MLflow, exactly once."""

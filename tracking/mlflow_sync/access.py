@@ -1,0 +1,62 @@
+"""How an MLflow is reached: its client's settings, a first knock, its name in messages."""
+
+import logging
+import os
+import ssl
+import urllib.error
+import urllib.request
+from urllib.parse import urlsplit
+
+from tracking.mlflow_sync.uri import without_password
+
+
+def set_client_environment(timeout_seconds: int) -> None:
+    """Settings that mlflow's client reads at each request.
+
+    It does not retry: its own retry would repeat a create that was acted upon, and block for minutes.
+    """
+    os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
+    os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(timeout_seconds)
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
+    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    for name in ("mlflow.store.db.utils", "alembic"):
+        # They print tracebacks of faults that are reported in one line here, and every step of a migration.
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)
+
+
+def knock(uri: str, timeout_seconds: int) -> None:
+    """Ask a server for any answer at all, before the seconds that importing its client takes.
+
+    Raises:
+        OSError: there is none.
+    """
+    if not uri.startswith(("http://", "https://")):
+        return
+    parts = urlsplit(uri)
+    address = parts._replace(netloc=parts.netloc.rpartition("@")[2], path=parts.path.rstrip("/") + "/health")
+    try:
+        urllib.request.urlopen(address.geturl(), timeout=timeout_seconds).close()
+    except urllib.error.HTTPError as answer:
+        answer.close()
+    except urllib.error.URLError as error:
+        if not isinstance(error.reason, ssl.SSLError):
+            raise
+        # A certificate that is not trusted is an answer too; the client, who knows its own authorities, judges it.
+
+
+def describe(error: Exception, uri: str) -> str:
+    """What went wrong with the MLflow at `uri`, in one line without passwords."""
+    cause = fault_below(error)
+    reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
+    return without_password(reason).replace(without_password(uri.rstrip("/")), "it")[:200]
+
+
+def fault_below(error: BaseException) -> BaseException:
+    """The network's or the disk's own fault under what the client made of it, or the error itself."""
+    lowest, below = error, error.__cause__ or error.__context__
+    while below is not None:
+        lowest = below if isinstance(below, OSError) else lowest
+        below = below.__cause__ or below.__context__
+    return lowest

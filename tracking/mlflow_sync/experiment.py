@@ -1,0 +1,47 @@
+"""A space's experiment in MLflow, with a saved view of its table: what the trials came to, the best first.
+
+MLflow's page keeps a view as a tag of the experiment: a name, times, and as text the state of the table.
+"""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tracking.mlflow_sync.run_records import REASON_TAG, STATE_TAG
+from tracking.record.events import SweepStarted
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+VIEW_KEY = "fer-sweeps"
+"""Names the view in a link: `#/experiments/ID/runs?viewStateShareKey=fer-sweeps`."""
+
+_VIEW_TAG = f"mlflow.sharedViewState.{VIEW_KEY}"
+_METRICS = ("best_val_accuracy", "best_val_macro_f1", "best_epoch")
+_PARAMS = ("net.name", "recipe.lr")
+_TAGS = (STATE_TAG, REASON_TAG)
+
+
+def experiment_id(client: "MlflowClient", sweep: SweepStarted, artifacts: Path | None) -> str:
+    """The experiment of the sweep's space, made if there is none, its artifacts in a folder below `artifacts`.
+
+    One that was deleted is there again.
+    """
+    found = client.get_experiment_by_name(sweep.space)
+    if found is None:
+        place = (artifacts / sweep.space).as_uri() if artifacts else None
+        return str(client.create_experiment(sweep.space, place, {_VIEW_TAG: _view(sweep.time_ms)}))
+    if found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
+    return str(found.experiment_id)
+
+
+def _view(time_ms: int) -> str:
+    columns = [
+        f"{kind}.`{name}`"
+        for kind, names in (("metrics", _METRICS), ("params", _PARAMS), ("tags", _TAGS))
+        for name in names
+    ]
+    state = {"orderByKey": f"metrics.`{_METRICS[0]}`", "orderByAsc": False, "selectedColumns": columns}
+    view = {"name": "Best values", "createdAt": time_ms, "updatedAt": time_ms, "state": json.dumps(state)}
+    return json.dumps(view)

@@ -1,0 +1,177 @@
+"""A thread that tells a receiver what a growing journal says, and never holds up whoever writes it."""
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+from tracking.errors import TrackingError
+from tracking.record.events import Event
+from tracking.record.journal import read_from
+
+_STRETCH_BYTES = 16 << 20
+"""A backlog is told in stretches of so much journal: the longer, the fewer requests a run, and the more memory."""
+
+_GATHER_SECONDS = 1.0
+_FIRST_RETRY_SECONDS = 1.0
+_LONGEST_RETRY_SECONDS = 30.0
+_CLOSE_WHEN_DOWN_SECONDS = 2.0
+
+
+class Receiver(Protocol):
+    """Takes a journal's events, each any number of times. Called from one thread; anything may raise."""
+
+    def connect(self, journal: Path, end: int) -> None:
+        """Forget what was remembered and look up what stands there; the events come again from the first.
+
+        The journal's bytes up to `end` are what will be sent before anything newer.
+        """
+
+    def send(self, events: Iterable[Event]) -> None:
+        """Take the next events, in order, read as they are asked for.
+
+        If this raises, `connect` is called before anything else.
+        """
+
+    def is_sure(self) -> bool:
+        """Whether every request so far was answered; if not, one more `connect` sets right what is amiss."""
+
+    def describe(self, error: Exception) -> str:
+        """What went wrong, in one line."""
+
+
+class Follower:
+    """Follows one journal. Its file is the queue: nothing waits in memory, whatever the receiver does."""
+
+    def __init__(self, journal: Path, receiver: Receiver, on_warning: Callable[[str], None]) -> None:
+        self._journal = journal
+        self._receiver = receiver
+        self._on_warning = on_warning
+        self._thread = threading.Thread(target=self._run, name="mlflow-sink", daemon=True)
+        self._news = threading.Event()
+        self._closing = threading.Event()
+        self._connected = False
+        self._down = False
+        self._end = 0
+        self._offset = 0
+        self._sent = 0
+
+    def start(self) -> None:
+        """Begin to follow, if that was not done before; the journal's first line must stand."""
+        self.wake()
+        if self._thread.ident is None:
+            self._thread.start()
+
+    def wake(self) -> None:
+        """Say that the journal has grown; returns at once.
+
+        What is sent ends at the size the file has now: a line being written may yet be taken back.
+        """
+        self._end = self._journal.stat().st_size
+        self._news.set()
+
+    def close(self, timeout_seconds: float) -> int:
+        """Send what is left and stop; returns how many events were left when time was up.
+
+        A receiver known to be down is tried once more, but not waited for.
+        """
+        self.wake()
+        self._closing.set()
+        self._news.set()
+        deadline = time.monotonic() + timeout_seconds
+        down_since: float | None = None
+        while self._thread.is_alive() and time.monotonic() < deadline:
+            self._thread.join(0.05)
+            down_since = (down_since or time.monotonic()) if self._down else None
+            if down_since is not None and time.monotonic() - down_since > _CLOSE_WHEN_DOWN_SECONDS:
+                break
+        return self._backlog()
+
+    def run_to_end(self) -> None:
+        """Send all that the journal has, here and now.
+
+        Raises:
+            TrackingError: the journal is corrupt, or the receiver did not take it all.
+        """
+        self._end = self._journal.stat().st_size
+        try:
+            self._catch_up()
+        except TrackingError:
+            raise
+        except Exception as error:
+            raise TrackingError(
+                f"{self._receiver.describe(error)}; {self._backlog()} events of {self._journal} are left"
+            ) from error
+
+    def _run(self) -> None:
+        retry_seconds = _FIRST_RETRY_SECONDS
+        while True:
+            is_last_round = self._closing.is_set()
+            try:
+                self._catch_up()
+            except TrackingError as error:
+                self._on_warning(str(error))
+                return
+            # Whatever a client library or a disk can raise must end neither this thread nor the sweep.
+            except Exception as error:
+                if not self._go_on_after(error):
+                    return
+                self._closing.wait(retry_seconds)
+                retry_seconds = min(2 * retry_seconds, _LONGEST_RETRY_SECONDS)
+                continue
+            self._down = False
+            retry_seconds = _FIRST_RETRY_SECONDS
+            if is_last_round:
+                return
+            self._news.wait()
+            self._closing.wait(_GATHER_SECONDS)
+
+    def _go_on_after(self, error: Exception) -> bool:
+        if not self._down:
+            self._on_warning(
+                f"{self._receiver.describe(error)}; the sweep goes on, its results wait in {self._journal} "
+                "and are sent as soon as they are taken"
+            )
+        self._down = True
+        return not self._closing.is_set()
+
+    def _catch_up(self) -> None:
+        self._news.clear()
+        try:
+            self._send_waiting()
+            if self._closing.is_set() and not self._receiver.is_sure():
+                self._connected = False
+                self._send_waiting()
+        except Exception:
+            self._connected = False
+            raise
+
+    def _send_waiting(self) -> None:
+        # The end named to `connect` must be a border between two stretches, so it is fixed for this round.
+        end = self._end
+        if not self._connected:
+            self._offset = 0
+            self._receiver.connect(self._journal, end)
+            self._connected = True
+        while self._offset < end:
+            begin = self._offset
+            self._receiver.send(self._stretch(end))
+            self._sent = max(self._sent, self._offset)
+            if self._offset == begin:
+                return
+
+    def _stretch(self, end: int) -> Iterator[Event]:
+        """The next events, and `_offset` moved along; an error on the way makes the next round begin afresh."""
+        begin = self._offset
+        while self._offset < min(end, begin + _STRETCH_BYTES):
+            events, after = read_from(self._journal, self._offset, end=end)
+            if after == self._offset:
+                return
+            self._offset = after
+            yield from events
+
+    def _backlog(self) -> int:
+        with self._journal.open("rb") as file:
+            file.seek(self._sent)
+            return sum(1 for line in file if line.endswith(b"\n"))

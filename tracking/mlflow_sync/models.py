@@ -1,0 +1,207 @@
+"""Nets in MLflow's model format, and the champion of each space and data set.
+
+A model is a folder of safetensors and JSON with a script that MLflow runs to load it: nothing is pickled.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tracking.errors import TrackingError
+from tracking.metrics.scores import difference_interval
+from tracking.metrics.significance import BoolArray, selected_p
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+CHAMPION = "champion"
+MODEL_ARTIFACT = "model"
+_RIGHT_FILE = "val_right.npz"
+_ANSWERS_ARTIFACT = "val_probabilities.npz"
+"""Of a version that was registered without that file."""
+_RIGHT_TAG, _N_TAG = "val.right", "val.n"
+_LEVEL = 0.05
+_SEED = 0
+"""Told again, it comes to the same p-value."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A net that was logged to run `run_id`, and what it has right on the val split of the faces `fingerprint` names.
+
+    It was selected on this split: `among` [k, n] says what each of the nets that it was chosen from has right, itself
+    included. `is_right` [n] is what it has right itself; where its answers were fitted to these faces, by folds that
+    were fitted without them.
+    """
+
+    run_id: str
+    space: str
+    dataset: str
+    fingerprint: str
+    synthetic: bool
+    labels: NDArray[np.int64]
+    is_right: BoolArray
+    among: BoolArray
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a candidate: its registered version, whether it is champion now, and why."""
+
+    version: str | None
+    is_champion: bool
+    reason: str
+
+
+def log_model_folder(
+    client: "MlflowClient",
+    run_id: str,
+    *,
+    script: Path,
+    code: Sequence[Path],
+    files: Path,
+    input_example: NDArray[np.uint8],
+    classes: Sequence[str],
+    requirements: Sequence[str],
+) -> str:
+    """Log a net to a run and return the address that `mlflow.pyfunc.load_model` takes.
+
+    `script` is models-from-code: it calls `mlflow.models.set_model` with a PythonModel whose `load_context` finds the
+    folder `files` under `context.artifacts["files"]`; it may import the packages `code`, of which the model has copies.
+    It takes arrays of images and answers with a data frame of float32, a column for each of `classes`.
+
+    Raises:
+        TrackingError: script or files are absent.
+    """
+    import mlflow.pyfunc
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+
+    if not script.is_file() or not files.is_dir():
+        raise TrackingError(f"model of run {run_id}: no script {script}, or no folder {files}")
+    # Grey and RGB have different numbers of dimensions: an array of any shape is all that MLflow can say of both.
+    images = Schema([TensorSpec(np.dtype(object), (-1,))])
+    signature = ModelSignature(images, Schema([ColSpec(DataType.float, name) for name in classes]))
+    with tempfile.TemporaryDirectory() as scratch:
+        saved = Path(scratch) / MODEL_ARTIFACT
+        mlflow.pyfunc.save_model(
+            saved,
+            python_model=str(script),
+            code_paths=[str(package) for package in code],
+            artifacts={"files": str(files)},
+            signature=signature,
+            input_example=input_example,
+            pip_requirements=list(requirements),
+        )
+        client.log_artifacts(run_id, str(saved), MODEL_ARTIFACT)
+    return f"runs:/{run_id}/{MODEL_ARTIFACT}"
+
+
+def model_name(candidate: Candidate) -> str:
+    """Name in the registry: one a space and data set, since numbers on different faces do not compare."""
+    return f"{candidate.space}-{candidate.fingerprint[:12]}"
+
+
+def register(client: "MlflowClient", candidate: Candidate) -> Verdict:
+    """Register a net and make it champion if there is none, or if it beats the present one by more than chance.
+
+    Nets of synthetic faces are never registered. Told again, it finds the run's version and judges that.
+    """
+    if candidate.synthetic:
+        return Verdict(None, False, "trained on synthetic faces: never registered")
+    name = model_name(candidate)
+    _keep_right(client, candidate)
+    _create_name(client, name)
+    version = _version_of(client, name, candidate)
+    present = _champion(client, name)
+    # SQLite stores give the version as a number, servers as text.
+    if present is not None and str(present.version) == version:
+        return Verdict(version, True, "it is the champion already")
+    wins, reason = True, "the first of its space on these faces"
+    if present is not None:
+        wins, reason = _beats(client, candidate, present)
+    if wins:
+        client.set_registered_model_alias(name, CHAMPION, version)
+    return Verdict(version, wins, reason)
+
+
+def _create_name(client: "MlflowClient", name: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def _version_of(client: "MlflowClient", name: str, candidate: Candidate) -> str:
+    for version in client.search_model_versions(f"name = '{name}' AND run_id = '{candidate.run_id}'"):
+        return str(version.version)
+    tags = {
+        "dataset": candidate.dataset,
+        "dataset.fingerprint": candidate.fingerprint,
+        _RIGHT_TAG: str(int(candidate.is_right.sum())),
+        _N_TAG: str(candidate.labels.size),
+    }
+    source = f"runs:/{candidate.run_id}/{MODEL_ARTIFACT}"
+    return str(client.create_model_version(name, source, candidate.run_id, tags=tags).version)
+
+
+def _champion(client: "MlflowClient", name: str) -> "ModelVersion | None":
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_model_version_by_alias(name, CHAMPION)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+
+
+def _beats(client: "MlflowClient", candidate: Candidate, present: "ModelVersion") -> tuple[bool, str]:
+    """By McNemar's test on the same faces where the champion's answers are kept, else by Newcombe's interval.
+
+    Both allow for the candidate being the best of several on these faces.
+    """
+    right = _is_right(client, present, candidate.labels)
+    mine, among = candidate.is_right, candidate.among
+    best = f"as the best of {len(among)}, " if len(among) > 1 else ""
+    if right is not None:
+        only_mine, only_theirs = int((mine & ~right).sum()), int((right & ~mine).sum())
+        p = selected_p(mine, right, among, np.random.default_rng(_SEED))
+        counts = f"alone right on {only_mine} faces against {only_theirs} of version {present.version}"
+        return only_mine > only_theirs and p < _LEVEL, f"{counts}, {best}p = {p:.3f}"
+    counted = int(present.tags[_RIGHT_TAG]), int(present.tags[_N_TAG])
+    confidence = (1 - _LEVEL) ** (1 / len(among))
+    gap = difference_interval(int(mine.sum()), mine.size, *counted, confidence)
+    points = f"{100 * gap.low:+.1f} to {100 * gap.high:+.1f} points against version {present.version}"
+    return gap.low > 0, f"{points} ({best}{confidence:.1%}, unpaired)"
+
+
+def _is_right(client: "MlflowClient", version: "ModelVersion", labels: NDArray[np.int64]) -> BoolArray | None:
+    """What a version has right of the faces with these labels; None where its answers to them are not kept."""
+    from mlflow.exceptions import MlflowException
+
+    for artifact in (f"{MODEL_ARTIFACT}/{_RIGHT_FILE}", _ANSWERS_ARTIFACT):
+        with tempfile.TemporaryDirectory() as scratch, suppress(MlflowException, OSError, ValueError, KeyError):
+            path = client.download_artifacts(str(version.run_id), artifact, scratch)
+            with np.load(path) as kept:
+                right = kept["is_right"] if "is_right" in kept else kept["probabilities"].argmax(1) == kept["labels"]
+                return np.asarray(right, np.bool_) if np.array_equal(kept["labels"], labels) else None
+    return None
+
+
+def _keep_right(client: "MlflowClient", candidate: Candidate) -> None:
+    """Keep beside the model what it has right, for those that want to be champion after it."""
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / _RIGHT_FILE
+        np.savez_compressed(path, labels=candidate.labels, is_right=candidate.is_right)
+        client.log_artifact(candidate.run_id, str(path), MODEL_ARTIFACT)

@@ -1,0 +1,231 @@
+"""What MLflow is told about a sweep, worked out from its events: tags, parameters, points.
+
+Nothing here asks the clock: every time is the journal's, so a replay says the same to the last bit.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tracking.record.events import (
+    AttemptStarted,
+    DriverStarted,
+    DriverStopped,
+    EpochDone,
+    Event,
+    SweepEnded,
+    SweepStarted,
+    TrialEnded,
+    TrialStarted,
+    TrialTested,
+)
+
+KEY_TAG = "trial.key"
+STATE_TAG = "state"
+REASON_TAG = "reason"
+ITERATION_LOSS = "iteration/train_loss"
+ITERATION_RATE = "iteration/learning_rate"
+
+PARENT = -1
+"""Stands for the sweep's own run where others have their trial's number."""
+
+_STATUS = {"done": "FINISHED", "pruned": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
+
+Ending = TrialEnded | DriverStopped | SweepEnded
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One value of one metric."""
+
+    key: str
+    value: float
+    time_ms: int
+    step: int
+
+
+@dataclass
+class RunWork:
+    """What some stretch of the journal says about one run.
+
+    `driver` is the one that started it; `end` is None when the run goes on after the stretch.
+    """
+
+    started: SweepStarted | TrialStarted | None = None
+    driver: DriverStarted | None = None
+    attempt: int | None = None
+    points: list[Point] = field(default_factory=list)
+    end: Ending | None = None
+    goes_on: bool = False
+
+
+@dataclass
+class Gatherer:
+    """Sorts a journal's events by run, one stretch after the other.
+
+    `settled` names runs whose records are complete, with the time (ms) of their end: all of theirs up to that
+    end is left out. `running` are trials without an end so far, with the time (ms) of the last word of each.
+    """
+
+    settled: dict[int, int]
+    running: dict[int, int] = field(default_factory=dict)
+    seen_epochs: dict[int, int] = field(default_factory=dict)
+    driver: DriverStarted | None = None
+
+    def gather(self, events: Iterable[Event]) -> dict[int, RunWork]:
+        """The next stretch, by run; an epoch that the journal has twice is there once."""
+        works: dict[int, RunWork] = {}
+        for event in events:
+            if isinstance(event, DriverStarted):
+                self._close_dead(works)
+                self.driver = event
+            number = run_number(event)
+            self._note(number, event)
+            if number not in self.settled:
+                self._add(works.setdefault(number, RunWork()), event)
+            elif isinstance(event, Ending) and event.time_ms == self.settled[number]:
+                del self.settled[number]
+        return works
+
+    def _note(self, number: int, event: Event) -> None:
+        match event:
+            case TrialStarted() | AttemptStarted() | EpochDone():
+                self.running[number] = event.time_ms
+            case TrialEnded():
+                self.running.pop(number, None)
+
+    def _close_dead(self, works: dict[int, RunWork]) -> None:
+        """End what the driver before left running when it died: taken up again it goes on, until then it waits."""
+        reason = death_of(self.driver)
+        for number, time_ms in self.running.items():
+            if number not in self.settled:
+                works.setdefault(number, RunWork()).end = TrialEnded(
+                    time_ms=time_ms, trial=number, state="stopped", reason=reason, final=False,
+                    epochs=self.seen_epochs.get(number, 0),
+                )  # fmt: skip
+        self.running.clear()
+
+    def _add(self, work: RunWork, event: Event) -> None:
+        match event:
+            case SweepStarted() | TrialStarted():
+                work.started, work.driver = event, self.driver
+            case DriverStarted():
+                work.end, work.goes_on = None, True
+            case AttemptStarted():
+                work.attempt, work.end, work.goes_on = event.attempt, None, True
+            case EpochDone() if event.epoch > self.seen_epochs.get(event.trial, 0):
+                self.seen_epochs[event.trial] = event.epoch
+                work.points.extend(_epoch_points(event))
+            case TrialEnded():
+                work.end = event
+                if event.final:
+                    best = event.best.items()
+                    work.points.extend(Point(key, value, event.time_ms, event.epochs) for key, value in best)
+            case TrialTested():
+                work.points.extend(Point(key, value, event.time_ms, event.look) for key, value in event.metrics.items())
+            case DriverStopped() | SweepEnded():
+                work.end = event
+
+
+def run_number(event: Event) -> int:
+    """The trial that an event speaks of, or `PARENT`."""
+    match event:
+        case SweepStarted() | DriverStarted() | DriverStopped() | SweepEnded():
+            return PARENT
+        case _:
+            return event.trial
+
+
+def _epoch_points(event: EpochDone) -> Iterator[Point]:
+    for key, value in event.metrics.items():
+        yield Point(key, value, event.time_ms, event.epoch)
+    for iteration, loss, rate in event.iterations:
+        yield Point(ITERATION_LOSS, loss, event.time_ms, iteration)
+        yield Point(ITERATION_RATE, rate, event.time_ms, iteration)
+
+
+def last_endings(events: Iterable[Event]) -> dict[int, int]:
+    """The time (ms) of each run's end, of runs whose last word in the journal that is."""
+    endings: dict[int, int] = {}
+    for event in events:
+        if isinstance(event, Ending):
+            endings[run_number(event)] = event.time_ms
+        else:
+            endings.pop(run_number(event), None)
+    return endings
+
+
+def run_key(sweep: SweepStarted, number: int) -> str:
+    """Value of the one tag by which a run is found again."""
+    return sweep.sweep_id if number == PARENT else f"{sweep.sweep_id}/{number}"
+
+
+def run_name(started: SweepStarted | TrialStarted) -> str:
+    """Name shown in MLflow's table."""
+    if isinstance(started, SweepStarted):
+        return started.name
+    if started.baseline:
+        return started.baseline
+    return f"{started.trial:04d} {started.title}"
+
+
+def first_tags(
+    sweep: SweepStarted, started: SweepStarted | TrialStarted, driver: DriverStarted | None
+) -> dict[str, str]:
+    """Tags that a run is created with."""
+    tags = {**sweep.tags, "sweep": sweep.name, STATE_TAG: "running", "mlflow.source.name": "fer-sweeps"}
+    if driver is not None:
+        tags["versions"] = ", ".join(f"{name} {version}" for name, version in sorted(driver.versions.items()))
+        if driver.git_commit:
+            tags["mlflow.source.git.commit"] = driver.git_commit
+        if driver.gpus:
+            tags["gpus"] = driver.gpus
+    if isinstance(started, SweepStarted):
+        return {**tags, KEY_TAG: run_key(sweep, PARENT), "space": sweep.space}
+    tags |= {
+        KEY_TAG: run_key(sweep, started.trial),
+        "trial": str(started.trial),
+        "seed": str(started.seed),
+        "config.id": started.config_id,
+    }
+    return tags | ({"baseline": started.baseline} if started.baseline else {})
+
+
+def death_of(driver: DriverStarted | None) -> str:
+    """The reason that a run is closed with whose driver did not live to do so."""
+    return f"its driver died (host {driver.host}, pid {driver.pid})" if driver else "its driver died"
+
+
+def ending_tags(end: Ending) -> dict[str, str]:
+    """Tags that an ended run gets."""
+    match end:
+        case TrialEnded():
+            return {STATE_TAG: end.state, REASON_TAG: end.reason or ""} | ({"note": end.note} if end.note else {})
+        case DriverStopped():
+            return {STATE_TAG: "stopped", REASON_TAG: end.reason}
+        case SweepEnded():
+            counts = {state: str(getattr(end, state)) for state in ("done", "pruned", "failed", "stopped")}
+            return {STATE_TAG: "done", **{f"trials.{state}": count for state, count in counts.items()}}
+
+
+def ending_status(end: Ending) -> str:
+    """MLflow's own status of an ended run."""
+    match end:
+        case TrialEnded():
+            return _STATUS[end.state]
+        case DriverStopped():
+            return _STATUS["stopped"]
+        case SweepEnded():
+            return _STATUS["done"]
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """A nested configuration as MLflow parameters: dotted names, JSON values, plain strings as they are."""
+    params: dict[str, str] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            params |= flatten(value, f"{prefix}{key}.")
+        else:
+            params[prefix + key] = value if isinstance(value, str) else json.dumps(value)
+    return params

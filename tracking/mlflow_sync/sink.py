@@ -1,0 +1,295 @@
+"""MLflow as a replay of the journal, exactly once.
+
+Exactly once rests on two facts. A run is found again by one unique tag, looked up before any is created. And
+MLflow keeps a point of equal key, time, step and value once: sending the journal's times again adds nothing.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tracking.errors import TrackingError
+from tracking.mlflow_sync.access import describe, knock, set_client_environment
+from tracking.mlflow_sync.default_store import default_path, default_uri, open_default_store
+from tracking.mlflow_sync.experiment import experiment_id
+from tracking.mlflow_sync.follower import Follower
+from tracking.mlflow_sync.run_records import (
+    KEY_TAG,
+    PARENT,
+    REASON_TAG,
+    STATE_TAG,
+    Gatherer,
+    Point,
+    RunWork,
+    ending_status,
+    ending_tags,
+    first_tags,
+    flatten,
+    last_endings,
+    run_key,
+    run_name,
+)
+from tracking.mlflow_sync.uri import without_password
+from tracking.record.events import Event, SweepStarted
+from tracking.record.folder_lock import folder_holder
+from tracking.record.journal import read
+from tracking.record.layout import JOURNAL_NAME, SweepFolder
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+_POINTS_A_BATCH = 1000  # MLflow's own limits
+_PARAMS_A_BATCH = 100
+_RUNS_A_PAGE = 200
+_FIRST_TIMEOUT_SECONDS = 4
+_LONGEST_TIMEOUT_SECONDS = 64
+_REFUSALS = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"}
+
+
+class MlflowSink:
+    """Keeps MLflow as the journal is, from a thread of its own. Hold the sweep's folder: one sink a sweep."""
+
+    def __init__(self, journal: Path, *, tracking_uri: str, out: Path, on_warning: Callable[[str], None]) -> None:
+        self._follower = Follower(journal, _MlflowReceiver(tracking_uri, out, on_warning), on_warning)
+
+    def start(self) -> None:
+        """Begin to follow the journal, whose first line must stand, if that was not done before."""
+        self._follower.start()
+
+    def wake(self) -> None:
+        """Say that the journal has grown; returns at once."""
+        self._follower.wake()
+
+    def close(self, timeout_seconds: float) -> int:
+        """Send what is left and stop; how many events were left after that time, or when MLflow is down."""
+        return self._follower.close(timeout_seconds)
+
+    def sync(self) -> None:
+        """Send all that the journal has, here and now, without a thread.
+
+        Raises:
+            TrackingError: MLflow did not take it all, or the journal is corrupt.
+        """
+        self._follower.run_to_end()
+
+
+class _MlflowReceiver:
+    """Receiver of one journal's events; what it knows of MLflow lives in a `_Session` and dies with it."""
+
+    def __init__(
+        self, uri: str, out: Path, on_warning: Callable[[str], None], client: "MlflowClient | None" = None
+    ) -> None:
+        self._uri = uri
+        self._out = out.resolve()
+        self._on_warning = on_warning
+        self._client = client
+        self._timeout_seconds = _FIRST_TIMEOUT_SECONDS
+        self._is_sure = True
+        self._to_replay: list[Path] = []
+        self._refusals: Counter[int] = Counter()
+
+    def connect(self, journal: Path, end: int) -> None:
+        timeout_seconds = self._timeout_seconds
+        # A slow answer and none look alike: until something is taken, each try waits longer.
+        self._timeout_seconds = min(2 * timeout_seconds, _LONGEST_TIMEOUT_SECONDS)
+        set_client_environment(timeout_seconds)
+        knock(self._uri, timeout_seconds - 1)
+        self._client = self._client or self._open()
+        artifacts = self._out / "mlartifacts" if self._uri.startswith("sqlite") else None
+        self._session = _Session(self._client, journal, end, artifacts)
+        while self._to_replay:
+            if self._to_replay[0].resolve() != journal.resolve():
+                self._replay(self._client, self._to_replay[0])
+            self._to_replay.pop(0)
+
+    def send(self, events: Iterable[Event]) -> None:
+        works = self._session.gatherer.gather(events)
+        # The sweep's own run is made first, for the others to hang on, and ends last, when all are told.
+        parent = works.pop(PARENT, None)
+        if parent is not None:
+            self._tell(PARENT, RunWork(started=parent.started, driver=parent.driver))
+            parent.started = None
+            works[PARENT] = parent
+        for number, work in works.items():
+            self._tell(number, work)
+        self._timeout_seconds = _FIRST_TIMEOUT_SECONDS
+
+    def is_sure(self) -> bool:
+        return self._is_sure
+
+    def describe(self, error: Exception) -> str:
+        return f"MLflow at {without_password(self._uri)} does not take results ({describe(error, self._uri)})"
+
+    def _open(self) -> "MlflowClient":
+        from mlflow import MlflowClient
+
+        if self._uri != default_uri(self._out):
+            return MlflowClient(self._uri)
+        path = default_path(self._out)
+        opened = open_default_store(path, lambda uri: MlflowClient(uri).search_experiments(max_results=1))
+        if opened.set_aside is not None:
+            self._on_warning(
+                f"MLflow's store {path} could not be read: it now lies in {opened.set_aside}, "
+                f"and a new one is filled from the journals in {self._out}"
+            )
+            self._to_replay = sorted(self._out.glob(f"*/{JOURNAL_NAME}"))
+        return MlflowClient(opened.uri)
+
+    def _replay(self, client: "MlflowClient", journal: Path) -> None:
+        # A sweep that someone is driving is told by its own sink.
+        if folder_holder(journal.parent) is not None:
+            return
+        receiver = _MlflowReceiver(self._uri, self._out, self._on_warning, client)
+        try:
+            Follower(journal, receiver, self._on_warning).run_to_end()
+        except TrackingError as error:
+            self._on_warning(str(error))
+
+    def _tell(self, number: int, work: RunWork) -> None:
+        """Tell MLflow; what it refuses twice is left out with a warning, so that the rest can go on."""
+        from mlflow.exceptions import MlflowException
+
+        if self._refusals[number] >= 2:
+            return
+        try:
+            self._session.tell(number, work)
+        except MlflowException as error:
+            self._refusals[number] += error.error_code in _REFUSALS
+            if self._refusals[number] < 2:
+                raise
+            self._on_warning(f"{self.describe(error)}: run {number} of {self._session.sweep.name} is left out there")
+        finally:
+            self._is_sure &= self._session.is_sure
+
+
+class _Session:
+    """What stands in MLflow of one sweep, from a look-up on; given up at the first error."""
+
+    def __init__(self, client: "MlflowClient", journal: Path, end: int, artifacts: Path | None) -> None:
+        first = next(read(journal, end), None)
+        if not isinstance(first, SweepStarted):
+            raise TrackingError(f"the journal {journal} is empty: the sweep never started")
+        self.sweep = first
+        self.is_sure = True
+        self._client = client
+        self._folder = SweepFolder(journal.parent)
+        self._experiment = experiment_id(client, first, artifacts)
+        found = self._find_runs()
+        self._run_ids = {number: str(run.info.run_id) for number, run in found.items()}
+        self._deleted = {number for number, run in found.items() if run.info.lifecycle_stage == "deleted"}
+        self._ended = {number for number, run in found.items() if run.info.status != "RUNNING"}
+        self._params: dict[int, dict[str, str]] = {}
+        self.gatherer = Gatherer(
+            {
+                number: time_ms
+                for number, time_ms in last_endings(read(journal, end)).items()
+                if number in self._ended and found[number].info.end_time == time_ms and self._has_files(number)
+            }
+        )
+
+    def tell(self, number: int, work: RunWork) -> None:
+        """Bring one run up to date; telling it again changes nothing. A run deleted by a person stays so."""
+        if number in self._deleted:
+            return
+        run_id = self._run_ids.get(number) or self._create(number, work)
+        if isinstance(work.started, SweepStarted):
+            self._client.log_dict(run_id, work.started.spec, "spec.json")
+        elif work.started is not None:
+            self._params[number] = flatten(work.started.settings)
+        if work.goes_on and number in self._ended:
+            self._log(run_id, tags={STATE_TAG: "running", REASON_TAG: ""})
+            self._client.update_run(run_id, status="RUNNING")
+            self._ended.discard(number)
+        tags = {"attempt": str(work.attempt)} if work.attempt else {}
+        if work.end is not None:
+            tags |= ending_tags(work.end)
+        # Parameters wait for the first points, for one request less a run.
+        if work.points or work.end is not None:
+            self._log(run_id, work.points, self._params.pop(number, {}), tags)
+        if work.end is not None:
+            self._log_files(number, run_id)
+            self._client.set_terminated(run_id, ending_status(work.end), work.end.time_ms)
+            self._ended.add(number)
+
+    def _create(self, number: int, work: RunWork) -> str:
+        if work.started is None:
+            raise TrackingError(f"the journal in {self._folder.root} speaks of trial {number} before its start")
+        tags = first_tags(self.sweep, work.started, work.driver)
+        if number != PARENT:
+            tags["mlflow.parentRunId"] = self._run_ids[PARENT]
+        # Until the answer is here the run may have been made, or yet be.
+        self.is_sure = False
+        run = self._client.create_run(self._experiment, work.started.time_ms, tags, run_name(work.started))
+        self.is_sure = True
+        self._run_ids[number] = str(run.info.run_id)
+        return self._run_ids[number]
+
+    def _log(
+        self,
+        run_id: str,
+        points: Sequence[Point] = (),
+        params: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        from mlflow.entities import Metric, Param, RunTag
+
+        metrics = [Metric(point.key, point.value, point.time_ms, point.step) for point in points]
+        given = [Param(key, value) for key, value in (params or {}).items()]
+        run_tags = [RunTag(key, value) for key, value in (tags or {}).items()]
+        for begin in range(_PARAMS_A_BATCH, len(given), _PARAMS_A_BATCH):
+            self._client.log_batch(run_id, params=given[begin : begin + _PARAMS_A_BATCH])
+        for begin in range(_POINTS_A_BATCH, len(metrics), _POINTS_A_BATCH):
+            self._client.log_batch(run_id, metrics=metrics[begin : begin + _POINTS_A_BATCH])
+        self._client.log_batch(run_id, metrics[:_POINTS_A_BATCH], given[:_PARAMS_A_BATCH], run_tags)
+
+    def _log_files(self, number: int, run_id: str) -> None:
+        for path in self._files(number):
+            self._client.log_artifact(run_id, str(path))
+
+    def _files(self, number: int) -> list[Path]:
+        folder = self._folder.trial(number)
+        left_out = {folder.last, folder.previous, folder.verdict}
+        root = self._folder.figures if number == PARENT else folder.root
+        return [path for path in sorted(root.glob("[!.]*")) if path.is_file() and path not in left_out]
+
+    def _has_files(self, number: int) -> bool:
+        """Whether an ended run has its files. The sweep's own are drawn after its end, and may be drawn again."""
+        files = self._files(number) if number == PARENT else []
+        if not files:
+            return True
+        there = {one.path: one.file_size for one in self._client.list_artifacts(self._run_ids[number])}
+        return all(there.get(path.name) == path.stat().st_size for path in files)
+
+    def _find_runs(self) -> dict[int, "Run"]:
+        """The sweep's runs by number. Of two for one trial, which a lost answer can leave, one is deleted."""
+        found: dict[int, Run] = {}
+        for run in sorted(self._search(), key=_worth_keeping):
+            _, _, trial = run.data.tags[KEY_TAG].partition("/")
+            number = int(trial) if trial else PARENT
+            if found.setdefault(number, run) is not run and run.info.lifecycle_stage == "active":
+                self._client.delete_run(run.info.run_id)
+        return found
+
+    def _search(self) -> list["Run"]:
+        from mlflow.entities import ViewType
+
+        runs: list[Run] = []
+        token: str | None = None
+        while True:
+            page = self._client.search_runs(
+                [self._experiment],
+                f"tags.`{KEY_TAG}` LIKE '{run_key(self.sweep, PARENT)}%'",
+                ViewType.ALL,
+                _RUNS_A_PAGE,
+                page_token=token,
+            )
+            runs.extend(page)
+            token = page.token
+            if not token:
+                return runs
+
+
+def _worth_keeping(run: "Run") -> tuple[bool, bool, str]:
+    return (run.info.lifecycle_stage == "deleted", run.info.end_time is None, str(run.info.run_id))

@@ -1,0 +1,144 @@
+"""What MLflow needs beside a sweep: runs of dead drivers closed, and files logged to a run after its end."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tracking.errors import TrackingError
+from tracking.mlflow_sync.access import describe, knock, set_client_environment
+from tracking.mlflow_sync.default_store import sqlite_path
+from tracking.mlflow_sync.run_records import KEY_TAG, PARENT, REASON_TAG, STATE_TAG, death_of, run_key
+from tracking.mlflow_sync.uri import without_password
+from tracking.record.events import SweepStarted
+from tracking.record.history import SweepHistory
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+_TIMEOUT_SECONDS = 30
+_KNOCK_SECONDS = 5
+_RUNS_A_PAGE = 200
+
+
+@dataclass(frozen=True)
+class DeadRun:
+    """A run that was left RUNNING, the reason to close it with, and when it was last heard of."""
+
+    run_id: str
+    name: str
+    reason: str
+    last_sign_ms: int
+
+
+def open_client(tracking_uri: str) -> "MlflowClient":
+    """A client that waits 30 s for an answer at most and does not ask again."""
+    from mlflow import MlflowClient
+
+    set_client_environment(_TIMEOUT_SECONDS)
+    return MlflowClient(tracking_uri)
+
+
+@contextmanager
+def opened(tracking_uri: str) -> "Iterator[MlflowClient]":
+    """The client of `open_client` for the length of the block.
+
+    Raises:
+        TrackingError: MLflow does not answer, has no store yet, or refuses what the block asks of it.
+    """
+    path, shown = sqlite_path(tracking_uri), without_password(tracking_uri)
+    if path and not path.exists():
+        raise TrackingError(f"there is no MLflow store {path} yet; sweeps sync makes it")
+    try:
+        knock(tracking_uri, _KNOCK_SECONDS)
+    except OSError as error:
+        raise TrackingError(f"MLflow at {shown} does not answer: {error}") from error
+    try:
+        client = open_client(tracking_uri)
+        client.search_experiments(max_results=1)
+    # Here MLflow is imported, and opens a database: whatever they can raise.
+    except Exception as error:
+        raise TrackingError(f"MLflow at {shown}: {describe(error, tracking_uri)}") from error
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield client
+    except MlflowException as error:
+        raise TrackingError(f"MLflow at {shown}: {describe(error, tracking_uri)}") from error
+
+
+def dead_runs(client: "MlflowClient", history: SweepHistory) -> list[DeadRun]:
+    """The RUNNING runs of a sweep that nobody drives."""
+    reason = death_of(history.drivers[-1] if history.drivers else None)
+    sweep_id = history.started.sweep_id
+    return [
+        DeadRun(str(run.info.run_id), str(run.info.run_name), reason, _last_sign(history, run))
+        for run in _search(client, f"attributes.status = 'RUNNING' AND tags.`{KEY_TAG}` LIKE '{sweep_id}%'")
+    ]
+
+
+def close_runs(client: "MlflowClient", runs: Sequence[DeadRun]) -> None:
+    """End runs, each when it was last heard of. A resumed sweep opens its own again."""
+    for run in runs:
+        client.set_tag(run.run_id, STATE_TAG, "stopped")
+        client.set_tag(run.run_id, REASON_TAG, run.reason)
+        client.set_terminated(run.run_id, "KILLED", run.last_sign_ms)
+
+
+def find_run(client: "MlflowClient", sweep: SweepStarted, trial: int | None = None) -> str:
+    """The id of a trial's run, or of the sweep's own.
+
+    Raises:
+        TrackingError: MLflow has none yet.
+    """
+    key = run_key(sweep, PARENT if trial is None else trial)
+    for run in _search(client, f"tags.`{KEY_TAG}` = '{key}'"):
+        return str(run.info.run_id)
+    what = f"sweep {sweep.name}" + ("" if trial is None else f", trial {trial}")
+    raise TrackingError(f"{what}: MLflow has no run of it; send the journal first (sweeps sync)")
+
+
+def find_trial(run_id: str, tracking_uri: str) -> tuple[str, int | None]:
+    """The sweep's name and the trial's number (None for the sweep's own run) of an MLflow run.
+
+    Raises:
+        TrackingError: MLflow does not know the run, does not answer, or the run is not of a sweep.
+    """
+    with opened(tracking_uri) as client:
+        tags = client.get_run(run_id).data.tags
+    if "sweep" not in tags:
+        raise TrackingError(f"MLflow's run {run_id} is not one of a sweep")
+    return tags["sweep"], int(tags["trial"]) if "trial" in tags else None
+
+
+def log_file(client: "MlflowClient", run_id: str, path: Path, folder: str | None = None) -> None:
+    """Put a file (a report, a picture) among the run's artifacts, in `folder` there; one of that name is replaced.
+
+    Raises:
+        TrackingError: there is no such file.
+    """
+    if not path.is_file():
+        raise TrackingError(f"{path}: no such file to log")
+    client.log_artifact(run_id, str(path), folder)
+
+
+def _last_sign(history: SweepHistory, run: "Run") -> int:
+    """When the run was last heard of, in ms: its last epoch, or the sweep's for the sweep's own run."""
+    _, _, number = run.data.tags[KEY_TAG].partition("/")
+    trials = [history.trials[int(number)]] if number else list(history.trials.values())
+    return max((epoch.time_ms for trial in trials for epoch in trial.epochs), default=int(run.info.start_time))
+
+
+def _search(client: "MlflowClient", query: str) -> list["Run"]:
+    found: list[Run] = []
+    token: str | None = None
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    while experiments:
+        page = client.search_runs(experiments, query, max_results=_RUNS_A_PAGE, page_token=token)
+        found.extend(page)
+        token = page.token
+        if not token:
+            break
+    return found

@@ -1,0 +1,1 @@
+"""HTML pages: reports and comparisons."""

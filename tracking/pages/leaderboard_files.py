@@ -1,0 +1,63 @@
+"""A sweep's trials, best first, as files for other programs: one table as CSV, the same with its facts as JSON."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+
+from tracking.mlflow_sync.run_records import flatten
+from tracking.pages.report import Report
+from tracking.pages.report_rows import Row, ranked_rows
+
+
+def leaderboard_records(report: Report) -> list[dict[str, object]]:
+    """A record a trial, best first. Shares are 0..1, `minutes` those of a worker, settings have dotted names."""
+    return [_record(row, report.parameters) for row in ranked_rows(report.history, report.data.n)]
+
+
+def leaderboard_csv(records: Sequence[Mapping[str, object]]) -> bytes:
+    """The records as CSV; a column for each name that any of them has, empty where a trial has no such value."""
+    names = list(dict.fromkeys(name for record in records for name in record))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return text.getvalue().encode()
+
+
+def leaderboard_json(records: Sequence[Mapping[str, object]], report: Report) -> bytes:
+    """The records as JSON, with what they were measured on."""
+    data = report.data
+    content = {
+        "sweep": report.history.started.name,
+        "space": report.history.started.space,
+        "dataset": data.dataset,
+        "fingerprint": data.fingerprint,
+        "split": data.split,
+        "n": data.n,
+        "synthetic": data.synthetic,
+        "trials": records,
+    }
+    return json.dumps(content, indent=1).encode() + b"\n"
+
+
+def _record(row: Row, parameters: Mapping[int, int]) -> dict[str, object]:
+    trial = row.trial
+    record: dict[str, object] = {
+        "rank": row.rank or None,
+        "trial": trial.number,
+        "baseline": trial.started.baseline,
+        "state": row.state,
+        "reason": row.reason or None,
+        "val_accuracy": row.accuracy,
+        "val_accuracy_low": row.low,
+        "val_accuracy_high": row.high,
+        "best_epoch": row.best_epoch,
+        "epochs": row.epochs,
+        "minutes": round(row.minutes, 3),
+        "parameters": parameters.get(trial.number),
+    }
+    if trial.end:
+        # A score a class would make a table of hundreds of columns.
+        record |= {name: value for name, value in trial.end.best.items() if "/" not in name and name not in record}
+    return record | flatten(trial.started.settings)

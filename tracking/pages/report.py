@@ -1,0 +1,217 @@
+"""A sweep as one page that a colleague can read: what was asked, what came out, how sure that is, how to repeat it."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import numpy as np
+from markupsafe import Markup
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from tracking.figures.parts import svg
+from tracking.figures.score_figures import (
+    calibration_figure,
+    class_figure,
+    mistakes_figure,
+    roc_figure,
+    surest_mistakes,
+)
+from tracking.figures.sweep_figures import trial_minutes
+from tracking.figures.trial_figures import confusion_figure
+from tracking.metrics.compare import Comparison, Contender, compare
+from tracking.metrics.probability_scores import (
+    at_temperature,
+    checked_probabilities,
+    macro_roc,
+    micro_roc,
+    reliability,
+    roc_curves,
+)
+from tracking.metrics.scores import Interval, paired_difference_interval
+from tracking.metrics.summary import Summary, data_name, summary
+from tracking.mlflow_sync.run_records import flatten
+from tracking.pages.compare_page import comparison_figures
+from tracking.pages.page import render, sentence, where
+from tracking.pages.report_rows import OBJECTIVE, Row, ranked_rows, reached
+from tracking.pages.sweep_pictures import sweep_pictures
+from tracking.record.history import SweepHistory
+from tracking.record.layout import SweepFolder
+from tracking.record.predictions import Answers, read_answers
+
+_MISTAKES = 24
+_BOOTSTRAP_SEED = 0
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """The faces that a sweep saw. `split` is the one that selected, by the name shown; `n` its size.
+
+    `sizes` gives every split's; `leaked` [n] marks faces of `split` that stand in training too.
+    """
+
+    dataset: str
+    fingerprint: str
+    split: str
+    n: int
+    sizes: Mapping[str, int]
+    classes: tuple[str, ...]
+    synthetic: bool
+    notes: tuple[str, ...] = ()
+    leaked: NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a report is made of.
+
+    `question` says in a sentence what was asked, `asked` its settings by name; `published` maps a baseline's name to
+    what its report says it reached; `commands` maps what a command does to the command; `parameters` maps a trial to
+    how many its net has; `importances` maps a setting to the share of the objective's spread that it explains.
+    """
+
+    history: SweepHistory
+    folder: SweepFolder
+    data: DataFacts
+    question: str
+    asked: Mapping[str, str]
+    published: Mapping[str, str] = field(default_factory=dict)
+    commands: Mapping[str, str] = field(default_factory=dict)
+    parameters: Mapping[int, int] = field(default_factory=dict)
+    importances: Mapping[str, float] = field(default_factory=dict)
+
+
+def report_page(report: Report, faces: NDArray[np.uint8] | None = None) -> str:
+    """One self-contained HTML page.
+
+    `faces` are all of the split that selected, [n, height, width] or [n, height, width, 3], for the sheet of mistakes;
+    without them there is none.
+    """
+    history, data = report.history, report.data
+    rows = ranked_rows(history, data.n)
+    best = rows[0] if rows and rows[0].rank else None
+    rival = next((row for row in rows if row.rank and row.trial.started.baseline), None)
+    answers = {row.name: found for row in _compared(rows, rival) if (found := _answers(row, report.folder))}
+    mine = answers.get(best.name) if best else None
+    scores = summary(mine.labels, mine.probabilities, data.classes, data.leaked) if mine else None
+    comparison = _comparison(report, rows, rival, answers)
+    return render(
+        "report.html",
+        r=report,
+        pictures={
+            one.name: (one.title, one.caption, Markup(svg(one.figure)))
+            for one in sweep_pictures(history, rows, report.parameters, report.importances)
+        },
+        data=data_name(data.dataset, data.synthetic),
+        where=where(data.dataset, data.split, data.n, data.synthetic),
+        state_note=_state_note(history),
+        best=best,
+        rival=rival,
+        rival_gap=_gap(best, rival, answers),
+        leak_free=scores.leak_free.accuracy if scores and scores.leak_free else None,
+        leak_free_n=scores.leak_free.n if scores and scores.leak_free else 0,
+        states=_states(history),
+        hours=_hours(history),
+        ranked=rows,
+        reached={row.trial.started.baseline: reached(row) for row in rows if row.trial.started.baseline},
+        scores=scores,
+        comparison=comparison,
+        sentences=[sentence(pair) for pair in comparison.pairs] if comparison else [],
+        figures=_figures(report, mine, scores, comparison, faces),
+        begun=datetime.fromtimestamp(history.started.time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+
+
+def _compared(rows: Sequence[Row], rival: Row | None) -> list[Row]:
+    """The best trial, the best baseline and the runner-up, each once."""
+    chosen = [row for row in rows if row.rank][:2]
+    return [*chosen, rival] if rival and rival not in chosen else chosen
+
+
+def _answers(row: Row, folder: SweepFolder) -> Answers | None:
+    return read_answers(folder.trial(row.trial.number), row.best_epoch)
+
+
+def _gap(best: Row | None, rival: Row | None, answers: Mapping[str, Answers]) -> Interval | None:
+    if best is None or rival is None or best is rival or not {best.name, rival.name} <= answers.keys():
+        return None
+    mine, theirs = (answers[row.name].probabilities.argmax(axis=1) for row in (best, rival))
+    return paired_difference_interval(answers[best.name].labels, mine, theirs)
+
+
+def _comparison(
+    report: Report, rows: Sequence[Row], rival: Row | None, answers: Mapping[str, Answers]
+) -> Comparison | None:
+    data = report.data
+    # The pair that matters comes first: the best against the best baseline, or else against the runner-up.
+    compared = [row for row in _compared(rows, rival) if row.name in answers]
+    there = [*compared[-1:], *compared[:-1]]
+    if len(there) < 2:
+        return None
+    contenders = [
+        Contender(
+            name=row.name,
+            settings=flatten(row.trial.started.config),
+            metrics={OBJECTIVE: row.accuracy or 0.0},
+            dataset=data.dataset,
+            fingerprint=data.fingerprint,
+            split=data.split,
+            classes=data.classes,
+            synthetic=data.synthetic,
+            answers=answers[row.name],
+            leaked=data.leaked,
+        )
+        for row in there
+    ]
+    return compare(contenders, np.random.default_rng(_BOOTSTRAP_SEED))
+
+
+def _figures(
+    report: Report,
+    mine: Answers | None,
+    scores: Summary | None,
+    comparison: Comparison | None,
+    faces: NDArray[np.uint8] | None,
+) -> dict[str, object]:
+    figures: dict[str, Figure] = {}
+    if mine is not None and scores is not None:
+        figures |= _score_figures(mine, scores, report.data.classes)
+        if faces is not None:
+            mistakes = surest_mistakes(mine.labels, mine.probabilities, _MISTAKES)
+            taken = np.asarray(faces[mistakes.faces])
+            figures["mistakes"] = mistakes_figure(taken, mistakes, report.data.classes, "")
+    if comparison is not None:
+        figures["matrices"] = comparison_figures(comparison, "")[0]
+    return {"mistakes": None} | {name: Markup(svg(figure)) for name, figure in figures.items()}
+
+
+def _score_figures(answers: Answers, scores: Summary, classes: Sequence[str]) -> dict[str, Figure]:
+    labels = answers.labels
+    probabilities = checked_probabilities(labels, answers.probabilities)
+    curves = roc_curves(labels, probabilities, classes)
+    calibrated = at_temperature(probabilities, scores.temperature)
+    before, after = reliability(labels, probabilities), reliability(labels, calibrated)
+    return {
+        "classes": class_figure(scores.full.classes, ""),
+        "roc": roc_figure(curves, [macro_roc(curves), micro_roc(labels, probabilities)], ""),
+        "calibration": calibration_figure(before, after, scores.temperature, ""),
+        "confusion": confusion_figure(np.array(scores.full.confusion, dtype=np.int64), classes, ""),
+    }
+
+
+def _states(history: SweepHistory) -> str:
+    counts = Counter(trial.state for trial in history.trials.values())
+    return ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+
+
+def _hours(history: SweepHistory) -> str:
+    minutes = sum(trial_minutes(trial) for trial in history.trials.values())
+    return f"{minutes / 60:.1f} worker hours" if minutes >= 90 else f"{minutes:.0f} worker minutes"
+
+
+def _state_note(history: SweepHistory) -> str:
+    if history.finished:
+        return ""
+    reason = f" ({history.stopped.reason})" if history.stopped else ""
+    return f"This sweep is not finished{reason}: {_states(history)} so far."

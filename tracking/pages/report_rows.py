@@ -1,0 +1,100 @@
+"""The trials of a sweep as rows of a table, by their best epoch."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tracking.figures.sweep_figures import trial_minutes
+from tracking.metrics.scores import wilson_interval
+from tracking.mlflow_sync.run_records import flatten
+from tracking.record.history import SweepHistory, TrialHistory
+
+OBJECTIVE = "val_accuracy"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A trial in the report's table; without a finished epoch, `rank` is 0 and the numbers are None."""
+
+    trial: TrialHistory
+    rank: int
+    name: str
+    state: str
+    reason: str
+    best_epoch: int
+    epochs: int
+    accuracy: float | None
+    low: float | None
+    high: float | None
+    minutes: float
+    settings: str
+
+
+def ranked_rows(history: SweepHistory, n: int) -> list[Row]:
+    """All trials by their best epoch; `n` is the size of the split that selected, for the intervals; 0 for none."""
+    trials = list(history.trials.values())
+    ranked = sorted(trials, key=lambda trial: (-(_best_accuracy(trial) or -1.0), trial.number))
+    varied = _varied(trials)
+    rows = []
+    for rank, trial in enumerate(ranked, start=1):
+        accuracy, best = _best_accuracy(trial), trial.best_epoch(OBJECTIVE)
+        interval = wilson_interval(round(accuracy * n), n) if accuracy is not None and n else None
+        rows.append(
+            Row(
+                trial=trial,
+                rank=rank if accuracy is not None else 0,
+                name=_name(trial),
+                state=trial.state,
+                reason=(trial.end.reason or "") if trial.end else "",
+                best_epoch=best.epoch if best else 0,
+                epochs=trial.last_epoch,
+                accuracy=accuracy,
+                low=interval.low if interval else None,
+                high=interval.high if interval else None,
+                minutes=trial_minutes(trial),
+                settings=_settings(trial, varied),
+            )
+        )
+    return rows
+
+
+def _name(trial: TrialHistory) -> str:
+    number = f"trial {trial.number}"
+    return f"{trial.started.baseline} ({number})" if trial.started.baseline else number
+
+
+def _settings(trial: TrialHistory, varied: Mapping[str, str]) -> str:
+    """What it has of the settings searched; of a draw that came to no configuration, what was drawn."""
+    content = flatten(trial.started.config)
+    drawn = {short: content[name] for name, short in varied.items() if name in content}
+    settings = drawn if content else flatten(trial.started.params)
+    return ", ".join(f"{name} {_short(value)}" for name, value in settings.items())
+
+
+def _best_accuracy(trial: TrialHistory) -> float | None:
+    best = trial.best_epoch(OBJECTIVE)
+    return best.metrics[OBJECTIVE] if best else None
+
+
+def _varied(trials: Sequence[TrialHistory]) -> dict[str, str]:
+    """The settings that the sweep searched, those its proposals differ in, and their names without the group's."""
+    seen: dict[str, set[str]] = {}
+    for trial in trials:
+        if not trial.started.baseline:
+            for name, value in flatten(trial.started.config).items():
+                seen.setdefault(name, set()).add(value)
+    varied = [name for name, values in seen.items() if len(values) > 1]
+    last = Counter(name.rpartition(".")[2] for name in varied)
+    return {name: short if last[short := name.rpartition(".")[2]] == 1 else name for name in varied}
+
+
+def _short(value: str) -> str:
+    try:
+        return f"{float(value):.3g}"
+    except ValueError:
+        return value
+
+
+def reached(row: Row) -> str:
+    """The best accuracy in words."""
+    return f"{100 * row.accuracy:.2f} %" if row.accuracy is not None else "no epoch finished"

@@ -1,0 +1,96 @@
+"""One driver a sweep: a lock on its folder that dies with its holder."""
+
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TextIO
+
+from tracking.errors import TrackingError
+from tracking.record.layout import SweepFolder
+
+_TRIES = 5
+_TRY_SECONDS = 0.05
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who works on a sweep, and since when (UTC)."""
+
+    host: str
+    pid: int
+    since: str
+
+
+@contextmanager
+def hold_folder(root: Path) -> Iterator[None]:
+    """Hold the sweep's folder for as long as the block runs; a killed process lets go of it.
+
+    Raises:
+        TrackingError: another process holds it; the message names it.
+    """
+    lock = SweepFolder(root).lock
+    try:
+        file = lock.open("a+", encoding="utf-8")
+    except OSError as error:
+        raise TrackingError(f"cannot open {lock}: {error.strerror}") from error
+    with file:
+        if not _taken(file, fcntl.LOCK_EX):
+            raise TrackingError(_held_message(root, _content(file)))
+        file.truncate(0)
+        since = datetime.now(UTC).isoformat(timespec="seconds")
+        file.write(json.dumps(asdict(Holder(socket.gethostname(), os.getpid(), since))))
+        file.flush()
+        try:
+            yield
+        finally:
+            # The file stays: were it removed, a second and a third process could each lock one of their own.
+            file.truncate(0)
+
+
+def folder_holder(root: Path) -> Holder | None:
+    """Who holds the sweep's folder now; None if nobody does."""
+    try:
+        file = SweepFolder(root).lock.open("r", encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    with file:
+        if _locked_now(file, fcntl.LOCK_SH):
+            return None
+        return _content(file) or Holder("an unknown host", 0, "an unknown time")
+
+
+def _taken(file: TextIO, kind: int) -> bool:
+    # `folder_holder` takes the lock for an instant to look, which must not turn a driver away.
+    for _ in range(_TRIES):
+        if _locked_now(file, kind):
+            return True
+        time.sleep(_TRY_SECONDS)
+    return False
+
+
+def _locked_now(file: TextIO, kind: int) -> bool:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _content(file: TextIO) -> Holder | None:
+    file.seek(0)
+    try:
+        return Holder(**json.loads(file.read()))
+    except (ValueError, TypeError):
+        return None
+
+
+def _held_message(root: Path, holder: Holder | None) -> str:
+    who = f"host {holder.host}, pid {holder.pid}, since {holder.since}" if holder else "another process"
+    return f"the sweep in {root} is being run by {who}: stop that one first, or choose another --name"

@@ -1,0 +1,154 @@
+"""What a journal says has happened so far: the events replayed into one record a trial."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from tracking.errors import TrackingError
+from tracking.record.events import (
+    AttemptStarted,
+    DriverStarted,
+    DriverStopped,
+    EpochDone,
+    Event,
+    SweepEnded,
+    SweepStarted,
+    TrialEnded,
+    TrialStarted,
+    TrialState,
+    TrialTested,
+    Verdict,
+)
+from tracking.record.journal import read
+
+
+@dataclass
+class TrialHistory:
+    """One trial so far. `end` is None while it runs and again once a stopped one was taken up."""
+
+    started: TrialStarted
+    epochs: list[EpochDone] = field(default_factory=list)
+    attempts: list[AttemptStarted] = field(default_factory=list)
+    verdict: Verdict | None = None
+    end: TrialEnded | None = None
+    tests: list[TrialTested] = field(default_factory=list)
+
+    @property
+    def number(self) -> int:
+        """The trial's number in this sweep."""
+        return self.started.trial
+
+    @property
+    def state(self) -> TrialState | Literal["running"]:
+        """`running`, or how it ended."""
+        return self.end.state if self.end else "running"
+
+    @property
+    def is_over(self) -> bool:
+        """Whether a resume has nothing left to do for it."""
+        return self.end is not None and self.end.final
+
+    @property
+    def last_epoch(self) -> int:
+        """Highest epoch recorded; 0 before the first."""
+        return self.epochs[-1].epoch if self.epochs else 0
+
+    def best_epoch(self, metric: str = "val_accuracy") -> EpochDone | None:
+        """The first epoch with the highest finite `metric`; None if there is none."""
+        scored = [epoch for epoch in self.epochs if math.isfinite(epoch.metrics.get(metric, math.nan))]
+        return max(scored, key=lambda epoch: epoch.metrics[metric], default=None)
+
+
+@dataclass
+class SweepHistory:
+    """One sweep so far. `stopped` and `finished` are the driver's last word, None while one works."""
+
+    started: SweepStarted
+    trials: dict[int, TrialHistory] = field(default_factory=dict)
+    drivers: list[DriverStarted] = field(default_factory=list)
+    stopped: DriverStopped | None = None
+    finished: SweepEnded | None = None
+    next_number: int = 0
+    """Number of the next new trial."""
+
+    @classmethod
+    def replay(cls, events: Iterable[Event]) -> "SweepHistory":
+        """Build the history from a journal's events.
+
+        Raises:
+            TrackingError: no events, or one of a trial that was never started.
+        """
+        remaining = iter(events)
+        first = next(remaining, None)
+        if not isinstance(first, SweepStarted):
+            raise TrackingError("the journal is empty: the sweep never started")
+        history = cls(first)
+        for event in remaining:
+            history.apply(event)
+        return history
+
+    @classmethod
+    def load(cls, journal: Path) -> "SweepHistory":
+        """Replay the journal at this path.
+
+        Raises:
+            TrackingError: as `read` and `replay`.
+        """
+        return cls.replay(read(journal))
+
+    def apply(self, event: Event) -> None:
+        """Take in one more event. An epoch already known is dropped: a restarted worker may report it again.
+
+        Raises:
+            TrackingError: an event of a trial that was never started.
+        """
+        match event:
+            case SweepStarted():
+                raise TrackingError(f"two openings in one journal ({event.name})")
+            case DriverStarted():
+                self.drivers.append(event)
+                self.stopped = self.finished = None
+            case DriverStopped():
+                self.stopped = event
+            case SweepEnded():
+                self.finished = event
+            case TrialStarted():
+                self.trials[event.trial] = TrialHistory(event)
+                self.next_number = max(self.next_number, event.trial + 1)
+            case _:
+                _apply_to_trial(self._trial(event.trial), event)
+
+    @property
+    def unfinished(self) -> list[TrialHistory]:
+        """Trials that a resume hands out first, by number."""
+        return [trial for _, trial in sorted(self.trials.items()) if not trial.is_over]
+
+    def count(self, state: TrialState | Literal["running"]) -> int:
+        """How many trials are in `state`."""
+        return sum(trial.state == state for trial in self.trials.values())
+
+    def _trial(self, number: int) -> TrialHistory:
+        try:
+            return self.trials[number]
+        except KeyError:
+            raise TrackingError(f"the journal speaks of trial {number}, which it never started") from None
+
+
+def _apply_to_trial(
+    trial: TrialHistory, event: AttemptStarted | EpochDone | Verdict | TrialEnded | TrialTested
+) -> None:
+    match event:
+        case AttemptStarted():
+            trial.attempts.append(event)
+            trial.end = None
+        case EpochDone():
+            if event.epoch > trial.last_epoch:
+                trial.epochs.append(event)
+        case Verdict():
+            trial.verdict = event
+        case TrialEnded():
+            trial.end = event
+        case TrialTested():
+            trial.tests.append(event)

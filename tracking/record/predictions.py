@@ -1,0 +1,39 @@
+"""What a net answered on its validation split, as a trial's folder keeps it."""
+
+from dataclasses import dataclass
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tracking.record.layout import TrialFolder
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Labels [n] and class probabilities [n, classes] after some epoch.
+
+    `leaked` [n] marks faces that stand in training too; None where nobody looked.
+    """
+
+    labels: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+    epoch: int
+    leaked: NDArray[np.bool_] | None = None
+
+    @property
+    def is_right(self) -> NDArray[np.bool_]:
+        """Which faces it has right, [n]."""
+        return np.asarray(self.probabilities.argmax(axis=1) == self.labels)
+
+
+def read_answers(folder: TrialFolder, epoch: int) -> Answers | None:
+    """The answers on disk if they are those of `epoch`; None if they are of another one, absent or damaged."""
+    try:
+        with np.load(folder.val_probabilities) as kept:
+            if int(kept["epoch"]) != epoch:
+                return None
+            leaked = kept["leaked"].astype(bool) if "leaked" in kept else None
+            return Answers(kept["labels"].astype(np.int64), kept["probabilities"].astype(np.float32), epoch, leaked)
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+        return None
