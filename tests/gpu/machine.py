@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import torch
 
-from sweeps.planning.resources import visible_gpus
+from cluster.gpus import own_gpus
 from tests.gpu.report import Row
 
 _CONTEXT_MIB = 600
@@ -28,8 +28,10 @@ def machine(device: str) -> Iterator[Row]:
     card = torch.cuda.get_device_properties(0)
     found = f"{card.name}, sm_{card.major}{card.minor}, {card.total_memory >> 20} MiB; {smi}"
     yield Row("machine", None, f"{found}; {versions}, cuDNN {torch.backends.cudnn.version()}; {cores}")
-    ours, theirs = visible_gpus(), torch.cuda.device_count()
-    yield Row("GPUs counted", ours == theirs, f"the project sees {ours}, torch {theirs}")
+    facts = own_gpus()
+    ours, theirs = len(facts.gpus), torch.cuda.device_count()
+    fault = f"; {facts.fault}" if facts.fault else ""
+    yield Row("GPUs counted", ours == theirs and not facts.fault, f"the project sees {ours}, torch {theirs}{fault}")
     before, _ = torch.cuda.mem_get_info()
     a = torch.randn(256, 256, device=device, dtype=torch.bfloat16)
     (a @ a).sum().item()
