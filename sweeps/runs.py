@@ -22,8 +22,7 @@ from fer_data import Faces, open_cached, prepare
 from fer_data.cache.preprocess_cache import preprocessed
 from sweeps.config import TrialConfig
 from sweeps.errors import InputError, did_you_mean
-from sweeps.planning.plan import recorded_spec
-from sweeps.spec import SweepSpec
+from sweeps.spec import SweepSpec, recorded_spec
 from sweeps.trial.messages import OBJECTIVE
 from tracking.errors import TrackingError
 from tracking.record.history import SweepHistory, TrialHistory

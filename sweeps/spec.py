@@ -7,11 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from fer_data import DataOptions
+from sweeps.config import explain
 from sweeps.errors import InputError
 from sweeps.space import Space
+from tracking.record.history import SweepHistory
 
 _FIXED = {
     "space": "the space",
@@ -85,6 +87,17 @@ class SweepSpec(BaseModel):
             listed = "".join(f"\n  {fault}" for fault in faults)
             raise InputError(f"{self.name}: a resume goes on with the settings of its start; choose another --name, "
                              f"or leave out what differs{listed}")  # fmt: skip
+
+
+def recorded_spec(history: SweepHistory) -> SweepSpec:
+    """What the sweep was last asked to do."""
+    specs = [driver.spec for driver in history.drivers if driver.spec]
+    try:
+        return SweepSpec.model_validate(specs[-1] if specs else history.started.spec)
+    except ValidationError as error:
+        raise InputError(
+            f"{history.started.name}: its journal was written by another version: {explain(error)}"
+        ) from None
 
 
 def check_name(name: str) -> str:

@@ -10,9 +10,19 @@ from numpy.typing import NDArray
 
 from fer_data.faces import GreyLevels, Labels
 from fer_data.sources.compressed import Text
-from fer_data.sources.csv_rows import EMOTIONS, PIXELS, USAGES, Collected, Header, Rows
+from fer_data.sources.csv_rows import EMOTIONS, PIXELS, USAGES, Collected, Header, Rows, read_carefully
 
 _BLOCK_BYTES = 8 * 2**20
+
+
+def read_rows(text: Text, header: Header, *, skip_bad: bool = False) -> Rows:
+    """Read all rows below the header, or with `skip_bad` those that are right.
+
+    Raises:
+        DataError: naming the first five faulty lines and the number of the others, or that there are no rows.
+        OSError: the file cannot be read.
+    """
+    return read_fast(text, header) or read_carefully(text, header, skip_bad=skip_bad)
 
 
 def read_fast(text: Text, header: Header) -> Rows | None:

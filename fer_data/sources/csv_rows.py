@@ -116,18 +116,6 @@ class Faults:
         return "\n".join([*lines, f"and {more:,} more"] if more else lines)
 
 
-def read_rows(text: Text, header: Header, *, skip_bad: bool = False) -> Rows:
-    """Read all rows below the header, or with `skip_bad` those that are right.
-
-    Raises:
-        DataError: naming the first five faulty lines and the number of the others, or that there are no rows.
-        OSError: the file cannot be read.
-    """
-    from fer_data.sources.csv_arrow import read_fast
-
-    return read_fast(text, header) or _read_carefully(text, header, skip_bad=skip_bad)
-
-
 def fields_of(line: str) -> list[str]:
     """Split a line by the rules of csv; spaces around values are dropped.
 
@@ -148,7 +136,7 @@ def did_you_mean(value: str, known: Sequence[str]) -> str:
     return f", did you mean '{lowered[near[0]]}'?" if near else ""
 
 
-def _read_carefully(text: Text, header: Header, *, skip_bad: bool) -> Rows:
+def read_carefully(text: Text, header: Header, *, skip_bad: bool) -> Rows:
     """Read line by line, as a text editor counts them; each faulty line is counted."""
     collected, total = Collected(text, header), 0
     faults = Faults(text.shown, keep=_MAX_LEFT_OUT if skip_bad else _MAX_FAULTS_SHOWN)

@@ -30,7 +30,8 @@ from fer_data.images.resizing import all_resized
 from fer_data.options import DataOptions, ResizeMethod
 from fer_data.sources import ferplus
 from fer_data.sources.compressed import Text, opened
-from fer_data.sources.csv_rows import SIDE, USAGES, Header, Rows, did_you_mean, fields_of, read_rows
+from fer_data.sources.csv_arrow import read_rows
+from fer_data.sources.csv_rows import SIDE, USAGES, Header, Rows, did_you_mean, fields_of
 from fer_data.sources.gather import given_name
 from fer_data.sources.read_faces import ReadFaces, Splits
 

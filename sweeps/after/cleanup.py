@@ -9,8 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweeps.planning.plan import recorded_spec
 from sweeps.runs import open_sweep, sweep_names
+from sweeps.spec import recorded_spec
 from tracking.errors import TrackingError
 from tracking.mlflow_sync.upkeep import DeadRun, close_runs, dead_runs, opened
 from tracking.mlflow_sync.uri import resolve_tracking_uri

@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 
 from fer_data import DataError, DataOptions, Faces, open_cached, prepare
 from fer_models.training.saved_parameters import count_saved
-from sweeps.planning.plan import recorded_spec
 from sweeps.planning.study import importances
 from sweeps.runs import Run
-from sweeps.spec import SweepSpec
+from sweeps.spec import SweepSpec, recorded_spec
 from sweeps.trial.messages import OBJECTIVE, val_title
 from tracking.metrics.compare import Comparison, Contender, compare
 from tracking.metrics.compare_sweeps import course

@@ -13,7 +13,7 @@ from cluster.submit import Jobs, exit_code, look_again, sweep_command
 from sweeps.cli.arguments import options
 from sweeps.cli.console import console
 from sweeps.errors import InputError
-from sweeps.space import find_space
+from sweeps.spaces.find import find_space
 from sweeps.spec import check_name, space_label
 from tracking.mlflow_sync.uri import check_tracking_uri, without_password
 

@@ -20,8 +20,9 @@ from sweeps.cli.console import console, errors, hide_passwords_in_tracebacks, wa
 from sweeps.cli.leaderboard_table import leaderboard
 from sweeps.cli.progress import STATES, Progress, duration, seconds_left
 from sweeps.errors import InputError
-from sweeps.planning.plan import Options, Plan, make_plan, recorded_spec
+from sweeps.planning.plan import Options, Plan, make_plan
 from sweeps.runs import open_sweep
+from sweeps.spec import recorded_spec
 from sweeps.sweep import SweepResult, run_plan
 from tracking.errors import TrackingError
 from tracking.mlflow_sync.default_store import default_uri

@@ -7,17 +7,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
-
 from cluster.connect import cluster_gpus, cluster_size, joined_ray, prepare_environment
 from cluster.gpus import GpuFacts, own_gpus
 from fer_data import DataOptions, Faces, open_cached, prepare
 from fer_models.configs.precision import BF16_CAPABILITY, device_kind, fastest
-from sweeps.config import TrialConfig, explain, with_settings
+from sweeps.config import TrialConfig, with_settings
 from sweeps.errors import InputError
 from sweeps.planning.resources import Device, Hardware, Slots, choose_device, plan_slots, usable_cpus
-from sweeps.space import Space, find_space
-from sweeps.spec import SweepSpec, check_name, space_label
+from sweeps.space import Space
+from sweeps.spaces.find import find_space
+from sweeps.spec import SweepSpec, check_name, recorded_spec, space_label
 from tracking.mlflow_sync.uri import recordable, resolve_tracking_uri
 from tracking.record.history import SweepHistory
 from tracking.record.journal import read
@@ -265,17 +264,6 @@ def recorded_history(folder: SweepFolder) -> SweepHistory | None:
     if not folder.journal.is_file() or next(read(folder.journal), None) is None:
         return None
     return SweepHistory.load(folder.journal)
-
-
-def recorded_spec(history: SweepHistory) -> SweepSpec:
-    """What the sweep was last asked to do."""
-    specs = [driver.spec for driver in history.drivers if driver.spec]
-    try:
-        return SweepSpec.model_validate(specs[-1] if specs else history.started.spec)
-    except ValidationError as error:
-        raise InputError(
-            f"{history.started.name}: its journal was written by another version: {explain(error)}"
-        ) from None
 
 
 def _with_weights_of_run(config: TrialConfig, options: Options) -> TrialConfig:

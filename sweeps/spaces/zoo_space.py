@@ -8,17 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import sweeps.spaces.alexnet_space as alexnet_space
+import sweeps.spaces.compact_resnet_space as compact_resnet_space
+import sweeps.spaces.googlenet_space as googlenet_space
+import sweeps.spaces.lenet_space as lenet_space
+import sweeps.spaces.resnet_spaces as resnet_spaces
+import sweeps.spaces.vgg_small_space as vgg_small_space
+import sweeps.spaces.vgg_small_tuned_space as vgg_small_tuned_space
 from sweeps.config import TrialConfig
 from sweeps.space import Space
-from sweeps.spaces import (
-    alexnet_space,
-    compact_resnet_space,
-    googlenet_space,
-    lenet_space,
-    resnet_spaces,
-    vgg_small_space,
-    vgg_small_tuned_space,
-)
 
 if TYPE_CHECKING:
     import optuna

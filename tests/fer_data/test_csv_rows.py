@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from fer_data import DataError
 from fer_data.sources.compressed import Text
-from fer_data.sources.csv_rows import USAGES, Header, Rows, fields_of, read_rows
+from fer_data.sources.csv_arrow import read_rows
+from fer_data.sources.csv_rows import USAGES, Header, Rows, fields_of
 
 NAMES = ("Usage", "note", "emotion", "pixels")
 OPTIONS = settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))

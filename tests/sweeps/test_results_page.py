@@ -11,7 +11,7 @@ import torch
 from fer_data import DataOptions, open_cached, prepare
 from fer_models.nets.registry import build, count_parameters
 from sweeps.config import parse_settings, with_settings
-from sweeps.space import find_space
+from sweeps.spaces.find import find_space
 
 PAGE = (Path(__file__).parents[2] / "docs/results.md").read_text()
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from fer_data import AugmentConfig
 from fer_models import AlexNetConfig, LeNetConfig
 from sweeps import Baseline, InputError, Space, TrialConfig
-from sweeps.space import find_space
 from sweeps.spaces import SPACES
+from sweeps.spaces.find import find_space
 
 GOOD_FILE = """
 from fer_models import LeNetConfig, Recipe

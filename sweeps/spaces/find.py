@@ -1,0 +1,41 @@
+"""Finds a space by its name, or in a user's own file."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from sweeps.errors import InputError, did_you_mean
+from sweeps.space import Space
+from sweeps.spaces import SPACES
+
+
+def find_space(name: str) -> Space:
+    """The space of that name, or the `SPACE` of a user's own file (`./my_space.py`)."""
+    if name.endswith(".py") or "/" in name:
+        return _load_file(Path(name))
+    if name not in SPACES:
+        raise InputError(f"unknown space '{name}'{did_you_mean(name, SPACES)}; your own space is a file: ./my_space.py")
+    return replace(SPACES[name], name=name)
+
+
+def _load_file(path: Path) -> Space:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; a space is a Python file that defines SPACE = Space(...)")
+    spec = importlib.util.spec_from_file_location(f"fer_space_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise InputError(f"{path}: not a Python file; a space is a file that defines SPACE = Space(...)")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except (InputError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise InputError(f"{path}: {type(error).__name__}: {error}") from error
+    space = getattr(module, "SPACE", None)
+    if not isinstance(space, Space):
+        raise InputError(f"{path}: defines no SPACE; add SPACE = Space(suggest=..., baselines=[...])")
+    return replace(space, name=path.stem)
