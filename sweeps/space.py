@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -14,8 +14,6 @@ from sweeps.errors import InputError
 if TYPE_CHECKING:
     import optuna
 
-    from sweeps.planning.asked_trial import AskedTrial
-
 
 @dataclass(frozen=True)
 class Baseline:
@@ -24,6 +22,14 @@ class Baseline:
     name: str
     config: TrialConfig
     reported: str = ""
+
+    def name_with(self, changed: Sequence[str]) -> str:
+        """What it is called when some of its settings are changed."""
+        return f"{self.name}, changed ({', '.join(changed)})"
+
+    def is_called(self, name: str) -> bool:
+        """Whether a sweep means it by `name`, with or without changes."""
+        return name == self.name or name.startswith(self.name_with([]).removesuffix(")"))
 
 
 @dataclass(frozen=True)
@@ -64,10 +70,10 @@ class Space:
         if faults:
             raise InputError("Space: " + "; ".join(faults))
 
-    def draw(self, trial: AskedTrial) -> TrialConfig:
-        """What `suggest` makes of `trial`. Raises InputError for whatever is wrong with it."""
+    def draw(self, trial: Any) -> TrialConfig:
+        """What `suggest` makes of what stands for Optuna's trial. Raises InputError for whatever is wrong with it."""
         try:
-            config = self.suggest(trial)  # type: ignore[arg-type]
+            config = self.suggest(trial)
         except ValidationError as error:
             raise InputError(f"space {self.name}: suggest: {explain(error)}") from error
         except InputError as error:

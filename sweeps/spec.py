@@ -74,7 +74,8 @@ class SweepSpec(BaseModel):
         """
         if self.trials <= len(self.baselines):
             return space
-        return replace(space, baselines=[one for one in space.baselines if one.name in self.baselines])
+        kept = [one for one in space.baselines if any(one.is_called(name) for name in self.baselines)]
+        return replace(space, baselines=kept)
 
     def refuse_if_changed(self, asked: SweepSpec) -> None:
         """Raise InputError naming everything in `asked` that a resume cannot change."""

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from sweeps.config import TrialConfig, with_settings
+from sweeps.config import TrialConfig
 from sweeps.planning.study import Proposal, Study, derive_seed
 from sweeps.space import Space
 from sweeps.spec import SweepSpec
@@ -149,7 +149,7 @@ class Director:
             proposal = Proposal(baseline.config, {}, {})
         else:
             proposal = self._study.propose(number)
-        config = self._configure(proposal)
+        config = self._resolve(proposal.config) if proposal.config else None
         config_id = config.id if config else ""
         self._record(
             TrialStarted(
@@ -167,9 +167,6 @@ class Director:
             self._close(number, "failed", proposal.fault)
             return None
         return self._task(self.history.trials[number], attempt=0)
-
-    def _configure(self, proposal: Proposal) -> TrialConfig | None:
-        return proposal.config and self._resolve(with_settings(proposal.config, self._spec.settings))
 
     def _take_up(self, trial: TrialHistory) -> Task:
         if trial.verdict is not None:

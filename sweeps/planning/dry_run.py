@@ -21,7 +21,7 @@ from fer_models.nets.registry import count_parameters
 from fer_models.training.fit import fit
 from fer_models.training.state import TrainingState, new_state
 from sweeps.cli.progress import duration
-from sweeps.config import TrialConfig, with_settings
+from sweeps.config import TrialConfig
 from sweeps.planning.plan import Plan, sample_configurations
 from sweeps.trial.build_net import fit_arguments, new_net
 
@@ -91,7 +91,7 @@ def measure(faces: Faces, title: str, config: TrialConfig, device: str) -> Probe
 def configurations(plan: Plan, samples: int) -> Iterator[tuple[str, TrialConfig]]:
     """Every baseline and as many configurations drawn from the space, with what to call them."""
     for baseline in plan.space.baselines:
-        yield baseline.name, plan.resolve(with_settings(baseline.config, plan.spec.settings))
+        yield baseline.name, plan.resolve(baseline.config)
     for number, config in enumerate(sample_configurations(plan, samples), start=1):
         yield f"sample {number}", config
 

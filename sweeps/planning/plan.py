@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,8 +12,9 @@ from cluster.connect import cluster_gpus, cluster_size, joined_ray, prepare_envi
 from cluster.gpus import GpuFacts, own_gpus
 from fer_data import DataOptions, Faces, open_cached, prepare
 from fer_models.configs.precision import BF16_CAPABILITY, device_kind, fastest
-from sweeps.config import TrialConfig, with_settings
+from sweeps.config import TrialConfig
 from sweeps.errors import InputError
+from sweeps.planning.fixed_space import fix_settings
 from sweeps.planning.resources import Device, Hardware, Slots, choose_device, plan_slots, usable_cpus
 from sweeps.space import Space
 from sweeps.spaces.find import find_space
@@ -164,6 +166,7 @@ def make_plan(space: Space | str, options: Options) -> Plan:
             raise InputError(f"{folder.root} exists already: add --resume to go on with it, or choose another --name")
         options = options.completed_by(recorded)
         found = recorded.with_its_baselines(found)
+    found = fix_settings(found, options.settings or {}, options.seed or 0)
     uri = resolve_tracking_uri(options.tracking_uri, options.out, recorded.tracking_uri if recorded else None)
     hardware = _hardware(options)
     device = choose_device(options.device or "auto", hardware.gpus, hardware.facts.fault)
@@ -251,12 +254,12 @@ def _share_gpus(plan: Plan) -> Plan:
 
 def sample_configurations(plan: Plan, count: int) -> list[TrialConfig]:
     """`count` configurations drawn at random from the space, with the sweep's settings."""
-    from sweeps.planning.study import draw_at_random, drawn_parameters
+    from sweeps.planning.study import drawn_parameters, random_trials
 
-    trials = plan.recorded.trials.values() if plan.recorded else ()
-    known = drawn_parameters(trial.started for trial in trials)
-    drawn = draw_at_random(plan.space, plan.spec.seed, count, known)
-    return [plan.resolve(with_settings(config, plan.spec.settings)) for config in drawn]
+    recorded = plan.recorded.trials.values() if plan.recorded else ()
+    known = drawn_parameters(trial.started for trial in recorded)
+    trials = islice(random_trials(plan.spec.seed, known), count)
+    return [plan.resolve(plan.space.draw(trial)) for trial in trials]
 
 
 def recorded_history(folder: SweepFolder) -> SweepHistory | None:
@@ -291,8 +294,7 @@ def _check_pretrained(configs: list[TrialConfig], faces: Faces) -> None:
 
 def _check_configurations(plan: Plan) -> None:
     """Meet the space's faults, and those between space and data, before anything is written."""
-    settings = plan.spec.settings
-    configs = [plan.resolve(with_settings(baseline.config, settings)) for baseline in plan.space.baselines]
+    configs = [plan.resolve(baseline.config) for baseline in plan.space.baselines]
     configs += sample_configurations(plan, _SAMPLES_CHECKED)
     _check_pretrained(configs, plan.faces)
     capability = plan.hardware.capability

@@ -59,17 +59,16 @@ def derive_seed(*parts: object) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def draw_at_random(
-    space: Space, seed: int, count: int, known: Mapping[str, BaseDistribution] = MappingProxyType({})
-) -> list[TrialConfig]:
-    """Configurations from anywhere in a space, for looking at it before a sweep.
+def random_trials(seed: int, known: Mapping[str, BaseDistribution] = MappingProxyType({})) -> Iterator[AskedTrial]:
+    """Trials for `suggest` from anywhere in a space, for looking at it before a sweep.
 
-    `known` are the parameters of a sweep that is resumed. Raises InputError where a draw cannot be made.
+    `known` are the parameters of a sweep that is resumed.
     """
     storage = JournalStorage(_OwnLog(Path(os.devnull)))  # takes what a sweep's takes, and no more
     study = optuna.create_study(storage=storage, sampler=optuna.samplers.RandomSampler(seed=seed % 2**32))
     seen = dict(known)
-    return [space.draw(AskedTrial(study.ask(), seen)) for _ in range(count)]
+    while True:
+        yield AskedTrial(study.ask(), seen)
 
 
 def drawn_parameters(history: Iterable[TrialStarted]) -> dict[str, BaseDistribution]:

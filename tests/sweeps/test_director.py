@@ -23,6 +23,7 @@ from fake_trials import (
 
 from sweeps import SweepResult, TrialConfig
 from sweeps.driver.runner import InlineRunner
+from sweeps.planning.fixed_space import fix_settings
 from sweeps.planning.study import derive_seed
 from sweeps.trial.messages import EpochReport, Message, Task
 from tracking.errors import TrackingError
@@ -101,8 +102,8 @@ def test_settings_and_precision_are_resolved_before_the_trial_is_recorded(tmp_pa
     def resolve(config: TrialConfig) -> TrialConfig:
         return config.model_copy(update={"precision": "bf16", "memory_format": "channels_last"})
 
-    asked = spec(trials=3, settings={"recipe.batch_size": 3, "recipe.lr": 0.5})
-    desk = open_desk(tmp_path / "night", asked=asked, resolve=resolve)
+    space = fix_settings(SPACE, {"recipe.batch_size": 3, "recipe.lr": 0.5}, seed=7)
+    desk = open_desk(tmp_path / "night", space, spec(trials=3), resolve=resolve)
     for task in iter(desk.director.next_task, None):
         assert (task.config.recipe.batch_size, task.config.recipe.lr) == (3, 0.5)
         assert (task.config.precision, task.config.memory_format) == ("bf16", "channels_last")

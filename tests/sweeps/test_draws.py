@@ -15,7 +15,7 @@ from fer_models import CompactResNetConfig, Recipe
 from sweeps import InputError, Space, SweepResult, TrialConfig
 from sweeps.cli.main import main
 from sweeps.driver.runner import InlineRunner
-from sweeps.planning.study import Study, draw_at_random
+from sweeps.planning.study import Study, random_trials
 from tracking.record.history import SweepHistory
 
 Capture = pytest.CaptureFixture[str]
@@ -252,4 +252,4 @@ def test_the_draws_that_are_looked_at_know_what_the_sweep_has_had() -> None:
     space = only_sampled(draw=faulty(fault=ValueError()))
     known = {"batch_size": optuna.distributions.FloatDistribution(1, 4)}
     with pytest.raises(InputError, match=r"'batch_size': a whole number from 1 to 4 now, a number from 1 to 4 before"):
-        draw_at_random(space, 0, 1, known)
+        space.draw(next(random_trials(0, known)))

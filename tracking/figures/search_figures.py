@@ -50,12 +50,16 @@ class Setting:
 
 
 def searched_settings(history: SweepHistory) -> list[Setting]:
-    """The settings that trials were drawn from, in the space's order; of many, those that most trials have."""
+    """The settings that trials were drawn from, in the space's order; of many, those that most trials have.
+
+    Journals of format 1 have parameters, too, that a fixed setting took the place of: no trial was trained with them.
+    """
+    fixed = {name.rpartition(".")[2] for name in history.started.spec.get("settings", {})}
     distributions: dict[str, str] = {}
     drawn: Counter[str] = Counter()
     for trial in history.trials.values():
         distributions |= trial.started.distributions
-        drawn.update(list(trial.started.params))
+        drawn.update(name for name in trial.started.params if name.rpartition(".")[2] not in fixed)
     kept = {name for name, _ in drawn.most_common(_MOST_SETTINGS)}
     return [_setting(name, text) for name, text in distributions.items() if name in kept]
 

@@ -1,0 +1,153 @@
+"""A space some of whose settings are fixed: what `--set` decides is not drawn, and a baseline that it changes says so.
+
+A space is code, so what its parameters stand for is found out by drawing. A parameter named like a fixed setting has
+that value if `suggest` then makes a configuration that has it too. Any other is held where the settings undo each of
+its effects, as `--set widths=…` does with a `width` that the widths are computed from.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
+
+from sweeps.config import TrialConfig, flatten, with_settings
+from sweeps.errors import InputError
+from sweeps.space import Baseline, Space
+
+if TYPE_CHECKING:
+    import optuna
+
+_DRAWS = 40
+"""Enough to meet each of a handful of nets or branches several times."""
+
+
+def fix_settings(space: Space, settings: Mapping[str, Any], seed: int) -> Space:
+    """`space` with the dotted `settings` in every draw and in every baseline.
+
+    Raises InputError where a baseline or each of a number of draws refuses them.
+    """
+    if not settings:
+        return space
+    baselines = [_changed(baseline, settings) for baseline in space.baselines]
+    held = _held_parameters(space, settings, seed)
+
+    @functools.wraps(space.suggest)
+    def suggest(trial: optuna.Trial) -> TrialConfig:
+        drawn = space.suggest(cast("optuna.Trial", _HeldTrial(trial, held)))
+        return with_settings(drawn, settings) if isinstance(drawn, TrialConfig) else drawn
+
+    return replace(space, suggest=suggest, baselines=baselines)
+
+
+def _changed(baseline: Baseline, settings: Mapping[str, Any]) -> Baseline:
+    """What a report says it reached is of its own settings, so a changed baseline goes without."""
+    config = with_settings(baseline.config, settings)
+    before, after = (dict(flatten(one.model_dump(mode="json"))) for one in (baseline.config, config))
+    changed = [_last_part(name) for name in settings if before.get(name) != after.get(name)]
+    if not changed:
+        return baseline
+    return replace(baseline, name=baseline.name_with(changed), config=config, reported="")
+
+
+class _HeldTrial:
+    """A trial that does not ask for parameters in `held`, but has their values; `answers` is all that was given."""
+
+    def __init__(self, trial: object, held: Mapping[str, Any]) -> None:
+        self._trial = trial
+        self._held = held
+        self.answers: dict[str, Any] = {}
+
+    def __getattr__(self, attribute: str) -> Any:
+        found = getattr(self._trial, attribute)
+        if not attribute.startswith("suggest_"):
+            return found
+
+        def suggest(name: str, *arguments: Any, **more: Any) -> Any:
+            self.answers[name] = self._held[name] if name in self._held else found(name, *arguments, **more)
+            return self.answers[name]
+
+        return suggest
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """A configuration, and the values that `suggest` made it from."""
+
+    config: TrialConfig
+    answers: dict[str, Any]
+
+
+class _Prober:
+    """Draws from a space at random, except for parameters whose values are given."""
+
+    def __init__(self, space: Space, settings: Mapping[str, Any], seed: int) -> None:
+        from sweeps.planning.study import random_trials
+
+        self._space = space
+        self._settings = settings
+        self._trials = random_trials(seed)
+
+    def draw(self, given: Mapping[str, Any]) -> _Draw | None:
+        """None where `suggest` refuses."""
+        trial = _HeldTrial(next(self._trials), given)
+        try:
+            return _Draw(self._space.draw(trial), trial.answers)
+        except InputError:
+            return None
+
+    def draws(self, given: Mapping[str, Any]) -> list[_Draw]:
+        return [drawn for drawn in (self.draw(given) for _ in range(_DRAWS)) if drawn]
+
+    def stands_for(self, name: str, setting: str, draws: Iterable[_Draw]) -> bool:
+        """Whether `suggest` gives the setting its fixed value wherever the parameter has that value, and not else."""
+        with_it = [drawn for drawn in draws if name in drawn.answers]
+        forced = [self.draw(drawn.answers | {name: self._settings[setting]}) for drawn in with_it]
+        return all(one and self._has(one.config, setting) for one in forced) and not all(
+            self._has(drawn.config, setting) for drawn in with_it
+        )
+
+    def _has(self, config: TrialConfig, setting: str) -> bool:
+        """Whether the settings leave that one of `config` as it is."""
+        value_of = operator.attrgetter(setting)
+        return bool(value_of(config) == value_of(with_settings(config, self._settings)))
+
+    def is_undone(self, name: str, draws: Sequence[_Draw]) -> bool:
+        """Whether each change of the parameter changes what is drawn, and never what is trained."""
+        with_it = [drawn for drawn in draws if name in drawn.answers]
+        for drawn in with_it:
+            others = (one.answers[name] for one in with_it if one.answers[name] != drawn.answers[name])
+            other = self.draw(drawn.answers | {name: next(others, drawn.answers[name])})
+            if other is None or other.config == drawn.config:
+                return False
+            if with_settings(other.config, self._settings) != with_settings(drawn.config, self._settings):
+                return False
+        return True
+
+
+def _held_parameters(space: Space, settings: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """The parameters that the settings leave nothing to decide, each with a value for `suggest`."""
+    prober = _Prober(space, settings, seed)
+    draws = prober.draws({})
+    named = {
+        name: settings[setting]
+        for name in _names(draws)
+        for setting in settings
+        if _last_part(name) == _last_part(setting) and prober.stands_for(name, setting, draws)
+    }
+    draws = prober.draws(named)
+    undone = {
+        name: value for name, value in _names(draws).items() if name not in named and prober.is_undone(name, draws)
+    }
+    return named | undone
+
+
+def _names(draws: Iterable[_Draw]) -> dict[str, Any]:
+    """Every parameter that was asked for, with a value that it had."""
+    return {name: value for drawn in draws for name, value in drawn.answers.items()}
+
+
+def _last_part(name: str) -> str:
+    return name.rpartition(".")[2]
