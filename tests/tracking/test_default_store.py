@@ -1,4 +1,6 @@
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -37,18 +39,25 @@ def test_a_new_store_is_made_beside_and_moved_into_place(tmp_path: Path) -> None
     assert open_default_store(path, schema.open) == opened
 
 
-@pytest.mark.parametrize("half", [b"no database at all " * 99, None])
-def test_an_unreadable_store_is_kept_under_another_name(tmp_path: Path, half: bytes | None) -> None:
+@pytest.mark.parametrize(
+    ("half", "fault"), [(b"no database at all " * 99, "is damaged (file is not a database)"), (None, "half made")]
+)
+def test_a_damaged_store_is_kept_under_another_name(tmp_path: Path, half: bytes | None, fault: str) -> None:
     path = tmp_path / "mlflow.db"
     if half is not None:
         path.write_bytes(half)
     else:
         with closing(sqlite3.connect(path)) as connection:
             connection.execute("CREATE TABLE half (x)")
+            connection.execute("CREATE TABLE alembic_version (version_num)")
+            connection.execute("INSERT INTO alembic_version VALUES ('451aebb31d03')")
+            connection.commit()
     before = path.read_bytes()
     schema = Schema()
     opened = open_default_store(path, schema.open)
     assert opened.set_aside is not None
+    assert opened.fault is not None
+    assert fault in opened.fault
     assert opened.set_aside.read_bytes() == before
     assert opened.uri not in schema.opened, "a client keeps connections to the old file under the old URI"
     schema.open(opened.uri)
@@ -75,12 +84,11 @@ def test_what_lies_beside_an_unreadable_store_goes_with_it(tmp_path: Path) -> No
     with closing(sqlite3.connect(path)) as writer:
         writer.execute("PRAGMA journal_mode = WAL")
         writer.execute("CREATE TABLE half (x)")
-        writer.execute("INSERT INTO half VALUES (7)")
         writer.commit()  # as yet in the log beside the file alone
         opened = open_default_store(path, Schema().open)
         assert opened.set_aside is not None
         with closing(sqlite3.connect(opened.set_aside)) as old, closing(sqlite3.connect(path)) as new:
-            assert old.execute("SELECT x FROM half").fetchall() == [(7,)]
+            assert old.execute("SELECT name FROM sqlite_master").fetchall() == [("half",)]
             assert new.execute("SELECT name FROM sqlite_master").fetchall() == [("whole",)]
 
 
@@ -96,3 +104,49 @@ def test_a_locked_store_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(sqlite3.OperationalError, match="locked"):
         open_default_store(path, locked)
     assert {found.name for found in tmp_path.glob("mlflow.db*")} == {"mlflow.db", "mlflow.db.lock"}
+
+
+class RefusalError(Exception):
+    """What MLflow says of a store, or of its own installation."""
+
+
+def refuse(uri: str) -> None:
+    raise RefusalError("not this one")
+
+
+def names(folder: Path) -> set[str]:
+    return {found.name for found in folder.glob("mlflow.db*")}
+
+
+def test_a_store_with_anything_in_it_stays_where_it_is_whatever_mlflow_says(tmp_path: Path) -> None:
+    path = tmp_path / "mlflow.db"
+    open_default_store(path, Schema().open)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("INSERT INTO whole VALUES (7)")
+        connection.commit()
+    with pytest.raises(RefusalError):
+        open_default_store(path, refuse)
+    assert names(tmp_path) == {"mlflow.db", "mlflow.db.lock"}
+
+
+def test_nothing_is_moved_where_no_new_store_can_be_made(tmp_path: Path) -> None:
+    path = tmp_path / "mlflow.db"
+    path.write_bytes(b"no database at all " * 99)
+    with pytest.raises(RefusalError):
+        open_default_store(path, refuse)
+    assert names(tmp_path) == {"mlflow.db", "mlflow.db.lock"}
+
+
+def test_a_store_that_another_program_is_making_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "mlflow.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE half (x)")
+    words = [sys.executable, "-c", f"import sqlite3; c = sqlite3.connect({str(path)!r}); "
+             "c.execute('SELECT * FROM half'); print(flush=True); input()"]  # fmt: skip
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(BlockingIOError, match="another program is making it"):
+            open_default_store(path, Schema().open)
+        other.communicate(b"\n")
+    assert open_default_store(path, Schema().open).set_aside is not None

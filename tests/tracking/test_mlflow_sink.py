@@ -5,12 +5,14 @@ import logging
 import multiprocessing
 import os
 import random
+import re
 import shutil
 import signal
 import socket
 import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ from small_sweep import SWEEP_ID, Stored, Sweep
 from tracking import AttemptStarted, EpochDone, SweepFolder, TrackingError, TrialEnded, TrialStarted, read
 from tracking.mlflow_sync.default_store import default_path, default_uri
 from tracking.mlflow_sync.sink import MlflowSink
+from tracking.mlflow_sync.upkeep import opened
 
 NewSink = Callable[[], MlflowSink]
 
@@ -246,13 +249,52 @@ def test_what_mlflow_refuses_does_not_hold_up_the_rest(sweep: Sweep, out: Path, 
     assert "run 0 of night is left out" in warnings[-1]
 
 
+@pytest.mark.parametrize("revision", ["451aebb31d03", "ffffffffffff"])
+def test_a_store_of_another_schema_is_left_as_it_is_and_the_way_out_is_told(
+    out: Path, sweep: Sweep, new_sink: NewSink, revision: str
+) -> None:
+    sweep.whole()
+    with closing(sqlite3.connect(default_path(out))) as connection:
+        connection.execute(f"UPDATE alembic_version SET version_num = '{revision}'")
+        connection.commit()
+    before = default_path(out).read_bytes()
+    way_out = re.escape(f"'mlflow db upgrade {default_uri(out)}'")
+    with pytest.raises(TrackingError, match=rf"found version {revision}.*{way_out}.*newer MLflow than"):
+        new_sink().sync()
+    with pytest.raises(TrackingError, match=way_out), opened(default_uri(out)):
+        pass
+    assert default_path(out).read_bytes() == before
+    assert not list(out.glob("mlflow.db.unreadable*"))
+
+
+def test_what_was_spooled_is_sent_once_the_store_can_be_opened(
+    out: Path, sweep: Sweep, stored: Stored, new_sink: NewSink
+) -> None:
+    with closing(sqlite3.connect(default_path(out))) as connection:
+        (head,) = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+        connection.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
+        connection.commit()
+        warnings: list[str] = []
+        sink = MlflowSink(sweep.folder.journal, tracking_uri=default_uri(out), out=out, on_warning=warnings.append)
+        sweep.start()
+        sink.start()
+        while not warnings:
+            time.sleep(0.05)
+        sweep.trial(0)
+        connection.execute(f"UPDATE alembic_version SET version_num = '{head}'")
+        connection.commit()
+    sweep.epoch(0, 1)
+    assert sink.close(30) == 0
+    assert "its results wait in" in warnings[0]
+    assert stored.points() == sweep.points
+
+
 @pytest.mark.slow
-def test_a_store_of_another_schema_is_set_aside_and_refilled_from_every_sweep(out: Path, stored: Stored) -> None:
+def test_a_damaged_store_is_set_aside_and_refilled_from_every_sweep(out: Path, stored: Stored) -> None:
     sweeps = [Sweep(SweepFolder(out / letter), sweep_id=letter * 32) for letter in ("a", "b")]
     for sweep in sweeps:
         sweep.whole()
-    with sqlite3.connect(default_path(out)) as connection:
-        connection.execute("UPDATE alembic_version SET version_num = '451aebb31d03'")
+    default_path(out).write_bytes(b"no database at all " * 99)
     warnings: list[str] = []
     journal = sweeps[0].folder.journal
     MlflowSink(journal, tracking_uri=default_uri(out), out=out, on_warning=warnings.append).sync()

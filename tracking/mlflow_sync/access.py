@@ -5,6 +5,7 @@ import os
 import ssl
 import urllib.error
 import urllib.request
+from importlib.metadata import version
 from urllib.parse import urlsplit
 
 from tracking.mlflow_sync.uri import without_password
@@ -48,9 +49,15 @@ def knock(uri: str, timeout_seconds: int) -> None:
 
 def describe(error: Exception, uri: str) -> str:
     """What went wrong with the MLflow at `uri`, in one line without passwords."""
-    cause = fault_below(error)
+    cause, shown = fault_below(error), without_password(uri.rstrip("/"))
     reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
-    return without_password(reason).replace(without_password(uri.rstrip("/")), "it")[:200]
+    if type(cause).__module__ == "builtins" and not isinstance(cause, OSError):
+        reason = f"{type(cause).__name__}: {reason}"
+    reason = without_password(reason).replace(shown, "it")
+    if "mlflow db upgrade" in reason:  # a sentence on MLflow's documentation of databases follows
+        newer = f"; if a newer MLflow than {version('mlflow')} has made it, install that one instead"
+        return reason.partition(" NOTE:")[0].rstrip(".").replace("<database_uri>", shown) + newer
+    return reason[:200]
 
 
 def fault_below(error: BaseException) -> BaseException:

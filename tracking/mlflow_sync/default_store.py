@@ -1,14 +1,15 @@
-"""MLflow's SQLite file beside the sweeps: made whole or not at all, set aside when it cannot be read.
+"""MLflow's SQLite file beside the sweeps: made whole or not at all, set aside only where the file is at fault.
 
 MLflow brings a new file to its schema in many steps; a kill among them leaves one that it never opens again.
 """
 
+import errno
 import fcntl
 import os
 import re
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,24 +18,18 @@ from urllib.parse import unquote
 import psutil
 
 _LOCAL_FILE_SYSTEMS = {"apfs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "tmpfs", "xfs", "zfs"}
-_OF_THE_MACHINE = {
-    sqlite3.SQLITE_BUSY,
-    sqlite3.SQLITE_LOCKED,
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_READONLY,
-    sqlite3.SQLITE_PERM,
-}
-"""Faults that pass or that a person mends; the file itself may be sound."""
+_OF_THE_FILE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_FILLED_BY_MLFLOW = ("alembic_version", "workspaces")
+"""Tables that its migrations write to themselves."""
 
 
 @dataclass(frozen=True)
 class OpenedStore:
-    """Where the store is to be opened, and what an unreadable one was renamed to."""
+    """Where the store is to be opened; what a damaged one was renamed to, and what was wrong with it."""
 
     uri: str
-    set_aside: Path | None
+    set_aside: Path | None = None
+    fault: str | None = None
 
 
 def default_uri(out: Path) -> str:
@@ -69,52 +64,90 @@ def sqlite_path(uri: str) -> Path | None:
 def open_default_store(path: Path, try_open: Callable[[str], object]) -> OpenedStore:
     """Make sure that a store stands at `path` that `try_open` can open by URI.
 
+    Set aside are a file that is no database, and a store that MLflow was killed in while it made it, in which nothing
+    is stored yet. Any other store stays where it is, whatever `try_open` says of it.
+
     Raises:
-        Exception: whatever `try_open` or the disk says, when the file itself is not at fault.
+        Exception: whatever `try_open` or the disk says.
     """
     path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     with _one_process(path.with_name(path.name + ".lock")):
-        if path.exists() and path.stat().st_size > 0:
-            uri = f"sqlite:///{path}"
-            if _opens(path, uri, try_open):
-                return OpenedStore(uri, None)
-            set_aside = path.with_name(f"{path.name}.unreadable-{datetime.now(UTC):%Y%m%dT%H%M%S}")
-            for suffix in ("", "-wal", "-shm"):
-                if (part := path.with_name(path.name + suffix)).exists():
-                    part.rename(set_aside.with_name(set_aside.name + suffix))
-            _make(path, try_open)
-            # MLflow keeps connections by URI: under the old one it would go on in the file set aside.
-            return OpenedStore(f"sqlite:///{path.parent}/./{path.name}", set_aside)
-        _make(path, try_open)
-        return OpenedStore(f"sqlite:///{path}", None)
+        if not path.exists() or path.stat().st_size == 0:
+            _put_in_place(_made_beside(path, try_open), path)
+            return OpenedStore(sqlite_uri(path))
+        fault = _fault(path, try_open)
+        if fault is None:
+            return OpenedStore(sqlite_uri(path))
+        beside = _made_beside(path, try_open)
+        set_aside = path.with_name(f"{path.name}.unreadable-{datetime.now(UTC):%Y%m%dT%H%M%S}")
+        for suffix in ("", "-wal", "-shm"):
+            if (part := path.with_name(path.name + suffix)).exists():
+                part.rename(set_aside.with_name(set_aside.name + suffix))
+        _put_in_place(beside, path)
+        # MLflow keeps connections by URI: under the old one it would go on in the file set aside.
+        uri = sqlite_uri(path).removesuffix(path.name) + f"./{path.name}"
+        return OpenedStore(uri, set_aside, fault)
 
 
-def _opens(path: Path, uri: str, try_open: Callable[[str], object]) -> bool:
+def _fault(path: Path, try_open: Callable[[str], object]) -> str | None:
+    """What is wrong with the file itself."""
     try:
         # Asked first because MLflow retries for minutes on a file that is no database.
-        with closing(sqlite3.connect(path)) as connection:
-            connection.execute("SELECT count(*) FROM sqlite_master")
-        try_open(uri)
+        is_empty = _is_empty(path)
+    except sqlite3.Error as error:
+        if error.sqlite_errorcode & 0xFF in _OF_THE_FILE:
+            return f"is damaged ({error})"
+        raise
+    if is_empty and _is_open_elsewhere(path):
+        raise BlockingIOError(errno.EBUSY, "another program is making it", str(path))
+    try:
+        try_open(sqlite_uri(path))
     except Exception as error:
-        if isinstance(error, OSError) or _is_of_the_machine(error):
+        if not is_empty or _is_busy(error):
             raise
-        return False
-    return True
+        return "was left half made"
+    return None
 
 
-def _is_of_the_machine(error: BaseException | None) -> bool:
+def _is_empty(path: Path) -> bool:
+    """Whether nothing was ever stored: MLflow adds its first experiment only once all tables are made."""
+    with closing(sqlite3.connect(path)) as connection:
+        tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        return not any(
+            connection.execute(f'SELECT EXISTS (SELECT 1 FROM "{table}")').fetchone()[0]
+            for (table,) in tables
+            if table not in _FILLED_BY_MLFLOW
+        )
+
+
+def _is_open_elsewhere(path: Path) -> bool:
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.pid != os.getpid() and any(file.path == str(path) for file in process.open_files()):
+                return True
+    return False
+
+
+def _is_busy(error: BaseException | None) -> bool:
+    """Whether the disk or another program was at fault."""
     while error is not None:
+        if isinstance(error, OSError):
+            return True
         if isinstance(error, sqlite3.Error) and hasattr(error, "sqlite_errorcode"):
-            return error.sqlite_errorcode & 0xFF in _OF_THE_MACHINE
+            return error.sqlite_errorcode & 0xFF not in {sqlite3.SQLITE_ERROR, *_OF_THE_FILE}
         error = error.__cause__ or error.__context__
     return False
 
 
-def _make(path: Path, try_open: Callable[[str], object]) -> None:
+def _made_beside(path: Path, try_open: Callable[[str], object]) -> Path:
     beside = path.with_name(f".{path.name}.{os.getpid()}.new")
     beside.unlink(missing_ok=True)
-    try_open(f"sqlite:///{beside}")
+    try_open(sqlite_uri(beside))
+    return beside
+
+
+def _put_in_place(beside: Path, path: Path) -> None:
     beside.replace(path)
     _let_readers_and_writer_be(path)
 

@@ -14,6 +14,7 @@ from tracking.mlflow_sync.access import describe, knock, set_client_environment
 from tracking.mlflow_sync.default_store import default_path, default_uri, open_default_store
 from tracking.mlflow_sync.experiment import experiment_id
 from tracking.mlflow_sync.follower import Follower
+from tracking.mlflow_sync.moved_artifacts import ARTIFACTS, follow_artifacts
 from tracking.mlflow_sync.run_records import (
     KEY_TAG,
     PARENT,
@@ -97,7 +98,7 @@ class _MlflowReceiver:
         set_client_environment(timeout_seconds)
         knock(self._uri, timeout_seconds - 1)
         self._client = self._client or self._open()
-        artifacts = self._out / "mlartifacts" if self._uri.startswith("sqlite") else None
+        artifacts = self._out / ARTIFACTS if self._uri.startswith("sqlite") else None
         self._session = _Session(self._client, journal, end, artifacts)
         while self._to_replay:
             if self._to_replay[0].resolve() != journal.resolve():
@@ -129,9 +130,11 @@ class _MlflowReceiver:
             return MlflowClient(self._uri)
         path = default_path(self._out)
         opened = open_default_store(path, lambda uri: MlflowClient(uri).search_experiments(max_results=1))
+        if note := follow_artifacts(path):
+            self._on_warning(note)
         if opened.set_aside is not None:
             self._on_warning(
-                f"MLflow's store {path} could not be read: it now lies in {opened.set_aside}, "
+                f"MLflow's store {path} {opened.fault}: it is now {opened.set_aside}, "
                 f"and a new one is filled from the journals in {self._out}"
             )
             self._to_replay = sorted(self._out.glob(f"*/{JOURNAL_NAME}"))

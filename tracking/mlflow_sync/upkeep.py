@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from tracking.errors import TrackingError
 from tracking.mlflow_sync.access import describe, knock, set_client_environment
 from tracking.mlflow_sync.default_store import sqlite_path
+from tracking.mlflow_sync.moved_artifacts import follow_artifacts
 from tracking.mlflow_sync.run_records import KEY_TAG, PARENT, REASON_TAG, STATE_TAG, death_of, run_key
 from tracking.mlflow_sync.uri import without_password
 from tracking.record.events import SweepStarted
@@ -58,6 +59,8 @@ def opened(tracking_uri: str) -> "Iterator[MlflowClient]":
     try:
         client = open_client(tracking_uri)
         client.search_experiments(max_results=1)
+        if path:
+            follow_artifacts(path)
     # Here MLflow is imported, and opens a database: whatever they can raise.
     except Exception as error:
         raise TrackingError(f"MLflow at {shown}: {describe(error, tracking_uri)}") from error

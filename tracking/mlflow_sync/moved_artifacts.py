@@ -1,0 +1,68 @@
+"""Artifacts that were moved with their store: MLflow keeps their places as absolute paths, of the old folder."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import unquote
+
+ARTIFACTS = "mlartifacts"
+"""Folder beside the default store: one folder per experiment."""
+
+_PLACES = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
+_BUSY_SECONDS = 20
+
+
+def follow_artifacts(store: Path) -> str | None:
+    """Point a SQLite store at the artifacts beside it where it still names another folder; a line on what was done.
+
+    Left as they are: places that were not made by this program, and runs whose artifacts exist in the old folder only.
+
+    Raises:
+        sqlite3.Error: the store refused.
+    """
+    with closing(sqlite3.connect(store, timeout=_BUSY_SECONDS)) as connection, connection:
+        moved = list(_moved(connection, store.resolve().parent))
+        for old, new in moved:
+            for table, column in _PLACES:
+                _replace(connection, table, column, old, new)
+    if not moved:
+        return None
+    root = Path(unquote(moved[0][0].removeprefix("file://"))).parent.parent
+    return f"the sweeps were moved from {root}: MLflow now looks for their artifacts in {store.parent / ARTIFACTS}"
+
+
+def _moved(connection: sqlite3.Connection, folder: Path) -> Iterator[tuple[str, str]]:
+    """Old and new place of each experiment whose artifacts were moved."""
+    if not (folder / ARTIFACTS).is_dir():
+        return
+    places = "SELECT name, artifact_location FROM experiments WHERE artifact_location LIKE 'file:///%'"
+    for name, old in connection.execute(places):
+        here = folder / ARTIFACTS / name
+        new = here.as_uri()
+        if old == new or not old.endswith(new.removeprefix(folder.as_uri())):
+            continue
+        there = _path(old)
+        if not there.exists() or (here.is_dir() and not here.samefile(there)):
+            yield old, new
+
+
+def _replace(connection: sqlite3.Connection, table: str, column: str, old: str, new: str) -> None:
+    rows = connection.execute(
+        f"SELECT rowid, {column} FROM {table} WHERE {column} = ? OR substr({column}, 1, ?) = ?",
+        (old, len(old) + 1, f"{old}/"),
+    ).fetchall()
+    for row, place in rows:
+        its_new = new + place[len(old) :]
+        if place == old or _path(its_new).exists() or not _path(place).exists():
+            connection.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", (its_new, row))
+
+
+def _path(uri: str) -> Path:
+    return Path(unquote(uri.removeprefix("file://")))
