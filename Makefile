@@ -6,7 +6,11 @@ SPACE ?= alexnet_space
 EPOCHS ?= 24
 OUT ?= runs
 
-.PHONY: run test test-all check format ui benchmark gpu-check gpu-rows clean
+.DEFAULT_GOAL := help
+.PHONY: help run test test-all check docs format ui benchmark gpu-check gpu-rows clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 run: .venv/installed  ## set up, then sweep alexnet_space on the built-in faces
 	$(BIN)/python -m sweeps.run $(SPACE) --epochs $(EPOCHS) --out $(OUT)
@@ -17,12 +21,15 @@ test: .venv/installed  ## set up, then run the fast tests
 test-all: .venv/installed  ## also the slow tests; FER2013_CSV=path adds those on the real faces
 	$(BIN)/pytest -m ""
 
-check: .venv/installed  ## lint, format, types
+check: .venv/installed docs  ## lint, format, types, documentation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: .venv/installed
+docs: .venv/installed  ## build the documentation site in build/site/, without network; warnings are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+format: .venv/installed  ## mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
@@ -39,10 +46,10 @@ gpu-rows: .venv/installed  ## the reports' rows by their own recipes on this mac
 	$(BIN)/python -m tests.gpu.rows $(if $(DATA),--data $(DATA)) --out $(OUT)/gpu
 
 .venv/installed: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "FER Sweeps needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.11")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "FER Sweeps needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; try: make run PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-clean:  ## forget the environment; runs stay
-	rm -rf .venv *.egg-info .mypy_cache .ruff_cache .pytest_cache
+clean:  ## remove the environment and what was built; runs stay
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache

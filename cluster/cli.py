@@ -24,7 +24,7 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str]) -> int:
     """`python -m cluster VERB …`."""
     try:
-        return _doctor(_parser().parse_args(argv))
+        return _doctor(parser().parse_args(argv))
     except ClusterError as error:
         if "--debug" in argv:
             raise
@@ -34,7 +34,8 @@ def main(argv: Sequence[str]) -> int:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """The command line of `python -m cluster`."""
     top = _Parser(prog="python -m cluster", description="Where sweeps run.")
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_Parser)
     doctor = verbs.add_parser("doctor", help="check a cluster, or this machine, before money is spent on it")

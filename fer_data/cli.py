@@ -38,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
         "download": _download,
     }
     try:
-        given = _parser().parse_args(argv)
+        given = parser().parse_args(argv)
         verbs[given.verb](given)
     except DataError as error:
         if "--debug" in argv:
@@ -50,7 +50,8 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """The command line of `python -m fer_data`."""
     top = _Parser(prog="python -m fer_data", description="Look at a data set of faces, convert it, or fetch FER2013.")
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_Parser)
     describe = verbs.add_parser("describe", help="count what is in a data set, and draw it")

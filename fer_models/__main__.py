@@ -26,11 +26,7 @@ _CONFIG: TypeAdapter[NetConfig] = TypeAdapter(NetConfig)
 
 def main(argv: Sequence[str]) -> int:
     """Print what was asked for; 2 after one line on stderr where that is not possible."""
-    parser = argparse.ArgumentParser(prog="python -m fer_models", description=f"The nets. {_NOTE}.")
-    parser.add_argument("name", nargs="?", metavar="NAME", help="one of: " + ", ".join(NET_NAMES))
-    parser.add_argument("--json", action="store_true", help="for programs")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    given = parser.parse_args(argv)
+    given = parser().parse_args(argv)
     try:
         text = _all_nets(as_json=given.json) if given.name is None else _one_net(given.name, as_json=given.json)
     except ModelError as error:
@@ -40,6 +36,15 @@ def main(argv: Sequence[str]) -> int:
         return BAD_INPUT
     sys.stdout.write(text + "\n")
     return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of `python -m fer_models`."""
+    top = argparse.ArgumentParser(prog="python -m fer_models", description=f"The nets. {_NOTE}.")
+    top.add_argument("name", nargs="?", metavar="NAME", help="one of: " + ", ".join(NET_NAMES))
+    top.add_argument("--json", action="store_true", help="print JSON")
+    top.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return top
 
 
 def _all_nets(*, as_json: bool) -> str:

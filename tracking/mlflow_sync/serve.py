@@ -69,7 +69,7 @@ def check(served: Served, environment: Mapping[str, str]) -> None:
 
 def main(argv: Sequence[str]) -> int:
     """`python -m tracking serve …`: becomes the server, or prints its command; 2 on bad input."""
-    given = _parser().parse_args(argv)
+    given = parser().parse_args(argv)
     served = Served(
         backend=given.backend, artifacts=given.artifacts, host=given.host, port=given.port,
         allowed_hosts=tuple(given.allowed_host), workers=given.workers,
@@ -142,7 +142,8 @@ def _allowed(served: Served) -> list[str]:
     return [*own, *served.allowed_hosts]
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """The command line of `python -m tracking serve`."""
     parser = argparse.ArgumentParser(prog="python -m tracking serve", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument(
         "--backend", metavar="URI", default=os.environ.get(BACKEND, ""),

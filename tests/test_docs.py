@@ -1,0 +1,45 @@
+"""The documentation site is built without network and without warnings."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sweeps.cli.arguments import parser
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", folder],
+        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def test_no_page_loads_anything_from_elsewhere(site: Path) -> None:
+    pages = list(site.rglob("*.html"))
+    assert len(pages) > 8
+    loaded = r'<(?:script|img|iframe)[^>]+src="(?:https?:)?//|<link[^>]+stylesheet[^>]+href="(?:https?:)?//'
+    assert [page.name for page in pages if re.search(loaded, page.read_text())] == []
+
+
+def test_the_command_reference_has_every_verb(site: Path) -> None:
+    verbs = parser()._subparsers._group_actions[0].choices
+    headings = re.findall(r'<h2 id="([^"]+)"', (site / "commands.html").read_text())
+    assert {f"python-m-sweeps-{verb}" for verb in verbs} <= set(headings)
+
+
+def test_the_reference_has_what_the_packages_export(site: Path) -> None:
+    import sweeps
+
+    page = (site / "api/sweeps.html").read_text()
+    assert [name for name in sweeps.__all__ if f"sweeps.{name}" not in page and f">{name}<" not in page] == []
