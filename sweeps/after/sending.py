@@ -9,6 +9,7 @@ from sweeps.runs import Run
 from sweeps.spec import SweepSpec
 from tracking.errors import TrackingError
 from tracking.mlflow_sync.uri import ignored_environment, recordable, resolve_tracking_uri
+from tracking.record.folder_lock import FolderHeldError
 
 
 def records_uri(spec: SweepSpec, given: argparse.Namespace) -> str:
@@ -33,5 +34,7 @@ def send(run: Run, given: argparse.Namespace, uri: str | None = None) -> None:
     try:
         uri = uri or records_uri(run.spec, given)
         MlflowSink(run.sweep.journal, tracking_uri=uri, out=given.out, on_warning=warn).sync()
+    except FolderHeldError as held:
+        warn(f"{run.sweep.root.name}: {held.who} works on the sweep and sends its records to MLflow itself")
     except TrackingError as error:
         warn(f"{error}; the record is kept: python -m sweeps sync {run.sweep.root.name}")

@@ -27,7 +27,7 @@ from sweeps.sweep import SweepResult, run_plan
 from tracking.errors import TrackingError
 from tracking.mlflow_sync.default_store import default_uri
 from tracking.mlflow_sync.uri import ignored_environment, without_password
-from tracking.record.folder_lock import folder_holder
+from tracking.record.folder_lock import FolderHeldError, folder_holder
 
 BAD_INPUT = 2
 
@@ -207,6 +207,13 @@ def _sync(given: argparse.Namespace) -> int:
 
     folder, history = open_sweep(given.name, given.out)
     uri = records_uri(recorded_spec(history), given)
-    MlflowSink(folder.journal, tracking_uri=uri, out=given.out, on_warning=warn).sync()
-    console.print(f"{given.name}: MLflow at {without_password(uri)} has all of it")
+    sink = MlflowSink(folder.journal, tracking_uri=uri, out=given.out, on_warning=warn)
+    try:
+        deleted = sink.sync()
+    except FolderHeldError as held:
+        raise TrackingError(
+            f"{given.name}: {held.who} works on the sweep and sends its records to MLflow itself; sync it afterwards"
+        ) from None
+    but = f" but what was deleted there ({deleted} runs)" if deleted else ""
+    console.print(f"{given.name}: MLflow at {without_password(uri)} has all of it{but}")
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import shlex
 import socket
 import sqlite3
@@ -18,6 +19,9 @@ from fake_trials import refused
 from sweeps.cli.main import main, run_main
 from sweeps.sweep import run_plan
 from tests.stand_ins import NoClosing
+from tracking.mlflow_sync.default_store import default_uri
+from tracking.mlflow_sync.upkeep import find_run, opened
+from tracking.record.folder_lock import hold_folder
 from tracking.record.history import SweepHistory
 
 Capture = pytest.CaptureFixture[str]
@@ -73,6 +77,41 @@ def test_later_verbs_send_to_where_the_sweep_has_sent(
     assert f"night: MLflow at sqlite:///{team} has all of it" in capsys.readouterr().out
     assert runs_in(team) == ["night", "report"]
     assert not (out / "mlflow.db").exists()
+
+
+def test_verbs_beside_a_driver_leave_the_sending_to_its_own_sink(
+    run: Run, out: Path, made_store: Path, capsys: Capture
+) -> None:
+    out.mkdir()
+    (out / "mlflow.db").write_bytes(made_store.read_bytes())
+    assert run("--trials", "1", "--tracking-uri", "http://127.0.0.1:9") == 0
+    asked = ("--out", str(out), "--tracking-uri", default_uri(out))
+    with hold_folder(out / "night"):
+        message = refused(capsys, lambda: main(["sync", "night", *asked]))
+        assert f"pid {os.getpid()}" in message
+        assert "sends its records to MLflow itself; sync it afterwards" in message
+        (out / "night/trials/0000/best.safetensors").touch()
+        assert main(["register", "night/0", *asked]) == 2
+        assert "works on the sweep and sends its records to MLflow itself" in capsys.readouterr().err
+    assert runs_in(out / "mlflow.db") == []
+    assert main(["sync", "night", *asked]) == 0
+    assert runs_in(out / "mlflow.db") == ["night", "report"]
+
+
+def test_sync_and_register_say_the_same_of_a_run_that_was_deleted(
+    run: Run, out: Path, made_store: Path, capsys: Capture
+) -> None:
+    out.mkdir()
+    (out / "mlflow.db").write_bytes(made_store.read_bytes())
+    assert run("--trials", "1") == 0
+    with opened(default_uri(out)) as client:
+        run_id = find_run(client, SweepHistory.load(out / "night/journal.jsonl").started, 0)
+        client.delete_run(run_id)
+    capsys.readouterr()
+    assert main(["sync", "night", "--out", str(out)]) == 0
+    captured = capsys.readouterr()
+    assert "has all of it but what was deleted there (1 runs)" in captured.out
+    assert f"mlflow runs restore --run-id {run_id}" in captured.err
 
 
 def test_an_environment_that_came_later_is_told_and_not_obeyed(

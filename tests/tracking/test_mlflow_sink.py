@@ -22,7 +22,9 @@ from small_sweep import SWEEP_ID, Stored, Sweep
 from tracking import AttemptStarted, EpochDone, SweepFolder, TrackingError, TrialEnded, TrialStarted, read
 from tracking.mlflow_sync.default_store import default_path, default_uri
 from tracking.mlflow_sync.sink import MlflowSink
-from tracking.mlflow_sync.upkeep import opened
+from tracking.mlflow_sync.upkeep import find_run, opened
+from tracking.record.folder_lock import FolderHeldError, hold_folder
+from tracking.record.history import SweepHistory
 
 NewSink = Callable[[], MlflowSink]
 
@@ -230,8 +232,28 @@ def test_a_run_that_a_person_deleted_stays_deleted(sweep: Sweep, new_sink: NewSi
     client = MlflowClient(default_uri(out))
     (run_id,) = stored.query(f"SELECT run_uuid FROM tags WHERE key = 'trial.key' AND value = '{SWEEP_ID}/1'")[0]
     client.delete_run(str(run_id))
-    new_sink().sync()
+    warnings: list[str] = []
+    sink = MlflowSink(sweep.folder.journal, tracking_uri=default_uri(out), out=out, on_warning=warnings.append)
+    assert sink.sync() == 1
     assert f"{SWEEP_ID}/1" not in stored.runs()
+    restore = f"MLFLOW_TRACKING_URI={default_uri(out)} mlflow runs restore --run-id {run_id}"
+    assert len(warnings) == 1
+    assert "1 of its runs were deleted in MLflow, as trial 1" in warnings[0]
+    assert restore in warnings[0]
+    started = SweepHistory.load(sweep.folder.journal).started
+    with pytest.raises(TrackingError, match=re.escape(restore)), opened(default_uri(out)) as there:
+        find_run(there, started, 1)
+    client.restore_run(str(run_id))
+    assert new_sink().sync() == 0
+    assert f"{SWEEP_ID}/1" in stored.runs()
+
+
+def test_a_sweep_that_somebody_drives_is_not_sent_from_beside(sweep: Sweep, new_sink: NewSink, stored: Stored) -> None:
+    sweep.whole()
+    with hold_folder(sweep.folder.root), pytest.raises(FolderHeldError, match=f"pid {os.getpid()}"):
+        new_sink().sync()
+    assert stored.runs() == {}
+    assert new_sink().sync() == 0
 
 
 def test_what_mlflow_refuses_does_not_hold_up_the_rest(sweep: Sweep, out: Path, stored: Stored) -> None:

@@ -31,9 +31,10 @@ from tracking.mlflow_sync.run_records import (
     run_key,
     run_name,
 )
-from tracking.mlflow_sync.uri import without_password
-from tracking.record.events import Event, SweepStarted
-from tracking.record.folder_lock import folder_holder
+from tracking.mlflow_sync.upkeep import how_to_restore, run_title, search_runs
+from tracking.mlflow_sync.uri import BESIDE_THE_SWEEPS, without_password
+from tracking.record.events import DriverStarted, Event, SweepStarted
+from tracking.record.folder_lock import FolderHeldError, hold_folder
 from tracking.record.journal import read
 from tracking.record.layout import JOURNAL_NAME, SweepFolder
 
@@ -43,17 +44,18 @@ if TYPE_CHECKING:
 
 _POINTS_A_BATCH = 1000  # MLflow's own limits
 _PARAMS_A_BATCH = 100
-_RUNS_A_PAGE = 200
 _FIRST_TIMEOUT_SECONDS = 4
 _LONGEST_TIMEOUT_SECONDS = 64
 _REFUSALS = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"}
 
 
 class MlflowSink:
-    """Keeps MLflow as the journal is, from a thread of its own. Hold the sweep's folder: one sink a sweep."""
+    """Keeps MLflow as the journal is, from a thread of its own. Hold the sweep's folder: one sink per sweep."""
 
     def __init__(self, journal: Path, *, tracking_uri: str, out: Path, on_warning: Callable[[str], None]) -> None:
-        self._follower = Follower(journal, _MlflowReceiver(tracking_uri, out, on_warning), on_warning)
+        self._folder = journal.parent
+        self._receiver = _MlflowReceiver(tracking_uri, out, on_warning)
+        self._follower = Follower(journal, self._receiver, on_warning)
 
     def start(self) -> None:
         """Begin to follow the journal, whose first line must stand, if that was not done before."""
@@ -67,13 +69,19 @@ class MlflowSink:
         """Send what is left and stop; how many events were left after that time, or when MLflow is down."""
         return self._follower.close(timeout_seconds)
 
-    def sync(self) -> None:
-        """Send all that the journal has, here and now, without a thread.
+    def sync(self) -> int:
+        """Send all that the journal has, here and now, holding the sweep's folder.
+
+        Returns:
+            How many of the sweep's runs are left out, as they were deleted in MLflow.
 
         Raises:
+            FolderHeldError: the sweep has a driver, whose own sink sends it.
             TrackingError: MLflow did not take it all, or the journal is corrupt.
         """
-        self._follower.run_to_end()
+        with hold_folder(self._folder):
+            self._follower.run_to_end()
+        return self._receiver.deleted
 
 
 class _MlflowReceiver:
@@ -88,6 +96,7 @@ class _MlflowReceiver:
         self._client = client
         self._timeout_seconds = _FIRST_TIMEOUT_SECONDS
         self._is_sure = True
+        self.deleted = 0
         self._to_replay: list[Path] = []
         self._refusals: Counter[int] = Counter()
 
@@ -100,6 +109,7 @@ class _MlflowReceiver:
         self._client = self._client or self._open()
         artifacts = self._out / ARTIFACTS if self._uri.startswith("sqlite") else None
         self._session = _Session(self._client, journal, end, artifacts)
+        self._warn_of_deleted()
         while self._to_replay:
             if self._to_replay[0].resolve() != journal.resolve():
                 self._replay(self._client, self._to_replay[0])
@@ -140,13 +150,24 @@ class _MlflowReceiver:
             self._to_replay = sorted(self._out.glob(f"*/{JOURNAL_NAME}"))
         return MlflowClient(opened.uri)
 
+    def _warn_of_deleted(self) -> None:
+        session, before = self._session, self.deleted
+        self.deleted = len(session.deleted)
+        if self.deleted > before:
+            sweep, (number, run_id) = session.sweep.name, min(session.deleted.items())
+            self._on_warning(
+                f"{sweep}: {self.deleted} of its runs were deleted in MLflow, as {run_title(number)}; they are "
+                f"not sent until they are restored: {how_to_restore(self._uri, run_id)}"
+            )
+
     def _replay(self, client: "MlflowClient", journal: Path) -> None:
-        # A sweep that someone is driving is told by its own sink.
-        if folder_holder(journal.parent) is not None:
-            return
         receiver = _MlflowReceiver(self._uri, self._out, self._on_warning, client)
         try:
-            Follower(journal, receiver, self._on_warning).run_to_end()
+            if _recorded_place(journal) in (None, BESIDE_THE_SWEEPS):
+                with hold_folder(journal.parent):
+                    Follower(journal, receiver, self._on_warning).run_to_end()
+        except FolderHeldError:
+            return  # its driver's own sink sends it
         except TrackingError as error:
             self._on_warning(str(error))
 
@@ -181,7 +202,9 @@ class _Session:
         self._experiment = experiment_id(client, first, artifacts)
         found = self._find_runs()
         self._run_ids = {number: str(run.info.run_id) for number, run in found.items()}
-        self._deleted = {number for number, run in found.items() if run.info.lifecycle_stage == "deleted"}
+        self.deleted = {
+            number: str(run.info.run_id) for number, run in found.items() if run.info.lifecycle_stage == "deleted"
+        }
         self._ended = {number for number, run in found.items() if run.info.status != "RUNNING"}
         self._params: dict[int, dict[str, str]] = {}
         self.gatherer = Gatherer(
@@ -194,7 +217,7 @@ class _Session:
 
     def tell(self, number: int, work: RunWork) -> None:
         """Bring one run up to date; telling it again changes nothing. A run deleted by a person stays so."""
-        if number in self._deleted:
+        if number in self.deleted:
             return
         run_id = self._run_ids.get(number) or self._create(number, work)
         if isinstance(work.started, SweepStarted):
@@ -268,30 +291,20 @@ class _Session:
     def _find_runs(self) -> dict[int, "Run"]:
         """The sweep's runs by number. Of two for one trial, which a lost answer can leave, one is deleted."""
         found: dict[int, Run] = {}
-        for run in sorted(self._search(), key=_worth_keeping):
+        query = f"tags.`{KEY_TAG}` LIKE '{run_key(self.sweep, PARENT)}%'"
+        runs = search_runs(self._client, [self._experiment], query, with_deleted=True)
+        for run in sorted(runs, key=_worth_keeping):
             _, _, trial = run.data.tags[KEY_TAG].partition("/")
             number = int(trial) if trial else PARENT
             if found.setdefault(number, run) is not run and run.info.lifecycle_stage == "active":
                 self._client.delete_run(run.info.run_id)
         return found
 
-    def _search(self) -> list["Run"]:
-        from mlflow.entities import ViewType
 
-        runs: list[Run] = []
-        token: str | None = None
-        while True:
-            page = self._client.search_runs(
-                [self._experiment],
-                f"tags.`{KEY_TAG}` LIKE '{run_key(self.sweep, PARENT)}%'",
-                ViewType.ALL,
-                _RUNS_A_PAGE,
-                page_token=token,
-            )
-            runs.extend(page)
-            token = page.token
-            if not token:
-                return runs
+def _recorded_place(journal: Path) -> str | None:
+    """Where the sweep's last driver sent its records."""
+    places = [event.spec.get("tracking_uri") for event in read(journal) if isinstance(event, DriverStarted)]
+    return places[-1] if places else None
 
 
 def _worth_keeping(run: "Run") -> tuple[bool, bool, str]:

@@ -1,5 +1,6 @@
 """What MLflow needs beside a sweep: runs of dead drivers closed, and files logged to a run after its end."""
 
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -94,13 +95,29 @@ def find_run(client: "MlflowClient", sweep: SweepStarted, trial: int | None = No
     """The id of a trial's run, or of the sweep's own.
 
     Raises:
-        TrackingError: MLflow has none yet.
+        TrackingError: MLflow has none yet, or it was deleted there.
     """
-    key = run_key(sweep, PARENT if trial is None else trial)
-    for run in _search(client, f"tags.`{KEY_TAG}` = '{key}'"):
-        return str(run.info.run_id)
-    what = f"sweep {sweep.name}" + ("" if trial is None else f", trial {trial}")
+    number = PARENT if trial is None else trial
+    what = f"{sweep.name}, {run_title(number)}"
+    found = _search(client, f"tags.`{KEY_TAG}` = '{run_key(sweep, number)}'", with_deleted=True)
+    for run in sorted(found, key=lambda run: str(run.info.lifecycle_stage)):
+        if run.info.lifecycle_stage == "active":
+            return str(run.info.run_id)
+        raise TrackingError(
+            f"{what}: was deleted in MLflow; restore it: {how_to_restore(client.tracking_uri, run.info.run_id)}"
+        )
     raise TrackingError(f"{what}: MLflow has no run of it; send the journal first (sweeps sync)")
+
+
+def run_title(number: int) -> str:
+    """A run of a sweep by its number, for a person."""
+    return "the sweep's own run" if number == PARENT else f"trial {number}"
+
+
+def how_to_restore(tracking_uri: str, run_id: str) -> str:
+    """The command that brings back a run that a person deleted, which MLflow's page can do too."""
+    place = shlex.quote(without_password(tracking_uri))
+    return f"MLFLOW_TRACKING_URI={place} mlflow runs restore --run-id {run_id}"
 
 
 def find_trial(run_id: str, tracking_uri: str) -> tuple[str, int | None]:
@@ -134,12 +151,22 @@ def _last_sign(history: SweepHistory, run: "Run") -> int:
     return max((epoch.time_ms for trial in trials for epoch in trial.epochs), default=int(run.info.start_time))
 
 
-def _search(client: "MlflowClient", query: str) -> list["Run"]:
+def _search(client: "MlflowClient", query: str, *, with_deleted: bool = False) -> list["Run"]:
+    experiments = [str(experiment.experiment_id) for experiment in client.search_experiments()]
+    return search_runs(client, experiments, query, with_deleted=with_deleted)
+
+
+def search_runs(
+    client: "MlflowClient", experiments: Sequence[str], query: str, *, with_deleted: bool = False
+) -> list["Run"]:
+    """Every run of the experiments that the query matches."""
+    from mlflow.entities import ViewType
+
     found: list[Run] = []
     token: str | None = None
-    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    view = ViewType.ALL if with_deleted else ViewType.ACTIVE_ONLY
     while experiments:
-        page = client.search_runs(experiments, query, max_results=_RUNS_A_PAGE, page_token=token)
+        page = client.search_runs(list(experiments), query, view, _RUNS_A_PAGE, page_token=token)
         found.extend(page)
         token = page.token
         if not token:

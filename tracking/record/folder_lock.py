@@ -28,12 +28,23 @@ class Holder:
     since: str
 
 
+class FolderHeldError(TrackingError):
+    """Another process works on the sweep; `who` names it."""
+
+    def __init__(self, root: Path, holder: Holder | None) -> None:
+        self.who = f"host {holder.host}, pid {holder.pid}, since {holder.since}" if holder else "another process"
+        super().__init__(
+            f"the sweep in {root} is being run by {self.who}: stop that one first, or choose another --name"
+        )
+
+
 @contextmanager
 def hold_folder(root: Path) -> Iterator[None]:
     """Hold the sweep's folder for as long as the block runs; a killed process lets go of it.
 
     Raises:
-        TrackingError: another process holds it; the message names it.
+        FolderHeldError: another process holds it; the message names it.
+        TrackingError: the lock cannot be opened.
     """
     lock = SweepFolder(root).lock
     try:
@@ -42,7 +53,7 @@ def hold_folder(root: Path) -> Iterator[None]:
         raise TrackingError(f"cannot open {lock}: {error.strerror}") from error
     with file:
         if not _taken(file, fcntl.LOCK_EX):
-            raise TrackingError(_held_message(root, _content(file)))
+            raise FolderHeldError(root, _content(file))
         file.truncate(0)
         since = datetime.now(UTC).isoformat(timespec="seconds")
         file.write(json.dumps(asdict(Holder(socket.gethostname(), os.getpid(), since))))
@@ -89,8 +100,3 @@ def _content(file: TextIO) -> Holder | None:
         return Holder(**json.loads(file.read()))
     except (ValueError, TypeError):
         return None
-
-
-def _held_message(root: Path, holder: Holder | None) -> str:
-    who = f"host {holder.host}, pid {holder.pid}, since {holder.since}" if holder else "another process"
-    return f"the sweep in {root} is being run by {who}: stop that one first, or choose another --name"
