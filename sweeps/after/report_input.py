@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fer_data import DataError, DataOptions, Faces, open_cached, prepare
 from fer_models.training.saved_parameters import count_saved
-from sweeps.planning.study import importances
+from sweeps.after.importances import importances
 from sweeps.runs import Run
 from sweeps.spec import SweepSpec, recorded_spec
 from sweeps.trial.messages import OBJECTIVE, val_title
@@ -103,7 +103,7 @@ def sweep_report(folder: SweepFolder, history: SweepHistory) -> tuple[Report, ND
         published={name: text for name, text in spec.baselines.items() if text},
         commands=_commands(spec),
         parameters=_parameters(folder, history),
-        importances=importances(folder.study_log),
+        importances=importances(history),
     )
     return report, _grey_levels(faces) if faces else None
 

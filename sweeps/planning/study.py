@@ -10,7 +10,6 @@ settings are no point of the search space: counted among the best trials it woul
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -25,7 +24,7 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
 from optuna.storages import JournalStorage
-from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
+from optuna.storages.journal import BaseJournalBackend
 from optuna.trial import TrialState
 
 from sweeps.config import TrialConfig
@@ -37,9 +36,6 @@ from sweeps.trial.messages import OBJECTIVE
 from tracking.record.events import EpochDone, Event, Told, TrialEnded, TrialStarted, Verdict
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-
-_LEAST_TRIALS = 4
-"""Fewer tell nothing of what matters."""
 
 _TPE_NOTE = "tpe:relative_params:0"
 """Where TPE notes, with a trial, values for all parameters that it knows, whether `suggest` asks for them or not."""
@@ -236,21 +232,3 @@ class Study:
         for epoch, value in curve.items() if told != "worst" else ():
             trial.report(value, epoch)
         self._study.tell(trial, best if told == "value" else None, state=_TOLD[told])
-
-
-def importances(log: Path) -> dict[str, float]:
-    """How much of the objective's spread among finished trials each setting explains (fANOVA), most first.
-
-    Empty where there is no study, or too few trials to tell.
-    """
-    storage = JournalStorage(JournalFileBackend(str(log)))
-    studies = optuna.get_all_study_names(storage) if log.exists() else []
-    if not studies:
-        return {}
-    study = optuna.load_study(study_name=studies[0], storage=storage)
-    if sum(bool(trial.params) for trial in study.get_trials(states=(TrialState.COMPLETE,))) < _LEAST_TRIALS:
-        return {}
-    with contextlib.suppress(ValueError, RuntimeError), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return dict(optuna.importance.get_param_importances(study))
-    return {}

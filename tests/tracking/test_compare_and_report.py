@@ -10,6 +10,7 @@ from small_sweep import Sweep
 from tracking import AttemptStarted, SweepHistory, TrackingError, TrialStarted
 from tracking.figures.sweep_figures import attempt_spans, timeline_figure, trial_minutes
 from tracking.metrics.compare import Comparison, Contender, compare
+from tracking.metrics.scores import Interval
 from tracking.pages.compare_page import comparison_page
 from tracking.pages.report import DataFacts, Report, report_page
 from tracking.record.predictions import Answers, read_answers
@@ -146,7 +147,7 @@ def report(sweep: Sweep) -> Report:
     return Report(
         history, sweep.folder, data, question="Which <lr>?", asked={"trials": "3"},
         published={"LENET_1": "53.1 % validation"}, commands={"again": "python -m sweeps.run lenet_space"},
-        importances={"lr": 0.75, "dropout": 0.25}, parameters={0: 60_000, 1: 60_000, 2: 60_000},
+        importances={"lr": Interval(0.75, 0.6, 0.9), "dropout": Interval(0.25, 0.1, 0.4)}, parameters={0: 60_000, 1: 60_000, 2: 60_000},
     )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from tracking.figures.parts import AMBER, BLUE, ORANGE, as_percent, plain
 from tracking.figures.sweep_figures import STATES, trial_minutes
+from tracking.metrics.scores import Interval
 from tracking.record.history import SweepHistory, TrialHistory
 
 _MOST_SETTINGS = 12
@@ -148,13 +149,15 @@ def slices_figure(history: SweepHistory, title: str) -> Figure:
     return figure
 
 
-def importances_figure(importances: Mapping[str, float], title: str) -> Figure:
-    """How much of the objective's spread each setting explains, most first."""
+def importances_figure(importances: Mapping[str, Interval], title: str) -> Figure:
+    """How much of the objective's spread each setting explains, most first, with intervals."""
     figure, axes = _frame(title, 1.3 + 0.3 * len(importances))
-    names, shares = list(importances), list(importances.values())
+    names, shares = list(importances), [share.value for share in importances.values()]
+    reach = np.array([(max(one.value - one.low, 0), max(one.high - one.value, 0)) for one in importances.values()]).T
     figure.subplots_adjust(left=0.2)
-    bars = axes.barh(names, shares, color=BLUE, height=0.7)
-    axes.bar_label(bars, [f"{share:.0%}" for share in shares], padding=3, fontsize=9)
+    bars = axes.barh(names, shares, xerr=reach, color=BLUE, ecolor="black", height=0.7)
+    labels = [f"{one.value:.0%} ({100 * one.low:.0f} to {100 * one.high:.0f})" for one in importances.values()]
+    axes.bar_label(bars, labels, padding=3, fontsize=9)
     axes.invert_yaxis()
     axes.set_xlabel("share of the objective's spread")
     as_percent(axes.xaxis)

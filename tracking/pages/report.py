@@ -79,7 +79,7 @@ class Report:
     published: Mapping[str, str] = field(default_factory=dict)
     commands: Mapping[str, str] = field(default_factory=dict)
     parameters: Mapping[int, int] = field(default_factory=dict)
-    importances: Mapping[str, float] = field(default_factory=dict)
+    importances: Mapping[str, Interval] = field(default_factory=dict)
 
 
 def report_page(report: Report, faces: NDArray[np.uint8] | None = None) -> str:

@@ -14,6 +14,7 @@ from tracking.figures.search_figures import (
     slices_figure,
 )
 from tracking.figures.sweep_figures import best_curves_figure, cost_figure, timeline_figure
+from tracking.metrics.scores import Interval
 from tracking.pages.report_rows import Row, reached
 from tracking.record.history import SweepHistory
 
@@ -31,7 +32,7 @@ class Picture:
 
 
 def sweep_pictures(
-    history: SweepHistory, rows: Sequence[Row], parameters: Mapping[int, int], importances: Mapping[str, float],
+    history: SweepHistory, rows: Sequence[Row], parameters: Mapping[int, int], importances: Mapping[str, Interval],
     place: str = "",
 ) -> list[Picture]:  # fmt: skip
     """The pictures of a sweep that has a trial with a finished epoch; those that would be empty are left out.
@@ -61,7 +62,10 @@ def sweep_pictures(
                 pareto_figure(history, parameters, head("Accuracy and its price"))),
     ]  # fmt: skip
     if importances:
-        caption = "How much of the spread of finished trials each setting explains (fANOVA); with few trials, a hint."
+        caption = (
+            "How much of the spread of the finished trials that the sampler drew each setting explains (fANOVA); lines "
+            "are 90 % of bootstraps of these trials. Pruned trials do not count."
+        )
         drawn = importances_figure(importances, head("Importances"))
         pictures.append(Picture("importances", "Importances", caption, drawn))
     if searched_settings(history) and any(row.trial.started.params for row in ranked):
