@@ -148,20 +148,27 @@ def cluster_size(cpus_all_up: int | None = None, gpus_all_up: int | None = None)
     return ClusterSize(tuple(node_cpus), max(gpus, gpus_all_up or 0))
 
 
-def cluster_gpus() -> GpuFacts:
-    """The GPUs of one node of each kind in the cluster that is joined; nothing where none is up, or none can say."""
+def one_node_of_each_kind() -> list[str]:
+    """Of the nodes with GPUs in the cluster that is joined, the id of one of each kind of GPU."""
     import ray
-    from ray.exceptions import RayError
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     by_kind: dict[str, str] = {}
     for node in ray.nodes():  # type: ignore[no-untyped-call]
         if node["Alive"] and node["Resources"].get("GPU", 0) > 0:
             kind = next((name for name in node["Resources"] if name.startswith("accelerator_type:")), "")
             by_kind.setdefault(kind, node["NodeID"])
+    return list(by_kind.values())
+
+
+def cluster_gpus() -> GpuFacts:
+    """The GPUs of one node of each kind in the cluster that is joined; nothing where none is up, or none can say."""
+    import ray
+    from ray.exceptions import RayError
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
     ask = ray.remote(num_cpus=0, max_retries=0)(all_gpus)
-    asked = [ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote()
-             for node in by_kind.values()]  # fmt: skip
+    places = [NodeAffinitySchedulingStrategy(node, soft=False) for node in one_node_of_each_kind()]
+    asked = [ask.options(scheduling_strategy=place).remote() for place in places]
     try:
         facts = [fact for fact in ray.get(asked, timeout=_PATIENCE_SECONDS) if fact.gpus]
     except (RayError, TimeoutError):

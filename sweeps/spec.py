@@ -52,6 +52,8 @@ class SweepSpec(BaseModel):
     threads: int = 1
     cpus_per_trial: float | None = None
     gpus_per_trial: float | None = None
+    gpu_shares: dict[str, float] = {}
+    """By net, where it was left to be measured."""
     max_concurrent: int | None = None
     tracking_uri: str | None = None
     """Where the records go, without a password; "default" is the store beside the sweeps, None in older journals."""
@@ -76,6 +78,14 @@ class SweepSpec(BaseModel):
             return space
         kept = [one for one in space.baselines if any(one.is_called(name) for name in self.baselines)]
         return replace(space, baselines=kept)
+
+    def gpu_share(self, net: str) -> float:
+        """What a trial of this net gets of a GPU; that of the largest for a net that was not measured."""
+        if self.device == "cpu":
+            return 0.0
+        if self.gpus_per_trial is not None:
+            return self.gpus_per_trial
+        return self.gpu_shares.get(net, max(self.gpu_shares.values(), default=1.0))
 
     def refuse_if_changed(self, asked: SweepSpec) -> None:
         """Raise InputError naming everything in `asked` that a resume cannot change."""

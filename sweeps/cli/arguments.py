@@ -131,7 +131,8 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
                        help="ray (default), or inline: in this process, one at a time, for a debugger")  # fmt: skip
     where.add_argument("--device", choices=("auto", "cpu", "cuda"), help="default auto")
     where.add_argument("--cpus-per-trial", type=float, metavar="X", help="cores of a trial (default 1)")
-    where.add_argument("--gpus-per-trial", type=float, metavar="X", help="share of a GPU, as 0.5 (default: by memory)")
+    where.add_argument("--gpus-per-trial", type=_share, metavar="X",
+                       help="share of a GPU, as 0.5, or auto: by measured memory and throughput (default)")  # fmt: skip
     where.add_argument("--max-concurrent", type=int, metavar="N", help="trials at once, at most")
     where.add_argument("--time-budget", type=_seconds, metavar="TIME", dest="time_budget_seconds",
                        help="stop, resumable, after 30m, 1.5h or 90s")  # fmt: skip
@@ -207,6 +208,13 @@ def _positive_numbers(text: str) -> tuple[float, ...]:
     if not values or not all(0 < value < math.inf for value in values):
         raise argparse.ArgumentTypeError(f"'{text}': expected numbers above 0, as 0.001,0.01")
     return values
+
+
+def _share(text: str) -> float | str:
+    try:
+        return text if text == "auto" else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}': expected a number, as 0.5, or auto") from None
 
 
 def _seconds(text: str) -> float:

@@ -87,7 +87,7 @@ def _run(given: argparse.Namespace) -> int:
     given.address, given.cluster_cpus, given.cluster_gpus = (
         (config.address, config.cpus, config.gpus) if config else (None, None, None)
     )
-    plan = make_plan(given.space, arguments.options(given))
+    plan = make_plan(given.space, arguments.options(given), console.print)
     if given.dry_run:
         from sweeps.planning.dry_run import dry_run
 
@@ -181,7 +181,7 @@ def _spaces(_: argparse.Namespace) -> int:
 def _resume(given: argparse.Namespace) -> int:
     _, history = open_sweep(given.name, given.out)
     options = Options(name=given.name, out=given.out, tracking_uri=given.tracking_uri, resume=True)
-    return _run_plan(make_plan(recorded_spec(history).space, options))
+    return _run_plan(make_plan(recorded_spec(history).space, options, console.print))
 
 
 def _status(given: argparse.Namespace) -> int:

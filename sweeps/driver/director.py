@@ -183,11 +183,13 @@ class Director:
         self._out[trial.number] = attempt
         folder = self._folder.trial(trial.number).create()
         write_json(folder.config, trial.started.config)
+        config = TrialConfig.model_validate(trial.started.config)
         return Task(
             trial=trial.number,
             attempt=attempt,
             folder=str(folder.root.absolute()),
-            config=TrialConfig.model_validate(trial.started.config),
+            config=config,
+            gpu_share=self._spec.gpu_share(config.net.name),
             seed=trial.started.seed,
             epochs=trial.started.epochs,
             faces=self._spec.faces,

@@ -14,6 +14,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,6 +30,7 @@ from ray.tune.stopper import Stopper
 from cluster.connect import joined_ray, local_ray
 from sweeps.driver.director import Director
 from sweeps.driver.memory_guard import MemoryGuard, leave, reason_of_leaving
+from sweeps.driver.mps import MpsError, mps
 from sweeps.driver.runner import TrialBody
 from sweeps.errors import WorkerMustLeave
 from sweeps.planning.resources import Slots
@@ -38,6 +40,7 @@ T = TypeVar("T")
 
 _MESSAGE: TypeAdapter[Message] = TypeAdapter(Message)
 _GRACE_SECONDS = 20.0
+_ROUNDING = 1e-6
 _HANG_FLOOR_SECONDS = 900.0
 _HANG_FIRST_SECONDS = 6 * 3600.0
 _LONGEST_CAUSE = 400
@@ -56,7 +59,8 @@ class RayRunner:
         _quieten()
         try:
             slots = self._slots
-            with joined_ray(self._address) if self._address else local_ray(slots.cpus, slots.gpus):
+            ray = joined_ray(self._address) if self._address else local_ray(slots.cpus, slots.gpus)
+            with _mps() if slots.mps else nullcontext(), ray:
                 _let_actors_take_warm_workers()
                 self._fit(director, body, scratch)
         finally:
@@ -78,12 +82,16 @@ class RayRunner:
             return
 
     def _tuner(self, director: Director, calls: _Calls, body: TrialBody, scratch: str) -> tune.Tuner:
-        share = {"CPU": self._slots.cpus_per_trial, "GPU": self._slots.gpus_per_trial}
-        actor = tune.with_resources(TrialActor, tune.PlacementGroupFactory([share]))
+        cores = self._slots.cpus_per_trial
+
+        def place(config: dict[str, Any]) -> tune.PlacementGroupFactory:
+            return tune.PlacementGroupFactory([{"CPU": cores, "GPU": _task(config).gpu_share}])
+
+        actor = tune.with_resources(TrialActor, place)
         return tune.Tuner(
             actor,
             tune_config=tune.TuneConfig(
-                search_alg=_Tasks(director, calls, body),
+                search_alg=_Tasks(director, calls, body, self._slots.gpus),
                 scheduler=_Obedient(director, calls),
                 num_samples=-1,
                 max_concurrent_trials=self._slots.count,
@@ -139,7 +147,7 @@ class TrialActor(tune.Trainable):
     def _begin(self, config: dict[str, Any]) -> None:
         self.cleanup()
         self._patience_seconds = _HANG_FIRST_SECONDS
-        self._task = Task.model_validate_json(config["task"])
+        self._task = _task(config)
         self._guard.watch(self._task)
         self._messages = config["body"](self._task)
 
@@ -164,20 +172,33 @@ class _Calls:
 
 
 class _Tasks(Searcher):
-    """Hands Tune the director's tasks, one whenever a slot is free."""
+    """Hands Tune the director's tasks, one whenever a slot is free, and enough of the GPUs for its share.
 
-    def __init__(self, director: Director, calls: _Calls, body: TrialBody) -> None:
+    Where shares differ, the next task may have to wait: it is held here, so that no second one is proposed meanwhile.
+    """
+
+    def __init__(self, director: Director, calls: _Calls, body: TrialBody, gpus: float) -> None:
         super().__init__(metric=None, mode="max")
-        self._director, self._calls, self._body = director, calls, body
+        self._director, self._calls, self._body, self._gpus = director, calls, body, gpus
+        self._held: Task | None = None
+        self._shares: dict[str, float] = {}  # of the trials that run, by Tune's id
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        task = self._calls(self._director.next_task, otherwise=None)
+        if self._held is None:
+            self._held = self._calls(self._director.next_task, otherwise=None)
+        elif self._director.stopping:  # it stays unfinished, for a resume
+            return None if self._shares else Searcher.FINISHED  # type: ignore[return-value]
+        task = self._held
         if task is None:
             return None if self._director.busy else Searcher.FINISHED  # type: ignore[return-value]
+        if sum(self._shares.values()) + task.gpu_share > self._gpus + _ROUNDING:
+            return None
+        self._held, self._shares[trial_id] = None, task.gpu_share
         return {"task": task.model_dump_json(), "body": self._body}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Nothing to do: the scheduler has passed it on."""
+        """Its share is free again; all else the scheduler has passed on."""
+        self._shares.pop(trial_id, None)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to keep."""
@@ -204,10 +225,10 @@ class _Obedient(FIFOScheduler):
 
     def _take(self, trial: Trial, result: dict[str, Any]) -> bool:
         message = _MESSAGE.validate_json(result["message"])
-        return self._calls(lambda: self._director.take(_task(trial).trial, message), otherwise=False)
+        return self._calls(lambda: self._director.take(_task(trial.config).trial, message), otherwise=False)
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
-        task = _task(trial)
+        task = _task(trial.config)
         reason = reason_of_leaving(task) or _cause(trial)
         self._calls(lambda: self._director.worker_died(task.trial, reason), otherwise=None)
 
@@ -237,8 +258,8 @@ class _StopAfterGrace(Stopper):
         return {}
 
 
-def _task(trial: Trial) -> Task:
-    return Task.model_validate_json(trial.config["task"])
+def _task(config: dict[str, Any]) -> Task:
+    return Task.model_validate_json(config["task"])
 
 
 def _cause(trial: Trial) -> str:
@@ -251,6 +272,17 @@ def _cause(trial: Trial) -> str:
         return f"{type(error.cause).__name__}: {error.cause}"
     sentences = [line.strip() for line in str(error).splitlines() if not line.startswith("\t")]  # ids stand behind tabs
     return " ".join(sentences)[:_LONGEST_CAUSE]
+
+
+@contextmanager
+def _mps() -> Iterator[None]:
+    """MPS, or nothing where it does not start: trials on one GPU then take turns."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(mps())
+        except MpsError as error:
+            warnings.warn(f"MPS did not start: {error}", stacklevel=2)
+        yield
 
 
 def _let_actors_take_warm_workers() -> None:

@@ -22,7 +22,7 @@ from fer_models.training.fit import fit
 from fer_models.training.state import TrainingState, new_state
 from sweeps.cli.progress import duration
 from sweeps.config import TrialConfig
-from sweeps.planning.plan import Plan, sample_configurations
+from sweeps.planning.plan import Plan, configurations
 from sweeps.trial.build_net import fit_arguments, new_net
 
 _SAMPLES = 20
@@ -86,14 +86,6 @@ def measure(faces: Faces, title: str, config: TrialConfig, device: str) -> Probe
         next(steps)
     rate = statistics.median(step.images_per_second for step in steps)
     return Probe(title, config, parameters, _held_bytes(state) + sum(kept), rate)
-
-
-def configurations(plan: Plan, samples: int) -> Iterator[tuple[str, TrialConfig]]:
-    """Every baseline and as many configurations drawn from the space, with what to call them."""
-    for baseline in plan.space.baselines:
-        yield baseline.name, plan.resolve(baseline.config)
-    for number, config in enumerate(sample_configurations(plan, samples), start=1):
-        yield f"sample {number}", config
 
 
 @contextmanager

@@ -1,57 +1,221 @@
-"""The share of a GPU that a trial needs, by the memory that its space's configurations take there."""
+"""The share of a GPU that each net's trials get: by memory and throughput, measured where they will run.
+
+Each distinct shape of configuration (net, batch size, optimizer …) of the baselines and some samples is measured on
+an otherwise idle GPU. What was measured is kept beside the cached faces, for that kind of GPU, driver and torch.
+"""
 
 from __future__ import annotations
 
-import math
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
-from fer_data import open_cached
+from cluster.connect import joined_ray, one_node_of_each_kind
+from cluster.gpus import GpuFacts, own_gpus
+from fer_data import DataOptions
 from sweeps.config import TrialConfig
+from sweeps.driver.mps import MpsError, mps, obstacle
+from sweeps.planning.gpu_measure import Measured, fitting, measure
+from sweeps.trial.run_trial import cache_here
+from tracking.record.files import write_json
 
 if TYPE_CHECKING:
     from sweeps.planning.plan import Plan
 
-_SAMPLES = 8
-_CONTEXT_BYTES = 600 << 20
-"""What a process takes of a GPU before its first tensor: CUDA's context and its kernels."""
+_SHAPES_PER_NET = 4
+_HARMLESS_LR = 1e-8
+_PATIENCE_SECONDS = 900.0
+"""For nodes that the autoscaler has to start, and for other sweeps to leave a GPU."""
+_GIBIBYTE = 2**30
+
+# What of a recipe takes memory or time.
+_RECIPE = ("optimizer", "batch_size", "label_smoothing", "class_weights", "clip_norm", "ema_decay", "views")
+_TRANSFER = ("freeze", "finetune_freeze")
 
 
-def measured_share(plan: Plan) -> float:
-    """The share for the largest of the baselines and some samples; a whole GPU where measuring fails."""
-    from sweeps.planning.dry_run import configurations
+@dataclass(frozen=True)
+class Sized:
+    """What was measured on one node: by net, and how much of its GPU was free."""
 
-    configs = [config for _, config in configurations(plan, _SAMPLES)]
-    # A process of its own, so that the driver keeps no hold of the GPU.
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        try:
-            return share_for_memory(*pool.submit(_measure, plan.spec.faces, configs).result())
-        except (RuntimeError, BrokenProcessPool):
-            return 1.0
+    nets: dict[str, Measured] = field(default_factory=dict)
+    free_bytes: int = 0
+    fault: str | None = None
+    uses_mps: bool = False
+
+    def trials(self, net: str) -> int:
+        """How many trials of a net a GPU takes at once."""
+        measured = self.nets.get(net, Measured())
+        return min(fitting(measured.peak_bytes, self.free_bytes), measured.worthwhile)
+
+    def words(self, net: str) -> str:
+        """What the share of a net rests on, for a person."""
+        measured, trials = self.nets.get(net, Measured(fault=self.fault)), self.trials(net)
+        if not measured.rates:
+            return f"{net}: 1 trial per GPU, since it could not be measured: {measured.fault}"
+        together = f", {measured.rates[trials - 1]:,.0f} of {trials} together" if trials > 1 else ""
+        beyond = f", {measured.rates[trials]:,.0f} of {trials + 1}" if trials < len(measured.rates) else ""
+        return (
+            f"{net}: {trials} trial{'s' if trials > 1 else ''} per GPU; {measured.peak_bytes / _GIBIBYTE:.1f} GiB each "
+            f"of {self.free_bytes / _GIBIBYTE:.0f} free; {measured.rates[0]:,.0f} images/s of one{together}{beyond}"
+        )
 
 
-def share_for_memory(peak_bytes: int, gpu_bytes: int) -> float:
-    """1/n for n trials of `peak_bytes` at their peak, a tenth of the GPU left spare.
+@dataclass(frozen=True)
+class Sizing:
+    """The share of a GPU by net, why, and whether MPS is to run meanwhile."""
 
-    Memory is not partitioned between trials, so when in doubt (nothing measured) a trial gets a whole GPU.
+    shares: dict[str, float]
+    notes: tuple[str, ...]
+    uses_mps: bool
+
+
+def measured_shares(plan: Plan, configs: Iterable[TrialConfig]) -> Sizing:
+    """Measure on this machine, or on one node of each kind of the cluster; the largest share of each net counts."""
+    shapes = shapes_by_net(configs)
+    asked = _Asked(
+        {net: [config.model_dump(mode="json") for config in configs] for net, configs in shapes.items()},
+        faces=plan.spec.faces,
+        data=plan.spec.data,
+        most=max(1, sum(plan.slots.node_cpus) // plan.slots.gpus),
+    )
+    if plan.options.address is None:
+        sized, mps_words = _size_here(asked)
+    else:
+        sized, mps_words = _size_nodes(plan.options.address, asked), "MPS is for the nodes of the cluster to start"
+    tightest = {net: min(sized, key=lambda one: one.trials(net)) for net in shapes}
+    return Sizing(
+        {net: 1 / one.trials(net) for net, one in tightest.items()},
+        (*(one.words(net) for net, one in tightest.items()), mps_words),
+        all(one.uses_mps for one in sized),
+    )
+
+
+def shapes_by_net(configs: Iterable[TrialConfig]) -> dict[str, list[TrialConfig]]:
+    """One configuration of each shape by net, those of the largest batches where a net has many.
+
+    None of them has a learning rate at which it would diverge, and each trains as many stages as it ever will.
     """
-    if peak_bytes <= 0 or gpu_bytes <= 0:
-        return 1.0
-    return 1.0 / max(1, math.floor(0.9 * gpu_bytes / peak_bytes))
-
-
-def _measure(faces: str, configs: list[TrialConfig]) -> tuple[int, int]:
-    """Peak bytes of a trial, and the bytes of the smallest GPU."""
-    import torch
-
-    from fer_data.cache.preprocess_cache import preprocessed
-    from sweeps.planning.dry_run import measure
-
+    found: dict[str, dict[str, TrialConfig]] = {}
     for config in configs:
-        measure(open_cached(preprocessed(Path(faces), config.preprocess)), "", config, "cuda")
-    gpus = range(torch.cuda.device_count())
-    smallest = min(torch.cuda.get_device_properties(gpu).total_memory for gpu in gpus)
-    return torch.cuda.max_memory_allocated() + _CONTEXT_BYTES, smallest
+        content = config.model_dump(mode="json")
+        content["recipe"] = {name: content["recipe"][name] for name in _RECIPE}
+        content["transfer"] = {name: content["transfer"][name] for name in _TRANSFER}
+        del content["replicate"]
+        found.setdefault(config.net.name, {}).setdefault(json.dumps(_without_amounts(content)), _harmless(config))
+    by_size = {net: sorted(shapes.values(), key=_batch_size, reverse=True) for net, shapes in found.items()}
+    return {net: configs[:_SHAPES_PER_NET] for net, configs in by_size.items()}
+
+
+def _without_amounts(content: Any) -> Any:
+    """`content` with each fraction replaced by whether it is there: how much of it changes no shape."""
+    if isinstance(content, dict):
+        return {name: _without_amounts(value) for name, value in content.items()}
+    return bool(content) if isinstance(content, float) else content
+
+
+def _batch_size(config: TrialConfig) -> int:
+    return config.recipe.batch_size
+
+
+def _harmless(config: TrialConfig) -> TrialConfig:
+    transfer = config.transfer
+    if transfer.finetune_freeze is not None:
+        transfer = transfer.model_copy(update={"freeze": transfer.finetune_freeze})
+    one_phase = {"finetune_epochs_share": 0.0, "finetune_freeze": None, "finetune_lr": None}
+    return config.model_copy(
+        update={
+            "recipe": config.recipe.model_copy(update={"lr": _HARMLESS_LR}),
+            "transfer": transfer.model_copy(update=one_phase),
+        }
+    )
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What a node is to measure: configurations as JSON by net, and the most trials that its cores allow per GPU."""
+
+    nets: dict[str, list[dict[str, Any]]]
+    faces: str
+    data: DataOptions
+    most: int
+
+
+def _size_here(asked: _Asked) -> tuple[list[Sized], str]:
+    """What this machine's GPU showed, under MPS where that can be had, and what is to be said about that."""
+    why_not = obstacle()
+    if why_not is None:
+        try:
+            with mps():
+                sized = _size(asked, uses_mps=True)
+            if sized.nets and all(measured.rates for measured in sized.nets.values()):
+                return [sized], "MPS runs for the time of this sweep"
+            why_not = "nothing could be measured under it"
+        except MpsError as error:
+            why_not = str(error)
+    return [_size(asked, uses_mps=False)], f"MPS is not started: {why_not}"
+
+
+def _size_nodes(address: str, asked: _Asked) -> list[Sized]:
+    import ray
+    from ray.exceptions import GetTimeoutError, RayError
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    with joined_ray(address):
+        nodes = one_node_of_each_kind()
+        size: Any = ray.remote(num_gpus=1, num_cpus=1, max_retries=0)(cast(Any, _size))
+        affine = [NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes]
+        places: list[Any] = [*affine] or ["DEFAULT"]  # an autoscaler starts one
+        running = [size.options(scheduling_strategy=place).remote(asked, uses_mps=False) for place in places]
+        try:
+            return list(ray.get(running, timeout=_PATIENCE_SECONDS))
+        except GetTimeoutError:
+            fault = f"no GPU of the cluster was free for it within {_PATIENCE_SECONDS / 60:.0f} minutes"
+        except RayError as error:
+            fault = str(error).strip().partition("\n")[0]
+        for reference in running:
+            ray.cancel(reference, force=True)
+    return [Sized(fault=fault)]
+
+
+def _size(asked: _Asked, *, uses_mps: bool) -> Sized:
+    """Measure on this machine what is not known yet of its kind of GPU."""
+    facts = own_gpus()
+    if not facts.gpus or facts.fault:
+        return Sized(fault=facts.fault or "the driver lists no GPU")
+    free = min(gpu.free_bytes for gpu in facts.gpus)
+    faces = cache_here(asked.faces, asked.data)
+    nets = {net: [TrialConfig.model_validate(config) for config in configs] for net, configs in asked.nets.items()}
+    files = {
+        net: faces.parent / "gpu_shares" / f"{_key(facts, configs, uses_mps)}.json" for net, configs in nets.items()
+    }
+    known = {net: measured for net, path in files.items() if (measured := _kept(path, free, asked.most))}
+    unknown = {net: configs for net, configs in nets.items() if net not in known}
+    found = measure(unknown, faces=str(faces), device="cuda", free_bytes=free, most=asked.most) if unknown else {}
+    for net, measured in found.items():
+        if measured.rates:
+            files[net].parent.mkdir(exist_ok=True)
+            write_json(files[net], asdict(measured))
+    return Sized(known | found, free, uses_mps=uses_mps)
+
+
+def _key(facts: GpuFacts, configs: list[TrialConfig], uses_mps: bool) -> str:
+    """Of everything that what is measured depends on, besides what is free and how many trials there are cores for."""
+    gpus = sorted({(gpu.name, gpu.total_bytes) for gpu in facts.gpus})
+    driver = facts.driver.version if facts.driver else None
+    content = [gpus, driver, version("torch"), version("fer-sweeps"), uses_mps, [config.id for config in configs]]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:24]
+
+
+def _kept(path: Path, free_bytes: int, most: int) -> Measured | None:
+    """What an earlier sweep measured, if it tried as many trials at once as may be wanted today."""
+    try:
+        content = json.loads(path.read_text())
+        measured = Measured(content["peak_bytes"], tuple(content["rates"]))
+    except (OSError, ValueError, KeyError):
+        return None
+    wanted = min(fitting(measured.peak_bytes, free_bytes), most)
+    return measured if measured.is_exhausted or len(measured.rates) >= wanted else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
@@ -43,7 +44,7 @@ class Options:
     tracking_uri: str | None = None
     runner: Literal["ray", "inline"] | None = None
     cpus_per_trial: float | None = None
-    gpus_per_trial: float | None = None
+    gpus_per_trial: float | Literal["auto"] | None = None
     device: Literal["auto", "cpu", "cuda"] | None = None
     max_concurrent: int | None = None
     seed: int | None = None
@@ -108,6 +109,8 @@ class Plan:
     faces: Faces
     folder: SweepFolder
     hardware: Hardware
+    sizing: tuple[str, ...] = ()
+    """What the shares of GPUs rest on, for a person."""
     recorded: SweepHistory | None = None
     """What its journal says so far, where it is resumed."""
 
@@ -121,7 +124,7 @@ class Plan:
         """What was decided about the GPUs, for a person."""
         if self.hardware.facts.fault and self.hardware.gpus and self.spec.device == "cpu":
             return [f"no GPU is used: {self.hardware.facts.fault}"]
-        return [str(self.hardware)] if self.spec.device == "cuda" and str(self.hardware) else []
+        return [str(self.hardware), *self.sizing] if self.spec.device == "cuda" and str(self.hardware) else []
 
     @property
     def at_once(self) -> int:
@@ -150,8 +153,8 @@ class Plan:
         )
 
 
-def make_plan(space: Space | str, options: Options) -> Plan:
-    """Check everything that can be checked without a trial."""
+def make_plan(space: Space | str, options: Options, say: Callable[[str], None] = lambda _: None) -> Plan:
+    """Check everything that can be checked without a trial; `say` is told what takes its time."""
     if faults := options.faults():
         raise InputError("; ".join(faults))
     found = find_space(space) if isinstance(space, str) else space
@@ -170,24 +173,17 @@ def make_plan(space: Space | str, options: Options) -> Plan:
     uri = resolve_tracking_uri(options.tracking_uri, options.out, recorded.tracking_uri if recorded else None)
     hardware = _hardware(options)
     device = choose_device(options.device or "auto", hardware.gpus, hardware.facts.fault)
-    slots = plan_slots(
-        device,
-        cpus_per_trial=options.cpus_per_trial,
-        gpus_per_trial=options.gpus_per_trial,
-        max_concurrent=options.max_concurrent,
-        node_cpus=hardware.node_cpus,
-        gpus=hardware.gpus,
-    )
+    slots = _slots(device, options, hardware)
     data = options.data if isinstance(options.data, DataOptions) else DataOptions(source=options.data)
     cached = prepare(data)
     faces = open_cached(cached)
     options = replace(options, name=name, data=data)
     spec = _spec(found, str(label), options, faces, str(cached), device, slots.threads)
     spec = spec.model_copy(update={"tracking_uri": recordable(uri, options.out)})
-    plan = Plan(found, spec, options, slots, faces, folder, hardware, history)
+    plan = Plan(found, spec, options, slots, faces, folder, hardware, recorded=history)
     _check_configurations(plan)
-    if device == "cuda" and options.gpus_per_trial is None and spec.runner == "ray":
-        plan = _share_gpus(plan)
+    if device == "cuda" and spec.runner == "ray":
+        plan = _share_gpus(plan, say) if spec.gpus_per_trial is None else _let_share(plan)
     if recorded:
         recorded.refuse_if_changed(spec)
     return plan
@@ -231,25 +227,53 @@ def _spec(
         device=device,
         threads=threads,
         cpus_per_trial=options.cpus_per_trial,
-        gpus_per_trial=options.gpus_per_trial,
+        gpus_per_trial=None if options.gpus_per_trial == "auto" else options.gpus_per_trial,
         max_concurrent=options.max_concurrent,
     )
 
 
-def _share_gpus(plan: Plan) -> Plan:
-    """Let as many trials share a GPU as its memory holds of the largest configuration seen."""
-    from sweeps.planning.gpu_share import measured_share
-
-    options = plan.options
-    slots = plan_slots(
-        "cuda",
+def _slots(device: Device, options: Options, hardware: Hardware, measured: float | None = None) -> Slots:
+    asked = None if options.gpus_per_trial == "auto" else options.gpus_per_trial
+    return plan_slots(
+        device,
         cpus_per_trial=options.cpus_per_trial,
-        gpus_per_trial=measured_share(plan),
+        gpus_per_trial=measured if asked is None else asked,
         max_concurrent=options.max_concurrent,
-        node_cpus=plan.slots.node_cpus,
-        gpus=plan.slots.gpus,
+        node_cpus=hardware.node_cpus,
+        gpus=hardware.gpus,
     )
-    return replace(plan, slots=slots, spec=plan.spec.model_copy(update={"threads": slots.threads}))
+
+
+def _let_share(plan: Plan) -> Plan:
+    """Have MPS run where the trials of this machine share GPUs as they were told to."""
+    from sweeps.driver.mps import obstacle
+
+    if plan.slots.gpus_per_trial >= 1 or plan.options.address is not None:
+        return plan
+    why_not = obstacle()
+    words = f"MPS is not started: {why_not}" if why_not else "MPS runs for the time of this sweep"
+    return replace(plan, slots=replace(plan.slots, mps=why_not is None), sizing=(words,))
+
+
+def _share_gpus(plan: Plan, say: Callable[[str], None]) -> Plan:
+    """Let as many trials share a GPU as memory and throughput are worth, by what is measured of the space's nets."""
+    from sweeps.planning.gpu_share import measured_shares
+
+    if plan.options.max_concurrent is not None and plan.options.max_concurrent <= plan.slots.gpus:
+        return plan
+    say("measuring how many trials a GPU takes at once (--gpus-per-trial X skips this)")
+    sizing = measured_shares(plan, [config for _, config in configurations(plan, _SAMPLES_CHECKED)])
+    slots = _slots("cuda", plan.options, plan.hardware, min(sizing.shares.values()))
+    spec = plan.spec.model_copy(update={"threads": slots.threads, "gpu_shares": sizing.shares})
+    return replace(plan, slots=replace(slots, mps=sizing.uses_mps), spec=spec, sizing=sizing.notes)
+
+
+def configurations(plan: Plan, samples: int) -> Iterator[tuple[str, TrialConfig]]:
+    """Every baseline and as many configurations drawn from the space, with what to call them."""
+    for baseline in plan.space.baselines:
+        yield baseline.name, plan.resolve(baseline.config)
+    for number, config in enumerate(sample_configurations(plan, samples), start=1):
+        yield f"sample {number}", config
 
 
 def sample_configurations(plan: Plan, count: int) -> list[TrialConfig]:

@@ -16,13 +16,17 @@ Device = Literal["cpu", "cuda"]
 
 @dataclass(frozen=True)
 class Slots:
-    """`count` trials at once, each with `cpus_per_trial` cores of one node and `gpus_per_trial` of a GPU."""
+    """`count` trials at once, each with `cpus_per_trial` cores of one node and `gpus_per_trial` of a GPU at least.
+
+    `mps` is whether NVIDIA's Multi-Process Service is to run meanwhile.
+    """
 
     node_cpus: tuple[int, ...]
     gpus: int
     cpus_per_trial: float
     gpus_per_trial: float
     count: int
+    mps: bool = False
 
     @property
     def cpus(self) -> int:

@@ -74,7 +74,7 @@ class Task(_Message):
     """What that folder was made from, for a machine that has it not yet."""
     device: Literal["cpu", "cuda"] = "cpu"
     gpu_share: float = 1.0
-    """Of the GPU that the trial has; above 1, how many it has."""
+    """What the trial has of a GPU; above 1, how many it has; 0 on cores."""
     threads: int = 1
     figures: bool = True
     recorded: tuple[EpochReport, ...] = ()

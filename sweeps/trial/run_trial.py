@@ -12,7 +12,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fer_data import AugmentConfig, DataError, open_cached, prepare
+from fer_data import AugmentConfig, DataError, DataOptions, open_cached, prepare
 from fer_data.cache.cache_folder import fingerprint_in
 from sweeps.config import TrialConfig
 from sweeps.errors import WorkerMustLeave
@@ -120,7 +120,7 @@ def _train(task: Task, folder: TrialFolder, memory: GpuMemory) -> Generator[Mess
     from sweeps.trial.resource_usage import Usage
 
     torch.set_num_threads(task.threads)
-    config, cache = task.config, _cache_here(task)
+    config, cache = task.config, cache_here(task.faces, task.data)
     faces = open_cached(preprocessed(cache, config.preprocess))
     batch_size, classes = config.recipe.batch_size, len(faces.classes)
     state, history = _begin(task, folder, faces)
@@ -173,16 +173,16 @@ def _train(task: Task, folder: TrialFolder, memory: GpuMemory) -> Generator[Mess
     return _finish(task, folder, faces, history)
 
 
-def _cache_here(task: Task) -> Path:
+def cache_here(faces: str, data: DataOptions) -> Path:
     """The cache folder of the faces; on a machine of a cluster that lacks it, made from the source, once."""
-    folder = Path(task.faces)
+    folder = Path(faces)
     if folder.is_dir():
         return folder
-    made = prepare(task.data)
+    made = prepare(data)
     here, sweeps = fingerprint_in(made.name), fingerprint_in(folder.name)
     if here != sweeps:
         raise DataError(
-            f"{task.data.source or 'synthetic faces'}: has fingerprint {here} on this machine, the sweep's is "
+            f"{data.source or 'synthetic faces'}: has fingerprint {here} on this machine, the sweep's is "
             f"{sweeps}; put the same file there, or FER_CACHE on storage that all machines see"
         )
     return made

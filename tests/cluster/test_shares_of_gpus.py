@@ -41,13 +41,13 @@ sys.modules["pynvml"] = FakeNvml(Card("GPU-t4", (7, 5), "Tesla T4"))
 """A module for processes that are to find a GPU of this kind in their machine."""
 
 
-def run(folder: Path, gpus: list[int], at_once: int, **options: Any) -> list[dict[str, Any]]:
+def run(folder: Path, gpus: list[int], at_once: int, before: str = "", **options: Any) -> list[dict[str, Any]]:
     """The diaries of a sweep on nodes with so many GPUs each; the first epochs wait for `at_once` trials."""
     (folder / "gather").write_text(str(at_once))
     asked = {"name": "shared", "out": str(folder), "tracking_uri": f"sqlite:///{folder}/mlflow.db", **options}
     around = environment(folder)
     around["PYTHONPATH"] = f"{folder / 'modules'}:{around['PYTHONPATH']}"
-    done = python(around, "-c", RUN, json.dumps(gpus), json.dumps(asked), timeout=400)
+    done = python(around, "-c", before + RUN, json.dumps(gpus), json.dumps(asked), timeout=400)
     assert done.returncode == 0, done.stdout + done.stderr
     check_finished(folder / "shared", options["trials"])
     return diaries(folder / "shared")
@@ -77,6 +77,34 @@ def test_a_share_that_leaves_a_rest_hands_out_no_trial_that_has_no_place(tmp_pat
     lines = run(tmp_path, [1, 1], 4, gpus_per_trial=0.4, trials=6)
     assert sorted(by_gpu(lines).values()) == [2, 2]
     assert most_out_at_once(tmp_path / "shared/journal.jsonl") == 4
+
+
+MIXED = """
+from unittest import mock
+import tests.cluster.quick_trials as quick
+from fer_models import AlexNetConfig
+from sweeps import Space
+from sweeps.planning.gpu_share import Sizing
+def suggest(trial):
+    small = quick.suggest(trial)
+    return small if trial.number % 3 else small.model_copy(update={"net": AlexNetConfig()})
+quick.SPACE = Space(suggest=suggest, max_epochs=2, first_rung_epochs=2, trials=9, name="quick")
+sizing = Sizing({"alexnet": 1.0, "lenet": 0.5}, (), False)
+mock.patch("sweeps.planning.gpu_share.measured_shares", lambda plan, configs: sizing).start()
+"""
+"""Measures nothing, and finds that AlexNet fills a GPU and that two LeNets do."""
+
+
+def test_nets_with_different_shares_are_never_more_than_a_gpu(tmp_path: Path) -> None:
+    lines = run(tmp_path, [1], 1, before=MIXED, trials=9)
+    history = SweepHistory.load(tmp_path / "shared/journal.jsonl")
+    assert history.drivers[0].spec["gpu_shares"] == {"alexnet": 1.0, "lenet": 0.5}
+    large = {f"{n:04d}" for n, trial in history.trials.items() if trial.started.config["net"]["name"] == "alexnet"}
+    assert len(large) == 3
+    for line in lines:
+        beside = {other["trial"] for other in lines if other["start"] <= line["start"] < other["end"]}
+        assert len(beside) == 1 if beside & large else len(beside) <= 2
+    assert most_at_once(lines) == 2, "two small ones did share it"
 
 
 def test_the_nodes_are_asked_what_their_gpus_can(tmp_path: Path) -> None:

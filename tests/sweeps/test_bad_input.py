@@ -47,6 +47,7 @@ def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
         ("lenet_space --cpus-per-trial 0", ["--cpus-per-trial 0"]),
         ("lenet_space --cpus-per-trial nan", ["--cpus-per-trial nan"]),
         ("lenet_space --cpus-per-trial 100000", ["--cpus-per-trial 100000", "cores"]),
+        ("lenet_space --gpus-per-trial some", ["--gpus-per-trial", "'some': expected a number, as 0.5, or auto"]),
         ("lenet_space --gpus-per-trial -1", ["--gpus-per-trial -1"]),
         ("lenet_space --gpus-per-trial 0.5", ["--gpus-per-trial 0.5", "0 GPUs"]),
         ("lenet_space --device cuda", ["--device cuda", "no NVIDIA GPU"]),

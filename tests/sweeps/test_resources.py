@@ -3,10 +3,7 @@
 import pytest
 
 from sweeps import InputError
-from sweeps.planning.gpu_share import share_for_memory
 from sweeps.planning.resources import Slots, choose_device, plan_slots
-
-GIB = 1 << 30
 
 
 def test_as_many_as_cores() -> None:
@@ -59,16 +56,3 @@ def test_a_gpu_that_is_not_there_is_refused() -> None:
     assert choose_device("cpu", 1) == "cpu"
     with pytest.raises(InputError, match="no NVIDIA GPU"):
         choose_device("cuda", 0)
-
-
-@pytest.mark.parametrize(
-    ("peak_gib", "gpu_gib", "share"),
-    [
-        (2, 16, 1 / 7),  # nine tenths of 16 hold seven times 2
-        (10, 16, 1),
-        (20, 16, 1),  # too large even for one: it is let try
-        (0, 16, 1),  # nothing measured
-    ],
-)
-def test_the_share_of_a_gpu_by_memory(peak_gib: int, gpu_gib: int, share: float) -> None:
-    assert share_for_memory(peak_gib * GIB, gpu_gib * GIB) == pytest.approx(share)

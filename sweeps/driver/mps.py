@@ -1,0 +1,85 @@
+"""NVIDIA's Multi-Process Service for the time of a sweep: it lets the kernels of trials on one GPU run side by side."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_CONTROL = "nvidia-cuda-mps-control"
+_PIPES = "CUDA_MPS_PIPE_DIRECTORY"
+_LOGS = "CUDA_MPS_LOG_DIRECTORY"
+_USUAL_PIPES = Path("/tmp/nvidia-mps")
+_SECONDS = 20.0
+
+
+class MpsError(Exception):
+    """It did not start; the message says why."""
+
+
+def obstacle() -> str | None:
+    """Why it is not for us to start it on this machine; None where it is."""
+    if _PIPES in os.environ or (_USUAL_PIPES / "control").exists():
+        return "it runs already"
+    if shutil.which(_CONTROL) is None:
+        return f"{_CONTROL} is not installed"
+    return None
+
+
+@contextmanager
+def mps() -> Iterator[None]:
+    """Run the service for this user's processes that are started within the block.
+
+    Raises:
+        MpsError: it did not start.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="fer-sweeps-mps-"))
+    names = {_PIPES: str(folder), _LOGS: str(folder)}
+    # It serves every GPU; each of its clients chooses by CUDA_VISIBLE_DEVICES of its own.
+    around = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"} | names
+    try:
+        _start(folder, around)
+        os.environ.update(names)
+        try:
+            yield
+        finally:
+            for name in names:
+                del os.environ[name]
+            _stop(folder, around)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start(folder: Path, around: dict[str, str]) -> None:
+    said = folder / "start.log"
+    try:
+        with said.open("w") as log:  # a file, since the daemon would keep a pipe open
+            done = subprocess.run(
+                [_CONTROL, "-d"],
+                env=around,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                timeout=_SECONDS,
+                check=False,
+            )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise MpsError(str(error)) from None
+    if done.returncode:
+        raise MpsError(said.read_text().strip() or f"{_CONTROL} -d ended with {done.returncode}")
+
+
+def _stop(folder: Path, around: dict[str, str]) -> None:
+    try:
+        subprocess.run(
+            [_CONTROL], input="quit\n", env=around, text=True, capture_output=True, timeout=_SECONDS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        pid = folder / f"{_CONTROL}.pid"
+        if pid.is_file():
+            os.kill(int(pid.read_text()), signal.SIGTERM)

@@ -1,0 +1,269 @@
+"""Measures configurations on a GPU of the machine that it runs on: memory of one trial, images/s of several at once.
+
+Each trial is a process of its own, as in a sweep. `python -m sweeps.planning.gpu_measure` is one of them: it takes
+orders as lines of JSON and answers each by a line. Orders: {"config", "faces", "device"} builds a net, trains a few
+steps and validates; {"until"} trains on until that time and answers what it has done.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from sweeps.config import TrialConfig
+from sweeps.driver.gpu_memory import CONTEXT_BYTES, drop_caches
+
+if TYPE_CHECKING:
+    from fer_models.training.fit import Epoch
+
+GAIN = 1.1
+"""A further trial on a GPU must raise the images/s of all together by this factor."""
+
+_MOST_AT_ONCE = 11  # where k trials do not slow each other down at all, the next one adds a part of 1/k
+_STEPS = 8
+_IMAGES_PER_VAL_FACE = 8  # about as in FER2013
+_WINDOW_SECONDS = 1.5
+_PATIENCE_SECONDS = 180.0
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a net showed on an otherwise idle GPU. `rates[k]` is the images/s of k + 1 trials together."""
+
+    peak_bytes: int = 0
+    """Of the largest shape seen: what torch reserved, and the process's context."""
+    rates: tuple[float, ...] = ()
+    fault: str | None = None
+    """Why it could not be measured."""
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether another trial beside those measured would add too little."""
+        return len(self.rates) >= _MOST_AT_ONCE or (len(self.rates) > 1 and self.rates[-1] < GAIN * self.rates[-2])
+
+    @property
+    def worthwhile(self) -> int:
+        """How many trials at once the throughput is worth."""
+        count = 1
+        while count < len(self.rates) and self.rates[count] >= GAIN * self.rates[count - 1]:
+            count += 1
+        return count
+
+
+def fitting(peak_bytes: int, free_bytes: int) -> int:
+    """How many trials of `peak_bytes` fit into what is free, a tenth of it left spare; one is always let try."""
+    return max(1, int(0.9 * free_bytes / peak_bytes)) if peak_bytes > 0 else _MOST_AT_ONCE
+
+
+def measure(
+    nets: Mapping[str, Sequence[TrialConfig]], *, faces: str, device: str, free_bytes: int, most: int
+) -> dict[str, Measured]:
+    """Measure each net's configurations; `most` trials at once, since more have no core."""
+    with ExitStack() as stack:
+        processes: list[_Process] = []
+
+        def first(count: int) -> list[_Process]:
+            while len(processes) < count:
+                processes.append(stack.enter_context(_Process(faces, device)))
+            return processes[:count]
+
+        return {net: _measure_net(configs, first, free_bytes, most) for net, configs in nets.items()}
+
+
+def _measure_net(configs: Sequence[TrialConfig], first: Any, free_bytes: int, most: int) -> Measured:
+    (alone,) = first(1)
+    peaks: list[tuple[int, TrialConfig]] = []
+    fault = None
+    for config in configs:
+        try:
+            peaks.append((alone.prepare(config), config))
+        except MeasureError as error:  # one that diverges, say: the others decide
+            fault = str(error)
+    if not peaks:
+        return Measured(fault=fault)
+    peak, largest = max(peaks, key=lambda found: found[0])
+    rates: list[float] = []
+    limit = min(fitting(peak, free_bytes), most, _MOST_AT_ONCE)
+    try:
+        while len(rates) < limit and not Measured(peak, tuple(rates)).is_exhausted:
+            rates.append(_images_per_second(first(len(rates) + 1), largest))
+    except MeasureError as error:  # no room for another one after all
+        fault = str(error)
+    return Measured(peak, tuple(rates), fault)
+
+
+def _images_per_second(processes: Sequence[_Process], config: TrialConfig) -> float:
+    for process in processes:
+        process.prepare(config)
+    until = time.time() + _WINDOW_SECONDS
+    for process in processes:
+        process.order({"until": until})
+    answers = [process.answer() for process in processes]
+    return sum(float(answer["images"]) / float(answer["seconds"]) for answer in answers)
+
+
+class MeasureError(Exception):
+    """A process could not do what it was told; the message is its error."""
+
+
+class _Process:
+    """A trial to be measured, in a process of its own."""
+
+    def __init__(self, faces: str, device: str) -> None:
+        self._faces, self._device = faces, device
+        self._prepared: TrialConfig | None = None
+        self._peak_bytes = 0
+
+    def __enter__(self) -> _Process:
+        root = str(Path(__file__).parents[2])
+        around = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
+        self._child = subprocess.Popen(
+            [sys.executable, "-P", "-m", "sweeps.planning.gpu_measure"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=around,
+            text=True,
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._child.kill()
+        self._child.communicate()
+
+    def prepare(self, config: TrialConfig) -> int:
+        """Have it ready to train `config`; the bytes that this took of its GPU at the most."""
+        if config != self._prepared:
+            self._prepared = None
+            self.order({"config": config.model_dump(mode="json"), "faces": self._faces, "device": self._device})
+            self._peak_bytes = int(self.answer()["peak_bytes"])
+            self._prepared = config
+        return self._peak_bytes
+
+    def order(self, what: dict[str, Any]) -> None:
+        """Send an order, whose `answer` is to be taken next."""
+        stdin: IO[str] | None = self._child.stdin
+        assert stdin is not None
+        try:
+            stdin.write(json.dumps(what) + "\n")
+            stdin.flush()
+        except OSError:
+            raise MeasureError("the measuring process has died") from None
+
+    def answer(self) -> dict[str, Any]:
+        """The answer to an order."""
+        stdout: IO[str] | None = self._child.stdout
+        assert stdout is not None
+        watch = threading.Timer(_PATIENCE_SECONDS, self._child.kill)
+        watch.start()
+        line = stdout.readline()
+        watch.cancel()
+        if not line:
+            raise MeasureError("the measuring process has died")
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise MeasureError(str(answer["error"]))
+        return answer
+
+
+class _Trial:
+    """In the measuring process: a net in training."""
+
+    def __init__(self, config: TrialConfig, faces: str, device: str) -> None:
+        from fer_data import open_cached
+        from fer_data.cache.preprocess_cache import preprocessed
+        from fer_models.training.evaluate import EVALUATION_BATCH
+        from fer_models.training.state import new_state
+        from sweeps.trial.build_net import new_net
+
+        self._config, self._device = config, device
+        self._faces = open_cached(preprocessed(Path(faces), config.preprocess))
+        self._state = new_state(new_net(config, self._faces), config.recipe, config.transfer)
+        next(self._epochs(2, EVALUATION_BATCH))
+        steps = min(_STEPS, len(self._faces.train) // config.recipe.batch_size)
+        self._images = steps * config.recipe.batch_size
+        self._steady = self._epochs(steps, -(-self._images // _IMAGES_PER_VAL_FACE))
+        next(self._steady)
+
+    def _epochs(self, steps: int, val_faces: int) -> Iterator[Epoch]:
+        """Epochs of so many steps, without end, each with a validation of so many faces."""
+        from fer_data.augmentation.batches import train_batches
+        from fer_models.training.fit import fit
+        from sweeps.trial.build_net import fit_arguments
+
+        faces, recipe = self._faces, self._config.recipe
+        return fit(
+            self._state,
+            lambda generator: islice(
+                train_batches(
+                    faces.train, recipe.batch_size, self._config.augment, generator, self._device,
+                    classes=len(faces.classes),
+                ),
+                steps,
+            ),
+            (faces.val.images[:val_faces], faces.val.labels[:val_faces]),
+            epochs=1_000_000,
+            seed=0,
+            iterations_per_epoch=steps,
+            device=self._device,
+            **fit_arguments(self._config, faces),
+        )  # fmt: skip
+
+    def run(self, until: float) -> dict[str, float]:
+        """Train until a time; images and the seconds that they took."""
+        started, images = time.time(), 0
+        while images == 0 or time.time() < until:
+            next(self._steady)
+            images += self._images
+        return {"images": images, "seconds": time.time() - started}
+
+
+def _peak_bytes(device: str) -> int:
+    """The most that torch had reserved of its GPU, and what the process takes besides; 0 on a CPU."""
+    import torch
+
+    return torch.cuda.max_memory_reserved() + CONTEXT_BYTES if device == "cuda" else 0
+
+
+def _serve(orders: IO[str], answers: IO[str]) -> None:
+    import torch
+
+    from sweeps.trial.gpu_faults import is_out_of_memory
+
+    torch.set_num_threads(1)
+    trial: _Trial | None = None
+    for line in orders:
+        order = json.loads(line)
+        answer: dict[str, Any]
+        try:
+            if "until" in order:
+                answer = trial.run(order["until"]) if trial else {"error": "it has nothing to train"}
+            else:
+                trial = None
+                drop_caches()
+                if order["device"] == "cuda":
+                    torch.cuda.reset_peak_memory_stats()
+                trial = _Trial(TrialConfig.model_validate(order["config"]), order["faces"], order["device"])
+                answer = {"peak_bytes": _peak_bytes(order["device"])}
+        except Exception as error:
+            answer = {"error": f"{type(error).__name__}: {error}"}
+            if is_out_of_memory(error) and trial is None and torch.cuda.is_available():
+                answer = {"peak_bytes": torch.cuda.mem_get_info()[1]}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    own_stdout = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a library prints is no answer
+    _serve(sys.stdin, own_stdout)
