@@ -18,7 +18,8 @@ MOST_SKEW_SECONDS = 1.0
 
 MENDS = {
     "versions": "use one image on all nodes (cluster/Dockerfile), or install with --constraint constraints.txt",
-    "gpus": "install a driver for this CUDA, start containers with --gpus all, and a torch that is built for CUDA",
+    "gpus": "install a driver for torch's CUDA (580 or newer for CUDA 13) and a torch built for CUDA and this GPU, and "
+    "start containers with --gpus all",
     "shared memory": "docker run --shm-size=8g, or in Kubernetes an emptyDir of medium Memory at /dev/shm",
     "clocks": "run chrony or systemd-timesyncd on every node",
     "storage": "mount the same NFS folder (EFS, Filestore) at the same path on every node, writable for Ray's user",
@@ -58,16 +59,19 @@ def versions(facts: Mapping[str, NodeFacts], reference: str) -> Check:
 
 
 def gpus(facts: Mapping[str, NodeFacts], claimed: Mapping[str, int]) -> Check:
-    """Torch sees at least the GPUs that the node gives to trials."""
+    """Torch sees at least the GPUs that the node gives to trials, and each of those that it sees can compute."""
     faults = []
     for node, fact in facts.items():
         if fact.gpus_seen is None:
             faults.append(f"{node}: torch cannot be asked: {fact.torch_said}")
         elif fact.gpus_seen < claimed[node]:
             faults.append(f"{node}: {claimed[node]} GPUs, torch sees {fact.gpus_seen} ({fact.torch_said})")
+        faults += [f"{node}: {fault}" for fault in fact.gpu_faults]
     if not faults and not sum(claimed.values()):
         return Check("gpus", "ok", f"{_nodes(facts)}, none with a GPU: trials run on cores")
-    return _verdict("gpus", faults, f"{sum(claimed.values())} GPUs, all seen by torch")
+    kinds = Counter(kind for fact in facts.values() for kind in fact.gpu_kinds)
+    listed = ", ".join(f"{count} × {kind}" for kind, count in kinds.items())
+    return _verdict("gpus", faults, f"{sum(claimed.values())} GPUs, each multiplied matrices: {listed}")
 
 
 def shared_memory(facts: Mapping[str, NodeFacts]) -> Check:

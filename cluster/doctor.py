@@ -18,6 +18,7 @@ from cluster.checks import Check
 from cluster.config import ClusterConfig, find_token
 from cluster.connect import joined_ray, prepare_environment
 from cluster.errors import ClusterError, without_password
+from cluster.gpus import own_gpus
 from cluster.probe import NodeFacts, Probe
 from cluster.submit import Jobs
 
@@ -75,7 +76,7 @@ def examine_machine(storage: Path, tracking_uri: str | None) -> Report:
     taken = {port: use for port, use in _HEAD_PORTS.items() if probe.accepts("127.0.0.1", port, 0.5)}
     found = (
         checks.versions(facts, "this machine"),
-        checks.gpus(facts, {"this machine": _own_gpus()}),
+        checks.gpus(facts, {"this machine": len(own_gpus().gpus)}),
         checks.shared_memory(facts),
         *_own_storage(here, storage),
         tracking_check(tracking_uri, here.tracking),
@@ -255,13 +256,6 @@ def _ports(nodes: Mapping[str, Mapping[str, Any]], probes: Mapping[str, Any]) ->
     if len(nodes) == 1:
         return Check("ports", "skipped", "one node is up; ask again while autoscaled workers are")
     return checks.ports({name: ray.get(answer) for name, answer in asked.items()}, 2 * (len(nodes) - 1))
-
-
-def _own_gpus() -> int:
-    if "CUDA_VISIBLE_DEVICES" in os.environ:
-        return len([d for d in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if d.strip() not in ("", "-1")])
-    driver = Path("/proc/driver/nvidia/gpus")
-    return len(list(driver.iterdir())) if driver.is_dir() else 0
 
 
 def _own_token() -> Check:

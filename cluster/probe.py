@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import configparser
 import fcntl
+import json
 import os
 import platform
 import shutil
@@ -27,12 +28,34 @@ from typing import Any, TextIO
 from urllib.parse import unquote, urlsplit
 
 PACKAGES = ("fer-sweeps", "ray", "torch", "optuna", "mlflow", "numpy", "pydantic")
-_COUNT_GPUS = "import torch; print(torch.cuda.device_count(), torch.version.cuda)"
+_TRY_GPUS = """
+import json, torch
+
+def tried(index):
+    device = torch.device("cuda", index)
+    capability = torch.cuda.get_device_capability(device)
+    kinds = [torch.float32] + [torch.bfloat16] * (capability >= (8, 0))
+    found = {"name": torch.cuda.get_device_name(device), "capability": "%d.%d" % capability, "bf16": len(kinds) > 1}
+    try:
+        small = torch.arange(64 * 64, dtype=torch.float32).view(64, 64) % 7
+        for kind in kinds:
+            product = (small.to(device, kind) @ small.to(device, kind)).float().cpu()
+            assert torch.allclose(product, small @ small, rtol=0.01), "a matrix product in %s is wrong" % kind
+    except Exception as error:
+        found["fault"] = str(error).strip().partition(chr(10))[0] or type(error).__name__
+    return found
+
+print(json.dumps([torch.version.cuda, [tried(index) for index in range(torch.cuda.device_count())]]))
+"""
+"""Has each GPU multiply matrices, in bf16 as well where it has that."""
 
 
 @dataclass(frozen=True)
 class NodeFacts:
-    """What a machine has. `gpus_seen` is None where torch could not be asked; `torch_said` says why."""
+    """What a machine has. `gpus_seen` is None where torch could not be asked; `torch_said` says why.
+
+    `gpu_kinds` names each GPU, with its compute capability; `gpu_faults` says which of them could not compute.
+    """
 
     host: str
     versions: dict[str, str]
@@ -40,6 +63,8 @@ class NodeFacts:
     torch_said: str
     shared_memory_bytes: int
     auth_mode: str
+    gpu_kinds: tuple[str, ...] = ()
+    gpu_faults: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,11 +83,13 @@ class Probe:
 
     def facts(self, own_devices: bool) -> dict[str, Any]:
         """The fields of NodeFacts; `own_devices` keeps CUDA_VISIBLE_DEVICES, which in a worker is Ray's doing."""
-        seen, said = _gpus_seen(own_devices)
+        gpus, said = _tried_gpus(own_devices)
         return {
             "host": socket.gethostname(),
             "versions": _versions(),
-            "gpus_seen": seen,
+            "gpus_seen": None if gpus is None else len(gpus),
+            "gpu_kinds": tuple(_kind(gpu) for gpu in gpus or ()),
+            "gpu_faults": tuple(f"{_kind(gpu)}: {gpu['fault']}" for gpu in gpus or () if "fault" in gpu),
             "torch_said": said,
             "shared_memory_bytes": _shared_memory_bytes(),
             "auth_mode": os.environ.get("RAY_AUTH_MODE", "not set"),
@@ -196,12 +223,12 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def _gpus_seen(own_devices: bool) -> tuple[int | None, str]:
-    """Asked of a process of its own: importing torch takes seconds and memory that a worker would keep."""
+def _tried_gpus(own_devices: bool) -> tuple[list[dict[str, Any]] | None, str]:
+    """By a process of its own: importing torch takes seconds and memory that a worker would keep."""
     environment = {k: v for k, v in os.environ.items() if own_devices or k != "CUDA_VISIBLE_DEVICES"}
     try:
         done = subprocess.run(
-            [sys.executable, "-c", _COUNT_GPUS],
+            [sys.executable, "-c", _TRY_GPUS],
             capture_output=True,
             text=True,
             timeout=180,
@@ -212,9 +239,13 @@ def _gpus_seen(own_devices: bool) -> tuple[int | None, str]:
         return None, (error.stderr.strip().splitlines() or ["no word"])[-1]
     except (OSError, subprocess.TimeoutExpired) as error:
         return None, str(error)
-    seen, cuda = done.stdout.split()
+    cuda, gpus = json.loads(done.stdout.strip().splitlines()[-1])
     warnings = [line for line in done.stderr.splitlines() if "CUDA" in line]
-    return int(seen), warnings[0].strip() if warnings else f"built for CUDA {cuda}"
+    return gpus, warnings[0].strip() if warnings else f"built for CUDA {cuda}"
+
+
+def _kind(gpu: Mapping[str, Any]) -> str:
+    return f"{gpu['name']} (compute capability {gpu['capability']}, {'bf16' if gpu['bf16'] else 'no bf16'})"
 
 
 def _shared_memory_bytes() -> int:

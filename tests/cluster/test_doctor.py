@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster import checks
+from cluster import checks, probe
 from cluster.checks import Check
 from cluster.cli import main
 from cluster.doctor import Report, tracking_check
@@ -22,7 +22,7 @@ VERSIONS = {"python": "3.11.7", "ray": "2.60.0", "torch": "2.14.1", "mlflow": "3
 
 
 def node(**facts: object) -> NodeFacts:
-    whole = {"host": "a", "versions": VERSIONS, "gpus_seen": 1, "torch_said": "built for CUDA 13.0",
+    whole = {"host": "a", "versions": VERSIONS, "gpus_seen": 1, "gpu_kinds": ("H100 (9.0)",), "torch_said": "built for CUDA 13.0",
              "shared_memory_bytes": 8 * GIB, "auth_mode": "token"}  # fmt: skip
     return NodeFacts(**whole | facts)  # type: ignore[arg-type]
 
@@ -71,8 +71,9 @@ def test_a_package_that_is_missing_everywhere_is_no_agreement() -> None:
 @pytest.mark.parametrize(
     ("facts", "claimed", "status", "said"),
     [
-        ({}, 1, "ok", "1 GPUs, all seen by torch"),
+        ({}, 1, "ok", "1 GPUs, each multiplied matrices: 1 × H100 (9.0)"),
         ({"gpus_seen": 0, "torch_said": "CUDA driver too old"}, 1, "failed", "w: 1 GPUs, torch sees 0 (CUDA driver too old)"),
+        ({"gpu_faults": ("T4 (7.5): no kernel image is available",)}, 1, "failed", "w: T4 (7.5): no kernel image is available"),
         ({"gpus_seen": None, "torch_said": "No module named 'torch'"}, 0, "failed", "w: torch cannot be asked: No module named 'torch'"),
         ({"gpus_seen": 0}, 0, "ok", "1 node, none with a GPU: trials run on cores"),
     ],
@@ -80,6 +81,30 @@ def test_a_package_that_is_missing_everywhere_is_no_agreement() -> None:
 def test_gpus(facts: dict[str, object], claimed: int, status: str, said: str) -> None:
     check = checks.gpus({"w": node(**facts)}, {"w": claimed})
     assert (check.status, check.detail) == (status, said)
+
+
+FAKE_TORCH = """
+import sys
+import torch
+real = torch.device
+torch.device = lambda kind, index: real("cpu")
+torch.cuda.device_count = lambda: 2
+torch.cuda.get_device_capability = lambda device: (7, 5)
+torch.cuda.get_device_name = lambda device: "Tesla T4"
+torch.allclose = lambda *_, **__: {right}
+"""
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_each_gpu_multiplies_matrices(right: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel's own program, on cores that pass for two GPUs."""
+    monkeypatch.setattr("cluster.probe._TRY_GPUS", FAKE_TORCH.format(right=right) + probe._TRY_GPUS)
+    facts = NodeFacts(**Probe().facts(own_devices=True))
+    kind = "Tesla T4 (compute capability 7.5, no bf16)"
+    assert (facts.gpus_seen, facts.gpu_kinds) == (2, (kind, kind))
+    wrong = f"{kind}: a matrix product in torch.float32 is wrong"
+    assert facts.gpu_faults == (() if right else (wrong, wrong))
+    assert checks.gpus({"w": facts}, {"w": 2}).status == ("ok" if right else "failed")
 
 
 def test_a_containers_64_mib_of_shared_memory() -> None:
@@ -226,7 +251,7 @@ def test_this_machine_passes_and_is_left_as_it_was(
 def test_a_check_that_fails_is_shown_with_its_mend_and_exits_1(
     tracker: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("cluster.probe._gpus_seen", lambda own: (0, "built for CUDA 13.0"))
+    monkeypatch.setattr("cluster.probe._tried_gpus", lambda own: ([], "built for CUDA 13.0"))
     assert main(["doctor", "--tracking-uri", tracker]) == 1
     shown = capsys.readouterr().out
     assert f"failed   MLflow         {tracker}: lives, but answers 401 to this login" in shown
