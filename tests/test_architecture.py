@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SIBLINGS = ("fer_data", "fer_models", "tracking", "cluster")
 ONLY_IN = {
-    "optuna": {"sweeps/planning/study.py", "sweeps/planning/asked_trial.py", "sweeps/after/importances.py"},
+    "optuna": {"sweeps/planning/study.py", "sweeps/planning/asked_trial.py"},
     "ray.tune": {"sweeps/driver/ray_runner.py"},
     "captum": {"fer_models/inspection/saliency.py"},
     "mlflow": {
@@ -64,3 +64,38 @@ def test_each_library_has_one_adapter(library: str) -> None:
         if any(module == library or module.startswith(library + ".") for module in imports(path))
     }
     assert users == ONLY_IN[library]
+
+
+PACKAGES = (*SIBLINGS, "sweeps")
+
+
+def _graph() -> dict[str, set[str]]:
+    """Module -> modules of the project that it imports, imports inside functions included."""
+    files = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*.py")
+    }
+    return {name: {module for module in imports(path) if module in files} - {name} for name, path in files.items()}
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    graph = _graph()
+    left = dict(graph)
+    while done := {name for name, below in left.items() if not below & left.keys()}:
+        left = {name: below for name, below in left.items() if name not in done}
+    # What is left is in a circle or above one: drop what nothing in it imports until only circles remain.
+    while above := {name for name in left if not any(name in graph[other] for other in left)}:
+        left = {name: below for name, below in left.items() if name not in above}
+    assert {name: sorted(below & left.keys()) for name, below in left.items()} == {}
+
+
+def test_no_folder_is_crowded() -> None:
+    most = {"sweeps/spaces": 30}
+    crowded = {
+        str(folder.relative_to(ROOT)): count
+        for package in PACKAGES
+        for folder in [ROOT / package, *(path for path in (ROOT / package).rglob("*") if path.is_dir())]
+        if (count := len(list(folder.glob("*.py")))) > most.get(str(folder.relative_to(ROOT)), 16)
+    }
+    assert crowded == {}
