@@ -163,7 +163,7 @@ def _ui_command(plan: Plan) -> str:
     uri, options = without_password(plan.tracking_uri), plan.options
     if uri.startswith("http"):
         return f"MLflow: {uri}"
-    if uri == default_uri(options.out):
+    if uri == default_uri(options.out) and uri.startswith("sqlite:///"):  # the Makefile quotes nothing in a URI
         out = [] if options.out == Path("runs") else [f"OUT={options.out}"]
         return shlex.join(["make", "ui", *out]) + '   # then http://127.0.0.1:5000, "Model training"'
     return shlex.join(["mlflow", "server", "--backend-store-uri", uri])

@@ -79,6 +79,19 @@ def test_later_verbs_send_to_where_the_sweep_has_sent(
     assert not (out / "mlflow.db").exists()
 
 
+def test_the_page_of_a_folder_with_an_odd_name_is_opened_by_its_quoted_uri(
+    run: Run, tmp_path: Path, made_store: Path, capsys: Capture
+) -> None:
+    out = tmp_path / "a?b"
+    out.mkdir()
+    (out / "mlflow.db").write_bytes(made_store.read_bytes())
+    assert run("--trials", "1", "--out", str(out)) == 0
+    command = capsys.readouterr().out.splitlines()[-1]
+    assert shlex.split(command) == ["mlflow", "server", "--backend-store-uri", default_uri(out)]
+    assert "a%3Fb" in command
+    assert runs_in(out / "mlflow.db") == ["night", "report"]
+
+
 def test_verbs_beside_a_driver_leave_the_sending_to_its_own_sink(
     run: Run, out: Path, made_store: Path, capsys: Capture
 ) -> None:
