@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SPACE ?= alexnet_space
 # Of the space's own 36, so that a first look takes minutes.
-EPOCHS ?= 24
+EPOCHS ?= 16
 OUT ?= runs
 
 .DEFAULT_GOAL := help

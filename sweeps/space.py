@@ -17,11 +17,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Baseline:
-    """A report's own settings; `reported` is its published accuracy and where it was measured."""
+    """A report's own settings; `reported` is its published accuracy and where it was measured.
+
+    `epochs` is the length of the report's own run; a sweep of longer trials does not train it further.
+    """
 
     name: str
     config: TrialConfig
     reported: str = ""
+    epochs: int | None = None
+
+    def epochs_in(self, max_epochs: int) -> int:
+        """How long it trains among trials of `max_epochs`: as long as they, or as the report did if that is shorter."""
+        return min(max_epochs, self.epochs or max_epochs)
 
     def name_with(self, changed: Sequence[str]) -> str:
         """What it is called when some of its settings are changed."""
@@ -93,14 +101,3 @@ class Space:
             total, last, share = total + share * (rung - last), rung, share / self.reduction_factor
             rung *= self.reduction_factor
         return total + share * (max_epochs - last)
-
-    def baseline_epochs(self, trials: int, max_epochs: int) -> int:
-        """Epochs of each baseline, so that all of them take about a third of what the sweep will train.
-
-        A sweep of baselines alone has nothing else to spend its budget on: each gets `max_epochs`.
-        """
-        count = len(self.baselines)
-        if count == 0 or trials <= count:
-            return max_epochs
-        sampled = (trials - count) * self.expected_epochs(max_epochs)
-        return min(max_epochs, max(1, int(sampled / 2 / count)))

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 
 from fer_data import DataOptions
 from sweeps.config import explain
@@ -43,7 +43,8 @@ class SweepSpec(BaseModel):
     max_epochs: int
     baselines: dict[str, str] = {}
     """Of each baseline that is run, what its report says it reached."""
-    baseline_epochs: int
+    baseline_epochs: tuple[int, ...] = ()
+    """Of each baseline that is run, how long it trains."""
     seed: int
     settings: dict[str, Any] = {}
     figures: bool = True
@@ -68,6 +69,14 @@ class SweepSpec(BaseModel):
     @classmethod
     def _folder_alone(cls, value: object) -> object:
         return value["folder"] if isinstance(value, dict) else value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_length_of_all(cls, values: Any) -> Any:
+        """Journals of format 1 have one length for all baselines."""
+        if isinstance(values, dict) and isinstance(each := values.get("baseline_epochs"), int):
+            return values | {"baseline_epochs": (each,) * len(values.get("baselines", {}))}
+        return values
 
     def with_its_baselines(self, space: Space) -> Space:
         """`space` without the baselines that it has gained since this sweep's start: sampled trials have their numbers.

@@ -142,7 +142,6 @@ def _asked(spec: SweepSpec) -> Mapping[str, str]:
         "space": spec.space,
         "trials": str(spec.trials),
         "epochs of a trial, at most": str(spec.max_epochs),
-        "epochs of a baseline": str(spec.baseline_epochs),
         "selected by": OBJECTIVE,
         "seed": str(spec.seed),
         "device": f"{spec.device}, threads a trial: {spec.threads}",

@@ -20,17 +20,18 @@ _SHOWN = 15
 def leaderboard(history: SweepHistory, spec: SweepSpec, folder: SweepFolder) -> Table:
     """Trials by their best epoch; differences are to the best baseline, paired image by image where that can be."""
     ranked = _ranked(history)
-    rival = next((trial for trial in ranked if trial.started.baseline), None)
+    rival = next((one for one in ranked if one.started.baseline and not history.is_short(one)), None)
     table = Table(
         title=Text(f"{spec.name}: best epoch of each trial on {spec.dataset}, {val_title(spec.dataset)}"),
-        caption=Text(_caption(spec, rival, len(ranked))),
+        caption=Text(_caption(spec, history, rival, len(ranked))),
         header_style="bold",
     )
     headings = ("", "trial", "state", "epochs", "val_accuracy", "95 % interval", "to the best baseline", "settings")
     for heading in headings:
         table.add_column(heading, justify="left" if heading in ("trial", "state", "settings") else "right")
     for rank, trial in enumerate(ranked[:_SHOWN], start=1):
-        table.add_row(str(rank), *_row(trial, rival, folder))
+        short = history.length_note(trial) if history.is_short(trial) else ""
+        table.add_row(str(rank), *_row(trial, rival, folder, short))
     for trial in history.trials.values():
         if trial.best_epoch() is None:
             table.add_row("", trial_name(trial), trial.state, "0", "", "", "", _settings(trial))
@@ -42,7 +43,7 @@ def _ranked(history: SweepHistory) -> list[TrialHistory]:
     return [trial for _, trial in sorted(scored, key=lambda pair: (-pair[0], pair[1].number))]
 
 
-def _row(trial: TrialHistory, rival: TrialHistory | None, folder: SweepFolder) -> tuple[str, ...]:
+def _row(trial: TrialHistory, rival: TrialHistory | None, folder: SweepFolder, short: str) -> tuple[str, ...]:
     best = trial.best_epoch()
     assert best is not None
     mine = _answers(trial, folder)
@@ -53,7 +54,7 @@ def _row(trial: TrialHistory, rival: TrialHistory | None, folder: SweepFolder) -
         f"{best.epoch} of {trial.last_epoch}",
         f"{best.metrics[OBJECTIVE]:.2%}",
         f"{interval.low:.1%} to {interval.high:.1%}" if interval else "",
-        _difference(trial, mine, rival, folder),
+        f"short: {short}" if short else _difference(trial, mine, rival, folder),
         _settings(trial),
     )
 
@@ -90,9 +91,13 @@ def _short(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _caption(spec: SweepSpec, rival: TrialHistory | None, scored: int) -> str:
+def _caption(spec: SweepSpec, history: SweepHistory, rival: TrialHistory | None, scored: int) -> str:
     reported = [f"{name}: {text}" for name, text in spec.baselines.items() if text]
     lines = [f"reported: {'; '.join(reported)}"] if reported else []
+    whole = [trial for trial in history.trials.values() if trial.started.baseline and not history.is_short(trial)]
+    lines += [f"{trial.started.baseline}: {note}" for trial in whole if (note := history.length_note(trial))]
+    if any(history.is_short(trial) for trial in history.trials.values()):
+        lines.append("a short baseline is no measure of longer trials: no difference to it is given")
     if rival:
         lines.append(f"differences in points, with 95 % intervals paired by image, to {rival.started.baseline}")
     if scored > _SHOWN:

@@ -129,8 +129,8 @@ def _announce(plan: Plan) -> None:
     share = f", {slots.gpus_per_trial:g} GPU" if slots.gpus_per_trial else ""
     console.print(
         f"{plan.at_once} at once on {spec.device} "
-        f"({slots.cpus_per_trial:g} core{share} each), {spec.max_epochs} epochs at most, "
-        f"baselines {spec.baseline_epochs}; seed {spec.seed}; records in {plan.folder.root}"
+        f"({slots.cpus_per_trial:g} core{share} each), {spec.max_epochs} epochs at most; "
+        f"seed {spec.seed}; records in {plan.folder.root}"
     )
 
 

@@ -54,8 +54,8 @@ def epochs_left(history: SweepHistory, spec: SweepSpec) -> float:
     mean = _mean(over) if over else _FIRST_GUESS * spec.max_epochs
     left = sum(_epochs_left_of(trial, over) for trial in history.trials.values() if not trial.is_over)
     to_come = max(spec.trials - history.next_number, 0)
-    baselines_to_come = min(max(len(spec.baselines) - history.next_number, 0), to_come)
-    return left + spec.baseline_epochs * baselines_to_come + mean * (to_come - baselines_to_come)
+    baselines = spec.baseline_epochs[history.next_number :][:to_come]
+    return left + sum(baselines) + mean * (to_come - len(baselines))
 
 
 def _epochs_left_of(trial: TrialHistory, over: Counter[int]) -> float:

@@ -122,9 +122,8 @@ def _epoch_seconds(plan: Plan, probe: Probe) -> float:
 
 def _estimate(plan: Plan, probes: list[Probe]) -> str:
     spec, space = plan.spec, plan.space
-    baselines = min(len(space.baselines), spec.trials)
-    own = sum(_epoch_seconds(plan, probe) * spec.baseline_epochs for probe in probes[:baselines])
-    sampled = (spec.trials - baselines) * statistics.mean(
+    own = sum(_epoch_seconds(plan, probe) * epochs for probe, epochs in zip(probes, spec.baseline_epochs, strict=False))
+    sampled = (spec.trials - len(spec.baseline_epochs)) * statistics.mean(
         _epoch_seconds(plan, p) for p in probes[len(space.baselines) :]
     )
     pruned = own + sampled * space.expected_epochs(spec.max_epochs)

@@ -219,7 +219,7 @@ def _spec(
         trials=trials,
         max_epochs=max_epochs,
         baselines={baseline.name: baseline.reported for baseline in space.baselines[:trials]},
-        baseline_epochs=space.baseline_epochs(trials, max_epochs),
+        baseline_epochs=tuple(baseline.epochs_in(max_epochs) for baseline in space.baselines[:trials]),
         seed=options.seed or 0,
         settings=options.settings or {},
         figures=options.figures,

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     import optuna
 
 
+_FER2013_TRAIN = 28_709
+_ITERATIONS = 50_000
+
+
 def _report(name: str, batch_size: int, gamma: float, reported: str = "") -> Baseline:
     recipe = Recipe(
         optimizer="sgd",
@@ -32,10 +36,10 @@ def _report(name: str, batch_size: int, gamma: float, reported: str = "") -> Bas
         lr_policy="step",
         gamma=gamma,
         step_iterations=10_000,
-        reference_iterations=50_000,
+        reference_iterations=_ITERATIONS,
     )
     config = TrialConfig(net=AlexNetConfig(), recipe=recipe, augment=AugmentConfig(flip=0.5))
-    return Baseline(name, config, reported)
+    return Baseline(name, config, reported, epochs=_ITERATIONS * batch_size // _FER2013_TRAIN)
 
 
 ALEXNET_1 = _report("AlexNet 1", batch_size=100, gamma=0.1, reported="54.86 % PublicTest, of AlexNet 1, 2 or 3")

@@ -23,17 +23,19 @@ if TYPE_CHECKING:
 NET = GoogLeNetConfig(channels=1, normalisation="standardise")
 
 
-def _bvlc(name: str, **policy: Any) -> Baseline:
+def _bvlc(name: str, epochs: int, **policy: Any) -> Baseline:
     config = TrialConfig(
         net=GoogLeNetConfig(channels=1, normalisation="mean_image"),
         recipe=Recipe(lr=0.01, weight_decay=2e-4, bias_lr_factor=2.0, batch_size=32, **policy),
         augment=AugmentConfig(flip=0.5),
     )
-    return Baseline(name, config)
+    return Baseline(name, config, epochs=epochs)
 
 
-QUICK = _bvlc("GoogLeNet (BVLC, quick solver)", lr_policy="poly", power=0.5, reference_iterations=2_400_000)
-BVLC = _bvlc("GoogLeNet (BVLC)", lr_policy="step", gamma=0.96, step_iterations=320_000, reference_iterations=10_000_000)
+QUICK = _bvlc("GoogLeNet (BVLC, quick solver)", 60, lr_policy="poly", power=0.5, reference_iterations=2_400_000)
+BVLC = _bvlc(
+    "GoogLeNet (BVLC)", 250, lr_policy="step", gamma=0.96, step_iterations=320_000, reference_iterations=10_000_000
+)
 
 
 def suggest(trial: optuna.Trial) -> TrialConfig:

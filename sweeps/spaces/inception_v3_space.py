@@ -30,6 +30,7 @@ BASELINE = Baseline(
             lr=0.045, batch_size=32, lr_policy="step", gamma=0.94, step_iterations=2, reference_iterations=100
         ),
     ),
+    epochs=100,
 )
 
 

@@ -29,7 +29,7 @@ def _space(net: ResNetConfig) -> Space:
         recipe = draw_recipe(trial, lr=(0.01, 0.2))
         return TrialConfig(net=drawn, recipe=recipe, augment=draw_augment(trial, mixup=0.4))
 
-    baseline = Baseline(f"{net.name} (He et al.)", TrialConfig(net=net, recipe=HE_2016))
+    baseline = Baseline(f"{net.name} (He et al.)", TrialConfig(net=net, recipe=HE_2016), epochs=90)
     return Space(suggest=suggest, baselines=[baseline], max_epochs=20, trials=10)
 
 

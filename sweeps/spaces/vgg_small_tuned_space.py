@@ -21,6 +21,7 @@ REPORT = Baseline(
     "vgg_small_tuned (VGG report)",
     TrialConfig(net=VGGSmallTunedConfig(), recipe=Recipe(optimizer="adam", lr=1e-4, batch_size=128)),
     reported="61.5 % test",
+    epochs=100,
 )
 
 

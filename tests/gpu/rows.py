@@ -153,7 +153,7 @@ def _train(given: argparse.Namespace) -> int:
         name=given.row, space=given.row, data=DataOptions(source=given.data, classes=row.classes or None),
         dataset=faces.name, fingerprint=faces.fingerprint, synthetic=faces.synthetic, classes=faces.classes,
         faces=str(cache), trials=1, max_epochs=epochs, baselines={baseline.name: baseline.reported},
-        baseline_epochs=epochs, seed=0, figures=False, runner="inline", device=given.device, threads=given.threads,
+        baseline_epochs=(epochs,), seed=0, figures=False, runner="inline", device=given.device, threads=given.threads,
     )  # fmt: skip
     folder = SweepFolder(given.out / given.row).create()
     with hold_folder(folder.root), Journal.open(folder.journal) as journal:

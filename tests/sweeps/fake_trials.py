@@ -47,6 +47,11 @@ PATIENT = replace(SPACE, first_rung_epochs=2)
 """Leaves a trial time to diverge before it is pruned."""
 
 
+def with_reports_of(epochs: int, space: Space = SPACE) -> Space:
+    """The space with baselines whose reports trained them for so long."""
+    return replace(space, baselines=[replace(baseline, epochs=epochs) for baseline in space.baselines])
+
+
 def metrics(val_accuracy: float, epoch_seconds: float = 2.0) -> dict[str, float]:
     return {
         "train_loss": 1.5 - val_accuracy,
@@ -117,7 +122,7 @@ def spec(trials: int = 4, max_epochs: int = 3, baseline_epochs: int = 3, seed: i
         faces="/nowhere",
         trials=trials,
         max_epochs=max_epochs,
-        baseline_epochs=baseline_epochs,
+        baseline_epochs=(baseline_epochs,) * len(more.get("baselines", {})),
         seed=seed,
         **more,
     )

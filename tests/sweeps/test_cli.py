@@ -58,8 +58,8 @@ def test_the_time_left_is_of_one_trial_at_once_where_they_run_inline(
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1, 2, 3})
     assert run("--trials", "3") == 0
     first = next(line for line in capsys.readouterr().out.splitlines() if "epoch 1/" in line)
-    # Of the baseline's 2 epochs 1 is left, of two other trials half of 3 each: 4, one at a time, 2 s each.
-    assert first.endswith("about 8 s left")
+    # Of the baseline's 3 epochs 2 are left, of two other trials half of 3 each: 5, one at a time, 2 s each.
+    assert first.endswith("about 10 s left")
 
 
 def test_a_stopped_sweep_says_how_to_go_on_and_that_does(

@@ -19,6 +19,7 @@ from fake_trials import (
     take_all,
     told,
     verdict_stands,
+    with_reports_of,
 )
 
 from sweeps import SweepResult, TrialConfig
@@ -36,7 +37,7 @@ Sweep = Callable[..., SweepResult]
 
 
 def test_events_stand_in_the_order_they_happened(tmp_path: Path) -> None:
-    desk = open_desk(tmp_path / "night", asked=spec(trials=4, max_epochs=2, baseline_epochs=1))
+    desk = open_desk(tmp_path / "night", with_reports_of(1), spec(trials=4, max_epochs=2))
     InlineRunner().run(desk.director, scripted_body({0: [0.5], 1: [0.6], 2: [0.1, 0.2], 3: [0.7, 0.8]}))
     assert desk.story() == [
         ("trial", 0), ("epoch", 0, 1), ("end", 0, "done"),
@@ -49,7 +50,7 @@ def test_events_stand_in_the_order_they_happened(tmp_path: Path) -> None:
 
 
 def test_baselines_come_first_then_the_samplers(tmp_path: Path) -> None:
-    desk = open_desk(tmp_path / "night", asked=spec(trials=3, max_epochs=3, baseline_epochs=2))
+    desk = open_desk(tmp_path / "night", with_reports_of(2), spec(trials=3, max_epochs=3))
     tasks = [desk.director.next_task() for _ in range(3)]
     assert desk.director.next_task() is None
     assert [task.trial for task in tasks if task] == [0, 1, 2]

@@ -19,7 +19,9 @@ def trial(number: int, accuracies: list[float], state: str = "done", baseline: s
     content = config(lr=0.01 * (number + 1)).model_dump(mode="json")
     ended = {"trial": number, "state": state, "epochs": len(accuracies)}
     return [
-        TrialStarted(trial=number, config_id="0", config=content, seed=1, epochs=3, baseline=baseline),
+        TrialStarted(
+            trial=number, config_id="0", config=content, seed=1, epochs=max(len(accuracies), 1), baseline=baseline
+        ),
         *(EpochDone(trial=number, epoch=e, metrics=metrics(value)) for e, value in enumerate(accuracies, start=1)),
         TrialEnded.model_validate(ended),
     ]
@@ -95,6 +97,27 @@ def test_the_rival_is_the_best_baseline(folder: SweepFolder) -> None:
     assert cells(lines, "1 second report")[6] == "best baseline"
     assert cells(lines, "0 first report")[6] != "best baseline"
     assert [cells(lines, name)[0] for name in ("1 second report", "0 first report", "2 lenet")] == ["1", "2", "3"]
+
+
+def test_a_short_baseline_says_so_and_no_difference_to_it_is_given(folder: SweepFolder) -> None:
+    answer(folder, 0, faces(range(50)), epoch=1)
+    answer(folder, 1, faces(range(60)), epoch=1)
+    lines = shown(folder, trial(0, [0.5], baseline="first report"), trial(1, [0.6, 0.5, 0.5]))
+    assert cells(lines, "0 first report")[6] == "short: 1 of 3 epochs"
+    assert cells(lines, "1 lenet")[6] == ""
+    text = "\n".join(lines)
+    assert "no difference to it is given" in text
+    assert "differences in points" not in text
+
+
+def test_a_baseline_whose_schedule_is_scaled_is_said_to_be(folder: SweepFolder) -> None:
+    content = config().model_dump(mode="json")
+    content["recipe"] |= {"schedule": "scaled", "reference_iterations": 50_000}
+    events = trial(0, [0.5, 0.4], baseline="first report")
+    events[0] = events[0].model_copy(update={"config": content, "report_epochs": 174})
+    lines = shown(folder, events, trial(1, [0.3]))
+    assert "first report: 2 of the report's 174 epochs, its schedule scaled" in "\n".join(lines)
+    assert cells(lines, "0 first report")[6] == "best baseline"
 
 
 def test_ties_stand_in_the_order_of_their_numbers(folder: SweepFolder) -> None:

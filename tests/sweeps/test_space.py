@@ -2,8 +2,6 @@ from pathlib import Path
 
 import optuna
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from fer_data import AugmentConfig
 from fer_models import AlexNetConfig, LeNetConfig
@@ -49,29 +47,12 @@ def test_expected_epochs_of_a_sampled_trial(max_epochs: int, expected: float) ->
     assert _space(0).expected_epochs(max_epochs) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(
-    ("trials", "max_epochs", "baselines", "each"),
-    [
-        (5, 10, 0, 10),  # no baselines
-        (3, 10, 3, 10),  # nothing but baselines
-        (2, 10, 3, 10),
-        (24, 18, 3, 16),  # 21 samples of 4.67 epochs are 98; half of that, 49, is 16 each
-        (4, 18, 3, 1),  # one sample of 4.67
-        (100, 18, 1, 18),  # never more than the samples may have
-    ],
-)
-def test_epochs_of_a_baseline(trials: int, max_epochs: int, baselines: int, each: int) -> None:
-    assert _space(baselines).baseline_epochs(trials, max_epochs) == each
-
-
-@given(st.integers(1, 200), st.integers(1, 200), st.integers(1, 8))
-def test_baselines_take_a_third_at_most_of_what_will_be_trained(trials: int, max_epochs: int, baselines: int) -> None:
-    space = _space(baselines)
-    each = space.baseline_epochs(trials, max_epochs)
-    assert 1 <= each <= max_epochs
-    if trials > baselines and each > 1:
-        sampled = (trials - baselines) * space.expected_epochs(max_epochs)
-        assert baselines * each <= (baselines * each + sampled) / 3 + 1e-9
+@pytest.mark.parametrize(("own", "max_epochs", "each"), [(None, 36, 36), (174, 36, 36), (22, 36, 22), (36, 36, 36)])
+def test_a_baseline_trains_as_long_as_trials_or_as_its_report_if_that_is_shorter(
+    own: int | None, max_epochs: int, each: int
+) -> None:
+    baseline = Baseline("report", find_space("lenet_space").baselines[0].config, epochs=own)
+    assert baseline.epochs_in(max_epochs) == each
 
 
 @pytest.mark.parametrize("name", SPACES)

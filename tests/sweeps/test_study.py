@@ -7,7 +7,17 @@ from pathlib import Path
 
 import optuna
 import pytest
-from fake_trials import PATIENT, SPACE, diverging_body, good_body, only_sampled, open_desk, scripted_body, spec
+from fake_trials import (
+    PATIENT,
+    SPACE,
+    diverging_body,
+    good_body,
+    only_sampled,
+    open_desk,
+    scripted_body,
+    spec,
+    with_reports_of,
+)
 
 from sweeps.driver.runner import InlineRunner
 from sweeps.planning.study import Proposal, Study, derive_seed
@@ -21,7 +31,11 @@ TRIALS = 15
 @pytest.fixture(scope="module")
 def played(tmp_path_factory: pytest.TempPathFactory) -> list[Event]:
     """The journal of a sweep with done, pruned and failed trials."""
-    desk = open_desk(tmp_path_factory.mktemp("played"), PATIENT, spec(trials=TRIALS, max_epochs=3, baseline_epochs=2))
+    desk = open_desk(
+        tmp_path_factory.mktemp("played"),
+        with_reports_of(2, PATIENT),
+        spec(trials=TRIALS, max_epochs=3, baseline_epochs=2),
+    )
     InlineRunner().run(desk.director, diverging_body)
     states = {trial.state for trial in desk.director.history.trials.values()}
     assert states == {"done", "pruned", "failed"}, "the sweep that the tests below play must have every state"
@@ -203,7 +217,7 @@ def test_study_log_opens_in_optuna_with_the_journals_states(played: list[Event],
     Study(tmp_path / "rebuilt.log", PATIENT, 7, played)
     assert states_and_values(tmp_path / "rebuilt.log") == expected
 
-    desk = open_desk(tmp_path / "live", PATIENT, spec(trials=TRIALS, max_epochs=3, baseline_epochs=2))
+    desk = open_desk(tmp_path / "live", with_reports_of(2, PATIENT), spec(trials=TRIALS, max_epochs=3))
     InlineRunner().run(desk.director, diverging_body)
     assert states_and_values(desk.folder.study_log) == expected
 

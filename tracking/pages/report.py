@@ -91,8 +91,9 @@ def report_page(report: Report, faces: NDArray[np.uint8] | None = None) -> str:
     history, data = report.history, report.data
     rows = ranked_rows(history, data.n)
     best = rows[0] if rows and rows[0].rank else None
-    rival = next((row for row in rows if row.rank and row.trial.started.baseline), None)
-    answers = {row.name: found for row in _compared(rows, rival) if (found := _answers(row, report.folder))}
+    baselines = [row for row in rows if row.rank and row.trial.started.baseline]
+    rival = next((row for row in baselines if not history.is_short(row.trial)), None)
+    answers = {row.name: found for row in _compared(rows, rival, history) if (found := _answers(row, report.folder))}
     mine = answers.get(best.name) if best else None
     scores = summary(mine.labels, mine.probabilities, data.classes, data.leaked) if mine else None
     comparison = _comparison(report, rows, rival, answers)
@@ -114,7 +115,7 @@ def report_page(report: Report, faces: NDArray[np.uint8] | None = None) -> str:
         states=_states(history),
         hours=_hours(history),
         ranked=rows,
-        reached={row.trial.started.baseline: reached(row) for row in rows if row.trial.started.baseline},
+        reached={row.trial.started.baseline: _reached(row, history) for row in rows if row.trial.started.baseline},
         scores=scores,
         comparison=comparison,
         sentences=[sentence(pair) for pair in comparison.pairs] if comparison else [],
@@ -123,9 +124,14 @@ def report_page(report: Report, faces: NDArray[np.uint8] | None = None) -> str:
     )
 
 
-def _compared(rows: Sequence[Row], rival: Row | None) -> list[Row]:
-    """The best trial, the best baseline and the runner-up, each once."""
-    chosen = [row for row in rows if row.rank][:2]
+def _reached(row: Row, history: SweepHistory) -> str:
+    note = history.length_note(row.trial)
+    return f"{reached(row)} ({note})" if note else reached(row)
+
+
+def _compared(rows: Sequence[Row], rival: Row | None, history: SweepHistory) -> list[Row]:
+    """The best trial, the best baseline and the runner-up, each once; no baseline that is short of its epochs."""
+    chosen = [row for row in rows if row.rank and (row.rank == 1 or not history.is_short(row.trial))][:2]
     return [*chosen, rival] if rival and rival not in chosen else chosen
 
 
@@ -145,7 +151,7 @@ def _comparison(
 ) -> Comparison | None:
     data = report.data
     # The pair that matters comes first: the best against the best baseline, or else against the runner-up.
-    compared = [row for row in _compared(rows, rival) if row.name in answers]
+    compared = [row for row in _compared(rows, rival, report.history) if row.name in answers]
     there = [*compared[-1:], *compared[:-1]]
     if len(there) < 2:
         return None

@@ -43,7 +43,7 @@ def ranked_rows(history: SweepHistory, n: int) -> list[Row]:
             Row(
                 trial=trial,
                 rank=rank if accuracy is not None else 0,
-                name=_name(trial),
+                name=_name(trial, history.length_note(trial)),
                 state=trial.state,
                 reason=(trial.end.reason or "") if trial.end else "",
                 best_epoch=best.epoch if best else 0,
@@ -58,9 +58,10 @@ def ranked_rows(history: SweepHistory, n: int) -> list[Row]:
     return rows
 
 
-def _name(trial: TrialHistory) -> str:
+def _name(trial: TrialHistory, note: str) -> str:
     number = f"trial {trial.number}"
-    return f"{trial.started.baseline} ({number})" if trial.started.baseline else number
+    where = f"{number}; {note}" if note else number
+    return f"{trial.started.baseline} ({where})" if trial.started.baseline else number
 
 
 def _settings(trial: TrialHistory, varied: Mapping[str, str]) -> str:

@@ -75,6 +75,8 @@ class TrialStarted(_Event):
     seed: int
     epochs: int = Field(ge=1)
     baseline: str | None = None
+    report_epochs: int | None = None
+    """Of a baseline, how long the report trained it, where that is known."""
     params: dict[str, Any] = {}
     distributions: dict[str, str] = {}
 

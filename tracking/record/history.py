@@ -121,6 +121,30 @@ class SweepHistory:
                 _apply_to_trial(self._trial(event.trial), event)
 
     @property
+    def max_epochs(self) -> int:
+        """How long a trial trains that nobody prunes."""
+        asked = self.started.spec.get("max_epochs")
+        return int(asked) if asked else max((trial.started.epochs for trial in self.trials.values()), default=0)
+
+    def is_short(self, trial: TrialHistory) -> bool:
+        """Whether a baseline has trained for less than trials here do, and less than its report did."""
+        return trial.started.baseline is not None and trial.last_epoch < self._whole(trial)
+
+    def _whole(self, baseline: TrialHistory) -> int:
+        return min(self.max_epochs, baseline.started.report_epochs or self.max_epochs)
+
+    def length_note(self, trial: TrialHistory) -> str:
+        """What must be said of a baseline's length: "13 of 36 epochs", "36 of the report's 174 epochs"; or nothing."""
+        if self.is_short(trial):
+            return f"{trial.last_epoch} of {self._whole(trial)} epochs"
+        own = trial.started.report_epochs
+        if trial.started.baseline is None or own is None or trial.last_epoch >= own:
+            return ""
+        recipe = trial.started.config.get("recipe", {})
+        is_scaled = recipe.get("schedule") == "scaled" and recipe.get("reference_iterations") is not None
+        return f"{trial.last_epoch} of the report's {own} epochs" + (", its schedule scaled" if is_scaled else "")
+
+    @property
     def unfinished(self) -> list[TrialHistory]:
         """Trials that a resume hands out first, by number."""
         return [trial for _, trial in sorted(self.trials.items()) if not trial.is_over]
