@@ -11,7 +11,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SIBLINGS = ("fer_data", "fer_models", "tracking", "cluster")
 ONLY_IN = {
-    "optuna": {"sweeps/planning/study.py", "sweeps/planning/asked_trial.py"},
+    "optuna": {
+        "sweeps/planning/study.py",
+        "sweeps/planning/asked_trial.py",
+        "sweeps/planning/fixed_space.py",
+        "sweeps/after/importances.py",
+    },
     "ray.tune": {"sweeps/driver/ray_runner.py"},
     "captum": {"fer_models/inspection/saliency.py"},
     "mlflow": {
