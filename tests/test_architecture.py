@@ -14,7 +14,6 @@ ONLY_IN = {
     "optuna": {
         "sweeps/planning/study.py",
         "sweeps/planning/asked_trial.py",
-        "sweeps/planning/fixed_space.py",
         "sweeps/after/importances.py",
     },
     "ray.tune": {"sweeps/driver/ray_runner.py"},
