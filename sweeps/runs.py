@@ -22,6 +22,7 @@ from fer_data import Faces, open_cached, prepare
 from fer_data.cache.preprocess_cache import preprocessed
 from sweeps.config import TrialConfig
 from sweeps.errors import InputError, did_you_mean
+from sweeps.planning.resources import Device
 from sweeps.spec import SweepSpec, recorded_spec
 from sweeps.trial.messages import OBJECTIVE
 from tracking.errors import TrackingError
@@ -166,20 +167,20 @@ class Run:
         for member, weight in members:
             yield from ((net, weight * share) for net, share in member.nets())
 
-    def predict(self, split: str) -> NDArray[np.float32]:
+    def predict(self, split: str, device: Device = "cpu") -> NDArray[np.float32]:
         """Probabilities [n, classes] on a split, of the weights at the best epoch, in the views of the recipe."""
         from fer_models.training.evaluate import predict
 
         if self.members:
-            parts = [weight * net.predict(split) for net, weight in self.nets()]
+            parts = [weight * net.predict(split, device) for net, weight in self.nets()]
             return np.asarray(np.sum(parts, axis=0), np.float32)
         faces = self.faces()
         net, images, views = self.net(faces), getattr(faces, split).images, self.config.recipe.views
         if self.svm:
             from fer_models.training.svm import load_svm, predict_svm
 
-            return predict_svm(net, load_svm(self.files.svm), images, views=views)
-        return predict(net, images, views=views)
+            return predict_svm(net, load_svm(self.files.svm), images, device=device, views=views)
+        return predict(net, images, device=device, views=views)
 
     def net(self, faces: Faces) -> nn.Module:
         """Its net with the weights of its best epoch, on the CPU. Raises InputError or ModelError."""

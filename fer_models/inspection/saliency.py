@@ -41,16 +41,16 @@ def grad_cam(
     if not layer.is_map:
         shape = "x".join(map(str, layer.shape))
         raise ModelError(f"Grad-CAM of layer '{layer.name}': it gives {shape}, expected a map of more than one place")
-    method = _captum().LayerGradCam(net, layer.module)
-    targets = iter(torch.split(torch.tensor(classes, dtype=torch.long), _FACES_AT_ONCE))
+    method, device = _captum().LayerGradCam(net, layer.module), _device_of(net)
+    targets = iter(torch.split(torch.tensor(classes, dtype=torch.long, device=device), _FACES_AT_ONCE))
 
     def attribute(x: Tensor) -> Tensor:
         coarse = method.attribute(x, next(targets), relu_attributions=True)
         return F.interpolate(coarse.detach(), size=x.shape[2:], mode="bilinear")
 
     with torch.enable_grad():
-        maps = list(in_batches(net, attribute, images, "cpu", "fp32", _FACES_AT_ONCE))
-    return torch.cat(maps)[:, 0].numpy()
+        maps = list(in_batches(net, attribute, images, device, "fp32", _FACES_AT_ONCE))
+    return torch.cat(maps)[:, 0].cpu().numpy()
 
 
 def occlusion(net: nn.Module, images: Pixels, classes: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
@@ -77,13 +77,18 @@ def occlusion(net: nn.Module, images: Pixels, classes: npt.NDArray[np.integer]) 
         )
         return drop
 
-    return torch.cat(list(in_batches(net, attribute, images, "cpu", "fp32", 1)))[:, 0].float().numpy()
+    drops = list(in_batches(net, attribute, images, _device_of(net), "fp32", 1))
+    return torch.cat(drops)[:, 0].float().cpu().numpy()
 
 
 def occlusion_window(height: int, width: int) -> tuple[int, int]:
     """Side and step, in pixels, of the square that covers a face: a sixth of the shorter side, moved by half of it."""
     side = max(2, min(height, width) // _WINDOWS_A_SIDE)
     return side, side // 2
+
+
+def _device_of(net: nn.Module) -> str:
+    return str(next(net.parameters()).device)
 
 
 def _captum() -> Any:

@@ -19,6 +19,7 @@ from fer_models.configs.recipe import Kernel, Precision, Views
 from fer_models.errors import ModelError
 from fer_models.parts.staged import Staged
 from fer_models.training.evaluate import Pixels, in_batches, look, predict_features
+from fer_models.training.state import move
 from fer_models.training.tensor_file import read_tensors, write_tensors
 
 if TYPE_CHECKING:
@@ -124,8 +125,10 @@ def load_svm(path: Path) -> SvmHead:
 
 
 @torch.inference_mode()
-def predict_svm(net: nn.Module, head: SvmHead, images: Pixels, *, views: Views = "plain") -> npt.NDArray[np.float32]:
-    """Probabilities [n, k] of faces [n, h, w], averaged over the views of each. `net` is on the CPU.
+def predict_svm(
+    net: nn.Module, head: SvmHead, images: Pixels, *, device: str = "cpu", views: Views = "plain"
+) -> npt.NDArray[np.float32]:
+    """Probabilities [n, k] of faces [n, h, w], averaged over the views of each. The net is moved to `device`.
 
     Raises:
         ModelError: the net has no features.
@@ -133,13 +136,15 @@ def predict_svm(net: nn.Module, head: SvmHead, images: Pixels, *, views: Views =
 
     if not isinstance(net, Staged):
         raise ModelError(f"{type(net).__name__} has no features below its head")
+    move(net, torch.device(device), "contiguous")
     features = net.features
 
     def probabilities(x: torch.Tensor) -> torch.Tensor:
-        seen = [head.predict_proba(features(view).float().numpy()) for view in look(x, views)]
+        seen = [head.predict_proba(features(view).float().cpu().numpy()) for view in look(x, views)]
         return torch.from_numpy(np.mean(seen, axis=0))
 
-    result: npt.NDArray[np.float32] = torch.cat(list(in_batches(net, probabilities, images, "cpu", "fp32"))).numpy()
+    batches = list(in_batches(net, probabilities, images, device, "fp32"))
+    result: npt.NDArray[np.float32] = torch.cat(batches).numpy()
     return result
 
 

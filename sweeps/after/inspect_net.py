@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fer_data import Faces
 from sweeps.after.inspected_faces import Shown, chosen_faces
 from sweeps.errors import InputError
+from sweeps.planning.resources import Device
 from sweeps.runs import Run
 from tracking.metrics.summary import data_name
 from tracking.mlflow_sync.upkeep import find_run, log_file, opened
@@ -56,6 +57,7 @@ def inspect_run(
     layers: Sequence[str] = (),
     methods: Sequence[Method] = (),
     folder: Path | None = None,
+    device: Device = "cpu",
 ) -> Iterator[Path]:
     """Check everything at once, then write the pictures one by one and yield where each lies.
 
@@ -64,6 +66,7 @@ def inspect_run(
         shown: the faces.
         layers: names of stages or layers; empty for the stages that give maps.
         methods: how to find where an answer comes from; "gradcam" over those of `layers` that give maps.
+        device: where the net computes.
         folder: default is `inspect/` in the trial's folder.
 
     Raises:
@@ -85,7 +88,7 @@ def inspect_run(
             f"Grad-CAM: none of {', '.join(layers)} gives a map of more than one place; name a convolution too, "
             "or take --method occlusion"
         )
-    probabilities = predict(net, shown.images)
+    probabilities = predict(net, shown.images, device=device)
     portraits = _portraits(shown, probabilities, run.spec.classes)
     scene = _Scene(net, shown, watched, portraits, probabilities.argmax(1), f"{_what(run)}, {shown.title}")
     return _written(_pictures(run, faces, scene, methods), folder or run.files.root / "inspect")

@@ -13,6 +13,7 @@ from pathlib import Path
 from fer_models import Kernel
 from sweeps.after.derived_run import new_folder, record_run
 from sweeps.errors import InputError
+from sweeps.planning.resources import Device
 from sweeps.runs import Run
 
 SPACE = "svm_heads"
@@ -22,7 +23,14 @@ _LEAST_FACES = 5
 
 
 def make_svm(
-    run: Run, kernel: Kernel, candidates: Sequence[float], name: str, out: Path, *, tracking_uri: str | None = None
+    run: Run,
+    kernel: Kernel,
+    candidates: Sequence[float],
+    name: str,
+    out: Path,
+    *,
+    device: Device = "cpu",
+    tracking_uri: str | None = None,
 ) -> Run:
     """Fit a machine on what a run's net makes of its train faces, each as it is, and record it under `name`.
 
@@ -47,9 +55,15 @@ def make_svm(
         )
     net, tried = run.net(faces), sorted(candidates or CANDIDATES[kernel])
     head = fit_svm(
-        net, faces.train.images, faces.train.labels, kernel=kernel, seed=run.trial.started.seed, candidates=tried
+        net,
+        faces.train.images,
+        faces.train.labels,
+        kernel=kernel,
+        seed=run.trial.started.seed,
+        candidates=tried,
+        device=device,
     )
-    probabilities = predict_svm(net, head, faces.val.images, views=run.config.recipe.views)
+    probabilities = predict_svm(net, head, faces.val.images, device=device, views=run.config.recipe.views)
     files = folder.create().trial(0).create()
     shutil.copyfile(run.weights_file(), files.best)
     head.save(files.svm)

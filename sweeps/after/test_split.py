@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sweeps.errors import InputError
+from sweeps.planning.resources import Device
 from sweeps.runs import Run, readable_sweeps, related_sweeps
 from tracking.metrics.scores import Interval, wilson_interval
 from tracking.record.events import TrialTested
@@ -43,7 +44,7 @@ class Outcome:
     looks: Looks
 
 
-def test_run(run: Run, *, again: bool) -> Outcome:
+def test_run(run: Run, *, again: bool, device: Device = "cpu") -> Outcome:  # noqa: PT028 (no test)
     """Read the test split once for a finalist and record it.
 
     It is predicted in fp32. The accuracy on val beside it was measured in the precision of the training, which is often
@@ -58,7 +59,7 @@ def test_run(run: Run, *, again: bool) -> Outcome:
             "less: --again reads it anyway and marks it"
         )
     with hold_folder(run.sweep.root), Journal.open(run.sweep.journal) as journal:
-        outcome = _measure(run, _count_looks(run))
+        outcome = _measure(run, _count_looks(run), device)
         metrics = {
             "test_accuracy": outcome.accuracy.value,
             "test_looks_in_sweep": float(outcome.looks.in_sweep),
@@ -70,11 +71,11 @@ def test_run(run: Run, *, again: bool) -> Outcome:
     return outcome
 
 
-def _measure(run: Run, looks: Looks) -> Outcome:
+def _measure(run: Run, looks: Looks, device: Device) -> Outcome:
     faces = run.faces()
     if not len(faces.test):
         raise InputError(f"{run.name}: {faces.name} has no test split; give data that has one")
-    right = run.predict("test").argmax(1) == faces.test.labels
+    right = run.predict("test", device).argmax(1) == faces.test.labels
     leaked = faces.test.leaked
     clean = right[~leaked] if leaked is not None else right[:0]
     return Outcome(

@@ -100,6 +100,9 @@ def _add_after_a_sweep(verbs: Any) -> None:
     gc.add_argument("--keep", type=int, default=5, metavar="N",
                     help="keep the weights of each sweep's best N trials by val_accuracy (default 5)")  # fmt: skip
     gc.add_argument("--yes", action="store_true", help="do it; without, only say what would be done")
+    for parser in (test, svm, inspect):
+        parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="cpu",
+                            help="where the net computes (default cpu, the same numbers on every machine)")  # fmt: skip
     for parser in (test, ensemble, svm, compare, report, inspect, register, gc):
         _where(parser)
         _common(parser)

@@ -12,6 +12,7 @@ from rich.text import Text
 from sweeps.after.sending import asked_for, records_uri, send
 from sweeps.cli.console import console, errors, warn
 from sweeps.errors import InputError
+from sweeps.planning.resources import own_device
 from sweeps.runs import Run, best_runs, find_run, open_sweep
 from sweeps.trial.messages import val_title
 from tracking.errors import TrackingError
@@ -24,7 +25,7 @@ def test(given: argparse.Namespace) -> int:
     from sweeps.after.test_split import test_run
 
     run = find_run(given.run, given.out, given.tracking_uri)
-    outcome = test_run(run, again=given.again)
+    outcome = test_run(run, again=given.again, device=own_device(given.device))
     place, looks = f"{outcome.dataset}'s {outcome.split}", outcome.looks
     again = "" if looks.of_run == 1 else f" (LOOK {looks.of_run}: no longer a fair test)"
     for what, n, share in (
@@ -68,7 +69,8 @@ def svm(given: argparse.Namespace) -> int:
 
     run = find_run(given.run, given.out, given.tracking_uri)
     name = given.name or f"svm-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    made = make_svm(run, given.kernel, given.candidates, name, given.out, tracking_uri=asked_for(given))
+    made = make_svm(run, given.kernel, given.candidates, name, given.out, device=own_device(given.device),
+                    tracking_uri=asked_for(given))  # fmt: skip
     console.print(
         f"C {made.svm['c']:g} of {', '.join(f'{c:g}' for c in made.svm['tried'])}: right on "
         f"{made.svm['held_out_accuracy']:.2%} of the fifth of train that chose it, which the net was trained on"
@@ -135,7 +137,12 @@ def inspect(given: argparse.Namespace) -> int:
     missing = None if given.method else captum_missing()
     shown = chosen_faces(run, given.faces) if given.image is None else face_from(run, given.image)
     drawing = inspect_run(
-        run, shown, layers=given.layers or (), methods=() if missing else methods, folder=given.out_dir
+        run,
+        shown,
+        layers=given.layers or (),
+        methods=() if missing else methods,
+        folder=given.out_dir,
+        device=own_device(given.device),
     )
     console.print(net_table(run))
     if missing:

@@ -67,6 +67,12 @@ def usable_cpus() -> int:
     return len(os.sched_getaffinity(0))
 
 
+def own_device(asked: str) -> Device:
+    """As `choose_device`, for this machine."""
+    facts = own_gpus()
+    return choose_device(asked, len(facts.gpus), facts.fault)
+
+
 def choose_device(asked: str, gpus: int, fault: str | None = None) -> Device:
     """`auto` is the GPU where there is one that can be used; asking for one otherwise is an error.
 

@@ -263,6 +263,30 @@ def test_the_report_is_one_page(verb: Callable[..., int], finished: Path, capsys
     assert str(finished / "night/figures/report.html") in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("words", ["test night/1", "svm night/1", "inspect night/1"])
+def test_a_device_that_is_not_there_is_refused_before_anything_is_read(
+    words: str, verb: Callable[..., int], finished: Path, capsys: Capture
+) -> None:
+    before = (finished / "night/journal.jsonl").read_bytes()
+    assert "no NVIDIA GPU" in refused(capsys, lambda: verb(*words.split(), "--device", "cuda"))
+    assert (finished / "night/journal.jsonl").read_bytes() == before, "the look at the test split is not spent"
+
+
+def test_the_net_computes_where_it_is_told(
+    verb: Callable[..., int], monkeypatch: pytest.MonkeyPatch, finished: Path, capsys: Capture
+) -> None:
+    seen: list[str] = []
+
+    def predict(net: Any, images: Any, *, device: str, **how: Any) -> Any:
+        seen.append(device)
+        return np.full((len(images), 7), 1 / 7, np.float32)
+
+    monkeypatch.setattr("sweeps.cli.run_verbs.own_device", lambda asked: asked)
+    monkeypatch.setattr("fer_models.training.evaluate.predict", predict)
+    assert verb("test", "night/2", "--again", "--device", "cuda") == 0
+    assert seen == ["cuda"]
+
+
 def test_runs_that_are_not_there(verb: Callable[..., int], capsys: Capture) -> None:
     assert "did you mean 'night'" in refused(capsys, lambda: verb("test", "nigth"))
     assert "it has 0 to 2" in refused(capsys, lambda: verb("test", "night/7"))
