@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -43,3 +44,21 @@ def test_the_reference_has_what_the_packages_export(site: Path) -> None:
 
     page = (site / "api/sweeps.html").read_text()
     assert [name for name in sweeps.__all__ if f"sweeps.{name}" not in page and f">{name}<" not in page] == []
+
+
+WRITTEN = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda page: page.name)
+def test_the_sweeps_commands_on_the_pages_are_parsed(page: Path) -> None:
+    lines = re.findall(r"(?:^    |`)(python -m sweeps [^`\n]+)", page.read_text(), flags=re.MULTILINE)
+    commands = {line.split("#")[0].strip() for line in lines if not re.search(r"[|…A-Z]{4,}VERB|…| \| ", line)}
+    for command in commands:
+        words = shlex.split(command)[3:]
+        if len(words) > 1:
+            parser().parse_args(words)
+
+
+def test_the_readme_has_a_row_for_every_verb() -> None:
+    rows = set(re.findall(r"^\| `python -m sweeps[ .]([a-z]+)`", (ROOT / "README.md").read_text(), flags=re.MULTILINE))
+    assert rows == set(parser()._subparsers._group_actions[0].choices)

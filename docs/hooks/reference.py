@@ -1,4 +1,4 @@
-"""Pages of the site that are made from the code when the site is built: commands, API, changelog."""
+"""Pages of the site that are made from the code when the site is built: commands, API, contributing, changelog."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ API = {
     ),
 }
 PARSERS = (sweeps_parser, data_parser, models_parser, serve_parser, cluster_parser)
-FROM_THE_ROOT = {"changelog.md": "CHANGELOG.md"}
+FROM_THE_ROOT = {"contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
