@@ -49,6 +49,20 @@ def data_options(given: argparse.Namespace, source: str | None) -> DataOptions:
         raise DataError("; ".join(_in_words(fault) for fault in error.errors())) from error
 
 
+def data_arguments(data: DataOptions) -> list[str]:
+    """Return the command line that gives these options, the reverse of `data_options`."""
+    given = data.model_dump(exclude_defaults=True)
+    words = ["--data", given.pop("source", "synthetic")]
+    if "fold" in given:
+        given["fold"] = f"{given['fold']}/{given.pop('folds')}"
+    for name in ("fold_seed", "limit_seed"):
+        given.pop(name, None)
+    for name, value in given.items():
+        option = "--" + name.replace("_", "-")
+        words += [option] if value is True else [option, ",".join(value) if isinstance(value, tuple) else str(value)]
+    return words
+
+
 def _in_words(fault: Any) -> str:
     message = str(fault["msg"]).removeprefix("Value error, ")
     if not fault["loc"]:

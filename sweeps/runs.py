@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_data import Faces, open_cached, prepare
+from fer_data.arguments import data_arguments
 from fer_data.cache.preprocess_cache import preprocessed
 from sweeps.config import TrialConfig
 from sweeps.errors import InputError, did_you_mean
@@ -82,8 +83,18 @@ class Run:
                 f"{self.name}: an ensemble has no weights of its own; name a member: {_listed(self.members)}"
             )
         if not self.files.best.is_file():
-            raise InputError(f"{self.name}: its weights {self.files.best} are gone")
+            keep = self.spec.keep
+            rule = f"; its sweep keeps those of the best {keep} trials and of baselines (--keep)" if keep else ""
+            raise InputError(
+                f"{self.name}: its weights are not kept ({self.files.best}){rule}; train it again: {self._training()}"
+            )
         return self.files.best
+
+    def _training(self) -> str:
+        """The command that trains it again, from the same seed, as a sweep of its own."""
+        words = ["python", "-m", "sweeps.run", str(self.files.config), *data_arguments(self.spec.data)]
+        words += ["--epochs", str(self.trial.started.epochs), "--seed", str(self.spec.seed)]
+        return shlex.join([*words, *self._out()])
 
     def refuse_unfinished(self) -> None:
         """Raise InputError while a resume may still change the trial: its best epoch is not known yet."""
@@ -125,8 +136,11 @@ class Run:
         return folder
 
     def _command(self, *words: str) -> str:
+        return shlex.join(["python", "-m", "sweeps", *words, *self._out()])
+
+    def _out(self) -> list[str]:
         out = self.sweep.root.parent
-        return shlex.join(["python", "-m", "sweeps", *words, *([] if out == Path("runs") else ["--out", str(out)])])
+        return [] if out == Path("runs") else ["--out", str(out)]
 
     @property
     def members(self) -> dict[str, float]:
@@ -252,10 +266,16 @@ def _origins(name: str, histories: Mapping[str, SweepHistory]) -> set[str]:
 
 def open_sweep(name: str, out: Path) -> tuple[SweepFolder, SweepHistory]:
     """A sweep's folder and history by name. Raises InputError where there is none."""
+    folder = sweep_folder(name, out)
+    return folder, SweepHistory.load(folder.journal)
+
+
+def sweep_folder(name: str, out: Path) -> SweepFolder:
+    """A sweep's folder by name. Raises InputError where there is none."""
     folder = SweepFolder(out / name)
     if not folder.journal.is_file():
         raise InputError(f"no sweep '{name}' in {out}{did_you_mean(name, sweep_names(out))}")
-    return folder, SweepHistory.load(folder.journal)
+    return folder
 
 
 def best_runs(folder: SweepFolder, history: SweepHistory, count: int) -> list[Run]:

@@ -58,6 +58,8 @@ class SweepSpec(BaseModel):
     max_concurrent: int | None = None
     tracking_uri: str | None = None
     """Where the records go, without a password; "default" is the store beside the sweeps, None in older journals."""
+    keep: int | None = None
+    """The weights of so many trials are kept, besides the baselines'; None in sweeps of versions that kept all."""
 
     @field_validator("data", mode="before")
     @classmethod
@@ -131,5 +133,8 @@ def check_name(name: str) -> str:
 
 
 def space_label(space: str) -> str:
-    """The space's name: what MLflow's experiment is called."""
-    return Path(space).stem if space.endswith(".py") else space
+    """The space's name: what MLflow's experiment is called. A trial's config.json goes by its sweep and number."""
+    path = Path(space)
+    if path.parts[-3:-2] == ("trials",) and path.suffix == ".json":
+        return "-".join([*path.parts[-4:-3], path.parent.name])
+    return path.stem if path.suffix in (".py", ".json") else space

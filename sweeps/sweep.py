@@ -15,6 +15,7 @@ from cluster.connect import prepare_environment
 from sweeps.after.finish import Closing
 from sweeps.driver.director import Director, Listener
 from sweeps.driver.environment import differences, driver_started, free_bytes
+from sweeps.driver.kept_weights import KeptWeights
 from sweeps.driver.runner import InlineRunner, Runner, TrialBody
 from sweeps.errors import InputError
 from sweeps.planning.plan import Options, Plan, make_plan
@@ -107,7 +108,7 @@ def run_plan(
             study,
             resolve=plan.resolve,
             time_budget_seconds=plan.options.time_budget_seconds,
-            listeners=(*listeners, _tell(sink)),
+            listeners=(*listeners, KeptWeights(folder, history, plan.spec.keep, on_warning), _tell(sink)),
         )
         if not uri.startswith("sqlite"):
             sink.start()  # so that a server that does not answer is said at once

@@ -22,6 +22,7 @@ ONLY_IN = {
         "tracking/mlflow_sync/sink.py",
         "tracking/mlflow_sync/upkeep.py",
         "tracking/mlflow_sync/models.py",
+        "tracking/mlflow_sync/weights.py",
         "sweeps/after/pyfunc_model.py",
     },
 }

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweeps.runs import open_sweep, sweep_names
+from sweeps.driver.kept_weights import needed_weights
+from sweeps.errors import InputError
+from sweeps.runs import sweep_folder, sweep_names
 from sweeps.spec import recorded_spec
 from tracking.errors import TrackingError
 from tracking.mlflow_sync.upkeep import DeadRun, close_runs, dead_runs, opened
 from tracking.mlflow_sync.uri import resolve_tracking_uri
-from tracking.record.cleaning import Removal, removable, remove
+from tracking.mlflow_sync.weights import Copy, copies_of_weights, remove_copies
+from tracking.record.cleaning import Removal, outranked, removable, remove
 from tracking.record.folder_lock import folder_holder, hold_folder
 from tracking.record.history import SweepHistory
 from tracking.record.layout import SweepFolder
@@ -25,20 +28,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Leavings:
-    """What of one sweep can go: files, and runs to be closed. `spared` says why nothing was looked at."""
+    """What of one sweep can go: files, MLflow's copies of weights, and runs to be closed.
+
+    `kept` says what would go if no other run needed it, `spared` why nothing was looked at.
+    """
 
     name: str
     files: tuple[Removal, ...] = ()
+    copies: tuple[Copy, ...] = ()
     runs: tuple[DeadRun, ...] = ()
+    kept: tuple[str, ...] = ()
     spared: str | None = None
 
     def lines(self) -> Iterator[str]:
         """A line each, for a person."""
         if self.spared:
             yield f"{self.name}: {self.spared}"
+        yield from (f"{self.name}: {line}" for line in self.kept)
         for file in self.files:
-            place = "/".join(file.path.parts[-3:])
-            yield f"{self.name}: {place} ({size_text(file.size_bytes)}): {file.reason}"
+            yield f"{self.name}: {_place(file.path)} ({size_text(file.size_bytes)}): {file.reason}"
+        for copy in self.copies:
+            yield f"{self.name}: MLflow's copy of the weights of run '{copy.name}' ({size_text(copy.size_bytes)})"
         for run in self.runs:
             yield f"{self.name}: MLflow's run '{run.name}' is left RUNNING: {run.reason}"
 
@@ -54,20 +64,26 @@ def clean_up(
 ) -> Iterator[Leavings]:
     """Look through sweeps, all in `out` where none is named; with `act` what is found is removed and closed.
 
-    A sweep that somebody works on is spared, as are trials that a resume takes up and members of ensembles. Without
-    the MLflow that a sweep's records are in, or `tracking_uri` instead, only files are looked at.
+    A sweep that somebody works on is spared, as is one whose journal cannot be read. Trials that a resume takes up keep
+    everything, baselines and what other runs need their weights. Without the MLflow that a sweep's records are in, or
+    `tracking_uri` instead, only files are looked at.
 
     Raises:
         InputError: no sweep of such a name.
         TrackingError: `keep` < 1, or the disk refused.
     """
-    found = [open_sweep(name, out) for name in names or sweep_names(out)]
-    members = ensemble_members(out)
+    folders = [sweep_folder(name, out) for name in names or sweep_names(out)]
+    needed = needed_weights(out)
     with ExitStack() as stack:
         client = cache(lambda recorded: _client(stack, tracking_uri, out, recorded, on_warning))
-        for folder, history in found:
-            its_client = client(recorded_spec(history).tracking_uri)
-            yield _clean(folder, its_client, keep, members.get(folder.root.name, set()), act=act)
+        for folder in folders:
+            mine = {number: why for (sweep, number), why in needed.items() if sweep == folder.root.name}
+            try:
+                recorded = recorded_spec(SweepHistory.load(folder.journal)).tracking_uri
+            except (InputError, TrackingError) as error:
+                yield Leavings(folder.root.name, spared=f"{error}; left alone")
+                continue
+            yield _clean(folder, client(recorded), keep, mine, act=act)
 
 
 def _client(
@@ -80,23 +96,14 @@ def _client(
         return None
 
 
-def ensemble_members(out: Path) -> dict[str, set[int]]:
-    """Which trials of which sweeps answer in ensembles, whose weights are read whenever the ensemble is asked."""
-    members: dict[str, set[int]] = {}
-    for name in sweep_names(out):
-        for trial in open_sweep(name, out)[1].trials.values():
-            for member in trial.started.config.get("ensemble", {}).get("members", {}):
-                sweep, _, number = member.partition("/")
-                members.setdefault(sweep, set()).add(int(number))
-    return members
-
-
 def size_text(size_bytes: int) -> str:
     """In MiB."""
     return f"{size_bytes / 2**20:,.1f} MiB"
 
 
-def _clean(folder: SweepFolder, client: MlflowClient | None, keep: int, members: set[int], *, act: bool) -> Leavings:
+def _clean(
+    folder: SweepFolder, client: MlflowClient | None, keep: int, needed: Mapping[int, str], *, act: bool
+) -> Leavings:
     name, holder = folder.root.name, folder_holder(folder.root)
     if holder is not None:
         return Leavings(name, spared=f"is being worked on (host {holder.host}, pid {holder.pid}), left alone")
@@ -104,10 +111,18 @@ def _clean(folder: SweepFolder, client: MlflowClient | None, keep: int, members:
         if act:
             stack.enter_context(hold_folder(folder.root))
         history = SweepHistory.load(folder.journal)
-        files = removable(folder, history, keep, members)
+        files = removable(folder, history, keep, needed)
+        others = set(removable(folder, history, keep)) - set(files)
+        kept = [f"{_place(file.path)} stays: {needed[int(file.path.parent.name)]}" for file in others]
         runs = dead_runs(client, history) if client else []
+        copies = copies_of_weights(client, history, outranked(history, keep, needed)) if client else []
         if act:
             remove(files)
             if client:
+                remove_copies(client, copies)
                 close_runs(client, runs)
-    return Leavings(name, tuple(files), tuple(runs))
+    return Leavings(name, tuple(files), tuple(copies), tuple(runs), tuple(sorted(kept)))
+
+
+def _place(path: Path) -> str:
+    return "/".join(path.parts[-3:])

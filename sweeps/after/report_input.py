@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_data import DataError, DataOptions, Faces, open_cached, prepare
+from fer_data import DataError, Faces, open_cached, prepare
+from fer_data.arguments import data_arguments
 from fer_models.training.saved_parameters import count_saved
 from sweeps.after.importances import importances
 from sweeps.runs import Run
 from sweeps.spec import SweepSpec, recorded_spec
-from sweeps.trial.messages import OBJECTIVE, val_title
+from sweeps.trial.messages import OBJECTIVE, PARAMETERS, val_title
 from tracking.metrics.compare import Comparison, Contender, compare
 from tracking.metrics.compare_sweeps import course
 from tracking.mlflow_sync.run_records import flatten
@@ -118,8 +119,9 @@ def _answered(folder: SweepFolder, history: SweepHistory) -> int:
 
 
 def _parameters(folder: SweepFolder, history: SweepHistory) -> dict[int, int]:
-    counts = {number: count_saved(folder.trial(number).best) for number in history.trials}
-    return {number: count for number, count in counts.items() if count is not None}
+    told = {number: trial.end.best.get(PARAMETERS) for number, trial in history.trials.items() if trial.end}
+    counts = {number: told.get(number) or count_saved(folder.trial(number).best) for number in history.trials}
+    return {number: int(count) for number, count in counts.items() if count is not None}
 
 
 def _facts(spec: SweepSpec, faces: Faces | None, answered: int) -> DataFacts:
@@ -159,17 +161,3 @@ def _commands(spec: SweepSpec) -> Mapping[str, str]:
         "read the test split for its best trial, once": shlex.join(["python", "-m", "sweeps", "test", spec.name]),
         "its five best as one": shlex.join(["python", "-m", "sweeps", "ensemble", "--sweep", spec.name]),
     }
-
-
-def data_arguments(data: DataOptions) -> list[str]:
-    """The command line that gives these data options."""
-    given = data.model_dump(exclude_defaults=True)
-    words = ["--data", given.pop("source", "synthetic")]
-    if "fold" in given:
-        given["fold"] = f"{given['fold']}/{given.pop('folds')}"
-    for name in ("fold_seed", "limit_seed"):
-        given.pop(name, None)
-    for name, value in given.items():
-        option = "--" + name.replace("_", "-")
-        words += [option] if value is True else [option, ",".join(value) if isinstance(value, tuple) else str(value)]
-    return words

@@ -14,7 +14,7 @@ from fer_data.arguments import add_data_options, data_options
 from fer_models import Kernel
 from sweeps.config import parse_settings
 from sweeps.errors import InputError
-from sweeps.planning.plan import Options
+from sweeps.planning.plan import DEFAULT_KEEP, Options
 from sweeps.trial.messages import Method
 
 _UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
@@ -97,8 +97,9 @@ def _add_after_a_sweep(verbs: Any) -> None:
     register.add_argument("run", metavar="RUN", help=run)
     gc = verbs.add_parser("gc", help="remove checkpoints that nobody reads again, close runs of dead drivers")
     gc.add_argument("names", metavar="NAME", nargs="*", help="sweeps (default: all)")
-    gc.add_argument("--keep", type=int, default=5, metavar="N",
-                    help="keep the weights of each sweep's best N trials by val_accuracy (default 5)")  # fmt: skip
+    gc.add_argument("--keep", type=int, default=DEFAULT_KEEP, metavar="N",
+                    help="keep the weights of each sweep's best N trials by val_accuracy (default 5), of baselines, "
+                         "and of what other runs need")  # fmt: skip
     gc.add_argument("--yes", action="store_true", help="do it; without, only say what would be done")
     for parser in (test, svm, inspect):
         parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="cpu",
@@ -142,6 +143,8 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     kept = parser.add_argument_group("what is kept")
     kept.add_argument("--name", help="the sweep's name and folder (default SPACE-<UTC time>)")
     _where(kept)
+    kept.add_argument("--keep", type=int, metavar="N",
+                      help="weights of the best N trials by val_accuracy and of baselines (default 5)")  # fmt: skip
     kept.add_argument("--resume", action="store_true", help="go on with the sweep of that name")
     parser.add_argument("--dry-run", action="store_true",
                         help="build baselines and 20 samples, a step each; print parameters, memory, time")  # fmt: skip

@@ -61,7 +61,7 @@ def _check_tracking_uri(uri: str | None) -> None:
 
 
 def _own_space(given: argparse.Namespace) -> Path | None:
-    return Path(given.space) if given.space.endswith(".py") else None
+    return Path(given.space) if given.space.endswith((".py", ".json")) else None
 
 
 def logs(given: argparse.Namespace) -> int:

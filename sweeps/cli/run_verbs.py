@@ -180,11 +180,11 @@ def gc(given: argparse.Namespace) -> int:
         found.append(leavings)
         for line in leavings.lines():
             console.print(line)
-    files = [file for leavings in found for file in leavings.files]
+    sizes = [one.size_bytes for leavings in found for ones in (leavings.files, leavings.copies) for one in ones]
     runs = sum(len(leavings.runs) for leavings in found)
-    what = f"{len(files)} files, {size_text(sum(file.size_bytes for file in files))}; {runs} runs of dead drivers"
+    what = f"{len(sizes)} files, {size_text(sum(sizes))}; {runs} runs of dead drivers"
     console.print(f"removed and closed: {what}" if given.yes else f"to be removed and closed: {what}")
-    if not given.yes and (files or runs):
+    if not given.yes and (sizes or runs):
         console.print(f"do it:\n  {without_password(shlex.join(['python', '-m', 'sweeps', *given.argv, '--yes']))}")
     return 0
 

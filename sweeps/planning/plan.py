@@ -25,6 +25,7 @@ from tracking.record.history import SweepHistory
 from tracking.record.journal import read
 from tracking.record.layout import SweepFolder
 
+DEFAULT_KEEP = 5
 _SAMPLES_CHECKED = 20
 
 
@@ -49,6 +50,8 @@ class Options:
     max_concurrent: int | None = None
     seed: int | None = None
     settings: dict[str, Any] | None = None
+    keep: int | None = None
+    """The weights of so many trials are kept, besides the baselines'."""
     resume: bool = False
     figures: bool = True
     address: str | None = None
@@ -70,6 +73,7 @@ class Options:
                 ("epochs", self.epochs, 1),
                 ("max_concurrent", self.max_concurrent, 1),
                 ("seed", self.seed, 0),
+                ("keep", self.keep, 1),
             )
             if value is not None and value < least
         ]
@@ -95,6 +99,7 @@ def _options_of(spec: SweepSpec) -> dict[str, Any]:
         "max_concurrent": spec.max_concurrent,
         "seed": spec.seed,
         "settings": spec.settings,
+        "keep": spec.keep,
     }
 
 
@@ -169,6 +174,8 @@ def make_plan(space: Space | str, options: Options, say: Callable[[str], None] =
             raise InputError(f"{folder.root} exists already: add --resume to go on with it, or choose another --name")
         options = options.completed_by(recorded)
         found = recorded.with_its_baselines(found)
+    elif options.keep is None:
+        options = replace(options, keep=DEFAULT_KEEP)
     found = fix_settings(found, options.settings or {}, options.seed or 0)
     uri = resolve_tracking_uri(options.tracking_uri, options.out, recorded.tracking_uri if recorded else None)
     hardware = _hardware(options)
@@ -229,6 +236,7 @@ def _spec(
         cpus_per_trial=options.cpus_per_trial,
         gpus_per_trial=None if options.gpus_per_trial == "auto" else options.gpus_per_trial,
         max_concurrent=options.max_concurrent,
+        keep=options.keep,
     )
 
 

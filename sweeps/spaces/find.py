@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+from sweeps.config import TrialConfig
 from sweeps.errors import InputError, did_you_mean
 from sweeps.space import Space
 from sweeps.spaces import SPACES
+from sweeps.spec import space_label
 
 
 def find_space(name: str) -> Space:
-    """The space of that name, or the `SPACE` of a user's own file (`./my_space.py`)."""
+    """The space of that name, the `SPACE` of a user's own file (`./my_space.py`), or one configuration (`….json`)."""
+    if name.endswith(".json"):
+        return _of_configuration(Path(name))
     if name.endswith(".py") or "/" in name:
         return _load_file(Path(name))
     if name not in SPACES:
@@ -39,3 +44,17 @@ def _load_file(path: Path) -> Space:
     if not isinstance(space, Space):
         raise InputError(f"{path}: defines no SPACE; add SPACE = Space(suggest=..., baselines=[...])")
     return replace(space, name=path.stem)
+
+
+def _of_configuration(path: Path) -> Space:
+    """A space of one configuration, as a trial's folder keeps it: it is trained as that trial was."""
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; a trial's configuration is in its folder, as config.json") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not a configuration as JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: not a configuration as JSON: expected an object with net and recipe")
+    config = TrialConfig.parse(content, str(path))
+    return Space(suggest=lambda _: config, trials=1, name=space_label(str(path)))

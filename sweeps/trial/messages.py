@@ -15,6 +15,9 @@ OBJECTIVE = "val_accuracy"
 LEAK_FREE = "val_accuracy_leak_free"
 """The same on those validation images alone whose pixels do not stand in train as well."""
 
+PARAMETERS = "parameters"
+"""How many numbers the net learns, told at a trial's end: its weights may go then."""
+
 SYSTEM = "system/"
 """Begins the names of what a trial took of its machine, which MLflow shows apart from results."""
 

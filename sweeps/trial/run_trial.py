@@ -16,7 +16,7 @@ from fer_data import AugmentConfig, DataError, DataOptions, open_cached, prepare
 from fer_data.cache.cache_folder import fingerprint_in
 from sweeps.config import TrialConfig
 from sweeps.errors import WorkerMustLeave
-from sweeps.trial.messages import OBJECTIVE, EpochReport, Message, Task, TrialEnd
+from sweeps.trial.messages import OBJECTIVE, PARAMETERS, EpochReport, Message, Task, TrialEnd
 from sweeps.trial.results import draw, keep_answers, leak_free_accuracy, score
 from tracking.record.events import EpochDone
 from tracking.record.files import write_bytes, write_json
@@ -254,9 +254,13 @@ def _keep_weights(folder: TrialFolder, state: TrainingState, faces: Faces) -> No
 
 def _finish(task: Task, folder: TrialFolder, faces: Faces, history: dict[int, EpochReport]) -> dict[str, float]:
     """Score the best epoch, draw the pictures, and drop what only a running trial needs."""
+    from fer_models.training.saved_parameters import count_saved
+
     scores: dict[str, float] = {}
     if history and read_answers(folder, best := _best_epoch(history)):
         scores = score(folder, faces, best)
+        if count := count_saved(folder.best):
+            scores[PARAMETERS] = float(count)
         if task.figures:
             epochs = [
                 EpochDone(trial=task.trial, epoch=report.epoch, metrics=report.metrics, iterations=report.iterations)

@@ -221,7 +221,8 @@ def accuracy(finished: Path, number: int) -> float:
     return best.metrics["val_accuracy"]
 
 
-def test_a_command_to_be_pasted_has_no_password(verb: Callable[..., int], capsys: Capture) -> None:
+def test_a_command_to_be_pasted_has_no_password(verb: Callable[..., int], finished: Path, capsys: Capture) -> None:
+    (finished / "night/trials/0000/last.safetensors").write_bytes(b"left by a crash")
     assert verb("gc", "--keep", "1", "--tracking-uri", "http://ann:secret@127.0.0.1:9") == 0
     captured = capsys.readouterr()
     assert "--tracking-uri http://ann:…@127.0.0.1:9" in captured.out.replace("'", "")

@@ -24,6 +24,8 @@ from tracking.record.events import (
 KEY_TAG = "trial.key"
 STATE_TAG = "state"
 REASON_TAG = "reason"
+WEIGHTS_TAG = "weights"
+"""On the runs of the trials whose weights MLflow has: how many bytes."""
 ITERATION_LOSS = "iteration/train_loss"
 ITERATION_RATE = "iteration/learning_rate"
 

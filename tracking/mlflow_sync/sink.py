@@ -20,6 +20,7 @@ from tracking.mlflow_sync.run_records import (
     PARENT,
     REASON_TAG,
     STATE_TAG,
+    WEIGHTS_TAG,
     Gatherer,
     Point,
     RunWork,
@@ -33,7 +34,8 @@ from tracking.mlflow_sync.run_records import (
 )
 from tracking.mlflow_sync.upkeep import how_to_restore, run_title, search_runs
 from tracking.mlflow_sync.uri import BESIDE_THE_SWEEPS, without_password
-from tracking.record.events import DriverStarted, Event, SweepStarted
+from tracking.mlflow_sync.weights import bring_up_to_date
+from tracking.record.events import DriverStarted, Event, SweepEnded, SweepStarted
 from tracking.record.folder_lock import FolderHeldError, hold_folder
 from tracking.record.journal import read
 from tracking.record.layout import JOURNAL_NAME, SweepFolder
@@ -207,6 +209,9 @@ class _Session:
         }
         self._ended = {number for number, run in found.items() if run.info.status != "RUNNING"}
         self._params: dict[int, dict[str, str]] = {}
+        self._weights = {
+            number: run.data.tags[WEIGHTS_TAG] for number, run in found.items() if WEIGHTS_TAG in run.data.tags
+        }
         self.gatherer = Gatherer(
             {
                 number: time_ms
@@ -236,6 +241,9 @@ class _Session:
             self._log(run_id, work.points, self._params.pop(number, {}), tags)
         if work.end is not None:
             self._log_files(number, run_id)
+            if isinstance(work.end, SweepEnded):
+                living = {trial: run for trial, run in self._run_ids.items() if trial not in {PARENT, *self.deleted}}
+                bring_up_to_date(self._client, self._folder, living, self._weights)
             self._client.set_terminated(run_id, ending_status(work.end), work.end.time_ms)
             self._ended.add(number)
 
@@ -276,7 +284,7 @@ class _Session:
 
     def _files(self, number: int) -> list[Path]:
         folder = self._folder.trial(number)
-        left_out = {folder.last, folder.previous, folder.verdict}
+        left_out = {folder.best, folder.last, folder.previous, folder.verdict}
         root = self._folder.figures if number == PARENT else folder.root
         return [path for path in sorted(root.glob("[!.]*")) if path.is_file() and path not in left_out]
 

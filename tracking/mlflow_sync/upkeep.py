@@ -79,7 +79,7 @@ def dead_runs(client: "MlflowClient", history: SweepHistory) -> list[DeadRun]:
     sweep_id = history.started.sweep_id
     return [
         DeadRun(str(run.info.run_id), str(run.info.run_name), reason, _last_sign(history, run))
-        for run in _search(client, f"attributes.status = 'RUNNING' AND tags.`{KEY_TAG}` LIKE '{sweep_id}%'")
+        for run in search_everywhere(client, f"attributes.status = 'RUNNING' AND tags.`{KEY_TAG}` LIKE '{sweep_id}%'")
     ]
 
 
@@ -99,7 +99,7 @@ def find_run(client: "MlflowClient", sweep: SweepStarted, trial: int | None = No
     """
     number = PARENT if trial is None else trial
     what = f"{sweep.name}, {run_title(number)}"
-    found = _search(client, f"tags.`{KEY_TAG}` = '{run_key(sweep, number)}'", with_deleted=True)
+    found = search_everywhere(client, f"tags.`{KEY_TAG}` = '{run_key(sweep, number)}'", with_deleted=True)
     for run in sorted(found, key=lambda run: str(run.info.lifecycle_stage)):
         if run.info.lifecycle_stage == "active":
             return str(run.info.run_id)
@@ -151,7 +151,8 @@ def _last_sign(history: SweepHistory, run: "Run") -> int:
     return max((epoch.time_ms for trial in trials for epoch in trial.epochs), default=int(run.info.start_time))
 
 
-def _search(client: "MlflowClient", query: str, *, with_deleted: bool = False) -> list["Run"]:
+def search_everywhere(client: "MlflowClient", query: str, *, with_deleted: bool = False) -> list["Run"]:
+    """Every run of every experiment that the query matches."""
     experiments = [str(experiment.experiment_id) for experiment in client.search_experiments()]
     return search_runs(client, experiments, query, with_deleted=with_deleted)
 

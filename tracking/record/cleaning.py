@@ -1,5 +1,6 @@
 """Which checkpoints of a sweep nobody will read again, and taking them away."""
 
+import heapq
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,31 +12,82 @@ from tracking.record.layout import SweepFolder
 
 @dataclass(frozen=True)
 class Removal:
-    """A file that can go, its size, and why."""
+    """A file that can go, what that frees (nothing, while MLflow has the same file), and why."""
 
     path: Path
     size_bytes: int
     reason: str
 
 
-def removable(folder: SweepFolder, history: SweepHistory, keep: int, also: Collection[int] = ()) -> list[Removal]:
-    """The checkpoints that can go, by trial; nothing is touched. Hold the folder, or somebody may be writing them.
-
-    The state to go on from goes once a trial is over. Weights of a trial's best epoch stay for the best `keep` trials
-    by `val_accuracy`, for the trials `also`, and for every trial that is not over.
+class BestTrials:
+    """The best `keep` of the finished trials that were added, by `val_accuracy`; of equal ones, the earlier.
 
     Raises:
         TrackingError: `keep` < 1.
     """
-    if keep < 1:
-        raise TrackingError(f"keep {keep}: expected 1 at least, or the sweep would have no net left")
-    ranks = _ranks(history)
+
+    def __init__(self, keep: int) -> None:
+        if keep < 1:
+            raise TrackingError(f"keep {keep}: expected 1 at least, or the sweep would have no net left")
+        self.keep = keep
+        self._best: list[tuple[float, int]] = []
+
+    def add(self, trial: TrialHistory) -> int | None:
+        """Add one; the number of the trial that is not among the best now, itself perhaps, None if there is none."""
+        best = trial.best_epoch()
+        if best is None:
+            return trial.number
+        entry = (best.metrics["val_accuracy"], -trial.number)
+        if len(self._best) < self.keep:
+            heapq.heappush(self._best, entry)
+            return None
+        return -heapq.heappushpop(self._best, entry)[1]
+
+
+def removable(
+    folder: SweepFolder, history: SweepHistory, keep: int | None, needed: Collection[int] = ()
+) -> list[Removal]:
+    """The checkpoints that can go, by trial; nothing is touched. Hold the folder, or somebody may be writing them.
+
+    The state to go on from goes once a trial is over. Weights of a trial's best epoch stay for the best `keep` trials
+    (None: for all), for baselines, for the trials `needed`, and for every trial that is not over.
+
+    Raises:
+        TrackingError: `keep` < 1.
+    """
+    dropped = set(outranked(history, keep, needed))
     return [
-        Removal(path, path.stat().st_size, reason)
+        removal
         for number, trial in sorted(history.trials.items())
-        for path, reason in _of_trial(folder, trial, ranks, len(ranks) if number in also else keep)
-        if path.is_file()
+        if trial.is_over
+        for removal in (*states(folder, trial), *(weights(folder, trial, keep) if number in dropped else ()))
     ]
+
+
+def outranked(history: SweepHistory, keep: int | None, needed: Collection[int] = ()) -> list[int]:
+    """The trials whose weights need not be kept, by number. Raises TrackingError for `keep` < 1."""
+    if keep is None:
+        return []
+    best = BestTrials(keep)
+    fallen = {best.add(trial) for _, trial in sorted(history.trials.items()) if trial.is_over}
+    return sorted(
+        number
+        for number in fallen
+        if number is not None and number not in needed and not history.trials[number].started.baseline
+    )
+
+
+def states(folder: SweepFolder, trial: TrialHistory) -> Iterator[Removal]:
+    """What a trial that is over would go on from."""
+    files = folder.trial(trial.number)
+    for path in (files.last, files.previous):
+        yield from _removal(path, f"trial {trial.number} is {trial.state}: nothing goes on from it")
+
+
+def weights(folder: SweepFolder, trial: TrialHistory, keep: int | None) -> Iterator[Removal]:
+    """The weights of a trial that is `outranked`."""
+    reason = f"trial {trial.number} is not among the best {keep} by val_accuracy, nor a baseline"
+    yield from _removal(folder.trial(trial.number).best, reason)
 
 
 def remove(removals: Sequence[Removal]) -> int:
@@ -54,21 +106,7 @@ def remove(removals: Sequence[Removal]) -> int:
     return freed
 
 
-def _ranks(history: SweepHistory) -> dict[int, int]:
-    scored = [(best.metrics["val_accuracy"], trial.number) for trial in history.trials.values()
-              if (best := trial.best_epoch())]  # fmt: skip
-    ordered = sorted(scored, key=lambda pair: (-pair[0], pair[1]))
-    return {number: rank for rank, (_, number) in enumerate(ordered, start=1)}
-
-
-def _of_trial(folder: SweepFolder, trial: TrialHistory, ranks: dict[int, int], keep: int) -> Iterator[tuple[Path, str]]:
-    if not trial.is_over:
-        return
-    files = folder.trial(trial.number)
-    for state in (files.last, files.previous):
-        yield state, f"trial {trial.number} is {trial.state}: nothing goes on from it"
-    rank = ranks.get(trial.number)
-    if rank is None:
-        yield files.best, f"trial {trial.number} has no finished epoch"
-    elif rank > keep:
-        yield files.best, f"trial {trial.number} is number {rank} of {len(ranks)} by val_accuracy; {keep} are kept"
+def _removal(path: Path, reason: str) -> Iterator[Removal]:
+    if path.is_file():
+        found = path.stat()
+        yield Removal(path, found.st_size if found.st_nlink == 1 else 0, reason)

@@ -8,6 +8,7 @@ from pathlib import Path
 from tracking.errors import TrackingError
 
 JOURNAL_NAME = "journal.jsonl"
+WEIGHTS_NAME = "best.safetensors"
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class TrialFolder:
     @property
     def best(self) -> Path:
         """Weights at the best epoch."""
-        return self.root / "best.safetensors"
+        return self.root / WEIGHTS_NAME
 
     @property
     def svm(self) -> Path:

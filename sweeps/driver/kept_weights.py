@@ -1,0 +1,103 @@
+"""Whose weights a sweep keeps: those of its best trials and baselines, and of trials that other runs need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from sweeps.runs import open_sweep, sweep_names
+from tracking.errors import TrackingError
+from tracking.record.cleaning import BestTrials, Removal, removable, remove, states, weights
+from tracking.record.events import Event, TrialEnded
+from tracking.record.history import SweepHistory
+from tracking.record.layout import WEIGHTS_NAME, SweepFolder
+
+RUN_PREFIX = "run:"
+"""Begins the name of a run where a path of weights may stand."""
+
+_SIGNS = (b'"ensemble"', WEIGHTS_NAME.encode(), RUN_PREFIX.encode())
+"""One of these is in every journal that speaks of another sweep's weights."""
+
+
+class KeptWeights:
+    """Listens to a sweep, and removes the checkpoints that a trial's end leaves without a use.
+
+    A file goes after the journal has the end that makes it useless. What a crash leaves is removed by the next driver.
+    `keep` None is for sweeps of earlier versions, which keep the weights of every trial.
+    """
+
+    def __init__(
+        self, folder: SweepFolder, history: SweepHistory, keep: int | None, on_warning: Callable[[str], None]
+    ) -> None:
+        self._folder, self._on_warning = folder, on_warning
+        self._best = BestTrials(keep) if keep is not None else None
+        over = [trial for trial in history.trials.values() if trial.is_over]
+        for trial in over if self._best else ():
+            self._best.add(trial)  # type: ignore[union-attr]
+        if over:
+            self._remove(removable(folder, history, keep, self._needed()))
+
+    def __call__(self, event: Event, history: SweepHistory) -> None:
+        """Take in an event, as a director's listener."""
+        if not isinstance(event, TrialEnded) or not event.final:
+            return
+        trial = history.trials[event.trial]
+        found = list(states(self._folder, trial))
+        number = self._best.add(trial) if self._best else None
+        if self._best and number is not None and not history.trials[number].started.baseline:
+            fallen = list(weights(self._folder, history.trials[number], self._best.keep))
+            found += fallen if fallen and number not in self._needed() else []
+        self._remove(found)
+
+    def _needed(self) -> set[int]:
+        name = self._folder.root.name
+        return {number for sweep, number in needed_weights(self._folder.root.parent) if sweep == name}
+
+    def _remove(self, removals: list[Removal]) -> None:
+        try:
+            remove(removals)
+        except TrackingError as error:
+            self._on_warning(str(error))
+
+
+def needed_weights(out: Path) -> dict[tuple[str, int], str]:
+    """The trials in `out`, as sweep and number, whose weights another run reads, and which run that is.
+
+    Ensembles read those of their members whenever they are asked; a sweep that is not finished may start further trials
+    from those that it started from so far.
+    """
+    needed: dict[tuple[str, int], str] = {}
+    for name in sweep_names(out):
+        with suppress(TrackingError, OSError):
+            if not any(sign in SweepFolder(out / name).journal.read_bytes() for sign in _SIGNS):
+                continue
+            _, history = open_sweep(name, out)
+            for reference in _members(history):
+                needed[_sweep_and_number(reference)] = f"ensemble {name} answers with it"
+            for reference in () if history.finished else _starts(history):
+                needed[_sweep_and_number(reference)] = f"sweep {name} starts from it and is not finished"
+    return needed
+
+
+def _members(history: SweepHistory) -> Iterator[str]:
+    for trial in history.trials.values():
+        yield from trial.started.config.get("ensemble", {}).get("members", {})
+
+
+def _starts(history: SweepHistory) -> Iterator[str]:
+    """The runs, as NAME/NUMBER, that a sweep's trials start from."""
+    specs = [history.started.spec, *(driver.spec for driver in history.drivers)]
+    used = [spec.get("settings", {}).get("transfer.weights") for spec in specs]
+    used += [trial.started.config.get("transfer", {}).get("weights") for trial in history.trials.values()]
+    for weights_of in {one for one in used if one}:
+        path = Path(weights_of)
+        if weights_of.startswith(RUN_PREFIX) and weights_of.rpartition("/")[2].isdecimal():
+            yield weights_of.removeprefix(RUN_PREFIX)
+        elif path.parts[-3:-2] == ("trials",) and path.parent.name.isdecimal() and len(path.parts) > 3:
+            yield f"{path.parts[-4]}/{path.parent.name}"
+
+
+def _sweep_and_number(reference: str) -> tuple[str, int]:
+    name, _, number = reference.partition("/")
+    return name, int(number)

@@ -1,0 +1,109 @@
+"""A sweep's weights among the artifacts of its trials' runs: those that the sweep keeps, and no others."""
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tracking.errors import TrackingError
+from tracking.mlflow_sync.run_records import KEY_TAG, WEIGHTS_TAG, run_key
+from tracking.mlflow_sync.upkeep import search_everywhere
+from tracking.record.history import SweepHistory
+from tracking.record.layout import WEIGHTS_NAME, SweepFolder
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+@dataclass(frozen=True)
+class Copy:
+    """The weights that MLflow has of a run."""
+
+    run_id: str
+    name: str
+    """Of the run."""
+    size_bytes: int
+
+
+def bring_up_to_date(
+    client: "MlflowClient", folder: SweepFolder, run_ids: Mapping[int, str], tags: Mapping[int, str]
+) -> None:
+    """Send the weights in a sweep's folder; take back those that are there no more. Doing it again changes nothing.
+
+    For the end of a sweep, since it is known only then whose weights it keeps; an extension of it may outdo some.
+
+    Args:
+        client: MLflow's.
+        folder: the sweep's.
+        run_ids: the trials' runs by number.
+        tags: of the trials that have one, the WEIGHTS_TAG.
+    """
+    for number, run_id in run_ids.items():
+        path = folder.trial(number).best
+        wanted = f"{path.stat().st_size} bytes" if path.is_file() else None
+        if wanted and wanted != tags.get(number):
+            _send(client, run_id, path)
+            client.set_tag(run_id, WEIGHTS_TAG, wanted)
+        elif wanted is None and number in tags:
+            with suppress(NotImplementedError):  # some places keep what they have
+                _take_back(client, run_id)
+
+
+def copies_of_weights(client: "MlflowClient", history: SweepHistory, trials: Collection[int]) -> list[Copy]:
+    """The weights that MLflow has of these trials; earlier versions sent those of every trial, without a tag."""
+    keys = {run_key(history.started, number) for number in trials}
+    query = f"tags.`{KEY_TAG}` LIKE '{history.started.sweep_id}/%'"
+    runs = [run for run in search_everywhere(client, query) if run.data.tags[KEY_TAG] in keys] if keys else []
+    return [
+        Copy(str(run.info.run_id), str(run.info.run_name), file.file_size or 0)
+        for run in runs
+        for file in client.list_artifacts(run.info.run_id)
+        if file.path == WEIGHTS_NAME
+    ]
+
+
+def remove_copies(client: "MlflowClient", copies: Sequence[Copy]) -> None:
+    """Delete them.
+
+    Raises:
+        TrackingError: no file can be deleted where MLflow keeps them.
+    """
+    for copy in copies:
+        try:
+            _take_back(client, copy.run_id)
+        except NotImplementedError as error:
+            raise TrackingError(
+                f"the weights of MLflow's run '{copy.name}' cannot be deleted where they are"
+            ) from error
+
+
+def _send(client: "MlflowClient", run_id: str, path: Path) -> None:
+    """Log the file; where MLflow keeps its files on the same disk, as a second name of it, which takes no space.
+
+    Weights are replaced as a whole and never written to again, so the copy stays what it is.
+    """
+    from mlflow.utils.file_utils import local_file_uri_to_path
+
+    uri = client.get_run(run_id).info.artifact_uri
+    if uri.startswith(("file:", "/")):
+        place = Path(local_file_uri_to_path(uri)) / path.name  # type: ignore[no-untyped-call]
+        beside = place.with_name(f".{path.name}.{os.getpid()}")
+        with suppress(OSError):  # another disk, or one without such names
+            place.parent.mkdir(parents=True, exist_ok=True)
+            beside.hardlink_to(path)
+            beside.replace(place)
+            beside.unlink(missing_ok=True)  # left where both were the same file already
+            return
+    client.log_artifact(run_id, str(path))
+
+
+def _take_back(client: "MlflowClient", run_id: str) -> None:
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    run = client.get_run(run_id)
+    repository = get_artifact_repository(run.info.artifact_uri, client.tracking_uri)
+    repository.delete_artifacts(WEIGHTS_NAME)  # type: ignore[no-untyped-call]
+    if WEIGHTS_TAG in run.data.tags:
+        client.delete_tag(run_id, WEIGHTS_TAG)
