@@ -1,3 +1,4 @@
+import io
 import json
 import math
 import os
@@ -120,6 +121,31 @@ def test_a_follower_gets_each_event_once(sweep: Sweep) -> None:
     with sweep.folder.journal.open("ab") as file:
         file.write(b'son": "x", "time_ms": 3}\n')
     assert read_from(sweep.folder.journal, offset)[0] == [DriverStopped(time_ms=3, reason="x")]
+
+
+def test_a_line_that_is_being_written_is_not_taken_for_a_corrupt_one(
+    sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reader gets the first half; before it looks whether the file goes on, the writer has added the other."""
+    sweep.whole()
+    journal = sweep.folder.journal
+    content, events = journal.read_bytes(), list(read(journal))
+    journal.write_bytes(content[: content.rindex(b"\n", 0, -1) + 20])
+    path_open = Path.open
+
+    class Growing(io.BufferedReader):
+        def readlines(self, hint: int = -1, /) -> list[bytes]:
+            lines = super().readlines(hint)
+            with open(journal, "wb") as writer:  # noqa: PTH123
+                writer.write(content)
+            return lines
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", lambda path, mode: Growing(path_open(path, mode, 0)))
+        seen, offset = read_from(journal, 0)
+    rest, end = read_from(journal, offset)
+    assert [*seen, *rest] == events
+    assert end == len(content)
 
 
 def test_nothing_beyond_the_end_asked_for_is_read(sweep: Sweep) -> None:

@@ -111,7 +111,8 @@ def read_from(
     for index, line in enumerate(lines):
         if end is not None and offset + len(line) > end:
             break
-        if at_end and index == len(lines) - 1 and _is_torn(line):
+        # Without its line break it may be half-written, also where the rest has come since it was read.
+        if not line.endswith(b"\n") or (at_end and index == len(lines) - 1 and _is_torn(line)):
             break
         events.append(_parse(path, offset, line))
         offset += len(line)
