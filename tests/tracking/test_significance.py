@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from scipy.special import softmax
@@ -111,6 +113,16 @@ def test_bootstrap_intervals_are_scipy_s() -> None:
     slow = np.quantile([macro_f1(rng.integers(0, 300, 300)) for _ in range(300)], [0.025, 0.975])
     ours = found.metrics["macro_f1"]
     assert (ours.low, ours.high) == pytest.approx(tuple(slow), abs=0.025)
+
+
+def test_the_bootstrap_holds_a_part_of_its_resamples_at_a_time() -> None:
+    count = 4000 // len(LABELS)
+    labels, a, b = np.tile(LABELS, count), np.tile(A, (count, 1)), np.tile(B, (count, 1))
+    tracemalloc.start()
+    paired_bootstrap(labels, a, b, np.random.default_rng(0))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 32 * 2**20, "all 2,000 resamples of 4,000 images are 64 MB"
 
 
 def test_the_same_generator_draws_the_same() -> None:

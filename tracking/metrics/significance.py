@@ -1,6 +1,6 @@
 """Whether a difference is more than chance: McNemar's test, Holm's correction, paired bootstrap intervals."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -124,14 +124,12 @@ def paired_bootstrap(
 _METRICS = ("accuracy", "macro_f1", "balanced_accuracy", "log_loss", "brier", "ece")
 
 
-def _weights(n: int, resamples: int, generator: np.random.Generator) -> list[FloatArray]:
-    """How often each image is drawn, [resamples at once, n] a piece."""
-    pieces = []
+def _weights(n: int, resamples: int, generator: np.random.Generator) -> Iterator[FloatArray]:
+    """How often each image is drawn, [resamples at once, n] per piece."""
     for begin in range(0, resamples, _RESAMPLES_AT_ONCE):
         rows = min(_RESAMPLES_AT_ONCE, resamples - begin)
         drawn = generator.integers(0, n, (rows, n)) + n * np.arange(rows)[:, None]
-        pieces.append(np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n).astype(np.float64))
-    return pieces
+        yield np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n).astype(np.float64)
 
 
 def _image_terms(labels: IntArray, probabilities: FloatArray) -> FloatArray:
