@@ -42,7 +42,7 @@ def preprocessed(folder: Path, name: str) -> Path:
     try:
         place = cache_root() / fingerprint
         if not is_whole(place):
-            with (cache_root() / "sources" / ".preprocess.lock").open("w") as lock:
+            with (cache_root() / "sources" / ".preprocess.lock").open("wb") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 if not is_whole(place):
                     _make(folder, faces, name, fingerprint)
@@ -75,7 +75,7 @@ def _notes(faces: Faces, name: str) -> tuple[str, ...]:
 
 def _all_splits(folder: Path, faces: Faces, name: str, scratch: Path) -> list[Split]:
     """Preprocess all splits into files in `scratch`, from several processes."""
-    from joblib import Parallel, delayed
+    from joblib import Parallel, cpu_count, delayed
 
     splits = [faces.train, faces.val, faces.test]
     for split in splits:
@@ -86,7 +86,7 @@ def _all_splits(folder: Path, faces: Faces, name: str, scratch: Path) -> list[Sp
         for start in range(0, len(split), _CHUNK)
     ]
     # Three tasks are a small data set, which is done before a process has started.
-    Parallel(n_jobs=min(len(os.sched_getaffinity(0)), max(1, len(tasks) // 3)))(tasks)
+    Parallel(n_jobs=min(cpu_count(), max(1, len(tasks) // 3)))(tasks)
     return [replace(split, images=np.load(scratch / f"{split.name}.npy", mmap_mode="r")) for split in splits]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
@@ -63,8 +62,10 @@ class Hardware:
 
 
 def usable_cpus() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0))
+    """Cores that this process may use, by its affinity and by its container's share of processor time."""
+    from joblib import cpu_count
+
+    return int(cpu_count())
 
 
 def own_device(asked: str) -> Device:

@@ -1,5 +1,10 @@
 """How many trials run at once, by hand."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from sweeps import InputError
@@ -13,6 +18,26 @@ def test_as_many_as_cores() -> None:
     assert plan_slots("cpu", node_cpus=(8,), cpus_per_trial=3).count == 2
     assert plan_slots("cpu", node_cpus=(8,), cpus_per_trial=3).threads == 3
     assert plan_slots("cpu", node_cpus=(8,), max_concurrent=5).count == 5
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a file over the kernel's needs root")
+@pytest.mark.parametrize(("names", "texts"), [
+    (("cpu.max",), ("100000 100000",)),
+    (("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"), ("50000", "100000")),
+])  # fmt: skip
+def test_no_more_cores_than_the_container_may_use(
+    tmp_path: Path, names: tuple[str, ...], texts: tuple[str, ...]
+) -> None:
+    """As in `docker run --cpus=1`: control groups of version 2 and 1, mounted over this machine's for one process."""
+    for name, text in zip(names, texts, strict=True):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    count = f"{sys.executable} -c 'from sweeps.planning.resources import usable_cpus; print(usable_cpus())'"
+    command = ["unshare", "--mount", "sh", "-c", f"mount --bind {tmp_path} /sys/fs/cgroup && {count}"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False)
+    if "mount" in done.stderr or "unshare" in done.stderr:
+        pytest.skip("this machine does not let tests mount")
+    assert done.stdout == "1\n", done.stderr
 
 
 def test_as_many_as_shares_of_gpus() -> None:
