@@ -133,17 +133,19 @@ def _in_a_child(
     task: str, folder: SweepFolder, seconds: float, tracking_uri: str | None = None
 ) -> tuple[str | None, list[str]]:
     """Let `main` do a task in a process of its own; what went wrong, or None, and the lines that it printed."""
-    root = str(Path(__file__).parents[2])
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
+    # No empty entry: it would be the folder that the driver is called in, which is a stranger's.
+    paths = [str(Path(__file__).parents[2]), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUTF8": "1"}
     if tracking_uri:  # not as an argument, which every user of the machine can read: it may hold a password
         environment["MLFLOW_TRACKING_URI"] = tracking_uri
     try:
-        # Of its own session, as Ctrl-C is for the driver to answer; -P, as the folder it is called in is a stranger's.
+        # Of its own session, as Ctrl-C is for the driver to answer; -P for the same reason as above.
         done = subprocess.run(
             [sys.executable, "-P", "-c", "from sweeps.after.finish import main; main()", task, str(folder.root)],
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=seconds,
             start_new_session=True,
             env=environment,
