@@ -120,6 +120,11 @@ def _value(text: str) -> Any:
         return text
 
 
+def setting_text(value: Any) -> str:
+    """The text after `--set KEY=` that `parse_settings` reads as `value`."""
+    return value if isinstance(value, str) and _value(value) == value else json.dumps(value)
+
+
 def with_settings(config: TrialConfig, settings: Mapping[str, Any]) -> TrialConfig:
     """`config` with the dotted `settings` in place of its own values.
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, field_validator, model_validator
+from pydantic_core import to_jsonable_python
 
 from fer_data import DataOptions
 from sweeps.config import explain
@@ -46,7 +47,8 @@ class SweepSpec(BaseModel):
     baseline_epochs: tuple[int, ...] = ()
     """Of each baseline that is run, how long it trains."""
     seed: int
-    settings: dict[str, Any] = {}
+    settings: Annotated[dict[str, Any], AfterValidator(to_jsonable_python)] = {}
+    """As the journal gives them back: a tuple is a list."""
     figures: bool = True
     runner: Literal["ray", "inline"] = "ray"
     device: Literal["cpu", "cuda"] = "cpu"

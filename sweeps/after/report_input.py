@@ -12,6 +12,7 @@ from fer_data import DataError, Faces, open_cached, prepare
 from fer_data.arguments import data_arguments
 from fer_models.training.saved_parameters import count_saved
 from sweeps.after.importances import importances
+from sweeps.config import setting_text
 from sweeps.runs import Run
 from sweeps.spec import SweepSpec, recorded_spec
 from sweeps.trial.messages import OBJECTIVE, PARAMETERS, val_title
@@ -148,14 +149,14 @@ def _asked(spec: SweepSpec) -> Mapping[str, str]:
         "seed": str(spec.seed),
         "device": f"{spec.device}, threads a trial: {spec.threads}",
     }
-    return asked | {f"fixed: {name}": str(value) for name, value in spec.settings.items()}
+    return asked | {f"fixed: {name}": setting_text(value) for name, value in spec.settings.items()}
 
 
 def _commands(spec: SweepSpec) -> Mapping[str, str]:
     run = ["python", "-m", "sweeps.run", spec.space, *data_arguments(spec.data), "--trials", str(spec.trials)]
     run += ["--epochs", str(spec.max_epochs), "--seed", str(spec.seed)]
     for name, value in spec.settings.items():
-        run += ["--set", f"{name}={value}"]
+        run += ["--set", f"{name}={setting_text(value)}"]
     return {
         "the same sweep again": shlex.join(run),
         "read the test split for its best trial, once": shlex.join(["python", "-m", "sweeps", "test", spec.name]),

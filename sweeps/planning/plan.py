@@ -53,7 +53,7 @@ class Options:
     keep: int | None = None
     """The weights of so many trials are kept, besides the baselines'."""
     resume: bool = False
-    figures: bool = True
+    figures: bool | None = None
     address: str | None = None
     """Of a Ray cluster to join ("auto", "HOST:6379"); None starts Ray on this machine."""
     cluster_cpus: int | None = None
@@ -100,6 +100,7 @@ def _options_of(spec: SweepSpec) -> dict[str, Any]:
         "seed": spec.seed,
         "settings": spec.settings,
         "keep": spec.keep,
+        "figures": spec.figures,
     }
 
 
@@ -229,7 +230,7 @@ def _spec(
         baseline_epochs=tuple(baseline.epochs_in(max_epochs) for baseline in space.baselines[:trials]),
         seed=options.seed or 0,
         settings=options.settings or {},
-        figures=options.figures,
+        figures=options.figures is not False,
         runner=options.runner or "ray",
         device=device,
         threads=threads,

@@ -106,11 +106,12 @@ def test_a_sweep_closes_itself_and_a_resume_mends_what_is_missing(sweep: Sweep) 
     folder = sweep(figures=False, **asked).folder
     page = folder.figures / "report.html"
     assert not page.exists()
-    assert sweep(resume=True, **asked).notes == (f"report: {page}",)
+    assert sweep(resume=True, **asked).notes == (), "a resume keeps figures=False"
+    assert sweep(resume=True, figures=True, **asked).notes == (f"report: {page}",)
     assert {path.name for path in folder.figures.iterdir()} == ALWAYS, "baselines alone: nothing was searched"
     assert "not finished" not in page.read_text()
     first = page.stat().st_mtime_ns
-    assert sweep(resume=True, **asked).notes == (f"report: {page}",)
+    assert sweep(resume=True, figures=True, **asked).notes == (f"report: {page}",)
     assert page.stat().st_mtime_ns == first, "it stands as the journal is"
 
 
@@ -163,3 +164,17 @@ def test_the_page_of_two_hundred_trials_names_them_all_in_five_megabytes(sweep: 
     page = (folder.figures / "report.html").read_bytes()
     assert page.count(b'<td class="settings') == 200
     assert len(page) < 5e6
+
+
+@pytest.mark.usefixtures("closing")
+@pytest.mark.parametrize("path", [None, "", "/nowhere:"])
+def test_the_report_is_drawn_without_the_modules_of_the_working_folder(
+    sweep: Sweep, path: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "matplotlib.py").write_text("raise SystemExit('a stranger')")
+    if path is None:
+        monkeypatch.delenv("PYTHONPATH", raising=False)
+    else:
+        monkeypatch.setenv("PYTHONPATH", path)
+    done = sweep(trials=1, epochs=1, body=answering_body)
+    assert done.notes == (f"report: {done.folder.figures / 'report.html'}",)

@@ -166,6 +166,14 @@ def test_a_sweep_of_an_earlier_version_goes_on_and_says_what_differs(sweep: Swee
         sweep(trials=11, resume=True, **asked)
 
 
+def test_settings_of_python_come_back_from_the_journal_as_they_were(sweep: Sweep) -> None:
+    settings = {"recipe.lr_policy": "multistep", "recipe.gamma": 0.5, "recipe.step_iterations": (10, 20),
+                "recipe.schedule": "exact"}  # fmt: skip
+    assert sweep(trials=1, settings=settings).exit_code == 0
+    assert sweep(trials=2, settings=settings, resume=True).exit_code == 0
+    assert len(sweep(trials=3, resume=True)) == 3
+
+
 def test_a_torn_last_line_is_cut_off(sweep: Sweep) -> None:
     asked: dict[str, Any] = {"trials": 3, "epochs": 2}
     whole = sweep(**asked)
