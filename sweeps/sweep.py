@@ -216,7 +216,8 @@ def _tags(spec: SweepSpec) -> dict[str, str]:
 
 @contextlib.contextmanager
 def _signals_stop(director: Director) -> Iterator[list[int]]:
-    """Turn the first SIGINT or SIGTERM into a request to stop, the second into an immediate KeyboardInterrupt."""
+    """Turn the first SIGINT, SIGTERM or SIGHUP (the terminal is closed) into a request to stop, the second into an
+    immediate KeyboardInterrupt. A signal that the caller has ignored, as nohup does, stays ignored."""
     received: list[int] = []
 
     def handle(number: int, _: FrameType | None) -> None:
@@ -226,7 +227,11 @@ def _signals_stop(director: Director) -> Iterator[list[int]]:
             raise KeyboardInterrupt
         sys.stderr.write("\nstopping at the end of this epoch, in 20 s at most; once more to leave at once\n")
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = [
+        number
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is not signal.SIG_IGN
+    ]
     try:
         before = {number: signal.signal(number, handle) for number in numbers}
     except ValueError:  # not the main thread, as in some notebooks: their own way of interrupting holds

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import pty
 import random
 import signal
 import subprocess
+import sys
+import termios
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +20,7 @@ import psutil
 import pytest
 
 from tests.integration.conftest import SMALL, check_mlflow, finish, lines, states, what_happened
+from tracking.record.history import SweepHistory
 
 Start = Callable[..., subprocess.Popen[str]]
 
@@ -142,3 +149,41 @@ def test_a_full_disk_stops_the_sweep_with_everything_before_it_whole(start: Star
         assert sum(states(disk / "small/journal.jsonl").values()) == 5
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("nohup", [False, True])
+def test_a_closed_terminal_stops_the_sweep_as_sigterm_does(tmp_path: Path, nohup: bool) -> None:
+    terminal, other_end = pty.openpty()
+    command = [sys.executable, "-m", "sweeps.run", "lenet_space", *SMALL, "--trials", "2", "--epochs", "40"]
+    process = subprocess.Popen(
+        [*(["nohup"] if nohup else []), *command, "--out", str(tmp_path), "--name", "closed"],
+        stdin=other_end, stdout=other_end, stderr=other_end, start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0), cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+    )  # fmt: skip
+    os.close(other_end)
+    journal = tmp_path / "closed/journal.jsonl"
+    reader = threading.Thread(target=_read_all, args=(terminal,), daemon=True)
+    reader.start()
+    wait_for_lines(journal, 6, process)
+    process.send_signal(signal.SIGHUP)  # as the kernel does to the terminal's processes, with the terminal gone
+    os.close(terminal)
+    try:
+        if nohup:
+            wait_for_lines(journal, lines(journal) + 4, process)
+            assert process.poll() is None
+        else:
+            assert process.wait(60) == 129
+            history = SweepHistory.load(journal)
+            assert [trial.state for trial in history.unfinished] == ["stopped"]
+            assert history.stopped is not None
+            assert history.stopped.reason == "stopped by SIGHUP"
+    finally:
+        process.kill()
+
+
+def _read_all(terminal: int) -> None:
+    with contextlib.suppress(OSError):
+        while os.read(terminal, 65536):
+            pass

@@ -48,7 +48,7 @@ def test_stopped_trials_are_marked_resumable(sweep: Sweep) -> None:
     assert (last.state, last.end.final, last.is_over) == ("stopped", False, False)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_stops_the_sweep_resumable(
     sweep: Sweep, number: signal.Signals, code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -69,6 +69,31 @@ def test_a_signal_stops_the_sweep_resumable(
     assert outcome(sweep(resume=True, trials=2, epochs=3).folder.journal) == outcome(
         sweep(name="undisturbed", trials=2, epochs=3).folder.journal
     )
+
+
+def test_a_signal_that_is_ignored_by_nohup_stays_ignored(sweep: Sweep) -> None:
+    def body(task: Task) -> Iterator[Message]:
+        os.kill(os.getpid(), signal.SIGHUP)
+        yield from good_body(task)
+
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert sweep(trials=1, epochs=2, body=body).exit_code == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("diverged", [True, False])
+def test_resuming_a_finished_sweep_exits_0_whatever_became_of_its_trials(sweep: Sweep, diverged: bool) -> None:
+    def body(task: Task) -> Iterator[Message]:
+        yield TrialEnd(attempt=task.attempt, state="failed", diverged=diverged, reason="out of luck")
+
+    ended = sweep(trials=2, body=body)
+    assert ended.exit_code == 1
+    before = ended.folder.journal.read_bytes()
+    assert sweep(trials=2, body=body, resume=True).exit_code == 0
+    assert ended.folder.journal.read_bytes() == before
+    assert sweep(trials=3, body=body, resume=True).exit_code == 1
 
 
 def test_a_second_signal_leaves_at_once(sweep: Sweep) -> None:
