@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,6 +56,31 @@ def test_siblings_know_nothing_of_each_other_nor_of_sweeps(package: str) -> None
         for path in (ROOT / package).rglob("*.py")
         for module in imports(path)
         if module.split(".")[0] in forbidden
+    ]
+    assert wrong == []
+
+
+def opens_in_the_encoding_of_the_terminal(call: ast.Call) -> bool:
+    keywords = {keyword.arg for keyword in call.keywords}
+    if "encoding" in keywords:
+        return False
+    match call:
+        case ast.Call(func=ast.Attribute(attr="read_text" | "write_text")):
+            return True
+        case ast.Call(func=ast.Attribute(attr="open"), args=[ast.Constant(value=str(mode)), *_]):
+            return re.fullmatch("[rwax+]+", mode) is not None
+        case ast.Call(func=ast.Name(id="open")):
+            return True
+    return bool(keywords & {"text", "universal_newlines"})
+
+
+def test_files_and_pipes_are_utf8_whatever_the_terminal_is() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for package in (*SIBLINGS, "sweeps")
+        for path in (ROOT / package).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and opens_in_the_encoding_of_the_terminal(node)
     ]
     assert wrong == []
 

@@ -79,7 +79,7 @@ def made_once(name: str, write: Callable[[Path], None]) -> Path:
     try:
         write(beside)
         sync_folder(beside)
-        with (root / "sources" / ".lock").open("w") as lock:
+        with (root / "sources" / ".lock").open("wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not is_whole(folder):
                 _move_into_place(beside, folder)

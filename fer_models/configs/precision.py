@@ -57,7 +57,7 @@ def device_kind(
     if device.startswith("cuda"):
         return "cuda" if capability is None or capability >= BF16_CAPABILITY else "cuda-fp32"
     try:
-        flags = set(cpuinfo.read_text().partition("\nflags")[2].partition("\n")[0].split())
+        flags = set(cpuinfo.read_text(encoding="utf-8").partition("\nflags")[2].partition("\n")[0].split())
     except OSError:
         return "cpu"
     if "amx_bf16" in flags:

@@ -39,7 +39,7 @@ class ExpressionModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc, name-def
     def load_context(self, context: Any) -> None:
         """Build the nets and fill them with their weights. Raises ModelError for a file that is damaged."""
         folder = Path(context.artifacts["files"])
-        self._about: dict[str, Any] = json.loads((folder / DESCRIPTION).read_text())
+        self._about: dict[str, Any] = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
         self._mean_image = np.load(folder / MEAN_IMAGE, allow_pickle=False)
         self._members = [self._load(folder, member) for member in self._about["members"]]
 

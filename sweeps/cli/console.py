@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import traceback
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -13,7 +15,8 @@ from tracking.mlflow_sync.uri import without_password
 
 _PIPED_WIDTH = 160  # rich takes 80 where there is no terminal to ask, which squeezes the leaderboard
 
-console = Console(highlight=False, markup=False, soft_wrap=True, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
+_at_a_terminal = sys.stdout is not None and sys.stdout.isatty()
+console = Console(highlight=False, markup=False, soft_wrap=True, width=None if _at_a_terminal else _PIPED_WIDTH)
 errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -29,3 +32,23 @@ def hide_passwords_in_tracebacks() -> None:
         sys.stderr.write(without_password("".join(traceback.format_exception(kind, error, trace))))
 
     sys.excepthook = show
+
+
+def let_no_output_fail() -> None:
+    """Have stdout and stderr of this process drop what nobody can take: a sweep does not end for it.
+
+    The reader of a pipe or the terminal may have gone, the disk of a log be full, and a terminal lack a character,
+    for which it gets a question mark.
+    """
+    for name in ("stdout", "stderr"):
+        if (stream := getattr(sys, name)) is not None:  # it is None where the descriptor was closed
+            raw = io.BufferedWriter(_Unfailing(stream.fileno(), "w", closefd=False))
+            setattr(sys, name, io.TextIOWrapper(raw, stream.encoding, errors="replace", line_buffering=True))
+
+
+class _Unfailing(io.FileIO):
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except OSError:
+            return len(data)

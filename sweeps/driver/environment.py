@@ -79,8 +79,8 @@ def _git_commit() -> str | None:
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=5, check=True)
-    return done.stdout.strip()
+    done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, timeout=5, check=True)
+    return done.stdout.decode("utf-8", "replace").strip()
 
 
 def free_bytes(path: Path) -> int:

@@ -55,7 +55,7 @@ class MemoryGuard(threading.Thread):
 def reason_of_leaving(task: Task) -> str | None:
     """Why the worker of this attempt left, if it said so by `leave`."""
     try:
-        left = json.loads(_note(task).read_text())
+        left = json.loads(_note(task).read_text(encoding="utf-8"))
     except (OSError, ValueError):  # no such note, or one that cannot be read
         return None
     return str(left["reason"]) if left["attempt"] == task.attempt else None

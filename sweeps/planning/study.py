@@ -103,7 +103,7 @@ class _OwnLog(BaseJournalBackend):
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         lines = [json.dumps(log, separators=(",", ":")) for log in logs]
-        with self._path.open("a") as file:
+        with self._path.open("a", encoding="utf-8") as file:
             file.writelines(line + "\n" for line in lines)
         self._written += len(lines)
         self._unread += lines

@@ -83,7 +83,7 @@ def claim(task: Task) -> None:
 
 def still_owned(task: Task) -> bool:
     """Whether no later attempt has taken the trial over."""
-    return int(json.loads(_attempt_file(task).read_text())["attempt"]) <= task.attempt
+    return int(json.loads(_attempt_file(task).read_text(encoding="utf-8"))["attempt"]) <= task.attempt
 
 
 def _attempt_file(task: Task) -> Path:

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import fake_trials
 import numpy as np
 import pytest
 from fake_trials import refused
 from mlflow import MlflowClient
+from test_console import ASCII, ROOT
 
 from fer_models import LeNetConfig, Recipe
 from sweeps import Baseline, Space, TrialConfig, run_sweep
 from sweeps.after.ensemble import combine, fitted_apart
+from sweeps.after.report_input import _commands
 from sweeps.cli.main import main, run_main
+from sweeps.config import parse_settings, setting_text
 from tracking.record.history import SweepHistory
 
 Capture = pytest.CaptureFixture[str]
@@ -323,3 +330,20 @@ def test_weights_go_to_the_member_with_the_least_log_loss() -> None:
 def test_the_mean_by_hand() -> None:
     choice = combine(LABELS, np.stack([WRONG, RIGHT]), "mean")
     np.testing.assert_allclose(choice.probabilities, np.full((4, 2), 0.5))
+
+
+def test_the_report_is_utf8_on_any_terminal(finished: Path) -> None:
+    command = [sys.executable, "-m", "sweeps", "report", "night", "--out", str(finished)]
+    done = subprocess.run(command, env=os.environ | ASCII, cwd=ROOT, capture_output=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    page = (finished / "night/figures/report.html").read_text(encoding="utf-8")
+    assert 'content: " ↑"' in page
+    assert "\ufffd" not in page
+
+
+def test_the_command_of_the_report_gives_the_settings_back() -> None:
+    settings = {"recipe.clip_norm": None, "recipe.step_iterations": [10, 20], "recipe.lr": 0.1}
+    settings |= {"transfer.weights": "1234", "recipe.views": "true"}
+    assert parse_settings([f"{name}={setting_text(value)}" for name, value in settings.items()]) == settings
+    spec = fake_trials.spec(settings={"recipe.clip_norm": None})
+    assert "--set recipe.clip_norm=null" in _commands(spec)["the same sweep again"]

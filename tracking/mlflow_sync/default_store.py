@@ -172,6 +172,6 @@ def _file_system(path: Path) -> str:
 
 @contextmanager
 def _one_process(lock: Path) -> Iterator[None]:
-    with lock.open("w") as file:
+    with lock.open("wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -112,7 +112,8 @@ def _auth_config(backend: str) -> str:
     path.write_text(
         "[mlflow]\ndefault_permission = READ\nadmin_username = admin\n"
         f"database_uri = {users.replace('%', '%%')}\n"
-        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n",
+        encoding="locale",  # in which MLflow reads it
     )
     return str(path)
 

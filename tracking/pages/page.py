@@ -87,7 +87,7 @@ def _environment() -> Environment:
         loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     made.globals |= {
-        "source": lambda name: Markup((_TEMPLATES / name).read_text()),
+        "source": lambda name: Markup((_TEMPLATES / name).read_text(encoding="utf-8")),
         "resamples": f"{RESAMPLES:,}",
         "metric_names": METRIC_NAMES,
         "lower": LOWER_IS_BETTER,
