@@ -15,6 +15,7 @@ from tracking.record.layout import SweepFolder
 from tracking.record.predictions import Answers, read_answers
 
 _SHOWN = 15
+_FAILURES_SHOWN = 5
 
 
 def leaderboard(history: SweepHistory, spec: SweepSpec, folder: SweepFolder) -> Table:
@@ -36,6 +37,14 @@ def leaderboard(history: SweepHistory, spec: SweepSpec, folder: SweepFolder) -> 
         if trial.best_epoch() is None:
             table.add_row("", trial_name(trial), trial.state, "0", "", "", "", _settings(trial))
     return table
+
+
+def failures(history: SweepHistory) -> list[str]:
+    """Why trials have failed, one line per trial; of many the first ones."""
+    ends = [trial.end for _, trial in sorted(history.trials.items()) if trial.end and trial.end.state == "failed"]
+    lines = [f"trial {end.trial}: {end.reason}" for end in ends[:_FAILURES_SHOWN]]
+    more = len(ends) - len(lines)
+    return lines + ([f"and {more} more trials, whose reasons are in the journal"] if more else [])
 
 
 def _ranked(history: SweepHistory) -> list[TrialHistory]:

@@ -199,6 +199,8 @@ def _status(given: argparse.Namespace) -> int:
     if left:
         console.print(f"about {duration(left)} of one trial's slot left")
     console.print(leaderboard(history, spec, folder))
+    for failure in failures(history):
+        console.print(Text(f"failed: {failure}"))
     return 0
 
 

@@ -1,7 +1,8 @@
 import re
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from sweeps import SweepResult
 from sweeps.cli.main import main, run_main
 from sweeps.driver.runner import InlineRunner
 from sweeps.spaces import SPACES
+from sweeps.trial.messages import Message, Task, TrialEnd
 from tests.stand_ins import Card, FakeNvml
 from tracking.record.history import SweepHistory
 
@@ -55,7 +57,7 @@ def test_faces_named_by_the_environment(
 def test_the_time_left_is_of_one_trial_at_once_where_they_run_inline(
     run: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1, 2, 3})
+    monkeypatch.setattr("sweeps.planning.plan.usable_cpus", lambda: 4)
     assert run("--trials", "3") == 0
     first = next(line for line in capsys.readouterr().out.splitlines() if "epoch 1/" in line)
     # Of the baseline's 3 epochs 2 are left, of two other trials half of 3 each: 5, one at a time, 2 s each.
@@ -70,7 +72,7 @@ def test_a_stopped_sweep_says_how_to_go_on_and_that_does(
     assert "not finished (the time budget of" in shown
     command = next(line for line in shown.splitlines() if "sweeps resume" in line)
     assert shlex.split(command) == ["python", "-m", "sweeps", "resume", "night", "--out", str(out)]
-    monkeypatch.setattr("sweeps.sweep._runner", lambda plan: InlineRunner())
+    monkeypatch.setattr("sweeps.sweep._runner", lambda plan: nullcontext(InlineRunner()))
     assert main(shlex.split(command)[3:]) == 0
     assert history(out).finished is not None
     assert len(history(out).trials) == 4
@@ -125,6 +127,19 @@ def test_status(run: Callable[..., int], out: Path, capsys: Capture) -> None:
     shown = capsys.readouterr().out
     assert "sweep night: finished; 4 of 4 trials on tiny" in shown
     assert "reported: report: 50 %" in shown
+
+
+def test_status_says_why_trials_failed(sweep: Callable[..., SweepResult], out: Path, capsys: Capture) -> None:
+    def body(task: Task) -> Iterator[Message]:
+        yield TrialEnd(attempt=task.attempt, state="failed", diverged=True, reason=f"nan in trial {task.trial}")
+
+    sweep(trials=7, body=body)
+    assert main(["status", "night", "--out", str(out)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith("failed: ")] == [
+        *(f"failed: trial {number}: nan in trial {number}" for number in range(5)),
+        "failed: and 2 more trials, whose reasons are in the journal",
+    ]
 
 
 def test_status_of_a_sweep_started_from_python(sweep: Callable[..., SweepResult], out: Path, capsys: Capture) -> None:
