@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from cluster.checks import worst
-from cluster.config import reach
+from cluster.config import check_home, reach
 from cluster.doctor import Report, examine
 from cluster.errors import ClusterError, without_password
 
@@ -24,7 +24,9 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str]) -> int:
     """`python -m cluster VERB …`."""
     try:
-        return _doctor(parser().parse_args(argv))
+        given = parser().parse_args(argv)
+        check_home()
+        return _doctor(given)
     except ClusterError as error:
         if "--debug" in argv:
             raise

@@ -112,6 +112,16 @@ def load_cluster_config(path: Path) -> ClusterConfig:
         raise ClusterError(f"{path}: {_BLOCK}: {_explained(error)}") from None
 
 
+def check_home() -> None:
+    """Raise ClusterError where this user has no home folder, in which Ray, MLflow and Matplotlib look for files."""
+    try:
+        Path.home()
+    except RuntimeError:
+        raise ClusterError(
+            f"user id {os.getuid()} has no home folder and HOME is not set: set HOME to a folder, as HOME=/tmp"
+        ) from None
+
+
 def reach(cluster: Path | None, address: str | None) -> ClusterConfig | None:
     """What `--cluster FILE` and `--address A` say together (the address wins); None for this machine alone.
 

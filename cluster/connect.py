@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from cluster.config import find_token
 from cluster.errors import ClusterError
 from cluster.gpus import GpuFacts, all_gpus
+from cluster.probe import speaks_grpc
 
 WORKER_ENVIRONMENT: Mapping[str, str] = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a trial with 0 GPUs sees none, rather than all
@@ -33,6 +34,8 @@ _ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
+
+_TIMEOUT_SECONDS = 5.0
 
 
 def prepare_environment(*, joining: bool = False) -> None:
@@ -60,21 +63,27 @@ def local_ray(cpus: int, gpus: int) -> Iterator[None]:
 
     A Ray that the caller has initialised already (a notebook, a driver on a cluster) is used as it is and left
     running. `address="local"` because Ray would otherwise join whatever cluster its temporary folder names.
+
+    Raises:
+        ClusterError: Ray does not start.
     """
     import ray
 
     if ray.is_initialized():
         yield
         return
-    with _signal_handlers_kept():
-        ray.init(
-            address="local",
-            num_cpus=cpus,
-            num_gpus=gpus,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+    try:
+        with _signal_handlers_kept():
+            ray.init(
+                address="local",
+                num_cpus=cpus,
+                num_gpus=gpus,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+    except Exception as error:  # of many kinds: the folder, ports, memory, a process of Ray's that ends
+        raise ClusterError(f"Ray does not start on this machine: {_first_line(error)}; {_way_out()}") from error
     try:
         yield
     finally:
@@ -89,15 +98,20 @@ def joined_ray(address: str) -> Iterator[None]:
         ClusterError: nothing answers there, or it does not take the token.
     """
     import ray
-    from ray.exceptions import AuthenticationError
+    from ray._private.services import canonicalize_bootstrap_address_or_die
+    from ray.exceptions import AuthenticationError, RayError
 
     if ray.is_initialized():
         yield
         return
     try:
+        head = canonicalize_bootstrap_address_or_die(address)
+        host, _, port = head.rpartition(":")
+        if not speaks_grpc(host.strip("[]"), int(port), _TIMEOUT_SECONDS):
+            raise ConnectionError(f"no Ray answers at {head}")  # ray.init would wait for it for minutes
         with _signal_handlers_kept():
             ray.init(
-                address=address,
+                address=head,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 runtime_env={"env_vars": dict(WORKER_ENVIRONMENT)},
@@ -106,16 +120,25 @@ def joined_ray(address: str) -> Iterator[None]:
         raise ClusterError(
             f"Ray at {address}: it does not take this token; set RAY_AUTH_TOKEN_PATH to the file of the cluster's"
         ) from None
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
+    except (OSError, RayError, RuntimeError, ValueError) as error:
         raise ClusterError(
-            f"Ray at {address}: {reason}; `auto` works on a node of the cluster or in a job; from elsewhere submit: "
-            "--address http://HEAD:8265"
+            f"Ray at {address}: {_first_line(error)}; `auto` works on a node of the cluster or in a job; "
+            "from elsewhere submit: --address http://HEAD:8265"
         ) from None
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def _way_out() -> str:
+    name = next((name for name in ("RAY_TMPDIR", "TMPDIR") if os.environ.get(name)), None)
+    folder = f"{name}={os.environ[name]} is where it keeps its sockets, try a short path that exists; " if name else ""
+    return f"{folder}without Ray: --runner inline"
 
 
 @dataclass(frozen=True)
@@ -182,10 +205,17 @@ def cluster_gpus() -> GpuFacts:
 
 @contextmanager
 def _signal_handlers_kept() -> Iterator[None]:
-    """Put back the SIGTERM handler that ray.init replaces by one that aborts."""
-    before = signal.getsignal(signal.SIGTERM)
+    """Put back the SIGTERM handler that ray.init replaces by one that aborts.
+
+    What it starts ignores SIGHUP: it outlives a closed terminal until this process has stopped it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         yield
     finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

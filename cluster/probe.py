@@ -48,6 +48,8 @@ def tried(index):
 print(json.dumps([torch.version.cuda, [tried(index) for index in range(torch.cuda.device_count())]]))
 """
 """Has each GPU multiply matrices, in bf16 as well where it has that."""
+_HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+_EMPTY_SETTINGS = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 
 
 @dataclass(frozen=True)
@@ -169,6 +171,22 @@ def accepts(host: str, port: int, timeout_seconds: float) -> bool:
         return False
 
 
+def speaks_grpc(host: str, port: int, timeout_seconds: float) -> bool:
+    """Whether something that answers as a gRPC server does listens there: with an HTTP/2 SETTINGS frame (RFC 9113).
+
+    With RAY_USE_TLS set whatever listens there is believed.
+    """
+    if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
+        return accepts(host, port, timeout_seconds)
+    try:
+        with socket.create_connection((host, port), timeout_seconds) as connection:
+            connection.settimeout(timeout_seconds)
+            connection.sendall(_HTTP2_PREFACE + _EMPTY_SETTINGS)
+            return connection.recv(4)[3:] == _EMPTY_SETTINGS[3:4]
+    except OSError:
+        return False
+
+
 def http_get(url: str, headers: Mapping[str, str], timeout_seconds: float, ca_file: str | None = None) -> Answer:
     """GET `url`. A status that is an error is an answer as well."""
     context = ssl.create_default_context(cafile=ca_file) if url.startswith("https:") else None
@@ -230,7 +248,8 @@ def _tried_gpus(own_devices: bool) -> tuple[list[dict[str, Any]] | None, str]:
         done = subprocess.run(
             [sys.executable, "-c", _TRY_GPUS],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=180,
             env=environment,
             check=True,

@@ -26,7 +26,7 @@ from tracking.errors import TrackingError
 from tracking.mlflow_sync.sink import MlflowSink
 from tracking.record.events import DriverStopped, EpochDone, Event, SweepEnded, SweepStarted
 from tracking.record.files import write_json
-from tracking.record.folder_lock import hold_folder
+from tracking.record.folder_lock import hold_folder, refuse_if_held
 from tracking.record.history import SweepHistory, TrialHistory
 from tracking.record.journal import Journal, read
 from tracking.record.layout import SweepFolder
@@ -39,7 +39,7 @@ class SweepResult(Sequence[TrialHistory]):
 
     def __init__(
         self, folder: SweepFolder, history: SweepHistory, stop_reason: str | None, signal_number: int | None,
-        faults: Sequence[str], backlog: int, notes: Sequence[str] = (),
+        faults: Sequence[str], backlog: int, notes: Sequence[str] = (), was_finished: bool = False,
     ) -> None:  # fmt: skip
         self.folder = folder
         self.history = history
@@ -48,6 +48,7 @@ class SweepResult(Sequence[TrialHistory]):
         self.faults = tuple(faults)
         self.backlog = backlog
         self.notes = tuple(notes)
+        self.was_finished = was_finished
         self._trials = [trial for _, trial in sorted(history.trials.items())]
 
     @overload
@@ -62,9 +63,12 @@ class SweepResult(Sequence[TrialHistory]):
 
     @property
     def exit_code(self) -> int:
-        """0 it did what was asked; 1 a trial died of a fault, or none is done; 130 Ctrl-C; 143 SIGTERM."""
+        """0 it did what was asked, or nothing was left to do; 1 a trial died of a fault, or none is done; 128 and the
+        signal's number after a signal: 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP."""
         if self.signal_number is not None:
             return 128 + self.signal_number
+        if self.was_finished:
+            return 0
         if self.faults:
             return 1
         return 0 if self.stop_reason or self.history.count("done") else 1
@@ -93,8 +97,11 @@ def run_plan(
     """Run a plan to its end, or until a signal or the time budget stops it."""
     folder = plan.folder
     _check_space_left(folder)
-    folder.create()
-    with hold_folder(folder.root), Journal.open(folder.journal) as journal:
+    refuse_if_held(folder.root)
+    with contextlib.ExitStack() as ready, contextlib.ExitStack() as held:
+        runner = ready.enter_context(_runner(plan))
+        held.enter_context(hold_folder(folder.create().root))
+        journal = held.enter_context(Journal.open(folder.journal))
         history, study = _open_books(plan, journal, on_warning)
         out = plan.options.out
         uri = plan.tracking_uri
@@ -112,11 +119,13 @@ def run_plan(
         )
         if not uri.startswith("sqlite"):
             sink.start()  # so that a server that does not answer is said at once
+        was_finished = history.finished is not None
         writable, backlog, closing = True, 0, Closing(folder, history, on_warning)
         with _signals_stop(director) as received:
             try:
-                if not director.exhausted:
-                    _runner(plan).run(director, body)
+                with ready:  # the workers have left before pictures are drawn
+                    if not director.exhausted:
+                        runner.run(director, body)
             except TrackingError:
                 writable = False
                 raise
@@ -133,7 +142,7 @@ def run_plan(
                 closing.keep_best(uri)
     return SweepResult(
         folder, history, director.stop_reason, received[0] if received else None, director.faults, backlog,
-        closing.notes,
+        closing.notes, was_finished,
     )  # fmt: skip
 
 
@@ -148,13 +157,17 @@ def _tell(sink: MlflowSink) -> Listener:
     return tell
 
 
-def _runner(plan: Plan) -> Runner:
-    if plan.spec.runner == "inline":
-        return InlineRunner()
+@contextlib.contextmanager
+def _runner(plan: Plan) -> Iterator[Runner]:
+    """The runner, ready to run: what keeps Ray from starting is met before anything is written."""
+    if plan.spec.runner == "inline" or plan.is_finished():
+        yield InlineRunner()
+        return
     prepare_environment(joining=plan.options.address is not None)
-    from sweeps.driver.ray_runner import RayRunner
+    from sweeps.driver.ray_runner import ray_runner
 
-    return RayRunner(plan.slots, plan.options.address)
+    with ray_runner(plan.slots, plan.options.address) as runner:
+        yield runner
 
 
 def _check_space_left(folder: SweepFolder) -> None:

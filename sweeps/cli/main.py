@@ -10,14 +10,14 @@ from pathlib import Path
 
 from rich.text import Text
 
-from cluster.config import reach
+from cluster.config import check_home, reach
 from cluster.errors import ClusterError
 from fer_data import DataError
 from fer_models import ModelError
 from sweeps.after.sending import records_uri
 from sweeps.cli import arguments
 from sweeps.cli.console import console, errors, hide_passwords_in_tracebacks, warn
-from sweeps.cli.leaderboard_table import leaderboard
+from sweeps.cli.leaderboard_table import failures, leaderboard
 from sweeps.cli.progress import STATES, Progress, duration, seconds_left
 from sweeps.errors import InputError
 from sweeps.planning.plan import Options, Plan, make_plan
@@ -44,6 +44,7 @@ def run_main(argv: Sequence[str]) -> int:
 
 def _parsed(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
     given = parser.parse_args(argv)
+    check_home()
     given.argv = list(argv)
     return given
 
@@ -55,10 +56,18 @@ def _guarded(argv: Sequence[str], act: Callable[[], int]) -> int:
     except (ClusterError, InputError, DataError, ModelError, TrackingError) as error:
         if "--debug" in argv:
             raise
-        errors.print(Text(without_password(f"error: {error}"), style="red"))
-        return BAD_INPUT
+        return _bad_input(str(error))
+    except OSError as error:  # of the file system, such as a folder that may not be entered
+        if "--debug" in argv:
+            raise
+        return _bad_input(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except KeyboardInterrupt:
         return 130
+
+
+def _bad_input(message: str) -> int:
+    errors.print(Text(without_password(f"error: {message}"), style="red"))
+    return BAD_INPUT
 
 
 def _dispatch(given: argparse.Namespace) -> int:

@@ -46,23 +46,31 @@ _HANG_FIRST_SECONDS = 6 * 3600.0
 _LONGEST_CAUSE = 400
 
 
+@contextmanager
+def ray_runner(slots: Slots, address: str | None = None) -> Iterator[RayRunner]:
+    """A runner on a Ray that is started here, or joined at `address`, for as long as the block runs.
+
+    Raises:
+        ClusterError: Ray does not start, or nothing answers there.
+    """
+    _quieten()
+    ray = joined_ray(address) if address else local_ray(slots.cpus, slots.gpus)
+    with _mps() if slots.mps else nullcontext(), ray:
+        yield RayRunner(slots)
+
+
 class RayRunner:
     """Runs as many trials at once as there are slots."""
 
-    def __init__(self, slots: Slots, address: str | None = None) -> None:
+    def __init__(self, slots: Slots) -> None:
         self._slots = slots
-        self._address = address
 
     def run(self, director: Director, body: TrialBody) -> None:
         """Run the sweep on Ray."""
         scratch = tempfile.mkdtemp(prefix="fer-sweeps-tune-")
-        _quieten()
         try:
-            slots = self._slots
-            ray = joined_ray(self._address) if self._address else local_ray(slots.cpus, slots.gpus)
-            with _mps() if slots.mps else nullcontext(), ray:
-                _let_actors_take_warm_workers()
-                self._fit(director, body, scratch)
+            _let_actors_take_warm_workers()
+            self._fit(director, body, scratch)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 

@@ -15,7 +15,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -107,7 +107,7 @@ def sweep(given: argparse.Namespace) -> None:
 
 def _run(plan: Plan, runner: SimulatedRunner, *, mlflow: bool, random: bool) -> SweepResult:
     with ExitStack() as stack:
-        stack.enter_context(mock.patch("sweeps.sweep._runner", return_value=runner))
+        stack.enter_context(mock.patch("sweeps.sweep._runner", return_value=nullcontext(runner)))
         if random:
             stack.enter_context(mock.patch.object(Study, "propose", at_times(Study.propose)))
         if not mlflow:
@@ -190,14 +190,14 @@ def real_ray(given: argparse.Namespace) -> None:
 
 
 def _ray_row(workers: int, out: Path) -> Iterator[str]:
-    from sweeps.driver.ray_runner import RayRunner
+    from sweeps.driver.ray_runner import ray_runner
 
     trials = _RAY_ROUNDS * workers
     options = Options(trials=trials, epochs=_RAY_EPOCHS, out=out, name="ray", max_concurrent=workers, figures=False)
     plan = make_plan(replace(SPACE, first_rung_epochs=_RAY_EPOCHS + 1), options)
     diary: list[tuple[float, Event]] = []
     began = time.perf_counter()
-    runner = RayRunner(Slots(node_cpus=(workers,), gpus=0, cpus_per_trial=1.0, gpus_per_trial=0.0, count=workers))
+    runner = ray_runner(Slots(node_cpus=(workers,), gpus=0, cpus_per_trial=1.0, gpus_per_trial=0.0, count=workers))
     with (
         mock.patch("sweeps.sweep._runner", return_value=runner),
         mock.patch("sweeps.sweep.MlflowSink", NoTracker),

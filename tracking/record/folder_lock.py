@@ -65,6 +65,12 @@ def hold_folder(root: Path) -> Iterator[None]:
             file.truncate(0)
 
 
+def refuse_if_held(root: Path) -> None:
+    """Raise TrackingError where another process holds the sweep's folder now, without taking hold of it."""
+    if holder := folder_holder(root):
+        raise TrackingError(_held_message(root, holder))
+
+
 def folder_holder(root: Path) -> Holder | None:
     """Who holds the sweep's folder now; None if nobody does."""
     try:
