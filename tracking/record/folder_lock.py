@@ -66,9 +66,9 @@ def hold_folder(root: Path) -> Iterator[None]:
 
 
 def refuse_if_held(root: Path) -> None:
-    """Raise TrackingError where another process holds the sweep's folder now, without taking hold of it."""
+    """Raise FolderHeldError where another process holds the sweep's folder now, without taking hold of it."""
     if holder := folder_holder(root):
-        raise TrackingError(_held_message(root, holder))
+        raise FolderHeldError(root, holder)
 
 
 def folder_holder(root: Path) -> Holder | None:
