@@ -33,8 +33,8 @@ format: .venv/installed  ## mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-ui: .venv/installed  ## the MLflow UI on the runs, at http://127.0.0.1:5000
-	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow server --backend-store-uri "sqlite:///$(OUT)/mlflow.db" --artifacts-destination "$(OUT)/mlartifacts" --host 127.0.0.1 --port 5000
+ui: .venv/installed  ## the MLflow UI on the latest sweep's runs, at http://127.0.0.1:5000
+	$(BIN)/python -m sweeps ui --out "$(OUT)"
 
 benchmark: .venv/installed  ## overhead of a trial and speed of a step, ours and the peers', as one table
 	$(BIN)/python -m tests.benchmarks.overhead

@@ -45,6 +45,11 @@ def parser() -> argparse.ArgumentParser:
         afar.add_argument("name", metavar="NAME", help="the sweep's name")
         add_cluster_arguments(afar)
         _common(afar)
+    page = verbs.add_parser("ui", help="open MLflow's page of a sweep's experiment, served from here if need be")
+    page.add_argument("name", metavar="NAME", nargs="?", help="the sweep's name (default: the latest)")
+    page.add_argument("--port", type=int, default=5000, metavar="N", help="where the page is served (default 5000)")
+    _where(page)
+    _common(page)
     for verb, summary in (
         ("resume", "go on with a sweep, with the options it was started with"),
         ("status", "where a sweep stands"),

@@ -25,7 +25,6 @@ from sweeps.runs import open_sweep
 from sweeps.spec import recorded_spec
 from sweeps.sweep import SweepResult, run_plan
 from tracking.errors import TrackingError
-from tracking.mlflow_sync.default_store import default_uri
 from tracking.mlflow_sync.uri import ignored_environment, without_password
 from tracking.record.folder_lock import FolderHeldError, folder_holder
 
@@ -72,6 +71,7 @@ def _bad_input(message: str) -> int:
 
 def _dispatch(given: argparse.Namespace) -> int:
     from sweeps.cli import cluster_verbs as afar
+    from sweeps.cli import page
     from sweeps.cli import run_verbs as after
 
     verbs: dict[str, Callable[[argparse.Namespace], int]] = {
@@ -80,6 +80,7 @@ def _dispatch(given: argparse.Namespace) -> int:
         "resume": _resume,
         "status": _status,
         "sync": _sync,
+        "ui": page.ui,
         "logs": afar.logs,
         "stop": afar.stop,
         **after.VERBS,
@@ -158,7 +159,7 @@ def _conclude(plan: Plan, result: SweepResult) -> None:
     if not history.finished:
         reason = history.stopped.reason if history.stopped else "it did not end"
         console.print(f"not finished ({reason}). Go on with it:\n  {_verb(plan.options, 'resume')}")
-    console.print(f"look further:\n  {_verb(plan.options, 'status')}\n  {_ui_command(plan)}")
+    console.print(f"look further:\n  {_verb(plan.options, 'status')}\n  {_page(plan, result)}")
 
 
 def _verb(options: Options, verb: str) -> str:
@@ -168,14 +169,17 @@ def _verb(options: Options, verb: str) -> str:
     return shlex.join(words)
 
 
-def _ui_command(plan: Plan) -> str:
-    uri, options = without_password(plan.tracking_uri), plan.options
-    if uri.startswith("http"):
-        return f"MLflow: {uri}"
-    if uri == default_uri(options.out) and uri.startswith("sqlite:///"):  # the Makefile quotes nothing in a URI
-        out = [] if options.out == Path("runs") else [f"OUT={options.out}"]
-        return shlex.join(["make", "ui", *out]) + '   # then http://127.0.0.1:5000, "Model training"'
-    return shlex.join(["mlflow", "server", "--backend-store-uri", uri])
+def _page(plan: Plan, result: SweepResult) -> str:
+    """Where MLflow's page of the sweep is: its address on a server, or the command that serves it."""
+    from tracking.mlflow_sync.upkeep import experiment_page
+
+    uri = plan.tracking_uri
+    if not uri.startswith("http"):
+        return f"{_verb(plan.options, 'ui')}   # MLflow's page"
+    try:
+        return f"MLflow: {experiment_page(uri, result.history.started.space)}"
+    except TrackingError:  # that it is away was said before
+        return f"MLflow: {without_password(uri)}"
 
 
 def _spaces(_: argparse.Namespace) -> int:

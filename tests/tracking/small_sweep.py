@@ -30,6 +30,9 @@ class Sweep:
     time_ms: int = 1_700_000_000_000
     sweep_id: str = SWEEP_ID
     points: dict[tuple[str, str, int], float] = field(default_factory=dict)
+    trained: set[tuple[int, int]] = field(default_factory=set)
+    best: float = 0.0
+    ended: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.folder.create()
@@ -75,6 +78,11 @@ class Sweep:
         for iteration, loss, rate in iterations:
             self.points[(key, "iteration/train_loss", iteration)] = loss
             self.points[(key, "iteration/learning_rate", iteration)] = rate
+        if (number, epoch) not in self.trained:
+            self.trained.add((number, epoch))
+            if metrics["val_accuracy"] > self.best:
+                self.best = metrics["val_accuracy"]
+                self.points[(self.sweep_id, "sweep/best_val_accuracy", len(self.trained))] = self.best
 
     def end(self, number: int, state: str = "done", *, reason: str | None = None, final: bool = True) -> None:
         best = {"best_val_accuracy": 0.3 + number / 7}
@@ -86,6 +94,11 @@ class Sweep:
         )  # fmt: skip
         if final:
             self.points |= {(f"{self.sweep_id}/{number}", name, 3): value for name, value in best.items()}
+            self.ended.append(state)
+            counts = {one: self.ended.count(one) for one in ("done", "pruned", "failed")} | {
+                "epochs": len(self.trained)
+            }
+            self.points |= {(self.sweep_id, f"sweep/{one}", len(self.ended)): n for one, n in counts.items()}
 
     def stop(self) -> None:
         self.write(DriverStopped(time_ms=self.tick(), reason="SIGTERM"))

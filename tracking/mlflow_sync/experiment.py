@@ -12,6 +12,7 @@ from tracking.record.events import SweepStarted
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Experiment
 
 VIEW_KEY = "fer-sweeps"
 """Names the view in a link: `#/experiments/ID/runs?viewStateShareKey=fer-sweeps`."""
@@ -34,6 +35,12 @@ def experiment_id(client: "MlflowClient", sweep: SweepStarted, artifacts: Path |
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
     return str(found.experiment_id)
+
+
+def page(server: str, experiment: "Experiment") -> str:
+    """Address of an experiment's runs on a server: MLflow's mode for training, and our view of the table."""
+    view = f"&viewStateShareKey={VIEW_KEY}" if _VIEW_TAG in experiment.tags else ""
+    return f"{server.rstrip('/')}/#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning{view}"
 
 
 def _view(time_ms: int) -> str:

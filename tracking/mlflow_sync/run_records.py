@@ -4,6 +4,8 @@ Nothing here asks the clock: every time is the journal's, so a replay says the s
 """
 
 import json
+import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +30,8 @@ WEIGHTS_TAG = "weights"
 """On the runs of the trials whose weights MLflow has: how many bytes."""
 ITERATION_LOSS = "iteration/train_loss"
 ITERATION_RATE = "iteration/learning_rate"
+
+_OBJECTIVE = "val_accuracy"
 
 PARENT = -1
 """Stands for the sweep's own run where others have their trial's number."""
@@ -63,6 +67,39 @@ class RunWork:
 
 
 @dataclass
+class Course:
+    """How a sweep has gone so far, worked out from all its events in order, whichever runs are settled.
+
+    Its points are those of the sweep's own run: the best value by epochs trained in all, the counts by trials ended.
+    An epoch that the journal has twice counts once.
+    """
+
+    epochs: int = 0
+    best: float | None = None
+    ended: Counter[str] = field(default_factory=Counter)
+    _seen: dict[int, int] = field(default_factory=dict)
+
+    def points(self, event: Event) -> list[Point]:
+        """Take the next event in; return what it changes."""
+        match event:
+            case EpochDone() if event.epoch > self._seen.get(event.trial, 0):
+                self._seen[event.trial] = event.epoch
+                self.epochs += 1
+                value = event.metrics.get(_OBJECTIVE, math.nan)
+                if not (math.isfinite(value) and (self.best is None or value > self.best)):
+                    return []
+                self.best = value
+                return [Point(f"sweep/best_{_OBJECTIVE}", value, event.time_ms, self.epochs)]
+            case TrialEnded(final=True):
+                self.ended[event.state] += 1
+                counts = {f"sweep/{state}": self.ended[state] for state in ("done", "pruned", "failed")}
+                values = {**counts, "sweep/epochs": self.epochs}
+                return [Point(key, float(value), event.time_ms, self.ended.total()) for key, value in values.items()]
+            case _:
+                return []
+
+
+@dataclass
 class Gatherer:
     """Sorts a journal's events by run, one stretch after the other.
 
@@ -74,6 +111,7 @@ class Gatherer:
     running: dict[int, int] = field(default_factory=dict)
     seen_epochs: dict[int, int] = field(default_factory=dict)
     driver: DriverStarted | None = None
+    course: Course = field(default_factory=Course)
 
     def gather(self, events: Iterable[Event]) -> dict[int, RunWork]:
         """The next stretch, by run; an epoch that the journal has twice is there once."""
@@ -88,6 +126,9 @@ class Gatherer:
                 self._add(works.setdefault(number, RunWork()), event)
             elif isinstance(event, Ending) and event.time_ms == self.settled[number]:
                 del self.settled[number]
+            points = self.course.points(event)
+            if points and PARENT not in self.settled:
+                works.setdefault(PARENT, RunWork()).points.extend(points)
         return works
 
     def _note(self, number: int, event: Event) -> None:

@@ -20,6 +20,7 @@ from tracking.mlflow_sync.uri import without_password
 PASSWORD = "MLFLOW_AUTH_ADMIN_PASSWORD"
 SECRET = "MLFLOW_FLASK_SERVER_SECRET_KEY"
 BACKEND = "MLFLOW_BACKEND_STORE_URI"
+QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 _LEAST_PASSWORD = 12
 _KNOWN_PASSWORDS = {"password1234", "password", "admin", "administrator", "changeme"}
@@ -96,12 +97,12 @@ def _become_server(served: Served) -> NoReturn:
 
 
 def _environment(served: Served) -> dict[str, str]:
-    """Nothing of a stranger's is unpickled, and the server runs no jobs of its own."""
+    """Nothing of a stranger's is unpickled, the server runs no jobs of its own, and tells its makers nothing."""
     return {
         BACKEND: served.backend,
         "MLFLOW_AUTH_CONFIG_PATH": os.environ.get("MLFLOW_AUTH_CONFIG_PATH") or _auth_config(served.backend),
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        **QUIET,
     }
 
 

@@ -6,10 +6,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from tracking.errors import TrackingError
 from tracking.mlflow_sync.access import describe, knock, set_client_environment
 from tracking.mlflow_sync.default_store import sqlite_path
+from tracking.mlflow_sync.experiment import page
 from tracking.mlflow_sync.moved_artifacts import follow_artifacts
 from tracking.mlflow_sync.run_records import KEY_TAG, PARENT, REASON_TAG, STATE_TAG, death_of, run_key
 from tracking.mlflow_sync.uri import without_password
@@ -131,6 +133,21 @@ def find_trial(run_id: str, tracking_uri: str) -> tuple[str, int | None]:
     if "sweep" not in tags:
         raise TrackingError(f"MLflow's run {run_id} is not one of a sweep")
     return tags["sweep"], int(tags["trial"]) if "trial" in tags else None
+
+
+def experiment_page(server: str, space: str) -> str:
+    """Address of the page of a space's experiment on an MLflow server, without the login to it.
+
+    Raises:
+        TrackingError: MLflow does not answer, or has no such experiment.
+    """
+    with opened(server) as client:
+        found = client.get_experiment_by_name(space)
+    if found is None:
+        shown = without_password(server)
+        raise TrackingError(f"MLflow at {shown} has no experiment {space} yet; python -m sweeps sync NAME makes it")
+    parts = urlsplit(server)
+    return page(parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(), found)
 
 
 def log_file(client: "MlflowClient", run_id: str, path: Path, folder: str | None = None) -> None:
