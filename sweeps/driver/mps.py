@@ -58,7 +58,7 @@ def mps() -> Iterator[None]:
 def _start(folder: Path, around: dict[str, str]) -> None:
     said = folder / "start.log"
     try:
-        with said.open("w") as log:  # a file, since the daemon would keep a pipe open
+        with said.open("w", encoding="utf-8") as log:  # a file, since the daemon would keep a pipe open
             done = subprocess.run(
                 [_CONTROL, "-d"],
                 env=around,
@@ -71,15 +71,22 @@ def _start(folder: Path, around: dict[str, str]) -> None:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise MpsError(str(error)) from None
     if done.returncode:
-        raise MpsError(said.read_text().strip() or f"{_CONTROL} -d ended with {done.returncode}")
+        raise MpsError(said.read_text(encoding="utf-8").strip() or f"{_CONTROL} -d ended with {done.returncode}")
 
 
 def _stop(folder: Path, around: dict[str, str]) -> None:
     try:
         subprocess.run(
-            [_CONTROL], input="quit\n", env=around, text=True, capture_output=True, timeout=_SECONDS, check=False
+            [_CONTROL],
+            input="quit\n",
+            env=around,
+            text=True,
+            encoding="utf-8",
+            capture_output=True,
+            timeout=_SECONDS,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         pid = folder / f"{_CONTROL}.pid"
         if pid.is_file():
-            os.kill(int(pid.read_text()), signal.SIGTERM)
+            os.kill(int(pid.read_text(encoding="utf-8")), signal.SIGTERM)

@@ -134,6 +134,7 @@ class _Process:
             stderr=subprocess.DEVNULL,
             env=around,
             text=True,
+            encoding="utf-8",
         )
         return self
 

@@ -213,7 +213,7 @@ def _key(facts: GpuFacts, configs: list[TrialConfig], uses_mps: bool) -> str:
 def _kept(path: Path, free_bytes: int, most: int) -> Measured | None:
     """What an earlier sweep measured, if it tried as many trials at once as may be wanted today."""
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
         measured = Measured(content["peak_bytes"], tuple(content["rates"]))
     except (OSError, ValueError, KeyError):
         return None
