@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
@@ -13,6 +13,9 @@ from sweeps.errors import InputError
 
 if TYPE_CHECKING:
     import optuna
+
+WhichBaselines = Literal["none", "first", "all"]
+"""Which of a space's baselines a sweep runs."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,10 @@ class Space:
             faults.append(f"suggest must be a function of a trial, got {self.suggest!r}")
         if faults:
             raise InputError("Space: " + "; ".join(faults))
+
+    def with_baselines(self, which: WhichBaselines) -> Space:
+        """The same space with all of its baselines, the first one alone, or none."""
+        return replace(self, baselines=self.baselines[: {"none": 0, "first": 1, "all": None}[which]])
 
     def draw(self, trial: Any) -> TrialConfig:
         """What `suggest` makes of what stands for Optuna's trial. Raises InputError for whatever is wrong with it."""

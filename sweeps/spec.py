@@ -13,7 +13,7 @@ from pydantic_core import to_jsonable_python
 from fer_data import DataOptions
 from sweeps.config import explain
 from sweeps.errors import InputError
-from sweeps.space import Space
+from sweeps.space import Space, WhichBaselines
 from tracking.record.history import SweepHistory
 
 _FIXED = {
@@ -22,6 +22,7 @@ _FIXED = {
     "max_epochs": "--epochs",
     "seed": "--seed",
     "settings": "--set",
+    "which_baselines": "--baselines",
 }
 
 
@@ -46,6 +47,8 @@ class SweepSpec(BaseModel):
     """Of each baseline that is run, what its report says it reached."""
     baseline_epochs: tuple[int, ...] = ()
     """Of each baseline that is run, how long it trains."""
+    which_baselines: WhichBaselines = "all"
+    """Of the space's baselines, those that the sweep runs."""
     seed: int
     settings: Annotated[dict[str, Any], AfterValidator(to_jsonable_python)] = {}
     """As the journal gives them back: a tuple is a list."""

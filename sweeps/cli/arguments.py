@@ -15,6 +15,7 @@ from fer_models import Kernel
 from sweeps.config import parse_settings
 from sweeps.errors import InputError
 from sweeps.planning.plan import DEFAULT_KEEP, Options
+from sweeps.space import WhichBaselines
 from sweeps.trial.messages import Method
 
 _UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
@@ -131,6 +132,8 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     add_data_options(what)
     what.add_argument("--trials", type=int, metavar="N", help="trials in all, the space's baselines included")
     what.add_argument("--epochs", type=int, metavar="N", help="epochs of a trial that nobody prunes")
+    what.add_argument("--baselines", choices=get_args(WhichBaselines),
+                      help="which of the space's baselines run first (default all)")  # fmt: skip
     what.add_argument("--seed", type=int, metavar="N", help="same seed, same trials (default 0)")
     what.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings",
                       help="fix a setting of every trial, as --set batch_size=64 (repeatable)")  # fmt: skip

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from cluster.connect import cluster_gpus, cluster_size, joined_ray, prepare_environment
 from cluster.gpus import GpuFacts, own_gpus
@@ -17,7 +17,7 @@ from sweeps.config import TrialConfig
 from sweeps.errors import InputError
 from sweeps.planning.fixed_space import fix_settings
 from sweeps.planning.resources import Device, Hardware, Slots, choose_device, plan_slots, usable_cpus
-from sweeps.space import Space
+from sweeps.space import Space, WhichBaselines
 from sweeps.spaces.find import find_space
 from sweeps.spec import SweepSpec, check_name, recorded_spec, space_label
 from tracking.mlflow_sync.uri import recordable, resolve_tracking_uri
@@ -50,6 +50,7 @@ class Options:
     max_concurrent: int | None = None
     seed: int | None = None
     settings: dict[str, Any] | None = None
+    baselines: WhichBaselines | None = None
     keep: int | None = None
     """The weights of so many trials are kept, besides the baselines'."""
     resume: bool = False
@@ -79,6 +80,8 @@ class Options:
         ]
         if self.time_budget_seconds is not None and self.time_budget_seconds <= 0:
             faults.append(f"--time-budget {self.time_budget_seconds:g} s: must be above 0")
+        if self.baselines is not None and self.baselines not in get_args(WhichBaselines):
+            faults.append(f"--baselines {self.baselines}: must be none, first or all")
         return faults
 
     def completed_by(self, spec: SweepSpec) -> Options:
@@ -99,6 +102,7 @@ def _options_of(spec: SweepSpec) -> dict[str, Any]:
         "max_concurrent": spec.max_concurrent,
         "seed": spec.seed,
         "settings": spec.settings,
+        "baselines": spec.which_baselines,
         "keep": spec.keep,
         "figures": spec.figures,
     }
@@ -177,6 +181,7 @@ def make_plan(space: Space | str, options: Options, say: Callable[[str], None] =
         found = recorded.with_its_baselines(found)
     elif options.keep is None:
         options = replace(options, keep=DEFAULT_KEEP)
+    found = found.with_baselines(options.baselines or "all")
     found = fix_settings(found, options.settings or {}, options.seed or 0)
     uri = resolve_tracking_uri(options.tracking_uri, options.out, recorded.tracking_uri if recorded else None)
     hardware = _hardware(options)
@@ -230,6 +235,7 @@ def _spec(
         baseline_epochs=tuple(baseline.epochs_in(max_epochs) for baseline in space.baselines[:trials]),
         seed=options.seed or 0,
         settings=options.settings or {},
+        which_baselines=options.baselines or "all",
         figures=options.figures is not False,
         runner=options.runner or "ray",
         device=device,

@@ -23,7 +23,7 @@ from fake_trials import (
 )
 
 from fer_data import DataOptions
-from sweeps import Baseline, SweepResult
+from sweeps import Baseline, InputError, SweepResult
 from sweeps.driver.runner import InlineRunner
 from tracking.record.events import AttemptStarted, Event
 from tracking.record.history import SweepHistory
@@ -132,6 +132,24 @@ def test_baselines_that_a_space_has_gained_take_no_sampled_trials_number(sweep: 
     sweep(trials=2, name="baselines-alone")
     history = sweep(space=larger, trials=4, resume=True, name="baselines-alone").history
     assert [trial.started.baseline for trial in history.trials.values()][2:] == ["report 3", "report 4"]
+
+
+@pytest.mark.parametrize(
+    ("which", "names"),
+    [
+        ("none", [None, None, None]),
+        ("first", ["first report", None, None]),
+        ("all", ["first report", "second report", None]),
+    ],
+)
+def test_a_sweep_runs_the_baselines_it_was_asked_for_also_when_it_is_extended(
+    sweep: Sweep, which: str, names: list[str | None]
+) -> None:
+    sweep(trials=1, baselines=which)
+    extended = sweep(trials=3, resume=True)
+    assert [trial.started.baseline for trial in extended.history.trials.values()] == names
+    with pytest.raises(InputError, match="--baselines"):
+        sweep(trials=4, resume=True, baselines="all" if which != "all" else "none")
 
 
 def test_a_sweep_on_ferplus_labels_under_their_old_name_goes_on(sweep: Sweep, tiny_csv: Path, tmp_path: Path) -> None:
