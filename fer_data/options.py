@@ -49,6 +49,11 @@ class DataOptions(BaseModel):
         """Whether only a part of the source is wanted."""
         return self.dedupe != "none" or any(view is not None for view in (self.classes, self.fold, self.limit_train))
 
+    def with_absolute_paths(self) -> Self:
+        """The same files by their absolute paths, which mean the same from any working folder."""
+        paths = {name: str(Path(path).absolute()) for name in ("source", "ferplus") if (path := getattr(self, name))}
+        return self.model_copy(update=paths)
+
     @field_validator("source", "ferplus", mode="before")
     @classmethod
     def _as_text(cls, value: object) -> object:

@@ -103,12 +103,17 @@ class SweepSpec(BaseModel):
             return self.gpus_per_trial
         return self.gpu_shares.get(net, max(self.gpu_shares.values(), default=1.0))
 
+    def _identity(self, field: str) -> Any:
+        """What a resume must agree with; a user's space may have been moved, so its file's name alone."""
+        value = getattr(self, field)
+        return space_label(value) if field == "space" else value
+
     def refuse_if_changed(self, asked: SweepSpec) -> None:
         """Raise InputError naming everything in `asked` that a resume cannot change."""
         faults = [
             f"{words}: the sweep has {getattr(self, field)!r}, asked for {getattr(asked, field)!r}"
             for field, words in _FIXED.items()
-            if getattr(self, field) != getattr(asked, field)
+            if self._identity(field) != asked._identity(field)
         ]
         if faults:
             listed = "".join(f"\n  {fault}" for fault in faults)

@@ -11,6 +11,9 @@ from fer_models.configs.config_faults import validate_with
 Freeze = Annotated[int, Field(ge=0)] | Literal["all_but_head"]
 """Stages, counted from the stem, that do not change; their batch norms keep their running statistics."""
 
+PUBLISHED = ("none", "imagenet")
+"""What `weights` can be besides a path."""
+
 
 class Transfer(BaseModel):
     """Which weights a net starts from, and which of its stages learn at which rate.
@@ -49,7 +52,7 @@ class Transfer(BaseModel):
 def _cross_faults(values: dict[str, Any]) -> list[tuple[str, str]]:
     """The faults between the fields of a transfer, as (field, message)."""
     faults = []
-    if values["weights"] in ("none", "imagenet") and values["sha256"] is not None:
+    if values["weights"] in PUBLISHED and values["sha256"] is not None:
         faults.append(("sha256", f"weights '{values['weights']}' is not a file of yours; leave it out"))
     if values["weights"] == "none":
         for name in ("freeze", "finetune_freeze"):

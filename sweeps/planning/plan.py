@@ -13,12 +13,14 @@ from cluster.connect import cluster_gpus, cluster_size, joined_ray, prepare_envi
 from cluster.gpus import GpuFacts, own_gpus
 from fer_data import DataOptions, Faces, open_cached, prepare
 from fer_models.configs.precision import BF16_CAPABILITY, device_kind, fastest
+from fer_models.configs.transfer_config import PUBLISHED
 from sweeps.config import TrialConfig
 from sweeps.errors import InputError
 from sweeps.planning.fixed_space import fix_settings
 from sweeps.planning.resources import Device, Hardware, Slots, choose_device, plan_slots, usable_cpus
 from sweeps.space import Space, WhichBaselines
 from sweeps.spaces.find import find_space
+from sweeps.spaces.find import recordable as recordable_space
 from sweeps.spec import SweepSpec, check_name, recorded_spec, space_label
 from tracking.mlflow_sync.uri import recordable, resolve_tracking_uri
 from tracking.record.history import SweepHistory
@@ -149,7 +151,7 @@ class Plan:
     def resolve(self, config: TrialConfig) -> TrialConfig:
         """`config` with `auto` replaced by what measured fastest for the net on the sweep's device, and with the
         path of its weights where they are another run's."""
-        config = _with_weights_of_run(config, self.options)
+        config = _with_path_of_weights(config, self.options)
         if "auto" not in (config.precision, config.memory_format):
             return config
         precision, memory_format = fastest(
@@ -168,7 +170,7 @@ def make_plan(space: Space | str, options: Options, say: Callable[[str], None] =
     if faults := options.faults():
         raise InputError("; ".join(faults))
     found = find_space(space) if isinstance(space, str) else space
-    label = space if isinstance(space, str) else (space.name or "space")
+    label = recordable_space(space) if isinstance(space, str) else (space.name or "space")
     found = replace(found, name=space_label(label))
     name = check_name(options.name or f"{found.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
     folder = SweepFolder(options.out / name)
@@ -188,6 +190,7 @@ def make_plan(space: Space | str, options: Options, say: Callable[[str], None] =
     device = choose_device(options.device or "auto", hardware.gpus, hardware.facts.fault)
     slots = _slots(device, options, hardware)
     data = options.data if isinstance(options.data, DataOptions) else DataOptions(source=options.data)
+    data = data.with_absolute_paths()
     cached = prepare(data)
     faces = open_cached(cached)
     options = replace(options, name=name, data=data)
@@ -308,14 +311,18 @@ def recorded_history(folder: SweepFolder) -> SweepHistory | None:
     return SweepHistory.load(folder.journal)
 
 
-def _with_weights_of_run(config: TrialConfig, options: Options) -> TrialConfig:
-    """`transfer.weights="run:NAME/3"` as the path of that run's best weights."""
-    kind, _, reference = config.transfer.weights.partition("run:")
-    if kind or not reference:
+def _with_path_of_weights(config: TrialConfig, options: Options) -> TrialConfig:
+    """`transfer.weights="run:NAME/3"` as the path of that run's best weights; another path as an absolute one."""
+    weights = config.transfer.weights
+    kind, _, reference = weights.partition("run:")
+    if weights in PUBLISHED:
         return config
-    from sweeps.runs import find_run
+    if kind or not reference:
+        path = Path(weights).expanduser().absolute()
+    else:
+        from sweeps.runs import find_run
 
-    path = find_run(reference, options.out, options.tracking_uri).weights_file().absolute()
+        path = find_run(reference, options.out, options.tracking_uri).weights_file().absolute()
     return config.model_copy(update={"transfer": config.transfer.model_copy(update={"weights": str(path)})})
 
 

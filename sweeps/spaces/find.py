@@ -18,12 +18,27 @@ from sweeps.spec import space_label
 def find_space(name: str) -> Space:
     """The space of that name, the `SPACE` of a user's own file (`./my_space.py`), or one configuration (`….json`)."""
     if name.endswith(".json"):
-        return _of_configuration(Path(name))
-    if name.endswith(".py") or "/" in name:
-        return _load_file(Path(name))
+        return _of_configuration(_where_it_is(Path(name)))
+    if _is_a_file(name):
+        return _load_file(_where_it_is(Path(name)))
     if name not in SPACES:
         raise InputError(f"unknown space '{name}'{did_you_mean(name, SPACES)}; your own space is a file: ./my_space.py")
     return replace(SPACES[name], name=name)
+
+
+def recordable(name: str) -> str:
+    """A space as a sweep records it: a user's file by its absolute path, since a resume may come from any folder."""
+    return str(_where_it_is(Path(name)).absolute()) if _is_a_file(name) else name
+
+
+def _is_a_file(name: str) -> bool:
+    return name.endswith((".py", ".json")) or "/" in name
+
+
+def _where_it_is(path: Path) -> Path:
+    """A recorded file that is gone may be in the working folder, where a cluster's job has what was shipped with it."""
+    shipped = Path(path.name)
+    return shipped if path.is_absolute() and not path.is_file() and shipped.is_file() else path
 
 
 def _load_file(path: Path) -> Space:
@@ -34,6 +49,8 @@ def _load_file(path: Path) -> Space:
         raise InputError(f"{path}: not a Python file; a space is a file that defines SPACE = Space(...)")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
+    if (folder := str(path.parent.absolute())) not in sys.path:
+        sys.path.append(folder)  # last, so that a neighbour is found and hides nothing
     try:
         spec.loader.exec_module(module)
     except (InputError, KeyboardInterrupt):
