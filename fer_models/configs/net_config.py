@@ -49,11 +49,18 @@ class AlexNetConfig(_NetConfig):
 
     name: Literal["alexnet"] = "alexnet"
     norm: Literal["lrn", "batch"] = "lrn"
-    """`lrn` is the report's net with Caffe's start; `batch` has batch norm, scaled input and He's start."""
+    """`lrn` is the report's net with Caffe's fillers; `batch` has batch norm, scaled input and He's initialization."""
+    initialization: Literal["auto", "he"] = "auto"
+    """`he` gives `lrn` the scaled input and He's initialization too: it then learns from the first epoch on."""
     dropout: _Dropout = 0.5
     """After FC4096 and after FC1000."""
     normalisation: Literal["mean_image", "standardise"] = "mean_image"
     size: Literal[48, 227] = 48
+
+    @property
+    def starts_by_he(self) -> bool:
+        """Whether weights start by He et al. (2015) and pixels are scaled, instead of Caffe's fillers."""
+        return self.norm == "batch" or self.initialization == "he"
 
 
 class GoogLeNetConfig(_NetConfig):

@@ -30,7 +30,7 @@ class AlexNet(nn.Module):
     def __init__(self, config: AlexNetConfig, classes: int, mean_image: npt.NDArray[np.float32]) -> None:
         super().__init__()
         batch_norm = config.norm == "batch"
-        scale = 1 / _PIXEL_DEVIATION if batch_norm else 1.0
+        scale = 1 / _PIXEL_DEVIATION if config.starts_by_he else 1.0
         self.input = FaceInput(config.normalisation, mean_image, size=config.size, scale=scale)
         self.conv1 = nn.Conv2d(1, 96, 11, stride=4)
         self.conv2 = nn.Conv2d(96, 256, 5, padding=2, groups=2)
@@ -87,7 +87,7 @@ def build(
 
 @torch.no_grad()
 def _initialise(net: AlexNet, config: AlexNetConfig, generator: torch.Generator) -> None:
-    """Caffe's fillers with `norm="lrn"`; He's (2015, normal, fan in) with batch norm."""
+    """Caffe's fillers, or He's normal initialization with fan in (He et al. 2015)."""
     fc8 = net.head.get_submodule("fc8")
     caffe: dict[nn.Module, tuple[float, float]] = {  # weight deviation, bias
         net.conv1: (0.01, 0.0),
@@ -102,6 +102,6 @@ def _initialise(net: AlexNet, config: AlexNetConfig, generator: torch.Generator)
     for layer, (deviation, bias) in caffe.items():
         assert isinstance(layer, nn.Conv2d | nn.Linear)
         he = math.sqrt(2 / layer.weight[0].numel())
-        layer.weight.normal_(0, deviation if config.norm == "lrn" else he, generator=generator)
+        layer.weight.normal_(0, he if config.starts_by_he else deviation, generator=generator)
         if layer.bias is not None:
-            layer.bias.fill_(bias if config.norm == "lrn" else 0.0)
+            layer.bias.fill_(0.0 if config.starts_by_he else bias)

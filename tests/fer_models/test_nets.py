@@ -185,3 +185,15 @@ def test_dropout_keeps_the_mean_and_drops_the_share(probability: float) -> None:
     assert (dropped == 0).float().mean().item() == pytest.approx(probability, abs=0.0025)
     assert dropped.mean().item() == pytest.approx(1, abs=0.005)
     assert Dropout(probability).eval()(ones) is ones
+
+
+def test_lrn_with_hes_initialization_tells_faces_apart_at_once() -> None:
+    """Caffe's fillers give every face nearly the same logits at first, which keeps the net at chance for long."""
+    faces = torch.rand(8, 1, 48, 48, generator=torch.Generator().manual_seed(1)) * 255
+
+    def spread(config: AlexNetConfig) -> float:
+        logits: torch.Tensor = make(config).eval()(faces)
+        return float(logits.std(0).mean())
+
+    assert spread(AlexNetConfig()) < 1e-3
+    assert spread(AlexNetConfig(initialization="he")) > 0.1
