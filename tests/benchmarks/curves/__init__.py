@@ -1,0 +1,1 @@
+"""FER-Curves: recorded learning curves of many configurations, on which methods of search are judged."""
