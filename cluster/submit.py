@@ -169,16 +169,6 @@ def look_again(config: ClusterConfig, sweep: str, verb: str = "logs") -> str:
     return shlex.join(["python", "-m", "sweeps", verb, sweep, "--address", config.address])
 
 
-def sweep_command(arguments: Sequence[str], config: ClusterConfig) -> list[str]:
-    """`python -m sweeps.run …` as the job runs it: it joins the cluster it runs in, and keeps its records there."""
-    command = ["python", "-m", "sweeps.run", *arguments, "--address", "auto"]
-    defaults = {"--out": config.storage, "--tracking-uri": config.tracking_uri, "--data": config.data}
-    for option, value in defaults.items():
-        said = any(word == option or word.startswith(f"{option}=") for word in arguments)
-        command += [] if said or not value else [option, value]
-    return command
-
-
 def _job(details: JobDetails) -> Job:
     metadata = details.metadata or {}
     return Job(

@@ -13,10 +13,11 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from fer_data.arguments import add_data_options, data_options
 from fer_data.cache.cache_folder import open_cached
 from fer_data.cache.store import prepare
 from fer_data.faces import DataError, Faces
+from fer_data.flags import add_flags, flags
+from fer_data.options import DataOptions
 
 BAD_INPUT = 2
 _PIPED_WIDTH = 160  # rich takes 80 where there is no terminal to ask
@@ -77,13 +78,12 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
         help="csv, folder of images, of Caffe lists or LMDB; or 'synthetic'. Where classes are only numbered, "
         "classes.txt in the folder names them, one per line in the order of the numbers",
     )
-    options = parser.add_argument_group("how it is read, and which part of it")
-    add_data_options(options)
-    options.add_argument("--limit-train", type=int, metavar="N", help="N train images, each class in proportion")
+    group = parser.add_argument_group("how it is read, and which part of it")
+    add_flags(group, DataOptions, [name for name in flags(DataOptions) if name != "source"])
 
 
 def _opened(given: argparse.Namespace) -> Faces:
-    return open_cached(prepare(data_options(given, given.source)))
+    return open_cached(prepare(DataOptions.given(given, given.source)))
 
 
 def _describe(given: argparse.Namespace) -> None:

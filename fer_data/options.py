@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import argparse
+import re
 from pathlib import Path
-from typing import Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, InstanceOf, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from fer_data.faces import DataError
+from fer_data.flags import Flag, explain, given_values
 
 ResizeMethod = Literal["area", "bilinear", "bicubic", "lanczos"]
 LabelKind = Literal["fer", "ferplus-plurality", "ferplus-majority", "ferplus-soft"]
@@ -20,6 +33,17 @@ def labels_named_today(name: str) -> str:
     return "ferplus-plurality" if name == "ferplus" else name
 
 
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _fold(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"\s*([0-9]{1,6})\s*/\s*([0-9]{1,6})\s*", text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"'{text}': expected K/N, as 1/5 for the first of five folds")
+    return int(match[1]), int(match[2])
+
+
 class DataOptions(BaseModel):
     """A source, how it is read, and views of it, applied in this order: classes, fold, dedupe, limit_train.
 
@@ -29,20 +53,46 @@ class DataOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    source: InstanceOf[str] | None = Field(default=None, description="file or folder; synthetic faces without one")
-    resize: int | None = Field(default=None, ge=8, le=512, description="side of every image, pixels")
-    resize_method: ResizeMethod = Field(default="area", description="Pillow's BOX, BILINEAR, BICUBIC or LANCZOS")
-    ferplus: InstanceOf[str] | None = Field(default=None, description="path of FER+'s fer2013new.csv")
-    labels: LabelKind = Field(default="fer", description="whose labels: FER2013's, or FER+'s by one of its rules")
-    skip_bad: bool = Field(default=False, description="leave faulty rows or files out, and say which")
+    source: Annotated[
+        InstanceOf[str] | None,
+        Flag("csv, folder of images, LMDB … or 'synthetic' (default: $FER_DATA, else synthetic)", "PATH", name="data"),
+    ] = None
+    resize: Annotated[int | None, Field(ge=8, le=512), Flag("give every image this side, 8..512 pixels", "SIDE")] = None
+    resize_method: Annotated[ResizeMethod, Flag("area (default) is Pillow's BOX")] = "area"
+    ferplus: Annotated[InstanceOf[str] | None, Flag("FER+'s fer2013new.csv, for its labels", "PATH")] = None
+    labels: Annotated[
+        LabelKind,
+        Flag(
+            "FER2013's (default), FER+'s most frequent vote, FER+'s own majority, or FER+'s shares of votes",
+            read=labels_named_today,
+        ),
+    ] = "fer"
+    skip_bad: Annotated[bool, Flag("leave faulty rows and files out, and say which")] = False
 
-    classes: tuple[str, ...] | None = Field(default=None, description="these classes alone, numbered in this order")
-    fold: int | None = Field(default=None, ge=1, description="this fold of train and val is the new val, from 1")
-    folds: int | None = Field(default=None, ge=2, description="into how many folds train and val are divided")
-    fold_seed: int = Field(default=0, ge=0, description="seed of the division into folds")
-    dedupe: Dedupe = Field(default="none", description="train: drop train images that also stand in val or test")
-    limit_train: int | None = Field(default=None, ge=1, description="so many train images, a stratified choice")
-    limit_seed: int = Field(default=0, ge=0, description="seed of that choice")
+    dedupe: Annotated[Dedupe, Flag("train: drop train images that are also in val or test")] = "none"
+    classes: Annotated[
+        tuple[str, ...] | None,
+        Flag(
+            "these classes alone, as happy,sad, numbered in this order",
+            "A,B,…",
+            read=_names,
+            write=lambda options: [",".join(options.classes)],
+        ),
+    ] = None
+    fold: Annotated[
+        int | None,
+        Field(ge=1),
+        Flag(
+            "cross-validation: fold K of N of train and val is val",
+            "K/N",
+            read=_fold,
+            write=lambda options: [f"{options.fold}/{options.folds}"],
+        ),
+    ] = None
+    folds: Annotated[int | None, Field(ge=2)] = None
+    fold_seed: Annotated[int, Field(ge=0)] = 0
+    limit_train: Annotated[int | None, Field(ge=1), Flag("train on N images, each class in proportion", "N")] = None
+    limit_seed: Annotated[int, Field(ge=0)] = 0
 
     @property
     def has_view(self) -> bool:
@@ -53,6 +103,15 @@ class DataOptions(BaseModel):
         """The same files by their absolute paths, which mean the same from any working folder."""
         paths = {name: str(Path(path).absolute()) for name in ("source", "ferplus") if (path := getattr(self, name))}
         return self.model_copy(update=paths)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fold_of_folds(cls, values: Any) -> Any:
+        """`fold=(K, N)`, as the command line has it, is two settings."""
+        match values:
+            case {"fold": (fold, folds), **others}:
+                return {**others, "fold": fold, "folds": folds}
+        return values
 
     @field_validator("source", "ferplus", mode="before")
     @classmethod
@@ -83,3 +142,15 @@ class DataOptions(BaseModel):
         if faults:
             raise ValueError("; ".join(faults))
         return self
+
+    @classmethod
+    def given(cls, arguments: argparse.Namespace, source: str | None) -> DataOptions:
+        """What a command line with these options' flags gives.
+
+        Raises:
+            DataError: every option that is wrong, or does not go with another.
+        """
+        try:
+            return cls.model_validate(given_values(arguments, cls) | {"source": source})
+        except ValidationError as error:
+            raise DataError("; ".join(explain(error, cls))) from error

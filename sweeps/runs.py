@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_data import Faces, open_cached, prepare
-from fer_data.arguments import data_arguments
 from fer_data.cache.preprocess_cache import preprocessed
+from fer_data.flags import command_line
 from sweeps.config import TrialConfig
 from sweeps.errors import InputError, did_you_mean
 from sweeps.planning.resources import Device
@@ -92,7 +92,7 @@ class Run:
 
     def _training(self) -> str:
         """The command that trains it again, from the same seed, as a sweep of its own."""
-        words = ["python", "-m", "sweeps.run", str(self.files.config), *data_arguments(self.spec.data)]
+        words = ["python", "-m", "sweeps.run", str(self.files.config), *command_line(self.spec.data)]
         words += ["--epochs", str(self.trial.started.epochs), "--seed", str(self.spec.seed)]
         return shlex.join([*words, *self._out()])
 

@@ -5,36 +5,29 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, field_validator, model_validator
-from pydantic_core import to_jsonable_python
+from pydantic import Field, ValidationError, field_validator, model_validator
 
-from fer_data import DataOptions
+from fer_data.flags import flags, option
 from sweeps.config import explain
 from sweeps.errors import InputError
+from sweeps.options import Options, RecordedOptions
 from sweeps.space import Space, WhichBaselines
 from tracking.record.history import SweepHistory
 
-_FIXED = {
-    "space": "the space",
-    "fingerprint": "the data (fingerprint)",
-    "max_epochs": "--epochs",
-    "seed": "--seed",
-    "settings": "--set",
-    "which_baselines": "--baselines",
+_FIXED = {"space": "the space", "fingerprint": "the data (fingerprint)"} | {
+    name: option(Options, name) for name, flag in flags(Options).items() if flag.fixed
 }
 
 
-class SweepSpec(BaseModel):
-    """Stands in the journal's first line, in each driver's event and, the newest, in spec.json."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class SweepSpec(RecordedOptions):
+    """The options of a sweep and what they came to. In the journal's first line, in each driver's event and, the
+    newest, in spec.json."""
 
     name: str
     space: str
     """A built-in space's name, or the path of a user's file."""
-    data: DataOptions
     dataset: str
     fingerprint: str
     synthetic: bool
@@ -43,34 +36,19 @@ class SweepSpec(BaseModel):
     """The cache folder on the machine of the driver."""
     trials: int
     max_epochs: int
-    baselines: dict[str, str] = {}
+    baselines: dict[str, str] = Field(default={})
     """Of each baseline that is run, what its report says it reached."""
     baseline_epochs: tuple[int, ...] = ()
     """Of each baseline that is run, how long it trains."""
     which_baselines: WhichBaselines = "all"
-    """Of the space's baselines, those that the sweep runs."""
-    seed: int
-    settings: Annotated[dict[str, Any], AfterValidator(to_jsonable_python)] = {}
-    """As the journal gives them back: a tuple is a list."""
-    figures: bool = True
-    runner: Literal["ray", "inline"] = "ray"
     device: Literal["cpu", "cuda"] = "cpu"
     threads: int = 1
-    cpus_per_trial: float | None = None
     gpus_per_trial: float | None = None
-    gpu_shares: dict[str, float] = {}
+    gpu_shares: dict[str, float] = Field(default={})
     """By net, where it was left to be measured."""
-    max_concurrent: int | None = None
     tracking_uri: str | None = None
     """Where the records go, without a password; "default" is the store beside the sweeps, None in older journals."""
     keep: int | None = None
-    """The weights of so many trials are kept, besides the baselines'; None in sweeps of versions that kept all."""
-
-    @field_validator("data", mode="before")
-    @classmethod
-    def _source_alone(cls, value: object) -> object:
-        """Journals of 0.1.0's first days name the source alone."""
-        return {"source": value} if isinstance(value, str) else value
 
     @field_validator("faces", mode="before")
     @classmethod

@@ -18,7 +18,8 @@ from sweeps.driver.environment import differences, driver_started, free_bytes
 from sweeps.driver.kept_weights import KeptWeights
 from sweeps.driver.runner import InlineRunner, Runner, TrialBody
 from sweeps.errors import InputError
-from sweeps.planning.plan import Options, Plan, make_plan
+from sweeps.options import Options
+from sweeps.planning.plan import Plan, make_plan
 from sweeps.space import Space
 from sweeps.spec import SweepSpec
 from sweeps.trial.run_trial import run_trial
@@ -83,7 +84,7 @@ def run_sweep(
     `Options`. Works in a notebook. Raises InputError, DataError or TrackingError for bad input, before anything is
     written.
     """
-    plan = make_plan(space, Options(**options))
+    plan = make_plan(space, Options.parse(options))
     return run_plan(plan, listeners=listeners, body=body)
 
 

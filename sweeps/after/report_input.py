@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_data import DataError, Faces, open_cached, prepare
-from fer_data.arguments import data_arguments
 from fer_models.training.saved_parameters import count_saved
 from sweeps.after.importances import importances
 from sweeps.config import setting_text
+from sweeps.options import same_trials
 from sweeps.runs import Run
 from sweeps.spec import SweepSpec, recorded_spec
 from sweeps.trial.messages import OBJECTIVE, PARAMETERS, val_title
@@ -153,10 +153,7 @@ def _asked(spec: SweepSpec) -> Mapping[str, str]:
 
 
 def _commands(spec: SweepSpec) -> Mapping[str, str]:
-    run = ["python", "-m", "sweeps.run", spec.space, *data_arguments(spec.data), "--trials", str(spec.trials)]
-    run += ["--epochs", str(spec.max_epochs), "--seed", str(spec.seed)]
-    for name, value in spec.settings.items():
-        run += ["--set", f"{name}={setting_text(value)}"]
+    run = ["python", "-m", "sweeps.run", spec.space, *same_trials(spec)]
     return {
         "the same sweep again": shlex.join(run),
         "read the test split for its best trial, once": shlex.join(["python", "-m", "sweeps", "test", spec.name]),

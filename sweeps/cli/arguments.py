@@ -5,20 +5,15 @@ from __future__ import annotations
 import argparse
 import math
 import os
-import re
 from pathlib import Path
 from typing import Any, get_args
 
 from fer_data import DataError, DataOptions
-from fer_data.arguments import add_data_options, data_options
+from fer_data.flags import add_flags, flags, given_values
 from fer_models import Kernel
-from sweeps.config import parse_settings
 from sweeps.errors import InputError
-from sweeps.planning.plan import DEFAULT_KEEP, Options
-from sweeps.space import WhichBaselines
+from sweeps.options import KEPT, RUN, TRAINED, Options
 from sweeps.trial.messages import Method
-
-_UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -44,7 +39,8 @@ def parser() -> argparse.ArgumentParser:
     ):
         afar = verbs.add_parser(verb, help=summary)
         afar.add_argument("name", metavar="NAME", help="the sweep's name")
-        add_cluster_arguments(afar)
+        _add_cluster(afar)
+        add_flags(afar, Options, ["address"])
         _common(afar)
     page = verbs.add_parser("ui", help="open MLflow's page of a sweep's experiment, served from here if need be")
     page.add_argument("name", metavar="NAME", nargs="?", help="the sweep's name (default: the latest)")
@@ -103,7 +99,7 @@ def _add_after_a_sweep(verbs: Any) -> None:
     register.add_argument("run", metavar="RUN", help=run)
     gc = verbs.add_parser("gc", help="remove checkpoints that nobody reads again, close runs of dead drivers")
     gc.add_argument("names", metavar="NAME", nargs="*", help="sweeps (default: all)")
-    gc.add_argument("--keep", type=int, default=DEFAULT_KEEP, metavar="N",
+    gc.add_argument("--keep", type=int, default=Options().keep, metavar="N",
                     help="keep the weights of each sweep's best N trials by val_accuracy (default 5), of baselines, "
                          "and of what other runs need")  # fmt: skip
     gc.add_argument("--yes", action="store_true", help="do it; without, only say what would be done")
@@ -123,84 +119,56 @@ def run_parser() -> argparse.ArgumentParser:
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """SPACE and everything that shapes a sweep."""
+    """SPACE, the options of `Options`, and what is asked of this command alone."""
     parser.add_argument("space", metavar="SPACE", help="a built-in space, or your own: ./my_space.py")
-    what = parser.add_argument_group("what is trained")
-    sources = "csv, folder of images, LMDB … or 'synthetic' (default: $FER_DATA, else synthetic)"
-    what.add_argument("--data", metavar="PATH", help=sources)
-    what.add_argument("--limit-train", type=int, metavar="N", help="train on N images, each class in proportion")
-    add_data_options(what)
-    what.add_argument("--trials", type=int, metavar="N", help="trials in all, the space's baselines included")
-    what.add_argument("--epochs", type=int, metavar="N", help="epochs of a trial that nobody prunes")
-    what.add_argument("--baselines", choices=get_args(WhichBaselines),
-                      help="which of the space's baselines run first (default all)")  # fmt: skip
-    what.add_argument("--seed", type=int, metavar="N", help="same seed, same trials (default 0)")
-    what.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings",
-                      help="fix a setting of every trial, as --set batch_size=64 (repeatable)")  # fmt: skip
-    where = parser.add_argument_group("where it runs")
-    add_cluster_arguments(where)
-    where.add_argument("--runner", choices=("ray", "inline"),
-                       help="ray (default), or inline: in this process, one at a time, for a debugger")  # fmt: skip
-    where.add_argument("--device", choices=("auto", "cpu", "cuda"), help="default auto")
-    where.add_argument("--cpus-per-trial", type=float, metavar="X", help="cores of a trial (default 1)")
-    where.add_argument("--gpus-per-trial", type=_share, metavar="X",
-                       help="share of a GPU, as 0.5, or auto: by measured memory and throughput (default)")  # fmt: skip
-    where.add_argument("--max-concurrent", type=int, metavar="N", help="trials at once, at most")
-    where.add_argument("--time-budget", type=_seconds, metavar="TIME", dest="time_budget_seconds",
-                       help="stop, resumable, after 30m, 1.5h or 90s")  # fmt: skip
-    kept = parser.add_argument_group("what is kept")
-    kept.add_argument("--name", help="the sweep's name and folder (default SPACE-<UTC time>)")
-    _where(kept)
-    kept.add_argument("--keep", type=int, metavar="N",
-                      help="weights of the best N trials by val_accuracy and of baselines (default 5)")  # fmt: skip
-    kept.add_argument("--resume", action="store_true", help="go on with the sweep of that name")
+    declared = flags(Options)
+    for title in (TRAINED, RUN, KEPT):
+        group = parser.add_argument_group(title)
+        if title == TRAINED:
+            add_flags(group, DataOptions)
+        if title == RUN:
+            _add_cluster(group)
+        add_flags(group, Options, [name for name, flag in declared.items() if flag.group == title])
     parser.add_argument("--dry-run", action="store_true",
                         help="build baselines and 20 samples, a step each; print parameters, memory, time")  # fmt: skip
     _common(parser)
 
 
-def add_cluster_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
-    """Which cluster, if not this machine."""
+def _add_cluster(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     parser.add_argument("--cluster", type=Path, metavar="FILE", help="a cluster's file, as cluster/on_prem.yaml")
-    ways = "auto or HOST:6379 to join Ray there, http://HOST:8265 to hand the sweep over"
-    parser.add_argument("--address", metavar="A", help=ways)
 
 
-def options(arguments: argparse.Namespace) -> Options:
-    """The options as the sweep takes them. Raises InputError."""
-    if arguments.resume and not arguments.name:
+def options(given: argparse.Namespace) -> Options:
+    """The options as the sweep takes them. Raises InputError with every fault."""
+    if given.resume and not given.name:
         raise InputError("--resume needs --name: which sweep to go on with")
-    values = {name: getattr(arguments, name) for name in Options.__dataclass_fields__ if name in arguments}
-    settings = parse_settings(arguments.settings) if arguments.settings else None
-    faults, data = [], None
+    values, faults = given_values(given, Options), []
     try:
-        data = _data(arguments)
+        values["data"] = _data(given)
     except DataError as error:
         faults.append(str(error))
-    asked = Options(**values | {"settings": settings, "data": data})
-    faults += asked.faults()
+    try:
+        asked = Options.parse(values)
+    except InputError as error:
+        faults.append(str(error))
     if faults:
         raise InputError("; ".join(faults))
     return asked
 
 
-def _data(arguments: argparse.Namespace) -> DataOptions | None:
+def _data(given: argparse.Namespace) -> DataOptions | None:
     """What is said about data; None in a resume that says nothing, which keeps what the sweep has."""
-    if arguments.data == "":
+    if given.source == "":
         raise InputError("--data '': give a file or a folder, or leave --data out for synthetic faces")
-    nothing_said = data_options(arguments, source=arguments.data) == DataOptions() and arguments.data is None
-    if arguments.resume and nothing_said:
+    if given.resume and not given_values(given, DataOptions):
         return None
-    said = data_options(arguments, source=arguments.data or os.environ.get("FER_DATA") or None)
-    return said.model_copy(update={"limit_seed": arguments.seed or 0})
+    said = DataOptions.given(given, given.source or os.environ.get("FER_DATA") or None)
+    return said.model_copy(update={"limit_seed": given.seed or 0})
 
 
-def _where(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
-    parser.add_argument(
-        "--out", type=Path, default=Path("runs"), metavar="DIR", help="folder of all sweeps (default runs)"
-    )
-    parser.add_argument("--tracking-uri", metavar="URI",
-                        help="MLflow (default $MLFLOW_TRACKING_URI, else sqlite:///OUT/mlflow.db)")  # fmt: skip
+def _where(parser: argparse.ArgumentParser) -> None:
+    add_flags(parser, Options, ["out", "tracking_uri"])
+    parser.set_defaults(out=Options().out)
 
 
 def _common(parser: argparse.ArgumentParser) -> None:
@@ -222,17 +190,3 @@ def _positive_numbers(text: str) -> tuple[float, ...]:
     if not values or not all(0 < value < math.inf for value in values):
         raise argparse.ArgumentTypeError(f"'{text}': expected numbers above 0, as 0.001,0.01")
     return values
-
-
-def _share(text: str) -> float | str:
-    try:
-        return text if text == "auto" else float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}': expected a number, as 0.5, or auto") from None
-
-
-def _seconds(text: str) -> float:
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|m|min|h)\s*", text)
-    if not match or not math.isfinite(value := float(match[1]) * _UNITS[match[2]]):
-        raise argparse.ArgumentTypeError(f"'{text}': expected a number and a unit, as 30m, 1.5h or 90s")
-    return value

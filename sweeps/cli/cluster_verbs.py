@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from cluster.config import ClusterConfig, reach
-from cluster.submit import Jobs, exit_code, look_again, sweep_command
+from cluster.submit import Jobs, exit_code, look_again
+from fer_data.flags import command_line
 from sweeps.cli.arguments import options
 from sweeps.cli.console import console
 from sweeps.errors import InputError
+from sweeps.options import Options
 from sweeps.spaces.find import find_space
 from sweeps.spec import check_name, space_label
 from tracking.mlflow_sync.uri import check_tracking_uri, without_password
@@ -20,33 +21,35 @@ from tracking.mlflow_sync.uri import check_tracking_uri, without_password
 
 def submit(given: argparse.Namespace, config: ClusterConfig) -> int:
     """Hand the sweep over, then print what it prints; Ctrl-C leaves it running there."""
-    options(given)  # what is wrong with them is told here, not there
+    asked = options(given)  # what is wrong with them is printed here, not there
     find_space(given.space)
     _check_tracking_uri(given.tracking_uri)
     name = check_name(given.name or f"{space_label(given.space)}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
-    shipped = [path for path in (_own_space(given), given.cluster) if path]
-    words = [*job_arguments(given.argv, shipped), *([] if given.name else ["--name", name])]
     jobs = Jobs(config)
-    job = jobs.submit(name, sweep_command(words, config), files=shipped)
+    words = job_arguments(given, asked.model_copy(update={"name": name}), config)
+    shipped = [path for path in (_own_space(given), given.cluster) if path]
+    job = jobs.submit(name, ["python", "-m", "sweeps.run", *words], files=shipped)
     console.print(f"sweep {name} is on {config.address} as job {job.submission_id}; Ctrl-C leaves it running there")
     return _follow(jobs, config, name)
 
 
-def job_arguments(argv: Sequence[str], shipped: Sequence[Path]) -> list[str]:
-    """The command line as the job has it: shipped files by their bare names, no --address, which is its own."""
-    names = {path: path.name for path in shipped}
-    words: list[str] = []
-    said = iter(argv[1:] if argv[:1] == ["run"] else argv)
-    for word in said:
-        option, equals, value = word.partition("=")
-        if option == "--address":
-            if not equals:
-                next(said, None)
-        elif equals and Path(value) in names:
-            words.append(f"{option}={names[Path(value)]}")
-        else:
-            words.append(names.get(Path(word), word))
-    return words
+def job_arguments(given: argparse.Namespace, asked: Options, config: ClusterConfig) -> list[str]:
+    """The command line of `sweeps.run` as the job has it: shipped files by their bare names, the cluster's own places
+    where none is given. The job joins the cluster that it runs in."""
+    told = asked.model_fields_set
+    places = {"address": "auto", "out": config.storage, "tracking_uri": config.tracking_uri}
+    update = {name: value for name, value in places.items() if value and (name not in told or name == "address")}
+    source = given.source or config.data
+    data = asked.data.model_copy(update={"source": source})
+    space = _own_space(given)
+    flags_of_this_command = {"--dry-run": given.dry_run, "--debug": given.debug}
+    return [
+        space.name if space else given.space,
+        *(["--cluster", given.cluster.name] if given.cluster else []),
+        *command_line(data),
+        *command_line(asked.model_copy(update=update)),
+        *(word for word, asked_for in flags_of_this_command.items() if asked_for),
+    ]
 
 
 def _check_tracking_uri(uri: str | None) -> None:

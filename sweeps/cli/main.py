@@ -6,13 +6,13 @@ import argparse
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from rich.text import Text
 
 from cluster.config import check_home, reach
 from cluster.errors import ClusterError
 from fer_data import DataError
+from fer_data.flags import command_line
 from fer_models import ModelError
 from sweeps.after.sending import records_uri
 from sweeps.cli import arguments
@@ -20,7 +20,8 @@ from sweeps.cli.console import console, errors, hide_passwords_in_tracebacks, wa
 from sweeps.cli.leaderboard_table import failures, leaderboard
 from sweeps.cli.progress import STATES, Progress, duration, seconds_left
 from sweeps.errors import InputError
-from sweeps.planning.plan import Options, Plan, make_plan
+from sweeps.options import Options
+from sweeps.planning.plan import Plan, make_plan
 from sweeps.runs import open_sweep
 from sweeps.spec import recorded_spec
 from sweeps.sweep import SweepResult, run_plan
@@ -94,10 +95,9 @@ def _run(given: argparse.Namespace) -> int:
     config = reach(given.cluster, given.address)
     if config and config.submits:
         return afar.submit(given, config)
-    given.address, given.cluster_cpus, given.cluster_gpus = (
-        (config.address, config.cpus, config.gpus) if config else (None, None, None)
-    )
-    plan = make_plan(given.space, arguments.options(given), console.print)
+    asked = arguments.options(given)
+    place = {"address": config.address, "cluster_cpus": config.cpus, "cluster_gpus": config.gpus} if config else {}
+    plan = make_plan(given.space, asked.model_copy(update={"address": None, **place}), console.print)
     if given.dry_run:
         from sweeps.planning.dry_run import dry_run
 
@@ -163,10 +163,7 @@ def _conclude(plan: Plan, result: SweepResult) -> None:
 
 
 def _verb(options: Options, verb: str) -> str:
-    words = ["python", "-m", "sweeps", verb, str(options.name)]
-    if options.out != Path("runs"):
-        words += ["--out", str(options.out)]
-    return shlex.join(words)
+    return shlex.join(["python", "-m", "sweeps", verb, str(options.name), *command_line(options, ["out"])])
 
 
 def _page(plan: Plan, result: SweepResult) -> str:

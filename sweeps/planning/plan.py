@@ -7,18 +7,18 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, get_args
 
 from cluster.connect import cluster_gpus, cluster_size, joined_ray, prepare_environment
 from cluster.gpus import GpuFacts, own_gpus
-from fer_data import DataOptions, Faces, open_cached, prepare
+from fer_data import Faces, open_cached, prepare
 from fer_models.configs.precision import BF16_CAPABILITY, device_kind, fastest
 from fer_models.configs.transfer_config import PUBLISHED
 from sweeps.config import TrialConfig
 from sweeps.errors import InputError
+from sweeps.options import Options, RecordedOptions
 from sweeps.planning.fixed_space import fix_settings
 from sweeps.planning.resources import Device, Hardware, Slots, choose_device, plan_slots, usable_cpus
-from sweeps.space import Space, WhichBaselines
+from sweeps.space import Space
 from sweeps.spaces.find import find_space
 from sweeps.spaces.find import recordable as recordable_space
 from sweeps.spec import SweepSpec, check_name, recorded_spec, space_label
@@ -27,87 +27,7 @@ from tracking.record.history import SweepHistory
 from tracking.record.journal import read
 from tracking.record.layout import SweepFolder
 
-DEFAULT_KEEP = 5
 _SAMPLES_CHECKED = 20
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a sweep is asked to do besides its space; the command line's options, under the same names.
-
-    None is "not said": the space's or the program's default, or, in a resume, what the sweep has already.
-    """
-
-    data: DataOptions | str | Path | None = None
-    trials: int | None = None
-    epochs: int | None = None
-    time_budget_seconds: float | None = None
-    name: str | None = None
-    out: Path = Path("runs")
-    tracking_uri: str | None = None
-    runner: Literal["ray", "inline"] | None = None
-    cpus_per_trial: float | None = None
-    gpus_per_trial: float | Literal["auto"] | None = None
-    device: Literal["auto", "cpu", "cuda"] | None = None
-    max_concurrent: int | None = None
-    seed: int | None = None
-    settings: dict[str, Any] | None = None
-    baselines: WhichBaselines | None = None
-    keep: int | None = None
-    """The weights of so many trials are kept, besides the baselines'."""
-    resume: bool = False
-    figures: bool | None = None
-    address: str | None = None
-    """Of a Ray cluster to join ("auto", "HOST:6379"); None starts Ray on this machine."""
-    cluster_cpus: int | None = None
-    """Cores of that cluster once all its workers are up."""
-    cluster_gpus: int | None = None
-    """GPUs of that cluster once all its workers are up."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "out", Path(self.out))
-
-    def faults(self) -> list[str]:
-        """Every option that is out of its range."""
-        faults = [
-            f"--{name.replace('_', '-')} {value}: must be at least {least}"
-            for name, value, least in (
-                ("trials", self.trials, 1),
-                ("epochs", self.epochs, 1),
-                ("max_concurrent", self.max_concurrent, 1),
-                ("seed", self.seed, 0),
-                ("keep", self.keep, 1),
-            )
-            if value is not None and value < least
-        ]
-        if self.time_budget_seconds is not None and self.time_budget_seconds <= 0:
-            faults.append(f"--time-budget {self.time_budget_seconds:g} s: must be above 0")
-        if self.baselines is not None and self.baselines not in get_args(WhichBaselines):
-            faults.append(f"--baselines {self.baselines}: must be none, first or all")
-        return faults
-
-    def completed_by(self, spec: SweepSpec) -> Options:
-        """These options, with what they leave unsaid taken from a sweep that is resumed."""
-        said = {name: value for name in Options.__dataclass_fields__ if (value := getattr(self, name)) is not None}
-        return Options(**_options_of(spec) | said)
-
-
-def _options_of(spec: SweepSpec) -> dict[str, Any]:
-    return {
-        "data": spec.data,
-        "trials": spec.trials,
-        "epochs": spec.max_epochs,
-        "runner": spec.runner,
-        "device": spec.device,
-        "cpus_per_trial": spec.cpus_per_trial,
-        "gpus_per_trial": spec.gpus_per_trial,
-        "max_concurrent": spec.max_concurrent,
-        "seed": spec.seed,
-        "settings": spec.settings,
-        "baselines": spec.which_baselines,
-        "keep": spec.keep,
-        "figures": spec.figures,
-    }
 
 
 @dataclass(frozen=True)
@@ -167,8 +87,6 @@ class Plan:
 
 def make_plan(space: Space | str, options: Options, say: Callable[[str], None] = lambda _: None) -> Plan:
     """Check everything that can be checked without a trial; `say` is told what takes its time."""
-    if faults := options.faults():
-        raise InputError("; ".join(faults))
     found = find_space(space) if isinstance(space, str) else space
     label = recordable_space(space) if isinstance(space, str) else (space.name or "space")
     found = replace(found, name=space_label(label))
@@ -181,19 +99,16 @@ def make_plan(space: Space | str, options: Options, say: Callable[[str], None] =
             raise InputError(f"{folder.root} exists already: add --resume to go on with it, or choose another --name")
         options = options.completed_by(recorded)
         found = recorded.with_its_baselines(found)
-    elif options.keep is None:
-        options = replace(options, keep=DEFAULT_KEEP)
-    found = found.with_baselines(options.baselines or "all")
-    found = fix_settings(found, options.settings or {}, options.seed or 0)
+    found = found.with_baselines(options.which_baselines)
+    found = fix_settings(found, options.settings, options.seed)
     uri = resolve_tracking_uri(options.tracking_uri, options.out, recorded.tracking_uri if recorded else None)
     hardware = _hardware(options)
-    device = choose_device(options.device or "auto", hardware.gpus, hardware.facts.fault)
+    device = choose_device(options.device, hardware.gpus, hardware.facts.fault)
     slots = _slots(device, options, hardware)
-    data = options.data if isinstance(options.data, DataOptions) else DataOptions(source=options.data)
-    data = data.with_absolute_paths()
+    data = options.data.with_absolute_paths()
     cached = prepare(data)
     faces = open_cached(cached)
-    options = replace(options, name=name, data=data)
+    options = options.model_copy(update={"name": name, "data": data})
     spec = _spec(found, str(label), options, faces, str(cached), device, slots.threads)
     spec = spec.model_copy(update={"tracking_uri": recordable(uri, options.out)})
     plan = Plan(found, spec, options, slots, faces, folder, hardware, recorded=history)
@@ -222,32 +137,24 @@ def _spec(
     space: Space, label: str, options: Options, faces: Faces, cached: str, device: Device, threads: int
 ) -> SweepSpec:
     trials = options.trials or space.trials
-    max_epochs = options.epochs or space.max_epochs
-    return SweepSpec(
-        name=str(options.name),
-        space=label,
-        data=options.data,
-        dataset=faces.name,
-        fingerprint=faces.fingerprint,
-        synthetic=faces.synthetic,
-        classes=faces.classes,
-        faces=cached,
-        trials=trials,
-        max_epochs=max_epochs,
-        baselines={baseline.name: baseline.reported for baseline in space.baselines[:trials]},
-        baseline_epochs=tuple(baseline.epochs_in(max_epochs) for baseline in space.baselines[:trials]),
-        seed=options.seed or 0,
-        settings=options.settings or {},
-        which_baselines=options.baselines or "all",
-        figures=options.figures is not False,
-        runner=options.runner or "ray",
-        device=device,
-        threads=threads,
-        cpus_per_trial=options.cpus_per_trial,
-        gpus_per_trial=None if options.gpus_per_trial == "auto" else options.gpus_per_trial,
-        max_concurrent=options.max_concurrent,
-        keep=options.keep,
-    )
+    max_epochs = options.max_epochs or space.max_epochs
+    resolved = {
+        "trials": trials,
+        "max_epochs": max_epochs,
+        "device": device,
+        "gpus_per_trial": None if options.gpus_per_trial == "auto" else options.gpus_per_trial,
+        "name": options.name,
+        "space": label,
+        "dataset": faces.name,
+        "fingerprint": faces.fingerprint,
+        "synthetic": faces.synthetic,
+        "classes": faces.classes,
+        "faces": cached,
+        "baselines": {baseline.name: baseline.reported for baseline in space.baselines[:trials]},
+        "baseline_epochs": tuple(baseline.epochs_in(max_epochs) for baseline in space.baselines[:trials]),
+        "threads": threads,
+    }
+    return SweepSpec(**{name: getattr(options, name) for name in RecordedOptions.model_fields} | resolved)
 
 
 def _slots(device: Device, options: Options, hardware: Hardware, measured: float | None = None) -> Slots:

@@ -29,7 +29,8 @@ from rich.table import Table
 from cluster.connect import prepare_environment
 from sweeps.cli.leaderboard_table import leaderboard
 from sweeps.cli.progress import Progress, seconds_left
-from sweeps.planning.plan import Options, Plan, make_plan
+from sweeps.options import Options
+from sweeps.planning.plan import Plan, make_plan
 from sweeps.planning.resources import Slots
 from sweeps.planning.study import Proposal, Study
 from sweeps.sweep import SweepResult, run_plan

@@ -11,7 +11,7 @@ import pytest
 
 from cluster.config import ClusterConfig
 from cluster.errors import ClusterError
-from cluster.submit import Job, Jobs, _Once, _shipment, exit_code, look_again, sweep_command
+from cluster.submit import Job, Jobs, _Once, _shipment, exit_code, look_again
 
 ROOT = Path(__file__).parents[2]
 
@@ -86,16 +86,6 @@ def test_secrets_beside_the_compose_file_stay_here(tmp_path: Path, monkeypatch: 
 def test_a_file_that_is_not_there_is_said() -> None:
     with pytest.raises(ClusterError, match=r"nowhere\.py: no such file to ship"), _shipment([Path("nowhere.py")]):
         pass
-
-
-def test_the_command_joins_the_cluster_and_takes_the_files_word_only_where_nothing_is_said() -> None:
-    config = ClusterConfig(
-        address="http://h:8265", storage="/mnt/runs", tracking_uri="http://m:5000", data="/mnt/f.csv"
-    )
-    command = sweep_command(["alexnet_space", "--name", "n", "--data=/mnt/other.csv"], config)
-    assert command == ["python", "-m", "sweeps.run", "alexnet_space", "--name", "n", "--data=/mnt/other.csv",
-                       "--address", "auto", "--out", "/mnt/runs", "--tracking-uri", "http://m:5000"]  # fmt: skip
-    assert sweep_command(["x"], ClusterConfig(address="http://h:8265"))[3:] == ["x", "--address", "auto"]
 
 
 def test_what_was_told_before_a_cut_is_not_told_again() -> None:

@@ -5,18 +5,18 @@ import sys
 import pytest
 
 from fer_data import DataError
-from fer_data.arguments import add_data_options, data_options
+from fer_data.flags import add_flags, command_line
 from fer_data.options import DataOptions
 
 
 def parsed(*argv: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    add_data_options(parser)
+    add_flags(parser, DataOptions)
     return parser.parse_args(argv)
 
 
 def test_nothing_given_is_the_default():
-    assert data_options(parsed(), None) == DataOptions()
+    assert DataOptions.given(parsed(), None) == DataOptions()
 
 
 def test_every_option_arrives():
@@ -24,7 +24,7 @@ def test_every_option_arrives():
         *("--resize", "96", "--resize-method", "lanczos", "--ferplus", "votes.csv", "--labels", "ferplus-soft"),
         *("--skip-bad", "--dedupe", "train", "--classes", "happy, sad", "--fold", "2/5"),
     )
-    assert data_options(given, "fer2013.csv") == DataOptions(
+    assert DataOptions.given(given, "fer2013.csv") == DataOptions(
         source="fer2013.csv",
         resize=96,
         resize_method="lanczos",
@@ -38,22 +38,28 @@ def test_every_option_arrives():
     )
 
 
+def test_the_command_line_of_options_gives_them_again():
+    asked = DataOptions(source="fer2013.csv", classes=("happy", "sad"), fold=2, folds=5, skip_bad=True, limit_train=9)
+    given = parsed(*command_line(asked))
+    assert DataOptions.given(given, given.source) == asked
+    assert command_line(DataOptions()) == []
+
+
 def test_an_old_name_of_labels_is_understood():
-    given = data_options(parsed("--ferplus", "votes.csv", "--labels", "ferplus"), "fer2013.csv")
+    given = DataOptions.given(parsed("--ferplus", "votes.csv", "--labels", "ferplus"), "fer2013.csv")
     assert given.labels == "ferplus-plurality"
 
 
-def test_a_limit_of_the_program_itself_is_taken_along():
-    given = argparse.Namespace(**vars(parsed()), limit_train=700)
-    assert data_options(given, None) == DataOptions(limit_train=700)
+def test_a_limit_is_taken_along():
+    assert DataOptions.given(parsed("--limit-train", "700"), None) == DataOptions(limit_train=700)
 
 
 def test_all_wrong_values_are_told_at_once():
-    given = argparse.Namespace(**vars(parsed("--resize", "4")), limit_train=0)
+    given = parsed("--resize", "4", "--limit-train", "0")
     with pytest.raises(DataError) as raised:
-        data_options(given, None)
-    assert "--resize 4: input should be greater than or equal to 8" in str(raised.value)
-    assert "--limit-train 0: input should be greater than or equal to 1" in str(raised.value)
+        DataOptions.given(given, None)
+    assert "--resize 4: must be at least 8" in str(raised.value)
+    assert "--limit-train 0: must be at least 1" in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +68,7 @@ def test_all_wrong_values_are_told_at_once():
 )
 def test_options_that_do_not_go_together_are_told(argv, says):
     with pytest.raises(DataError, match=says):
-        data_options(parsed(*argv), None)
+        DataOptions.given(parsed(*argv), None)
 
 
 @pytest.mark.parametrize("text", ["3", "a/b", "1/2/3", "-1/5"])
@@ -74,7 +80,7 @@ def test_a_fold_is_a_number_of_a_number(text, capsys):
 
 def test_importing_the_options_imports_nothing_heavy():
     program = (
-        "import sys, fer_data.arguments, fer_data.cli\n"
+        "import sys, fer_data.flags, fer_data.cli\n"
         "heavy = {'torch', 'pandas', 'pyarrow', 'matplotlib', 'mlflow', 'cv2', 'skimage', 'lmdb', 'kaggle', 'PIL'}\n"
         "print(*heavy & set(sys.modules))"
     )

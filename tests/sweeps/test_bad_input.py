@@ -39,7 +39,7 @@ def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
         ("lenet_space --set gamma=0.5", ["recipe.gamma"]),
         (
             "lenet_space --trials 0 --epochs -2 --limit-train 0 --max-concurrent 0 --seed -1 --time-budget 0s",
-            ["--trials 0", "--epochs -2", "--limit-train 0", "--max-concurrent 0", "--seed -1", "must be at least 1", "at least 0", "--time-budget 0 s"],
+            ["--trials 0", "--epochs -2", "--limit-train 0", "--max-concurrent 0", "--seed -1", "must be at least 1", "at least 0", "--time-budget 0: must be above 0"],
         ),
         ("lenet_space --epochs many", ["--epochs", "'many'"]),
         ("lenet_space --time-budget 30", ["'30': expected a number and a unit, as 30m"]),

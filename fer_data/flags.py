@@ -1,0 +1,132 @@
+"""Options declared once: a field of a pydantic model with a `Flag` is also a command line option.
+
+The field's annotation gives the type, the choices and the range; its default is the option's. From the same declaration
+come the option and its help (`add_flags`), the message about a bad value (`explain`) and the way back to a command line
+(`command_line`).
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+_RULES = {
+    "greater_than_equal": ("must be at least", "ge"),
+    "greater_than": ("must be above", "gt"),
+    "less_than_equal": ("must be at most", "le"),
+    "literal_error": ("must be", "expected"),
+}
+
+
+@dataclass(frozen=True)
+class Flag:
+    """How a field is written on a command line.
+
+    Args:
+        help: one line for `--help`, to which the default is appended.
+        metavar: what stands for the value there.
+        name: the option without dashes, where it is not the field's name or alias.
+        group: the heading in `--help`.
+        read: text -> value, where the annotation does not say it.
+        write: model -> texts of the value, the reverse of `read`; each is written as `--option text`.
+        repeat: the option may be given several times; the field gets a list.
+        fixed: a resume cannot change it.
+    """
+
+    help: str
+    metavar: str | None = None
+    name: str | None = None
+    group: str = ""
+    read: Callable[[str], Any] | None = None
+    write: Callable[[Any], Sequence[str]] | None = None
+    repeat: bool = False
+    fixed: bool = False
+
+
+def flags(model: type[BaseModel]) -> dict[str, Flag]:
+    """Field -> flag, for the fields of `model` that are command line options."""
+    return {
+        name: part for name, field in model.model_fields.items() for part in field.metadata if isinstance(part, Flag)
+    }
+
+
+def option(model: type[BaseModel], name: str) -> str:
+    """The option of a field, as `--limit-train`."""
+    return "--" + (flags(model)[name].name or model.model_fields[name].alias or name).replace("_", "-")
+
+
+def add_flags(
+    parser: argparse.ArgumentParser | argparse._ArgumentGroup,
+    model: type[BaseModel],
+    names: Iterable[str] | None = None,
+) -> None:
+    """Add the options of `model`, or of its fields `names` alone. One that is not given is parsed as None."""
+    declared = flags(model)
+    for name in declared if names is None else names:
+        flag, field = declared[name], model.model_fields[name]
+        kind = _kind(field.annotation, flag)
+        if kind.get("action") != "store_true":
+            kind["metavar"] = flag.metavar
+        default = str(field.default) if isinstance(field.default, (str, int, Path)) else ""
+        shown = f" (default {default})" if default and field.default is not False and "default" not in flag.help else ""
+        parser.add_argument(option(model, name), dest=field.alias or name, default=None, help=flag.help + shown, **kind)
+
+
+def _kind(annotation: Any, flag: Flag) -> dict[str, Any]:
+    """What argparse needs to know of a field's type."""
+    literal = get_origin(annotation) is Literal
+    kinds = [annotation] if literal else [kind for kind in get_args(annotation) if kind is not NoneType] or [annotation]
+    kind = get_args(kinds[0])[0] if get_origin(kinds[0]) is Annotated else kinds[0]
+    if kind is bool:
+        return {"action": "store_true"}
+    reading = {"type": flag.read or (kind if kind in (int, float, Path) else str)}
+    choices = {"choices": get_args(kind)} if get_origin(kind) is Literal and len(kinds) == 1 else {}
+    return reading | choices | ({"action": "append"} if flag.repeat else {})
+
+
+def given_values(given: argparse.Namespace, model: type[BaseModel]) -> dict[str, Any]:
+    """What was given of `model`'s options, by field or alias, as its constructor takes it."""
+    names = [model.model_fields[name].alias or name for name in flags(model)]
+    return {name: value for name in names if (value := getattr(given, name, None)) is not None}
+
+
+def command_line(options: BaseModel, names: Iterable[str] | None = None) -> list[str]:
+    """The words that give these options again: of all that differ from their defaults, or of the fields `names`."""
+    model = type(options)
+    words: list[str] = []
+    for name, flag in flags(model).items():
+        value = getattr(options, name)
+        if value == model.model_fields[name].default or (names is not None and name not in names):
+            continue
+        if value is True:
+            words.append(option(model, name))
+            continue
+        for text in flag.write(options) if flag.write else [str(value)]:
+            words += [option(model, name), text]
+    return words
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> list[str]:
+    """One message per fault: the option, the value given and the rule."""
+    return [_explained(fault, model) for fault in error.errors()]
+
+
+def _explained(fault: Any, model: type[BaseModel]) -> str:
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    if not fault["loc"]:
+        return message
+    place = str(fault["loc"][0])
+    name = next((name for name, field in model.model_fields.items() if place in (name, field.alias)), place)
+    said = option(model, name) if name in flags(model) else place
+    words, limit = _RULES.get(fault["type"], (f"{message[0].lower()}{message[1:]}", ""))
+    return f"{said} {_short(fault['input'])}: {words}" + (f" {_short(fault['ctx'][limit])}" if limit else "")
+
+
+def _short(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

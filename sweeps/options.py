@@ -1,0 +1,163 @@
+"""The options of a sweep, each declared once.
+
+A field is an option: `run_sweep` takes it by its name or alias, and its `Flag` makes it an option of the command line.
+A field of `RecordedOptions` is also recorded in the sweep's spec and kept by a resume. To add an option, add a field.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import to_jsonable_python
+
+from fer_data import DataOptions
+from fer_data.flags import Flag, command_line, explain, flags
+from sweeps.config import parse_settings, setting_text
+from sweeps.errors import InputError, did_you_mean
+from sweeps.space import WhichBaselines
+
+TRAINED, RUN, KEPT = "what is trained", "where it runs", "what is kept"
+_UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+
+
+def _as_data(value: object) -> object:
+    """A source alone is a data set with no other option, as in the first journals."""
+    return DataOptions(source=value) if isinstance(value, str | Path) else value
+
+
+def _as_settings(value: object) -> object:
+    return parse_settings(value) if isinstance(value, list) else value
+
+
+def _share(text: str) -> float | str:
+    try:
+        return text if text == "auto" else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}': expected a number, as 0.5, or auto") from None
+
+
+def _seconds(text: str) -> float:
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|m|min|h)\s*", text)
+    if not match or not math.isfinite(value := float(match[1]) * _UNITS[match[2]]):
+        raise argparse.ArgumentTypeError(f"'{text}': expected a number and a unit, as 30m, 1.5h or 90s")
+    return value
+
+
+class RecordedOptions(BaseModel):
+    """Options that a sweep's spec records: a resume has them too, and may change those whose flag is not `fixed`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data: Annotated[DataOptions, BeforeValidator(_as_data)] = DataOptions()
+    trials: Annotated[
+        int | None, Field(ge=1), Flag("trials in all, the space's baselines included", "N", group=TRAINED)
+    ] = None
+    max_epochs: Annotated[
+        int | None,
+        Field(alias="epochs", ge=1),
+        Flag("epochs of a trial that nobody prunes", "N", group=TRAINED, fixed=True),
+    ] = None
+    which_baselines: Annotated[
+        WhichBaselines,
+        Field(alias="baselines"),
+        Flag("which of the space's baselines run first", group=TRAINED, fixed=True),
+    ] = "all"
+    seed: Annotated[int, Field(ge=0), Flag("same seed, same trials", "N", group=TRAINED, fixed=True)] = 0
+    settings: Annotated[
+        dict[str, Any],
+        BeforeValidator(_as_settings),
+        AfterValidator(to_jsonable_python),  # as the journal gives them back: a tuple is a list
+        Flag(
+            "fix a setting of every trial, as --set batch_size=64 (repeatable)",
+            "KEY=VALUE",
+            name="set",
+            group=TRAINED,
+            write=lambda options: [f"{name}={setting_text(value)}" for name, value in options.settings.items()],
+            repeat=True,
+            fixed=True,
+        ),
+    ] = {}
+    runner: Annotated[
+        Literal["ray", "inline"],
+        Flag("ray (default), or inline: in this process, one at a time, for a debugger", group=RUN),
+    ] = "ray"
+    device: Annotated[Literal["auto", "cpu", "cuda"], Flag("where the nets compute", group=RUN)] = "auto"
+    cpus_per_trial: Annotated[float | None, Flag("cores of a trial (default 1)", "X", group=RUN)] = None
+    gpus_per_trial: Annotated[
+        float | Literal["auto"] | None,
+        Flag(
+            "share of a GPU, as 0.5, or auto: by measured memory and throughput (default)", "X", group=RUN, read=_share
+        ),
+    ] = "auto"
+    max_concurrent: Annotated[int | None, Field(ge=1), Flag("trials at once, at most", "N", group=RUN)] = None
+    keep: Annotated[
+        int | None, Field(ge=1), Flag("weights of the best N trials by val_accuracy and of baselines", "N", group=KEPT)
+    ] = 5
+    """None in sweeps of versions that kept all."""
+    figures: bool = True
+
+
+class Options(RecordedOptions):
+    """What a sweep is asked to do besides its space. None is "not given", as leaving an option out is."""
+
+    time_budget_seconds: Annotated[
+        float | None,
+        Field(gt=0),
+        Flag(
+            "stop, resumable, after 30m, 1.5h or 90s",
+            "TIME",
+            name="time-budget",
+            group=RUN,
+            read=_seconds,
+            write=lambda options: [f"{options.time_budget_seconds:g}s"],
+        ),
+    ] = None
+    address: Annotated[
+        str | None,
+        Flag("auto or HOST:6379 to join Ray there, http://HOST:8265 to hand the sweep over", "A", group=RUN),
+    ] = None
+    """Of a Ray cluster; None starts Ray on this machine."""
+    cluster_cpus: int | None = None
+    """Cores of that cluster once all its workers are up."""
+    cluster_gpus: int | None = None
+    """GPUs of that cluster once all its workers are up."""
+    name: Annotated[str | None, Flag("the sweep's name and folder (default SPACE-<UTC time>)", "NAME", group=KEPT)] = (
+        None
+    )
+    out: Annotated[Path, Flag("folder of all sweeps", "DIR", group=KEPT)] = Path("runs")
+    tracking_uri: Annotated[
+        str | None, Flag("MLflow (default $MLFLOW_TRACKING_URI, else sqlite:///OUT/mlflow.db)", "URI", group=KEPT)
+    ] = None
+    resume: Annotated[bool, Flag("go on with the sweep of that name", group=KEPT)] = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _none_is_not_given(cls, values: Any) -> Any:
+        return {name: value for name, value in values.items() if value is not None}
+
+    @classmethod
+    def parse(cls, given: dict[str, Any]) -> Options:
+        """The options by their names. Raises InputError with every fault."""
+        names = {field.alias or name for name, field in cls.model_fields.items()}
+        if unknown := [f"{name}: no such option{did_you_mean(name, names)}" for name in given if name not in names]:
+            raise InputError("; ".join(unknown))
+        try:
+            return cls.model_validate(given)
+        except ValidationError as error:
+            raise InputError("; ".join(explain(error, cls))) from None
+
+    def completed_by(self, recorded: RecordedOptions) -> Options:
+        """These options, with what they do not give taken from a sweep that is resumed."""
+        kept = {name for name in RecordedOptions.model_fields if name not in self.model_fields_set}
+        return self.model_copy(update={name: getattr(recorded, name) for name in kept})
+
+
+def same_trials(recorded: RecordedOptions) -> list[str]:
+    """The words after SPACE that have `sweeps.run` train the same trials on another device or machine."""
+    shaping = ["trials", *(name for name, flag in flags(Options).items() if flag.fixed)]
+    return [*command_line(recorded.data), *command_line(Options().completed_by(recorded), shaping)]
