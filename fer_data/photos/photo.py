@@ -1,0 +1,113 @@
+"""A photograph of any kind to RGB, distrusting whatever the file claims to be."""
+
+from __future__ import annotations
+
+import io
+import stat
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from fer_data.faces import DataError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+FORMATS = ("PNG", "JPEG", "WEBP")
+MAX_BYTES = 32 * 2**20
+MAX_PIXELS = 40_000_000
+
+_DETAIL = 2048
+"""Longest side that is kept, in pixels: a face of a fiftieth of it still has more pixels than a training face."""
+
+Rgb = NDArray[np.uint8]
+"""Colours [height, width, 3]."""
+
+
+@dataclass(frozen=True, eq=False)
+class Photo:
+    """A decoded photograph; `rgb` is `scale` times as large as the upright original of `width` x `height`."""
+
+    rgb: Rgb
+    width: int
+    height: int
+    notes: tuple[str, ...] = ()
+    """What was done to it that the user should know."""
+
+    @property
+    def scale(self) -> float:
+        """Pixels of `rgb` per pixel of the original."""
+        return self.rgb.shape[1] / self.width
+
+
+def read_photo(path: Path, max_bytes: int = MAX_BYTES) -> Photo:
+    """Read a PNG, JPEG or WebP file. Raises DataError, which says what is wrong without the file's name."""
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise DataError("not a regular file")
+        if status.st_size > max_bytes:
+            raise DataError(_too_large(status.st_size, max_bytes))
+        return decode_photo(path.read_bytes(), max_bytes)
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}") from error
+
+
+def decode_photo(data: bytes, max_bytes: int = MAX_BYTES) -> Photo:
+    """Decode a PNG, JPEG or WebP, whatever its name was.
+
+    A camera's note of orientation is obeyed, transparency becomes white, 16 bits become 8, and of an animation the
+    first picture is taken. Pictures of more than 2,048 pixels a side are made smaller, so that memory is bounded.
+
+    Raises:
+        DataError: what is wrong with the bytes.
+    """
+    if not data:
+        raise DataError("is empty (0 bytes)")
+    if len(data) > max_bytes:
+        raise DataError(_too_large(len(data), max_bytes))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is stricter
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            return _decoded(image)
+    except DataError:
+        raise
+    except UnidentifiedImageError as error:
+        kind = " (SVG is a drawing, not a photograph)" if b"<svg" in data[:1024].lower() else ""
+        raise DataError(f"is neither PNG nor JPEG nor WebP by its content{kind}") from error
+    except Image.DecompressionBombError as error:
+        raise DataError(f"has too many pixels, at most {MAX_PIXELS:,}") from error
+    except Exception as error:  # what Pillow's decoders raise on damaged bytes has no common class
+        raise DataError(f"is damaged or cut short: {error}") from error
+
+
+def _too_large(size: int, most: int) -> str:
+    return f"is too large: {size / 2**20:,.1f} MiB, at most {most / 2**20:.0f} MiB"
+
+
+def _decoded(image: Image.Image) -> Photo:
+    if image.width * image.height > MAX_PIXELS:  # announced in the header, before a pixel is decoded
+        raise DataError(f"has too many pixels: {image.width:,}×{image.height:,}, at most {MAX_PIXELS:,}")
+    notes = []
+    if getattr(image, "is_animated", False):
+        notes.append("an animation: its first picture was taken")
+    width, height = image.size
+    image.draft(None, (_DETAIL, _DETAIL))  # a JPEG is decoded at a half, quarter or eighth where that is enough
+    image.thumbnail((_DETAIL, _DETAIL), Image.Resampling.BOX)
+    turned = ImageOps.exif_transpose(image)
+    if (turned.width > turned.height) != (image.width > image.height):
+        width, height = height, width
+    return Photo(np.asarray(_rgb(turned)), width, height, tuple(notes))
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        grey = np.asarray(image).astype(np.int64)
+        return Image.fromarray((grey >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        paper = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(paper, image.convert("RGBA")).convert("RGB")
+    return image.convert("RGB")
