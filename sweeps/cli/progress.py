@@ -14,13 +14,14 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeps.spec import SweepSpec
-from tracking.record.events import AttemptStarted, EpochDone, Event, TrialEnded, TrialStarted, Verdict
+from tracking.record.events import AttemptStarted, EpochDone, Event, TrialEnded, TrialPaused, TrialStarted, Verdict
 from tracking.record.history import SweepHistory, TrialHistory
 
 T = TypeVar("T")
 
-STATES: tuple[Literal["running", "done", "pruned", "failed", "stopped"], ...] = (
+STATES: tuple[Literal["running", "paused", "done", "pruned", "failed", "stopped"], ...] = (
     "running",
+    "paused",
     "done",
     "pruned",
     "failed",
@@ -120,7 +121,7 @@ class Progress:
         """Take in one event."""
         if self._live is not None:
             self._live.update(self._table(history))
-            if not isinstance(event, TrialEnded):
+            if not isinstance(event, TrialEnded | TrialPaused):
                 return
         line = self._line(event, history)
         if line:
@@ -144,6 +145,9 @@ class Progress:
                 )
             case Verdict():
                 return f"trial {event.trial}: {event.state}: {event.reason}"
+            case TrialPaused():
+                name = trial_name(history.trials[event.trial])
+                return f"trial {name}: paused after epoch {event.epoch}: {event.text}"
             case TrialEnded():
                 best = event.best.get("best_val_accuracy")
                 shown = f", best val_accuracy {best:.2%} at epoch {event.best['best_epoch']:.0f}" if best else ""
@@ -159,7 +163,7 @@ class Progress:
         table = Table(box=None, padding=(0, 2), header_style="bold")
         for heading in ("trial", "epoch", "train_loss", "val_accuracy", "best", "images/s"):
             table.add_column(heading, justify="left" if heading == "trial" else "right")
-        running = [trial for trial in history.trials.values() if trial.end is None]
+        running = [trial for trial in history.trials.values() if trial.state == "running"]
         rows = max(self._console.height - _OTHER_LINES, 1)
         for trial in running[:rows]:
             table.add_row(*_row(trial))

@@ -6,15 +6,28 @@ Order of writes, always: the worker's checkpoint, then the journal, then the stu
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 from sweeps.config import TrialConfig
+from sweeps.driver.pauses import Pause, Pauses, goes_on_by_itself, paused_trials
+from sweeps.errors import InputError
 from sweeps.planning.study import Proposal, Study, derive_seed
 from sweeps.space import Space
 from sweeps.spec import SweepSpec
 from sweeps.trial.messages import OBJECTIVE, SYSTEM, EpochReport, Message, Task, TrialEnd
-from tracking.record.events import AttemptStarted, EpochDone, Event, TrialEnded, TrialStarted, TrialState, Verdict
+from tracking.record.events import (
+    AttemptStarted,
+    EpochDone,
+    Event,
+    PauseReason,
+    TrialEnded,
+    TrialPaused,
+    TrialStarted,
+    TrialState,
+    TrialUnpaused,
+    Verdict,
+)
 from tracking.record.files import write_json
 from tracking.record.history import SweepHistory, TrialHistory
 from tracking.record.journal import Journal
@@ -24,6 +37,9 @@ MAX_RETRIES = 3
 """How often a trial whose worker died is given to another, without an epoch in between."""
 
 Listener = Callable[[Event, SweepHistory], None]
+
+Attendant = Callable[["Director"], None]
+"""Is called often, between any two decisions, and may pause, unpause and limit; it looks at its own clock."""
 
 
 class Director:
@@ -41,16 +57,18 @@ class Director:
         resolve: Callable[[TrialConfig], TrialConfig] = lambda config: config,
         time_budget_seconds: float | None = None,
         listeners: tuple[Listener, ...] = (),
+        attendants: Sequence[Attendant] = (),
     ) -> None:
         self.history = history
         self.stop_reason: str | None = None
         self.blocked: str | None = None
         self._folder, self._spec, self._space = folder, spec, space
         self._journal, self._study, self._resolve = journal, study, resolve
-        self._listeners = listeners
+        self._listeners, self._attendants = listeners, attendants
         self._deadline = time.monotonic() + time_budget_seconds if time_budget_seconds else None
         self._budget_seconds = time_budget_seconds
-        self._waiting = [trial.number for trial in history.unfinished]
+        self._waiting = [trial.number for trial in history.unfinished if trial.state != "paused"]
+        self._pauses = Pauses(history)
         self._deaths: dict[int, list[str]] = {}
         self._out: dict[int, int] = {}  # trial → the attempt whose reports count
 
@@ -79,19 +97,39 @@ class Director:
 
     @property
     def exhausted(self) -> bool:
-        """Whether no further task will come."""
-        return self.stopping or (not self._waiting and self.history.next_number >= self._spec.trials)
+        """Whether no further task will come, but of trials that are out. Paused trials that wait for a person do not
+        keep a driver."""
+        return self.stopping or self.demand == len(self._out)
+
+    @property
+    def demand(self) -> int:
+        """How many slots the sweep could use now: trials that are out, that wait, and that are still to be started."""
+        to_start = max(self._spec.trials - self.history.next_number, 0)
+        return len(self._out) + len(self._waiting) + len(self._pauses.ready) + to_start
+
+    def attend(self) -> None:
+        """Let the attendants act. Runners call it a few times per second, where no trial's code is in the way."""
+        for attendant in self._attendants:
+            attendant(self)
 
     def next_task(self) -> Task | None:
-        """The next trial to run: unfinished ones first, then baselines, then the sampler's; None when exhausted."""
-        if self.exhausted:
-            return None
-        if self._waiting:
-            return self._take_up(self.history.trials[self._waiting.pop(0)])
-        while not self.exhausted:
+        """The next trial to run: unfinished ones first, then baselines, then the sampler's.
+
+        None where there is none now: a later call may have one, until the director is `exhausted`.
+        """
+        self.attend()
+        while not self.exhausted and self._has_slot():
+            if self._waiting:
+                return self._take_up(self.history.trials[self._waiting.pop(0)])
+            if (number := self._pauses.next_ready()) is not None:
+                return self._take_up(self.history.trials[number])
             if task := self._start(self.history.next_number):
                 return task
         return None
+
+    def _has_slot(self) -> bool:
+        slots = self._pauses.slots
+        return slots is None or len(self._out) < slots
 
     @property
     def busy(self) -> bool:
@@ -108,10 +146,78 @@ class Director:
         trial = self.history.trials[number]
         if message.epoch > trial.last_epoch:  # also one after a verdict that was seen late: its files are of it
             self._take_epoch(number, message)
-        if self.stopping and trial.verdict is None:  # one that was given up has only its pictures left to draw
+        self.attend()
+        if trial.verdict is not None:  # one that was given up has only its pictures left to draw
+            return True
+        if self.stopping:
             self._stop(number)
             return False
-        return True
+        pause = self._pauses.due(number, self._out)
+        if pause is None or trial.last_epoch == trial.started.epochs:
+            return True
+        self._pause(number, pause)
+        return False
+
+    @property
+    def out(self) -> list[int]:
+        """The trials that have a worker."""
+        return list(self._out)
+
+    @property
+    def paused(self) -> list[TrialHistory]:
+        """The paused trials, by number."""
+        return paused_trials(self.history)
+
+    def limit(self, slots: int | None, by: str) -> None:
+        """Have at most `slots` trials out, by the word of `by`; the least of all words holds, None takes it back.
+
+        Trials beyond it are paused at their next report, the least promising first, and go on when there is room.
+        """
+        self._pauses.limit(slots, by)
+        self._pauses.balance(self._out)
+
+    def pause(self, number: int, reason: PauseReason, who: str | None = None) -> None:
+        """Have a trial leave at its next report, with its state; at once where it waits. Raises InputError.
+
+        One that is at its last epoch, or that was given up, ends instead.
+        """
+        trial = self._unfinished(number)
+        if trial.state == "paused" and not (goes_on_by_itself(trial) and reason == "person"):
+            raise InputError(f"trial {number} is paused already")
+        if number in self._out:
+            self._pauses.ask(number, Pause(reason, who))
+            return
+        if number in self._waiting:
+            self._waiting.remove(number)
+        self._pauses.ready.discard(number)
+        self._pause(number, Pause(reason, who))
+
+    def unpause(self, number: int, who: str | None = None) -> None:
+        """Have a paused trial go on next, under its number. Raises InputError where it is not paused."""
+        trial = self._unfinished(number)
+        if trial.state == "paused":
+            self._record(TrialUnpaused(trial=number, who=who))
+            self._pauses.ready.discard(number)
+            self._waiting = [number, *(one for one in self._waiting if one != number)]
+        elif not self._pauses.withdraw(number):
+            raise InputError(f"trial {number} is not paused; it is {trial.state}")
+
+    def _unfinished(self, number: int) -> TrialHistory:
+        trial = self.history.trials.get(number)
+        if trial is None:
+            raise InputError(f"no trial {number}; there are 0 to {self.history.next_number - 1}")
+        if trial.is_over:
+            raise InputError(f"trial {number} is over; it is {trial.state}")
+        return trial
+
+    def _pause(self, number: int, pause: Pause) -> None:
+        epoch = self.history.trials[number].last_epoch
+        self._record(TrialPaused(trial=number, epoch=epoch, reason=pause.reason, who=pause.who))
+        self._released(number)
+
+    def _released(self, number: int) -> None:
+        self._out.pop(number, None)
+        self._pauses.left(number)
 
     def worker_died(self, number: int, reason: str) -> None:
         """Queue the trial to go on from its last checkpoint; after too many without an epoch in between it has failed.
@@ -123,11 +229,19 @@ class Director:
         deaths = self._deaths.setdefault(number, [])
         deaths.append(reason)
         if len(deaths) <= MAX_RETRIES:
-            del self._out[number]
-            self._waiting.insert(0, number)
+            self._die(number)
             return
         epoch = self.history.trials[number].last_epoch
         self._close(number, "failed", f"its worker died {len(deaths)} times after epoch {epoch}, last: {reason}")
+
+    def _die(self, number: int) -> None:
+        """A trial whose pause is due stays paused, after its last report: nothing runs that could be waited for."""
+        pause = self._pauses.due(number, self._out)
+        if pause and self.history.trials[number].verdict is None:
+            self._pause(number, pause)
+        else:
+            self._released(number)
+            self._waiting.insert(0, number)
 
     def all_workers_died(self, reason: str) -> None:
         """Queue every trial that is out, as `worker_died` does: what ran them is gone."""
@@ -135,7 +249,12 @@ class Director:
             self.worker_died(number, reason)
 
     def leave(self) -> None:
-        """Mark what has not ended as stopped, to be resumed: what is out, and what waits for another worker."""
+        """Mark what has not ended as stopped, to be resumed: what is out, and what waits for another worker.
+
+        Paused trials stay paused; where nothing else is left to do, they are why the driver leaves.
+        """
+        if self.stop_reason is None and self.paused:
+            self.request_stop(f"trial {', '.join(str(trial.number) for trial in self.paused)} paused")
         for trial in self.history.unfinished:
             if trial.state == "running":
                 self._stop(trial.number)
@@ -175,7 +294,8 @@ class Director:
         else:
             self._obey_pruner(trial, self._study.owed_verdict(trial.number))
         deaths = self._deaths.get(trial.number)
-        reason = f"its worker died: {deaths[-1]}" if deaths else "resumed"
+        died = f"its worker died: {deaths[-1]}" if deaths else "resumed"
+        reason = "unpaused" if trial.paused else died
         attempt = len(trial.attempts) + 1
         self._record(AttemptStarted(trial=trial.number, attempt=attempt, reason=reason))
         return self._task(trial, attempt)
@@ -271,7 +391,7 @@ class Director:
                 told=told,
             )
         )
-        self._out.pop(number, None)
+        self._released(number)
         if told:
             self._study.finish(number, told, values.get(f"best_{OBJECTIVE}"))
 

@@ -198,11 +198,15 @@ class _Tasks(Searcher):
             return None if self._shares else Searcher.FINISHED  # type: ignore[return-value]
         task = self._held
         if task is None:
-            return None if self._director.busy else Searcher.FINISHED  # type: ignore[return-value]
+            return Searcher.FINISHED if self._over else None  # type: ignore[return-value]
         if sum(self._shares.values()) + task.gpu_share > self._gpus + _ROUNDING:
             return None
         self._held, self._shares[trial_id] = None, task.gpu_share
         return {"task": task.model_dump_json(), "body": self._body}
+
+    @property
+    def _over(self) -> bool:
+        return self._calls.error is not None or (self._director.exhausted and not self._director.busy)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Its share is free again; all else the scheduler has passed on."""
@@ -255,6 +259,7 @@ class _StopAfterGrace(Stopper):
         return False
 
     def stop_all(self) -> bool:
+        self._calls(self._director.attend, otherwise=None)
         if self._calls.error:
             return True
         if not self._director.stopping:

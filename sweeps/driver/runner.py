@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from sweeps.driver.director import Director
 from sweeps.errors import WorkerMustLeave
 from sweeps.trial.messages import Message, Task
+
+_POLL_SECONDS = 0.1
 
 TrialBody = Callable[[Task], Iterator[Message]]
 """Runs one trial: yields an EpochReport after each epoch and, last, a TrialEnd. Closing it leaves the trial resumable.
@@ -21,10 +24,10 @@ class Runner(Protocol):
     """Runs every task the director hands out, on one or many workers.
 
     `run` returns when the director is exhausted and nothing is out, or soon after it is `stopping`. It calls the
-    director from one thread. What ends a body without a TrialEnd, be it an exception or the worker's death, is
-    `worker_died`, after which the trial comes back as a task. Reports of one trial arrive in order; `take` answering
-    False ends that trial's work without a further word. What the director raises, such as a journal that cannot be
-    written, ends the run and is raised.
+    director from one thread. A director that has no task now may have one later: its trials may be paused. What ends
+    a body without a TrialEnd, be it an exception or the worker's death, is `worker_died`, after which the trial comes
+    back as a task. Reports of one trial arrive in order; `take` answering False ends that trial's work without another
+    word. What the director raises, such as a journal that cannot be written, ends the run and is raised.
     """
 
     def run(self, director: Director, body: TrialBody) -> None:
@@ -37,7 +40,7 @@ class InlineRunner:
 
     def run(self, director: Director, body: TrialBody) -> None:
         """Run the sweep in this thread."""
-        for task in iter(director.next_task, None):
+        for task in _tasks(director):
             messages = body(task)
             try:
                 for message in _to_its_end(messages, task, director):
@@ -46,6 +49,16 @@ class InlineRunner:
             finally:
                 if hasattr(messages, "close"):
                     messages.close()
+
+
+def _tasks(director: Director) -> Iterator[Task]:
+    """The director's tasks as they come, until there will be none."""
+    while not director.exhausted:
+        task = director.next_task()
+        if task is not None:
+            yield task
+        elif not director.exhausted:
+            time.sleep(_POLL_SECONDS)
 
 
 def _to_its_end(messages: Iterator[Message], task: Task, director: Director) -> Iterator[Message]:

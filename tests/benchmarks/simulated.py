@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     import optuna
 
 MEDIAN_EPOCH_SECONDS = 60.0
+POLL_SECONDS = 1.0
+"""How often a slot asks again that found no task."""
 _SPREAD = 0.4  # deviation of the logarithm, between trials and again between epochs
 
 T = TypeVar("T")
@@ -79,19 +81,26 @@ class SimulatedRunner:
             arrived, _, slot = heapq.heappop(queue)
             self.now = max(self.now, arrived)
             slot.since = arrived
-            at_work = self._place(director, body, slot) if slot.task is None else self._pass_on(director, slot)
-            if at_work:
-                heapq.heappush(queue, (self.now + self._work(slot), turn, slot))
-                turn += 1
+            if slot.task is not None:
+                self._pass_on(director, slot)
+                after = self._work(slot)
+            elif self._place(director, body, slot):
+                after = self._work(slot)
+            elif not director.exhausted:
+                after = POLL_SECONDS
+            else:
+                continue
+            heapq.heappush(queue, (self.now + after, turn, slot))
+            turn += 1
 
     def _place(self, director: Director, body: TrialBody, slot: _Slot) -> bool:
-        """Give a free slot a task; False where there is none left, now or ever: who dies asks again itself."""
+        """Give a free slot a task; False where there is none now: who dies asks again itself."""
         slot.task = self._driver("ask", director, slot, director.next_task)
         if slot.task is not None:
             slot.messages = iter(body(slot.task))
         return slot.task is not None
 
-    def _pass_on(self, director: Director, slot: _Slot) -> bool:
+    def _pass_on(self, director: Director, slot: _Slot) -> None:
         """Tell the director what became of the epoch; the slot stays in use, by this trial or for the next."""
         task, message, fault = slot.task, slot.message, slot.fault
         assert task is not None
@@ -105,7 +114,6 @@ class SimulatedRunner:
             if hasattr(slot.messages, "close"):
                 slot.messages.close()
             slot.task = None
-        return True
 
     def _work(self, slot: _Slot) -> float:
         """Have the slot's trial run to its next message; how many simulated seconds that takes."""

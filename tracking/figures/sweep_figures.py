@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from tracking.figures.parts import AMBER, BLUE, COLOURS, GREEN, GREY, MARKERS, ORANGE, as_percent, plain
+from tracking.figures.parts import AMBER, BLUE, COLOURS, GREEN, GREY, MARKERS, ORANGE, PURPLE, as_percent, plain
 from tracking.record.history import SweepHistory, TrialHistory
 
 STATES = {
@@ -15,6 +15,7 @@ STATES = {
     "pruned": (AMBER, "|"),
     "failed": (ORANGE, "x"),
     "stopped": (GREY, "s"),
+    "paused": (PURPLE, "P"),
     "running": (GREEN, ">"),
 }
 """How a trial ended → its colour and mark."""
@@ -42,7 +43,7 @@ def timeline_figure(history: SweepHistory, title: str) -> Figure:
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     plain(axes)
     if trials:
-        axes.legend(frameon=False, ncols=5, loc="lower right", bbox_to_anchor=(1.0, 1.0), handletextpad=0.3)
+        axes.legend(frameon=False, ncols=6, loc="lower right", bbox_to_anchor=(1.0, 1.0), handletextpad=0.3)
     return figure
 
 

@@ -19,6 +19,7 @@ from tracking.record.events import (
     SweepEnded,
     SweepStarted,
     TrialEnded,
+    TrialPaused,
     TrialStarted,
     TrialTested,
 )
@@ -37,8 +38,10 @@ PARENT = -1
 """Stands for the sweep's own run where others have their trial's number."""
 
 _STATUS = {"done": "FINISHED", "pruned": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
+_PAUSED = "SCHEDULED"
 
-Ending = TrialEnded | DriverStopped | SweepEnded
+Ending = TrialEnded | TrialPaused | DriverStopped | SweepEnded
+"""After these a run has no worker, until it is taken up again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +138,7 @@ class Gatherer:
         match event:
             case TrialStarted() | AttemptStarted() | EpochDone():
                 self.running[number] = event.time_ms
-            case TrialEnded():
+            case TrialEnded() | TrialPaused():
                 self.running.pop(number, None)
 
     def _close_dead(self, works: dict[int, RunWork]) -> None:
@@ -167,7 +170,7 @@ class Gatherer:
                     work.points.extend(Point(key, value, event.time_ms, event.epochs) for key, value in best)
             case TrialTested():
                 work.points.extend(Point(key, value, event.time_ms, event.look) for key, value in event.metrics.items())
-            case DriverStopped() | SweepEnded():
+            case TrialPaused() | DriverStopped() | SweepEnded():
                 work.end = event
 
 
@@ -245,6 +248,8 @@ def ending_tags(end: Ending) -> dict[str, str]:
     match end:
         case TrialEnded():
             return {STATE_TAG: end.state, REASON_TAG: end.reason or ""} | ({"note": end.note} if end.note else {})
+        case TrialPaused():
+            return {STATE_TAG: "paused", REASON_TAG: end.text}
         case DriverStopped():
             return {STATE_TAG: "stopped", REASON_TAG: end.reason}
         case SweepEnded():
@@ -257,6 +262,8 @@ def ending_status(end: Ending) -> str:
     match end:
         case TrialEnded():
             return _STATUS[end.state]
+        case TrialPaused():
+            return _PAUSED
         case DriverStopped():
             return _STATUS["stopped"]
         case SweepEnded():

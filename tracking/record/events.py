@@ -9,14 +9,25 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-FORMAT = 2
+FORMAT = 3
 """Version of the journal's lines; a newer one is refused."""
 
 TrialState = Literal["done", "pruned", "failed", "stopped"]
 
+PauseReason = Literal["rung", "share", "person", "budget"]
+"""Why a trial was paused: it waits for a promotion, its slot was needed elsewhere, a person asked, or a budget is used
+up."""
+
 Told = Literal["value", "pruned", "worst", "nothing"]
 """What the sampler learned of a trial: its best value; that it was given up, and where it stood then; that it is
 worse than all others; or nothing."""
+
+_PAUSED_FOR: dict[PauseReason, str] = {
+    "rung": "waits for a promotion",
+    "share": "waits for a slot",
+    "person": "paused by {who}",
+    "budget": "a budget is used up",
+}
 
 
 def now_ms() -> int:
@@ -121,6 +132,29 @@ class Verdict(_Event):
     reason: str
 
 
+class TrialPaused(_Event):
+    """A trial left its worker after `epoch`, to go on later from its state; `who` asked for it, where a person did."""
+
+    event: Literal["paused"] = "paused"
+    trial: int
+    epoch: int
+    reason: PauseReason
+    who: str | None = None
+
+    @property
+    def text(self) -> str:
+        """Why, for a person."""
+        return _PAUSED_FOR[self.reason].format(who=self.who or "a person")
+
+
+class TrialUnpaused(_Event):
+    """A paused trial is to go on as soon as a slot is free; `who` asked for it, where a person did."""
+
+    event: Literal["unpaused"] = "unpaused"
+    trial: int
+    who: str | None = None
+
+
 class TrialEnded(_Event):
     """A trial left its worker. With `final=False` (a signal, a budget) a resume takes it up again."""
 
@@ -176,6 +210,8 @@ Event = (
     | AttemptStarted
     | EpochDone
     | Verdict
+    | TrialPaused
+    | TrialUnpaused
     | TrialEnded
     | TrialTested
     | DriverStopped

@@ -16,9 +16,11 @@ from tracking.record.events import (
     SweepEnded,
     SweepStarted,
     TrialEnded,
+    TrialPaused,
     TrialStarted,
     TrialState,
     TrialTested,
+    TrialUnpaused,
     Verdict,
 )
 from tracking.record.journal import read
@@ -26,13 +28,14 @@ from tracking.record.journal import read
 
 @dataclass
 class TrialHistory:
-    """One trial so far. `end` is None while it runs and again once a stopped one was taken up."""
+    """One trial so far. `end` is None while it runs and again once a stopped one was taken up, `paused` likewise."""
 
     started: TrialStarted
     epochs: list[EpochDone] = field(default_factory=list)
     attempts: list[AttemptStarted] = field(default_factory=list)
     verdict: Verdict | None = None
     end: TrialEnded | None = None
+    paused: TrialPaused | None = None
     tests: list[TrialTested] = field(default_factory=list)
 
     @property
@@ -41,9 +44,11 @@ class TrialHistory:
         return self.started.trial
 
     @property
-    def state(self) -> TrialState | Literal["running"]:
-        """`running`, or how it ended."""
-        return self.end.state if self.end else "running"
+    def state(self) -> TrialState | Literal["running", "paused"]:
+        """`running`, `paused`, or how it ended."""
+        if self.end:
+            return self.end.state
+        return "paused" if self.paused else "running"
 
     @property
     def is_over(self) -> bool:
@@ -149,7 +154,7 @@ class SweepHistory:
         """Trials that a resume hands out first, by number."""
         return [trial for _, trial in sorted(self.trials.items()) if not trial.is_over]
 
-    def count(self, state: TrialState | Literal["running"]) -> int:
+    def count(self, state: TrialState | Literal["running", "paused"]) -> int:
         """How many trials are in `state`."""
         return sum(trial.state == state for trial in self.trials.values())
 
@@ -161,18 +166,23 @@ class SweepHistory:
 
 
 def _apply_to_trial(
-    trial: TrialHistory, event: AttemptStarted | EpochDone | Verdict | TrialEnded | TrialTested
+    trial: TrialHistory,
+    event: AttemptStarted | EpochDone | Verdict | TrialPaused | TrialUnpaused | TrialEnded | TrialTested,
 ) -> None:
     match event:
         case AttemptStarted():
             trial.attempts.append(event)
-            trial.end = None
+            trial.end = trial.paused = None
         case EpochDone():
             if event.epoch > trial.last_epoch:
                 trial.epochs.append(event)
         case Verdict():
             trial.verdict = event
+        case TrialPaused():
+            trial.end, trial.paused = None, event
+        case TrialUnpaused() if trial.paused:
+            trial.paused = trial.paused.model_copy(update={"reason": "share", "who": event.who})
         case TrialEnded():
-            trial.end = event
+            trial.end, trial.paused = event, None
         case TrialTested():
             trial.tests.append(event)
