@@ -47,6 +47,10 @@ def parser() -> argparse.ArgumentParser:
     page.add_argument("--port", type=int, default=5000, metavar="N", help="where the page is served (default 5000)")
     _where(page)
     _common(page)
+    listed = verbs.add_parser("list", help="every sweep of a folder, the running ones first")
+    listed.add_argument("--json", action="store_true", help="print them as JSON")
+    _where(listed)
+    _common(listed)
     for verb, summary in (
         ("resume", "go on with a sweep, with the options it was started with"),
         ("status", "where a sweep stands"),

@@ -18,7 +18,9 @@ from sweeps.after.sending import records_uri
 from sweeps.cli import arguments
 from sweeps.cli.console import console, errors, hide_passwords_in_tracebacks, warn
 from sweeps.cli.leaderboard_table import failures, leaderboard
-from sweeps.cli.progress import STATES, Progress, duration, seconds_left
+from sweeps.cli.overview import all_sweeps, sweep_row
+from sweeps.cli.overview_table import as_json, count_of, state_text, table_of
+from sweeps.cli.progress import STATES, Progress, duration
 from sweeps.errors import InputError
 from sweeps.options import Options
 from sweeps.planning.plan import Plan, make_plan
@@ -27,7 +29,7 @@ from sweeps.spec import recorded_spec
 from sweeps.sweep import SweepResult, run_plan
 from tracking.errors import TrackingError
 from tracking.mlflow_sync.uri import ignored_environment, without_password
-from tracking.record.folder_lock import FolderHeldError, folder_holder
+from tracking.record.folder_lock import FolderHeldError
 
 BAD_INPUT = 2
 
@@ -79,6 +81,7 @@ def _dispatch(given: argparse.Namespace) -> int:
         "run": _run,
         "spaces": _spaces,
         "resume": _resume,
+        "list": _list,
         "status": _status,
         "sync": _sync,
         "ui": page.ui,
@@ -197,20 +200,26 @@ def _resume(given: argparse.Namespace) -> int:
 def _status(given: argparse.Namespace) -> int:
     folder, history = open_sweep(given.name, given.out)
     spec = recorded_spec(history)
-    holder = folder_holder(folder.root)
-    if history.finished:
-        state = "finished"
-    elif holder:
-        state = f"running on {holder.host}, pid {holder.pid}, since {holder.since}"
-    else:
-        state = f"stopped ({history.stopped.reason if history.stopped else 'its driver died'})"
-    console.print(f"sweep {spec.name}: {state}; {len(history.trials)} of {spec.trials} trials on {spec.dataset}")
-    left = seconds_left(history, spec, 1) if holder and not history.finished else None
-    if left:
-        console.print(f"about {duration(left)} of one trial's slot left")
+    row = sweep_row(folder, history)
+    console.print(
+        f"sweep {spec.name}: {state_text(row)}; {len(history.trials)} of {spec.trials} trials on {spec.dataset}"
+    )
+    if row.seconds_left:
+        console.print(f"about {duration(row.seconds_left)} left on {count_of(row.slots, 'slot')}")
     console.print(leaderboard(history, spec, folder))
     for failure in failures(history):
         console.print(Text(f"failed: {failure}"))
+    return 0
+
+
+def _list(given: argparse.Namespace) -> int:
+    rows = all_sweeps(given.out)
+    if given.json:
+        sys.stdout.write(as_json(rows))
+    elif rows:
+        console.print(table_of(rows))
+    else:
+        console.print(f"no sweep in {given.out}")
     return 0
 
 

@@ -1,0 +1,207 @@
+"""Every sweep of a folder at a glance: what it came to so far, whether it lives, and how long it still takes.
+
+Reading a journal takes some 10 ms, so what was read of it is kept in one file beside the sweeps, by the journal's size
+and time: only journals that have grown are read again.
+"""
+
+from __future__ import annotations
+
+import pwd
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from sweeps.cli.progress import seconds_left
+from sweeps.errors import InputError
+from sweeps.options import RecordedOptions
+from sweeps.runs import sweep_names
+from sweeps.spec import recorded_spec
+from sweeps.trial.messages import OBJECTIVE
+from tracking.errors import TrackingError
+from tracking.metrics.scores import wilson_interval
+from tracking.record.files import write_bytes
+from tracking.record.folder_lock import Holder, folder_holder
+from tracking.record.history import SweepHistory
+from tracking.record.layout import SweepFolder
+from tracking.record.predictions import read_answers
+
+CACHE_NAME = ".list.json"
+State = Literal["running", "waiting", "paused", "stopped", "crashed", "finished", "unreadable"]
+_LIVING: tuple[State, ...] = ("running", "waiting")
+
+
+class Best(BaseModel):
+    """The best validation accuracy of a sweep, with its 95 % interval where the answers are kept."""
+
+    trial: int
+    epoch: int
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+class Digest(BaseModel):
+    """What a journal says."""
+
+    model_config = ConfigDict(frozen=True)
+
+    space: str = ""
+    dataset: str = ""
+    asked: int = 0
+    trials: dict[str, int] = {}
+    """How many are in each state."""
+    best: Best | None = None
+    priority: int = 0
+    weight: float = 1.0
+    slot_seconds_left: float | None = None
+    finished: bool = False
+    stopped: str | None = None
+    """Why its last driver left."""
+    updated_ms: int = 0
+    fault: str | None = None
+    """Why it cannot be read."""
+
+
+class Row(BaseModel):
+    """One sweep now."""
+
+    name: str
+    state: State
+    owner: str
+    slots: int
+    """Trials that run now."""
+    driver: Holder | None
+    seconds_left: float | None
+    digest: Digest
+
+    @property
+    def is_living(self) -> bool:
+        """Whether a driver works on it."""
+        return self.state in _LIVING
+
+
+class _Entry(BaseModel):
+    size: int
+    mtime_ns: int
+    digest: Digest
+
+
+_CACHE: TypeAdapter[dict[str, _Entry]] = TypeAdapter(dict[str, _Entry])
+
+
+def all_sweeps(out: Path) -> list[Row]:
+    """Every sweep in `out`: the living ones first, then the latest first."""
+    kept = _read_cache(out / CACHE_NAME)
+    entries = dict(_entries(out, kept))
+    if entries != kept:
+        with suppress(TrackingError, OSError):  # another user's folder: the next look takes as long
+            write_bytes(out / CACHE_NAME, _CACHE.dump_json(entries))
+    rows = [_row(out / name, entry.digest) for name, entry in entries.items()]
+    return sorted(rows, key=lambda row: (not row.is_living, -row.digest.updated_ms, row.name))
+
+
+def sweep_row(folder: SweepFolder, history: SweepHistory) -> Row:
+    """One sweep, of which the history is at hand."""
+    return _row(folder.root, digest_of(folder, history))
+
+
+def digest_of(folder: SweepFolder, history: SweepHistory) -> Digest:
+    """What a sweep came to so far. Raises InputError where its spec cannot be read."""
+    spec = recorded_spec(history)
+    states = [trial.state for trial in history.trials.values()]
+    last = max((trial.epochs[-1].time_ms for trial in history.trials.values() if trial.epochs), default=0)
+    ends = [event.time_ms for event in (history.finished, history.stopped, *history.drivers[-1:]) if event]
+    return Digest(
+        space=history.started.space,
+        dataset=spec.dataset,
+        asked=spec.trials,
+        trials={state: states.count(state) for state in dict.fromkeys(states)},
+        best=_best(folder, history),
+        **{name: getattr(spec, name) for name in ("priority", "weight") if name in RecordedOptions.model_fields},
+        slot_seconds_left=None if history.finished else seconds_left(history, spec, 1),
+        finished=history.finished is not None,
+        stopped=history.stopped.reason if history.stopped else None,
+        updated_ms=max(last, *ends, history.started.time_ms),
+    )
+
+
+def _best(folder: SweepFolder, history: SweepHistory) -> Best | None:
+    scored = [(best, trial) for trial in history.trials.values() if (best := trial.best_epoch())]
+    if not scored:
+        return None
+    best, trial = max(scored, key=lambda pair: (pair[0].metrics[OBJECTIVE], -pair[1].number))
+    found = Best(trial=trial.number, epoch=best.epoch, value=best.metrics[OBJECTIVE])
+    answers = read_answers(folder.trial(trial.number), best.epoch)
+    if answers is None:
+        return found
+    interval = wilson_interval(int(answers.is_right.sum()), len(answers.labels))
+    return found.model_copy(update={"low": interval.low, "high": interval.high})
+
+
+def _entries(out: Path, kept: dict[str, _Entry]) -> Iterator[tuple[str, _Entry]]:
+    for name in sweep_names(out):
+        folder = SweepFolder(out / name)
+        with suppress(FileNotFoundError):
+            found = folder.journal.stat()
+            entry = kept.get(name)
+            if entry is None or (entry.size, entry.mtime_ns) != (found.st_size, found.st_mtime_ns):
+                entry = _Entry(size=found.st_size, mtime_ns=found.st_mtime_ns, digest=_read(folder))
+            yield name, entry
+
+
+def _read(folder: SweepFolder) -> Digest:
+    try:
+        return digest_of(folder, SweepHistory.load(folder.journal))
+    except (TrackingError, InputError) as error:
+        return Digest(fault=str(error))
+
+
+def _row(root: Path, digest: Digest) -> Row:
+    holder = None
+    with suppress(OSError):
+        holder = folder_holder(root)
+    slots = digest.trials.get("running", 0) if holder else 0
+    state = _state(digest, holder is not None, slots)
+    left = digest.slot_seconds_left
+    return Row(
+        name=root.name,
+        state=state,
+        owner=_owner(root),
+        slots=slots,
+        driver=holder,
+        seconds_left=left / slots if state == "running" and left is not None and slots else None,
+        digest=digest,
+    )
+
+
+def _state(digest: Digest, is_held: bool, slots: int) -> State:
+    if digest.fault:
+        return "unreadable"
+    if digest.finished:
+        return "finished"
+    if is_held:
+        return "running" if slots else "waiting"
+    if digest.stopped is None:
+        return "crashed"
+    return "paused" if digest.trials.get("paused") else "stopped"
+
+
+def _owner(root: Path) -> str:
+    try:
+        found = root.stat().st_uid
+    except OSError:
+        return ""
+    try:
+        return pwd.getpwuid(found).pw_name
+    except KeyError:
+        return str(found)
+
+
+def _read_cache(path: Path) -> dict[str, _Entry]:
+    try:
+        return _CACHE.validate_json(path.read_bytes())
+    except (OSError, ValidationError):  # none yet, or another version's
+        return {}

@@ -1,0 +1,77 @@
+"""The sweeps of a folder as a table or as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from sweeps.cli.overview import Row
+from sweeps.cli.progress import duration
+
+_COLOURS = {"running": "bold green", "waiting": "yellow", "crashed": "red", "unreadable": "red"}
+_HEADINGS = ("sweep", "state", "owner", "trials", "best val_accuracy", "slots", "priority", "left")
+_RIGHT = ("best val_accuracy", "slots", "priority", "left")
+
+
+def table_of(rows: Sequence[Row]) -> Table:
+    """One line per sweep."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for heading in _HEADINGS:
+        table.add_column(heading, justify="right" if heading in _RIGHT else "left", overflow="fold")
+    for row in rows:
+        digest = row.digest
+        table.add_row(
+            Text(row.name),
+            Text(row.state, style=_COLOURS.get(row.state, "")),
+            Text(row.owner),
+            Text(digest.fault or _trials(row)),
+            _best(row),
+            str(row.slots) if row.is_living else "",
+            f"{digest.priority}" if row.is_living else "",
+            duration(row.seconds_left) if row.seconds_left else "",
+        )
+    return table
+
+
+def as_json(rows: Sequence[Row]) -> str:
+    """The same as a JSON list, one object per sweep."""
+    return json.dumps([_flat(row) for row in rows], indent=2) + "\n"
+
+
+def state_text(row: Row) -> str:
+    """The state of a sweep, and where or why."""
+    if row.driver and row.is_living:
+        return f"{row.state} on {row.driver.host}, pid {row.driver.pid}, since {row.driver.since}"
+    if row.state == "crashed":
+        return "crashed (its driver died)"
+    return f"{row.state} ({row.digest.stopped})" if row.digest.stopped and not row.digest.finished else row.state
+
+
+def count_of(number: int, what: str) -> str:
+    """`1 slot`, `2 slots`."""
+    return f"{number} {what}" + ("" if number == 1 else "s")
+
+
+def _trials(row: Row) -> str:
+    counts = row.digest.trials
+    states = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+    whole = f"{sum(counts.values())} of {row.digest.asked}"
+    return f"{whole}: {states}" if states else whole
+
+
+def _best(row: Row) -> str:
+    best = row.digest.best
+    if best is None:
+        return ""
+    interval = f" ({best.low:.1%} to {best.high:.1%})" if best.low is not None and best.high is not None else ""
+    return f"{best.value:.2%}{interval}"
+
+
+def _flat(row: Row) -> dict[str, Any]:
+    shown = row.model_dump(mode="json")
+    digest: dict[str, Any] = shown.pop("digest")
+    return shown | {name: value for name, value in digest.items() if name != "slot_seconds_left"}

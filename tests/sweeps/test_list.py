@@ -1,0 +1,93 @@
+"""`python -m sweeps list`: every sweep of a folder, as a table and as JSON."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sweeps.cli.main import main
+from tracking.record.events import DriverStopped
+from tracking.record.folder_lock import hold_folder
+from tracking.record.journal import Journal
+
+
+def listed(capsys: pytest.CaptureFixture[str], out: Path) -> list[dict[str, object]]:
+    capsys.readouterr()
+    assert main(["list", "--out", str(out), "--json"]) == 0
+    rows: list[dict[str, object]] = json.loads(capsys.readouterr().out)
+    return rows
+
+
+def without_its_end(journal: Path) -> None:
+    journal.write_bytes(b"".join(line for line in journal.read_bytes().splitlines(True) if b'"finished"' not in line))
+
+
+def test_states_owner_trials_and_best(run: Callable[..., int], out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--trials", "2") == 0
+    for name in ("crash", "living", "halted", "broken"):
+        shutil.copytree(out / "night", out / name)
+        without_its_end(out / name / "journal.jsonl")
+    with Journal.open(out / "halted/journal.jsonl") as journal:
+        journal.append(DriverStopped(reason="stopped by SIGINT"))
+    (out / "broken/journal.jsonl").write_text('{"event":"what"}\n{}\n')
+    with hold_folder(out / "living"):
+        rows = listed(capsys, out)
+        assert main(["list", "--out", str(out)]) == 0
+        table = capsys.readouterr().out
+        assert main(["status", "living", "--out", str(out)]) == 0
+        assert "sweep night: waiting on " in capsys.readouterr().out
+    states = {row["name"]: row["state"] for row in rows}
+    assert states == {
+        "living": "waiting",
+        "night": "finished",
+        "crash": "crashed",
+        "halted": "stopped",
+        "broken": "unreadable",
+    }
+    assert rows[0]["name"] == "living"
+    night = next(row for row in rows if row["name"] == "night")
+    assert night["trials"] == {"done": 2}
+    assert night["asked"] == 2
+    best = night["best"]
+    assert isinstance(best, dict)
+    assert 0 < best["value"] < 1
+    assert table.splitlines()[0].split() == [
+        "sweep", "state", "owner", "trials", "best", "val_accuracy", "slots", "priority", "left"
+    ]  # fmt: skip
+    assert main(["status", "halted", "--out", str(out)]) == 0
+    assert "stopped (stopped by SIGINT)" in capsys.readouterr().out
+
+
+def test_a_journal_that_has_grown_is_read_again(
+    run: Callable[..., int], out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("--trials", "1") == 0
+    assert [row["asked"] for row in listed(capsys, out)] == [1]
+    assert run("--trials", "2", "--resume") == 0
+    assert [row["asked"] for row in listed(capsys, out)] == [2]
+    (out / ".list.json").write_text("of another version")
+    assert [row["asked"] for row in listed(capsys, out)] == [2]
+
+
+def test_200_sweeps_are_listed_in_a_second(
+    run: Callable[..., int], out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("--trials", "4") == 0
+    for number in range(199):
+        (out / f"more-{number}").mkdir()
+        shutil.copy(out / "night/journal.jsonl", out / f"more-{number}")
+    assert len(listed(capsys, out)) == 200
+    began = time.process_time()
+    assert len(listed(capsys, out)) == 200
+    assert time.process_time() - began < 1
+
+
+def test_an_empty_folder(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "--out", str(out)]) == 0
+    assert capsys.readouterr().out == f"no sweep in {out}\n"
+    assert listed(capsys, out) == []
