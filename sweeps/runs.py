@@ -25,11 +25,10 @@ from sweeps.config import TrialConfig
 from sweeps.errors import InputError, did_you_mean
 from sweeps.planning.resources import Device
 from sweeps.spec import SweepSpec, recorded_spec
-from sweeps.trial.messages import OBJECTIVE
 from tracking.errors import TrackingError
 from tracking.record.history import SweepHistory, TrialHistory
 from tracking.record.layout import JOURNAL_NAME, SweepFolder, TrialFolder
-from tracking.record.predictions import Answers, read_answers
+from tracking.record.predictions import Predictions, best_predictions
 
 if TYPE_CHECKING:
     from torch import nn
@@ -56,8 +55,7 @@ class Run:
     @property
     def objective(self) -> float:
         """Validation accuracy at the best epoch; 0 before the first."""
-        best = self.trial.best_epoch()
-        return best.metrics[OBJECTIVE] if best else 0.0
+        return self.trial.best_accuracy or 0.0
 
     @property
     def files(self) -> TrialFolder:
@@ -108,10 +106,13 @@ class Run:
             f"'{self._command('resume', self.sweep.root.name)}'{others}"
         )
 
-    def answers(self) -> Answers:
-        """Its answers on the validation split at its best epoch. Raises InputError where they are gone."""
-        best = self.trial.best_epoch()
-        found = read_answers(self.files, best.epoch) if best else None
+    def kept_predictions(self) -> Predictions | None:
+        """Its predictions on the validation split at its best epoch; None where they are gone."""
+        return best_predictions(self.files, self.trial)
+
+    def predictions(self) -> Predictions:
+        """The same. Raises InputError where they are gone."""
+        found = self.kept_predictions()
         if found is None:
             raise InputError(f"{self.name}: has no probabilities of its best epoch in {self.files.root}")
         return found
@@ -169,9 +170,9 @@ class Run:
             return
         out = self.sweep.root.parent
         members = [(find_run(name, out), weight) for name, weight in self.members.items()]
-        left = self.answers().probabilities
+        left = self.predictions().probabilities
         for member, weight in members:
-            theirs = member.answers().probabilities
+            theirs = member.predictions().probabilities
             left = left - weight * theirs if theirs.shape == left.shape else np.full_like(left, np.inf)
         if np.abs(left).max(initial=0) > _ROUNDING:
             raise InputError(
@@ -280,12 +281,10 @@ def sweep_folder(name: str, out: Path) -> SweepFolder:
 
 def best_runs(folder: SweepFolder, history: SweepHistory, count: int) -> list[Run]:
     """The `count` best of the trials that are over, best first. Raises InputError where there are none."""
-    over = [trial for trial in history.trials.values() if trial.is_over]
-    scored = [(best.metrics[OBJECTIVE], trial) for trial in over if (best := trial.best_epoch())]
-    ranked = sorted(scored, key=lambda pair: (-pair[0], pair[1].number))
+    ranked = [trial for trial in history.ranked() if trial.is_over]
     if not ranked:
         raise InputError(f"{folder.root.name}: no trial of it has finished yet")
-    return [Run(folder, history, trial) for _, trial in ranked[:count]]
+    return [Run(folder, history, trial) for trial in ranked[:count]]
 
 
 def _by_mlflow_id(run_id: str, out: Path, tracking_uri: str | None) -> Run:

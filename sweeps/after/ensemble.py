@@ -21,7 +21,7 @@ from sweeps.runs import Run, find_run
 from sweeps.trial.messages import Method
 from tracking.metrics.probability_scores import image_log_losses
 from tracking.record.layout import SweepFolder
-from tracking.record.predictions import Answers
+from tracking.record.predictions import Predictions
 
 SPACE = "ensembles"
 """The experiment in MLflow."""
@@ -70,17 +70,17 @@ def fitted_apart(labels: NDArray[np.int64], candidates: NDArray[np.floating], me
     return probabilities
 
 
-def answers_fitted_apart(run: Run) -> Answers:
+def answers_fitted_apart(run: Run) -> Predictions:
     """A run's answers on the validation split; those of an ensemble from weights that were fitted without the face."""
     made: dict[str, Any] = run.trial.started.config.get("ensemble", {})
     if not made:
-        return run.answers()
+        return run.predictions()
     out = run.sweep.root.parent
     # Ensembles once recorded only the candidates that were taken.
-    candidates = [find_run(name, out).answers() for name in made.get("candidates", made["members"])]
+    candidates = [find_run(name, out).predictions() for name in made.get("candidates", made["members"])]
     labels = candidates[0].labels
     apart = fitted_apart(labels, np.stack([one.probabilities for one in candidates]), made["method"])
-    return replace(run.answers(), probabilities=apart.astype(np.float32))
+    return replace(run.predictions(), probabilities=apart.astype(np.float32))
 
 
 def _average(candidates: NDArray[np.floating], weights: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -123,7 +123,7 @@ def make_ensemble(runs: Sequence[Run], method: Method, name: str, out: Path, *, 
     Raises InputError where they do not go together.
     """
     _refuse_unfit(runs)
-    answers = [run.answers() for run in runs]
+    answers = [run.predictions() for run in runs]
     folder = new_folder(name, out)
     labels = answers[0].labels
     choice = combine(labels, np.stack([one.probabilities for one in answers]), method)

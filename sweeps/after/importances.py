@@ -11,7 +11,6 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.importance import FanovaImportanceEvaluator
 from optuna.trial import FrozenTrial, create_trial
 
-from sweeps.trial.messages import OBJECTIVE
 from tracking.figures.search_figures import Setting, searched_settings
 from tracking.metrics.scores import Interval
 from tracking.record.history import SweepHistory, TrialHistory
@@ -29,7 +28,9 @@ def importances(history: SweepHistory) -> dict[str, Interval]:
     Of settings that all of these trials have, on their own scales. Empty with too few trials.
     """
     trials = [
-        trial for trial in history.trials.values() if trial.state == "done" and trial.started.params and _value(trial)
+        trial
+        for trial in history.trials.values()
+        if trial.state == "done" and trial.started.params and trial.best_accuracy
     ]
     settings = [one for one in searched_settings(history) if all(one.name in trial.started.params for trial in trials)]
     settings = [one for one in settings if len({str(trial.started.params[one.name]) for trial in trials}) > 1]
@@ -45,11 +46,6 @@ def importances(history: SweepHistory) -> dict[str, Interval]:
     return dict(sorted(intervals.items(), key=lambda item: -item[1].value))
 
 
-def _value(trial: TrialHistory) -> float | None:
-    best = trial.best_epoch(OBJECTIVE)
-    return best.metrics[OBJECTIVE] if best else None
-
-
 def _point(trial: TrialHistory, settings: Sequence[Setting]) -> FrozenTrial:
     """A trial with its settings where they stand on their axes: a logarithmic one is as evenly searched as any."""
     distributions: dict[str, BaseDistribution] = {
@@ -61,7 +57,7 @@ def _point(trial: TrialHistory, settings: Sequence[Setting]) -> FrozenTrial:
         one.name: round(places[one.name] * (len(one.choices) - 1)) if one.choices else min(max(places[one.name], 0), 1)
         for one in settings
     }
-    return create_trial(params=params, distributions=distributions, value=_value(trial))
+    return create_trial(params=params, distributions=distributions, value=trial.best_accuracy)
 
 
 def _shares(points: Sequence[FrozenTrial], seed: int) -> dict[str, float] | None:

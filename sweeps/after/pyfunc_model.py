@@ -34,7 +34,7 @@ class _Member:
 
 
 class ExpressionModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc, name-defined]
-    """Answers for images as they come: grey conversion, size and preprocessing are its own affair."""
+    """Predictions for images as they come: grey conversion, size and preprocessing are its own affair."""
 
     def load_context(self, context: Any) -> None:
         """Build the nets and fill them with their weights. Raises ModelError for a file that is damaged."""

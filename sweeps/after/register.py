@@ -23,7 +23,7 @@ from tracking.mlflow_sync.upkeep import opened
 from tracking.record.files import write_json
 from tracking.record.history import SweepHistory
 from tracking.record.layout import SweepFolder
-from tracking.record.predictions import Answers, read_answers
+from tracking.record.predictions import Predictions
 
 _CODE = [Path(package.__path__[0]) for package in (fer_data, fer_models)]
 _REQUIREMENTS = (
@@ -72,7 +72,7 @@ def register_run(run: Run, tracking_uri: str) -> str:
     return f"{run.name}: logged as model {address}; {_sentence(candidate, verdict)}"
 
 
-def _chosen_among(run: Run, answers: Answers) -> NDArray[np.bool_]:
+def _chosen_among(run: Run, answers: Predictions) -> NDArray[np.bool_]:
     """What every run has right that this one was chosen from, itself first: [k, n].
 
     Those are all finished trials of its sweep, and whatever else is made of that sweep's nets.
@@ -80,8 +80,8 @@ def _chosen_among(run: Run, answers: Answers) -> NDArray[np.bool_]:
     rows = [answers.is_right]
     for folder, history in related_sweeps(run):
         for trial in history.trials.values():
-            best, other = trial.best_epoch(), Run(folder, history, trial)
-            found = read_answers(other.files, best.epoch) if best and trial.is_over and other.name != run.name else None
+            other = Run(folder, history, trial)
+            found = other.kept_predictions() if trial.is_over and other.name != run.name else None
             if found and np.array_equal(found.labels, answers.labels):
                 rows.append(found.is_right)
     return np.stack(rows)

@@ -15,16 +15,15 @@ from sweeps.config import setting_text
 from sweeps.options import same_trials
 from sweeps.runs import Run
 from sweeps.spec import SweepSpec, recorded_spec
-from sweeps.trial.messages import OBJECTIVE, PARAMETERS, val_title
+from sweeps.trial.messages import PARAMETERS, val_title
 from tracking.metrics.compare import Comparison, Contender, compare
 from tracking.metrics.compare_sweeps import course
-from tracking.mlflow_sync.run_records import flatten
 from tracking.pages.report import DataFacts, Report, report_page
+from tracking.record.events import OBJECTIVE
+from tracking.record.flatten import flatten
 from tracking.record.history import SweepHistory
 from tracking.record.layout import SweepFolder
-from tracking.record.predictions import read_answers
-
-_BOOTSTRAP_SEED = 0
+from tracking.record.predictions import best_predictions
 
 
 def compare_runs(runs: Sequence[Run], whole: Sequence[str] = (), *, numbers_only: bool = False) -> Comparison:
@@ -34,7 +33,7 @@ def compare_runs(runs: Sequence[Run], whole: Sequence[str] = (), *, numbers_only
     compared as a whole too. Raises TrackingError where faces differ.
     """
     contenders = [_contender(run) for run in runs]
-    found = compare(contenders, np.random.default_rng(_BOOTSTRAP_SEED), numbers_only=numbers_only)
+    found = compare(contenders, numbers_only=numbers_only)
     asked = {run.sweep.root.name: run for run in runs if run.sweep.root.name in whole}
     searched = {name: run for name, run in asked.items() if not (run.members or run.svm)}
     courses = tuple(course(name, run.history) for name, run in searched.items()) if len(searched) > 1 else ()
@@ -54,7 +53,7 @@ def compare_runs(runs: Sequence[Run], whole: Sequence[str] = (), *, numbers_only
 
 def _contender(run: Run) -> Contender:
     best, spec = run.trial.best_epoch(), run.spec
-    answers = read_answers(run.files, best.epoch) if best else None
+    answers = run.kept_predictions()
     return Contender(
         name=run.name,
         settings=flatten(run.trial.started.config),
@@ -113,9 +112,8 @@ def sweep_report(folder: SweepFolder, history: SweepHistory) -> tuple[Report, ND
 def _answered(folder: SweepFolder, history: SweepHistory) -> int:
     """How many validation faces its trials answered to, where the faces themselves are gone; 0 if that is not known."""
     for trial in history.trials.values():
-        best = trial.best_epoch()
-        if best and (answers := read_answers(folder.trial(trial.number), best.epoch)):
-            return len(answers.labels)
+        if found := best_predictions(folder.trial(trial.number), trial):
+            return len(found.labels)
     return 0
 
 

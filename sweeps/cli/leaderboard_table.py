@@ -6,13 +6,14 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeps.cli.progress import trial_name
-from sweeps.config import flatten
 from sweeps.spec import SweepSpec
-from sweeps.trial.messages import OBJECTIVE, val_title
-from tracking.metrics.scores import Interval, paired_difference_interval, wilson_interval
+from sweeps.trial.messages import val_title
+from tracking.metrics.scores import paired_difference_interval, wilson_interval
+from tracking.record.events import OBJECTIVE
+from tracking.record.flatten import flatten
 from tracking.record.history import SweepHistory, TrialHistory
 from tracking.record.layout import SweepFolder
-from tracking.record.predictions import Answers, read_answers
+from tracking.record.predictions import Predictions, best_predictions
 
 _SHOWN = 15
 _FAILURES_SHOWN = 5
@@ -20,7 +21,7 @@ _FAILURES_SHOWN = 5
 
 def leaderboard(history: SweepHistory, spec: SweepSpec, folder: SweepFolder) -> Table:
     """Trials by their best epoch; differences are to the best baseline, paired image by image where that can be."""
-    ranked = _ranked(history)
+    ranked = history.ranked()
     rival = next((one for one in ranked if one.started.baseline and not history.is_short(one)), None)
     table = Table(
         title=Text(f"{spec.name}: best epoch of each trial on {spec.dataset}, {val_title(spec.dataset)}"),
@@ -34,7 +35,7 @@ def leaderboard(history: SweepHistory, spec: SweepSpec, folder: SweepFolder) -> 
         short = history.length_note(trial) if history.is_short(trial) else ""
         table.add_row(str(rank), *_row(trial, rival, folder, short))
     for trial in history.trials.values():
-        if trial.best_epoch() is None:
+        if trial.best_accuracy is None:
             table.add_row("", trial_name(trial), trial.state, "0", "", "", "", _settings(trial))
     return table
 
@@ -47,16 +48,11 @@ def failures(history: SweepHistory) -> list[str]:
     return lines + ([f"and {more} more trials, whose reasons are in the journal"] if more else [])
 
 
-def _ranked(history: SweepHistory) -> list[TrialHistory]:
-    scored = [(best.metrics[OBJECTIVE], trial) for trial in history.trials.values() if (best := trial.best_epoch())]
-    return [trial for _, trial in sorted(scored, key=lambda pair: (-pair[0], pair[1].number))]
-
-
 def _row(trial: TrialHistory, rival: TrialHistory | None, folder: SweepFolder, short: str) -> tuple[str, ...]:
     best = trial.best_epoch()
     assert best is not None
-    mine = _answers(trial, folder)
-    interval = _interval(mine) if mine else None
+    mine = best_predictions(folder.trial(trial.number), trial)
+    interval = wilson_interval(int(mine.is_right.sum()), len(mine.labels)) if mine else None
     return (
         trial_name(trial),
         trial.state,
@@ -68,12 +64,12 @@ def _row(trial: TrialHistory, rival: TrialHistory | None, folder: SweepFolder, s
     )
 
 
-def _difference(trial: TrialHistory, mine: Answers | None, rival: TrialHistory | None, folder: SweepFolder) -> str:
+def _difference(trial: TrialHistory, mine: Predictions | None, rival: TrialHistory | None, folder: SweepFolder) -> str:
     if rival is None:
         return ""
     if trial is rival:
         return "best baseline"
-    theirs = _answers(rival, folder)
+    theirs = best_predictions(folder.trial(rival.number), rival)
     if mine is None or theirs is None:
         return ""
     gap = paired_difference_interval(mine.labels, mine.probabilities.argmax(1), theirs.probabilities.argmax(1))
@@ -92,7 +88,7 @@ def _settings(trial: TrialHistory) -> str:
         f"{config['recipe']['optimizer']} lr {config['recipe']['lr']:.3g}",
         f"batch {config['recipe']['batch_size']}",
     ]
-    shown += [str(value) for name, value in flatten(config["net"]) if name == "norm"]
+    shown += [value for name, value in flatten(config["net"]).items() if name == "norm"]
     return ", ".join([*shown, config["recipe"]["lr_policy"]])
 
 
@@ -112,13 +108,3 @@ def _caption(spec: SweepSpec, history: SweepHistory, rival: TrialHistory | None,
     if scored > _SHOWN:
         lines.append(f"the best {_SHOWN} of {scored}")
     return "\n".join(lines)
-
-
-def _answers(trial: TrialHistory, folder: SweepFolder) -> Answers | None:
-    best = trial.best_epoch()
-    return read_answers(folder.trial(trial.number), best.epoch) if best else None
-
-
-def _interval(answers: Answers) -> Interval:
-    right = answers.probabilities.argmax(1) == answers.labels
-    return wilson_interval(int(right.sum()), len(right))

@@ -191,10 +191,7 @@ def _row(trial: TrialHistory) -> tuple[str, ...]:
 
 
 def _best_line(history: SweepHistory) -> str:
-    scored = [
-        (best.metrics["val_accuracy"], trial) for trial in history.trials.values() if (best := trial.best_epoch())
-    ]
-    if not scored:
+    ranked = history.ranked()
+    if not ranked:
         return "best so far: none yet"
-    value, trial = max(scored, key=lambda pair: pair[0])
-    return f"best so far: {value:.2%} val_accuracy, trial {trial_name(trial)}"
+    return f"best so far: {ranked[0].best_accuracy:.2%} val_accuracy, trial {trial_name(ranked[0])}"

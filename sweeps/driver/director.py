@@ -371,7 +371,7 @@ class Director:
         scores: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         trial = self.history.trials[number]
-        best = trial.best_epoch(OBJECTIVE)
+        best = trial.best_epoch()
         results = best.metrics.items() if best else ()
         values = {f"best_{name}": value for name, value in results if not name.startswith(SYSTEM)}
         if best:

@@ -13,9 +13,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
-from sweeps.config import TrialConfig, flatten, with_settings
+from sweeps.config import TrialConfig, with_settings
 from sweeps.errors import InputError
 from sweeps.space import Baseline, Space
+from tracking.record.flatten import flatten
 
 if TYPE_CHECKING:
     import optuna
@@ -45,7 +46,7 @@ def fix_settings(space: Space, settings: Mapping[str, Any], seed: int) -> Space:
 def _changed(baseline: Baseline, settings: Mapping[str, Any]) -> Baseline:
     """What a report says it reached is of its own settings, so a changed baseline goes without."""
     config = with_settings(baseline.config, settings)
-    before, after = (dict(flatten(one.model_dump(mode="json"))) for one in (baseline.config, config))
+    before, after = (flatten(one.model_dump(mode="json")) for one in (baseline.config, config))
     changed = [_last_part(name) for name in settings if before.get(name) != after.get(name)]
     if not changed:
         return baseline

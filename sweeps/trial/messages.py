@@ -8,12 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from fer_data import DataOptions
 from sweeps.config import TrialConfig
-
-OBJECTIVE = "val_accuracy"
-"""What a sweep selects by; higher is better."""
-
-LEAK_FREE = "val_accuracy_leak_free"
-"""The same on those validation images alone whose pixels do not stand in train as well."""
+from tracking.record.events import OBJECTIVE as OBJECTIVE
 
 PARAMETERS = "parameters"
 """How many numbers the net learns, told at a trial's end: its weights may go then."""

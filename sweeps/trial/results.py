@@ -9,17 +9,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from sweeps.trial.messages import LEAK_FREE, val_title
+from sweeps.trial.messages import val_title
 from tracking.errors import TrackingError
+from tracking.record.events import LEAK_FREE, OBJECTIVE
 from tracking.record.files import write_bytes, write_json
 from tracking.record.layout import TrialFolder
-from tracking.record.predictions import Answers, read_answers
+from tracking.record.predictions import Predictions, read_predictions
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from fer_data import Faces
-    from tracking.metrics.summary import Summary
     from tracking.record.events import EpochDone
 
 
@@ -32,7 +30,7 @@ def leak_free_accuracy(probabilities: NDArray[np.floating], faces: Faces) -> dic
     if leaked is None or leaked.all():
         return {}
     right = probabilities.argmax(1) == faces.val.labels
-    return {LEAK_FREE: float(right[~leaked].mean())}
+    return {OBJECTIVE + LEAK_FREE: float(right[~leaked].mean())}
 
 
 def keep_answers(folder: TrialFolder, probabilities: NDArray[np.float32], epoch: int, faces: Faces) -> None:
@@ -69,6 +67,7 @@ def draw(folder: TrialFolder, faces: Faces, epochs: Sequence[EpochDone], epoch: 
     """Draw every picture of a trial from its kept answers; `what` says which trial and net."""
     from tracking.figure_text import drawable
     from tracking.figures.parts import save_png
+    from tracking.figures.score_figures import mistakes_figure, score_figures, surest_mistakes
     from tracking.figures.trial_figures import draw_confusion_matrix, draw_curves
     from tracking.metrics.summary import Summary, data_name
 
@@ -78,45 +77,19 @@ def draw(folder: TrialFolder, faces: Faces, epochs: Sequence[EpochDone], epoch: 
     at_best = f"{title}, epoch {epoch}"
     names = drawable(faces.classes)
     draw_confusion_matrix(folder.confusion_matrix_png, np.array(found.full.confusion), names, at_best)
-    for path, figure in _score_figures(_answers(folder, epoch), faces, names, found, at_best).items():
-        save_png(figure, folder.root / path)
-
-
-def _score_figures(
-    answers: Answers, faces: Faces, names: Sequence[str], found: Summary, title: str
-) -> dict[str, Figure]:
-    """The pictures by file name; `names` is what the classes are called in them."""
-    from tracking.figures.score_figures import (
-        calibration_figure,
-        class_figure,
-        mistakes_figure,
-        roc_figure,
-        surest_mistakes,
-    )
-    from tracking.metrics.probability_scores import at_temperature, macro_roc, micro_roc, reliability, roc_curves
-
+    answers = _answers(folder, epoch)
     labels, probabilities = answers.labels, answers.probabilities
-    wide = probabilities.astype(np.float64)
-    curves = roc_curves(labels, wide, names)
-    calibrated = at_temperature(wide, found.temperature)
+    pictures = score_figures(labels, probabilities, found, names, at_best)
     mistakes = surest_mistakes(labels, probabilities)
-    pictures = {
-        "roc.png": roc_figure(curves, [macro_roc(curves), micro_roc(labels, wide)], title),
-        "calibration.png": calibration_figure(
-            reliability(labels, wide), reliability(labels, calibrated), found.temperature, title
-        ),
-        "classes.png": class_figure(
-            [one.model_copy(update={"name": name}) for one, name in zip(found.full.classes, names, strict=True)], title
-        ),
-    }
     if len(mistakes.faces):
         wrong = np.clip(np.asarray(faces.val.images[mistakes.faces]), 0, 255).astype(np.uint8)
-        pictures["mistakes.png"] = mistakes_figure(wrong, mistakes, names, title)
-    return pictures
+        pictures["mistakes"] = mistakes_figure(wrong, mistakes, names, at_best)
+    for name, figure in pictures.items():
+        save_png(figure, folder.root / f"{name}.png")
 
 
-def _answers(folder: TrialFolder, epoch: int) -> Answers:
-    answers = read_answers(folder, epoch)
+def _answers(folder: TrialFolder, epoch: int) -> Predictions:
+    answers = read_predictions(folder, epoch)
     if answers is None:
         raise TrackingError(f"{folder.val_probabilities}: not the answers of epoch {epoch}, or damaged")
     return answers

@@ -21,7 +21,7 @@ from sweeps.trial.results import draw, keep_answers, leak_free_accuracy, score
 from tracking.record.events import EpochDone
 from tracking.record.files import write_bytes, write_json
 from tracking.record.layout import TrialFolder
-from tracking.record.predictions import read_answers
+from tracking.record.predictions import read_predictions
 
 if TYPE_CHECKING:
     from fer_data import Faces
@@ -166,7 +166,7 @@ def _train(task: Task, folder: TrialFolder, memory: GpuMemory) -> Generator[Mess
         history.setdefault(epoch.number, report)  # trained again, it may differ from what is recorded
         _checkpoint(folder, state, history)
         memory.last_epoch = epoch.number
-        if _best_epoch(history) == epoch.number and read_answers(folder, epoch.number) is None:
+        if _best_epoch(history) == epoch.number and read_predictions(folder, epoch.number) is None:
             keep_answers(folder, epoch.val_probabilities, epoch.number, faces)
             _keep_weights(folder, state, faces)
         yield history[epoch.number]
@@ -219,7 +219,7 @@ def _begin(task: Task, folder: TrialFolder, faces: Faces) -> tuple[TrainingState
             reports = [EpochReport.model_validate(report) for report in past["reports"]]
             own = {report.epoch: report.model_copy(update={"attempt": task.attempt}) for report in reports}
             history = own | recorded
-            if read_answers(folder, _best_epoch(history)) is None:
+            if read_predictions(folder, _best_epoch(history)) is None:
                 continue
             if _best_epoch(history) == state.epoch:
                 _keep_weights(folder, state, faces)
@@ -257,7 +257,7 @@ def _finish(task: Task, folder: TrialFolder, faces: Faces, history: dict[int, Ep
     from fer_models.training.saved_parameters import count_saved
 
     scores: dict[str, float] = {}
-    if history and read_answers(folder, best := _best_epoch(history)):
+    if history and read_predictions(folder, best := _best_epoch(history)):
         scores = score(folder, faces, best)
         if count := count_saved(folder.best):
             scores[PARAMETERS] = float(count)

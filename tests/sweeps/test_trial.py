@@ -25,7 +25,7 @@ from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd
 from sweeps.trial.run_trial import run_trial
 from tracking.record.files import write_json
 from tracking.record.layout import TrialFolder
-from tracking.record.predictions import read_answers
+from tracking.record.predictions import read_predictions
 
 EPOCHS = 4
 
@@ -142,7 +142,7 @@ def test_killed_at_any_write_its_files_are_of_the_best_epoch_that_is_recorded(
         recorded = {report.epoch: report for report in [*again, *told] if isinstance(report, EpochReport)}
         best = max(sorted(recorded), key=lambda epoch: recorded[epoch].metrics["val_accuracy"])
         folder = TrialFolder(Path(mine.folder))
-        answers = read_answers(folder, best)
+        answers = read_predictions(folder, best)
         assert answers is not None, f"killed at write {number}"
         faces = open_cached(Path(task.faces))
         net = build(LeNetConfig(), classes=7, mean_image=faces.mean_image(), generator=torch.Generator())

@@ -4,7 +4,8 @@ from pydantic import ValidationError
 from fer_data import AugmentConfig
 from fer_models import AlexNetConfig, LeNetConfig, Recipe
 from sweeps import InputError, TrialConfig
-from sweeps.config import flatten, parse_settings, setting_names, with_settings
+from sweeps.config import parse_settings, setting_names, with_settings
+from tracking.record.flatten import flatten
 
 STEP = TrialConfig(
     net=AlexNetConfig(dropout=0.3),
@@ -45,7 +46,7 @@ def test_any_other_content_has_another_id() -> None:
     others = [
         with_settings(LENET, {name: value})
         for name, value in {
-            "net.dropout": 0.1,
+            "net.dropout": "0.1",
             "recipe.lr": 0.1 + 1e-12,
             "recipe.decay_bias_and_norm": True,
             "augment.erase": 0.1,
@@ -147,10 +148,10 @@ def test_a_name_of_two_settings_must_be_written_whole(monkeypatch: pytest.Monkey
 
 def test_settings_replace_values_and_nothing_else() -> None:
     changed = with_settings(STEP, parse_settings(["lr=0.5", "dropout=0.1", "precision=fp32"]))
-    before, after = dict(flatten(STEP.model_dump())), dict(flatten(changed.model_dump()))
+    before, after = flatten(STEP.model_dump()), flatten(changed.model_dump())
     assert {name: after[name] for name in after if after[name] != before[name]} == {
-        "recipe.lr": 0.5,
-        "net.dropout": 0.1,
+        "recipe.lr": "0.5",
+        "net.dropout": "0.1",
         "precision": "fp32",
     }
     assert with_settings(STEP, {}) == STEP

@@ -8,12 +8,13 @@ from scipy.special import softmax
 from small_sweep import Sweep
 
 from tracking import AttemptStarted, SweepHistory, TrackingError, TrialStarted
-from tracking.figures.sweep_figures import attempt_spans, timeline_figure, trial_minutes
+from tracking.figures.sweep_figures import timeline_figure
 from tracking.metrics.compare import Comparison, Contender, compare
 from tracking.metrics.scores import Interval
 from tracking.pages.compare_page import comparison_page
 from tracking.pages.report import DataFacts, Report, report_page
-from tracking.record.predictions import Answers, read_answers
+from tracking.record.predictions import Predictions, read_predictions
+from tracking.record.spans import attempt_spans, trial_minutes
 
 CLASSES = ("Angry", "Happy", "Sad")
 N = 120
@@ -22,9 +23,9 @@ FACES = np.random.default_rng(0).integers(0, 255, (N, 8, 8), dtype=np.uint8)
 LEAKED = np.arange(N) < 10
 
 
-def answers(sureness: float, seed: int) -> Answers:
+def answers(sureness: float, seed: int) -> Predictions:
     logits = sureness * np.eye(3)[LABELS] + np.random.default_rng(seed).normal(size=(N, 3))
-    return Answers(LABELS, softmax(logits, axis=1).astype(np.float32), 3)
+    return Predictions(LABELS, softmax(logits, axis=1).astype(np.float32), 3)
 
 
 def contender(name: str, sureness: float = 1.0, seed: int = 1) -> Contender:
@@ -62,8 +63,7 @@ class Page(HTMLParser):
 
 
 def test_a_better_net_is_told_from_a_worse_one() -> None:
-    found = compare([contender("worse", 0.3), contender("better", 4.0, 2), contender("twin", 0.3)],
-                    np.random.default_rng(0))  # fmt: skip
+    found = compare([contender("worse", 0.3), contender("better", 4.0, 2), contender("twin", 0.3)])  # fmt: skip
     verdicts = {(pair.first, pair.second): pair.is_beyond_chance for pair in found.pairs}
     assert verdicts == {("worse", "better"): True, ("worse", "twin"): False, ("better", "twin"): True}
     first = found.pairs[0]
@@ -79,7 +79,7 @@ def test_a_better_net_is_told_from_a_worse_one() -> None:
 
 def test_faces_they_disagree_on_are_those_predicted_otherwise() -> None:
     pair = contender("a", 1.0), contender("b", 1.0, 2)
-    found = compare(pair, np.random.default_rng(0))
+    found = compare(pair)
     said = [np.asarray(one.answers.probabilities).argmax(1) for one in pair if one.answers]
     differ = set(np.flatnonzero(said[0] != said[1]).tolist())
     assert found.disagreed == len(differ)
@@ -94,14 +94,14 @@ def test_faces_they_disagree_on_are_those_predicted_otherwise() -> None:
     [
         {"fingerprint": "cd34"},
         {"split": "val"},
-        {"answers": Answers((LABELS + 1) % 3, answers(1, 1).probabilities, 3)},
+        {"answers": Predictions((LABELS + 1) % 3, answers(1, 1).probabilities, 3)},
     ],
 )
 def test_other_faces_are_refused_but_for_their_numbers(other: dict[str, object]) -> None:
     pair = [contender("a"), replace(contender("b"), **other)]  # type: ignore[arg-type]
     with pytest.raises(TrackingError, match="same faces only"):
-        compare(pair, np.random.default_rng(0))
-    found = compare(pair, np.random.default_rng(0), numbers_only=True)
+        compare(pair)
+    found = compare(pair, numbers_only=True)
     assert (found.n, found.pairs) == (None, ())
     assert found.metrics == {"best_val_accuracy": (0.5, 0.5)}
     Page(comparison_page(found))
@@ -109,15 +109,15 @@ def test_other_faces_are_refused_but_for_their_numbers(other: dict[str, object])
 
 def test_two_of_one_name_or_one_alone_are_refused() -> None:
     with pytest.raises(TrackingError, match="two of one name"):
-        compare([contender("a"), contender("a")], np.random.default_rng(0))
+        compare([contender("a"), contender("a")])
     with pytest.raises(TrackingError, match="two at least"):
-        compare([contender("a")], np.random.default_rng(0))
+        compare([contender("a")])
 
 
 def test_the_comparison_s_page_stands_alone_and_escapes() -> None:
     name = "<script>alert(1)</script>"
     synthetic = [replace(contender(one, 1.0, seed), synthetic=True) for seed, one in enumerate(("b", name))]
-    found = compare(synthetic, np.random.default_rng(0))
+    found = compare(synthetic)
     page = comparison_page(found, FACES)
     assert name not in page
     parsed = Page(page)
@@ -180,10 +180,10 @@ def test_a_report_where_nobody_knows_how_many_faces_there_were(sweep: Sweep) -> 
 
 def test_answers_of_another_epoch_are_not_taken(swept: Sweep) -> None:
     folder = swept.folder.trial(1)
-    assert read_answers(folder, 3) is not None
-    assert read_answers(folder, 2) is None
+    assert read_predictions(folder, 3) is not None
+    assert read_predictions(folder, 2) is None
     folder.val_probabilities.write_bytes(folder.val_probabilities.read_bytes()[:200])
-    assert read_answers(folder, 3) is None
+    assert read_predictions(folder, 3) is None
 
 
 def test_time_between_two_attempts_is_nobody_s(sweep: Sweep) -> None:

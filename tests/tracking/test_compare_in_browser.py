@@ -9,7 +9,7 @@ from scipy.special import softmax
 
 from tracking.metrics.compare import Contender, compare
 from tracking.pages.compare_page import comparison_page
-from tracking.record.predictions import Answers
+from tracking.record.predictions import Predictions
 
 CLASSES = ("Angry", "Happy", "Sad", "Neutral")
 LABELS = np.arange(120) % 4
@@ -23,13 +23,13 @@ def contender(name: str, seed: int) -> Contender:
                 "net.name": name, "net.dropout": str(seed / 10), "augment.flip": str(seed)}  # fmt: skip
     return Contender(
         name=name, settings=settings, metrics={}, dataset="FER2013", fingerprint="ab12", split="val", classes=CLASSES,
-        synthetic=False, answers=Answers(LABELS, softmax(logits, axis=1).astype(np.float32), 1),
+        synthetic=False, answers=Predictions(LABELS, softmax(logits, axis=1).astype(np.float32), 1),
     )  # fmt: skip
 
 
 @pytest.fixture
 def page(browser: Any, tmp_path: Path) -> Any:
-    found = compare([contender("mild", 1), contender("bold", 2)], np.random.default_rng(0))
+    found = compare([contender("mild", 1), contender("bold", 2)])
     (tmp_path / "page.html").write_text(comparison_page(found, FACES))
     opened = browser.new_page(viewport={"width": 1200, "height": 900})
     opened.faults = []

@@ -12,9 +12,19 @@ from numpy.typing import NDArray
 from tracking.errors import TrackingError
 from tracking.figures.parts import BLUE, COLOURS, LINES, ORANGE, as_percent, draw_cells, plain
 from tracking.figures.trial_figures import row_shares
-from tracking.metrics.probability_scores import BINS, Reliability, RocCurve
+from tracking.metrics.probability_scores import (
+    BINS,
+    Reliability,
+    RocCurve,
+    at_temperature,
+    checked_probabilities,
+    macro_roc,
+    micro_roc,
+    reliability,
+    roc_curves,
+)
 from tracking.metrics.scores import IntArray
-from tracking.metrics.summary import ClassScores
+from tracking.metrics.summary import ClassScores, Summary
 
 _FACES_A_ROW = 8
 
@@ -35,6 +45,21 @@ def surest_mistakes(labels: IntArray, probabilities: NDArray[np.floating], count
     wrong = np.flatnonzero(predictions != labels)
     order = wrong[np.argsort(-confidence[wrong], kind="stable")][:count]
     return Mistakes(order, labels[order].astype(np.int64), predictions[order], confidence[order].astype(np.float64))
+
+
+def score_figures(
+    labels: IntArray, probabilities: NDArray[np.floating], scores: Summary, names: Sequence[str], title: str
+) -> dict[str, Figure]:
+    """`roc`, `calibration` and `classes` of probabilities [n, classes]; `names` are those of the classes there."""
+    checked = checked_probabilities(labels, probabilities)
+    curves = roc_curves(labels, checked, names)
+    before, after = reliability(labels, checked), reliability(labels, at_temperature(checked, scores.temperature))
+    named = [one.model_copy(update={"name": name}) for one, name in zip(scores.full.classes, names, strict=True)]
+    return {
+        "classes": class_figure(named, title),
+        "roc": roc_figure(curves, [macro_roc(curves), micro_roc(labels, checked)], title),
+        "calibration": calibration_figure(before, after, scores.temperature, title),
+    }
 
 
 def roc_figure(curves: Sequence[RocCurve], averages: Sequence[RocCurve], title: str) -> Figure:

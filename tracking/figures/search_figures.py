@@ -14,9 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from tracking.figures.parts import AMBER, BLUE, ORANGE, as_percent, plain
-from tracking.figures.sweep_figures import STATES, trial_minutes
+from tracking.figures.sweep_figures import STATES
 from tracking.metrics.scores import Interval
 from tracking.record.history import SweepHistory, TrialHistory
+from tracking.record.spans import trial_minutes
 
 _MOST_SETTINGS = 12
 _SHADES = LinearSegmentedColormap.from_list("poor to good", ["#BDBDBD", AMBER, ORANGE])
@@ -68,7 +69,7 @@ def searched_settings(history: SweepHistory) -> list[Setting]:
 def objective_figure(history: SweepHistory, title: str) -> Figure:
     """Each trial's best `val_accuracy`, marked by how it ended, and the best so far."""
     figure, axes = _frame(title, 3.6)
-    scored = [(trial, value) for trial in history.trials.values() if (value := _accuracy(trial)) is not None]
+    scored = [(trial, value) for trial in history.trials.values() if (value := trial.best_accuracy) is not None]
     for state, (colour, marker) in STATES.items():
         of_state = [(trial.number, value) for trial, value in scored if trial.state == state]
         if of_state:
@@ -180,7 +181,7 @@ def pareto_figure(history: SweepHistory, parameters: Mapping[int, int], title: s
     figure.suptitle(title, fontsize=12)
     figure.subplots_adjust(left=0.07, right=0.985, top=0.83, bottom=0.13, wspace=0.1)
     left, right = figure.subplots(1, 2, sharey=True)
-    scored = [(trial, value) for trial in history.trials.values() if (value := _accuracy(trial)) is not None]
+    scored = [(trial, value) for trial in history.trials.values() if (value := trial.best_accuracy) is not None]
     _draw_front(left, [(trial, trial_minutes(trial), value) for trial, value in scored])
     counted = [(trial, parameters[trial.number], value) for trial, value in scored if trial.number in parameters]
     _draw_front(right, [(trial, count / 1e6, value) for trial, count, value in counted])
@@ -221,15 +222,10 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _accuracy(trial: TrialHistory) -> float | None:
-    best = trial.best_epoch()
-    return best.metrics["val_accuracy"] if best else None
-
-
 def _drawn_trials(history: SweepHistory) -> list[tuple[TrialHistory, float]]:
     """Trials that the sampler drew, with their accuracy; a baseline has no place in the space."""
-    found = [(trial, _accuracy(trial)) for trial in history.trials.values() if trial.started.params]
-    return [(trial, value) for trial, value in found if value is not None]
+    drawn = [trial for trial in history.trials.values() if trial.started.params]
+    return [(trial, value) for trial in drawn if (value := trial.best_accuracy) is not None]
 
 
 def _frame(title: str, height: float) -> tuple[Figure, Axes]:

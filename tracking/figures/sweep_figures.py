@@ -9,6 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from tracking.figures.parts import AMBER, BLUE, COLOURS, GREEN, GREY, MARKERS, ORANGE, PURPLE, as_percent, plain
 from tracking.record.history import SweepHistory, TrialHistory
+from tracking.record.spans import MINUTE_MS, attempt_spans, trial_minutes
 
 STATES = {
     "done": (BLUE, "o"),
@@ -20,7 +21,6 @@ STATES = {
 }
 """How a trial ended → its colour and mark."""
 
-_MINUTE_MS = 60_000
 _MOST_EPOCH_MARKS = 2000
 
 
@@ -96,22 +96,6 @@ def best_curves_figure(trials: Sequence[TrialHistory], names: Sequence[str], tit
     return figure
 
 
-def attempt_spans(trial: TrialHistory) -> list[tuple[int, int]]:
-    """When the trial's attempts ran, as (start, last sign of life) in ms: time between two is nobody's."""
-    starts = [trial.started.time_ms, *(attempt.time_ms for attempt in trial.attempts)]
-    signs = [epoch.time_ms for epoch in trial.epochs] + ([trial.end.time_ms] if trial.end else [])
-    spans = []
-    for start, following in zip(starts, [*starts[1:], None], strict=True):
-        within = [sign for sign in signs if sign >= start and (following is None or sign < following)]
-        spans.append((start, max(within, default=start)))
-    return spans
-
-
-def trial_minutes(trial: TrialHistory) -> float:
-    """Minutes that the trial held a worker, over all its attempts."""
-    return sum(end - start for start, end in attempt_spans(trial)) / _MINUTE_MS
-
-
 def _draw_state(axes: Axes, state: str, trials: Sequence[TrialHistory], begin: int) -> None:
     if not trials:
         return
@@ -133,4 +117,4 @@ def _mark_epochs(axes: Axes, trials: Sequence[TrialHistory], begin: int) -> None
 
 
 def _minutes(times_ms: Sequence[int], begin_ms: int) -> list[float]:
-    return [(time - begin_ms) / _MINUTE_MS for time in times_ms]
+    return [(time - begin_ms) / MINUTE_MS for time in times_ms]

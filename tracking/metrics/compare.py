@@ -14,7 +14,7 @@ from tracking.metrics.compare_sweeps import Course
 from tracking.metrics.scores import Interval
 from tracking.metrics.significance import holm, mcnemar_mid_p, paired_bootstrap
 from tracking.metrics.summary import Summary, summary
-from tracking.record.predictions import Answers
+from tracking.record.predictions import Predictions
 
 _DISAGREEMENTS = 60
 
@@ -35,7 +35,7 @@ class Contender:
     split: str
     classes: tuple[str, ...]
     synthetic: bool
-    answers: Answers | None = None
+    answers: Predictions | None = None
     leaked: NDArray[np.bool_] | None = None
 
 
@@ -120,10 +120,8 @@ class Comparison(_Record):
         return self.model_dump_json(indent=2)
 
 
-def compare(
-    contenders: Sequence[Contender], generator: np.random.Generator, *, numbers_only: bool = False
-) -> Comparison:
-    """Compare two or more nets; `generator` draws the bootstrap's resamples.
+def compare(contenders: Sequence[Contender], *, numbers_only: bool = False) -> Comparison:
+    """Compare two or more nets. The bootstrap's seed is fixed: the same nets give the same intervals.
 
     Nets with answers on other faces are refused, unless `numbers_only` asks for settings and metrics alone.
 
@@ -137,7 +135,7 @@ def compare(
         return _numbers(contenders, numbers_only)
     _check_same_faces(contenders, there)
     labels, leaked = there[0].labels, contenders[0].leaked
-    pairs = _pairs([contender.name for contender in contenders], there, contenders[0].classes, generator)
+    pairs = _pairs([contender.name for contender in contenders], there, contenders[0].classes, np.random.default_rng(0))
     disagreements, disagreed = _disagreements(there, contenders[0].classes, leaked)
     return Comparison(
         **_common(contenders),
@@ -159,7 +157,7 @@ def _check_names(contenders: Sequence[Contender]) -> None:
         raise TrackingError(f"two of one name among {', '.join(names)}: give each its own")
 
 
-def _check_same_faces(contenders: Sequence[Contender], answers: Sequence[Answers]) -> None:
+def _check_same_faces(contenders: Sequence[Contender], answers: Sequence[Predictions]) -> None:
     first = contenders[0]
     for contender, answer in zip(contenders[1:], answers[1:], strict=True):
         same = (contender.fingerprint, contender.split, contender.classes) == (
@@ -223,7 +221,7 @@ def _differing_settings(contenders: Sequence[Contender]) -> dict[str, tuple[str 
 
 
 def _pairs(
-    names: Sequence[str], answers: Sequence[Answers], classes: Sequence[str], generator: np.random.Generator
+    names: Sequence[str], answers: Sequence[Predictions], classes: Sequence[str], generator: np.random.Generator
 ) -> tuple[Pair, ...]:
     indices = list(combinations(range(len(names)), 2))
     right = [answer.probabilities.argmax(axis=1) == answer.labels for answer in answers]
@@ -257,7 +255,7 @@ def _verdict(difference: Interval) -> Literal["won", "lost", "even"]:
 
 
 def _disagreements(
-    answers: Sequence[Answers], classes: Sequence[str], leaked: NDArray[np.bool_] | None
+    answers: Sequence[Predictions], classes: Sequence[str], leaked: NDArray[np.bool_] | None
 ) -> tuple[tuple[Disagreement, ...], int]:
     """The faces whose label's probability differs most among the nets, of those that not all predict alike."""
     labels = answers[0].labels

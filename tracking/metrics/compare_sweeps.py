@@ -8,10 +8,9 @@ from statistics import median
 
 from pydantic import BaseModel, ConfigDict
 
-from tracking.figures.sweep_figures import attempt_spans, trial_minutes
+from tracking.record.events import OBJECTIVE
 from tracking.record.history import SweepHistory
-
-_MINUTE_MS = 60_000
+from tracking.record.spans import MINUTE_MS, attempt_spans, trial_minutes
 
 
 class Gain(BaseModel):
@@ -51,14 +50,14 @@ class Course(BaseModel):
 def course(name: str, history: SweepHistory) -> Course:
     """What became of a sweep; it must have a trial with a finished epoch."""
     trials = list(history.trials.values())
-    best = {trial.number: found.metrics["val_accuracy"] for trial in trials if (found := trial.best_epoch())}
-    leader = max(best, key=lambda number: (best[number], -number))
+    ranked = history.ranked()
+    scores = [trial.best_accuracy or 0.0 for trial in ranked]
     clock = _Clock(span for trial in trials for span in attempt_spans(trial))
     return Course(
         name=name,
-        best_trial=leader,
-        best=best[leader],
-        median=median(best.values()),
+        best_trial=ranked[0].number,
+        best=scores[0],
+        median=median(scores),
         trials=len(trials),
         states=dict(Counter(trial.state for trial in trials)),
         epochs=sum(len(trial.epochs) for trial in trials),
@@ -80,7 +79,7 @@ class _Clock:
     def minutes_at(self, time_ms: int) -> float:
         """Minutes at work until then."""
         parts = zip(self._spans, self._covered[:-1], strict=True)
-        return sum(max(0, min(end, time_ms) - max(begin, covered)) for (begin, end), covered in parts) / _MINUTE_MS
+        return sum(max(0, min(end, time_ms) - max(begin, covered)) for (begin, end), covered in parts) / MINUTE_MS
 
 
 def _gains(history: SweepHistory, clock: _Clock) -> tuple[Gain, ...]:
@@ -89,7 +88,7 @@ def _gains(history: SweepHistory, clock: _Clock) -> tuple[Gain, ...]:
     starts = sorted(trial.started.time_ms for trial in trials)
     gains: list[Gain] = []
     for epoch in epochs:
-        accuracy = epoch.metrics.get("val_accuracy", math.nan)
+        accuracy = epoch.metrics.get(OBJECTIVE, math.nan)
         if math.isfinite(accuracy) and (not gains or accuracy > gains[-1].accuracy):
             gains.append(
                 Gain(

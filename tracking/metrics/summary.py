@@ -30,9 +30,7 @@ from tracking.metrics.scores import (
     macro_f1,
     wilson_interval,
 )
-
-LEAK_FREE = "_leak_free"
-"""Ends the metric names of scores without leaked faces."""
+from tracking.record.events import LEAK_FREE
 
 METRIC_NAMES = {
     "accuracy": "accuracy",

@@ -3,14 +3,13 @@
 Nothing here asks the clock: every time is the journal's, so a replay says the same to the last bit.
 """
 
-import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from tracking.record.events import (
+    OBJECTIVE,
     AttemptStarted,
     DriverStarted,
     DriverStopped,
@@ -32,7 +31,6 @@ WEIGHTS_TAG = "weights"
 ITERATION_LOSS = "iteration/train_loss"
 ITERATION_RATE = "iteration/learning_rate"
 
-_OBJECTIVE = "val_accuracy"
 
 PARENT = -1
 """Stands for the sweep's own run where others have their trial's number."""
@@ -88,11 +86,11 @@ class Course:
             case EpochDone() if event.epoch > self._seen.get(event.trial, 0):
                 self._seen[event.trial] = event.epoch
                 self.epochs += 1
-                value = event.metrics.get(_OBJECTIVE, math.nan)
+                value = event.metrics.get(OBJECTIVE, math.nan)
                 if not (math.isfinite(value) and (self.best is None or value > self.best)):
                     return []
                 self.best = value
-                return [Point(f"sweep/best_{_OBJECTIVE}", value, event.time_ms, self.epochs)]
+                return [Point(f"sweep/best_{OBJECTIVE}", value, event.time_ms, self.epochs)]
             case TrialEnded(final=True):
                 self.ended[event.state] += 1
                 counts = {f"sweep/{state}": self.ended[state] for state in ("done", "pruned", "failed")}
@@ -268,14 +266,3 @@ def ending_status(end: Ending) -> str:
             return _STATUS["stopped"]
         case SweepEnded():
             return _STATUS["done"]
-
-
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """A nested configuration as MLflow parameters: dotted names, JSON values, plain strings as they are."""
-    params: dict[str, str] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            params |= flatten(value, f"{prefix}{key}.")
-        else:
-            params[prefix + key] = value if isinstance(value, str) else json.dumps(value)
-    return params

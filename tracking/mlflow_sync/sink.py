@@ -27,7 +27,6 @@ from tracking.mlflow_sync.run_records import (
     ending_status,
     ending_tags,
     first_tags,
-    flatten,
     last_endings,
     run_key,
     run_name,
@@ -36,6 +35,7 @@ from tracking.mlflow_sync.upkeep import how_to_restore, run_title, search_runs
 from tracking.mlflow_sync.uri import BESIDE_THE_SWEEPS, without_password
 from tracking.mlflow_sync.weights import bring_up_to_date
 from tracking.record.events import DriverStarted, Event, SweepEnded, SweepStarted
+from tracking.record.flatten import flatten
 from tracking.record.folder_lock import FolderHeldError, hold_folder
 from tracking.record.journal import read
 from tracking.record.layout import JOURNAL_NAME, SweepFolder

@@ -5,9 +5,9 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 
-from tracking.mlflow_sync.run_records import flatten
 from tracking.pages.report import Report
 from tracking.pages.report_rows import Row, ranked_rows
+from tracking.record.flatten import flatten
 
 
 def leaderboard_records(report: Report) -> list[dict[str, object]]:

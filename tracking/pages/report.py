@@ -11,37 +11,23 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from tracking.figures.parts import svg
-from tracking.figures.score_figures import (
-    calibration_figure,
-    class_figure,
-    mistakes_figure,
-    roc_figure,
-    surest_mistakes,
-)
-from tracking.figures.sweep_figures import trial_minutes
+from tracking.figures.score_figures import mistakes_figure, score_figures, surest_mistakes
 from tracking.figures.trial_figures import confusion_figure
 from tracking.metrics.compare import Comparison, Contender, compare
-from tracking.metrics.probability_scores import (
-    at_temperature,
-    checked_probabilities,
-    macro_roc,
-    micro_roc,
-    reliability,
-    roc_curves,
-)
 from tracking.metrics.scores import Interval, paired_difference_interval
 from tracking.metrics.summary import Summary, data_name, summary
-from tracking.mlflow_sync.run_records import flatten
 from tracking.pages.compare_page import comparison_figures
 from tracking.pages.page import render, sentence, where
-from tracking.pages.report_rows import OBJECTIVE, Row, ranked_rows, reached
+from tracking.pages.report_rows import Row, ranked_rows, reached
 from tracking.pages.sweep_pictures import sweep_pictures
+from tracking.record.events import OBJECTIVE
+from tracking.record.flatten import flatten
 from tracking.record.history import SweepHistory
 from tracking.record.layout import SweepFolder
-from tracking.record.predictions import Answers, read_answers
+from tracking.record.predictions import Predictions
+from tracking.record.spans import trial_minutes
 
 _MISTAKES = 24
-_BOOTSTRAP_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -93,7 +79,8 @@ def report_page(report: Report, faces: NDArray[np.uint8] | None = None) -> str:
     best = rows[0] if rows and rows[0].rank else None
     baselines = [row for row in rows if row.rank and row.trial.started.baseline]
     rival = next((row for row in baselines if not history.is_short(row.trial)), None)
-    answers = {row.name: found for row in _compared(rows, rival, history) if (found := _answers(row, report.folder))}
+    kept = {row.name: row.predictions(report.folder) for row in _compared(rows, rival, history)}
+    answers = {name: found for name, found in kept.items() if found}
     mine = answers.get(best.name) if best else None
     scores = summary(mine.labels, mine.probabilities, data.classes, data.leaked) if mine else None
     comparison = _comparison(report, rows, rival, answers)
@@ -135,11 +122,7 @@ def _compared(rows: Sequence[Row], rival: Row | None, history: SweepHistory) -> 
     return [*chosen, rival] if rival and rival not in chosen else chosen
 
 
-def _answers(row: Row, folder: SweepFolder) -> Answers | None:
-    return read_answers(folder.trial(row.trial.number), row.best_epoch)
-
-
-def _gap(best: Row | None, rival: Row | None, answers: Mapping[str, Answers]) -> Interval | None:
+def _gap(best: Row | None, rival: Row | None, answers: Mapping[str, Predictions]) -> Interval | None:
     if best is None or rival is None or best is rival or not {best.name, rival.name} <= answers.keys():
         return None
     mine, theirs = (answers[row.name].probabilities.argmax(axis=1) for row in (best, rival))
@@ -147,7 +130,7 @@ def _gap(best: Row | None, rival: Row | None, answers: Mapping[str, Answers]) ->
 
 
 def _comparison(
-    report: Report, rows: Sequence[Row], rival: Row | None, answers: Mapping[str, Answers]
+    report: Report, rows: Sequence[Row], rival: Row | None, answers: Mapping[str, Predictions]
 ) -> Comparison | None:
     data = report.data
     # The pair that matters comes first: the best against the best baseline, or else against the runner-up.
@@ -170,40 +153,28 @@ def _comparison(
         )
         for row in there
     ]
-    return compare(contenders, np.random.default_rng(_BOOTSTRAP_SEED))
+    return compare(contenders)
 
 
 def _figures(
     report: Report,
-    mine: Answers | None,
+    mine: Predictions | None,
     scores: Summary | None,
     comparison: Comparison | None,
     faces: NDArray[np.uint8] | None,
 ) -> dict[str, object]:
     figures: dict[str, Figure] = {}
     if mine is not None and scores is not None:
-        figures |= _score_figures(mine, scores, report.data.classes)
+        classes = report.data.classes
+        figures |= score_figures(mine.labels, mine.probabilities, scores, classes, "")
+        figures["confusion"] = confusion_figure(np.array(scores.full.confusion, dtype=np.int64), classes, "")
         if faces is not None:
             mistakes = surest_mistakes(mine.labels, mine.probabilities, _MISTAKES)
             taken = np.asarray(faces[mistakes.faces])
-            figures["mistakes"] = mistakes_figure(taken, mistakes, report.data.classes, "")
+            figures["mistakes"] = mistakes_figure(taken, mistakes, classes, "")
     if comparison is not None:
         figures["matrices"] = comparison_figures(comparison, "")[0]
     return {"mistakes": None} | {name: Markup(svg(figure)) for name, figure in figures.items()}
-
-
-def _score_figures(answers: Answers, scores: Summary, classes: Sequence[str]) -> dict[str, Figure]:
-    labels = answers.labels
-    probabilities = checked_probabilities(labels, answers.probabilities)
-    curves = roc_curves(labels, probabilities, classes)
-    calibrated = at_temperature(probabilities, scores.temperature)
-    before, after = reliability(labels, probabilities), reliability(labels, calibrated)
-    return {
-        "classes": class_figure(scores.full.classes, ""),
-        "roc": roc_figure(curves, [macro_roc(curves), micro_roc(labels, probabilities)], ""),
-        "calibration": calibration_figure(before, after, scores.temperature, ""),
-        "confusion": confusion_figure(np.array(scores.full.confusion, dtype=np.int64), classes, ""),
-    }
 
 
 def _states(history: SweepHistory) -> str:

@@ -4,12 +4,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tracking.figures.sweep_figures import trial_minutes
 from tracking.metrics.scores import wilson_interval
-from tracking.mlflow_sync.run_records import flatten
+from tracking.record.flatten import flatten
 from tracking.record.history import SweepHistory, TrialHistory
-
-OBJECTIVE = "val_accuracy"
+from tracking.record.layout import SweepFolder
+from tracking.record.predictions import Predictions, best_predictions
+from tracking.record.spans import trial_minutes
 
 
 @dataclass(frozen=True)
@@ -29,15 +29,19 @@ class Row:
     minutes: float
     settings: str
 
+    def predictions(self, folder: SweepFolder) -> Predictions | None:
+        """Those of its best epoch, where they are on disk."""
+        return best_predictions(folder.trial(self.trial.number), self.trial)
+
 
 def ranked_rows(history: SweepHistory, n: int) -> list[Row]:
     """All trials by their best epoch; `n` is the size of the split that selected, for the intervals; 0 for none."""
     trials = list(history.trials.values())
-    ranked = sorted(trials, key=lambda trial: (-(_best_accuracy(trial) or -1.0), trial.number))
+    ranked = [*history.ranked(), *(trial for trial in trials if trial.best_accuracy is None)]
     varied = _varied(trials)
     rows = []
     for rank, trial in enumerate(ranked, start=1):
-        accuracy, best = _best_accuracy(trial), trial.best_epoch(OBJECTIVE)
+        accuracy, best = trial.best_accuracy, trial.best_epoch()
         interval = wilson_interval(round(accuracy * n), n) if accuracy is not None and n else None
         rows.append(
             Row(
@@ -70,11 +74,6 @@ def _settings(trial: TrialHistory, varied: Mapping[str, str]) -> str:
     drawn = {short: content[name] for name, short in varied.items() if name in content}
     settings = drawn if content else flatten(trial.started.params)
     return ", ".join(f"{name} {_short(value)}" for name, value in settings.items())
-
-
-def _best_accuracy(trial: TrialHistory) -> float | None:
-    best = trial.best_epoch(OBJECTIVE)
-    return best.metrics[OBJECTIVE] if best else None
 
 
 def _varied(trials: Sequence[TrialHistory]) -> dict[str, str]:

@@ -34,10 +34,9 @@ class BestTrials:
 
     def add(self, trial: TrialHistory) -> int | None:
         """Add one; the number of the trial that is not among the best now, itself perhaps, None if there is none."""
-        best = trial.best_epoch()
-        if best is None:
+        if trial.best_accuracy is None:
             return trial.number
-        entry = (best.metrics["val_accuracy"], -trial.number)
+        entry = (trial.best_accuracy, -trial.number)
         if len(self._best) < self.keep:
             heapq.heappush(self._best, entry)
             return None

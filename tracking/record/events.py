@@ -12,6 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 FORMAT = 3
 """Version of the journal's lines; a newer one is refused."""
 
+OBJECTIVE = "val_accuracy"
+"""The metric that selects a trial's best epoch and the best trial; higher is better."""
+
+LEAK_FREE = "_leak_free"
+"""Ends a metric's name: without those images whose pixels are also in a split that the net was trained on."""
+
 TrialState = Literal["done", "pruned", "failed", "stopped"]
 
 PauseReason = Literal["rung", "share", "person", "budget"]

@@ -8,6 +8,7 @@ from typing import Literal
 
 from tracking.errors import TrackingError
 from tracking.record.events import (
+    OBJECTIVE,
     AttemptStarted,
     DriverStarted,
     DriverStopped,
@@ -60,10 +61,16 @@ class TrialHistory:
         """Highest epoch recorded; 0 before the first."""
         return self.epochs[-1].epoch if self.epochs else 0
 
-    def best_epoch(self, metric: str = "val_accuracy") -> EpochDone | None:
-        """The first epoch with the highest finite `metric`; None if there is none."""
-        scored = [epoch for epoch in self.epochs if math.isfinite(epoch.metrics.get(metric, math.nan))]
-        return max(scored, key=lambda epoch: epoch.metrics[metric], default=None)
+    def best_epoch(self) -> EpochDone | None:
+        """The first epoch with the highest finite validation accuracy; None if there is none."""
+        scored = [epoch for epoch in self.epochs if math.isfinite(epoch.metrics.get(OBJECTIVE, math.nan))]
+        return max(scored, key=lambda epoch: epoch.metrics[OBJECTIVE], default=None)
+
+    @property
+    def best_accuracy(self) -> float | None:
+        """Validation accuracy at the best epoch; None before the first."""
+        best = self.best_epoch()
+        return best.metrics[OBJECTIVE] if best else None
 
 
 @dataclass
@@ -153,6 +160,12 @@ class SweepHistory:
     def unfinished(self) -> list[TrialHistory]:
         """Trials that a resume hands out first, by number."""
         return [trial for _, trial in sorted(self.trials.items()) if not trial.is_over]
+
+    def ranked(self) -> list[TrialHistory]:
+        """The trials with a finished epoch, by best validation accuracy; of equal ones the lower number first."""
+        best = {number: trial.best_accuracy for number, trial in self.trials.items()}
+        scored = sorted((-accuracy, number) for number, accuracy in best.items() if accuracy is not None)
+        return [self.trials[number] for _, number in scored]
 
     def count(self, state: TrialState | Literal["running", "paused"]) -> int:
         """How many trials are in `state`."""

@@ -6,11 +6,12 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from tracking.record.history import TrialHistory
 from tracking.record.layout import TrialFolder
 
 
 @dataclass(frozen=True)
-class Answers:
+class Predictions:
     """Labels [n] and class probabilities [n, classes] after some epoch.
 
     `leaked` [n] marks faces that stand in training too; None where nobody looked.
@@ -27,13 +28,19 @@ class Answers:
         return np.asarray(self.probabilities.argmax(axis=1) == self.labels)
 
 
-def read_answers(folder: TrialFolder, epoch: int) -> Answers | None:
+def read_predictions(folder: TrialFolder, epoch: int) -> Predictions | None:
     """The answers on disk if they are those of `epoch`; None if they are of another one, absent or damaged."""
     try:
         with np.load(folder.val_probabilities) as kept:
             if int(kept["epoch"]) != epoch:
                 return None
             leaked = kept["leaked"].astype(bool) if "leaked" in kept else None
-            return Answers(kept["labels"].astype(np.int64), kept["probabilities"].astype(np.float32), epoch, leaked)
+            return Predictions(kept["labels"].astype(np.int64), kept["probabilities"].astype(np.float32), epoch, leaked)
     except (OSError, ValueError, KeyError, EOFError, BadZipFile):
         return None
+
+
+def best_predictions(folder: TrialFolder, trial: TrialHistory) -> Predictions | None:
+    """The predictions of a trial's best epoch; None where there is no such epoch, or they are not on disk."""
+    best = trial.best_epoch()
+    return read_predictions(folder, best.epoch) if best else None

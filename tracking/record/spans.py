@@ -1,0 +1,21 @@
+"""When the trials of a sweep held their workers."""
+
+from tracking.record.history import TrialHistory
+
+MINUTE_MS = 60_000
+
+
+def attempt_spans(trial: TrialHistory) -> list[tuple[int, int]]:
+    """When the trial's attempts ran, as (start, last sign of life) in ms: time between two is nobody's."""
+    starts = [trial.started.time_ms, *(attempt.time_ms for attempt in trial.attempts)]
+    signs = [epoch.time_ms for epoch in trial.epochs] + ([trial.end.time_ms] if trial.end else [])
+    spans = []
+    for start, following in zip(starts, [*starts[1:], None], strict=True):
+        within = [sign for sign in signs if sign >= start and (following is None or sign < following)]
+        spans.append((start, max(within, default=start)))
+    return spans
+
+
+def trial_minutes(trial: TrialHistory) -> float:
+    """Minutes that the trial held a worker, over all its attempts."""
+    return sum(end - start for start, end in attempt_spans(trial)) / MINUTE_MS
