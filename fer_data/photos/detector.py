@@ -92,7 +92,7 @@ def _refined(rgb: Rgb, boxes: Boxes, net: str, least: float) -> Boxes:
     return found[_distinct(found, 0.7, of_smaller=net == "onet")]
 
 
-def _moved(boxes: Boxes, regression: NDArray[np.float32]) -> Boxes:
+def _moved(boxes: Boxes, regression: NDArray[np.floating]) -> Boxes:
     """Each side of a box moved by a share of the box's width or height."""
     width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     shift = regression * np.stack([width, height, width, height], 1)

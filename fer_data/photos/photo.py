@@ -39,7 +39,7 @@ class Photo:
     @property
     def scale(self) -> float:
         """Pixels of `rgb` per pixel of the original."""
-        return self.rgb.shape[1] / self.width
+        return float(self.rgb.shape[1] / self.width)
 
 
 def read_photo(path: Path, max_bytes: int = MAX_BYTES) -> Photo:

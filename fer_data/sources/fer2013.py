@@ -59,11 +59,7 @@ def read_csv(path: Path, options: DataOptions) -> ReadFaces:
         DataError: the file cannot be read or is not FER2013's format; faulty lines are named, the first five
             in full, the header being line 1; or FER+'s file does not fit.
     """
-    try:
-        with opened(path) as text:
-            rows = read_rows(text, _read_header(text), skip_bad=options.skip_bad)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}; check the path and its permissions") from error
+    rows = read_rows_of(path, skip_bad=options.skip_bad)
     usages, lacking = _with_every_split(path, rows)
     splits = _splits(path, rows.pixels, rows.emotions, usages)
     notes = (_carved_note(rows, splits, lacking),) if lacking else differences_from_official(splits)
@@ -72,6 +68,15 @@ def read_csv(path: Path, options: DataOptions) -> ReadFaces:
     if options.ferplus is not None:
         read = _with_ferplus(read, path, rows, usages, options)
     return read if options.resize is None else _resized(read, options.resize, options.resize_method)
+
+
+def read_rows_of(path: Path, *, skip_bad: bool = True) -> Rows:
+    """Read the rows of a csv, plain or packed, whatever their split. Raises DataError as `read_csv`."""
+    try:
+        with opened(path) as text:
+            return read_rows(text, _read_header(text), skip_bad=skip_bad)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}; check the path and its permissions") from error
 
 
 def differences_from_official(splits: Splits) -> tuple[str, ...]:

@@ -6,31 +6,12 @@ beside copies of fer_data and fer_models, and must do with those and with the fo
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import mlflow
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from fer_models import Views
-
-DESCRIPTION = "model.json"
-MEAN_IMAGE = "mean_image.npy"
-
-
-@dataclass(frozen=True)
-class _Member:
-    net: nn.Module
-    preprocess: str
-    views: Views
-    weight: float
 
 
 class ExpressionModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc, name-defined]
@@ -38,10 +19,9 @@ class ExpressionModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc, name-def
 
     def load_context(self, context: Any) -> None:
         """Build the nets and fill them with their weights. Raises ModelError for a file that is damaged."""
-        folder = Path(context.artifacts["files"])
-        self._about: dict[str, Any] = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-        self._mean_image = np.load(folder / MEAN_IMAGE, allow_pickle=False)
-        self._members = [self._load(folder, member) for member in self._about["members"]]
+        from fer_models.packed_nets import PackedNets
+
+        self._nets = PackedNets(Path(context.artifacts["files"]))
 
     def predict(
         self,
@@ -53,38 +33,15 @@ class ExpressionModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc, name-def
 
         Raises DataError for what is no such array of whole numbers 0..255.
         """
-        from fer_data.images.raw_images import grey_faces
-
-        faces = grey_faces(model_input, self._mean_image.shape, self._about["resize_method"])
-        parts = [member.weight * self._answers(member, faces) for member in self._members]
-        return pd.DataFrame(np.asarray(np.sum(parts, axis=0), np.float32), columns=self._about["classes"])
-
-    def _load(self, folder: Path, member: dict[str, Any]) -> _Member:
-        import torch
-        from pydantic import TypeAdapter
-
-        from fer_models import NetConfig
-        from fer_models.nets.registry import build
-        from fer_models.training.weights import load_weights
-
-        config = TypeAdapter[Any](NetConfig).validate_python(member["net"])
-        net = build(
-            config, classes=len(self._about["classes"]), mean_image=self._mean_image, generator=torch.Generator()
-        )
-        load_weights(net, folder / member["weights"])
-        return _Member(net, member["preprocess"], member["views"], member["weight"])
-
-    def _answers(self, member: _Member, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
         import torch
 
         from fer_data.augmentation.preprocess import preprocess
-        from fer_models.training.evaluate import predict
+        from fer_data.images.raw_images import grey_faces
 
-        if not len(faces):
-            return np.empty((0, len(self._about["classes"])), np.float32)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        ready = faces if member.preprocess == "none" else preprocess(faces, member.preprocess, self._mean_image)
-        return predict(member.net, ready, device=device, views=member.views)
+        nets = self._nets
+        faces = grey_faces(model_input, nets.mean_image.shape, nets.resize_method)
+        answers = nets.predict(faces, preprocess, "cuda" if torch.cuda.is_available() else "cpu")
+        return pd.DataFrame(answers, columns=list(nets.classes))
 
 
 mlflow.models.set_model(ExpressionModel())

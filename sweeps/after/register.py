@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +13,11 @@ import fer_data
 import fer_models
 from sweeps.after import pyfunc_model
 from sweeps.after.ensemble import answers_fitted_apart
-from sweeps.errors import InputError
 from sweeps.runs import Run, best_runs, related_sweeps
+from sweeps.use.packing import pack
 from tracking.mlflow_sync.models import Candidate, Verdict, log_model_folder, model_name, register
 from tracking.mlflow_sync.upkeep import find_run as find_mlflow_run
 from tracking.mlflow_sync.upkeep import opened
-from tracking.record.files import write_json
 from tracking.record.history import SweepHistory
 from tracking.record.layout import SweepFolder
 from tracking.record.predictions import Predictions
@@ -53,7 +50,7 @@ def register_run(run: Run, tracking_uri: str) -> str:
     with opened(tracking_uri) as client, tempfile.TemporaryDirectory() as scratch:
         run_id = find_mlflow_run(client, run.history.started, run.trial.number)
         files = Path(scratch) / "files"
-        mean_face = _pack(run, files)
+        mean_face = pack(run, files)
         address = log_model_folder(
             client, run_id, script=Path(pyfunc_model.__file__), code=_CODE, files=files, input_example=mean_face[None],
             classes=run.spec.classes, requirements=_requirements(run),
@@ -99,33 +96,3 @@ def _sentence(candidate: Candidate, verdict: Verdict) -> str:
         return verdict.reason
     place = "champion" if verdict.is_champion else "not champion"
     return f"registered as {model_name(candidate)} version {verdict.version}, {place}: {verdict.reason}"
-
-
-def _pack(run: Run, folder: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Fill `folder` with what `pyfunc_model` loads; returns the mean face, which shows an input and nobody's face."""
-    faces = run.raw_faces()
-    folder.mkdir()
-    mean_image = faces.mean_image()
-    np.save(folder / pyfunc_model.MEAN_IMAGE, mean_image, allow_pickle=False)
-    about = {
-        "classes": faces.classes,
-        "resize_method": run.spec.data.resize_method,
-        "members": [_member(*pair, folder) for pair in enumerate(run.nets())],
-    }
-    write_json(folder / pyfunc_model.DESCRIPTION, about)
-    return np.rint(mean_image).astype(np.uint8)
-
-
-def _member(number: int, member: tuple[Run, float], folder: Path) -> dict[str, Any]:
-    run, weight = member
-    if run.svm:
-        raise InputError(f"{run.name}: a support vector machine cannot be registered; its net can: {run.svm['member']}")
-    config, name = run.config, f"{number}.safetensors"
-    shutil.copyfile(run.weights_file(), folder / name)
-    return {
-        "weights": name,
-        "weight": weight,
-        "net": config.net.model_dump(mode="json"),
-        "preprocess": config.preprocess,
-        "views": config.recipe.views,
-    }

@@ -11,6 +11,7 @@ from typing import Any, get_args
 from fer_data import DataError, DataOptions
 from fer_data.flags import add_flags, flags, given_values
 from fer_models import Kernel
+from sweeps.cli.use_arguments import add_use_verbs
 from sweeps.errors import InputError
 from sweeps.options import KEPT, RUN, TRAINED, Options
 from sweeps.trial.messages import Method
@@ -33,6 +34,9 @@ def parser() -> argparse.ArgumentParser:
     add_run_arguments(verbs.add_parser("run", help="run a sweep, or go on with one"))
     _common(verbs.add_parser("spaces", help="list the built-in spaces"))
     _add_after_a_sweep(verbs)
+    for using in add_use_verbs(verbs):
+        _where(using)
+        _common(using)
     for verb, summary in (
         ("logs", "what a sweep on a cluster prints"),
         ("stop", "stop a sweep on a cluster, resumable"),

@@ -76,6 +76,7 @@ def _dispatch(given: argparse.Namespace) -> int:
     from sweeps.cli import cluster_verbs as afar
     from sweeps.cli import page
     from sweeps.cli import run_verbs as after
+    from sweeps.cli import use_verbs as using
 
     verbs: dict[str, Callable[[argparse.Namespace], int]] = {
         "run": _run,
@@ -88,6 +89,7 @@ def _dispatch(given: argparse.Namespace) -> int:
         "logs": afar.logs,
         "stop": afar.stop,
         **after.VERBS,
+        **using.VERBS,
     }
     return verbs[given.verb](given)
 

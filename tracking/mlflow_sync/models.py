@@ -3,10 +3,13 @@
 A model is a folder of safetensors and JSON with a script that MLflow runs to load it: nothing is pickled.
 """
 
+import re
+import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +19,7 @@ from numpy.typing import NDArray
 from tracking.errors import TrackingError
 from tracking.metrics.scores import difference_interval
 from tracking.metrics.significance import BoolArray, selected_p
+from tracking.mlflow_sync.upkeep import opened
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -28,6 +32,7 @@ _ANSWERS_ARTIFACT = "val_probabilities.npz"
 """Of a version that was registered without that file."""
 _RIGHT_TAG, _N_TAG = "val.right", "val.n"
 _LEVEL = 0.05
+_MOST_MODELS = 1000
 _SEED = 0
 """Told again, it comes to the same p-value."""
 
@@ -130,6 +135,72 @@ def register(client: "MlflowClient", candidate: Candidate) -> Verdict:
     if wins:
         client.set_registered_model_alias(name, CHAMPION, version)
     return Verdict(version, wins, reason)
+
+
+@dataclass(frozen=True)
+class Version:
+    """A registered model's version."""
+
+    name: str
+    number: str
+    tags: Mapping[str, str]
+
+
+def champions(client: "MlflowClient") -> list[Version]:
+    """Every registered champion, that which is right most often on its own validation split first."""
+    found = [
+        client.get_model_version_by_alias(model.name, CHAMPION)
+        for model in client.search_registered_models(max_results=_MOST_MODELS)
+        if CHAMPION in model.aliases
+    ]
+    versions = [Version(one.name, str(one.version), dict(one.tags)) for one in found]
+    return sorted(versions, key=lambda one: -int(one.tags[_RIGHT_TAG]) / int(one.tags[_N_TAG]))
+
+
+def fetch_files(reference: str, tracking_uri: str, folder: Path) -> Version:
+    """Download the files of a registered model: `champion`, `models:/NAME@alias` or `models:/NAME/VERSION`.
+
+    Raises:
+        TrackingError: MLflow does not answer, or has no such model.
+    """
+    with opened(tracking_uri) as client:
+        version = _registered(client, reference)
+        run_id = client.get_model_version(version.name, version.number).run_id
+        with tempfile.TemporaryDirectory() as scratch:
+            found = client.download_artifacts(str(run_id), f"{MODEL_ARTIFACT}/artifacts/files", scratch)
+            shutil.copytree(found, folder)
+    return version
+
+
+def _registered(client: "MlflowClient", reference: str) -> Version:
+    from mlflow.exceptions import MlflowException
+
+    if reference == CHAMPION:
+        best = champions(client)
+        if not best:
+            raise TrackingError(
+                "there is no champion yet: name a run (NAME/3), or register one: python -m sweeps register NAME/3 "
+                "(nets of synthetic faces are never registered)"
+            )
+        return best[0]
+    match = re.fullmatch(r"models:/+([^/@]+)(?:@([^/@]+)|/([0-9]+))", reference)
+    if not match:
+        raise TrackingError(f"'{reference}': expected models:/NAME@ALIAS or models:/NAME/VERSION")
+    name, alias, number = match.groups()
+    known = {model.name: model for model in client.search_registered_models(max_results=_MOST_MODELS)}
+    if name not in known:
+        close = get_close_matches(name, known, n=1)
+        guess = f"; did you mean '{close[0]}'?" if close else ""
+        raise TrackingError(f"no registered model '{name}'{guess} (known: {', '.join(sorted(known)) or 'none'})")
+    if alias and alias not in known[name].aliases:
+        raise TrackingError(
+            f"model '{name}' has no alias '{alias}' (known: {', '.join(known[name].aliases) or 'none'})"
+        )
+    try:
+        found = client.get_model_version(name, number or str(known[name].aliases[alias]))
+    except MlflowException as error:
+        raise TrackingError(f"model '{name}' has no version {number}") from error
+    return Version(name, str(found.version), dict(found.tags))
 
 
 def _create_name(client: "MlflowClient", name: str) -> None:

@@ -1,0 +1,152 @@
+"""The verbs that use a trained net: predict."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.progress import Progress
+from rich.table import Table
+from rich.text import Text
+
+from fer_data import DataError
+from sweeps.cli.console import console, errors
+from sweeps.errors import InputError
+from sweeps.use.classifier import Classifier
+
+_OTHERS = 2
+"""Further expressions that are named behind the most probable one."""
+
+
+def predict(given: argparse.Namespace) -> int:
+    """Say the expressions in photographs and csv files; 0, or 1 where some of them had none."""
+    from sweeps.use.find_model import find_model
+
+    csvs = [path for path in given.inputs if ".csv" in path.suffixes]
+    if csvs and given.whole:
+        raise InputError("--whole: the faces of a csv are whole already; leave it out")
+    photos = [path for path in given.inputs if path not in csvs]
+    classifier = find_model(given.model, given.out, given.tracking_uri)
+    if given.draw:
+        given.draw.mkdir(parents=True, exist_ok=True)
+    contents: list[dict[str, Any]] = []
+    faults = sum(_predict_csv(path, classifier, given, contents) for path in csvs)
+    if photos:
+        faults += _predict_photos(photos, classifier, given, contents)
+    if given.json:
+        about = classifier.about.model_dump() | {"sentence": classifier.about.sentence}
+        console.print(json.dumps({"model": about, "results": contents}, indent=1, ensure_ascii=False))
+    else:
+        console.print(Text(classifier.about.sentence, style="dim"))
+    return 1 if faults else 0
+
+
+def _predict_photos(
+    inputs: list[Path], classifier: Classifier, given: argparse.Namespace, contents: list[dict[str, Any]]
+) -> int:
+    """Answer for photographs; how many had no answer."""
+    from sweeps.use.predict import photos_in, predict_photos
+
+    paths, faults, faces, began = photos_in(inputs), 0, 0, time.monotonic()
+    drawn = _picture_names(paths)
+    with Progress(console=errors, transient=True, disable=len(paths) == 1) as progress:
+        task = progress.add_task("photographs", total=len(paths))
+        for answered in predict_photos(paths, classifier, as_whole=given.whole):
+            progress.advance(task)
+            contents.append(answered.content())
+            picture = next(drawn)
+            if answered.fault:
+                faults += 1
+                errors.print(Text(f"{answered.name}: {answered.fault}", style="yellow"))
+                continue
+            faces += len(answered.answers)
+            if given.draw:
+                from sweeps.use.drawing import answers_figure
+                from tracking.figures.parts import save_png
+
+                save_png(answers_figure(answered), given.draw / picture)
+            if not given.json:
+                for number, answer in enumerate(answered.answers, 1):
+                    of = f", face {number} of {len(answered.answers)}" if len(answered.answers) > 1 else ""
+                    console.print(f"{answered.name}{of}: {_words(answer)}")
+                for note in answered.notes:
+                    console.print(f"{answered.name}: {note}")
+    if len(paths) > 1:
+        seconds = time.monotonic() - began
+        errors.print(
+            f"{len(paths)} photographs, {faces} faces in {seconds:.1f} s: {len(paths) / seconds:.1f} per second"
+        )
+    return faults
+
+
+def _picture_names(paths: list[Path]) -> Iterator[str]:
+    """A file name per photograph; those of one name in different folders get a number."""
+    seen: dict[str, int] = {}
+    for path in paths:
+        stem = "stdin" if str(path) == "-" else path.stem
+        seen[stem] = seen.get(stem, 0) + 1
+        yield f"{stem}.png" if seen[stem] == 1 else f"{stem}-{seen[stem]}.png"
+
+
+def _words(answer: Any) -> str:
+    others = sorted(answer.probabilities.items(), key=lambda pair: -pair[1])[1 : 1 + _OTHERS]
+    rest = ", ".join(f"{name.lower()} {share:.0%}" for name, share in others)
+    box = answer.box
+    at = f" (at {box.left:.0f},{box.top:.0f}, {box.width:.0f}×{box.height:.0f})" if box else ""
+    return f"{answer.sentence}; {rest}{at}"
+
+
+def _predict_csv(path: Path, classifier: Classifier, given: argparse.Namespace, contents: list[dict[str, Any]]) -> int:
+    """Score a csv; how many of its lines, or itself, were bad."""
+    import numpy as np
+
+    from sweeps.use.csv_scores import score_csv
+
+    began = time.monotonic()
+    try:
+        scored = score_csv(path, classifier)
+    except DataError as error:
+        errors.print(Text(str(error), style="yellow"))
+        contents.append({"file": str(path), "error": str(error)})
+        return 1
+    seconds = time.monotonic() - began
+    for fault in scored.faults:
+        errors.print(Text(f"{path}: left out {fault}", style="yellow"))
+    matrix = np.array(scored.scores.full.confusion)
+    contents.append(
+        {
+            "file": str(path),
+            "classes": classifier.classes,
+            "scores": scored.scores.full.model_dump(mode="json"),
+            "probabilities": scored.probabilities.round(6).tolist(),
+            "left_out": list(scored.faults),
+        }
+    )
+    if given.draw:
+        from tracking.figures.trial_figures import draw_confusion_matrix
+
+        title = f"{classifier.about.name} on {path.name}, n = {len(scored.labels):,}"
+        draw_confusion_matrix(given.draw / f"{path.stem}.png", matrix, classifier.classes, title)
+    if not given.json:
+        accuracy = scored.scores.full.accuracy
+        console.print(
+            f"{path}: {len(scored.labels):,} faces, {accuracy.value:.2%} right (95 % interval {accuracy.low:.2%} to "
+            f"{accuracy.high:.2%}), macro F1 {scored.scores.full.macro_f1:.3f}"
+        )
+        console.print(_confusion_table(matrix, classifier.classes))
+        errors.print(f"{len(scored.labels):,} faces in {seconds:.1f} s: {len(scored.labels) / seconds:,.0f} per second")
+    return len(scored.faults)
+
+
+def _confusion_table(matrix: Any, classes: tuple[str, ...]) -> Table:
+    table = Table("label \\ said", *classes, title="confusion matrix")
+    for name, row in zip(classes, matrix, strict=True):
+        table.add_row(name, *map(str, row))
+    return table
+
+
+VERBS: dict[str, Callable[[argparse.Namespace], int]] = {"predict": predict}

@@ -1,0 +1,86 @@
+"""What must be said beside a net's answers: what it was trained on, and how often it is right."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import BaseModel, ConfigDict
+
+from sweeps.runs import Run
+from sweeps.trial.messages import val_title
+from tracking.metrics.scores import Interval, wilson_interval
+from tracking.metrics.summary import data_name
+from tracking.record.predictions import read_answers
+
+
+class About(BaseModel):
+    """A net and its record on the validation split: `right` of `n` faces, and the same without leaked faces."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    net: str
+    dataset: str
+    synthetic: bool
+    split: str
+    right: int = 0
+    n: int = 0
+    leak_free_right: int = 0
+    leak_free_n: int = 0
+
+    @property
+    def data(self) -> str:
+        """The data set, with a warning where its faces are drawn."""
+        return data_name(self.dataset, self.synthetic)
+
+    @property
+    def accuracy(self) -> Interval | None:
+        """On the validation split, with its 95 % interval; None where it is not known."""
+        return wilson_interval(self.right, self.n) if self.n else None
+
+    @property
+    def leak_free(self) -> Interval | None:
+        """The same on faces that are in no other split."""
+        return wilson_interval(self.leak_free_right, self.leak_free_n) if self.leak_free_n else None
+
+    @property
+    def sentence(self) -> str:
+        """What a reader of an answer must know."""
+        share = self.accuracy
+        record = (
+            f"right on {share.value:.1%} of {self.n:,} faces of {self.split} (95 % interval {share.low:.1%} to "
+            f"{share.high:.1%})"
+            if share
+            else "its accuracy is not recorded"
+        )
+        return f"{self.name}: {self.net}, trained on {self.data}; {record}. It can be wrong about people."
+
+
+def about_run(run: Run) -> About:
+    """What is known of a run."""
+    best = run.trial.best_epoch()
+    answers = read_answers(run.files, best.epoch) if best else None
+    known = {}
+    if answers:
+        clean = answers.is_right[~answers.leaked] if answers.leaked is not None else answers.is_right[:0]
+        known = {
+            "right": int(answers.is_right.sum()),
+            "n": len(answers.labels),
+            "leak_free_right": int(clean.sum()),
+            "leak_free_n": len(clean),
+        }
+    spec = run.spec
+    net = "ensemble of " + ", ".join(run.members) if run.members else run.config.net.name
+    return About(
+        name=run.name, net=net, dataset=spec.dataset, synthetic=spec.synthetic, split=val_title(spec.dataset), **known
+    )
+
+
+def about_version(name: str, version: str, tags: Mapping[str, str]) -> About:
+    """What the registry knows of a model; only nets of real faces are registered."""
+    dataset = tags.get("dataset", "unknown faces")
+    right, n = (int(tags.get(tag, "0")) for tag in ("val.right", "val.n"))
+    return About(
+        name=f"{name} version {version}", net="registered model", dataset=dataset, synthetic=False,
+        split=val_title(dataset), right=right, n=n,
+    )  # fmt: skip

@@ -1,0 +1,74 @@
+"""Something that gives probabilities for faces: nets by PyTorch, or an exported file by ONNX Runtime."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sweeps.errors import InputError
+from sweeps.use.about import About
+
+FACES_AT_ONCE = 256
+
+
+class Classifier(Protocol):
+    """Answers for grey faces [n, side, side]."""
+
+    about: About
+    classes: tuple[str, ...]
+    side: int
+
+    def probabilities(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """[n, classes]."""
+
+
+class PackedClassifier:
+    """The nets of a folder that a registered model holds, by PyTorch."""
+
+    def __init__(self, folder: Path, about: About) -> None:
+        from fer_models.packed_nets import PackedNets
+
+        self.about = about
+        self.nets = PackedNets(folder)
+        self.classes = self.nets.classes
+        self.side = int(self.nets.mean_image.shape[0])
+
+    def probabilities(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """[n, classes]."""
+        from fer_data.augmentation.preprocess import preprocess
+
+        return self.nets.predict(faces, preprocess)
+
+
+class OnnxClassifier:
+    """A file that `python -m sweeps export` wrote. Raises InputError for any other."""
+
+    def __init__(self, path: Path, threads: int = 0) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = threads
+        if not path.is_file():
+            raise InputError(f"--model {path}: no such file; write it with: python -m sweeps export RUN --format onnx")
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            known = self._session.get_modelmeta().custom_metadata_map
+            self.about = About.model_validate_json(known["about"])
+            self.classes = tuple(json.loads(known["classes"]))
+            self.side = int(known["side"])
+        except Exception as error:  # whatever ONNX Runtime raises on a file that is damaged or of another program
+            raise InputError(
+                f"--model {path}: not a net that 'python -m sweeps export' wrote ({type(error).__name__})"
+            ) from error
+
+    def probabilities(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """[n, classes]."""
+        parts: list[Any] = [np.empty((0, len(self.classes)), np.float32)]
+        for start in range(0, len(faces), FACES_AT_ONCE):
+            parts += self._session.run(None, {"faces": faces[start : start + FACES_AT_ONCE]})
+        return np.concatenate(parts)

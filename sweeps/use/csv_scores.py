@@ -1,0 +1,41 @@
+"""A net on all faces of a csv in FER2013's form: probabilities, confusion matrix and scores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fer_data import EXPRESSIONS
+from fer_data.images.resizing import all_resized
+from fer_data.sources.fer2013 import read_rows_of
+from sweeps.errors import InputError
+from sweeps.use.classifier import Classifier
+from tracking.metrics.summary import Summary, summary
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """The faces of a csv, what the net says of them, how good that is, and the lines that were left out."""
+
+    labels: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+    scores: Summary
+    faults: tuple[str, ...]
+
+
+def score_csv(path: Path, classifier: Classifier) -> Scored:
+    """Answer for every sound row. Raises DataError where there is none, InputError for a net of other classes."""
+    if tuple(classifier.classes) != EXPRESSIONS:
+        raise InputError(
+            f"{path}: its labels are FER2013's ({', '.join(EXPRESSIONS)}), but {classifier.about.name} knows "
+            f"{', '.join(classifier.classes)}; give a net of the same classes"
+        )
+    rows = read_rows_of(path)
+    side = int(rows.pixels.shape[1] ** 0.5)
+    faces = np.asarray(all_resized(rows.pixels.reshape(-1, side, side), classifier.side, "area"), np.uint8)
+    probabilities = classifier.probabilities(faces)
+    labels = rows.emotions.astype(np.int64)
+    return Scored(labels, probabilities, summary(labels, probabilities, classifier.classes), rows.left_out)

@@ -1,0 +1,40 @@
+"""The net that `--model` means: a run, the champion, a registered model, or an exported file."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from sweeps.runs import find_run
+from sweeps.use.about import about_run, about_version
+from sweeps.use.classifier import Classifier, OnnxClassifier, PackedClassifier
+from sweeps.use.packing import pack
+from tracking.mlflow_sync.uri import resolve_tracking_uri
+
+CHAMPION = "champion"
+
+
+def find_model(reference: str, out: Path, tracking_uri: str | None = None) -> Classifier:
+    """Load a net.
+
+    Args:
+        reference: FILE.onnx; `champion`, the registered champion that is best on its validation split;
+            `models:/NAME@alias` or `models:/NAME/3`; NAME/3, NAME or an MLflow run id.
+        out: the folder of all sweeps.
+        tracking_uri: MLflow; None for the default.
+
+    Raises:
+        InputError, TrackingError, ModelError, DataError: there is no such net, or it cannot be loaded.
+    """
+    if reference.endswith(".onnx"):
+        return OnnxClassifier(Path(reference))
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "files"
+        if reference != CHAMPION and not reference.startswith("models:"):
+            run = find_run(reference, out, tracking_uri)
+            pack(run, folder)
+            return PackedClassifier(folder, about_run(run))
+        from tracking.mlflow_sync.models import fetch_files
+
+        version = fetch_files(reference, resolve_tracking_uri(tracking_uri, out), folder)
+        return PackedClassifier(folder, about_version(version.name, version.number, version.tags))

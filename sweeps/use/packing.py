@@ -1,0 +1,52 @@
+"""A run's nets in a folder of their own, with all they need to answer for faces."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fer_models.packed_nets import DESCRIPTION, MEAN_IMAGE
+from sweeps.errors import InputError
+from sweeps.runs import Run
+from tracking.record.files import write_json
+
+
+def pack(run: Run, folder: Path) -> NDArray[np.uint8]:
+    """Fill `folder` with what `PackedNets` loads; returns the mean face, which shows an input and nobody's face.
+
+    Raises:
+        InputError: the run's weights are gone, its faces are or have changed, or it is a support vector machine.
+    """
+    faces = run.raw_faces()
+    folder.mkdir()
+    mean_image = faces.mean_image()
+    np.save(folder / MEAN_IMAGE, mean_image, allow_pickle=False)
+    about = {
+        "classes": faces.classes,
+        "resize_method": run.spec.data.resize_method,
+        "members": [_member(*pair, folder) for pair in enumerate(run.nets())],
+    }
+    write_json(folder / DESCRIPTION, about)
+    return np.rint(mean_image).astype(np.uint8)
+
+
+def _member(number: int, member: tuple[Run, float], folder: Path) -> dict[str, Any]:
+    run, weight = member
+    if run.svm:
+        raise InputError(
+            f"{run.name}: a support vector machine cannot be registered or used elsewhere; its net can: "
+            f"{run.svm['member']}"
+        )
+    config, name = run.config, f"{number}.safetensors"
+    shutil.copyfile(run.weights_file(), folder / name)
+    return {
+        "weights": name,
+        "weight": weight,
+        "net": config.net.model_dump(mode="json"),
+        "preprocess": config.preprocess,
+        "views": config.recipe.views,
+    }

@@ -1,0 +1,150 @@
+"""Photographs to answers: found, cut out, and classified a batch at a time; a bad one is named and the rest go on."""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fer_data import DataError
+from fer_data.photos.crop import cut_out, whole
+from fer_data.photos.detector import Box, find_faces
+from fer_data.photos.photo import SUFFIXES, Photo, decode_photo, read_photo
+from sweeps.errors import InputError
+from sweeps.use.classifier import Classifier
+
+STDIN = Path("-")
+_PHOTOS_AT_ONCE = 32
+_THREADS = 4
+"""Photographs are decoded and searched for faces in threads; Pillow, OpenCV and ONNX Runtime leave Python's lock."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the net gives for one face: `box` in the upright photograph, None for a photograph taken as a whole."""
+
+    box: Box | None
+    probabilities: dict[str, float]
+
+    @property
+    def expression(self) -> str:
+        """The most probable class."""
+        return max(self.probabilities, key=lambda name: self.probabilities[name])
+
+    @property
+    def sentence(self) -> str:
+        """The answer in words."""
+        return f"the image expression is more {self.expression.lower()}, {self.probabilities[self.expression]:.0%}"
+
+    def content(self) -> dict[str, Any]:
+        """As JSON says it."""
+        box = None if self.box is None else {
+            name: round(value, 3 if name == "score" else 1) for name, value in vars(self.box).items()
+        }  # fmt: skip
+        probabilities = {name: round(share, 6) for name, share in self.probabilities.items()}
+        return {"box": box, "expression": self.expression, "probabilities": probabilities, "sentence": self.sentence}
+
+
+@dataclass(frozen=True, eq=False)
+class Answered:
+    """A photograph with its faces' answers, the largest first; or the fault that kept it from having any."""
+
+    name: str
+    answers: tuple[Answer, ...] = ()
+    fault: str | None = None
+    notes: tuple[str, ...] = ()
+    photo: Photo | None = field(default=None, repr=False)
+
+    def content(self) -> dict[str, Any]:
+        """As JSON says it."""
+        return {
+            "file": self.name,
+            "faces": [answer.content() for answer in self.answers],
+            "notes": list(self.notes),
+            "error": self.fault,
+        }
+
+
+def photos_in(inputs: Sequence[Path]) -> list[Path]:
+    """The photographs that the inputs name; those of a folder in the order of their names, subfolders included."""
+    found: list[Path] = []
+    for given in inputs:
+        if given != STDIN and given.is_dir():
+            inside = sorted(path for path in given.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+            if not inside:
+                raise InputError(f"{given}: no photograph in this folder (looked for {', '.join(SUFFIXES)})")
+            found += inside
+        else:
+            found.append(given)
+    return found
+
+
+def predict_photos(paths: Iterable[Path], classifier: Classifier, *, as_whole: bool = False) -> Iterator[Answered]:
+    """What the net says of the faces in photographs, in their order. A photograph that is bad has a fault instead."""
+    side = classifier.side
+    with ThreadPoolExecutor(_THREADS) as pool:
+        waiting, rest = deque[list[Future[_Searched]]](), iter(paths)
+
+        def submit() -> None:
+            some = list(islice(rest, _PHOTOS_AT_ONCE))
+            if some:
+                waiting.append(
+                    [pool.submit(_searched, str(path), partial(_read, path), side, as_whole) for path in some]
+                )
+
+        submit()
+        while waiting:
+            submit()  # the threads have work while the net answers
+            yield from _answered([future.result() for future in waiting.popleft()], classifier)
+
+
+def predict_photo(name: str, data: bytes, classifier: Classifier, max_bytes: int) -> Answered:
+    """The same for one photograph in memory."""
+    (answered,) = _answered(
+        [_searched(name, partial(decode_photo, data, max_bytes), classifier.side, False)], classifier
+    )
+    return answered
+
+
+@dataclass(frozen=True, eq=False)
+class _Searched:
+    answered: Answered
+    boxes: Sequence[Box | None] = ()
+    faces: Sequence[NDArray[np.uint8]] = ()
+
+
+def _read(path: Path) -> Photo:
+    return decode_photo(sys.stdin.buffer.read()) if path == STDIN else read_photo(path)
+
+
+def _searched(name: str, read: Callable[[], Photo], side: int, as_whole: bool) -> _Searched:
+    try:
+        photo = read()
+    except DataError as error:
+        return _Searched(Answered(name, fault=str(error)))
+    boxes: list[Box | None] = [None] if as_whole else list(find_faces(photo))
+    if not boxes:
+        fault = "no face was found; if the picture shows nothing but a face, add --whole"
+        return _Searched(Answered(name, fault=fault, notes=photo.notes, photo=photo))
+    faces = [whole(photo, side) if box is None else cut_out(photo, box, side) for box in boxes]
+    return _Searched(Answered(name, notes=photo.notes, photo=photo), boxes, faces)
+
+
+def _answered(searched: Sequence[_Searched], classifier: Classifier) -> Iterator[Answered]:
+    faces = [face for one in searched for face in one.faces]
+    rows = iter(classifier.probabilities(np.stack(faces)) if faces else ())
+    for one in searched:
+        answers = tuple(
+            Answer(box, dict(zip(classifier.classes, map(float, next(rows)), strict=True))) for box in one.boxes
+        )
+        was = one.answered
+        yield Answered(was.name, answers, was.fault, was.notes, was.photo)

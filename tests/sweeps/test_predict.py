@@ -1,0 +1,135 @@
+"""The verb `predict` on real photographs, bad files and a csv, with a tiny trained net."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage import data
+
+from fer_models import LeNetConfig, Recipe
+from sweeps import Space, TrialConfig, run_sweep
+from sweeps.cli.main import main
+
+Capture = pytest.CaptureFixture[str]
+
+LENET = TrialConfig(net=LeNetConfig(), recipe=Recipe(lr=0.01, batch_size=8), precision="fp32",
+                    memory_format="contiguous")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_csv: Path, face_cache: Path) -> Path:
+    out = tmp_path_factory.mktemp("used")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FER_CACHE", str(face_cache))
+        patch.setattr("os.fsync", lambda descriptor: None)
+        run_sweep(Space(suggest=lambda trial: LENET), data=tiny_csv, trials=1, epochs=1, name="night", out=out,
+                  runner="inline", figures=False)  # fmt: skip
+    return out
+
+
+@pytest.fixture
+def predict(finished: Path) -> Callable[..., int]:
+    return lambda *words: main(["predict", *map(str, words), "--out", str(finished), "--model", "night/0"])
+
+
+@pytest.fixture
+def album(tmp_path: Path) -> Path:
+    folder = tmp_path / "album"
+    (folder / "more").mkdir(parents=True)
+    Image.fromarray(data.astronaut()).save(folder / "face.jpg")
+    Image.fromarray(data.astronaut()).save(folder / "more/face.png")
+    Image.fromarray(data.coffee()).save(folder / "coffee.webp")
+    (folder / "cut.jpg").write_bytes((folder / "face.jpg").read_bytes()[:4000])
+    (folder / "empty.png").touch()
+    (folder / "notes.txt").write_text("no photograph")
+    return folder
+
+
+def test_a_face_has_a_sentence_and_the_net_says_its_record(
+    predict: Callable[..., int], album: Path, capsys: Capture
+) -> None:
+    assert predict(album / "face.jpg") == 0
+    shown = capsys.readouterr()
+    assert "face.jpg: the image expression is more " in shown.out
+    assert "night/0: lenet, trained on tiny" in shown.out
+    assert "of 14 faces of val (95 % interval" in shown.out
+    assert "can be wrong about people" in shown.out
+
+
+def test_in_a_folder_a_bad_photograph_is_named_and_the_rest_go_on(
+    predict: Callable[..., int], album: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    assert predict(album, "--json", "--draw", tmp_path / "drawn") == 1
+    shown = capsys.readouterr()
+    results = {Path(one["file"]).name: one for one in json.loads(shown.out)["results"]}
+    assert list(results) == ["coffee.webp", "cut.jpg", "empty.png", "face.jpg", "face.png"]
+    assert "no face was found; if the picture shows nothing but a face, add --whole" in shown.err
+    assert "cut.jpg: is damaged or cut short" in shown.err
+    assert results["empty.png"]["error"] == "is empty (0 bytes)"
+    (face,) = results["face.jpg"]["faces"]
+    assert sum(face["probabilities"].values()) == pytest.approx(1, abs=1e-4)
+    assert face["box"]["left"] == pytest.approx(180, abs=10)
+    assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == ["face-2.png", "face.png"]
+
+
+def test_a_whole_picture_is_taken_as_one_face(predict: Callable[..., int], album: Path, capsys: Capture) -> None:
+    assert predict(album / "coffee.webp", "--whole", "--json") == 0
+    (one,) = json.loads(capsys.readouterr().out)["results"]
+    assert one["faces"][0]["box"] is None
+
+
+def test_standard_input_is_a_photograph(
+    predict: Callable[..., int], album: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO((album / "face.jpg").read_bytes())))
+    assert predict("-") == 0
+    assert "-: the image expression is more" in capsys.readouterr().out
+
+
+def test_a_csv_is_scored_and_its_bad_rows_are_named(
+    predict: Callable[..., int], tiny_csv: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    bad = tmp_path / "bad.csv"
+    bad.write_text(tiny_csv.read_text() + "9,1 2 3,Training\n")
+    assert predict(bad, "--draw", tmp_path / "drawn") == 1
+    shown = capsys.readouterr()
+    assert "left out line 79: emotion 9, expected 0..6; 3 pixels, expected 2304" in shown.err
+    assert "bad.csv: 77 faces" in shown.out
+    assert "confusion matrix" in shown.out
+    assert (tmp_path / "drawn/bad.png").is_file()
+    assert predict(tiny_csv) == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("nihgt/0", "no sweep 'nihgt' in .*; did you mean 'night'"),
+        ("night/7", "night has no trial '7'"),
+        ("absent.onnx", "--model absent.onnx: no such file; write it with: python -m sweeps export"),
+        ("models:/night", "expected models:/NAME@ALIAS or models:/NAME/VERSION"),
+        ("models:/night@champion", "no registered model 'night'"),
+        ("champion", "there is no champion yet: name a run"),
+    ],
+)
+def test_an_unknown_model_is_named(model: str, message: str, finished: Path, album: Path, capsys: Capture) -> None:
+    assert main(["predict", str(album / "face.jpg"), "--out", str(finished), "--model", model]) == 2
+    import re
+
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_a_folder_without_photographs_and_a_damaged_model_are_refused(
+    predict: Callable[..., int], tmp_path: Path, finished: Path, capsys: Capture
+) -> None:
+    (tmp_path / "none").mkdir()
+    assert predict(tmp_path / "none") == 2
+    assert "no photograph in this folder" in capsys.readouterr().err
+    (tmp_path / "odd.onnx").write_bytes(np.arange(99, dtype=np.uint8).tobytes())
+    assert main(["predict", "-", "--out", str(finished), "--model", str(tmp_path / "odd.onnx")]) == 2
+    assert "odd.onnx: not a net that 'python -m sweeps export' wrote" in capsys.readouterr().err
