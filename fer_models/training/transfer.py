@@ -14,6 +14,8 @@ from fer_models.configs.net_config import EfficientNetLite0Config, NetConfig, VG
 from fer_models.configs.transfer_config import Transfer
 from fer_models.errors import ModelError
 from fer_models.parts.grey_stem import to_grey_stem
+from fer_models.parts.inputs import FaceInput
+from fer_models.training.hed_weights import hed_file, read_hed
 from fer_models.training.tensor_file import file_sha256, read_foreign_tensors
 
 _INPUT = "input."
@@ -66,12 +68,26 @@ def load_pretrained(net: nn.Module, config: NetConfig, transfer: Transfer) -> Lo
     if not transfer.pretrained:
         return None
     published = _published(config)
+    path, tensors = _hed(net, config) if transfer.weights == "hed" else _of_a_file(config, transfer, published)
+    found = _our_names(tensors, published)
+    fresh = _fill(net, found, path)
+    return Loaded(path, file_sha256(path), fresh)
+
+
+def _of_a_file(config: NetConfig, transfer: Transfer, published: _Published | None) -> tuple[Path, dict[str, Tensor]]:
     path, sha256 = Path(transfer.weights).expanduser(), transfer.sha256
     if transfer.weights == "imagenet":
         path, sha256 = _imagenet_file(config, published)
-    found = _our_names(read_foreign_tensors(path, sha256), published)
-    fresh = _fill(net, found, path)
-    return Loaded(path, file_sha256(path), fresh)
+    return path, read_foreign_tensors(path, sha256)
+
+
+def _hed(net: nn.Module, config: NetConfig) -> tuple[Path, dict[str, Tensor]]:
+    if not isinstance(config, VGG16Config | VGG16CutConfig) or getattr(config, "norm", "none") == "batch":
+        raise ModelError(f"weights 'hed' are of VGG-16 without batch norm, {config.name} is another net")
+    face_input = net.get_submodule(_INPUT.rstrip("."))
+    assert isinstance(face_input, FaceInput)
+    path = hed_file()
+    return path, read_hed(path, face_input)
 
 
 def _published(config: NetConfig) -> _Published | None:

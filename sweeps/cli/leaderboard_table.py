@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.table import Table
 from rich.text import Text
 
+from fer_models.configs.transfer_config import PUBLISHED
 from sweeps.cli.progress import trial_name
 from sweeps.spec import SweepSpec
 from sweeps.trial.messages import val_title
@@ -89,7 +90,10 @@ def _settings(trial: TrialHistory) -> str:
         f"batch {config['recipe']['batch_size']}",
     ]
     shown += [value for name, value in flatten(config["net"]).items() if name == "norm"]
-    return ", ".join([*shown, config["recipe"]["lr_policy"]])
+    shown.append(config["recipe"]["lr_policy"])
+    if (weights := config.get("transfer", {}).get("weights", "none")) != "none":
+        shown.append(f"from {PUBLISHED.get(weights, weights)}")
+    return ", ".join(shown)
 
 
 def _short(value: object) -> str:

@@ -14,7 +14,7 @@ from fer_data import Faces, open_cached, prepare
 from fer_models.configs.precision import BF16_CAPABILITY, device_kind, fastest
 from fer_models.configs.transfer_config import PUBLISHED
 from sweeps.config import TrialConfig
-from sweeps.errors import InputError
+from sweeps.errors import InputError, did_you_mean
 from sweeps.options import Options, RecordedOptions
 from sweeps.planning.fixed_space import fix_settings
 from sweeps.planning.resources import Device, Hardware, Slots, choose_device, plan_slots, usable_cpus
@@ -226,6 +226,8 @@ def _with_path_of_weights(config: TrialConfig, options: Options) -> TrialConfig:
         return config
     if kind or not reference:
         path = Path(weights).expanduser().absolute()
+        if not path.is_file() and Path(weights).name == weights:
+            raise InputError(f"weights '{weights}': no such file{did_you_mean(weights, PUBLISHED)}")
     else:
         from sweeps.runs import find_run
 

