@@ -33,6 +33,7 @@ def parser() -> argparse.ArgumentParser:
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_Parser)
     add_run_arguments(verbs.add_parser("run", help="run a sweep, or go on with one"))
     _common(verbs.add_parser("spaces", help="list the built-in spaces"))
+    _add_reproduce(verbs.add_parser("reproduce", help="list the reports' rows, or train one and compare"))
     _add_after_a_sweep(verbs)
     for using in add_use_verbs(verbs):
         _where(using)
@@ -65,6 +66,16 @@ def parser() -> argparse.ArgumentParser:
         _where(named)
         _common(named)
     return top
+
+
+def _add_reproduce(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("row", metavar="ROW", nargs="?", help="which one, as lenet_step_8 (default: list them)")
+    parser.add_argument("--quick", action="store_true", help="a rehearsal: one epoch on a part of the train split")
+    add_flags(parser, DataOptions)
+    chosen = [name for name, flag in flags(Options).items() if flag.group == RUN]
+    add_flags(parser, Options, [*chosen, "name", "out", "tracking_uri", "seed"])
+    parser.set_defaults(out=Options().out)
+    _common(parser)
 
 
 def _add_after_a_sweep(verbs: Any) -> None:

@@ -81,6 +81,7 @@ def _dispatch(given: argparse.Namespace) -> int:
     verbs: dict[str, Callable[[argparse.Namespace], int]] = {
         "run": _run,
         "spaces": _spaces,
+        "reproduce": _reproduce,
         "resume": _resume,
         "list": _list,
         "status": _status,
@@ -109,6 +110,18 @@ def _run(given: argparse.Namespace) -> int:
         dry_run(plan, console)
         return 0
     return _run_plan(plan)
+
+
+def _reproduce(given: argparse.Namespace) -> int:
+    from sweeps.cli import reproduce
+
+    if given.row is None:
+        console.print(reproduce.listing())
+        return 0
+    plan = make_plan(given.row, reproduce.options(given), console.print)
+    code = _run_plan(plan)
+    console.print(reproduce.published_against_ours(given.row, plan))
+    return code
 
 
 def _run_plan(plan: Plan) -> int:

@@ -32,7 +32,7 @@ def fix_settings(space: Space, settings: Mapping[str, Any], seed: int) -> Space:
     """
     if not settings:
         return space
-    baselines = [_changed(baseline, settings) for baseline in space.baselines]
+    baselines = [changed(baseline, settings) for baseline in space.baselines]
     held = _held_parameters(space, settings, seed)
 
     @functools.wraps(space.suggest)
@@ -43,8 +43,8 @@ def fix_settings(space: Space, settings: Mapping[str, Any], seed: int) -> Space:
     return replace(space, suggest=suggest, baselines=baselines)
 
 
-def _changed(baseline: Baseline, settings: Mapping[str, Any]) -> Baseline:
-    """What a report says it reached is of its own settings, so a changed baseline goes without."""
+def changed(baseline: Baseline, settings: Mapping[str, Any]) -> Baseline:
+    """`baseline` with `settings`, and named so: what a report reached is of its own settings, which these are not."""
     config = with_settings(baseline.config, settings)
     before, after = (flatten(one.model_dump(mode="json")) for one in (baseline.config, config))
     changed = [_last_part(name) for name in settings if before.get(name) != after.get(name)]

@@ -12,15 +12,21 @@ from sweeps.config import TrialConfig
 from sweeps.errors import InputError, did_you_mean
 from sweeps.space import Space
 from sweeps.spaces import SPACES
+from sweeps.spaces.rows import ROWS
 from sweeps.spec import space_label
 
 
 def find_space(name: str) -> Space:
-    """The space of that name, the `SPACE` of a user's own file (`./my_space.py`), or one configuration (`….json`)."""
+    """The space of that name, or of one configuration: a report's row (`lenet_inv`) or a file (`….json`).
+
+    A user's own file (`./my_space.py`) gives its `SPACE`.
+    """
     if name.endswith(".json"):
         return _of_configuration(_where_it_is(Path(name)))
     if _is_a_file(name):
         return _load_file(_where_it_is(Path(name)))
+    if name in ROWS:
+        return ROWS[name].as_space(name)
     if name not in SPACES:
         raise InputError(f"unknown space '{name}'{did_you_mean(name, SPACES)}; your own space is a file: ./my_space.py")
     return replace(SPACES[name], name=name)

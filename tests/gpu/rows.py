@@ -17,25 +17,21 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fer_data import AugmentConfig, DataOptions, open_cached, prepare
-from fer_models import CompactResNetConfig
+from fer_data import DataOptions, open_cached, prepare
 from fer_models.configs.precision import device_kind, fastest
 from sweeps.after.test_split import test_run
-from sweeps.config import TrialConfig, with_settings
+from sweeps.config import TrialConfig
 from sweeps.driver.director import Director
 from sweeps.driver.runner import InlineRunner
 from sweeps.planning.study import Study
 from sweeps.runs import Run
-from sweeps.space import Baseline, Space
-from sweeps.spaces import SPACES
-from sweeps.spaces.compact_resnet_space import CHAMPION
+from sweeps.spaces.rows import ROWS, Row
 from sweeps.spec import SweepSpec
 from sweeps.trial.run_trial import run_trial
 from tests.gpu.mps import mps
@@ -46,76 +42,20 @@ from tracking.record.history import SweepHistory
 from tracking.record.journal import Journal, read
 from tracking.record.layout import SweepFolder
 
-
-@dataclass(frozen=True)
-class Recorded:
-    """A row: a report's own settings, or a run of ours, and its length."""
-
-    baseline: Baseline
-    epochs: int
-    classes: tuple[str, ...] = ()
-
-
-def _of(space: str, place: int, epochs: int, classes: tuple[str, ...] = (), **settings: Any) -> Recorded:
-    baseline = SPACES[space].baselines[place]
-    changed = Baseline(baseline.name, with_settings(baseline.config, settings), baseline.reported)
-    return Recorded(changed, epochs, classes)
-
-
-def _compact(
-    name: str, epochs: int, net: Mapping[str, Any] | None = None, replicate: int = 0, **augment: Any
-) -> Recorded:
-    config = CHAMPION.model_copy(
-        update={
-            "net": CompactResNetConfig(**(net or {})),
-            "augment": AugmentConfig(**{**CHAMPION.augment.model_dump(exclude_defaults=True), **augment}),
-            "replicate": replicate,
-        }
-    )
-    return Recorded(Baseline(name, config), epochs)
-
-
-_HAPPY_SAD = ("Happy", "Sad")
-_HED = {"transfer.weights": os.environ.get("VGG16_WEIGHTS", "imagenet")}
-
-# In the order in which they are begun: the longest first. 10,000 and 50,000 iterations in whole epochs.
-ROWS: dict[str, Callable[[], Recorded]] = {
-    "resnet50_v1_224": lambda: _of(
-        "resnet50_v1_space", 0, 20, **{"recipe.schedule": "exact", "recipe.reference_iterations": None}
-    ),
-    "alexnet_2": lambda: _of("alexnet_space", 1, 446),
-    "googlenet": lambda: _of("googlenet_space", 0, 20),
-    "inception_v3_96": lambda: _of("inception_v3_space", 0, 10),
-    "alexnet_1": lambda: _of("alexnet_space", 0, 174),
-    "alexnet_3": lambda: _of("alexnet_space", 2, 174),
-    "compact_mixup": lambda: _compact("compact_resnet, mixup .2", 110, mixup=0.2),
-    "compact_cutmix": lambda: _compact("compact_resnet, cutmix 1", 110, cutmix=1.0),
-    "compact_wide": lambda: _compact("compact_resnet, width 40", 100, {"widths": (40, 80, 160, 320), "dropout": 0.2}),
-    "compact_64": lambda: _compact("compact_resnet, 64 epochs", 64),
-    "vgg_small_tuned": lambda: _of("vgg_small_tuned_space", 0, 100),
-    "vgg_small": lambda: _of("vgg_small_space", 0, 100),
-    "deep_cnn_augmented": lambda: _of("deep_cnn_space", 1, 9),
-    "deep_cnn_plain": lambda: _of("deep_cnn_space", 0, 9),
-    "lenet_0": lambda: _of("lenet_space", 0, 22),
-    "lenet_1": lambda: _of("lenet_space", 1, 22),
-    "lenet_2": lambda: _of("lenet_space", 2, 22),
-    "lenet_3": lambda: _of("lenet_space", 3, 22),
-    "vgg16": lambda: _of("vgg16_space", 0, 10),
-    "happy_sad_48": lambda: _of("happy_sad_space", 0, 10, _HAPPY_SAD),
-    "happy_sad_244": lambda: _of("happy_sad_space", 0, 10, _HAPPY_SAD, **{"net.size": 244}),
-    "compact_64_mixup": lambda: _compact("compact_resnet, 64 epochs, mixup .2", 64, mixup=0.2),
-    "compact_64_again": lambda: _compact("compact_resnet, 64 epochs, another seed", 64, replicate=1),
-    "vgg16_cut_hed": lambda: _of("vgg16_cut_space", 0, 100, **_HED),
-    "vgg16_cut_hed_finetuned": lambda: _of("vgg16_cut_space", 1, 100, **_HED),
-    "vgg16_cut_hed_whole": lambda: _of("vgg16_cut_space", 2, 100, **_HED),
-}
+# The longest first, in this order; the other rows of the table follow.
+FIRST = (
+    "resnet50_v1_224", "alexnet_2", "googlenet", "inception_v3_96", "alexnet_1", "alexnet_3", "vgg16_cut_hed",
+    "vgg16_cut_hed_finetuned", "vgg16_cut_hed_whole", "compact_mixup", "compact_cutmix", "compact_wide", "record-60",
+    "vgg_small_tuned", "vgg_small", "deep_cnn_as_it_ran", "deep_cnn_augmented", "deep_cnn_plain",
+)  # fmt: skip
+IN_ORDER = list(dict.fromkeys([*FIRST, *ROWS]))
 
 
 def main() -> int:
     given = _arguments()
     if given.row:
         return _train(given)
-    names = given.only or list(ROWS)
+    names = given.only or IN_ORDER
     deadline = time.time() + given.seconds
     with contextlib.nullcontext() if given.no_mps else mps() as environment:
         print(f"{len(names)} rows, {given.at_once} at once, {'with' if environment else 'without'} MPS", flush=True)
@@ -142,13 +82,14 @@ def _all_of(names: list[str], given: argparse.Namespace, deadline: float, enviro
 
 
 def _train(given: argparse.Namespace) -> int:
-    row = ROWS[given.row]()
+    row = ROWS[given.row]
+    made = row.as_space(given.row)
     cache = _cache(given, row)
     faces = open_cached(cache)
     epochs = 1 if given.quick else row.epochs
-    config = _resolved(row.baseline.config, given.device)
-    baseline = Baseline(row.baseline.name, config, row.baseline.reported)
-    space = Space(suggest=_never, baselines=[baseline], max_epochs=epochs, trials=1, name=given.row)
+    baseline = made.baselines[0]
+    baseline = replace(baseline, config=_resolved(baseline.config, given.device))
+    space = replace(made, baselines=[baseline], max_epochs=epochs)
     spec = SweepSpec(
         name=given.row, space=given.row, data=DataOptions(source=given.data, classes=row.classes or None),
         dataset=faces.name, fingerprint=faces.fingerprint, synthetic=faces.synthetic, classes=faces.classes,
@@ -195,7 +136,7 @@ def _npy(probabilities: np.ndarray[Any, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def _cache(given: argparse.Namespace, row: Recorded) -> Path:
+def _cache(given: argparse.Namespace, row: Row) -> Path:
     if given.cache is None:
         return prepare(DataOptions(source=given.data, classes=row.classes or None))
     if not row.classes:
@@ -211,10 +152,6 @@ def _resolved(config: TrialConfig, device: str) -> TrialConfig:
     return config.model_copy(update={"precision": precision, "memory_format": memory_format})
 
 
-def _never(trial: object) -> TrialConfig:
-    raise AssertionError("a row has no sampled trials")
-
-
 def _table(names: list[str], out: Path) -> None:
     print(f"{'row':26s} {'state':8s} {'epochs':>8s} {'val':>7s} {'test':>7s} {'leak-free':>9s} {'seconds':>8s}  report")
     for name in names:
@@ -226,7 +163,7 @@ def _table(names: list[str], out: Path) -> None:
         trial = history.trials.get(0)
         best = trial.best_epoch() if trial else None
         if trial is None or best is None:
-            print(f"{name:26s} no epoch")
+            print(f"{name:26s} no epoch{f': {trial.state}: {trial.end.reason}' if trial and trial.end else ''}")
             continue
         tests = trial.tests[-1].metrics if trial.tests else {}
         shown = [f"{tests[key]:.2%}" if key in tests else "" for key in ("test_accuracy", "test_accuracy_leak_free")]

@@ -1,0 +1,122 @@
+"""`python -m sweeps reproduce`: the reports' rows as a table, and one of them trained, published against ours."""
+
+from __future__ import annotations
+
+import argparse
+
+from rich.table import Table
+from rich.text import Text
+
+from sweeps.cli import arguments
+from sweeps.errors import InputError, did_you_mean
+from sweeps.options import Options
+from sweeps.planning.plan import Plan
+from sweeps.runs import Run
+from sweeps.spaces.rows import ROWS, Measured
+from sweeps.trial.messages import val_title
+from tracking.metrics.scores import Interval, wilson_interval
+from tracking.record.history import SweepHistory
+
+_QUICK_FACES = 1_000
+
+
+def listing() -> Table:
+    """Every row: what was published, what we measured by its recipe, our best of the net, and the minutes."""
+    table = Table(
+        title="the reports' rows and our records; accuracy on PublicTest / PrivateTest of FER2013",
+        caption="minutes on an H200 are with 13 other rows beside it; "
+        "train one: python -m sweeps reproduce ROW --data fer2013.csv",
+        header_style="bold",
+        box=None,
+    )
+    for heading in ("row", "net and recipe", "the report", "ours by this recipe", "ours at best", "epochs", "minutes"):
+        table.add_column(heading, overflow="fold", no_wrap=heading == "row")
+    for name, row in ROWS.items():
+        ours = row.ours
+        table.add_row(
+            name,
+            row.title(),
+            row.published,
+            accuracies(ours),
+            row.best,
+            (ours.epochs if ours else "") or str(row.epochs),
+            f"{ours.minutes:g}, {ours.machine}" if ours and ours.minutes else "",
+        )
+    return table
+
+
+def accuracies(ours: Measured | None) -> str:
+    """`54.14 / 52.33 %`; PublicTest alone where PrivateTest was not read."""
+    if ours is None:
+        return "not run"
+    return f"{ours.public:.2f} % PublicTest" if ours.private is None else f"{ours.public:.2f} / {ours.private:.2f} %"
+
+
+def options(given: argparse.Namespace) -> Options:
+    """Those of a sweep of this row, which goes on where it was begun before. Raises InputError."""
+    if given.row not in ROWS:
+        raise InputError(f"unknown row '{given.row}'{did_you_mean(given.row, ROWS)}")
+    row = ROWS[given.row]
+    given.name = given.name or (f"{given.row}-quick" if given.quick else given.row)
+    given.runner = given.runner or "inline"
+    given.resume = given.resume or ((given.out / given.name) / "journal.jsonl").is_file()
+    asked = arguments.options(given)
+    if given.resume and "data" not in asked.model_fields_set:
+        return asked
+    changes = {"classes": asked.data.classes or row.classes}
+    if given.quick:
+        changes["limit_train"] = asked.data.limit_train or _QUICK_FACES
+        asked = asked.model_copy(update={"max_epochs": 1})
+    return asked.model_copy(update={"data": asked.data.model_copy(update=changes)})
+
+
+def published_against_ours(name: str, plan: Plan) -> Table:
+    """The report's number, what we recorded, and what this sweep has reached so far."""
+    row, spec = ROWS[name], plan.spec
+    history = SweepHistory.load(plan.folder.journal)
+    table = Table(title=Text(f"{name}: {row.title()}"), header_style="bold")
+    for heading in ("", "accuracy", "95 % interval", "leak-free", "95 % interval", "epochs"):
+        table.add_column(heading)
+    table.add_row("the report", row.published or "none", "", "", "", "")
+    if (ours := row.ours) is not None:
+        clean = _percent(ours.public_leak_free)
+        table.add_row("our record, PublicTest", _percent(ours.public), "", clean, "", ours.epochs)
+        if ours.private is not None:
+            clean = _percent(ours.private_leak_free)
+            table.add_row("our record, PrivateTest", _percent(ours.private), "", clean, "", ours.epochs)
+    trial = history.trials.get(0)
+    best = trial.best_epoch() if trial else None
+    if trial is None or best is None:
+        table.caption = "no epoch yet; the same command goes on"
+        return table
+    run = Run(plan.folder, history, trial)
+    answers = run.answers()
+    right = answers.probabilities.argmax(1) == answers.labels
+    clean = right[~answers.leaked]
+    length = f"{best.epoch} of {trial.last_epoch}"
+    if trial.last_epoch < row.epochs:
+        length += f"; the row has {row.epochs}"
+    share, leak_free = wilson_interval(int(right.sum()), len(right)), wilson_interval(int(clean.sum()), len(clean))
+    table.add_row(
+        f"this sweep, {spec.dataset}, {val_title(spec.dataset)}",
+        f"{share.value:.2%} of {len(right):,}", _ends(share),
+        f"{leak_free.value:.2%} of {len(clean):,}", _ends(leak_free), length,
+    )  # fmt: skip
+    state = "" if trial.is_over else "not finished: the same command goes on. "
+    looked = trial.tests[-1].metrics["test_accuracy"] if trial.tests else None
+    table.caption = state + (
+        f"test split, read once: {looked:.2%}" if looked else f"the test split, once: {_test(plan)}"
+    )
+    return table
+
+
+def _test(plan: Plan) -> str:
+    return f"python -m sweeps test {plan.spec.name}/0 --out {plan.options.out}"
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f} %"
+
+
+def _ends(share: Interval) -> str:
+    return f"{share.low:.1%} to {share.high:.1%}"
