@@ -93,9 +93,13 @@ def run_plan(
     *,
     listeners: Sequence[Listener] = (),
     on_warning: Callable[[str], None] = warnings.warn,
+    on_preparing: Callable[[TrialHistory, str], None] | None = None,
     body: TrialBody = run_trial,
 ) -> SweepResult:
-    """Run a plan to its end, or until a signal or the time budget stops it."""
+    """Run a plan to its end, or until a signal or the time budget stops it.
+
+    `on_preparing` is told what a trial does between epochs where that takes long.
+    """
     folder = plan.folder
     _check_space_left(folder)
     refuse_if_held(folder.root)
@@ -116,6 +120,7 @@ def run_plan(
             study,
             resolve=plan.resolve,
             time_budget_seconds=plan.options.time_budget_seconds,
+            on_preparing=on_preparing,
             listeners=(*listeners, KeptWeights(folder, history, plan.spec.keep, on_warning), _tell(sink)),
         )
         if not uri.startswith("sqlite"):

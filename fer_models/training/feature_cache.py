@@ -6,12 +6,16 @@ Legend: n faces, c channels, h and w height and width of a face or of the map be
 from __future__ import annotations
 
 import copy
+import fcntl
 import hashlib
+import math
 import os
+import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +34,18 @@ from fer_models.training.state import TrainingState, place
 from fer_models.training.tensor_file import tensors_sha256
 
 _PROBES = 2
+_REPORT_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Computing:
+    """How far the features of a split are, told every few seconds."""
+
+    done: int
+    total: int
+
+    def __str__(self) -> str:
+        return f"features of the frozen stages: {self.done:,} of {self.total:,} faces"
 
 
 def fit_on_features(
@@ -48,17 +64,18 @@ def fit_on_features(
     memory_format: MemoryFormat = "contiguous",
     class_counts: Sequence[int] | None = None,
     micro_batches: int = 1,
-) -> Iterator[Epoch]:
+) -> Iterator[Epoch | Computing]:
     """`fit` on unaugmented faces, each epoch's order drawn by `torch.randperm`, to the same numbers but for rounding.
 
-    A phase without frozen stages runs on the faces themselves.
+    A phase without frozen stages runs on the faces themselves. While features are computed, how far that is is yielded
+    every few seconds.
 
     Args:
         state: of a `StagedNet`; stands after the epoch that was yielded.
         train: faces [n, h, w] and their labels, as `fit` takes them.
         val: the same, to validate on.
         folder: where the features are kept, as the net computes them (float32 or bfloat16); those of an earlier run
-            from the same weights and faces are used again.
+            from the same weights and faces are used again, and what an ended process left unfinished is completed.
         fingerprint: of the faces of both splits.
 
     Raises:
@@ -90,10 +107,12 @@ def fit_on_features(
             continue
         front, net = _cut(state.net, count)
         key = _key(front, train[0], fingerprint, device, precision)
-        seen_train, seen_val = (
-            (_cached(folder / f"{key}.{name}.npy", front, images, device, precision, batch_size), labels)
-            for name, (images, labels) in (("train", train), ("val", val))
-        )
+        seen = []
+        for name, (images, labels) in (("train", train), ("val", val)):
+            path = folder / f"{key}.{name}.npy"
+            yield from _compute(path, front, images, device, precision, batch_size)
+            seen.append((_mapped(path, len(images)), labels))
+        seen_train, seen_val = seen
         behind = replace(state, net=net, ema=None if state.ema is None else _cut(state.ema, count)[1])
         on_features = fit(behind, _batches(seen_train, recipe.batch_size), seen_val, **options)
         for epoch in _until(phase.last_epoch, on_features):
@@ -188,23 +207,50 @@ def _key(front: nn.Sequential, images: npt.NDArray[Any], fingerprint: str, devic
     return digest.hexdigest()[:24]
 
 
-def _cached(
+def _compute(
     path: Path, front: nn.Sequential, images: npt.NDArray[Any], device: str, precision: Precision, batch_size: int
-) -> npt.NDArray[Any]:
-    """What `front` makes of `images`, mapped from `path`, which is written where it is not there yet."""
+) -> Iterator[Computing]:
+    """Have `path` hold what `front` makes of `images`.
+
+    One process computes and others wait for it. What it has is in a file beside `path`, which the next process
+    completes where the first has ended too early.
+    """
+    if _is_whole(path, len(images)):
+        return
+    beside = path.with_name(f".{path.name}.part")
     try:
-        return _mapped(path, len(images))
-    except (OSError, ValueError):  # absent, or cut short
-        beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _write(beside, front, images, device, precision, batch_size)
-            beside.replace(path)
-            return _mapped(path, len(images))
-        except OSError as error:
-            if beside.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(beside) as file:
+            if _is_whole(path, len(images)):
+                return
+            try:
+                yield from _write(file, front, images, device, precision, batch_size)
+                beside.replace(path)
+            except OSError:
                 beside.unlink()
-            raise ModelError(f"{path}: the features cannot be written: {error.strerror}") from error
+                raise
+    except OSError as error:
+        raise ModelError(f"{path}: the features cannot be written: {error.strerror}") from error
+
+
+def _is_whole(path: Path, count: int) -> bool:
+    try:
+        _mapped(path, count)
+    except (OSError, ValueError):  # absent, or cut short
+        return False
+    return True
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[BinaryIO]:
+    """The file at `path`, made if need be, once no other process has it open here."""
+    while True:
+        with path.open("a+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            # Another process may have moved the file away while this one waited for it.
+            if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
+                yield file
+                return
 
 
 def _mapped(path: Path, count: int) -> npt.NDArray[Any]:
@@ -214,17 +260,37 @@ def _mapped(path: Path, count: int) -> npt.NDArray[Any]:
     return features
 
 
-@torch.inference_mode()
 def _write(
-    path: Path, front: nn.Sequential, images: npt.NDArray[Any], device: str, precision: Precision, batch_size: int
-) -> None:
+    file: BinaryIO, front: nn.Sequential, images: npt.NDArray[Any], device: str, precision: Precision, batch_size: int
+) -> Iterator[Computing]:
     """Through plain writes, since a memory map that meets a full disk kills the process."""
-    with path.open("wb") as file:
-        for number, output in enumerate(in_batches(front, front, images, device, precision, batch_size)):
+    done = _resume_point(file, batch_size)
+    told = time.monotonic()
+    for start in range(done, len(images), batch_size):
+        with torch.inference_mode():  # not over a yield, which would leave it on in the caller
+            (output,) = in_batches(front, front, images[start : start + batch_size], device, precision, batch_size)
             features = output.cpu().contiguous().numpy()
-            if number == 0:
-                header = np.lib.format.header_data_from_array_1_0(features)
-                np.lib.format.write_array_header_1_0(file, header | {"shape": (len(images), *features.shape[1:])})
-            file.write(features.data)
-        file.flush()
-        os.fsync(file.fileno())
+        if start == 0:
+            header = np.lib.format.header_data_from_array_1_0(features)
+            np.lib.format.write_array_header_1_0(file, header | {"shape": (len(images), *features.shape[1:])})
+        file.write(features.data)
+        if time.monotonic() - told > _REPORT_SECONDS:
+            told = time.monotonic()
+            yield Computing(start + len(features), len(images))
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _resume_point(file: BinaryIO, batch_size: int) -> int:
+    """How many faces an unfinished file has in whole batches; what follows them is cut off."""
+    file.seek(0)
+    try:
+        np.lib.format.read_magic(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    except ValueError:  # empty, or not even a whole header
+        file.truncate(0)
+        return 0
+    begin, row_bytes = file.tell(), math.prod(shape[1:]) * dtype.itemsize
+    rows = (file.seek(0, os.SEEK_END) - begin) // row_bytes // batch_size * batch_size
+    file.truncate(begin + rows * row_bytes if rows else 0)
+    return rows

@@ -72,9 +72,9 @@ def _add_reproduce(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("row", metavar="ROW", nargs="?", help="which one, as lenet_step_8 (default: list them)")
     parser.add_argument("--quick", action="store_true", help="a rehearsal: one epoch on a part of the train split")
     add_flags(parser, DataOptions)
-    chosen = [name for name, flag in flags(Options).items() if flag.group == RUN]
-    add_flags(parser, Options, [*chosen, "name", "out", "tracking_uri", "seed"])
-    parser.set_defaults(out=Options().out)
+    where = ["runner", "device", "cpus_per_trial", "time_budget_seconds", "seed", "name", "out", "tracking_uri"]
+    add_flags(parser, Options, where)
+    parser.set_defaults(out=Options().out, runner="inline")
     _common(parser)
 
 

@@ -130,7 +130,7 @@ def _run_plan(plan: Plan) -> int:
         console.print("this sweep is finished: nothing is left to run; a larger --trials extends it")
     progress = Progress(console, plan.spec, plan.at_once)
     with progress.showing():
-        result = run_plan(plan, listeners=[progress], on_warning=warn)
+        result = run_plan(plan, listeners=[progress], on_warning=warn, on_preparing=progress.preparing)
     _conclude(plan, result)
     return result.exit_code
 

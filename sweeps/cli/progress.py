@@ -127,6 +127,10 @@ class Progress:
         if line:
             self._console.print(Text(line), soft_wrap=True)
 
+    def preparing(self, trial: TrialHistory, what: str) -> None:
+        """Print what a trial does before it has an epoch to show."""
+        self._console.print(Text(f"trial {trial_name(trial)}: {what}"), soft_wrap=True)
+
     def _line(self, event: Event, history: SweepHistory) -> str | None:
         match event:
             case TrialStarted() if event.config:

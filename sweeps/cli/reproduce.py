@@ -16,6 +16,7 @@ from sweeps.spaces.rows import ROWS, Measured
 from sweeps.trial.messages import val_title
 from tracking.metrics.scores import Interval, wilson_interval
 from tracking.record.history import SweepHistory
+from tracking.record.layout import SweepFolder
 
 _QUICK_FACES = 1_000
 
@@ -58,8 +59,7 @@ def options(given: argparse.Namespace) -> Options:
         raise InputError(f"unknown row '{given.row}'{did_you_mean(given.row, ROWS)}")
     row = ROWS[given.row]
     given.name = given.name or (f"{given.row}-quick" if given.quick else given.row)
-    given.runner = given.runner or "inline"
-    given.resume = given.resume or ((given.out / given.name) / "journal.jsonl").is_file()
+    given.resume = SweepFolder(given.out / given.name).journal.is_file()
     asked = arguments.options(given)
     if given.resume and "data" not in asked.model_fields_set:
         return asked

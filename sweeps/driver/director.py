@@ -15,7 +15,7 @@ from sweeps.errors import InputError
 from sweeps.planning.study import Proposal, Study, derive_seed
 from sweeps.space import Space
 from sweeps.spec import SweepSpec
-from sweeps.trial.messages import OBJECTIVE, SYSTEM, EpochReport, Message, Task, TrialEnd
+from sweeps.trial.messages import OBJECTIVE, SYSTEM, EpochReport, Message, Preparing, Task, TrialEnd
 from tracking.record.events import (
     AttemptStarted,
     EpochDone,
@@ -58,13 +58,14 @@ class Director:
         time_budget_seconds: float | None = None,
         listeners: tuple[Listener, ...] = (),
         attendants: Sequence[Attendant] = (),
+        on_preparing: Callable[[TrialHistory, str], None] | None = None,
     ) -> None:
         self.history = history
         self.stop_reason: str | None = None
         self.blocked: str | None = None
         self._folder, self._spec, self._space = folder, spec, space
         self._journal, self._study, self._resolve = journal, study, resolve
-        self._listeners, self._attendants = listeners, attendants
+        self._listeners, self._attendants, self._on_preparing = listeners, attendants, on_preparing
         self._deadline = time.monotonic() + time_budget_seconds if time_budget_seconds else None
         self._budget_seconds = time_budget_seconds
         self._waiting = [trial.number for trial in history.unfinished if trial.state != "paused"]
@@ -144,7 +145,10 @@ class Director:
             self._end(number, message)
             return False
         trial = self.history.trials[number]
-        if message.epoch > trial.last_epoch:  # also one after a verdict that was seen late: its files are of it
+        if isinstance(message, Preparing):
+            if self._on_preparing:
+                self._on_preparing(trial, message.what)
+        elif message.epoch > trial.last_epoch:  # also one after a verdict that was seen late: its files are of it
             self._take_epoch(number, message)
         self.attend()
         if trial.verdict is not None:  # one that was given up has only its pictures left to draw

@@ -34,7 +34,7 @@ from sweeps.driver.mps import MpsError, mps
 from sweeps.driver.runner import TrialBody
 from sweeps.errors import WorkerMustLeave
 from sweeps.planning.resources import Slots
-from sweeps.trial.messages import Message, Task
+from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd
 
 T = TypeVar("T")
 
@@ -143,8 +143,9 @@ class TrialActor(tune.Trainable):
             leave(self._task, str(error))  # at once: winding up would wait for a GPU that no longer answers
         finally:
             faulthandler.cancel_dump_traceback_later()
-        self._patience_seconds = max(_HANG_FLOOR_SECONDS, 10 * (time.monotonic() - started))
-        return {"message": message.model_dump_json(), "done": not hasattr(message, "epoch")}
+        if isinstance(message, EpochReport):
+            self._patience_seconds = max(_HANG_FLOOR_SECONDS, 10 * (time.monotonic() - started))
+        return {"message": message.model_dump_json(), "done": isinstance(message, TrialEnd)}
 
     def cleanup(self) -> None:
         """Leave the trial as its last checkpoint has it."""

@@ -54,6 +54,13 @@ class EpochReport(_Message):
     iterations: tuple[tuple[int, float, float], ...] = ()
 
 
+class Preparing(_Message):
+    """How far a trial is with what comes before its first epoch or between two. Shown, and recorded nowhere."""
+
+    attempt: int
+    what: str
+
+
 class Task(_Message):
     """One trial to run, or to go on with; `folder` may hold an earlier attempt's checkpoint.
 
@@ -96,4 +103,4 @@ class TrialEnd(_Message):
     """At the best epoch, for the record."""
 
 
-Message = EpochReport | TrialEnd
+Message = EpochReport | Preparing | TrialEnd

@@ -16,7 +16,7 @@ from fer_data import AugmentConfig, DataError, DataOptions, open_cached, prepare
 from fer_data.cache.cache_folder import fingerprint_in
 from sweeps.config import TrialConfig
 from sweeps.errors import WorkerMustLeave
-from sweeps.trial.messages import OBJECTIVE, PARAMETERS, EpochReport, Message, Task, TrialEnd
+from sweeps.trial.messages import OBJECTIVE, PARAMETERS, EpochReport, Message, Preparing, Task, TrialEnd
 from sweeps.trial.results import draw, keep_answers, leak_free_accuracy, score
 from tracking.record.events import EpochDone
 from tracking.record.files import write_bytes, write_json
@@ -25,6 +25,8 @@ from tracking.record.predictions import read_predictions
 
 if TYPE_CHECKING:
     from fer_data import Faces
+    from fer_models.training.feature_cache import Computing
+    from fer_models.training.fit import Epoch
     from fer_models.training.state import TrainingState
     from sweeps.driver.gpu_memory import GpuMemory
 
@@ -114,7 +116,7 @@ def _train(task: Task, folder: TrialFolder, memory: GpuMemory) -> Generator[Mess
 
     from fer_data.augmentation.batches import batches_per_epoch, train_batches
     from fer_data.cache.preprocess_cache import preprocessed
-    from fer_models.training.feature_cache import fit_on_features
+    from fer_models.training.feature_cache import Computing, fit_on_features
     from fer_models.training.fit import fit
     from sweeps.trial.build_net import fit_arguments
     from sweeps.trial.resource_usage import Usage
@@ -136,7 +138,7 @@ def _train(task: Task, folder: TrialFolder, memory: GpuMemory) -> Generator[Mess
     val = (faces.val.images, faces.val.labels)
     if _features_can_be_kept(config, faces):
         train = (faces.train.images, faces.train.labels)
-        epochs = fit_on_features(
+        epochs: Iterator[Epoch | Computing] = fit_on_features(
             state, train, val, folder=cache.parent / "features", fingerprint=faces.fingerprint, **how
         )
     else:
@@ -152,6 +154,9 @@ def _train(task: Task, folder: TrialFolder, memory: GpuMemory) -> Generator[Mess
     usage = Usage(task.device)
     # The driver's verdict stands in the trial's folder before it asks for the next epoch.
     while not folder.verdict.exists() and (epoch := next(epochs, None)) is not None:
+        if isinstance(epoch, Computing):
+            yield Preparing(attempt=task.attempt, what=str(epoch))
+            continue
         report = EpochReport(
             attempt=task.attempt,
             epoch=epoch.number,

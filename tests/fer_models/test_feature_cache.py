@@ -1,7 +1,7 @@
 """Training behind frozen stages on features that were computed once, against training on the faces."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from small_nets import changed, copied, make, names_in
 from fer_models import AlexNetConfig, ModelError, Recipe, VGG16CutConfig
 from fer_models.configs.transfer_config import Transfer
 from fer_models.nets.registry import build
-from fer_models.training.feature_cache import fit_on_features
+from fer_models.training import feature_cache
+from fer_models.training.feature_cache import Computing, fit_on_features
 from fer_models.training.fit import Batches, Epoch, fit
 from fer_models.training.state import TrainingState, new_state
 
@@ -80,6 +81,35 @@ def test_a_cache_that_was_cut_short_is_made_again(faces: Faces, tmp_path: Path) 
         path.write_bytes(path.read_bytes()[:-10])
     again = cached(new_state(make(), RECIPE, transfer), faces, tmp_path, transfer, epochs=1)
     assert again[0].train_loss == first[0].train_loss
+
+
+def test_features_that_a_process_left_unfinished_are_completed(
+    faces: Faces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feature_cache, "EVALUATION_BATCH", 8)
+    monkeypatch.setattr(feature_cache, "_REPORT_SECONDS", -1.0)
+    transfer = Transfer(weights="some", freeze=2)
+
+    def begun(folder: Path) -> Iterator[Epoch | Computing]:
+        options: dict[str, Any] = {"recipe": RECIPE, "epochs": 1, "seed": 5, "fingerprint": "abc"}
+        state = new_state(make(), RECIPE, transfer)
+        return fit_on_features(state, faces, faces, folder=folder, transfer=transfer, **options)
+
+    whole = list(begun(tmp_path / "whole"))
+    assert [str(whole[0]), whole[1]] == [
+        f"features of the frozen stages: 8 of {len(faces[0])} faces",
+        Computing(16, len(faces[0])),
+    ]
+    ended = begun(tmp_path / "ended")
+    assert [next(ended), next(ended)] == whole[:2]
+    ended.close()  # type: ignore[attr-defined]
+    (part,) = (tmp_path / "ended").iterdir()
+    part.write_bytes(part.read_bytes()[:-10])  # in the middle of a face
+    rest = list(begun(tmp_path / "ended"))
+    assert rest[0] == Computing(16, len(faces[0])), "the first batch is not computed again"
+    assert isinstance(rest[-1], Epoch)
+    assert isinstance(whole[-1], Epoch)
+    assert rest[-1].train_loss == whole[-1].train_loss
 
 
 def test_a_phase_in_which_all_learns_runs_on_the_faces(faces: Faces, tmp_path: Path) -> None:

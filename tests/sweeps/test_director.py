@@ -26,7 +26,7 @@ from sweeps import SweepResult, TrialConfig
 from sweeps.driver.runner import InlineRunner
 from sweeps.planning.fixed_space import fix_settings
 from sweeps.planning.study import derive_seed
-from sweeps.trial.messages import EpochReport, Message, Task
+from sweeps.trial.messages import EpochReport, Message, Preparing, Task
 from tracking.errors import TrackingError
 from tracking.record.events import Event
 from tracking.record.history import SweepHistory
@@ -97,6 +97,22 @@ def test_listeners_hear_of_an_event_when_it_is_on_disk(tmp_path: Path) -> None:
     desk = open_desk(tmp_path / "night", listeners=(listen,))
     InlineRunner().run(desk.director, good_body)
     assert heard == desk.story()
+
+
+def test_what_a_trial_prepares_is_shown_and_not_recorded(tmp_path: Path) -> None:
+    shown: list[tuple[int, str]] = []
+    desk = open_desk(
+        tmp_path / "night", asked=spec(trials=1), on_preparing=lambda trial, what: shown.append((trial.number, what))
+    )
+    task = desk.director.next_task()
+    assert task is not None
+    before = desk.story()
+    assert desk.director.take(0, Preparing(attempt=task.attempt, what="features: 512 of 4,200 faces")) is True
+    assert shown == [(0, "features: 512 of 4,200 faces")]
+    assert desk.story() == before
+    desk.director.request_stop("stopped by SIGINT")
+    assert desk.director.take(0, Preparing(attempt=task.attempt, what="features: 1,024 of 4,200 faces")) is False
+    assert desk.director.history.trials[0].state == "stopped", "a trial is stopped before its first epoch too"
 
 
 def test_settings_and_precision_are_resolved_before_the_trial_is_recorded(tmp_path: Path) -> None:
