@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
@@ -63,7 +64,7 @@ def options(given: argparse.Namespace) -> Options:
     asked = arguments.options(given)
     if given.resume and "data" not in asked.model_fields_set:
         return asked
-    changes = {"classes": asked.data.classes or row.classes}
+    changes: dict[str, Any] = {"classes": asked.data.classes or row.classes}
     if given.quick:
         changes["limit_train"] = asked.data.limit_train or _QUICK_FACES
         asked = asked.model_copy(update={"max_epochs": 1})
@@ -79,11 +80,12 @@ def published_against_ours(name: str, plan: Plan) -> Table:
         table.add_column(heading)
     table.add_row("the report", row.published or "none", "", "", "", "")
     if (ours := row.ours) is not None:
-        clean = _percent(ours.public_leak_free)
-        table.add_row("our record, PublicTest", _percent(ours.public), "", clean, "", ours.epochs)
-        if ours.private is not None:
-            clean = _percent(ours.private_leak_free)
-            table.add_row("our record, PrivateTest", _percent(ours.private), "", clean, "", ours.epochs)
+        for split, full, leak_free in (
+            ("PublicTest", ours.public, ours.public_leak_free),
+            ("PrivateTest", ours.private, ours.private_leak_free),
+        ):
+            if full is not None:
+                table.add_row(f"our record, {split}", _percent(full), "", _percent(leak_free), "", ours.epochs)
     trial = history.trials.get(0)
     best = trial.best_epoch() if trial else None
     if trial is None or best is None:
@@ -91,16 +93,16 @@ def published_against_ours(name: str, plan: Plan) -> Table:
         return table
     run = Run(plan.folder, history, trial)
     answers = run.answers()
-    right = answers.probabilities.argmax(1) == answers.labels
-    clean = right[~answers.leaked]
+    right = answers.is_right
+    clean = right if answers.leaked is None else right[~answers.leaked]
     length = f"{best.epoch} of {trial.last_epoch}"
     if trial.last_epoch < row.epochs:
         length += f"; the row has {row.epochs}"
-    share, leak_free = wilson_interval(int(right.sum()), len(right)), wilson_interval(int(clean.sum()), len(clean))
+    share, unseen = wilson_interval(int(right.sum()), len(right)), wilson_interval(int(clean.sum()), len(clean))
     table.add_row(
         f"this sweep, {spec.dataset}, {val_title(spec.dataset)}",
         f"{share.value:.2%} of {len(right):,}", _ends(share),
-        f"{leak_free.value:.2%} of {len(clean):,}", _ends(leak_free), length,
+        f"{unseen.value:.2%} of {len(clean):,}", _ends(unseen), length,
     )  # fmt: skip
     state = "" if trial.is_over else "not finished: the same command goes on. "
     looked = trial.tests[-1].metrics["test_accuracy"] if trial.tests else None
