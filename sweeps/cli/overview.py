@@ -26,7 +26,7 @@ from tracking.record.files import write_bytes
 from tracking.record.folder_lock import Holder, folder_holder
 from tracking.record.history import SweepHistory
 from tracking.record.layout import SweepFolder
-from tracking.record.predictions import read_answers
+from tracking.record.predictions import read_predictions
 
 CACHE_NAME = ".list.json"
 State = Literal["running", "waiting", "paused", "stopped", "crashed", "finished", "unreadable"]
@@ -134,7 +134,7 @@ def _best(folder: SweepFolder, history: SweepHistory) -> Best | None:
         return None
     best, trial = max(scored, key=lambda pair: (pair[0].metrics[OBJECTIVE], -pair[1].number))
     found = Best(trial=trial.number, epoch=best.epoch, value=best.metrics[OBJECTIVE])
-    answers = read_answers(folder.trial(trial.number), best.epoch)
+    answers = read_predictions(folder.trial(trial.number), best.epoch)
     if answers is None:
         return found
     interval = wilson_interval(int(answers.is_right.sum()), len(answers.labels))

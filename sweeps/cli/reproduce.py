@@ -92,7 +92,7 @@ def published_against_ours(name: str, plan: Plan) -> Table:
         table.caption = "no epoch yet; the same command goes on"
         return table
     run = Run(plan.folder, history, trial)
-    answers = run.answers()
+    answers = run.predictions()
     right = answers.is_right
     clean = right if answers.leaked is None else right[~answers.leaked]
     length = f"{best.epoch} of {trial.last_epoch}"
