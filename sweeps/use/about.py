@@ -1,4 +1,4 @@
-"""What must be said beside a net's answers: what it was trained on, and how often it is right."""
+"""What must be said beside a net's predictions: what it was trained on, and how often it is right."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sweeps.runs import Run
 from sweeps.trial.messages import val_title
 from tracking.metrics.scores import Interval, wilson_interval
 from tracking.metrics.summary import data_name
-from tracking.record.predictions import read_answers
+from tracking.record.predictions import best_predictions
 
 
 class About(BaseModel):
@@ -58,14 +58,15 @@ class About(BaseModel):
 
 def about_run(run: Run) -> About:
     """What is known of a run."""
-    best = run.trial.best_epoch()
-    answers = read_answers(run.files, best.epoch) if best else None
+    predictions = best_predictions(run.files, run.trial)
     known = {}
-    if answers:
-        clean = answers.is_right[~answers.leaked] if answers.leaked is not None else answers.is_right[:0]
+    if predictions:
+        clean = (
+            predictions.is_right[~predictions.leaked] if predictions.leaked is not None else predictions.is_right[:0]
+        )
         known = {
-            "right": int(answers.is_right.sum()),
-            "n": len(answers.labels),
+            "right": int(predictions.is_right.sum()),
+            "n": len(predictions.labels),
             "leak_free_right": int(clean.sum()),
             "leak_free_n": len(clean),
         }
