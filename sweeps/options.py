@@ -22,6 +22,8 @@ from sweeps.errors import InputError, did_you_mean
 from sweeps.space import WhichBaselines
 
 TRAINED, RUN, KEPT = "what is trained", "where it runs", "what is kept"
+SHARED = "beside other sweeps of this machine or cluster"
+GROUPS = (TRAINED, RUN, SHARED, KEPT)
 _UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 
@@ -95,6 +97,12 @@ class RecordedOptions(BaseModel):
         ),
     ] = "auto"
     max_concurrent: Annotated[int | None, Field(ge=1), Flag("trials at once, at most", "N", group=RUN)] = None
+    priority: Annotated[int, Flag("sweeps of a higher priority get slots first", "N", group=SHARED)] = 0
+    weight: Annotated[
+        float,
+        Field(gt=0, allow_inf_nan=False),
+        Flag("share of the slots among sweeps of one priority (default 1)", "X", group=SHARED),
+    ] = 1.0
     keep: Annotated[
         int | None, Field(ge=1), Flag("weights of the best N trials by val_accuracy and of baselines", "N", group=KEPT)
     ] = 5
@@ -117,6 +125,7 @@ class Options(RecordedOptions):
             write=lambda options: [f"{options.time_budget_seconds:g}s"],
         ),
     ] = None
+    wait: Annotated[bool, Flag("start nothing and write nothing until a slot is free", group=SHARED)] = False
     address: Annotated[
         str | None,
         Flag("auto or HOST:6379 to join Ray there, http://HOST:8265 to hand the sweep over", "A", group=RUN),

@@ -20,6 +20,7 @@ from sweeps.driver.runner import InlineRunner, Runner, TrialBody
 from sweeps.errors import InputError
 from sweeps.options import Options
 from sweeps.planning.plan import Plan, make_plan
+from sweeps.sharing.joining import share_of
 from sweeps.space import Space
 from sweeps.spec import SweepSpec
 from sweeps.trial.run_trial import run_trial
@@ -93,17 +94,19 @@ def run_plan(
     *,
     listeners: Sequence[Listener] = (),
     on_warning: Callable[[str], None] = warnings.warn,
+    on_note: Callable[[str], None] = lambda _: None,
     on_preparing: Callable[[TrialHistory, str], None] | None = None,
     body: TrialBody = run_trial,
 ) -> SweepResult:
     """Run a plan to its end, or until a signal or the time budget stops it.
 
-    `on_preparing` is told what a trial does between epochs where that takes long.
+    `on_note` is told what the sweep waits for, `on_preparing` what a trial does between epochs where that takes long.
     """
     folder = plan.folder
     _check_space_left(folder)
     refuse_if_held(folder.root)
     with contextlib.ExitStack() as ready, contextlib.ExitStack() as held:
+        slots = ready.enter_context(share_of(plan, on_note, on_warning))
         runner = ready.enter_context(_runner(plan))
         held.enter_context(hold_folder(folder.create().root))
         journal = held.enter_context(Journal.open(folder.journal))
@@ -122,6 +125,7 @@ def run_plan(
             time_budget_seconds=plan.options.time_budget_seconds,
             on_preparing=on_preparing,
             listeners=(*listeners, KeptWeights(folder, history, plan.spec.keep, on_warning), _tell(sink)),
+            attendants=[slots] if slots else [],
         )
         if not uri.startswith("sqlite"):
             sink.start()  # so that a server that does not answer is said at once

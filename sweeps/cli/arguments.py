@@ -13,7 +13,7 @@ from fer_data.flags import add_flags, flags, given_values
 from fer_models import Kernel
 from sweeps.cli.use_arguments import add_use_verbs
 from sweeps.errors import InputError
-from sweeps.options import KEPT, RUN, TRAINED, Options
+from sweeps.options import GROUPS, RUN, TRAINED, Options
 from sweeps.trial.messages import Method
 
 
@@ -141,7 +141,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """SPACE, the options of `Options`, and what is asked of this command alone."""
     parser.add_argument("space", metavar="SPACE", help="a built-in space, or your own: ./my_space.py")
     declared = flags(Options)
-    for title in (TRAINED, RUN, KEPT):
+    for title in GROUPS:
         group = parser.add_argument_group(title)
         if title == TRAINED:
             add_flags(group, DataOptions)

@@ -130,7 +130,9 @@ def _run_plan(plan: Plan) -> int:
         console.print("this sweep is finished: nothing is left to run; a larger --trials extends it")
     progress = Progress(console, plan.spec, plan.at_once)
     with progress.showing():
-        result = run_plan(plan, listeners=[progress], on_warning=warn, on_preparing=progress.preparing)
+        result = run_plan(
+            plan, listeners=[progress], on_warning=warn, on_note=console.print, on_preparing=progress.preparing
+        )
     _conclude(plan, result)
     return result.exit_code
 
@@ -166,7 +168,8 @@ def _conclude(plan: Plan, result: SweepResult) -> None:
     spec, history = plan.spec, result.history
     console.print()
     console.print(leaderboard(history, spec, result.folder))
-    counts = ", ".join(f"{history.count(state)} {state}" for state in STATES[1:])
+    shown = [state for state in STATES[1:] if state != "paused" or history.count(state)]
+    counts = ", ".join(f"{history.count(state)} {state}" for state in shown)
     console.print(f"{len(history.trials)} of {spec.trials} trials: {counts}")
     for note in result.notes:
         console.print(note)

@@ -128,6 +128,12 @@ class Director:
                 return task
         return None
 
+    @property
+    def has_task(self) -> bool:
+        """Whether `next_task` has one now, unless a draw comes to nothing."""
+        self.attend()
+        return not self.exhausted and self._has_slot()
+
     def _has_slot(self) -> bool:
         slots = self._pauses.slots
         return slots is None or len(self._out) < slots

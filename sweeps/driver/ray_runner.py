@@ -31,7 +31,7 @@ from cluster.connect import joined_ray, local_ray
 from sweeps.driver.director import Director
 from sweeps.driver.memory_guard import MemoryGuard, leave, reason_of_leaving
 from sweeps.driver.mps import MpsError, mps
-from sweeps.driver.runner import TrialBody
+from sweeps.driver.runner import POLL_SECONDS, TrialBody
 from sweeps.errors import WorkerMustLeave
 from sweeps.planning.resources import Slots
 from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd
@@ -56,14 +56,17 @@ def ray_runner(slots: Slots, address: str | None = None) -> Iterator[RayRunner]:
     _quieten()
     ray = joined_ray(address) if address else local_ray(slots.cpus, slots.gpus)
     with _mps() if slots.mps else nullcontext(), ray:
-        yield RayRunner(slots)
+        yield RayRunner(slots, shares_ray=address is not None)
 
 
 class RayRunner:
-    """Runs as many trials at once as there are slots."""
+    """Runs as many trials at once as there are slots.
 
-    def __init__(self, slots: Slots) -> None:
-        self._slots = slots
+    `shares_ray` is whether other sweeps may wait for what an idle worker keeps of this Ray.
+    """
+
+    def __init__(self, slots: Slots, *, shares_ray: bool = False) -> None:
+        self._slots, self._shares_ray = slots, shares_ray
 
     def run(self, director: Director, body: TrialBody) -> None:
         """Run the sweep on Ray."""
@@ -75,7 +78,8 @@ class RayRunner:
             shutil.rmtree(scratch, ignore_errors=True)
 
     def _fit(self, director: Director, body: TrialBody, scratch: str) -> None:
-        """One Tuner, and another one after each that Ray's memory monitor ended, whichever trial it was."""
+        """One Tuner, and another one after each that Ray's memory monitor ended, whichever trial it was, or that ended
+        since other sweeps have all slots: its workers have left."""
         while True:
             calls = _Calls()
             try:
@@ -87,7 +91,10 @@ class RayRunner:
                 continue
             if calls.error:
                 raise calls.error
-            return
+            while not director.exhausted and not director.has_task:
+                time.sleep(POLL_SECONDS)
+            if director.exhausted:
+                return
 
     def _tuner(self, director: Director, calls: _Calls, body: TrialBody, scratch: str) -> tune.Tuner:
         cores = self._slots.cpus_per_trial
@@ -99,8 +106,8 @@ class RayRunner:
         return tune.Tuner(
             actor,
             tune_config=tune.TuneConfig(
-                search_alg=_Tasks(director, calls, body, self._slots.gpus),
-                scheduler=_Obedient(director, calls),
+                search_alg=_Tasks(director, calls, body, self._slots.gpus, self._shares_ray),
+                scheduler=_Obedient(director, calls, self._shares_ray),
                 num_samples=-1,
                 max_concurrent_trials=self._slots.count,
                 reuse_actors=True,
@@ -186,8 +193,9 @@ class _Tasks(Searcher):
     Where shares differ, the next task may have to wait: it is held here, so that no second one is proposed meanwhile.
     """
 
-    def __init__(self, director: Director, calls: _Calls, body: TrialBody, gpus: float) -> None:
+    def __init__(self, director: Director, calls: _Calls, body: TrialBody, gpus: float, shares_ray: bool) -> None:
         super().__init__(metric=None, mode="max")
+        self._shares_ray = shares_ray
         self._director, self._calls, self._body, self._gpus = director, calls, body, gpus
         self._held: Task | None = None
         self._shares: dict[str, float] = {}  # of the trials that run, by Tune's id
@@ -207,7 +215,9 @@ class _Tasks(Searcher):
 
     @property
     def _over(self) -> bool:
-        return self._calls.error is not None or (self._director.exhausted and not self._director.busy)
+        """Whether Tune is to end: its last workers leave then, which on a Ray of others must not wait for a task."""
+        nothing_now = self._director.exhausted or (self._shares_ray and not self._director.has_task)
+        return self._calls.error is not None or (nothing_now and not self._director.busy)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Its share is free again; all else the scheduler has passed on."""
@@ -226,15 +236,26 @@ class _Tasks(Searcher):
 class _Obedient(FIFOScheduler):
     """Passes reports to the director and does what it says."""
 
-    def __init__(self, director: Director, calls: _Calls) -> None:
+    def __init__(self, director: Director, calls: _Calls, shares_ray: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._director, self._calls = director, calls
+        self._director, self._calls, self._shares_ray = director, calls, shares_ray
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        return str(TrialScheduler.CONTINUE if self._take(trial, result) else TrialScheduler.STOP)
+        if self._take(trial, result):
+            return str(TrialScheduler.CONTINUE)
+        self._keep_or_release_worker(tune_controller)
+        return str(TrialScheduler.STOP)
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
         self._take(trial, result)  # Tune brings a result that says `done` here, and only here
+        self._keep_or_release_worker(tune_controller)
+
+    def _keep_or_release_worker(self, tune_controller: Any) -> None:
+        """Have Tune end the worker of a trial that leaves, unless it is needed: idle, it would keep its cores."""
+        if self._shares_ray:
+            tune_controller._tune_controller._reuse_actors = self._calls(
+                lambda: self._director.has_task, otherwise=False
+            )
 
     def _take(self, trial: Trial, result: dict[str, Any]) -> bool:
         message = _MESSAGE.validate_json(result["message"])

@@ -10,7 +10,7 @@ from sweeps.driver.director import Director
 from sweeps.errors import WorkerMustLeave
 from sweeps.trial.messages import Message, Task
 
-_POLL_SECONDS = 0.1
+POLL_SECONDS = 0.1
 
 TrialBody = Callable[[Task], Iterator[Message]]
 """Runs one trial: yields an EpochReport after each epoch and, last, a TrialEnd. Closing it leaves the trial resumable.
@@ -58,7 +58,7 @@ def _tasks(director: Director) -> Iterator[Task]:
         if task is not None:
             yield task
         elif not director.exhausted:
-            time.sleep(_POLL_SECONDS)
+            time.sleep(POLL_SECONDS)
 
 
 def _to_its_end(messages: Iterator[Message], task: Task, director: Director) -> Iterator[Message]:

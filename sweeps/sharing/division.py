@@ -1,0 +1,153 @@
+"""Who gets how many slots: a pure function of what the running sweeps ask for.
+
+Every driver computes the same division from the same claims, so that none has to be in charge.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict, Field
+
+_ROUNDING = 1e-9
+_STAY = 0.5
+"""How much a slot in use counts for its holder, in slots: else two equal claims would swap slots at every look."""
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What there is to divide."""
+
+    cores: float
+    gpus: float = 0.0
+
+
+class Claim(BaseModel):
+    """What one running sweep asks for and uses. Drivers of other versions may write more fields."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    id: str
+    sweep: str
+    out: str = ""
+    owner: str = ""
+    host: str = ""
+    pid: int = 0
+    priority: int = 0
+    weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    cores: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+    """Of one slot."""
+    gpus: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    """Of one slot."""
+    wanted: int = Field(default=0, ge=0)
+    """Slots that it could use now."""
+    held: int = Field(default=0, ge=0)
+    """Slots that trials of it use now."""
+    owed: float = Field(default=0.0, allow_inf_nan=False)
+    """Slot-seconds that it was entitled to and did not have; negative where it had more."""
+    since: float = 0.0
+    """When it came, in seconds since 1970: among equals the first comes first."""
+    all_cores: frozenset[int] = frozenset()
+    all_gpus: frozenset[str] = frozenset()
+    """Names of what its driver may use of the machine or cluster."""
+
+    def size(self, capacity: Capacity) -> float:
+        """The part that one slot takes of what is scarcest for it; infinite where not one fits."""
+        parts = [
+            need / whole if whole else math.inf
+            for need, whole in ((self.cores, capacity.cores), (self.gpus, capacity.gpus))
+            if need
+        ]
+        largest = max(parts, default=math.inf)
+        return largest if largest <= 1 + _ROUNDING else math.inf
+
+
+def capacity_of(claims: Iterable[Claim]) -> Capacity:
+    """What all drivers together may use: one may be bound to some cores, or see some GPUs only."""
+    seen = list(claims)
+    cores = frozenset[int]().union(*(claim.all_cores for claim in seen))
+    gpus = frozenset[str]().union(*(claim.all_gpus for claim in seen))
+    return Capacity(len(cores), len(gpus))
+
+
+def is_overfull(claims: Iterable[Claim], capacity: Capacity) -> bool:
+    """Whether more is in use than there is."""
+    free = _free(claims, capacity)
+    return free.cores < -_ROUNDING or free.gpus < -_ROUNDING
+
+
+def divide(claims: Iterable[Claim], capacity: Capacity, quantum_seconds: float) -> dict[str, int]:
+    """Slots of each claim, by its id. Higher priorities first; among equals in proportion to their weights.
+
+    Slots are handed out one by one to the claim that has least for its weight, as far as it wants them and they fit,
+    so that none is left over that one could use. What a whole number of slots cannot divide goes round in turns: what
+    a claim is owed counts for it, a slot per `quantum_seconds`.
+    """
+    granted, free = {claim.id: 0 for claim in claims}, capacity
+    by_urgency = [
+        (*_urgency(claim, 0, size, quantum_seconds), claim.id, size, claim)
+        for claim in claims
+        if claim.wanted and (size := claim.size(capacity)) < math.inf
+    ]
+    heapq.heapify(by_urgency)
+    while by_urgency:
+        *_, size, claim = heapq.heappop(by_urgency)
+        if not _fits(claim, free):
+            continue  # nor will it later: there is ever less
+        granted[claim.id] += 1
+        free = Capacity(free.cores - claim.cores, free.gpus - claim.gpus)
+        if (count := granted[claim.id]) < claim.wanted:
+            heapq.heappush(by_urgency, (*_urgency(claim, count, size, quantum_seconds), claim.id, size, claim))
+    return granted
+
+
+def _urgency(claim: Claim, count: int, size: float, quantum_seconds: float) -> tuple[float, float, float]:
+    """Of the slot after `count`; the least comes first."""
+    kept = _STAY if count < claim.held else 0.0
+    has = (count + 0.5 - claim.owed / quantum_seconds - kept) * size / claim.weight
+    return -claim.priority, has, claim.since
+
+
+def entitled(claims: Iterable[Claim], capacity: Capacity) -> Mapping[str, float]:
+    """The share of each claim in slots and parts of slots: what `divide` comes to over time.
+
+    All claims of a priority grow together, in proportion to their weights, until each has what it wants or what it
+    needs is used up (weighted dominant-resource fairness).
+    """
+    shares = {claim.id: 0.0 for claim in claims}
+    free = capacity
+    for priority in sorted({claim.priority for claim in claims}, reverse=True):
+        growing = [claim for claim in claims if claim.priority == priority and claim.size(capacity) < math.inf]
+        while growing := [claim for claim in growing if _grows(claim, shares[claim.id], free)]:
+            pace = {claim.id: claim.weight / claim.size(capacity) for claim in growing}
+            used = Capacity(
+                sum(pace[claim.id] * claim.cores for claim in growing),
+                sum(pace[claim.id] * claim.gpus for claim in growing),
+            )
+            times = [(claim.wanted - shares[claim.id]) / pace[claim.id] for claim in growing]
+            times += [free.cores / used.cores] if used.cores else []
+            times += [free.gpus / used.gpus] if used.gpus else []
+            for claim in growing:
+                shares[claim.id] += min(times) * pace[claim.id]
+            free = Capacity(free.cores - min(times) * used.cores, free.gpus - min(times) * used.gpus)
+    return shares
+
+
+def _grows(claim: Claim, share: float, free: Capacity) -> bool:
+    enough = (not claim.cores or free.cores > _ROUNDING) and (not claim.gpus or free.gpus > _ROUNDING)
+    return enough and share < claim.wanted - _ROUNDING
+
+
+def _fits(claim: Claim, free: Capacity) -> bool:
+    return claim.cores <= free.cores + _ROUNDING and claim.gpus <= free.gpus + _ROUNDING
+
+
+def _free(claims: Iterable[Claim], capacity: Capacity) -> Capacity:
+    used = list(claims)
+    return Capacity(
+        capacity.cores - sum(claim.held * claim.cores for claim in used),
+        capacity.gpus - sum(claim.held * claim.gpus for claim in used),
+    )

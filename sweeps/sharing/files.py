@@ -1,0 +1,107 @@
+"""The claims of one machine's sweeps, as files that all its users can read."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Protocol
+
+from pydantic import ValidationError
+
+from sweeps.sharing.division import Claim
+
+VARIABLE = "FER_SLOTS"
+_FOLDER = Path("/tmp/fer-sweeps-slots")
+"""Not TMPDIR, which may differ between processes: all sweeps of the machine meet here."""
+
+
+class ClaimStore(Protocol):
+    """Where the drivers of one machine or cluster see each other's claims.
+
+    Of two drivers that each put and then look, at least one sees the other's. Errors are OSError.
+    """
+
+    def put(self, claim: Claim) -> None:
+        """Replace the own claim."""
+        ...
+
+    def all(self) -> list[Claim]:
+        """The claims of drivers that live, the own one included."""
+        ...
+
+    def close(self) -> None:
+        """Take the own claim away."""
+        ...
+
+
+def ledger_folder() -> Path:
+    """The folder of this machine's claims."""
+    return Path(os.environ.get(VARIABLE) or _FOLDER)
+
+
+class FileClaims:
+    """One file per claim, beside one that its driver keeps locked: the kernel lets go of it when the driver dies."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._own = ExitStack()
+        self._is_held = False
+
+    def put(self, claim: Claim) -> None:
+        """Write the own claim, whole or not at all. Not synced: it is worth nothing after a crash of the machine."""
+        if not self._is_held:
+            self._hold(claim.id)
+        self._write(claim.id, claim.model_dump_json())
+
+    def all(self) -> list[Claim]:
+        """The claims of all drivers that live; what a dead one has left is removed where that is allowed."""
+        found = []
+        for lock in sorted(self._folder.glob("[!.]*.lock")):
+            claim = lock.with_suffix(".json")
+            if not _is_locked(lock):
+                with suppress(OSError):
+                    claim.unlink(missing_ok=True)
+                    lock.unlink()
+                continue
+            with suppress(OSError, ValidationError):  # gone meanwhile, or of a program that is none of ours
+                found.append(Claim.model_validate_json(claim.read_bytes()))
+        return found
+
+    def close(self) -> None:
+        """Take the own claim away."""
+        self._own.close()
+        self._is_held = False
+
+    def _hold(self, own: str) -> None:
+        if self._folder.is_symlink():
+            raise OSError(f"{self._folder}: is a link")
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with suppress(PermissionError):  # another user made it
+            self._folder.chmod(0o1777)
+        lock, unlocked = self._folder / f"{own}.lock", self._folder / f".{own}.lock"
+        file = self._own.enter_context(unlocked.open("x", encoding="utf-8"))
+        unlocked.chmod(0o644)
+        fcntl.flock(file, fcntl.LOCK_EX)
+        unlocked.replace(lock)  # seen once it is locked: one that is not locked is a dead driver's
+        self._own.callback(lock.unlink, missing_ok=True)
+        self._own.callback((self._folder / f"{own}.json").unlink, missing_ok=True)
+        self._is_held = True
+
+    def _write(self, own: str, text: str) -> None:
+        beside = self._folder / f".{own}.{os.getpid()}"
+        beside.write_text(text, encoding="utf-8")
+        beside.chmod(0o644)
+        beside.replace(self._folder / f"{own}.json")
+
+
+def _is_locked(lock: Path) -> bool:
+    try:
+        with lock.open("r", encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False

@@ -1,0 +1,216 @@
+"""One running sweep's part of the slots: how many it may use now, and what it uses."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+import sys
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from itertools import islice
+from typing import Protocol
+
+from sweeps.planning.resources import Slots
+from sweeps.sharing.division import Claim, capacity_of, divide, entitled, is_overfull
+from sweeps.sharing.files import ClaimStore
+
+LOOK_SECONDS = 0.5
+"""How old the view of the others' claims may be."""
+
+QUANTUM_SECONDS = 20.0
+"""Slot-seconds after which a slot that cannot be divided goes to the next."""
+
+_MOST_OWED_SECONDS = 3600.0
+_REPEAT_SECONDS = 600.0
+
+
+class Sweep(Protocol):
+    """What is to be known of a running sweep, and done to it."""
+
+    @property
+    def out(self) -> Sequence[int]:
+        """Trials that have a worker."""
+        ...
+
+    @property
+    def demand(self) -> int:
+        """How many slots it could use now."""
+        ...
+
+    def limit(self, slots: int | None, by: str) -> None:
+        """Have at most so many trials out; those beyond leave at their next report."""
+        ...
+
+
+class SharedSlots:
+    """A part of what a machine or a cluster has, by the claims of all that run there. For one thread.
+
+    A slot is claimed before it is used and given up after it has been used: the claims never come to more than there
+    is.
+    """
+
+    def __init__(
+        self,
+        store: ClaimStore,
+        claim: Claim,
+        most: int,
+        *,
+        say: Callable[[str], None] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
+        look_seconds: float = LOOK_SECONDS,
+        quantum_seconds: float = QUANTUM_SECONDS,
+    ) -> None:
+        """`most` is how many slots it can use at any time. Raises OSError where the claim cannot be written."""
+        self._store, self._own, self._most, self._say, self._clock = store, claim, most, say, clock
+        self._look_seconds, self._quantum = look_seconds, quantum_seconds
+        self._looked = self._counted = clock()
+        self._said: float | None = None
+        self._others: list[Claim] = []
+        self._granted, self._entitled, self._is_overfull = 0, 0.0, False
+        store.put(claim)
+        self._written = claim
+        self._look()
+
+    def __call__(self, sweep: Sweep) -> None:
+        """Have a sweep use what it may use now, and no more."""
+        sweep.limit(self.slots_for(len(sweep.out), sweep.demand), "share")
+
+    @property
+    def held(self) -> int:
+        """Slots that are claimed now."""
+        return self._own.held
+
+    @property
+    def others(self) -> Sequence[Claim]:
+        """The claims of the other sweeps, as they were seen last."""
+        return self._others
+
+    def slots_for(self, used: int, wanted: int) -> int:
+        """How many slots may be used now, of the `wanted`, where `used` are still in use."""
+        wanted = min(wanted, self._most)
+        if wanted != self._own.wanted:
+            self._change(wanted=wanted)
+            self._look()
+        elif self._clock() - self._looked >= self._look_seconds:
+            self._look()
+        if self._granted > self._own.held:
+            self._raise_to(self._granted)
+        else:
+            self._change(held=max(used, self._granted))
+        self._say_what_it_waits_for()
+        return min(self._own.held, self._granted)
+
+    def wait(self) -> None:
+        """Return once there is a slot; it is kept."""
+        while not self.slots_for(0, 1):
+            time.sleep(self._look_seconds)
+
+    def set_rank(self, priority: int, weight: float) -> None:
+        """Be of another priority or weight from now on."""
+        self._change(priority=priority, weight=weight)
+        self._look()
+
+    def close(self) -> None:
+        """Give everything back."""
+        self._store.close()
+
+    def _raise_to(self, count: int) -> None:
+        """Claim more slots, and take it back where others have not let go of theirs yet.
+
+        The others' claims are read after the own one is written, so that of two that raise at once one sees the other.
+        """
+        before = self._own.held
+        while count > before:
+            self._change(held=count)
+            self._look()
+            if count <= self._granted and not self._is_overfull:
+                return
+            count -= 1
+        self._change(held=before)
+
+    def _change(self, **fields: object) -> None:
+        if any(getattr(self._own, name) != value for name, value in fields.items()):
+            self._count()
+            self._own = self._own.model_copy(update=fields)
+            self._put()
+
+    def _put(self) -> None:
+        with suppress(OSError):  # a full disk: the others see what was written last
+            if self._own != self._written:
+                self._store.put(self._own)
+                self._written = self._own
+
+    def _look(self) -> None:
+        self._looked = self._clock()
+        self._count()
+        self._put()
+        with suppress(OSError):
+            self._others = [claim for claim in self._store.all() if claim.id != self._own.id]
+        claims = [self._own, *self._others]
+        capacity = capacity_of(claims)
+        self._granted = divide(claims, capacity, self._quantum)[self._own.id]
+        self._entitled = entitled(claims, capacity)[self._own.id]
+        self._is_overfull = is_overfull(claims, capacity)
+
+    def _count(self) -> None:
+        """Keep account of what it should have had since the last time, and what it had."""
+        now = self._clock()
+        passed, self._counted = now - self._counted, now
+        owed = self._own.owed + (self._entitled - self._own.held) * passed if self._others else 0.0
+        owed = max(-_MOST_OWED_SECONDS, min(owed, _MOST_OWED_SECONDS))
+        self._own = self._own.model_copy(update={"owed": owed})
+
+    def _say_what_it_waits_for(self) -> None:
+        now = self._clock()
+        if self._own.held or not self._own.wanted or (self._said is not None and now - self._said < _REPEAT_SECONDS):
+            return
+        self._said = now
+        holders = "; ".join(described(claim) for claim in self._others if claim.held) or "other sweeps"
+        when = "; one comes free at the next report of a trial" if self._granted else ""
+        self._say(f"waiting for a slot: in use by {holders}{when}")
+
+
+def described(claim: Claim) -> str:
+    """A claim in words, for who waits for it."""
+    rank = f"priority {claim.priority}" + (f", weight {claim.weight:g}" if claim.weight != 1 else "")
+    return f"sweep {claim.sweep} of {claim.owner} ({rank}, {claim.held} slot{'s' * (claim.held != 1)})"
+
+
+def new_claim(sweep: str, out: str, slots: Slots, priority: int, weight: float, *, on_cluster: bool) -> Claim:
+    """The claim of a sweep that this process is about to drive."""
+    return Claim(
+        id=f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}",
+        sweep=sweep,
+        out=out,
+        owner=_user(),
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        priority=priority,
+        weight=weight,
+        cores=slots.cpus_per_trial,
+        gpus=slots.gpus_per_trial,
+        since=time.time(),
+        all_cores=_core_names(slots, on_cluster),
+        all_gpus=_gpu_names(slots, on_cluster),
+    )
+
+
+def _core_names(slots: Slots, on_cluster: bool) -> frozenset[int]:
+    own = range(slots.cpus) if on_cluster or sys.platform == "darwin" else sorted(os.sched_getaffinity(0))
+    return frozenset(own[: slots.cpus])  # a container's quota may allow fewer than it shows
+
+
+def _gpu_names(slots: Slots, on_cluster: bool) -> frozenset[str]:
+    visible = "" if on_cluster else os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    names = [name.strip() for name in visible.split(",")] if visible else map(str, range(slots.gpus))
+    return frozenset(islice(names, slots.gpus))
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a number without a name, as in some containers
+        return str(os.getuid())
