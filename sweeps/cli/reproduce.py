@@ -94,15 +94,16 @@ def published_against_ours(name: str, plan: Plan) -> Table:
     run = Run(plan.folder, history, trial)
     answers = run.predictions()
     right = answers.is_right
-    clean = right if answers.leaked is None else right[~answers.leaked]
+    clean = right[:0] if answers.leaked is None else right[~answers.leaked]
     length = f"{best.epoch} of {trial.last_epoch}"
     if trial.last_epoch < row.epochs:
         length += f"; the row has {row.epochs}"
-    share, unseen = wilson_interval(int(right.sum()), len(right)), wilson_interval(int(clean.sum()), len(clean))
+    share = wilson_interval(int(right.sum()), len(right))
+    unseen = wilson_interval(int(clean.sum()), len(clean)) if len(clean) else None
     table.add_row(
         f"this sweep, {spec.dataset}, {val_title(spec.dataset)}",
         f"{share.value:.2%} of {len(right):,}", _ends(share),
-        f"{unseen.value:.2%} of {len(clean):,}", _ends(unseen), length,
+        f"{unseen.value:.2%} of {len(clean):,}" if unseen else "not known", _ends(unseen) if unseen else "", length,
     )  # fmt: skip
     state = "" if trial.is_over else "not finished: the same command goes on. "
     looked = trial.tests[-1].metrics["test_accuracy"] if trial.tests else None
