@@ -19,7 +19,7 @@ from fer_data import DataOptions
 from fer_data.flags import Flag, command_line, explain, flags
 from sweeps.config import parse_settings, setting_text
 from sweeps.errors import InputError, did_you_mean
-from sweeps.space import WhichBaselines
+from sweeps.space import Pruner, Sampler, WhichBaselines
 
 TRAINED, RUN, KEPT = "what is trained", "where it runs", "what is kept"
 SHARED = "beside other sweeps of this machine or cluster"
@@ -84,6 +84,25 @@ class RecordedOptions(BaseModel):
             fixed=True,
         ),
     ] = {}
+    sampler: Annotated[
+        Sampler | None,
+        Flag(
+            "what proposes trials: tpe, random, qmc (spread evenly), grid (every combination) or gp "
+            "(default: the space's, else tpe)",
+            "NAME",
+            group=TRAINED,
+            fixed=True,
+        ),
+    ] = None
+    pruner: Annotated[
+        Pruner | None,
+        Flag(
+            "what gives trials up: halving, hyperband, median, one-epoch, none (default: the space's, else halving)",
+            "NAME",
+            group=TRAINED,
+            fixed=True,
+        ),
+    ] = None
     runner: Annotated[
         Literal["ray", "inline"],
         Flag("ray (default), or inline: in this process, one at a time, for a debugger", group=RUN),

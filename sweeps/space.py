@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pydantic import ValidationError
 
 from sweeps.config import TrialConfig, explain
-from sweeps.errors import InputError
+from sweeps.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
     import optuna
 
 WhichBaselines = Literal["none", "first", "all"]
 """Which of a space's baselines a sweep runs."""
+
+Sampler = Literal["tpe", "random", "qmc", "grid", "gp"]
+"""What proposes a sweep's trials."""
+
+Pruner = Literal["halving", "hyperband", "median", "one-epoch", "none"]
+"""What gives trials up."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,8 @@ class Space:
     first_rung_epochs: int = 2
     reduction_factor: int = 3
     name: str = ""
+    sampler: Sampler = "tpe"
+    pruner: Pruner = "halving"
 
     def __post_init__(self) -> None:
         faults = [
@@ -75,6 +83,14 @@ class Space:
             f"baselines[{place}] must be a Baseline(name, config), got {baseline!r:.60}"
             for place, baseline in enumerate(self.baselines)
             if not isinstance(baseline, Baseline)
+        ]
+        faults += [
+            f"{name} must be {', '.join(kinds)}; got {value!r}{did_you_mean(str(value), kinds)}"
+            for name, value, kinds in (
+                ("sampler", self.sampler, get_args(Sampler)),
+                ("pruner", self.pruner, get_args(Pruner)),
+            )
+            if value not in kinds
         ]
         if not callable(self.suggest):
             faults.append(f"suggest must be a function of a trial, got {self.suggest!r}")

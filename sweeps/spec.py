@@ -13,7 +13,7 @@ from fer_data.flags import flags, option
 from sweeps.config import explain
 from sweeps.errors import InputError
 from sweeps.options import Options, RecordedOptions
-from sweeps.space import Space, WhichBaselines
+from sweeps.space import Pruner, Sampler, Space, WhichBaselines
 from tracking.record.history import SweepHistory
 
 _FIXED = {"space": "the space", "fingerprint": "the data (fingerprint)"} | {
@@ -41,6 +41,8 @@ class SweepSpec(RecordedOptions):
     baseline_epochs: tuple[int, ...] = ()
     """Of each baseline that is run, how long it trains."""
     which_baselines: WhichBaselines = "all"
+    sampler: Sampler = "tpe"
+    pruner: Pruner = "halving"
     device: Literal["cpu", "cuda"] = "cpu"
     threads: int = 1
     gpus_per_trial: float | None = None

@@ -15,6 +15,7 @@ ONLY_IN = {
     "optuna": {
         "sweeps/planning/study.py",
         "sweeps/planning/asked_trial.py",
+        "sweeps/planning/samplers.py",
         "sweeps/after/importances.py",
     },
     "ray.tune": {"sweeps/driver/ray_runner.py"},

@@ -12,7 +12,8 @@ from types import MappingProxyType
 from sweeps.config import TrialConfig
 from sweeps.driver.pauses import Pause, Pauses, goes_on_by_itself, paused_trials
 from sweeps.errors import InputError
-from sweeps.planning.study import Proposal, Study, derive_seed
+from sweeps.planning.seeds import derive_seed
+from sweeps.planning.study import Proposal, Study
 from sweeps.space import Space
 from sweeps.spec import SweepSpec
 from sweeps.trial.messages import OBJECTIVE, SYSTEM, EpochReport, Message, Preparing, Task, TrialEnd

@@ -50,7 +50,7 @@ class AskedTrial:
     def suggest_categorical(self, name: str, choices: Iterable[Any]) -> Any:
         """As Optuna's; a tuple is recorded as its text."""
         choices = list(choices)
-        distribution = CategoricalDistribution([_plain(name, choice) for choice in choices])
+        distribution = CategoricalDistribution([plain(name, choice) for choice in choices])
         self._check(name, distribution)
         drawn: CategoricalChoiceType = self._trial.suggest_categorical(name, distribution.choices)
         return choices[int(distribution.to_internal_repr(drawn))]
@@ -67,14 +67,14 @@ class AskedTrial:
             ) from None
 
 
-def _plain(name: str, choice: object) -> CategoricalChoiceType:
+def plain(name: str, choice: object) -> CategoricalChoiceType:
     """A choice as a journal holds it: a number, text, True, False or None; of a tuple, its text."""
     if isinstance(choice, np.generic | np.ndarray):
         choice = choice.tolist()
     if choice is None or isinstance(choice, bool | int | float | str):
         return choice
     if isinstance(choice, tuple | list):
-        return str(tuple(_plain(name, part) for part in choice))
+        return str(tuple(plain(name, part) for part in choice))
     raise InputError(
         f"parameter '{name}': a choice is a number, a text, True, False, None or a tuple of these, got {choice!r:.80}; "
         "let the sampler choose a name, and look up in suggest what it stands for"

@@ -101,6 +101,12 @@ def make_plan(space: Space | str, options: Options, say: Callable[[str], None] =
         found = recorded.with_its_baselines(found)
     found = found.with_baselines(options.which_baselines)
     found = fix_settings(found, options.settings, options.seed)
+    found = replace(
+        found,
+        sampler=options.sampler or found.sampler,
+        pruner=options.pruner or found.pruner,
+        max_epochs=options.max_epochs or found.max_epochs,
+    )
     uri = resolve_tracking_uri(options.tracking_uri, options.out, recorded.tracking_uri if recorded else None)
     hardware = _hardware(options)
     device = choose_device(options.device, hardware.gpus, hardware.facts.fault)
@@ -136,11 +142,12 @@ def _hardware(options: Options) -> Hardware:
 def _spec(
     space: Space, label: str, options: Options, faces: Faces, cached: str, device: Device, threads: int
 ) -> SweepSpec:
-    trials = options.trials or space.trials
-    max_epochs = options.max_epochs or space.max_epochs
+    trials, max_epochs = _trials(space, options.trials), space.max_epochs
     resolved = {
         "trials": trials,
         "max_epochs": max_epochs,
+        "sampler": space.sampler,
+        "pruner": space.pruner,
         "device": device,
         "gpus_per_trial": None if options.gpus_per_trial == "auto" else options.gpus_per_trial,
         "name": options.name,
@@ -155,6 +162,22 @@ def _spec(
         "threads": threads,
     }
     return SweepSpec(**{name: getattr(options, name) for name in RecordedOptions.model_fields} | resolved)
+
+
+def _trials(space: Space, asked: int | None) -> int:
+    """How many trials; of a grid no more than it has points, and all of them unless fewer are asked for."""
+    if space.sampler != "grid":
+        return asked or space.trials
+    from sweeps.planning.samplers import grid_points
+
+    most = len(space.baselines) + len(grid_points(space))
+    if asked and asked > most:
+        beside = f" and {len(space.baselines)} baselines" if space.baselines else ""
+        raise InputError(
+            f"--trials {asked}: the grid of {space.name} has {most - len(space.baselines)} points{beside}; "
+            f"give {most} at most, or leave it out for all"
+        )
+    return asked or most
 
 
 def _slots(device: Device, options: Options, hardware: Hardware, measured: float | None = None) -> Slots:
@@ -249,6 +272,10 @@ def _check_pretrained(configs: list[TrialConfig], faces: Faces) -> None:
 
 def _check_configurations(plan: Plan) -> None:
     """Meet the space's faults, and those between space and data, before anything is written."""
+    from sweeps.planning.samplers import check_sampler
+    from sweeps.planning.study import random_trials
+
+    check_sampler(plan.space, random_trials(plan.spec.seed))
     configs = [plan.resolve(baseline.config) for baseline in plan.space.baselines]
     configs += sample_configurations(plan, _SAMPLES_CHECKED)
     _check_pretrained(configs, plan.faces)

@@ -10,10 +10,9 @@ settings are no point of the search space: counted among the best trials it woul
 
 from __future__ import annotations
 
-import hashlib
 import json
+import math
 import os
-import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
 from optuna.storages import JournalStorage
@@ -29,8 +29,10 @@ from optuna.trial import TrialState
 
 from sweeps.config import TrialConfig
 from sweeps.errors import InputError
-from sweeps.planning.asha import Halving
 from sweeps.planning.asked_trial import AskedTrial
+from sweeps.planning.pruners import make_pruner
+from sweeps.planning.samplers import grid_points, make_sampler
+from sweeps.planning.seeds import derive_seed
 from sweeps.space import Space
 from sweeps.trial.messages import OBJECTIVE
 from tracking.record.events import EpochDone, Event, Told, TrialEnded, TrialStarted, Verdict
@@ -47,12 +49,6 @@ _TOLD = {
     "worst": TrialState.PRUNED,
     "nothing": TrialState.FAIL,
 }
-
-
-def derive_seed(*parts: object) -> int:
-    """A 63-bit seed from any values that have a stable text; the same parts give the same seed everywhere."""
-    digest = hashlib.sha256("/".join(str(part) for part in parts).encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
 
 
 def random_trials(seed: int, known: Mapping[str, BaseDistribution] = MappingProxyType({})) -> Iterator[AskedTrial]:
@@ -125,7 +121,10 @@ class Study:
         self._whole: set[frozenset[str]] = set()  # the names of parameters that draws came to a configuration with
         self._curves: defaultdict[int, dict[int, float]] = defaultdict(dict)
         self._owed: dict[int, str] = {}
-        self._halving = Halving(space.first_rung_epochs, space.reduction_factor)
+        self._least = math.inf  # of the values that the sampler was told
+        self._pruner = make_pruner(space.pruner, space, derive_seed(seed, "pruner"))
+        self._grid = grid_points(space) if space.sampler == "grid" else []
+        np.random.default_rng(derive_seed(seed, "grid")).shuffle(self._grid)
         log.unlink(missing_ok=True)
         self._storage = JournalStorage(_OwnLog(log))
         self._study = optuna.create_study(
@@ -164,12 +163,9 @@ class Study:
 
         A draw that `suggest` cannot make is a proposal without a configuration; the next number is another draw.
         """
-        with warnings.catch_warnings():
-            # `group` is what keeps TPE's joint model usable beside conditional parameters.
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            self._study.sampler = optuna.samplers.TPESampler(
-                seed=derive_seed(self._seed, "sampler", number) % 2**32, multivariate=True, group=True
-            )
+        self._study.sampler = make_sampler(self._space.sampler, self._seed, number, self._known)
+        if self._grid:
+            self._study.enqueue_trial(self._grid[(number - len(self._space.baselines)) % len(self._grid)])
         trial, config, fault = self._study.ask(), None, None
         try:
             config = self._space.draw(AskedTrial(trial, self._known))
@@ -199,7 +195,7 @@ class Study:
         if number not in self._open:
             return None  # given up already; a report that crossed the verdict
         self._curves[number][epoch] = value
-        return self._halving.report(number, epoch, value)
+        return self._pruner.report(number, epoch, value)
 
     def owed_verdict(self, number: int) -> str | None:
         """The pruner's reason after the journal's last epoch, where the driver died before it wrote its verdict."""
@@ -229,6 +225,16 @@ class Study:
         if trial is None:
             return
         # TPE ranks pruned trials by their last epoch, and one that has none below all others.
-        for epoch, value in curve.items() if told != "worst" else ():
-            trial.report(value, epoch)
-        self._study.tell(trial, best if told == "value" else None, state=_TOLD[told])
+        for epoch, accuracy in curve.items() if told != "worst" else ():
+            trial.report(accuracy, epoch)
+        value, state = best if told == "value" else None, _TOLD[told]
+        if self._space.sampler == "gp" and told in ("pruned", "worst"):
+            value, state = self._as_value(told, curve), TrialState.COMPLETE
+        if value is not None:
+            self._least = min(self._least, value)
+        self._study.tell(trial, value, state=state)
+
+    def _as_value(self, told: Told, curve: Mapping[int, float]) -> float:
+        """What stands for a trial without a final value, for a sampler that learns from values alone."""
+        least = self._least if math.isfinite(self._least) else 0.0
+        return max(curve.values(), default=least) if told == "pruned" else least

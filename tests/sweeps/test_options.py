@@ -18,7 +18,7 @@ EVERY = {
     "trials": 3, "epochs": 2, "baselines": "first", "seed": 4, "settings": {"recipe.lr": 0.1, "net.norm": "batch"},
     "runner": "inline", "device": "cpu", "cpus_per_trial": 0.5, "gpus_per_trial": 0.25, "max_concurrent": 2, "keep": 1,
     "time_budget_seconds": 90.0, "address": "auto", "name": "night", "out": Path("/runs"), "tracking_uri": "sqlite:///x",
-    "resume": True,
+    "resume": True, "sampler": "qmc", "pruner": "median",
 }  # fmt: skip
 
 
@@ -44,7 +44,10 @@ def test_what_is_not_given_is_taken_from_the_record() -> None:
 
 def test_the_same_trials_are_asked_for_without_the_place_they_ran_in() -> None:
     words = same_trials(spec(settings={"recipe.lr": 0.1}, which_baselines="none", runner="inline"))
-    assert words == ["--trials", "4", "--epochs", "3", "--baselines", "none", "--seed", "7", "--set", "recipe.lr=0.1"]
+    assert words == [
+        "--trials", "4", "--epochs", "3", "--baselines", "none", "--seed", "7", "--set", "recipe.lr=0.1",
+        "--sampler", "tpe", "--pruner", "halving",
+    ]  # fmt: skip
 
 
 def test_an_unknown_option_of_the_call_is_named_with_the_nearest() -> None:

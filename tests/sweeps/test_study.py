@@ -20,7 +20,8 @@ from fake_trials import (
 )
 
 from sweeps.driver.runner import InlineRunner
-from sweeps.planning.study import Proposal, Study, derive_seed
+from sweeps.planning.seeds import derive_seed
+from sweeps.planning.study import Proposal, Study
 from tracking.record.events import EpochDone, Event, TrialEnded, TrialStarted, Verdict
 from tracking.record.history import SweepHistory
 
