@@ -20,4 +20,10 @@ def add_use_verbs(verbs: Any) -> list[argparse.ArgumentParser]:
     predict.add_argument("--draw", type=Path, metavar="DIR",
                          help="write pictures: photographs with boxes and bars, a csv's confusion matrix")  # fmt: skip
     predict.add_argument("--whole", action="store_true", help="take each picture as one face, without looking for any")
-    return [predict]
+    export = verbs.add_parser("export", help="write a run's net as one file for other programs, with a model card")
+    export.add_argument("run", metavar="RUN", help="NAME/NUMBER, NAME for a sweep's best trial, or MLflow's run id")
+    export.add_argument("--format", choices=("onnx", "torch-export", "safetensors"), required=True,
+                        help="onnx and torch-export hold preprocessing and views too")  # fmt: skip
+    export.add_argument("--int8", action="store_true", help="weights and activations in 8 bits (onnx alone)")
+    export.add_argument("--file", type=Path, metavar="FILE", help="default NAME-NUMBER and the format's suffix, here")
+    return [predict, export]

@@ -1,4 +1,4 @@
-"""The verbs that use a trained net: predict."""
+"""The verbs that use a trained net: predict and export."""
 
 from __future__ import annotations
 
@@ -149,4 +149,20 @@ def _confusion_table(matrix: Any, classes: tuple[str, ...]) -> Table:
     return table
 
 
-VERBS: dict[str, Callable[[argparse.Namespace], int]] = {"predict": predict}
+def export(given: argparse.Namespace) -> int:
+    """Write a run's net as one file, with its card."""
+    from sweeps.runs import find_run
+    from sweeps.use.card import points
+    from sweeps.use.export import export_run
+
+    run = find_run(given.run, given.out, given.tracking_uri)
+    made = export_run(run, given.format, given.file, int8=given.int8)
+    console.print(f"{made.path} ({made.path.stat().st_size / 2**20:.1f} MiB), card {made.card}")
+    agreement = f"differ from the net's by {made.largest_difference:.1e} at most"
+    console.print(f"on {made.checked} validation faces its probabilities {agreement}")
+    if made.change:
+        console.print(f"int8 changes the accuracy on the validation split by {points(made.change)}")
+    return 0
+
+
+VERBS: dict[str, Callable[[argparse.Namespace], int]] = {"predict": predict, "export": export}

@@ -1,0 +1,100 @@
+"""The model card beside an exported net: what it is, how good, where it must not be trusted, how it is used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fer_data import Faces
+from sweeps.runs import Run
+from sweeps.use.about import About
+from tracking.metrics.scores import Interval
+
+_USE = {
+    "onnx": """import numpy as np, onnxruntime
+session = onnxruntime.InferenceSession("{file}")
+faces = np.zeros((1, {side}, {side}), np.uint8)  # grey levels of faces that fill the square
+(probabilities,) = session.run(None, {{"faces": faces}})
+print(dict(zip({classes}, probabilities[0])))""",
+    "torch-export": """import torch
+net = torch.export.load("{file}").module()
+faces = torch.zeros((1, {side}, {side}), dtype=torch.uint8)  # grey levels of faces that fill the square
+probabilities = net(faces)
+print(dict(zip({classes}, probabilities[0].tolist())))""",
+    "safetensors": """from safetensors import safe_open
+file = safe_open("{file}", "pt")
+print(file.metadata()["model"])  # net, preprocessing, views and weight of each member
+tensors = {{name: file.get_tensor(name) for name in file.keys()}}
+# build the net by fer_models.nets.registry.build, then net.load_state_dict of the names without "0." """,
+}
+
+
+def card(run: Run, about: About, faces: Faces, path: Path, kind: str, change: Interval | None) -> str:
+    """The card as Markdown."""
+    side = int(faces.val.images.shape[1])
+    sizes = ", ".join(f"{split.name} {len(split):,}" for split in (faces.train, faces.val, faces.test))
+    use = _USE[kind].format(file=path.name, side=side, classes=list(faces.classes))
+    return "\n".join(
+        [
+            f"# {path.name}",
+            "",
+            f"{about.net}, trial {about.name}, exported as {kind}"
+            + (" in int8" if change else "")
+            + ". It takes grey faces of "
+            f"{side}×{side} pixels (uint8) and gives a probability for each of: {', '.join(faces.classes)}.",
+            "",
+            "## Data",
+            "",
+            f"{about.data}, fingerprint {run.spec.fingerprint}: {sizes} faces. {_licence(about)}",
+            *(f"\n{note}" for note in faces.notes),
+            "",
+            "## Scores",
+            "",
+            *_scores(about, run, change),
+            "",
+            "## Limits",
+            "",
+            "- It names the expression that a picture shows, not what a person feels. It can be wrong about people.",
+            "- It was selected on its validation split, so its accuracy there is flattering.",
+            "- People of some ages and origins are rare in the training data; on them it errs more often.",
+            "- Faces must be cut out as the training faces were: square, upright, filled by the face.",
+            "- Decisions about people must not rest on it.",
+            "",
+            "## Use",
+            "",
+            "```python",
+            use,
+            "```",
+            "",
+        ]
+    )
+
+
+def _licence(about: About) -> str:
+    if about.synthetic:
+        return "The faces are drawn by a program and are nobody's; no number here says anything about people."
+    if about.dataset.startswith("FER2013"):
+        return "FER2013 is for research use: its images show real people, collected from the web."
+    return "Respect the licence of these data."
+
+
+def _scores(about: About, run: Run, change: Interval | None) -> list[str]:
+    lines = []
+    for what, n, share in (
+        ("", about.n, about.accuracy),
+        (", faces of no other split", about.leak_free_n, about.leak_free),
+    ):
+        if share:
+            lines.append(
+                f"- accuracy on {about.split}{what}, n = {n:,}: {share.value:.2%} "
+                f"(95 % interval {share.low:.2%} to {share.high:.2%})"
+            )
+    for test in run.trial.tests[:1]:
+        lines.append(f"- accuracy on the test split, looked at once: {test.metrics['test_accuracy']:.2%}")
+    if change:
+        lines.append(f"- int8 changes the accuracy on {about.split} by {points(change)}")
+    return lines or ["- not recorded"]
+
+
+def points(change: Interval) -> str:
+    """A difference of accuracies in points, with its interval."""
+    return f"{100 * change.value:+.2f} points (95 % {100 * change.low:+.2f} to {100 * change.high:+.2f})"
