@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,12 +19,14 @@ from pydantic_core import to_jsonable_python
 from fer_data import DataOptions
 from fer_data.flags import Flag, command_line, explain, flags
 from sweeps.config import parse_settings, setting_text
+from sweeps.driver.notify import fault_of
 from sweeps.errors import InputError, did_you_mean
 from sweeps.space import Pruner, Sampler, WhichBaselines
 
 TRAINED, RUN, KEPT = "what is trained", "where it runs", "what is kept"
+BUDGET = "how much it may use"
 SHARED = "beside other sweeps of this machine or cluster"
-GROUPS = (TRAINED, RUN, SHARED, KEPT)
+GROUPS = (TRAINED, RUN, BUDGET, SHARED, KEPT)
 _UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 
@@ -48,6 +51,35 @@ def _seconds(text: str) -> float:
     if not match or not math.isfinite(value := float(match[1]) * _UNITS[match[2]]):
         raise argparse.ArgumentTypeError(f"'{text}': expected a number and a unit, as 30m, 1.5h or 90s")
     return value
+
+
+def _fraction(text: str) -> float:
+    try:
+        return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}': expected a share, as 50% or 0.5") from None
+
+
+def _moment(text: str) -> datetime:
+    """The next time that the clock shows `18:00`, or a date and a time; in this machine's zone where none is given."""
+    now = datetime.now().astimezone()
+    try:
+        if re.fullmatch(r"\d{1,2}:\d{2}", text):
+            hour, minute = map(int, text.split(":"))
+            today = now.replace(hour=hour, minute=minute, second=0, microsecond=0)
+            return today if today > now else today + timedelta(days=1)
+        moment = datetime.fromisoformat(text).astimezone()
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}': expected a time, as 18:00 or 2030-01-31T08:00") from None
+    if moment <= now:
+        raise argparse.ArgumentTypeError(f"'{text}': is over; it is {now:%Y-%m-%d %H:%M}")
+    return moment
+
+
+def _postable(url: str) -> str:
+    if fault := fault_of(url):
+        raise ValueError(fault)
+    return url
 
 
 class RecordedOptions(BaseModel):
@@ -116,6 +148,37 @@ class RecordedOptions(BaseModel):
         ),
     ] = "auto"
     max_concurrent: Annotated[int | None, Field(ge=1), Flag("trials at once, at most", "N", group=RUN)] = None
+    cpu_hours: Annotated[
+        float | None,
+        Field(gt=0, allow_inf_nan=False),
+        Flag("core hours of all trials and resumes together", "X", group=BUDGET),
+    ] = None
+    gpu_hours: Annotated[
+        float | None,
+        Field(gt=0, allow_inf_nan=False),
+        Flag("GPU hours of all trials and resumes together", "X", group=BUDGET),
+    ] = None
+    max_cost: Annotated[
+        float | None,
+        Field(gt=0, allow_inf_nan=False),
+        Flag("cost of the hours in which the sweep runs, all resumes together", "X", group=BUDGET),
+    ] = None
+    price_per_hour: Annotated[
+        float | None,
+        Field(gt=0, allow_inf_nan=False),
+        Flag("what the machine or cluster costs per hour, for --max-cost", "X", group=BUDGET),
+    ] = None
+    max_failed: Annotated[
+        float | None,
+        Field(gt=0, le=1),
+        Flag(
+            "stop, resumable, where more of this run's trials fail, once 4 have ended; as 50%",
+            "SHARE",
+            group=BUDGET,
+            read=_fraction,
+            write=lambda options: [f"{options.max_failed:.6g}"],
+        ),
+    ] = None
     priority: Annotated[int, Flag("sweeps of a higher priority get slots first", "N", group=SHARED)] = 0
     weight: Annotated[
         float,
@@ -136,13 +199,28 @@ class Options(RecordedOptions):
         float | None,
         Field(gt=0),
         Flag(
-            "stop, resumable, after 30m, 1.5h or 90s",
+            "stop this run, resumable, after 30m, 1.5h or 90s",
             "TIME",
             name="time-budget",
-            group=RUN,
+            group=BUDGET,
             read=_seconds,
             write=lambda options: [f"{options.time_budget_seconds:g}s"],
         ),
+    ] = None
+    until: Annotated[
+        datetime | None,
+        Flag(
+            "stop this run, resumable, at 18:00, or at 2030-01-31T08:00",
+            "TIME",
+            group=BUDGET,
+            read=_moment,
+            write=lambda options: [options.until.isoformat()],
+        ),
+    ] = None
+    notify: Annotated[
+        str | None,
+        AfterValidator(_postable),
+        Flag("post new bests, failures and the end there: Slack's, ntfy's or your own receiver", "URL", group=RUN),
     ] = None
     wait: Annotated[bool, Flag("start nothing and write nothing until a slot is free", group=SHARED)] = False
     address: Annotated[

@@ -13,14 +13,17 @@ from typing import Any, Literal, overload
 
 from cluster.connect import prepare_environment
 from sweeps.after.finish import Closing
-from sweeps.driver.director import Director, Listener
+from sweeps.driver.director import Attendant, Director, Listener
 from sweeps.driver.environment import differences, driver_started, free_bytes
+from sweeps.driver.failure_limit import FailureLimit
 from sweeps.driver.kept_weights import KeptWeights
+from sweeps.driver.notify import Notifier
 from sweeps.driver.runner import InlineRunner, Runner, TrialBody
 from sweeps.errors import InputError
 from sweeps.options import Options
 from sweeps.planning.plan import Plan, make_plan
 from sweeps.sharing.joining import share_of
+from sweeps.sharing.share import SharedSlots
 from sweeps.space import Space
 from sweeps.spec import SweepSpec
 from sweeps.trial.run_trial import run_trial
@@ -114,6 +117,7 @@ def run_plan(
         out = plan.options.out
         uri = plan.tracking_uri
         sink = MlflowSink(folder.journal, tracking_uri=uri, out=out, on_warning=on_warning)
+        news = held.enter_context(_news(plan, history, on_warning))
         director = Director(
             folder,
             plan.spec,
@@ -124,8 +128,13 @@ def run_plan(
             resolve=plan.resolve,
             time_budget_seconds=plan.options.time_budget_seconds,
             on_preparing=on_preparing,
-            listeners=(*listeners, KeptWeights(folder, history, plan.spec.keep, on_warning), _tell(sink)),
-            attendants=[slots] if slots else [],
+            listeners=(
+                *listeners,
+                *([news] if news else []),
+                KeptWeights(folder, history, plan.spec.keep, on_warning),
+                _tell(sink),
+            ),
+            attendants=_attendants(plan, history, slots),
         )
         if not uri.startswith("sqlite"):
             sink.start()  # so that a server that does not answer is said at once
@@ -143,6 +152,8 @@ def run_plan(
                 if writable:
                     director.leave()
                     _close_books(director, journal, plan)
+                    if news:
+                        news.end(history)
                     if plan.spec.figures:
                         closing.draw(hurried=bool(received))
                 sink.start()
@@ -154,6 +165,30 @@ def run_plan(
         folder, history, director.stop_reason, received[0] if received else None, director.faults, backlog,
         closing.notes, was_finished,
     )  # fmt: skip
+
+
+def _attendants(plan: Plan, history: SweepHistory, slots: SharedSlots | None) -> list[Attendant]:
+    spec, found = plan.spec, list[Attendant]()
+    if slots:
+        found.append(slots)
+    if plan.budgets.is_any:
+        found.append(plan.budgets)
+    if spec.max_failed is not None:
+        found.append(FailureLimit(spec.max_failed, history))
+    return found
+
+
+@contextlib.contextmanager
+def _news(plan: Plan, history: SweepHistory, on_warning: Callable[[str], None]) -> Iterator[Notifier | None]:
+    """Who posts the news, until what is left is posted."""
+    if plan.options.notify is None:
+        yield None
+        return
+    notifier = Notifier(plan.options.notify, plan.spec.name, history, on_warning)
+    try:
+        yield notifier
+    finally:
+        notifier.close()
 
 
 def _tell(sink: MlflowSink) -> Listener:

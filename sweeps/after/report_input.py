@@ -12,6 +12,7 @@ from fer_data import DataError, Faces, open_cached, prepare
 from fer_models.training.saved_parameters import count_saved
 from sweeps.after.importances import importances
 from sweeps.config import setting_text
+from sweeps.driver.budgets import Budgets
 from sweeps.options import same_trials
 from sweeps.runs import Run
 from sweeps.spec import SweepSpec, recorded_spec
@@ -100,7 +101,7 @@ def sweep_report(folder: SweepFolder, history: SweepHistory) -> tuple[Report, ND
         folder=folder,
         data=_facts(spec, faces, _answered(folder, history)),
         question=f"Which settings of {spec.space} recognise facial expressions best on {spec.dataset}?",
-        asked=_asked(spec),
+        asked=_asked(spec, history),
         published={name: text for name, text in spec.baselines.items() if text},
         commands=_commands(spec),
         parameters=_parameters(folder, history),
@@ -138,7 +139,7 @@ def _facts(spec: SweepSpec, faces: Faces | None, answered: int) -> DataFacts:
     )
 
 
-def _asked(spec: SweepSpec) -> Mapping[str, str]:
+def _asked(spec: SweepSpec, history: SweepHistory) -> Mapping[str, str]:
     asked = {
         "space": spec.space,
         "trials": str(spec.trials),
@@ -147,6 +148,8 @@ def _asked(spec: SweepSpec) -> Mapping[str, str]:
         "seed": str(spec.seed),
         "device": f"{spec.device}, threads a trial: {spec.threads}",
     }
+    if budgets := Budgets(spec).lines(history):
+        asked["budget"] = ", ".join(budgets)
     return asked | {f"fixed: {name}": setting_text(value) for name, value in spec.settings.items()}
 
 

@@ -128,12 +128,14 @@ def _run_plan(plan: Plan) -> int:
     _announce(plan)
     if plan.is_finished():
         console.print("this sweep is finished: nothing is left to run; a larger --trials extends it")
-    progress = Progress(console, plan.spec, plan.at_once)
+    progress = Progress(console, plan.spec, plan.at_once, plan.budgets)
     with progress.showing():
         result = run_plan(
             plan, listeners=[progress], on_warning=warn, on_note=console.print, on_preparing=progress.preparing
         )
     _conclude(plan, result)
+    if console.is_terminal:
+        console.bell()
     return result.exit_code
 
 
@@ -162,6 +164,8 @@ def _announce(plan: Plan) -> None:
         f"({slots.cpus_per_trial:g} core{share} each), {spec.max_epochs} epochs at most; "
         f"seed {spec.seed}; records in {plan.folder.root}"
     )
+    for line in plan.budgets.lines(plan.recorded):
+        console.print(f"budget: {line}")
 
 
 def _conclude(plan: Plan, result: SweepResult) -> None:

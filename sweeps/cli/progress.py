@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from sweeps.driver.budgets import Budgets
 from sweeps.spec import SweepSpec
 from tracking.record.events import AttemptStarted, EpochDone, Event, TrialEnded, TrialPaused, TrialStarted, Verdict
 from tracking.record.history import SweepHistory, TrialHistory
@@ -100,8 +101,9 @@ class _Sparingly(Generic[T]):
 class Progress:
     """A listener of the director's events."""
 
-    def __init__(self, console: Console, spec: SweepSpec, slots: int) -> None:
+    def __init__(self, console: Console, spec: SweepSpec, slots: int, budgets: Budgets | None = None) -> None:
         self._console, self._spec = console, spec
+        self._budgets = budgets or Budgets(spec)
         self._live: Live | None = None
         self._started = time.monotonic()
         self._seconds_left = _Sparingly(lambda history: seconds_left(history, spec, slots))
@@ -176,6 +178,8 @@ class Progress:
         counts = "   ".join(f"{state} {history.count(state)}" for state in STATES if history.count(state))
         elapsed = duration(time.monotonic() - self._started)
         status = f"{len(history.trials)}/{self._spec.trials} trials   {counts}   {elapsed}{self._time_left(history)}"
+        if budgets := self._budgets.lines(history):
+            status += f"   budget: {', '.join(budgets)}"
         return Group(table, Text(status), Text(_best_line(history), style="bold green"))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from fer_data import Faces, open_cached, prepare
 from fer_models.configs.precision import BF16_CAPABILITY, device_kind, fastest
 from fer_models.configs.transfer_config import PUBLISHED
 from sweeps.config import TrialConfig
+from sweeps.driver.budgets import Budgets
 from sweeps.errors import InputError, did_you_mean
 from sweeps.options import Options, RecordedOptions
 from sweeps.planning.fixed_space import fix_settings
@@ -45,6 +47,11 @@ class Plan:
     """What the shares of GPUs rest on, for a person."""
     recorded: SweepHistory | None = None
     """What its journal says so far, where it is resumed."""
+
+    @cached_property
+    def budgets(self) -> Budgets:
+        """What the sweep may use."""
+        return Budgets(self.spec, self.options.until)
 
     @property
     def tracking_uri(self) -> str:
@@ -118,6 +125,7 @@ def make_plan(space: Space | str, options: Options, say: Callable[[str], None] =
     spec = _spec(found, str(label), options, faces, str(cached), device, slots.threads)
     spec = spec.model_copy(update={"tracking_uri": recordable(uri, options.out)})
     plan = Plan(found, spec, options, slots, faces, folder, hardware, recorded=history)
+    _check_budgets(plan)
     _check_configurations(plan)
     if device == "cuda" and spec.runner == "ray":
         plan = _share_gpus(plan, say) if spec.gpus_per_trial is None else _let_share(plan)
@@ -268,6 +276,14 @@ def _check_pretrained(configs: list[TrialConfig], faces: Faces) -> None:
 
     for config in by_file.values():
         load_pretrained(new_net(config, faces), config.net, config.transfer)
+
+
+def _check_budgets(plan: Plan) -> None:
+    spec = plan.spec
+    if spec.max_cost is not None and spec.price_per_hour is None:
+        raise InputError(f"--max-cost {spec.max_cost:g}: needs --price-per-hour, what the machine costs")
+    if plan.recorded and not plan.is_finished():
+        plan.budgets.refuse_if_used_up(plan.recorded)
 
 
 def _check_configurations(plan: Plan) -> None:

@@ -1,0 +1,141 @@
+"""What a sweep has used of its budgets, by its journal, and the attendant that stops it when one is used up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise
+from typing import Protocol
+
+from sweeps.errors import InputError
+from sweeps.spec import SweepSpec
+from tracking.record.events import now_ms
+from tracking.record.history import SweepHistory, TrialHistory
+from tracking.record.spans import attempt_spans
+
+_HOUR_MS = 3_600_000
+
+
+@dataclass(frozen=True)
+class Used:
+    """What a sweep has used up, over all its drivers."""
+
+    cpu_hours: float
+    gpu_hours: float
+    hours: float
+    """In which a driver was at work."""
+
+
+class Stoppable(Protocol):
+    """A sweep that can be asked to stop."""
+
+    @property
+    def history(self) -> SweepHistory:
+        """The sweep so far."""
+        ...
+
+    def request_stop(self, reason: str) -> None:
+        """Have every trial leave at its next report, resumable."""
+        ...
+
+
+class Budgets:
+    """The budgets of a sweep; an attendant of its director.
+
+    A trial uses its cores and its part of the GPUs from its start on a worker until it leaves it. Of a driver that died
+    what it last recorded is the end.
+    """
+
+    def __init__(self, spec: SweepSpec, until: datetime | None = None, clock: Callable[[], int] = now_ms) -> None:
+        self._spec, self._until, self._clock = spec, until, clock
+        self._over: dict[int, tuple[float, float]] = {}  # trials that are over: their hours of cores and GPUs
+        self._earlier: dict[int, float] = {}  # how many drivers -> hours of all but the last
+
+    def __call__(self, sweep: Stoppable) -> None:
+        """Stop the sweep where a budget is used up."""
+        if reason := self.exceeded(sweep.history):
+            sweep.request_stop(reason)
+
+    @property
+    def is_any(self) -> bool:
+        """Whether anything is limited."""
+        spec = self._spec
+        return (spec.cpu_hours, spec.gpu_hours, spec.max_cost, self._until) != (None, None, None, None)
+
+    def exceeded(self, history: SweepHistory) -> str | None:
+        """Which budget is used up, or None."""
+        for option, limit, used, unit in self._limits(history):
+            if used >= limit:
+                return f"{option} {limit:g} is used up: {used:.3g} {unit}"
+        if self._until and self._clock() >= self._until.timestamp() * 1000:
+            return f"it is {self._until:%H:%M}, the time of --until"
+        return None
+
+    def refuse_if_used_up(self, history: SweepHistory) -> None:
+        """Raise InputError where nothing is left for a resume."""
+        if reason := self.exceeded(history):
+            raise InputError(f"{self._spec.name}: {reason}; allow more to go on with it")
+
+    def lines(self, history: SweepHistory | None) -> list[str]:
+        """What each budget allows, and how much of it is used."""
+        found = [f"{used:.2f} of {limit:g} {unit}" for _, limit, used, unit in self._limits(history)]
+        return found + ([f"until {self._until:%H:%M}"] if self._until else [])
+
+    def used(self, history: SweepHistory) -> Used:
+        """All so far, what runs now included."""
+        hours = [self._hours_of(trial, history) for trial in history.trials.values()]
+        return Used(sum(cores for cores, _ in hours), sum(gpus for _, gpus in hours), self._driver_hours(history))
+
+    def _limits(self, history: SweepHistory | None) -> Iterator[tuple[str, float, float, str]]:
+        spec = self._spec
+        used = self.used(history) if history else Used(0.0, 0.0, 0.0)
+        for option, limit, amount, unit in (
+            ("--cpu-hours", spec.cpu_hours, used.cpu_hours, "CPU hours"),
+            ("--gpu-hours", spec.gpu_hours, used.gpu_hours, "GPU hours"),
+            ("--max-cost", spec.max_cost, used.hours * (spec.price_per_hour or 0.0), "spent"),
+        ):
+            if limit is not None:
+                yield option, limit, amount, unit
+
+    def _hours_of(self, trial: TrialHistory, history: SweepHistory) -> tuple[float, float]:
+        if trial.number in self._over:
+            return self._over[trial.number]
+        spans = attempt_spans(trial)
+        if trial.state == "running" and self._is_driven(history):
+            spans[-1] = (spans[-1][0], max(self._clock(), spans[-1][1]))
+        cpu, gpu = 0.0, 0.0
+        for begin, end in spans:
+            spec, hours = self._spec_at(begin, history), (end - begin) / _HOUR_MS
+            cpu += hours * (spec.cpus_per_trial or spec.threads)
+            gpu += hours * spec.gpu_share(trial.started.config.get("net", {}).get("name", ""))
+        if trial.is_over:
+            self._over[trial.number] = (cpu, gpu)
+        return cpu, gpu
+
+    def _spec_at(self, time_ms: int, history: SweepHistory) -> SweepSpec:
+        """What the driver that was at work went by."""
+        specs = [driver.spec for driver in history.drivers[:-1] if driver.time_ms <= time_ms and driver.spec]
+        last = history.drivers[-1].time_ms if history.drivers else 0
+        return self._spec if time_ms >= last or not specs else SweepSpec.model_validate(specs[-1])
+
+    def _is_driven(self, history: SweepHistory) -> bool:
+        return bool(history.drivers) and history.stopped is None and history.finished is None
+
+    def _driver_hours(self, history: SweepHistory) -> float:
+        if self._spec.max_cost is None or not history.drivers:
+            return 0.0
+        over = history.stopped or history.finished
+        last = over.time_ms if over else self._clock()
+        return self._hours_of_earlier_drivers(history) + (last - history.drivers[-1].time_ms) / _HOUR_MS
+
+    def _hours_of_earlier_drivers(self, history: SweepHistory) -> float:
+        starts = [driver.time_ms for driver in history.drivers]
+        if len(starts) not in self._earlier:
+            signs = [end for trial in history.trials.values() for _, end in attempt_spans(trial)]
+            spans = [
+                max((sign for sign in signs if begin <= sign < end), default=begin) - begin
+                for begin, end in pairwise(starts)
+            ]
+            self._earlier[len(starts)] = sum(spans) / _HOUR_MS
+        return self._earlier[len(starts)]

@@ -1,0 +1,156 @@
+"""Posts what happens in a sweep to a URL, on a thread of its own: a receiver that is slow or away delays nothing."""
+
+from __future__ import annotations
+
+import json
+import queue
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+from urllib.parse import urlsplit, urlunsplit
+
+from tracking.record.events import OBJECTIVE, EpochDone, Event, TrialEnded
+from tracking.record.history import SweepHistory
+
+What = Literal["new best", "failed", "finished", "stopped"]
+_TRIES = 4
+_FIRST_PAUSE_SECONDS = 1.0
+_TIMEOUT_SECONDS = 5.0
+_BEST_EVERY_SECONDS = 30.0
+"""Early in a sweep nearly every epoch is a new best one."""
+_MOST_WAITING = 100
+_LAST_SECONDS = 8.0
+
+
+@dataclass(frozen=True)
+class News:
+    """One thing to tell; `facts` are for programs."""
+
+    what: What
+    text: str
+    facts: dict[str, Any]
+
+
+def fault_of(url: str) -> str | None:
+    """Why nothing can be posted to `url`; None where it can."""
+    parts = urlsplit(url)
+    if parts.scheme.removeprefix("ntfy+") not in ("http", "https") or not parts.hostname:
+        return "expected http://… or https://…, or ntfy+https://HOST/TOPIC for a server of ntfy"
+    if _is_ntfy(url) and not parts.path.strip("/"):
+        return "expected a topic, as https://ntfy.sh/my-sweeps"
+    return None
+
+
+def request_of(url: str, news: News) -> urllib.request.Request:
+    """The request in the form that the receiver takes: Slack's, ntfy's, or all there is, with Slack's `text` in it."""
+    parts = urlsplit(url)
+    body: dict[str, Any]
+    if parts.hostname == "hooks.slack.com":
+        body = {"text": news.text}
+    elif _is_ntfy(url):
+        host = urlunsplit((parts.scheme.removeprefix("ntfy+"), parts.netloc, "/", "", ""))
+        body = {"topic": parts.path.strip("/"), "title": f"sweep {news.facts['sweep']}: {news.what}",
+                "message": news.text}  # fmt: skip
+        url = host
+    else:
+        body = {"event": news.what, "text": news.text, **news.facts}
+    return urllib.request.Request(
+        url, json.dumps(body).encode(), {"Content-Type": "application/json", "User-Agent": "fer-sweeps"}
+    )
+
+
+def _is_ntfy(url: str) -> bool:
+    return url.startswith("ntfy+") or urlsplit(url).hostname == "ntfy.sh"
+
+
+class Notifier:
+    """A listener of the director's events that posts new bests and failures; `end` posts how it ended."""
+
+    def __init__(self, url: str, sweep: str, history: SweepHistory, on_warning: Callable[[str], None]) -> None:
+        self._url, self._sweep, self._warn = url, sweep, on_warning
+        self._best = max((trial.best_accuracy or 0.0 for trial in history.trials.values()), default=None)
+        self._told_best = -_BEST_EVERY_SECONDS
+        self._news: queue.Queue[News | None] = queue.Queue(_MOST_WAITING)
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._post_all, name="notify", daemon=True)
+        self._thread.start()
+
+    def __call__(self, event: Event, history: SweepHistory) -> None:
+        """Take in one event."""
+        if isinstance(event, EpochDone):
+            self._take_epoch(event, history)
+        elif isinstance(event, TrialEnded) and event.state == "failed":
+            title = history.trials[event.trial].started.title
+            text = f"{self._sweep}: trial {event.trial} {title} failed: {event.reason}"
+            self._tell("failed", text, history, trial=event.trial, reason=event.reason)
+
+    def end(self, history: SweepHistory) -> None:
+        """Post how the sweep ended."""
+        what: What = "finished" if history.finished else "stopped"
+        reason = f" ({history.stopped.reason})" if history.stopped else ""
+        counts = ", ".join(f"{count} {state}" for state, count in _counts(history).items())
+        best = f"; best {self._best:.2%} {OBJECTIVE}" if self._best is not None else ""
+        self._tell(what, f"{self._sweep}: {what}{reason}: {counts}{best}", history)
+
+    def close(self) -> None:
+        """Stop posting; what is waiting is given some seconds."""
+        self._put(None)
+        self._thread.join(_LAST_SECONDS)
+        self._closed.set()
+
+    def _take_epoch(self, event: EpochDone, history: SweepHistory) -> None:
+        value, now = event.metrics[OBJECTIVE], time.monotonic()
+        if self._best is not None and not value > self._best:
+            return
+        self._best = value
+        if now - self._told_best < _BEST_EVERY_SECONDS:
+            return
+        self._told_best = now
+        title = history.trials[event.trial].started.title
+        text = f"{self._sweep}: new best {value:.2%} {OBJECTIVE}, trial {event.trial} {title}, epoch {event.epoch}"
+        self._tell("new best", text, history, trial=event.trial, epoch=event.epoch, value=value)
+
+    def _tell(self, what: What, text: str, history: SweepHistory, **facts: Any) -> None:
+        common = {"sweep": self._sweep, "space": history.started.space, "best": self._best,
+                  "trials": _counts(history), "time_ms": time.time_ns() // 1_000_000}  # fmt: skip
+        self._put(News(what, text, common | facts))
+
+    def _put(self, news: News | None) -> None:
+        while True:
+            try:
+                self._news.put_nowait(news)
+                return
+            except queue.Full:  # the receiver has been away for long: the oldest news are the least worth
+                self._news.get_nowait()
+
+    def _post_all(self) -> None:
+        while (news := self._news.get()) is not None and not self._closed.is_set():
+            fault = self._post(news)
+            if fault and not self._closed.is_set():
+                self._warn(f"--notify {urlsplit(self._url).hostname}: {fault}; '{news.what}' is not sent")
+
+    def _post(self, news: News) -> str | None:
+        """Post it, several times if need be; the last fault, or None."""
+        fault = None
+        for attempt in range(_TRIES):
+            if attempt and self._closed.wait(_FIRST_PAUSE_SECONDS * 2 ** (attempt - 1)):
+                break
+            try:
+                with urllib.request.urlopen(request_of(self._url, news), timeout=_TIMEOUT_SECONDS):
+                    return None
+            except urllib.error.HTTPError as error:
+                fault = f"HTTP {error.code} {error.reason}"
+                if error.code < 500 and error.code != 429:
+                    break  # another try would fare no better
+            except (OSError, ValueError) as error:
+                fault = str(getattr(error, "reason", error))
+        return fault
+
+
+def _counts(history: SweepHistory) -> dict[str, int]:
+    states = [trial.state for trial in history.trials.values()]
+    return {state: states.count(state) for state in dict.fromkeys(states)}
