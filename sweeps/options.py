@@ -46,7 +46,8 @@ def _share(text: str) -> float | str:
         raise argparse.ArgumentTypeError(f"'{text}': expected a number, as 0.5, or auto") from None
 
 
-def _seconds(text: str) -> float:
+def read_seconds(text: str) -> float:
+    """A length of time with its unit, as argparse takes it."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|m|min|h)\s*", text)
     if not match or not math.isfinite(value := float(match[1]) * _UNITS[match[2]]):
         raise argparse.ArgumentTypeError(f"'{text}': expected a number and a unit, as 30m, 1.5h or 90s")
@@ -203,7 +204,7 @@ class Options(RecordedOptions):
             "TIME",
             name="time-budget",
             group=BUDGET,
-            read=_seconds,
+            read=read_seconds,
             write=lambda options: [f"{options.time_budget_seconds:g}s"],
         ),
     ] = None

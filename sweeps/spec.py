@@ -103,9 +103,8 @@ class SweepSpec(RecordedOptions):
 
 def recorded_spec(history: SweepHistory) -> SweepSpec:
     """What the sweep was last asked to do."""
-    specs = [driver.spec for driver in history.drivers if driver.spec]
     try:
-        return SweepSpec.model_validate(specs[-1] if specs else history.started.spec)
+        return SweepSpec.model_validate(history.spec)
     except ValidationError as error:
         raise InputError(
             f"{history.started.name}: its journal was written by another version: {explain(error)}"

@@ -13,6 +13,7 @@ from typing import Any, Literal, overload
 
 from cluster.connect import prepare_environment
 from sweeps.after.finish import Closing
+from sweeps.driver.acts import Acts
 from sweeps.driver.director import Attendant, Director, Listener
 from sweeps.driver.environment import differences, driver_started, free_bytes
 from sweeps.driver.failure_limit import FailureLimit
@@ -118,6 +119,7 @@ def run_plan(
         uri = plan.tracking_uri
         sink = MlflowSink(folder.journal, tracking_uri=uri, out=out, on_warning=on_warning)
         news = held.enter_context(_news(plan, history, on_warning))
+        acts = Acts(folder, plan.space, plan.room, slots.set_rank if slots else None)
         director = Director(
             folder,
             plan.spec,
@@ -134,7 +136,7 @@ def run_plan(
                 KeptWeights(folder, history, plan.spec.keep, on_warning),
                 _tell(sink),
             ),
-            attendants=_attendants(plan, history, slots),
+            attendants=[acts, *_attendants(plan, history, slots)],
         )
         if not uri.startswith("sqlite"):
             sink.start()  # so that a server that does not answer is said at once
@@ -151,7 +153,7 @@ def run_plan(
             finally:
                 if writable:
                     director.leave()
-                    _close_books(director, journal, plan)
+                    _close_books(director, journal)
                     if news:
                         news.end(history)
                     if plan.spec.figures:
@@ -252,11 +254,11 @@ def _open_books(plan: Plan, journal: Journal, on_warning: Callable[[str], None])
     return history, study
 
 
-def _close_books(director: Director, journal: Journal, plan: Plan) -> None:
+def _close_books(director: Director, journal: Journal) -> None:
     history = director.history
     if history.finished:
         return
-    over = not history.unfinished and history.next_number >= plan.spec.trials
+    over = not history.unfinished and history.next_number >= director.spec.trials
     states: tuple[Literal["done", "pruned", "failed", "stopped"], ...] = ("done", "pruned", "failed", "stopped")
     last = (
         SweepEnded(**{state: history.count(state) for state in states})

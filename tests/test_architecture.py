@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 SIBLINGS = ("fer_data", "fer_models", "tracking", "cluster")
 ONLY_IN = {
     "optuna": {
+        "sweeps/planning/drawn_as.py",
         "sweeps/planning/study.py",
         "sweeps/planning/asked_trial.py",
         "sweeps/planning/samplers.py",

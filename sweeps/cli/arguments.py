@@ -13,7 +13,7 @@ from fer_data.flags import add_flags, flags, given_values
 from fer_models import Kernel
 from sweeps.cli.use_arguments import add_use_verbs
 from sweeps.errors import InputError
-from sweeps.options import GROUPS, RUN, TRAINED, Options
+from sweeps.options import GROUPS, RUN, TRAINED, Options, read_seconds
 from sweeps.trial.messages import Method
 
 
@@ -38,15 +38,13 @@ def parser() -> argparse.ArgumentParser:
     for using in add_use_verbs(verbs):
         _where(using)
         _common(using)
-    for verb, summary in (
-        ("logs", "what a sweep on a cluster prints"),
-        ("stop", "stop a sweep on a cluster, resumable"),
-    ):
-        afar = verbs.add_parser(verb, help=summary)
-        afar.add_argument("name", metavar="NAME", help="the sweep's name")
+    logs = verbs.add_parser("logs", help="what a sweep on a cluster prints")
+    logs.add_argument("name", metavar="NAME", help="the sweep's name")
+    _add_steering(verbs)
+    for afar in (logs, verbs.choices["stop"]):
         _add_cluster(afar)
         add_flags(afar, Options, ["address"])
-        _common(afar)
+    _common(logs)
     page = verbs.add_parser("ui", help="open MLflow's page of a sweep's experiment, served from here if need be")
     page.add_argument("name", metavar="NAME", nargs="?", help="the sweep's name (default: the latest)")
     page.add_argument("--port", type=int, default=5000, metavar="N", help="where the page is served (default 5000)")
@@ -76,6 +74,40 @@ def _add_reproduce(parser: argparse.ArgumentParser) -> None:
     add_flags(parser, Options, where)
     parser.set_defaults(out=Options().out, runner="inline")
     _common(parser)
+
+
+def _add_steering(verbs: Any) -> None:
+    """What is asked of a sweep while it runs, from another terminal, and afterwards."""
+    stop = verbs.add_parser("stop", help="stop a sweep, resumable, or one of its trials for good")
+    pause = verbs.add_parser("pause", help="pause a trial at its next report, or all of a sweep")
+    unpause = verbs.add_parser("unpause", help="have a paused trial go on, or all of them")
+    extend = verbs.add_parser("extend", help="give a sweep more trials or more time")
+    change = verbs.add_parser("set", help="change what share of the slots a sweep has")
+    tried = verbs.add_parser("try", help="train other settings next, the rest as in the best trial so far")
+    retry = verbs.add_parser("retry", help="train failed trials again, as new ones")
+    fork = verbs.add_parser("fork", help="a new trial that goes on from a trial's state with other settings")
+    for parser in (stop, pause, unpause, extend, change, tried, retry):
+        parser.add_argument("name", metavar="NAME", help="the sweep's name")
+    for parser in (stop, pause, unpause):
+        parser.add_argument("trial", metavar="TRIAL", nargs="?", help="a trial's number (default: the whole sweep)")
+    extend.add_argument("--trials", metavar="N", type=_more, help="trials in all, or +N more")
+    extend.add_argument("--time-budget", metavar="+TIME", type=_more_time, dest="time_budget_seconds",
+                        help="more time, as +30m")  # fmt: skip
+    change.add_argument(
+        "values",
+        metavar="KEY=VALUE",
+        nargs="+",
+        help="max-concurrent=N, priority=N, weight=X",
+    )
+    fork.add_argument("run", metavar="RUN", help="NAME/NUMBER of a trial that runs, is paused or was stopped")
+    fork.add_argument("--epoch", type=int, metavar="N", help="go on after this epoch (default: its last)")
+    for parser in (tried, fork):
+        parser.add_argument("settings", metavar="KEY=VALUE", nargs="+", help="as with --set: lr=0.02")
+    retry.add_argument("--failed", action="store_true", help="those that failed, but for diverged ones")
+    for parser in (stop, pause, unpause, extend, change, tried, fork, retry):
+        parser.add_argument("--json", action="store_true", help="print the act and its answer as JSON")
+        _where(parser)
+        _common(parser)
 
 
 def _add_after_a_sweep(verbs: Any) -> None:
@@ -192,6 +224,18 @@ def _where(parser: argparse.ArgumentParser) -> None:
 
 def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+
+def _more(text: str) -> str:
+    if not text.removeprefix("+").isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}': expected a number of trials, as 40, or how many more, as +20")
+    return text
+
+
+def _more_time(text: str) -> float:
+    if not text.startswith("+"):
+        raise argparse.ArgumentTypeError(f"'{text}': expected how much more, as +30m")
+    return read_seconds(text.removeprefix("+"))
 
 
 def _names(text: str) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from rich.table import Table
 from rich.text import Text
 
@@ -18,6 +20,7 @@ from tracking.record.predictions import Predictions, best_predictions
 
 _SHOWN = 15
 _FAILURES_SHOWN = 5
+_ACTS_SHOWN = 10
 
 
 def leaderboard(history: SweepHistory, spec: SweepSpec, folder: SweepFolder) -> Table:
@@ -47,6 +50,16 @@ def failures(history: SweepHistory) -> list[str]:
     lines = [f"trial {end.trial}: {end.reason}" for end in ends[:_FAILURES_SHOWN]]
     more = len(ends) - len(lines)
     return lines + ([f"and {more} more trials, whose reasons are in the journal"] if more else [])
+
+
+def acts(history: SweepHistory) -> list[str]:
+    """What persons asked of the sweep and what followed, the latest last; of many the last ones."""
+    lines = []
+    for act in history.acts[-_ACTS_SHOWN:]:
+        asked = " ".join([act.verb, *(f"{name}={value}" for name, value in act.arguments.items())])
+        when = time.strftime("%H:%M:%S", time.localtime(act.asked_ms / 1000))
+        lines.append(f"{'refused' if act.refused else 'act'}: {when} {act.who}: {asked}: {act.answer}")
+    return lines
 
 
 def _row(trial: TrialHistory, rival: TrialHistory | None, folder: SweepFolder, short: str) -> tuple[str, ...]:

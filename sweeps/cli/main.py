@@ -17,7 +17,7 @@ from fer_models import ModelError
 from sweeps.after.sending import records_uri
 from sweeps.cli import arguments
 from sweeps.cli.console import console, errors, hide_passwords_in_tracebacks, warn
-from sweeps.cli.leaderboard_table import failures, leaderboard
+from sweeps.cli.leaderboard_table import acts, failures, leaderboard
 from sweeps.cli.overview import all_sweeps, sweep_row
 from sweeps.cli.overview_table import as_json, count_of, state_text, table_of
 from sweeps.cli.progress import STATES, Progress, duration
@@ -73,8 +73,8 @@ def _bad_input(message: str) -> int:
 
 
 def _dispatch(given: argparse.Namespace) -> int:
+    from sweeps.cli import act_verbs, page
     from sweeps.cli import cluster_verbs as afar
-    from sweeps.cli import page
     from sweeps.cli import run_verbs as after
     from sweeps.cli import use_verbs as using
 
@@ -88,7 +88,7 @@ def _dispatch(given: argparse.Namespace) -> int:
         "sync": _sync,
         "ui": page.ui,
         "logs": afar.logs,
-        "stop": afar.stop,
+        **act_verbs.VERBS,
         **after.VERBS,
         **using.VERBS,
     }
@@ -169,7 +169,8 @@ def _announce(plan: Plan) -> None:
 
 
 def _conclude(plan: Plan, result: SweepResult) -> None:
-    spec, history = plan.spec, result.history
+    history = result.history
+    spec = recorded_spec(history)
     console.print()
     console.print(leaderboard(history, spec, result.folder))
     shown = [state for state in STATES[1:] if state != "paused" or history.count(state)]
@@ -231,6 +232,8 @@ def _status(given: argparse.Namespace) -> int:
     console.print(leaderboard(history, spec, folder))
     for failure in failures(history):
         console.print(Text(f"failed: {failure}"))
+    for line in acts(history):
+        console.print(Text(line))
     return 0
 
 

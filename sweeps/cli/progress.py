@@ -15,7 +15,7 @@ from rich.text import Text
 
 from sweeps.driver.budgets import Budgets
 from sweeps.spec import SweepSpec
-from tracking.record.events import AttemptStarted, EpochDone, Event, TrialEnded, TrialPaused, TrialStarted, Verdict
+from tracking.record.events import Act, AttemptStarted, EpochDone, Event, TrialEnded, TrialPaused, TrialStarted, Verdict
 from tracking.record.history import SweepHistory, TrialHistory
 
 T = TypeVar("T")
@@ -121,9 +121,11 @@ class Progress:
 
     def __call__(self, event: Event, history: SweepHistory) -> None:
         """Take in one event."""
+        if isinstance(event, Act) and event.spec:
+            self._spec = SweepSpec.model_validate(event.spec)
         if self._live is not None:
             self._live.update(self._table(history))
-            if not isinstance(event, TrialEnded | TrialPaused):
+            if not isinstance(event, TrialEnded | TrialPaused | Act):
                 return
         line = self._line(event, history)
         if line:
@@ -151,6 +153,8 @@ class Progress:
                 )
             case Verdict():
                 return f"trial {event.trial}: {event.state}: {event.reason}"
+            case Act():
+                return f"{event.who} asked to {event.verb}: {'refused: ' if event.refused else ''}{event.answer}"
             case TrialPaused():
                 name = trial_name(history.trials[event.trial])
                 return f"trial {name}: paused after epoch {event.epoch}: {event.text}"

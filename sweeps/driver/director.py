@@ -18,6 +18,7 @@ from sweeps.space import Space
 from sweeps.spec import SweepSpec
 from sweeps.trial.messages import OBJECTIVE, SYSTEM, EpochReport, Message, Preparing, Task, TrialEnd
 from tracking.record.events import (
+    Act,
     AttemptStarted,
     EpochDone,
     Event,
@@ -28,11 +29,12 @@ from tracking.record.events import (
     TrialState,
     TrialUnpaused,
     Verdict,
+    Wanted,
 )
 from tracking.record.files import write_json
 from tracking.record.history import SweepHistory, TrialHistory
 from tracking.record.journal import Journal
-from tracking.record.layout import SweepFolder
+from tracking.record.layout import SweepFolder, TrialFolder
 
 MAX_RETRIES = 3
 """How often a trial whose worker died is given to another, without an epoch in between."""
@@ -69,10 +71,12 @@ class Director:
         self._listeners, self._attendants, self._on_preparing = listeners, attendants, on_preparing
         self._deadline = time.monotonic() + time_budget_seconds if time_budget_seconds else None
         self._budget_seconds = time_budget_seconds
-        self._waiting = [trial.number for trial in history.unfinished if trial.state != "paused"]
-        self._pauses = Pauses(history)
         self._deaths: dict[int, list[str]] = {}
         self._out: dict[int, int] = {}  # trial → the attempt whose reports count
+        self._waiting = [trial.number for trial in history.unfinished if trial.state != "paused"]
+        self._wanted = history.wanted
+        self._pauses = Pauses(history)
+        self.limit(spec.max_concurrent, "max-concurrent")
 
     def request_stop(self, reason: str) -> None:
         """Have every trial leave at its next report; safe to call from a signal handler."""
@@ -101,11 +105,16 @@ class Director:
     def exhausted(self) -> bool:
         """Whether no further task will come, but of trials that are out. Paused trials that wait for a person do not
         keep a driver."""
-        return self.stopping or self.demand == len(self._out)
+        return self.stopping or self._to_do == len(self._out)
 
     @property
     def demand(self) -> int:
-        """How many slots the sweep could use now: trials that are out, that wait, and that are still to be started."""
+        """How many slots the sweep would use now if it had them."""
+        return self._pauses.within_limits(self._to_do, but_of="share")
+
+    @property
+    def _to_do(self) -> int:
+        """Trials that are out, that wait for a slot, and that are still to be started."""
         to_start = max(self._spec.trials - self.history.next_number, 0)
         return len(self._out) + len(self._waiting) + len(self._pauses.ready) + to_start
 
@@ -123,6 +132,8 @@ class Director:
         while not self.exhausted and self._has_slot():
             if self._waiting:
                 return self._take_up(self.history.trials[self._waiting.pop(0)])
+            if self._wanted:
+                return self._start_wanted(self._wanted.pop(0))
             if (number := self._pauses.next_ready()) is not None:
                 return self._take_up(self.history.trials[number])
             if task := self._start(self.history.next_number):
@@ -170,6 +181,50 @@ class Director:
         return False
 
     @property
+    def spec(self) -> SweepSpec:
+        """What the sweep is asked to do now; an act may change it."""
+        return self._spec
+
+    @property
+    def held(self) -> bool:
+        """Whether a person paused the whole sweep."""
+        return self._pauses.limit_of("person") == 0
+
+    def record_act(self, act: Act) -> None:
+        """Record what a person asked, and go by it from now on."""
+        self._record(act)
+        if act.spec:
+            self._spec = SweepSpec.model_validate(act.spec)
+        self._wanted += act.wanted
+
+    def add_time(self, seconds: float) -> str:
+        """Lengthen the time budget; what follows. Raises InputError where the sweep has none."""
+        if self._deadline is None or self._budget_seconds is None:
+            raise InputError("the sweep has no time budget now; --time-budget holds for one run of the driver")
+        self._deadline += seconds
+        self._budget_seconds += seconds
+        return f"a time budget of {self._budget_seconds:.0f} s"
+
+    def give_up(self, number: int, reason: str) -> str:
+        """Give a trial up for good, as a person asked; what follows. Raises InputError."""
+        trial = self._unfinished(number)
+        self._refuse_given_up(trial)
+        if number in self._out:
+            verdict = Verdict(trial=number, state="stopped", epoch=trial.last_epoch, reason=reason)
+            self._record(verdict)
+            self._study.finish(number, "nothing")
+            self._write_verdict(verdict)
+            return f"trial {number} winds up at its next report"
+        self._waiting = [one for one in self._waiting if one != number]
+        self._pauses.ready.discard(number)
+        self._close(number, "stopped", reason)
+        return f"trial {number} is stopped"
+
+    def _refuse_given_up(self, trial: TrialHistory) -> None:
+        if trial.verdict is not None:
+            raise InputError(f"trial {trial.number} winds up already: {trial.verdict.reason}")
+
+    @property
     def out(self) -> list[int]:
         """The trials that have a worker."""
         return list(self._out)
@@ -193,8 +248,11 @@ class Director:
         One that is at its last epoch, or that was given up, ends instead.
         """
         trial = self._unfinished(number)
+        self._refuse_given_up(trial)
         if trial.state == "paused" and not (goes_on_by_itself(trial) and reason == "person"):
             raise InputError(f"trial {number} is paused already")
+        if reason == "person" and self._pauses.is_asked(number):
+            raise InputError(f"trial {number} pauses at its next report already")
         if number in self._out:
             self._pauses.ask(number, Pause(reason, who))
             return
@@ -272,10 +330,10 @@ class Director:
 
     def _start(self, number: int) -> Task | None:
         """Record the next trial; None where its draw came to nothing, which is recorded as a failed trial."""
-        baselines = self._space.baselines
-        baseline = baselines[number] if number < len(baselines) else None
+        begun = sum(trial.started.baseline is not None for trial in self.history.trials.values())
+        baseline = next(iter(self._space.baselines[begun:]), None)
         if baseline:
-            self._study.add_baseline(number)
+            self._study.add_undrawn(number)
             proposal = Proposal(baseline.config, {}, {})
         else:
             proposal = self._study.propose(number)
@@ -299,6 +357,26 @@ class Director:
             return None
         return self._task(self.history.trials[number], attempt=0)
 
+    def _start_wanted(self, wanted: Wanted) -> Task:
+        """Record and hand out a trial that a person asked for; the sampler sees it where the space can draw it."""
+        number, config = self.history.next_number, self._resolve(TrialConfig.model_validate(wanted.config))
+        started = TrialStarted(
+            trial=number,
+            config_id=config.id,
+            config=config.model_dump(mode="json"),
+            seed=self.history.trials[wanted.source].started.seed,
+            epochs=wanted.epochs,
+            params=wanted.params,
+            distributions=wanted.distributions,
+            wanted=wanted,
+        )
+        if wanted.params:
+            self._study.add_drawn(started)
+        else:
+            self._study.add_undrawn(number)
+        self._record(started)
+        return self._task(self.history.trials[number], attempt=0)
+
     def _take_up(self, trial: TrialHistory) -> Task:
         if trial.verdict is not None:
             self._write_verdict(trial.verdict)
@@ -314,6 +392,7 @@ class Director:
     def _task(self, trial: TrialHistory, attempt: int) -> Task:
         self._out[trial.number] = attempt
         folder = self._folder.trial(trial.number).create()
+        self._move_state(trial.started, folder)
         write_json(folder.config, trial.started.config)
         config = TrialConfig.model_validate(trial.started.config)
         return Task(
@@ -335,6 +414,14 @@ class Director:
             ),
         )
 
+    def _move_state(self, started: TrialStarted, folder: TrialFolder) -> None:
+        """Give a fork the state that was kept for it: to its worker it is a trial that goes on."""
+        kept = self._folder.forks / started.wanted.act if started.wanted else None
+        if kept and kept.is_dir():
+            for path in kept.iterdir():
+                path.replace(folder.root / path.name)
+            kept.rmdir()
+
     def _take_epoch(self, number: int, report: EpochReport) -> None:
         event = EpochDone(trial=number, epoch=report.epoch, metrics=report.metrics, iterations=report.iterations)
         self._record(event)
@@ -344,7 +431,9 @@ class Director:
 
     def _obey_pruner(self, trial: TrialHistory, reason: str | None) -> None:
         """Give the trial up if the pruner has a reason; baselines, and trials at their last epoch, are spared."""
-        spared = trial.started.baseline is not None or trial.last_epoch == trial.started.epochs
+        wanted = trial.started.wanted
+        of_source = wanted is not None and wanted.epoch is not None and trial.last_epoch <= wanted.epoch
+        spared = trial.started.baseline is not None or trial.last_epoch == trial.started.epochs or of_source
         if reason is None or spared or trial.verdict is not None:
             return
         verdict = Verdict(trial=trial.number, state="pruned", epoch=trial.last_epoch, reason=reason)

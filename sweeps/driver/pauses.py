@@ -44,15 +44,27 @@ class Pauses:
         else:
             self._limits[by] = slots
 
+    def limit_of(self, by: str) -> int | None:
+        """What `by` said."""
+        return self._limits.get(by)
+
     @property
     def slots(self) -> int | None:
         """How many trials may be out; None where nothing limits them but the machine."""
         return min(self._limits.values(), default=None)
 
+    def within_limits(self, count: int, but_of: str) -> int:
+        """`count`, or as many as the limits allow, but for the word of one."""
+        return min([count, *(slots for by, slots in self._limits.items() if by != but_of)])
+
     def ask(self, number: int, pause: Pause) -> None:
         """Have a trial leave at its next report; a person's word goes before any other."""
         if number not in self._asked or pause.reason == "person":
             self._asked[number] = pause
+
+    def is_asked(self, number: int) -> bool:
+        """Whether a pause of the trial is due."""
+        return number in self._asked
 
     def withdraw(self, number: int) -> bool:
         """Take back a pause that is due; whether there was one."""

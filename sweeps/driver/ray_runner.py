@@ -109,7 +109,7 @@ class RayRunner:
                 search_alg=_Tasks(director, calls, body, self._slots.gpus, self._shares_ray),
                 scheduler=_Obedient(director, calls, self._shares_ray),
                 num_samples=-1,
-                max_concurrent_trials=self._slots.count,
+                max_concurrent_trials=self._slots.room,
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: str(trial.trial_id),
             ),

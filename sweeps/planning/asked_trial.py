@@ -26,7 +26,7 @@ class AskedTrial:
     and tuples are handed to Optuna as what a journal can hold, and given back as they were.
     """
 
-    def __init__(self, trial: optuna.Trial, known: dict[str, BaseDistribution]) -> None:
+    def __init__(self, trial: optuna.trial.BaseTrial, known: dict[str, BaseDistribution]) -> None:
         self._trial = trial
         self._known = known
 

@@ -70,6 +70,11 @@ class Plan:
         """Trials at once."""
         return self.slots.count if self.spec.runner == "ray" else 1
 
+    @property
+    def room(self) -> int:
+        """Trials that there is room for at once; --max-concurrent may ask for fewer, and be changed later."""
+        return self.slots.room if self.spec.runner == "ray" else 1
+
     def is_finished(self) -> bool:
         """Whether the sweep of that name has run all the trials asked for."""
         history = self.recorded

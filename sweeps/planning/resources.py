@@ -25,6 +25,8 @@ class Slots:
     cpus_per_trial: float
     gpus_per_trial: float
     count: int
+    room: int
+    """Trials that there is room for at once, whatever was asked for."""
     mps: bool = False
 
     @property
@@ -112,8 +114,8 @@ def plan_slots(
     even = min(max(1.0, sum(node_cpus) // by_gpu), max(node_cpus)) if by_gpu else 1.0
     cpu_share = even if cpus_per_trial is None else cpus_per_trial
     by_cpu = _fits(node_cpus, cpu_share, "--cpus-per-trial", "cores")
-    count = min(limit for limit in (by_cpu, by_gpu, max_concurrent) if limit is not None)
-    return Slots(node_cpus, gpus, cpu_share, gpu_share, count)
+    room = min(limit for limit in (by_cpu, by_gpu) if limit is not None)
+    return Slots(node_cpus, gpus, cpu_share, gpu_share, min(room, max_concurrent or room), room)
 
 
 def _shares(gpus: int, share: float) -> int | None:

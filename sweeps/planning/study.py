@@ -139,20 +139,17 @@ class Study:
 
     def _replay(self, event: Event) -> None:
         match event:
-            case TrialStarted(baseline=None):
-                distributions = drawn_parameters([event])
-                self._known |= distributions | self._known
-                self._study.enqueue_trial(event.params)
-                self._enter(event.trial, self._study.ask(fixed_distributions=distributions), whole=bool(event.config))
+            case TrialStarted(baseline=None) if event.params or event.wanted is None:
+                self.add_drawn(event)
             case TrialStarted():
-                self.add_baseline(event.trial)
+                self.add_undrawn(event.trial)
             case EpochDone():
                 reason = self.report(event.trial, event.epoch, event.metrics[OBJECTIVE])
                 self._owed.pop(event.trial, None)
                 if reason:
                     self._owed[event.trial] = reason
             case Verdict():
-                self.finish(event.trial, "pruned")
+                self.finish(event.trial, _LESSONS[event.state])
             case TrialEnded(final=True):
                 # Journals of format 1 do not say what the sampler was told; it is told what it would be today.
                 told = event.told or self.lesson(event.trial, event.state, unfit=event.diverged)
@@ -182,8 +179,16 @@ class Study:
         if whole:
             self._whole.add(frozenset(trial.distributions))
 
-    def add_baseline(self, number: int) -> None:
-        """Enter a baseline: its values compete at the pruner's rungs, and the sampler never sees it.
+    def add_drawn(self, started: TrialStarted) -> None:
+        """Enter a trial with the values that it was drawn with."""
+        distributions = drawn_parameters([started])
+        self._known |= distributions | self._known
+        self._study.enqueue_trial(started.params)
+        self._enter(started.trial, self._study.ask(fixed_distributions=distributions), whole=bool(started.config))
+
+    def add_undrawn(self, number: int) -> None:
+        """Enter a baseline, or a trial that the space cannot draw: its values compete at the pruner's rungs, and the
+        sampler never sees it.
 
         In `study.log` it is a failed trial from the start, so that the numbers there stay the journal's.
         """
@@ -209,7 +214,7 @@ class Study:
         parameters that others have and it lacks would split TPE's joint model of them for good.
         """
         if number not in self._open:
-            return "pruned"  # told so with its verdict
+            return _LESSONS[state]  # told so with its verdict
         trial = self._open[number]
         if trial is None:
             return "nothing"

@@ -39,7 +39,7 @@ def _sharing(
     claim = new_claim(spec.name, str(plan.options.out.absolute()), plan.slots, spec.priority, spec.weight,
                       on_cluster=on_cluster)  # fmt: skip
     try:
-        share = SharedSlots(store, claim, plan.at_once, say=say)
+        share = SharedSlots(store, claim, plan.room, say=say)
     except OSError as error:
         warn(f"other sweeps of this machine cannot be seen ({error}): this one uses every slot")
         yield None

@@ -198,7 +198,9 @@ def _ray_row(workers: int, out: Path) -> Iterator[str]:
     plan = make_plan(replace(SPACE, first_rung_epochs=_RAY_EPOCHS + 1), options)
     diary: list[tuple[float, Event]] = []
     began = time.perf_counter()
-    runner = ray_runner(Slots(node_cpus=(workers,), gpus=0, cpus_per_trial=1.0, gpus_per_trial=0.0, count=workers))
+    runner = ray_runner(
+        Slots(node_cpus=(workers,), gpus=0, cpus_per_trial=1.0, gpus_per_trial=0.0, count=workers, room=workers)
+    )
     with (
         mock.patch("sweeps.sweep._runner", return_value=runner),
         mock.patch("sweeps.sweep.MlflowSink", NoTracker),

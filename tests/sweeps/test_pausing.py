@@ -93,8 +93,9 @@ def test_a_trial_at_its_last_epoch_or_given_up_ends_instead(tmp_path: Path) -> N
     first, second = taken(held), taken(held)
     held.director.take(0, report(first, 1, 0.9))
     held.director.take(1, report(second, 1, 0.1))
-    for number in (0, 1):
-        held.director.pause(number, "person")
+    with pytest.raises(InputError, match="trial 1 winds up already: stopped at epoch 1"):
+        held.director.pause(1, "person")
+    held.director.pause(0, "person")
     assert held.director.take(1, report(second, 2, 0.1)), "it winds up"
     held.director.unpause(0)
     held.director.take(0, report(first, 2, 0.9))

@@ -13,7 +13,7 @@ from sweeps.planning.resources import Slots, choose_device, plan_slots
 
 def test_as_many_as_cores() -> None:
     assert plan_slots("cpu", node_cpus=(8,)) == Slots(
-        node_cpus=(8,), gpus=0, cpus_per_trial=1.0, gpus_per_trial=0.0, count=8
+        node_cpus=(8,), gpus=0, cpus_per_trial=1.0, gpus_per_trial=0.0, count=8, room=8
     )
     assert plan_slots("cpu", node_cpus=(8,), cpus_per_trial=3).count == 2
     assert plan_slots("cpu", node_cpus=(8,), cpus_per_trial=3).threads == 3

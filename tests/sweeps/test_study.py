@@ -50,7 +50,7 @@ def play(study: Study, events: Iterable[Event]) -> None:
             case TrialStarted(baseline=None):
                 study.propose(event.trial)
             case TrialStarted():
-                study.add_baseline(event.trial)
+                study.add_undrawn(event.trial)
             case EpochDone():
                 study.report(event.trial, event.epoch, event.metrics["val_accuracy"])
             case Verdict():

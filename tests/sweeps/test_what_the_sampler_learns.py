@@ -71,7 +71,7 @@ def proposals(study: Study, numbers: Sequence[int]) -> list[dict[str, object]]:
 def test_baselines_leave_no_trace_in_what_is_proposed(tmp_path: Path, over: bool) -> None:
     with_baselines = Study(tmp_path / "with.log", LEADING, 7)
     for number in range(3):
-        with_baselines.add_baseline(number)
+        with_baselines.add_undrawn(number)
         with_baselines.report(number, 1, 0.6)
         if over:
             with_baselines.finish(number, with_baselines.lesson(number, "done", unfit=False), 0.6)

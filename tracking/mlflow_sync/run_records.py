@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from tracking.record.events import (
     OBJECTIVE,
+    Act,
     AttemptStarted,
     DriverStarted,
     DriverStopped,
@@ -175,7 +176,7 @@ class Gatherer:
 def run_number(event: Event) -> int:
     """The trial that an event speaks of, or `PARENT`."""
     match event:
-        case SweepStarted() | DriverStarted() | DriverStopped() | SweepEnded():
+        case SweepStarted() | DriverStarted() | Act() | DriverStopped() | SweepEnded():
             return PARENT
         case _:
             return event.trial
@@ -233,6 +234,8 @@ def first_tags(
         "seed": str(started.seed),
         "config.id": started.config_id,
     }
+    if started.wanted:
+        tags["asked.for"] = f"{started.wanted.verb} of trial {started.wanted.source}"
     return tags | ({"baseline": started.baseline} if started.baseline else {})
 
 

@@ -79,6 +79,41 @@ class DriverStarted(_Event):
     """What this driver was asked to do; a resume may ask for more trials or other hardware than the start did."""
 
 
+class Wanted(BaseModel):
+    """A trial that a person asked for: a configuration, and the trial that it was taken from.
+
+    `params` and `distributions` are those of a draw that comes to it; empty where the space cannot draw it. With
+    `epoch` it goes on from that trial's state after so many epochs, which is kept for it in the sweep's folder.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    act: str
+    verb: str
+    source: int
+    config: dict[str, Any]
+    epochs: int
+    epoch: int | None = None
+    params: dict[str, Any] = {}
+    distributions: dict[str, str] = {}
+
+
+class Act(_Event):
+    """A person asked something of the sweep; `answer` says what follows, or why it is refused."""
+
+    event: Literal["act"] = "act"
+    act: str
+    verb: str
+    arguments: dict[str, Any] = {}
+    who: str
+    asked_ms: int
+    answer: str
+    refused: bool = False
+    wanted: tuple[Wanted, ...] = ()
+    spec: dict[str, Any] = {}
+    """What the sweep is asked to do from now on, where the act changes that."""
+
+
 class TrialStarted(_Event):
     """A trial was proposed; its number is the journal's and never given twice.
 
@@ -96,6 +131,8 @@ class TrialStarted(_Event):
     """Of a baseline, how long the report trained it, where that is known."""
     params: dict[str, Any] = {}
     distributions: dict[str, str] = {}
+    wanted: Wanted | None = None
+    """Of a trial that a person asked for: its lineage."""
 
     @property
     def title(self) -> str:
@@ -212,6 +249,7 @@ class SweepEnded(_Event):
 Event = (
     SweepStarted
     | DriverStarted
+    | Act
     | TrialStarted
     | AttemptStarted
     | EpochDone

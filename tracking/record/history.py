@@ -1,14 +1,16 @@
 """What a journal says has happened so far: the events replayed into one record a trial."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from tracking.errors import TrackingError
 from tracking.record.events import (
     OBJECTIVE,
+    Act,
     AttemptStarted,
     DriverStarted,
     DriverStopped,
@@ -23,6 +25,7 @@ from tracking.record.events import (
     TrialTested,
     TrialUnpaused,
     Verdict,
+    Wanted,
 )
 from tracking.record.journal import read
 
@@ -80,10 +83,16 @@ class SweepHistory:
     started: SweepStarted
     trials: dict[int, TrialHistory] = field(default_factory=dict)
     drivers: list[DriverStarted] = field(default_factory=list)
+    acts: list[Act] = field(default_factory=list)
     stopped: DriverStopped | None = None
     finished: SweepEnded | None = None
     next_number: int = 0
     """Number of the next new trial."""
+    spec: dict[str, Any] = field(default_factory=dict)
+    """What the sweep was last asked to do."""
+
+    def __post_init__(self) -> None:
+        self.spec = self.started.spec
 
     @classmethod
     def replay(cls, events: Iterable[Event]) -> "SweepHistory":
@@ -121,21 +130,37 @@ class SweepHistory:
                 raise TrackingError(f"two openings in one journal ({event.name})")
             case DriverStarted():
                 self.drivers.append(event)
+                self._ask(event.spec)
                 self.stopped = self.finished = None
             case DriverStopped():
                 self.stopped = event
             case SweepEnded():
                 self.finished = event
+            case Act():
+                self.acts.append(event)
+                self._ask(event.spec)
             case TrialStarted():
                 self.trials[event.trial] = TrialHistory(event)
                 self.next_number = max(self.next_number, event.trial + 1)
             case _:
                 _apply_to_trial(self._trial(event.trial), event)
 
+    def _ask(self, spec: dict[str, Any]) -> None:
+        if spec:
+            self.spec = spec
+            if self.finished and int(spec.get("trials", 0)) > self.next_number:
+                self.finished = None
+
+    @property
+    def wanted(self) -> list[Wanted]:
+        """Trials that persons asked for and that are not started yet, in their order."""
+        started = Counter(trial.started.wanted.act for trial in self.trials.values() if trial.started.wanted)
+        return [one for act in self.acts for one in act.wanted[started[act.act] :]]
+
     @property
     def max_epochs(self) -> int:
         """How long a trial trains that nobody prunes."""
-        asked = self.started.spec.get("max_epochs")
+        asked = self.spec.get("max_epochs")
         return int(asked) if asked else max((trial.started.epochs for trial in self.trials.values()), default=0)
 
     def is_short(self, trial: TrialHistory) -> bool:

@@ -121,6 +121,16 @@ class SweepFolder:
         """Folder of pictures and pages of the whole sweep; what lies there at its end is kept by MLflow too."""
         return self.root / "figures"
 
+    @property
+    def inbox(self) -> Path:
+        """Folder of acts that the driver has not read yet."""
+        return self.root / "inbox"
+
+    @property
+    def forks(self) -> Path:
+        """Folder of states that trials to be started go on from, one folder per act."""
+        return self.root / "forks"
+
     def trial(self, number: int) -> TrialFolder:
         """Files of trial `number`."""
         return TrialFolder(self.trials / f"{number:04d}")

@@ -1,0 +1,279 @@
+"""What persons ask of a sweep: each act is checked, done by the director, and recorded with its answer.
+
+The driver of a sweep reads them from its inbox. On a sweep that nobody drives, the command does them itself.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from sweeps.config import TrialConfig, parse_settings, with_settings
+from sweeps.driver.director import Director
+from sweeps.errors import InputError, did_you_mean
+from sweeps.planning.drawn_as import drawn_as
+from sweeps.space import Space
+from tracking.record.events import Act, Wanted
+from tracking.record.history import TrialHistory
+from tracking.record.inbox import Request, waiting_requests
+from tracking.record.layout import SweepFolder
+
+_LOOK_SECONDS = 0.25
+_KEPT_BY_A_FORK = ("net", "transfer", "preprocess")
+_SETTABLE = ("max-concurrent", "priority", "weight")
+
+SetRank = Callable[[int, float], None]
+"""Tells the sweep's part of the slots its priority and weight."""
+
+Did = tuple[str, Mapping[str, Any]]
+"""The answer, and what else the act's line in the journal says."""
+
+
+class Acts:
+    """Does acts on one sweep. `most_slots` is how many trials its runner can have at once; None where none runs."""
+
+    def __init__(
+        self, folder: SweepFolder, space: Space, most_slots: int | None, set_rank: SetRank | None = None
+    ) -> None:
+        self._folder, self._space, self._most_slots, self._set_rank = folder, space, most_slots, set_rank
+        self._look_at = 0.0
+
+    def __call__(self, director: Director) -> None:
+        """Read the inbox, as a director's attendant. A file goes once its act is in the journal."""
+        if time.monotonic() < self._look_at:
+            return
+        self._look_at = time.monotonic() + _LOOK_SECONDS
+        known = {act.act for act in director.history.acts}
+        for path, request in waiting_requests(self._folder):
+            if request is None:
+                request = Request(act=path.stem, verb="unknown", who="unknown")
+            if request.act not in known:
+                self.perform(director, request)
+            path.unlink(missing_ok=True)
+
+    def perform(self, director: Director, request: Request) -> Act:
+        """Do an act, or refuse it, and record it."""
+        refused = False
+        more: Mapping[str, Any] = {}
+        try:
+            if director.stop_reason is not None:
+                raise InputError(f"the sweep is stopping: {director.stop_reason}")
+            answer, more = self._do(director, request)
+        except (InputError, TypeError, ValueError, OSError) as error:
+            answer, refused = str(error), True
+        act = Act(
+            act=request.act,
+            verb=request.verb,
+            arguments=request.arguments,
+            who=request.who,
+            asked_ms=request.asked_ms,
+            answer=answer,
+            refused=refused,
+            **more,
+        )
+        director.record_act(act)
+        return act
+
+    def _do(self, director: Director, request: Request) -> Did:
+        verbs: dict[str, Callable[..., Did]] = {
+            "stop": self._stop,
+            "pause": self._pause,
+            "unpause": self._unpause,
+            "extend": self._extend,
+            "set": self._set,
+            "try": self._try,
+            "fork": self._fork,
+            "retry": self._retry,
+        }
+        if request.verb not in verbs:
+            raise InputError(f"'{request.verb}' is no act that this version knows")
+        return verbs[request.verb](director, request, **request.arguments)
+
+    def _stop(self, director: Director, request: Request, trial: int | None = None) -> Did:
+        if trial is not None:
+            return director.give_up(trial, f"stopped by {request.who}"), {}
+        if self._most_slots is None:
+            raise InputError("the sweep does not run: there is nothing to stop")
+        director.request_stop(f"stopped by {request.who}")
+        return "stops at the end of each trial's epoch, resumable", {}
+
+    def _pause(self, director: Director, request: Request, trial: int | None = None) -> Did:
+        if trial is not None:
+            director.pause(trial, "person", request.who)
+            state = director.history.trials[trial].state
+            return f"trial {trial} is paused" if state == "paused" else f"trial {trial} pauses at its next report", {}
+        if self._most_slots is None:
+            raise InputError("the sweep does not run: there is nothing to pause")
+        if director.held:
+            raise InputError("the sweep is paused already")
+        director.limit(0, "person")
+        return "every trial pauses at its next report; the driver waits for unpause", {}
+
+    def _unpause(self, director: Director, request: Request, trial: int | None = None) -> Did:
+        if trial is not None:
+            director.unpause(trial, request.who)
+            return f"trial {trial} goes on when a slot is free", {}
+        by_persons = [one.number for one in director.paused if one.paused and one.paused.reason == "person"]
+        if not director.held and not by_persons:
+            raise InputError("nothing is paused")
+        director.limit(None, "person")
+        for number in reversed(by_persons):
+            director.unpause(number, request.who)
+        return "the paused trials go on as slots are free", {}
+
+    def _extend(
+        self, director: Director, request: Request, trials: str | None = None, time_budget_seconds: float | None = None
+    ) -> Did:
+        answers, more = [], {}
+        if trials is not None:
+            now = director.spec.trials
+            total = now + int(trials) if trials.startswith("+") else int(trials)
+            if total <= now:
+                raise InputError(f"--trials {trials}: the sweep has {now} trials; give more, or +N")
+            more = {"spec": {**director.spec.model_dump(mode="json"), "trials": total}}
+            answers.append(f"{total} trials instead of {now}")
+        if time_budget_seconds is not None:
+            answers.append(director.add_time(time_budget_seconds))
+        return "; ".join(answers), more
+
+    def _set(self, director: Director, request: Request, **values: str) -> Did:
+        unknown = [name for name in values if name not in _SETTABLE]
+        if unknown:
+            raise InputError(f"'{unknown[0]}' cannot be set{did_you_mean(unknown[0], _SETTABLE)}")
+        asked = {name.replace("-", "_"): _number(name, text) for name, text in values.items()}
+        count = asked.get("max_concurrent")
+        if count is not None and self._most_slots is not None and count > self._most_slots:
+            raise InputError(f"max-concurrent={count}: there is room for {self._most_slots} trials at once")
+        if count is not None:
+            director.limit(int(count), "max-concurrent")
+        spec = director.spec.model_copy(update=asked)
+        if self._set_rank and asked.keys() & {"priority", "weight"}:
+            self._set_rank(spec.priority, spec.weight)
+        answer = ", ".join(f"{name} {value:g}" for name, value in asked.items())
+        return answer, {"spec": spec.model_dump(mode="json")}
+
+    def _try(self, director: Director, request: Request, settings: list[str]) -> Did:
+        source = _best(director)
+        want = self._want(director, request, source, settings)
+        learns = "" if want.params else "; the space cannot draw it, so the sampler does not learn from it"
+        return f"next in line, as trial {source.number} but for {', '.join(settings)}{learns}", _wanting(director, want)
+
+    def _fork(
+        self, director: Director, request: Request, trial: int, settings: list[str], epoch: int | None = None
+    ) -> Did:
+        source = director.history.trials.get(trial)
+        if source is None:
+            raise InputError(f"no trial {trial}; there are 0 to {director.history.next_number - 1}")
+        want = self._want(director, request, source, settings)
+        _check_fork(source, want.config)
+        epoch = self._keep_state(source, request.act, epoch)
+        want = want.model_copy(update={"epoch": epoch})
+        return f"next in line, from trial {trial}'s state after epoch {epoch}", _wanting(director, want)
+
+    def _retry(self, director: Director, request: Request) -> Did:
+        ends = [(one, one.end) for one in director.history.trials.values() if one.end and one.end.state == "failed"]
+        redone = {one.started.wanted.source for one in director.history.trials.values() if one.started.wanted}
+        redone |= {want.source for want in director.history.wanted}
+        again = [one for one, end in ends if not end.diverged and one.started.config and one.number not in redone]
+        if not again:
+            raise InputError("no trial failed that could fare better: one that diverged would do so again")
+        wants = [self._want(director, request, one, []) for one in again]
+        return f"again: trial {', '.join(str(one.number) for one in again)}", _wanting(director, *wants)
+
+    def _want(self, director: Director, request: Request, source: TrialHistory, settings: list[str]) -> Wanted:
+        started = source.started
+        try:
+            changes = parse_settings(settings)
+            before = TrialConfig.parse(started.config, f"trial {source.number}")
+            config = with_settings(before, changes)
+        except InputError as error:
+            raise InputError(str(error).removeprefix("--set: ")) from None
+        drawn = drawn_as(self._space, started, changes, config)
+        return Wanted(
+            act=request.act,
+            verb=request.verb,
+            source=source.number,
+            config=config.model_dump(mode="json"),
+            epochs=director.spec.max_epochs if request.verb == "try" else started.epochs,
+            params=drawn[0],
+            distributions=drawn[1],
+        )
+
+    def _keep_state(self, source: TrialHistory, act: str, epoch: int | None) -> int:
+        """Keep the state that a fork goes on from, with the answers that belong to it; after which epoch it is."""
+        files = self._folder.trial(source.number)
+        states = {state_epoch(path): path for path in (files.previous, files.last) if path.is_file()}
+        if not states:
+            raise InputError(f"trial {source.number} has no state to go on from: it is {source.state}")
+        chosen = max(states) if epoch is None else epoch
+        if chosen not in states:
+            raise InputError(f"--epoch {epoch}: trial {source.number} has its state after epoch "
+                             f"{' and '.join(map(str, sorted(states)))} alone")  # fmt: skip
+        kept = self._folder.forks / act
+        kept.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for path, name in (
+            (files.val_probabilities, files.val_probabilities.name),
+            (files.best, files.best.name),
+            (states[chosen], files.last.name),
+        ):
+            if path.is_file():
+                link_or_copy(path, kept / name)
+        return chosen
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        value = float(text) if name == "weight" else int(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value) or (name == "weight" and value <= 0) or (name == "max-concurrent" and value < 1):
+        rule = {"weight": "a number above 0", "priority": "a whole number"}.get(name, "a whole number of at least 1")
+        raise InputError(f"{name}={text}: must be {rule}")
+    return value
+
+
+def _wanting(director: Director, *wants: Wanted) -> Mapping[str, Any]:
+    trials = director.spec.trials + len(wants)
+    return {"wanted": wants, "spec": {**director.spec.model_dump(mode="json"), "trials": trials}}
+
+
+def _best(director: Director) -> TrialHistory:
+    """The trial that another is tried like: the best so far, else the first one."""
+    scored = [(best.metrics["val_accuracy"], one) for one in director.history.trials.values()
+              if one.started.config and (best := one.best_epoch())]  # fmt: skip
+    if not scored:
+        raise InputError("no trial has a result yet; try again after the first epoch")
+    return max(scored, key=lambda pair: (pair[0], -pair[1].number))[1]
+
+
+def _check_fork(source: TrialHistory, config: Mapping[str, Any]) -> None:
+    before = source.started.config
+    changed = [part for part in _KEPT_BY_A_FORK if before[part] != config[part]]
+    recipe, new = before["recipe"], config["recipe"]
+    changed += ["optimizer"] if recipe["optimizer"] != new["optimizer"] else []
+    changed += ["ema_decay"] if (recipe["ema_decay"] is None) != (new["ema_decay"] is None) else []
+    if changed:
+        raise InputError(f"a fork goes on from trial {source.number}'s state, which is of its {', '.join(changed)}; "
+                         "use 'try' for a trial from the beginning")  # fmt: skip
+
+
+def state_epoch(path: Path) -> int:
+    """After which epoch a training state is, read without torch: from the head of its file."""
+    with path.open("rb") as file:
+        head = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return int(json.loads(head["__metadata__"]["state"])["epoch"])
+
+
+def link_or_copy(path: Path, to: Path) -> None:
+    """Have the file under another name too; its content is never changed in place."""
+    to.unlink(missing_ok=True)
+    try:
+        os.link(path, to)
+    except OSError:
+        shutil.copy(path, to)

@@ -1,0 +1,75 @@
+"""Acts on a sweep that runs elsewhere: one small file per act in the sweep's folder, which its driver reads."""
+
+import getpass
+import os
+import socket
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tracking.errors import TrackingError
+from tracking.record.events import now_ms
+from tracking.record.files import write_bytes
+from tracking.record.layout import SweepFolder
+
+MOST_ACTS = 64
+"""So many wait at most: a driver that answers reads all of them in a second."""
+
+_MOST_BYTES = 1 << 16
+
+
+class Request(BaseModel):
+    """What a person asks of a sweep."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    act: str = Field(default_factory=lambda: uuid.uuid4().hex[:12])
+    verb: str
+    arguments: dict[str, Any] = {}
+    who: str = Field(default_factory=lambda: f"{_user()}@{socket.gethostname()}")
+    asked_ms: int = Field(default_factory=now_ms)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # no such user in a container
+        return str(os.getuid())
+
+
+def post(folder: SweepFolder, request: Request) -> Path:
+    """Put an act into the sweep's inbox.
+
+    Raises:
+        TrackingError: the inbox is full, or may not be written.
+    """
+    try:
+        folder.inbox.mkdir(mode=0o700, exist_ok=True)
+        waiting = len(_files(folder))
+    except OSError as error:
+        raise TrackingError(f"cannot write to {folder.inbox}: {error.strerror}") from error
+    if waiting >= MOST_ACTS:
+        raise TrackingError(f"{folder.inbox}: {waiting} acts wait already, as many as it takes; wait for their answers")
+    path = folder.inbox / f"{request.asked_ms:015d}-{request.act}.json"
+    write_bytes(path, request.model_dump_json().encode())
+    return path
+
+
+def waiting_requests(folder: SweepFolder) -> Iterator[tuple[Path, Request | None]]:
+    """The acts in a sweep's inbox, oldest first; None stands for a file that is no act."""
+    for path in _files(folder):
+        try:
+            if path.stat().st_size > _MOST_BYTES:
+                raise ValueError
+            yield path, Request.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            continue  # taken back
+        except (OSError, ValueError, ValidationError):
+            yield path, None
+
+
+def _files(folder: SweepFolder) -> list[Path]:
+    return sorted(folder.inbox.glob("[!.]*.json"))
