@@ -6,40 +6,29 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from cluster.checks import worst
 from cluster.config import check_home, reach
 from cluster.doctor import Report, examine
-from cluster.errors import ClusterError, without_password
-
-BAD_INPUT = 2
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ClusterError(f"{message}; see {self.prog} --help")
+from cluster.errors import without_password
+from fer_common.errors import Parser, run_command
 
 
 def main(argv: Sequence[str]) -> int:
     """`python -m cluster VERB …`."""
-    try:
+
+    def act() -> int:
         given = parser().parse_args(argv)
         check_home()
         return _doctor(given)
-    except ClusterError as error:
-        if "--debug" in argv:
-            raise
-        sys.stderr.write(without_password(f"error: {error}\n"))
-        return BAD_INPUT
-    except KeyboardInterrupt:
-        return 130
+
+    return run_command(argv, act, lambda line: sys.stderr.write(without_password(f"{line}\n")))
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line of `python -m cluster`."""
-    top = _Parser(prog="python -m cluster", description="Where sweeps run.")
-    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_Parser)
+    top = Parser(prog="python -m cluster", description="Where sweeps run.")
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
     doctor = verbs.add_parser("doctor", help="check a cluster, or this machine, before money is spent on it")
     doctor.add_argument("config", nargs="?", type=Path, metavar="CONFIG", help="as cluster/on_prem.yaml")
     doctor.add_argument("--address", metavar="A", help="auto, HOST:6379 or http://HOST:8265 (default: this machine)")

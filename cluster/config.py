@@ -14,7 +14,9 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from cluster.errors import ClusterError, did_you_mean
+from cluster.errors import ClusterError
+from fer_common.errors import did_you_mean
+from fer_common.faults import rule
 
 _BLOCK = "metadata.fer_sweeps"
 _OWN_FILE = Path("~/.ray/auth_token")
@@ -198,7 +200,5 @@ def _block(path: Path) -> dict[str, Any]:
 
 
 def _explained(error: ValidationError) -> str:
-    faults = [
-        f"{'.'.join(map(str, fault['loc']))}: {fault['msg'].removeprefix('Value error, ')}" for fault in error.errors()
-    ]
+    faults = [f"{'.'.join(map(str, fault['loc']))}: {rule(fault)}" for fault in error.errors()]
     return faults[0] if len(faults) == 1 else "".join(f"\n  {fault}" for fault in faults)

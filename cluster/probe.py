@@ -10,7 +10,6 @@ import configparser
 import fcntl
 import json
 import os
-import platform
 import shutil
 import socket
 import ssl
@@ -22,10 +21,11 @@ import urllib.request
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from http.client import HTTPException
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TextIO
 from urllib.parse import unquote, urlsplit
+
+from fer_common.versions import versions
 
 PACKAGES = ("fer-sweeps", "ray", "torch", "optuna", "mlflow", "numpy", "pydantic")
 _TRY_GPUS = """
@@ -88,7 +88,7 @@ class Probe:
         gpus, said = _tried_gpus(own_devices)
         return {
             "host": socket.gethostname(),
-            "versions": _versions(),
+            "versions": versions(PACKAGES),
             "gpus_seen": None if gpus is None else len(gpus),
             "gpu_kinds": tuple(_kind(gpu) for gpu in gpus or ()),
             "gpu_faults": tuple(f"{_kind(gpu)}: {gpu['fault']}" for gpu in gpus or () if "fault" in gpu),
@@ -229,16 +229,6 @@ def _mlflow_login() -> dict[str, str]:
 
 def _head_of(body: bytes) -> str:
     return body.decode("utf-8", "replace").strip()
-
-
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "not installed"
-    return versions
 
 
 def _tried_gpus(own_devices: bool) -> tuple[list[dict[str, Any]] | None, str]:

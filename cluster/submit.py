@@ -20,14 +20,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cluster.config import ClusterConfig, find_token
-from cluster.errors import ClusterError, did_you_mean
+from cluster.errors import ClusterError
 from cluster.probe import http_get
+from fer_common.errors import did_you_mean
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
 
 PROJECT = Path(__file__).parents[1]
-_PACKAGES = ("sweeps", "fer_models", "fer_data", "tracking", "cluster")
+_PACKAGES = ("sweeps", "fer_common", "fer_models", "fer_data", "tracking", "cluster")
 _BESIDE = ("pyproject.toml", "constraints.txt")
 _LEFT_BEHIND = shutil.ignore_patterns("__pycache__", "*.pyc", "secrets")
 _CHATTY = ("ray.dashboard.modules.job.sdk", "ray.dashboard.modules.dashboard_sdk", "ray._private.runtime_env.packaging")

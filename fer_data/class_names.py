@@ -10,8 +10,8 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
+from fer_common.errors import nearest
 from fer_data.faces import EXPRESSIONS, DataError, Split
-from fer_data.sources.csv_rows import did_you_mean
 
 CLASSES_FILE = "classes.txt"
 
@@ -176,7 +176,7 @@ def _some(numbers: Sequence[int]) -> str:
 
 def _refuse_misspelt(root: Path, others: Sequence[str]) -> None:
     """Refuse names that are nearly an expression's: a class of its own would divide that expression in two."""
-    hints = [f"'{name}'{hint}" for name in others if (hint := did_you_mean(name, list(_EXPRESSION_OF)))]
+    hints = [f"'{name}'{hint}" for name in others if (hint := nearest(name, list(_EXPRESSION_OF)))]
     if hints:
         raise DataError(
             f"{root}: class folders beside FER's expressions that are nearly named like one: {'; '.join(hints)} "

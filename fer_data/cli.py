@@ -5,30 +5,20 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-from rich.console import Console
 from rich.text import Text
 
+from fer_common.console import new_console
+from fer_common.errors import Parser, run_command
+from fer_common.flags import add_flags, flags
 from fer_data.cache.cache_folder import open_cached
 from fer_data.cache.store import prepare
-from fer_data.faces import DataError, Faces
-from fer_data.flags import add_flags, flags
+from fer_data.faces import Faces
 from fer_data.options import DataOptions
 
-BAD_INPUT = 2
-_PIPED_WIDTH = 160  # rich takes 80 where there is no terminal to ask
 _FORMATS = ("png", "jpg", "lmdb")
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong the way the rest of the program does."""
-
-    def error(self, message: str) -> Any:
-        raise DataError(f"{message}; see {self.prog} --help")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -38,23 +28,19 @@ def main(argv: Sequence[str]) -> int:
         "export": _export,
         "download": _download,
     }
-    try:
+
+    def act() -> int:
         given = parser().parse_args(argv)
         verbs[given.verb](given)
-    except DataError as error:
-        if "--debug" in argv:
-            raise
-        _console(stderr=True).print(Text(f"error: {error}", style="red"))
-        return BAD_INPUT
-    except KeyboardInterrupt:
-        return 130
-    return 0
+        return 0
+
+    return run_command(argv, act, lambda line: new_console(stderr=True).print(Text(line, style="red")))
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line of `python -m fer_data`."""
-    top = _Parser(prog="python -m fer_data", description="Look at a data set of faces, convert it, or fetch FER2013.")
-    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_Parser)
+    top = Parser(prog="python -m fer_data", description="Look at a data set of faces, convert it, or fetch FER2013.")
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
     describe = verbs.add_parser("describe", help="count what is in a data set, and draw it")
     _add_source(describe)
     describe.add_argument("--json", action="store_true", help="print JSON, and draw only where --picture says")
@@ -95,7 +81,7 @@ def _describe(given: argparse.Namespace) -> None:
     picture = given.picture or (None if given.json else _default_picture(faces))
     if picture:
         draw_overview(picture, faces)
-    console = _console()
+    console = new_console()
     if given.json:
         console.print(json.dumps(description, indent=1, ensure_ascii=False))
         return
@@ -121,7 +107,7 @@ def _export(given: argparse.Namespace) -> None:
     export(faces, given.destination, given.format)
     sizes = ", ".join(f"{split.name} {len(split):,}" for split in (faces.train, faces.val, faces.test))
     quality = f" of quality {JPEG_QUALITY}" if given.format == "jpg" else ""
-    console = _console()
+    console = new_console()
     console.print(f"{given.destination}: {faces.name} as {given.format}{quality}: {sizes}")
     for note in faces.notes:
         console.print(f"note: {note}")
@@ -131,12 +117,6 @@ def _download(given: argparse.Namespace) -> None:
     from fer_data.download import OFFICIAL_MD5, download
 
     path, official = download(given.destination)
-    console = _console()
+    console = new_console()
     what = "the official file" if official else f"NOT the official file, whose MD5 is {OFFICIAL_MD5}"
     console.print(f"{path}: {what}\nlook at it:\n  python -m fer_data describe {path}")
-
-
-def _console(*, stderr: bool = False) -> Console:
-    stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() else _PIPED_WIDTH
-    return Console(stderr=stderr, highlight=False, markup=False, soft_wrap=True, width=width)

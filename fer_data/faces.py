@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from fer_common.errors import UserError
+
 GreyLevels = NDArray[np.uint8]
 Images = NDArray[np.uint8 | np.float32]
 Labels = NDArray[np.uint8]
@@ -20,7 +22,7 @@ EXPRESSIONS = ("Angry", "Disgust", "Fear", "Happy", "Sad", "Surprise", "Neutral"
 SPLITS = ("train", "val", "test")
 
 
-class DataError(Exception):
+class DataError(UserError):
     """Bad data or a bad place for it; the message says the rule, the value given and the way out."""
 
 

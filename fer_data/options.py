@@ -17,8 +17,8 @@ from pydantic import (
     model_validator,
 )
 
+from fer_common.flags import Flag, explain, given_values
 from fer_data.faces import DataError
-from fer_data.flags import Flag, explain, given_values
 
 ResizeMethod = Literal["area", "bilinear", "bicubic", "lanczos"]
 LabelKind = Literal["fer", "ferplus-plurality", "ferplus-majority", "ferplus-soft"]

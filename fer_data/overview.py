@@ -6,7 +6,6 @@ The three colours differ for colour-blind readers too (Okabe & Ito 2008).
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from matplotlib.font_manager import findfont
 from matplotlib.ft2font import FT2Font
 from matplotlib.ticker import MaxNLocator
 
+from fer_common.files import write_whole
 from fer_data.faces import DataError, Faces, Images, Split
 
 _COLOURS = {"train": "#0072B2", "val": "#E69F00", "test": "#009E73"}
@@ -124,10 +124,7 @@ def _save(figure: Figure, path: Path) -> None:
     FigureCanvasAgg(figure)
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=_DPI)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        beside.write_bytes(picture.getvalue())
-        beside.replace(path)
+        write_whole(path, lambda file: file.write(picture.getvalue()))
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise DataError(f"{path}: the picture cannot be written: {error}; choose another --picture") from error

@@ -7,18 +7,17 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
+from fer_common.errors import Parser, did_you_mean, run_command
 from fer_models.configs.net_config import NET_CONFIGS, NET_NAMES, NetConfig
 from fer_models.errors import ModelError
 
 if TYPE_CHECKING:
     from fer_models.listing import Summary
 
-BAD_INPUT = 2
 CLASSES = 7
 _NOTE = f"{CLASSES} classes, default options; MB of fp32 parameters; multiply-adds of one face, in millions"
 _CONFIG: TypeAdapter[NetConfig] = TypeAdapter(NetConfig)
@@ -26,21 +25,19 @@ _CONFIG: TypeAdapter[NetConfig] = TypeAdapter(NetConfig)
 
 def main(argv: Sequence[str]) -> int:
     """Print what was asked for; 2 after one line on stderr where that is not possible."""
-    given = parser().parse_args(argv)
-    try:
+
+    def act() -> int:
+        given = parser().parse_args(argv)
         text = _all_nets(as_json=given.json) if given.name is None else _one_net(given.name, as_json=given.json)
-    except ModelError as error:
-        if given.debug:
-            raise
-        sys.stderr.write(f"error: {error}\n")
-        return BAD_INPUT
-    sys.stdout.write(text + "\n")
-    return 0
+        sys.stdout.write(text + "\n")
+        return 0
+
+    return run_command(argv, act, lambda line: sys.stderr.write(line + "\n"))
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line of `python -m fer_models`."""
-    top = argparse.ArgumentParser(prog="python -m fer_models", description=f"The nets. {_NOTE}.")
+    top = Parser(prog="python -m fer_models", description=f"The nets. {_NOTE}.")
     top.add_argument("name", nargs="?", metavar="NAME", help="one of: " + ", ".join(NET_NAMES))
     top.add_argument("--json", action="store_true", help="print JSON")
     top.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -76,9 +73,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
 
 def _one_net(name: str, *, as_json: bool) -> str:
     if name not in NET_CONFIGS:
-        near = get_close_matches(name.lower(), NET_NAMES, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else "expected one of " + ", ".join(NET_NAMES)
-        raise ModelError(f"unknown net '{name}', {hint}")
+        raise ModelError(f"unknown net '{name}'{did_you_mean(name, NET_NAMES)}")
     from fer_models.listing import layer_table
 
     summary = _summary(name)

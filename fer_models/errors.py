@@ -1,7 +1,9 @@
 """The exceptions of this package."""
 
+from fer_common.errors import UserError
 
-class ModelError(Exception):
+
+class ModelError(UserError):
     """A net or a weight file is not usable; the message says the rule, the value and the way out."""
 
 

@@ -9,11 +9,13 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from fer_common.errors import did_you_mean
+from fer_common.faults import rule
 from fer_data import AugmentConfig
 from fer_data.augmentation.preprocess_names import Preprocessing
 from fer_models import NET_CONFIGS, NetConfig, Recipe
 from fer_models.configs.transfer_config import Transfer
-from sweeps.errors import InputError, did_you_mean
+from sweeps.errors import InputError
 
 _PARTS: dict[str, type[BaseModel]] = {"recipe": Recipe, "augment": AugmentConfig, "transfer": Transfer}
 
@@ -70,10 +72,9 @@ def _fault(fault: dict[str, Any]) -> str:
         return f"{name}.name: unknown net '{given}'{did_you_mean(str(given), NET_CONFIGS)}"
     if fault["type"] == "missing":
         return f"{name}: required"
-    rule = str(fault["msg"])
-    if fault["type"] == "value_error":  # between settings: each stands in the rule
-        return f"{name}: {rule.removeprefix('Value error, ')}"
-    return f"{name}: {rule[:1].lower()}{rule[1:]}, got {value!r}"
+    if fault["type"] == "value_error":  # between settings: the rule names each
+        return f"{name}: {rule(fault)}"
+    return f"{name}: {rule(fault)}, got {value!r}"
 
 
 def _siblings(location: tuple[str | int, ...]) -> list[str]:

@@ -16,11 +16,12 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import to_jsonable_python
 
+from fer_common.errors import did_you_mean
+from fer_common.flags import Flag, command_line, explain, flags
 from fer_data import DataOptions
-from fer_data.flags import Flag, command_line, explain, flags
 from sweeps.config import parse_settings, setting_text
 from sweeps.driver.notify import fault_of
-from sweeps.errors import InputError, did_you_mean
+from sweeps.errors import InputError
 from sweeps.space import Pruner, Sampler, WhichBaselines
 
 TRAINED, RUN, KEPT = "what is trained", "where it runs", "what is kept"

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fer_common.errors import did_you_mean
+from fer_common.flags import command_line
 from fer_data import Faces, open_cached, prepare
 from fer_data.cache.preprocess_cache import preprocessed
-from fer_data.flags import command_line
 from sweeps.config import TrialConfig
-from sweeps.errors import InputError, did_you_mean
+from sweeps.errors import InputError
 from sweeps.planning.resources import Device
 from sweeps.spec import SweepSpec, recorded_spec
 from tracking.errors import TrackingError

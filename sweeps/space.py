@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pydantic import ValidationError
 
+from fer_common.errors import did_you_mean
 from sweeps.config import TrialConfig, explain
-from sweeps.errors import InputError, did_you_mean
+from sweeps.errors import InputError
 
 if TYPE_CHECKING:
     import optuna

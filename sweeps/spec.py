@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from fer_data.flags import flags, option
+from fer_common.flags import flags, option
 from sweeps.config import explain
 from sweeps.errors import InputError
 from sweeps.options import Options, RecordedOptions

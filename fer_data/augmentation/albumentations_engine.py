@@ -6,7 +6,6 @@ computes it.
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import random
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fer_common.errors import nearest
 from fer_data.augmentation.augment_config import ERASED_AREA, ERASED_ASPECT, LEAST_BLUR_SIGMA, AugmentConfig
 from fer_data.faces import DataError, Images
 
@@ -139,8 +139,7 @@ def _similar_transform(error: Exception) -> str:
     from albumentations.core.serialization import SERIALIZABLE_REGISTRY
 
     name = str(error.args[0]) if isinstance(error, KeyError) and error.args else ""
-    near = difflib.get_close_matches(name, list(SERIALIZABLE_REGISTRY), n=1)
-    return f", did you mean '{near[0]}'?" if near else ""
+    return nearest(name, SERIALIZABLE_REGISTRY)
 
 
 def _from_config(config: AugmentConfig, height: int, width: int) -> Any:

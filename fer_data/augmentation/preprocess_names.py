@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
+from fer_common.errors import nearest
 from fer_data.faces import DataError
-from fer_data.sources.csv_rows import did_you_mean
 
 Preprocessing = Literal[
     "none",
@@ -52,5 +52,5 @@ def known_preprocessing(name: str) -> Preprocessing:
         if name == known:
             return known
     raise DataError(
-        f"unknown preprocessing '{name}'{did_you_mean(name, PREPROCESSINGS)}; known are {', '.join(PREPROCESSINGS)}"
+        f"unknown preprocessing '{name}'{nearest(name, PREPROCESSINGS)}; known are {', '.join(PREPROCESSINGS)}"
     )

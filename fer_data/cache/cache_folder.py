@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from fer_common.files import sync_folder, write_synced
 from fer_data.faces import SPLITS, DataError, Faces, Split, mean_of
 
 META = "meta.json"
@@ -187,19 +188,7 @@ def write_faces(faces: Faces, folder: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file that is on the disk when this returns."""
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def sync_folder(folder: Path) -> None:
-    """Put the names in a folder on the disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    write_synced(path, lambda file: file.write(text.encode()))
 
 
 def _read_meta(folder: Path) -> _Meta:
@@ -229,10 +218,7 @@ def _move_into_place(beside: Path, folder: Path) -> None:
 
 
 def _save(path: Path, array: NDArray[Any]) -> None:
-    with path.open("wb") as file:
-        np.save(file, array, allow_pickle=False)
-        file.flush()
-        os.fsync(file.fileno())
+    write_synced(path, lambda file: np.save(file, array, allow_pickle=False))
 
 
 def _open_split(folder: Path, name: str, meta: _Meta) -> Split:

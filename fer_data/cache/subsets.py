@@ -11,12 +11,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from fer_common.errors import nearest
 from fer_data.cache.leaks import mark_leaks, picture_numbers
 from fer_data.cache.stratify import Indices, grouped_folds, stratified_choice
 from fer_data.faces import DataError, Faces, Flags, Labels, SoftLabels, Split, derived_fingerprint
 from fer_data.images.resizing import room, rows_of
 from fer_data.options import DataOptions
-from fer_data.sources.csv_rows import did_you_mean
 
 
 def apply_views(faces: Faces, options: DataOptions) -> Faces:
@@ -150,7 +150,7 @@ def _class_numbers(faces: Faces, names: Sequence[str]) -> list[int]:
     numbers = [known.index(name.casefold()) if name.casefold() in known else None for name in names]
     found = [number for number in numbers if number is not None]
     faults = [
-        f"no class '{name}'{did_you_mean(name, faces.classes)}"
+        f"no class '{name}'{nearest(name, faces.classes)}"
         for name, number in zip(names, numbers, strict=True)
         if number is None
     ]

@@ -7,7 +7,6 @@ the format: it reads the file all the same (stray spaces, blank lines) or names 
 from __future__ import annotations
 
 import csv
-import difflib
 import io
 import re
 from collections.abc import Iterator, Sequence, Set
@@ -16,6 +15,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from fer_common.errors import nearest
 from fer_data.cache.stratify import Indices
 from fer_data.faces import EXPRESSIONS, DataError, GreyLevels, Labels
 from fer_data.sources.compressed import Text
@@ -129,13 +129,6 @@ def fields_of(line: str) -> list[str]:
     return [value.strip() for value in fields]
 
 
-def did_you_mean(value: str, known: Sequence[str]) -> str:
-    """Return ", did you mean 'X'?" for the nearest known name, or nothing."""
-    lowered = {name.lower(): name for name in reversed(known)}
-    near = difflib.get_close_matches(value.lower(), list(lowered), n=1)
-    return f", did you mean '{lowered[near[0]]}'?" if near else ""
-
-
 def read_carefully(text: Text, header: Header, *, skip_bad: bool) -> Rows:
     """Read line by line, as a text editor counts them; each faulty line is counted."""
     collected, total = Collected(text, header), 0
@@ -236,7 +229,7 @@ def _emotion_faults(emotion: str) -> list[str]:
 def _usage_faults(usage: str | None) -> list[str]:
     if usage is None or usage in USAGES:
         return []
-    hint = did_you_mean(usage, USAGES) or f", expected {', '.join(USAGES)}"
+    hint = nearest(usage, USAGES) or f", expected {', '.join(USAGES)}"
     return [f"Usage '{_shown(usage)}'{hint}"]
 
 

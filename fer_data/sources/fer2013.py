@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fer_common.errors import nearest
 from fer_data.carving import carved, carved_note
 from fer_data.faces import (
     EXPRESSIONS,
@@ -31,7 +32,7 @@ from fer_data.options import DataOptions, ResizeMethod
 from fer_data.sources import ferplus
 from fer_data.sources.compressed import Text, opened
 from fer_data.sources.csv_arrow import read_rows
-from fer_data.sources.csv_rows import SIDE, USAGES, Header, Rows, did_you_mean, fields_of
+from fer_data.sources.csv_rows import SIDE, USAGES, Header, Rows, fields_of
 from fer_data.sources.gather import given_name
 from fer_data.sources.read_faces import ReadFaces, Splits
 
@@ -203,7 +204,7 @@ def _read_header(text: Text) -> Header:
 
 def _check_columns(shown: str, names: Sequence[str]) -> None:
     """Refuse a header without emotion or pixels, or with a column that may be meant as Usage but is not."""
-    hint = {name: did_you_mean(name, [other for other in names if other not in _COLUMNS]) for name in _COLUMNS}
+    hint = {name: nearest(name, [other for other in names if other not in _COLUMNS]) for name in _COLUMNS}
     if "pixels" in names and "emotion" not in names and not hint["emotion"]:
         raise DataError(
             f"{shown}:1: no column emotion: these faces have no labels (as in Kaggle's test.csv); "

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from fer_common.errors import nearest
 from fer_data.faces import EXPRESSIONS, DataError, Flags, Labels, SoftLabels
 from fer_data.sources.compressed import Text, opened
-from fer_data.sources.csv_rows import USAGES, Faults, Rows, did_you_mean
+from fer_data.sources.csv_rows import USAGES, Faults, Rows
 
 if TYPE_CHECKING:
     from _csv import Reader
@@ -122,7 +123,7 @@ def _read_votes(text: Text) -> tuple[Labels, Votes]:
 def _table(shown: str, lines: Reader) -> tuple[Labels, Votes]:
     names = [name.strip() for name in next(lines, [])]
     others = [name for name in names if name not in _COLUMNS]
-    missing = [f"{name} is missing{did_you_mean(name, others)}" for name in _COLUMNS if name not in names]
+    missing = [f"{name} is missing{nearest(name, others)}" for name in _COLUMNS if name not in names]
     if missing:
         expected = f"expected the columns {', '.join(_COLUMNS)}"
         raise DataError(f"{shown}:1: not FER+'s fer2013new.csv: {expected}; {'; '.join(missing)}")

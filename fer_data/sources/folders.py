@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fer_common.errors import nearest
 from fer_data.class_names import Classes, named_classes, natural
 from fer_data.faces import SPLITS, DataError
 from fer_data.images.decode import SUFFIXES, read_image
 from fer_data.options import DataOptions
-from fer_data.sources.csv_rows import did_you_mean
 from fer_data.sources.gather import SPLIT_NAMES, SPLIT_OF, Faults, Sample, gather, given_name, printable, three_splits
 from fer_data.sources.read_faces import ReadFaces
 
@@ -82,7 +82,7 @@ def _split_folders(root: Path) -> dict[str, Path]:
     for name in names:
         split = SPLIT_OF.get(name.casefold())
         if split is None:
-            faults.append(f"'{name}' is no split{did_you_mean(name, list(SPLIT_OF))}{_splits_within(root / name)}")
+            faults.append(f"'{name}' is no split{nearest(name, list(SPLIT_OF))}{_splits_within(root / name)}")
         elif split in folders:
             faults.append(f"'{folders[split].name}' and '{name}' are both {split}")
         else:
@@ -100,7 +100,7 @@ def _split_folders(root: Path) -> dict[str, Path]:
 
 def _are_classes(root: Path, names: Sequence[str]) -> bool:
     """Whether folders hold images and none of them is called like a split, rightly or nearly."""
-    like_splits = any(did_you_mean(name, list(SPLIT_OF)) or _LIKE_A_SPLIT.search(name) for name in names)
+    like_splits = any(nearest(name, list(SPLIT_OF)) or _LIKE_A_SPLIT.search(name) for name in names)
     return len(names) > 1 and not like_splits and any(_holds_images(root / name) for name in names)
 
 
@@ -139,7 +139,7 @@ def _check_classes(faults: Faults, class_folders: Mapping[str, _ClassFolders], c
         for label, title in enumerate(classes.names):
             names = [name for name in folders if classes.label_of[name] == label]
             if not names:
-                hint = did_you_mean(title, list(folders)) if title not in folders else ""
+                hint = nearest(title, list(folders)) if title not in folders else ""
                 where = folders[next(iter(folders))].parent.name if folders else split
                 faults.leave_out(where, f"no folder for the class {title}{hint}")
             elif len(names) > 1:

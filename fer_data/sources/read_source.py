@@ -7,12 +7,12 @@ import stat
 from dataclasses import replace
 from pathlib import Path
 
+from fer_common.errors import nearest
 from fer_data.cache.leaks import mark_leaks
 from fer_data.faces import EXPRESSIONS, DataError, Faces, derived_fingerprint, fingerprint_of
 from fer_data.images.resizing import all_resized
 from fer_data.options import DataOptions
 from fer_data.sources import fer2013, synthetic
-from fer_data.sources.csv_rows import did_you_mean
 from fer_data.sources.read_faces import ReadFaces
 
 _LEFT_OUT_SHOWN = 5
@@ -101,7 +101,7 @@ def _check(path: Path) -> None:
 def _similar_name(path: Path) -> str:
     if not path.parent.is_dir():
         return f" (there is no folder {path.parent})"
-    return did_you_mean(path.name, [entry.name for entry in path.parent.iterdir()])
+    return nearest(path.name, [entry.name for entry in path.parent.iterdir()])
 
 
 def _left_out_note(read: ReadFaces) -> str:

@@ -57,7 +57,7 @@ class Transfer(BaseModel):
 def _cross_faults(values: dict[str, Any]) -> list[tuple[str, str]]:
     """The faults between the fields of a transfer, as (field, message)."""
     faults = []
-    if values["weights"] in PUBLISHED and values["sha256"] is not None:
+    if str(values["weights"]) in PUBLISHED and values["sha256"] is not None:
         faults.append(("sha256", f"weights '{values['weights']}' is not a file of yours; leave it out"))
     if values["weights"] == "none":
         for name in ("freeze", "finetune_freeze"):

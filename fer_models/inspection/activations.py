@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from fer_common.errors import nearest
 from fer_models.errors import ModelError
 from fer_models.parts.staged import Staged
 from fer_models.training.evaluate import Pixels, in_batches
@@ -129,5 +129,4 @@ def _hooked(modules: Sequence[nn.Module], tell: Callable[[nn.Module, Tensor], No
 
 def _guess(name: str, known: Sequence[str]) -> str:
     inside = [path for path in known if path.endswith(f".{name}")]
-    near = inside or get_close_matches(name, known, n=1)
-    return f", did you mean '{near[0]}'?" if near else ""
+    return f"; did you mean '{inside[0]}'?" if inside else nearest(name, known)

@@ -4,7 +4,6 @@ anything that is in them."""
 from __future__ import annotations
 
 import hashlib
-import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from fer_common.files import write_whole
 from fer_models.errors import ModelError
 
 _CHECKSUM = "checksum"
@@ -24,16 +24,9 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
     """Write beside, fsync, replace. Raises ModelError; an earlier file of that name is then still whole."""
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     content = safetensors.torch.save(plain, {**metadata, _CHECKSUM: tensors_sha256(plain, metadata)})
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-        _sync_folder(path.parent)
+        write_whole(path, lambda file: file.write(content))
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise ModelError(f"{path}: cannot be written: {error.strerror}; an earlier one is whole") from error
 
 
@@ -145,11 +138,3 @@ def tensors_sha256(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

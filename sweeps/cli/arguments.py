@@ -8,8 +8,9 @@ import os
 from pathlib import Path
 from typing import Any, get_args
 
+from fer_common.errors import Parser
+from fer_common.flags import add_flags, flags, given_values
 from fer_data import DataError, DataOptions
-from fer_data.flags import add_flags, flags, given_values
 from fer_models import Kernel
 from sweeps.cli.use_arguments import add_use_verbs
 from sweeps.errors import InputError
@@ -17,20 +18,10 @@ from sweeps.options import GROUPS, RUN, TRAINED, Options, read_seconds
 from sweeps.trial.messages import Method
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong the way the rest of the program does, and takes no abbreviated options."""
-
-    def __init__(self, *args: Any, **more: Any) -> None:
-        super().__init__(*args, **{**more, "allow_abbrev": False})
-
-    def error(self, message: str) -> Any:
-        raise InputError(f"{message}; see {self.prog} --help")
-
-
 def parser() -> argparse.ArgumentParser:
     """The whole command line: `python -m sweeps VERB …`."""
-    top = _Parser(prog="python -m sweeps", description="Sweeps of facial-expression nets.")
-    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_Parser)
+    top = Parser(prog="python -m sweeps", description="Sweeps of facial-expression nets.")
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
     add_run_arguments(verbs.add_parser("run", help="run a sweep, or go on with one"))
     _common(verbs.add_parser("spaces", help="list the built-in spaces"))
     _add_reproduce(verbs.add_parser("reproduce", help="list the reports' rows, or train one and compare"))
@@ -164,7 +155,7 @@ def _add_after_a_sweep(verbs: Any) -> None:
 
 def run_parser() -> argparse.ArgumentParser:
     """`python -m sweeps.run SPACE …`."""
-    parser = _Parser(prog="python -m sweeps.run", description="Run a sweep over a space.")
+    parser = Parser(prog="python -m sweeps.run", description="Run a sweep over a space.")
     add_run_arguments(parser)
     return parser
 

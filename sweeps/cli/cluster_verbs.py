@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cluster.config import ClusterConfig, reach
 from cluster.submit import Jobs, exit_code, look_again
-from fer_data.flags import command_line
+from fer_common.flags import command_line
 from sweeps.cli.arguments import options
 from sweeps.cli.console import console
 from sweeps.errors import InputError

@@ -8,16 +8,12 @@ import traceback
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
 from rich.text import Text
 
+from fer_common.console import new_console
 from tracking.mlflow_sync.uri import without_password
 
-_PIPED_WIDTH = 160  # rich takes 80 where there is no terminal to ask, which squeezes the leaderboard
-
-_at_a_terminal = sys.stdout is not None and sys.stdout.isatty()
-console = Console(highlight=False, markup=False, soft_wrap=True, width=None if _at_a_terminal else _PIPED_WIDTH)
-errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+console, errors = new_console(), new_console(stderr=True)
 
 
 def warn(message: str) -> None:

@@ -10,10 +10,8 @@ from collections.abc import Callable, Sequence
 from rich.text import Text
 
 from cluster.config import check_home, reach
-from cluster.errors import ClusterError
-from fer_data import DataError
-from fer_data.flags import command_line
-from fer_models import ModelError
+from fer_common.errors import run_command
+from fer_common.flags import command_line
 from sweeps.after.sending import records_uri
 from sweeps.cli import arguments
 from sweeps.cli.console import console, errors, hide_passwords_in_tracebacks, warn
@@ -21,7 +19,6 @@ from sweeps.cli.leaderboard_table import acts, failures, leaderboard
 from sweeps.cli.overview import all_sweeps, sweep_row
 from sweeps.cli.overview_table import as_json, count_of, state_text, table_of
 from sweeps.cli.progress import STATES, Progress, duration
-from sweeps.errors import InputError
 from sweeps.options import Options
 from sweeps.planning.plan import Plan, make_plan
 from sweeps.runs import open_sweep
@@ -30,8 +27,6 @@ from sweeps.sweep import SweepResult, run_plan
 from tracking.errors import TrackingError
 from tracking.mlflow_sync.uri import ignored_environment, without_password
 from tracking.record.folder_lock import FolderHeldError
-
-BAD_INPUT = 2
 
 
 def main(argv: Sequence[str]) -> int:
@@ -53,23 +48,7 @@ def _parsed(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Na
 
 def _guarded(argv: Sequence[str], act: Callable[[], int]) -> int:
     hide_passwords_in_tracebacks()
-    try:
-        return act()
-    except (ClusterError, InputError, DataError, ModelError, TrackingError) as error:
-        if "--debug" in argv:
-            raise
-        return _bad_input(str(error))
-    except OSError as error:  # of the file system, such as a folder that may not be entered
-        if "--debug" in argv:
-            raise
-        return _bad_input(f"{error.filename}: {error.strerror}" if error.filename else str(error))
-    except KeyboardInterrupt:
-        return 130
-
-
-def _bad_input(message: str) -> int:
-    errors.print(Text(without_password(f"error: {message}"), style="red"))
-    return BAD_INPUT
+    return run_command(argv, act, lambda line: errors.print(Text(without_password(line), style="red")))
 
 
 def _dispatch(given: argparse.Namespace) -> int:

@@ -8,8 +8,9 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from fer_common.errors import did_you_mean
 from sweeps.cli import arguments
-from sweeps.errors import InputError, did_you_mean
+from sweeps.errors import InputError
 from sweeps.options import Options
 from sweeps.planning.plan import Plan
 from sweeps.runs import Run

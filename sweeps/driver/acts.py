@@ -14,9 +14,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from fer_common.errors import did_you_mean
 from sweeps.config import TrialConfig, parse_settings, with_settings
 from sweeps.driver.director import Director
-from sweeps.errors import InputError, did_you_mean
+from sweeps.errors import InputError
 from sweeps.planning.drawn_as import drawn_as
 from sweeps.space import Space
 from tracking.record.events import Act, Wanted

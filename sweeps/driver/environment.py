@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import inspect
 import os
-import platform
 import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from fer_common.versions import versions
 from sweeps.spec import SweepSpec
 from tracking.record.events import FORMAT, DriverStarted
 from tracking.record.history import SweepHistory
@@ -24,17 +23,11 @@ def driver_started(
     spec: SweepSpec, *, resumed: bool, suggest: Callable[..., object] | None = None, gpus: str = ""
 ) -> DriverStarted:
     """The event that says who took up the sweep, to do what, with which versions and which code of its space."""
-    versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "not installed"
     return DriverStarted(
         format=FORMAT,
         host=socket.gethostname(),
         pid=os.getpid(),
-        versions=versions,
+        versions=versions(_PACKAGES),
         git_commit=_git_commit(),
         gpus=gpus or None,
         resumed=resumed,

@@ -11,12 +11,13 @@ from pathlib import Path
 
 from cluster.connect import cluster_gpus, cluster_size, joined_ray, prepare_environment
 from cluster.gpus import GpuFacts, own_gpus
+from fer_common.errors import did_you_mean
 from fer_data import Faces, open_cached, prepare
 from fer_models.configs.precision import BF16_CAPABILITY, device_kind, fastest
 from fer_models.configs.transfer_config import PUBLISHED
 from sweeps.config import TrialConfig
 from sweeps.driver.budgets import Budgets
-from sweeps.errors import InputError, did_you_mean
+from sweeps.errors import InputError
 from sweeps.options import Options, RecordedOptions
 from sweeps.planning.fixed_space import fix_settings
 from sweeps.planning.resources import Device, Hardware, Slots, choose_device, plan_slots, usable_cpus

@@ -8,8 +8,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from fer_common.errors import did_you_mean
 from sweeps.config import TrialConfig
-from sweeps.errors import InputError, did_you_mean
+from sweeps.errors import InputError
 from sweeps.space import Space
 from sweeps.spaces import SPACES
 from sweeps.spaces.rows import ROWS

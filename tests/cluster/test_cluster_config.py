@@ -67,7 +67,7 @@ def test_everything_wrong_is_said_at_once(tmp_path: Path) -> None:
     assert "NFS" in said
     assert "MLFLOW_TRACKING_PASSWORD" in said
     assert "file:PATH or env:NAME, never the token itself" in said
-    assert "gpus: Input should be greater than or equal to 0" in said
+    assert "gpus: must be at least 0" in said
 
 
 @pytest.mark.parametrize(

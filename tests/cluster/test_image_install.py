@@ -34,7 +34,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_nothing_that_the_packages_read_is_left_out(installed: Path) -> None:
     """Pictures, tables and templates beside the code are in the wheel as well; cluster's files stay in the repository."""
-    for package in ("sweeps", "fer_models", "fer_data", "tracking"):
+    for package in ("sweeps", "fer_common", "fer_models", "fer_data", "tracking"):
         here, there = (
             {path.relative_to(root) for path in (root / package).rglob("*") if path.is_file() and path.suffix != ".pyc"}
             for root in (ROOT, installed)

@@ -62,6 +62,7 @@ def test_code_is_shipped_and_nothing_else(tmp_path: Path) -> None:
         assert sum(path.stat().st_size for path in folder.rglob("*")) < 10_000_000
     assert top == {
         "sweeps",
+        "fer_common",
         "fer_models",
         "fer_data",
         "tracking",
@@ -75,7 +76,7 @@ def test_code_is_shipped_and_nothing_else(tmp_path: Path) -> None:
 
 
 def test_secrets_beside_the_compose_file_stay_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for package in ("sweeps", "fer_models", "fer_data", "tracking", "cluster/mlflow/secrets"):
+    for package in ("sweeps", "fer_common", "fer_models", "fer_data", "tracking", "cluster/mlflow/secrets"):
         (tmp_path / package).mkdir(parents=True)
     (tmp_path / "cluster/mlflow/secrets/ray_auth_token").write_text("x")
     monkeypatch.setattr("cluster.submit.PROJECT", tmp_path)

@@ -121,7 +121,7 @@ def serialised(name: str, **arguments: object) -> AugmentConfig:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (serialised("HorizontalFlp", p=1), r"refuses the pipeline: .*HorizontalFlp.*, did you mean 'HorizontalFlip'\?"),
+        (serialised("HorizontalFlp", p=1), r"refuses the pipeline: .*HorizontalFlp.*; did you mean 'HorizontalFlip'\?"),
         (serialised("HorizontalFlip", p=2), "refuses the pipeline: .*less than or equal to 1"),
         (serialised("Affine", rotat=5, p=1), r"refuses the pipeline: .*'rotat' are not valid for transform Affine"),
         (serialised("Normalize", p=1), "refuses a grey image of 4x4|returns float32, expected uint8"),

@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
+from fer_common.flags import add_flags, command_line
 from fer_data import DataError
-from fer_data.flags import add_flags, command_line
 from fer_data.options import DataOptions
 
 
@@ -80,7 +80,7 @@ def test_a_fold_is_a_number_of_a_number(text, capsys):
 
 def test_importing_the_options_imports_nothing_heavy():
     program = (
-        "import sys, fer_data.flags, fer_data.cli\n"
+        "import sys, fer_common.flags, fer_data.cli\n"
         "heavy = {'torch', 'pandas', 'pyarrow', 'matplotlib', 'mlflow', 'cv2', 'skimage', 'lmdb', 'kaggle', 'PIL'}\n"
         "print(*heavy & set(sys.modules))"
     )

@@ -101,7 +101,7 @@ def test_accepts_a_last_line_without_newline(write_csv, good_rows):
         (row(pixels=with_pixel_5("9" * 5000)), "9... outside 0..255"),
         (row(9), "emotion 9, expected 0..6"),
         (row("Happy"), "emotion Happy, expected 0..6"),
-        (row(usage="Train"), "'Train', did you mean 'Training'?"),
+        (row(usage="Train"), "'Train'; did you mean 'Training'?"),
         (row(usage="xyz"), "'xyz', expected Training, PublicTest, PrivateTest"),
     ],
 )
@@ -129,8 +129,8 @@ def test_shows_five_faulty_lines_and_counts_the_others(write_csv, good_rows):
     ("header", "says"),
     [
         ("emotion,Usage", "found emotion, Usage; pixels is missing"),
-        ("emotion,pixels,usage", "Usage is missing, did you mean 'usage'?"),
-        ("emotions,pixels,Usage", "emotion is missing, did you mean 'emotions'?"),
+        ("emotion,pixels,usage", "Usage is missing; did you mean 'usage'?"),
+        ("emotions,pixels,Usage", "emotion is missing; did you mean 'emotions'?"),
         ("emotion,pixels,Usage,pixels", "pixels stands twice"),
         ("a,b,c", "expected the columns emotion, pixels, Usage; found a, b, c"),
         ("pixels", "no column emotion: these faces have no labels (as in Kaggle's test.csv)"),
@@ -163,7 +163,7 @@ def test_a_split_is_not_made_up_where_its_rows_were_left_out(write_csv):
     private = [plain_row(1, 210, "PrivateTest")]
     text = message(write_csv([*training, *public, *private]), skip_bad=True)
     assert "no sound rows with Usage=PublicTest; left out were" in text
-    assert "Usage 'Public', did you mean 'PublicTest'?" in text
+    assert "Usage 'Public'; did you mean 'PublicTest'?" in text
     stray = faces_of(write_csv([*training, *private, "some,notes", ",,"]), skip_bad=True)
     assert [len(stray.train), len(stray.val), len(stray.test)] == [90, 10, 1]
 
@@ -221,7 +221,7 @@ def test_names_what_is_not_a_csv(tmp_path):
 
 def test_names_a_missing_file_and_the_nearest_one(tmp_path):
     (tmp_path / "fer2013.csv").touch()
-    assert "no such file, did you mean 'fer2013.csv'?" in message(tmp_path / "fer2031.csv")
+    assert "no such file; did you mean 'fer2013.csv'?" in message(tmp_path / "fer2031.csv")
     assert f"no folder {tmp_path}/nowhere" in message(tmp_path / "nowhere" / "fer2013.csv")
 
 
@@ -271,7 +271,7 @@ def test_faulty_rows_are_left_out_on_request_and_said(write_csv, good_rows):
     assert [split.labels.tolist() for split in (faces.train, faces.val, faces.test)] == [[0, 6, 3], [1, 2], [5]]
     assert faces.notes[-1] == (
         "6 faulty left out: line 5: emotion 9, expected 0..6; line 6: expected 3 fields, got 2; "
-        "line 7: Usage 'Train', did you mean 'Training'?; line 8: emotion 8, expected 0..6; "
+        "line 7: Usage 'Train'; did you mean 'Training'?; line 8: emotion 8, expected 0..6; "
         "line 9: pixel 5 'x' is not an integer; and 1 more"
     )
     assert faces.fingerprint != whole.fingerprint

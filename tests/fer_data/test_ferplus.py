@@ -131,7 +131,7 @@ def test_another_order_is_refused(write_csv, good_rows, write_votes):
     [
         (
             lambda text: text.replace("sadness", "sad"),
-            ":1: not FER.'s fer2013new.csv.*; sadness is missing, did you mean 'sad'",
+            ":1: not FER.'s fer2013new.csv.*; sadness is missing; did you mean 'sad'",
         ),
         (lambda text: text.replace("0,6,0", "0,x,0"), ":2: happiness 'x', expected 0..10"),
         (lambda text: text.replace("0,6,0", "0,-6,0"), ":2: happiness '-6', expected 0..10"),

@@ -188,7 +188,7 @@ def test_mixed_sizes_are_counted_and_resize_makes_them_one(tmp_path):
     [
         (
             {"train/a/1.png": 0, "tset/a/1.png": 0},
-            "'tset' is no split, did you mean 'test'?. Expected the folder train",
+            "'tset' is no split; did you mean 'test'?. Expected the folder train",
         ),
         ({"angry/x/1.png": 0, "happy/x/1.png": 0}, "'angry' is no split; 'happy' is no split; no train folder"),
         ({"train/a/1.png": 0, "Training/b/1.png": 0, "test/a/1.png": 0}, "'train' and 'Training' are both train"),
@@ -196,7 +196,7 @@ def test_mixed_sizes_are_counted_and_resize_makes_them_one(tmp_path):
         ({"train/1.png": 0, "test/1.png": 0}, "found 0: none"),
         (
             {"train/happy/1.png": 0, "train/sda/1.png": 0, "test/happy/1.png": 0},
-            "beside FER's expressions that are nearly named like one: 'sda', did you mean 'sad'?",
+            "beside FER's expressions that are nearly named like one: 'sda'; did you mean 'sad'?",
         ),
     ],
 )

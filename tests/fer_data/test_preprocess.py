@@ -123,7 +123,7 @@ def test_a_blank_image_among_the_report_s_integers_is_what_numpy_makes_of_it(ima
 
 
 def test_unknown_names_are_refused_with_the_nearest(images):
-    with pytest.raises(DataError, match=r"unknown preprocessing 'sobell', did you mean 'sobel'\?; known are none, st"):
+    with pytest.raises(DataError, match=r"unknown preprocessing 'sobell'; did you mean 'sobel'\?; known are none, st"):
         preprocess(images, "sobell")
 
 

@@ -64,7 +64,7 @@ def test_export_writes_what_can_be_described_alike(source, here, capsys):
         (["describe"], "the following arguments are required: SOURCE"),
         (["descibe", "x"], "invalid choice: 'descibe'"),
         (["describe", "nowhere.csv"], "nowhere.csv: no such file"),
-        (["describe", "synthetic", "--resize", "4"], "--resize 4: input should be greater"),
+        (["describe", "synthetic", "--resize", "4"], "--resize 4: must be at least 8"),
         (["describe", "synthetic", "--fold", "five"], "expected K/N"),
         (["export", "synthetic", ".", "--format", "png"], "exists already"),
         (["export", "synthetic", "out", "--format", "gif"], "invalid choice: 'gif'"),

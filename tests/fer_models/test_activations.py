@@ -121,7 +121,7 @@ def test_a_net_in_channels_last_and_training_is_watched_as_it_is_and_left_so() -
 
 
 def test_all_unknown_layers_are_named_at_once() -> None:
-    with pytest.raises(ModelError, match=r"'grup1', did you mean 'group1'\?; no layer '0.conv1', did you mean 'backb"):
+    with pytest.raises(ModelError, match=r"'grup1'; did you mean 'group1'\?; no layer '0.conv1'; did you mean 'backb"):
         watch(make(TINY), ["stem", "grup1", "0.conv1"])
 
 

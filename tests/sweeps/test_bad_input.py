@@ -108,7 +108,7 @@ def test_a_limit_outside_the_split(images: str, said: str, out: Path, tiny_csv: 
     ("fault", "said"),
     [
         ('trial.suggest_float("lr", 0.1, 0.001)', "low"),
-        ("config(-1)", "greater than 0"),
+        ("config(-1)", "above 0"),
         ("1 / 0", "ZeroDivisionError"),
         ('{"lr": 0.1}', "must return a TrialConfig"),
     ],
@@ -193,7 +193,7 @@ def test_the_real_command_refuses_bad_input(tmp_path: Path) -> None:
         cwd=tmp_path, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: --set: recipe.lr: input should be greater than 0, got 0\n"
+    assert done.stderr == "error: --set: recipe.lr: must be above 0, got 0\n"
     assert list(tmp_path.iterdir()) == []
 
 

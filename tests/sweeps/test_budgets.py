@@ -153,7 +153,7 @@ def test_the_words_of_a_command_give_the_options_again() -> None:
     asked = Options.parse(
         {"cpu_hours": 2.5, "max_failed": 0.5, "priority": 3, "weight": 2.0, "until": "2999-01-01T10:00:00+00:00"}
     )
-    from fer_data.flags import command_line
+    from fer_common.flags import command_line
 
     assert command_line(asked) == [
         "--cpu-hours", "2.5", "--max-failed", "0.5", "--priority", "3", "--weight", "2.0", "--until", "2999-01-01T10:00:00+00:00",

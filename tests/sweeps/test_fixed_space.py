@@ -147,7 +147,7 @@ def test_pictures_of_an_older_sweep_leave_out_what_was_drawn_in_vain(sweep: Call
 
 
 def test_settings_that_a_space_refuses_are_refused(run: Callable[..., int], out: Path) -> None:
-    with pytest.raises(InputError, match=r"--set: recipe.lr: input should be greater than 0, got 0"):
+    with pytest.raises(InputError, match=r"--set: recipe.lr: must be above 0, got 0"):
         fix_settings(SPACE, {"recipe.lr": 0}, seed=0)
 
 

@@ -124,7 +124,7 @@ def test_a_picture_is_made_like_the_faces_of_the_run(finished: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--layers", "conv1,konv2,fc2"), "no layer 'konv2', did you mean 'conv2'?; no layer 'fc2', did you mean"),
+        (("--layers", "conv1,konv2,fc2"), "no layer 'konv2'; did you mean 'conv2'?; no layer 'fc2'; did you mean"),
         (("--layers", "head", "--method", "gradcam"), "none of head gives a map"),
         (("--layers", "conv1,,"), "expected names with commas between"),
         (("--faces", "0"), "--faces '0': expected how many, 1 to 14"),

@@ -74,12 +74,12 @@ def test_every_fault_is_told_at_once_with_rule_and_value() -> None:
     lines = message.splitlines()
     assert lines[0] == "config.json: 7 faults"
     for field, rule, value in (
-        ("net.dropout", "less than 1", "got 1.5"),
-        ("recipe.lr", "greater than 0", "got -1"),
+        ("net.dropout", "below 1", "got 1.5"),
+        ("recipe.lr", "above 0", "got -1"),
         ("recipe.momentum", "finite", "got nan"),
-        ("recipe.batch_size", "greater than or equal to 1", "got 0"),
+        ("recipe.batch_size", "at least 1", "got 0"),
         ("recipe.optimizer", "'nesterov'", "got 'sdg'"),
-        ("augment.flip", "less than or equal to 1", "got 2"),
+        ("augment.flip", "at most 1", "got 2"),
         ("precision", "'bf16'", "got 'fp8'"),
     ):
         (line,) = [line for line in lines if line.strip().startswith(f"{field}:")]
@@ -90,7 +90,7 @@ def test_every_fault_is_told_at_once_with_rule_and_value() -> None:
 def test_faults_between_fields_come_with_those_of_fields() -> None:
     message = refusal({"net": {"name": "lenet", "dropout": 2}, "recipe": {"lr": 0, "lr_policy": "step", "gamma": 0.1}})
     assert "net.dropout" in message
-    assert "recipe.lr: input should be greater than 0, got 0" in message
+    assert "recipe.lr: must be above 0, got 0" in message
     assert "lr_policy 'step' needs step_iterations" in message
 
 

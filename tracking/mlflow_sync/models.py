@@ -9,13 +9,13 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fer_common.errors import did_you_mean
 from tracking.errors import TrackingError
 from tracking.metrics.scores import difference_interval
 from tracking.metrics.significance import BoolArray, selected_p
@@ -189,9 +189,7 @@ def _registered(client: "MlflowClient", reference: str) -> Version:
     name, alias, number = match.groups()
     known = {model.name: model for model in client.search_registered_models(max_results=_MOST_MODELS)}
     if name not in known:
-        close = get_close_matches(name, known, n=1)
-        guess = f"; did you mean '{close[0]}'?" if close else ""
-        raise TrackingError(f"no registered model '{name}'{guess} (known: {', '.join(sorted(known)) or 'none'})")
+        raise TrackingError(f"no registered model '{name}'{did_you_mean(name, known)}")
     if alias and alias not in known[name].aliases:
         raise TrackingError(
             f"model '{name}' has no alias '{alias}' (known: {', '.join(known[name].aliases) or 'none'})"

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from fer_common.errors import Parser, run_command
 from tracking.errors import TrackingError
 from tracking.mlflow_sync.uri import without_password
 
@@ -25,7 +26,6 @@ QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION
 _LEAST_PASSWORD = 12
 _KNOWN_PASSWORDS = {"password1234", "password", "admin", "administrator", "changeme"}
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
-_BAD_INPUT = 2
 
 
 @dataclass(frozen=True)
@@ -70,23 +70,21 @@ def check(served: Served, environment: Mapping[str, str]) -> None:
 
 def main(argv: Sequence[str]) -> int:
     """`python -m tracking serve …`: becomes the server, or prints its command; 2 on bad input."""
-    given = parser().parse_args(argv)
-    served = Served(
-        backend=given.backend, artifacts=given.artifacts, host=given.host, port=given.port,
-        allowed_hosts=tuple(given.allowed_host), workers=given.workers,
-    )  # fmt: skip
-    try:
+
+    def act() -> int:
+        given = parser().parse_args(argv)
+        served = Served(
+            backend=given.backend, artifacts=given.artifacts, host=given.host, port=given.port,
+            allowed_hosts=tuple(given.allowed_host), workers=given.workers,
+        )  # fmt: skip
         check(served, os.environ)
-        if given.dry_run:
-            words = shlex.join(command(served))
-            sys.stdout.write(f"{BACKEND}={shlex.quote(without_password(served.backend))} {words}\n")
-            return 0
-        _become_server(served)
-    except TrackingError as error:
-        if given.debug:
-            raise
-        sys.stderr.write(f"error: {error}\n")
-        return _BAD_INPUT
+        if not given.dry_run:
+            _become_server(served)
+        words = shlex.join(command(served))
+        sys.stdout.write(f"{BACKEND}={shlex.quote(without_password(served.backend))} {words}\n")
+        return 0
+
+    return run_command(argv, act, lambda line: sys.stderr.write(f"{line}\n"))
 
 
 def _become_server(served: Served) -> NoReturn:
@@ -146,7 +144,7 @@ def _allowed(served: Served) -> list[str]:
 
 def parser() -> argparse.ArgumentParser:
     """The command line of `python -m tracking serve`."""
-    parser = argparse.ArgumentParser(prog="python -m tracking serve", description=(__doc__ or "").partition("\n")[0])
+    parser = Parser(prog="python -m tracking serve", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument(
         "--backend", metavar="URI", default=os.environ.get(BACKEND, ""),
         help=f"postgresql+psycopg://user@host/db; a password in it is seen in ps, so better by {BACKEND}",

@@ -1,10 +1,10 @@
 """Small files written whole or not at all: beside, fsync, move into place."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
+from fer_common.files import write_whole
 from tracking.errors import TrackingError
 
 
@@ -14,15 +14,9 @@ def write_bytes(path: Path, data: bytes) -> None:
     Raises:
         TrackingError: the disk refused; the old content is untouched.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with beside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
+        write_whole(path, lambda file: file.write(data))
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise TrackingError(f"cannot write {path}: {error.strerror}; what stood there before is whole") from error
 
 

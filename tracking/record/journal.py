@@ -13,6 +13,7 @@ from typing import Self
 
 from pydantic import ValidationError
 
+from fer_common.files import sync_folder
 from tracking.errors import TrackingError
 from tracking.record.events import EVENT, FORMAT, Event
 
@@ -41,7 +42,7 @@ class Journal:
                 read_from(path, 0, max_bytes=1)
             descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
             os.fsync(descriptor)
-            _fsync_folder(path.parent)
+            sync_folder(path.parent)
         except OSError as error:
             raise TrackingError(f"cannot open the journal {path}: {error.strerror}") from error
         return cls(path, descriptor)
@@ -183,11 +184,3 @@ def _write_all(descriptor: int, data: bytes) -> None:
     # A full disk may take a part first and say so only at the next call.
     while data:
         data = data[os.write(descriptor, data) :]
-
-
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

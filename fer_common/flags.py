@@ -16,12 +16,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-_RULES = {
-    "greater_than_equal": ("must be at least", "ge"),
-    "greater_than": ("must be above", "gt"),
-    "less_than_equal": ("must be at most", "le"),
-    "literal_error": ("must be", "expected"),
-}
+from fer_common.faults import rule
 
 
 @dataclass(frozen=True)
@@ -118,15 +113,10 @@ def explain(error: ValidationError, model: type[BaseModel]) -> list[str]:
 
 
 def _explained(fault: Any, model: type[BaseModel]) -> str:
-    message = str(fault["msg"]).removeprefix("Value error, ")
     if not fault["loc"]:
-        return message
+        return rule(fault)
     place = str(fault["loc"][0])
     name = next((name for name, field in model.model_fields.items() if place in (name, field.alias)), place)
     said = option(model, name) if name in flags(model) else place
-    words, limit = _RULES.get(fault["type"], (f"{message[0].lower()}{message[1:]}", ""))
-    return f"{said} {_short(fault['input'])}: {words}" + (f" {_short(fault['ctx'][limit])}" if limit else "")
-
-
-def _short(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    value = f"{fault['input']:g}" if isinstance(fault["input"], float) else fault["input"]
+    return f"{said} {value}: {rule(fault)}"

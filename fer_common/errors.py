@@ -1,0 +1,55 @@
+"""Bad input ends a command with one line and exit code 2."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable, Sequence
+from difflib import get_close_matches
+from typing import Any, NoReturn
+
+BAD_INPUT = 2
+
+
+class UserError(Exception):
+    """Something that the user can put right: the message names the rule, the value given and the way out."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises UserError for a bad command line, and takes no abbreviated options."""
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **{**more, "allow_abbrev": False})
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UserError."""
+        raise UserError(f"{message}; see {self.prog} --help")
+
+
+def run_command(argv: Sequence[str], act: Callable[[], int], show: Callable[[str], object]) -> int:
+    """The exit code of `act`; `show` gets the one line of a UserError. `--debug` lets its traceback through."""
+    fault: Exception
+    try:
+        return act()
+    except UserError as error:
+        fault, line = error, str(error)
+    except OSError as error:  # of the file system, such as a folder that may not be entered
+        fault, line = error, f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    except KeyboardInterrupt:
+        return 130
+    if "--debug" in argv:
+        raise fault
+    show(f"error: {line}")
+    return BAD_INPUT
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the nearest of the known names, whatever their case; nothing if none is near."""
+    lowered = {one.lower(): one for one in sorted(known, reverse=True)}
+    close = get_close_matches(name.lower(), list(lowered), n=1)
+    return f"; did you mean '{lowered[close[0]]}'?" if close else ""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The same with all known names: `; did you mean 'x'? (known: x, y)`."""
+    names = sorted(known)
+    return f"{nearest(name, names)} (known: {', '.join(names) or 'none'})"
