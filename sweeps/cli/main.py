@@ -52,10 +52,10 @@ def _guarded(argv: Sequence[str], act: Callable[[], int]) -> int:
 
 
 def _dispatch(given: argparse.Namespace) -> int:
-    from sweeps.cli import act_verbs, page
-    from sweeps.cli import cluster_verbs as afar
+    from sweeps.cli import page
     from sweeps.cli import run_verbs as after
     from sweeps.cli import use_verbs as using
+    from sweeps.cli.steering import act_verbs, watch
 
     verbs: dict[str, Callable[[argparse.Namespace], int]] = {
         "run": _run,
@@ -66,7 +66,7 @@ def _dispatch(given: argparse.Namespace) -> int:
         "status": _status,
         "sync": _sync,
         "ui": page.ui,
-        "logs": afar.logs,
+        "logs": watch.logs,
         **act_verbs.VERBS,
         **after.VERBS,
         **using.VERBS,
@@ -200,6 +200,10 @@ def _resume(given: argparse.Namespace) -> int:
 
 
 def _status(given: argparse.Namespace) -> int:
+    if given.watch:
+        from sweeps.cli.steering.watch import watch
+
+        return watch(given)
     folder, history = open_sweep(given.name, given.out)
     spec = recorded_spec(history)
     row = sweep_row(folder, history)

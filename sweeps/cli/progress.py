@@ -127,43 +127,14 @@ class Progress:
             self._live.update(self._table(history))
             if not isinstance(event, TrialEnded | TrialPaused | Act):
                 return
-        line = self._line(event, history)
+        left = self._time_left(history) if isinstance(event, EpochDone) else ""
+        line = event_line(event, history, left)
         if line:
             self._console.print(Text(line), soft_wrap=True)
 
     def preparing(self, trial: TrialHistory, what: str) -> None:
         """Print what a trial does before it has an epoch to show."""
         self._console.print(Text(f"trial {trial_name(trial)}: {what}"), soft_wrap=True)
-
-    def _line(self, event: Event, history: SweepHistory) -> str | None:
-        match event:
-            case TrialStarted() if event.config:
-                trial = history.trials[event.trial]
-                return f"trial {trial_name(trial)}: started ({event.epochs} epochs at most)"
-            case AttemptStarted():
-                trial = history.trials[event.trial]
-                return f"trial {trial_name(trial)}: goes on after epoch {trial.last_epoch} ({event.reason})"
-            case EpochDone():
-                trial = history.trials[event.trial]
-                values = event.metrics
-                return (
-                    f"trial {trial_name(trial)}: epoch {event.epoch}/{trial.started.epochs} "
-                    f"train_loss {values['train_loss']:.4f} val_accuracy {values['val_accuracy']:.2%} "
-                    f"({values['images_per_second']:.0f} images/s){self._time_left(history)}"
-                )
-            case Verdict():
-                return f"trial {event.trial}: {event.state}: {event.reason}"
-            case Act():
-                return f"{event.who} asked to {event.verb}: {'refused: ' if event.refused else ''}{event.answer}"
-            case TrialPaused():
-                name = trial_name(history.trials[event.trial])
-                return f"trial {name}: paused after epoch {event.epoch}: {event.text}"
-            case TrialEnded():
-                best = event.best.get("best_val_accuracy")
-                shown = f", best val_accuracy {best:.2%} at epoch {event.best['best_epoch']:.0f}" if best else ""
-                why = f": {event.reason}" if event.reason and event.state != "pruned" else ""
-                return f"trial {trial_name(history.trials[event.trial])}: {event.state}{shown}{why}"
-        return None
 
     def _time_left(self, history: SweepHistory) -> str:
         left = self._seconds_left(history)
@@ -184,7 +155,39 @@ class Progress:
         status = f"{len(history.trials)}/{self._spec.trials} trials   {counts}   {elapsed}{self._time_left(history)}"
         if budgets := self._budgets.lines(history):
             status += f"   budget: {', '.join(budgets)}"
-        return Group(table, Text(status), Text(_best_line(history), style="bold green"))
+        return Group(table, Text(status), Text(best_line(history), style="bold green"))
+
+
+def event_line(event: Event, history: SweepHistory, left: str = "") -> str | None:
+    """What an event says, for a person; None for those that are of no interest. `left` is said after epochs."""
+    match event:
+        case TrialStarted() if event.config:
+            trial = history.trials[event.trial]
+            return f"trial {trial_name(trial)}: started ({event.epochs} epochs at most)"
+        case AttemptStarted():
+            trial = history.trials[event.trial]
+            return f"trial {trial_name(trial)}: goes on after epoch {trial.last_epoch} ({event.reason})"
+        case EpochDone():
+            trial = history.trials[event.trial]
+            values = event.metrics
+            return (
+                f"trial {trial_name(trial)}: epoch {event.epoch}/{trial.started.epochs} "
+                f"train_loss {values['train_loss']:.4f} val_accuracy {values['val_accuracy']:.2%} "
+                f"({values['images_per_second']:.0f} images/s){left}"
+            )
+        case Verdict():
+            return f"trial {event.trial}: {event.state}: {event.reason}"
+        case Act():
+            return f"{event.who} asked to {event.verb}: {'refused: ' if event.refused else ''}{event.answer}"
+        case TrialPaused():
+            name = trial_name(history.trials[event.trial])
+            return f"trial {name}: paused after epoch {event.epoch}: {event.text}"
+        case TrialEnded():
+            best = event.best.get("best_val_accuracy")
+            shown = f", best val_accuracy {best:.2%} at epoch {event.best['best_epoch']:.0f}" if best else ""
+            why = f": {event.reason}" if event.reason and event.state != "pruned" else ""
+            return f"trial {trial_name(history.trials[event.trial])}: {event.state}{shown}{why}"
+    return None
 
 
 def _row(trial: TrialHistory) -> tuple[str, ...]:
@@ -202,7 +205,8 @@ def _row(trial: TrialHistory) -> tuple[str, ...]:
     )
 
 
-def _best_line(history: SweepHistory) -> str:
+def best_line(history: SweepHistory) -> str:
+    """The best trial so far."""
     ranked = history.ranked()
     if not ranked:
         return "best so far: none yet"
