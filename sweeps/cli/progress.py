@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Generic, Literal, TypeVar
@@ -13,8 +12,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from sweeps.driver.budgets import Budgets
+from sweeps.planning.budgets import Budgets
 from sweeps.spec import SweepSpec
+from sweeps.time_left import duration, seconds_left
 from tracking.record.events import Act, AttemptStarted, EpochDone, Event, TrialEnded, TrialPaused, TrialStarted, Verdict
 from tracking.record.history import SweepHistory, TrialHistory
 
@@ -31,55 +31,11 @@ STATES: tuple[Literal["running", "paused", "done", "pruned", "failed", "stopped"
 _OTHER_LINES = 6  # of the screen that holds the live table
 _CHEAP_SECONDS = 0.001
 _SHARE = 0.01  # of the driver's time, at most, for what only a person reads
-_FIRST_GUESS = 0.5  # of max_epochs, before any sampled trial has shown how soon the pruner gives up
 
 
 def trial_name(trial: TrialHistory) -> str:
     """`3 AlexNet 1` for a baseline, `7 alexnet` for the others."""
     return f"{trial.number} {trial.started.title}"
-
-
-def duration(seconds: float) -> str:
-    """`1 h 05 min`, `4 min 10 s` or `12 s`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
-
-
-def epochs_left(history: SweepHistory, spec: SweepSpec) -> float:
-    """Epochs still to be trained, as expected from how many the sampled trials so far were allowed."""
-    over = Counter(
-        trial.last_epoch for trial in history.trials.values() if trial.is_over and trial.started.baseline is None
-    )
-    mean = _mean(over) if over else _FIRST_GUESS * spec.max_epochs
-    left = sum(_epochs_left_of(trial, over) for trial in history.trials.values() if not trial.is_over)
-    to_come = max(spec.trials - history.next_number, 0)
-    baselines = spec.baseline_epochs[history.next_number :][:to_come]
-    return left + sum(baselines) + mean * (to_come - len(baselines))
-
-
-def _epochs_left_of(trial: TrialHistory, over: Counter[int]) -> float:
-    """What a running trial has left: as much as those that came further were given, or all where none did."""
-    last = trial.last_epoch
-    to_the_end = trial.started.epochs - last
-    further = Counter({epochs - last: count for epochs, count in over.items() if epochs > last})
-    if trial.started.baseline or not further:
-        return to_the_end
-    return min(to_the_end, _mean(further))
-
-
-def _mean(counts: Counter[int]) -> float:
-    return sum(value * count for value, count in counts.items()) / counts.total()
-
-
-def seconds_left(history: SweepHistory, spec: SweepSpec, slots: int) -> float | None:
-    """Expected seconds to the end of the sweep, pruning included; None before the first epoch."""
-    times = [e.metrics["epoch_seconds"] for trial in history.trials.values() for e in trial.epochs]
-    if not times:
-        return None
-    return epochs_left(history, spec) * sum(times) / len(times) / slots
 
 
 class _Sparingly(Generic[T]):
