@@ -17,10 +17,11 @@ from sweeps.cli.console import console
 from sweeps.cli.leaderboard_table import acts, failures
 from sweeps.cli.overview import sweep_row
 from sweeps.cli.overview_table import count_of, state_text
-from sweeps.cli.progress import STATES, best_line, duration, event_line, trial_name
+from sweeps.cli.progress import STATES, best_line, event_line, trial_name
 from sweeps.errors import InputError
 from sweeps.runs import find_run, open_sweep, sweep_folder
 from sweeps.spec import recorded_spec
+from sweeps.time_left import duration
 from sweeps.trial.messages import OBJECTIVE
 from tracking.record.events import Event
 from tracking.record.folder_lock import folder_holder
