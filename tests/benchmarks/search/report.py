@@ -1,0 +1,63 @@
+"""The benchmark's one table, and regret over time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from tests.benchmarks.search.measures import GRID, interval
+
+
+def print_table(results: dict[str, Any], budgets: dict[int, float], configurations: int) -> None:
+    """One row per method and number of workers."""
+    table = Table(title=f"search on {configurations} recorded configurations; means, in brackets 95 % intervals")
+    for heading in ("workers", "method", "n", "time to target / T", "epochs", "missed", "best at T/2", "held out",
+                    "wrong prunings", "trials"):  # fmt: skip
+        table.add_column(heading, justify="left" if heading == "method" else "right")
+    for workers, name, sweeps in _rows(results):
+        budget = budgets[workers]
+        times = np.minimum([sweep["seconds"] for sweep in sweeps], budget) / budget
+        epochs = [sweep["epochs"] for sweep in sweeps if np.isfinite(sweep["epochs"])]
+        table.add_row(
+            str(workers), name, str(len(sweeps)), _said(times.tolist(), 2), f"{np.median(epochs):.0f}" if epochs else "",
+            f"{np.mean([not np.isfinite(sweep['seconds']) for sweep in sweeps]):.0%}",
+            _said([100 * sweep["best_val"] for sweep in sweeps], 1), _said([100 * sweep["held_out"] for sweep in sweeps], 1),
+            f"{np.mean([sweep['wrong_prunings'] for sweep in sweeps]):.1f} of {np.mean([sweep['pruned'] for sweep in sweeps]):.0f}",
+            f"{np.mean([sweep['trials'] for sweep in sweeps]):.0f}",
+        )  # fmt: skip
+    Console(width=170).print(table)
+    for workers, aim in results["targets"].items():
+        print(f"{workers} workers: T {budgets[int(workers)]:.0f} s, target {aim:.2%}")
+
+
+def _rows(results: dict[str, Any]) -> Iterator[tuple[int, str, list[dict[str, Any]]]]:
+    for key in sorted(results["sweeps"], key=lambda key: int(key.partition("/")[0])):
+        workers, _, name = key.partition("/")
+        yield int(workers), name, results["sweeps"][key]
+
+
+def _said(values: list[float], digits: int) -> str:
+    mean, low, high = interval(np.mean, values)
+    return f"{mean:.{digits}f} [{low:.{digits}f}–{high:.{digits}f}]"
+
+
+def plot(results: dict[str, Any], target: Path) -> None:
+    """The best val accuracy over time, mean of all sweeps, one panel per number of workers."""
+    import matplotlib.pyplot as plt
+
+    numbers = sorted({workers for workers, _, _ in _rows(results)})
+    figure, panels = plt.subplots(1, len(numbers), figsize=(5 * len(numbers), 4), squeeze=False, layout="constrained")
+    for panel, workers in zip(panels[0], numbers, strict=True):
+        for count, name, sweeps in _rows(results):
+            if count == workers:
+                mean = 100 * np.mean([sweep["curve"] for sweep in sweeps], axis=0)
+                panel.plot(GRID / 2, mean, label=name, linewidth=2 if name.startswith("ours") else 1)
+        panel.axhline(100 * results["targets"][str(workers)], color="grey", linestyle=":")
+        panel.set(title=f"{workers} workers", xlabel="time / T", ylabel="best val accuracy, %", ylim=(25, None))
+    panels[0][-1].legend(fontsize=7)
+    figure.savefig(target, dpi=110)
