@@ -11,6 +11,7 @@ from fer_models.configs.transfer_config import PUBLISHED
 from sweeps.cli.progress import trial_name
 from sweeps.spec import SweepSpec
 from sweeps.trial.messages import val_title
+from tracking.metrics.chosen import choice_of
 from tracking.metrics.scores import paired_difference_interval, wilson_interval
 from tracking.record.events import OBJECTIVE
 from tracking.record.flatten import flatten
@@ -29,7 +30,7 @@ def leaderboard(history: SweepHistory, spec: SweepSpec, folder: SweepFolder) -> 
     rival = next((one for one in ranked if one.started.baseline and not history.is_short(one)), None)
     table = Table(
         title=Text(f"{spec.name}: best epoch of each trial on {spec.dataset}, {val_title(spec.dataset)}"),
-        caption=Text(_caption(spec, history, rival, len(ranked))),
+        caption=Text(_caption(spec, history, folder, rival, len(ranked))),
         header_style="bold",
     )
     headings = ("", "trial", "state", "epochs", "val_accuracy", "95 % interval", "to the best baseline", "settings")
@@ -113,7 +114,9 @@ def _short(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _caption(spec: SweepSpec, history: SweepHistory, rival: TrialHistory | None, scored: int) -> str:
+def _caption(
+    spec: SweepSpec, history: SweepHistory, folder: SweepFolder, rival: TrialHistory | None, scored: int
+) -> str:
     reported = [f"{name}: {text}" for name, text in spec.baselines.items() if text]
     lines = [f"reported: {'; '.join(reported)}"] if reported else []
     whole = [trial for trial in history.trials.values() if trial.started.baseline and not history.is_short(trial)]
@@ -122,6 +125,8 @@ def _caption(spec: SweepSpec, history: SweepHistory, rival: TrialHistory | None,
         lines.append("a short baseline is no measure of longer trials: no difference to it is given")
     if rival:
         lines.append(f"differences in points, with 95 % intervals paired by image, to {rival.started.baseline}")
+    if scored > 1 and (choice := choice_of(folder, history)):
+        lines.append(str(choice))
     if scored > _SHOWN:
         lines.append(f"the best {_SHOWN} of {scored}")
     return "\n".join(lines)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tracking.errors import TrackingError
+from tracking.metrics.chosen import choice_of
 from tracking.mlflow_sync.access import describe, knock, set_client_environment
 from tracking.mlflow_sync.default_store import default_path, default_uri, open_default_store
 from tracking.mlflow_sync.experiment import experiment_id
@@ -37,6 +38,7 @@ from tracking.mlflow_sync.weights import bring_up_to_date
 from tracking.record.events import DriverStarted, Event, SweepEnded, SweepStarted
 from tracking.record.flatten import flatten
 from tracking.record.folder_lock import FolderHeldError, hold_folder
+from tracking.record.history import SweepHistory
 from tracking.record.journal import read
 from tracking.record.layout import JOURNAL_NAME, SweepFolder
 
@@ -237,6 +239,8 @@ class _Session:
         if work.end is not None:
             tags |= ending_tags(work.end)
         # Parameters wait for the first points, for one request less a run.
+        if isinstance(work.end, SweepEnded):
+            self._log(run_id, self._expectation(work.end.time_ms))
         if work.points or work.end is not None:
             self._log(run_id, work.points, self._params.pop(number, {}), tags)
         if work.end is not None:
@@ -246,6 +250,21 @@ class _Session:
                 bring_up_to_date(self._client, self._folder, living, self._weights)
             self._client.set_terminated(run_id, ending_status(work.end), work.end.time_ms)
             self._ended.add(number)
+
+    def _expectation(self, time_ms: int) -> list[Point]:
+        """What to expect of the best trial on new faces, as metrics of the sweep's run."""
+        choice = choice_of(self._folder, SweepHistory.load(self._folder.journal))
+        if choice is None:
+            return []
+        values = {
+            "best_val_accuracy": choice.accuracy,
+            "best_expected_accuracy": choice.expected.value,
+            "best_expected_accuracy_low": choice.expected.low,
+            "best_expected_accuracy_high": choice.expected.high,
+        }
+        if choice.lead:
+            values["best_expected_lead_over_baseline"] = choice.lead.value
+        return [Point(name, value, time_ms, 0) for name, value in values.items()]
 
     def _create(self, number: int, work: RunWork) -> str:
         if work.started is None:

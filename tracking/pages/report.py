@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tracking.figures.parts import svg
 from tracking.figures.score_figures import mistakes_figure, score_figures, surest_mistakes
 from tracking.figures.trial_figures import confusion_figure
+from tracking.metrics.chosen import choice_of
 from tracking.metrics.compare import Comparison, Contender, compare
 from tracking.metrics.scores import Interval, paired_difference_interval
 from tracking.metrics.summary import Summary, data_name, summary
@@ -97,6 +98,7 @@ def report_page(report: Report, faces: NDArray[np.uint8] | None = None) -> str:
         best=best,
         rival=rival,
         rival_gap=_gap(best, rival, answers),
+        choice=choice_of(report.folder, history),
         leak_free=scores.leak_free.accuracy if scores and scores.leak_free else None,
         leak_free_n=scores.leak_free.n if scores and scores.leak_free else 0,
         states=_states(history),

@@ -1,1 +1,0 @@
-"""Steering and watching a sweep from another terminal."""

@@ -1,0 +1,59 @@
+"""The best of many is flattered by the choice, and what is promised of it instead holds on new faces."""
+
+from collections.abc import Iterator
+from statistics import mean
+
+import numpy as np
+import pytest
+
+from tracking.errors import TrackingError
+from tracking.metrics.chosen import accuracy_when_chosen, can_win
+
+TRUTH, FACES, TRIALS = 0.5, 400, 40
+
+
+def equals(seeds: int) -> Iterator[list[np.ndarray]]:
+    """Sweeps whose trials are all of the same worth, so that the best is a matter of luck."""
+    for seed in range(seeds):
+        yield list(np.random.default_rng(seed).random((TRIALS, FACES)) < TRUTH)
+
+
+def test_the_best_of_equals_is_promised_no_more_than_it_is_worth() -> None:
+    naive, promised, covered = [], [], []
+    for right in equals(100):
+        expected = accuracy_when_chosen(right)
+        naive.append(max(one.mean() for one in right) - TRUTH)
+        promised.append(expected.value - TRUTH)
+        covered.append(expected.low <= TRUTH <= expected.high)
+    assert mean(naive) > 0.04
+    assert abs(mean(promised)) < 0.01
+    assert mean(covered) > 0.93
+
+
+def test_one_trial_alone_is_not_flattered() -> None:
+    right = np.arange(300) % 10 < 7
+    expected = accuracy_when_chosen([right])
+    assert expected.value == pytest.approx(0.7, abs=0.003)
+    assert (expected.low, expected.high) == (pytest.approx(0.646, abs=0.004), pytest.approx(0.749, abs=0.004))
+
+
+def test_trials_far_behind_are_left_out() -> None:
+    assert can_win([0.30, 0.62, 0.60, 0.10], faces=3589) == [1, 2]
+    assert can_win([], faces=3589) == []
+
+
+@pytest.mark.parametrize("right", [[], [np.ones(3, bool), np.ones(4, bool)]])
+def test_what_cannot_be_judged_is_refused(right: list[np.ndarray]) -> None:
+    with pytest.raises(TrackingError, match="at least one trial, all judged on the same faces"):
+        accuracy_when_chosen(right)
+
+
+@pytest.mark.slow
+def test_on_recorded_curves_the_promise_holds() -> None:
+    """200 sweeps of 30 recorded runs, each with its own division of the judged faces into val and new ones."""
+    from tests.benchmarks.search.flattery import flattery
+
+    found = flattery(sweeps=200, trials=30)
+    assert abs(found.promised) < 0.003
+    assert found.naive > found.promised
+    assert 0.92 <= found.covered <= 0.98

@@ -1,0 +1,124 @@
+"""What to expect of the best of many trials on new faces: its accuracy on the faces it was chosen by is flattered.
+
+Legend: t trials, n faces, b resamples.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tracking.errors import TrackingError
+from tracking.metrics.scores import Interval, paired_difference_interval, wilson_interval
+from tracking.record.history import SweepHistory, TrialHistory
+from tracking.record.layout import SweepFolder
+from tracking.record.predictions import best_predictions
+
+_RESAMPLES = 1000
+_DEVIATIONS_BEHIND = 5.0
+"""A trial that is further behind the best is never the best of a resample."""
+
+BoolArray = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The best of a sweep's trials: what to expect of it on new faces, and whether a baseline is beaten."""
+
+    trial: int
+    among: int
+    accuracy: float
+    """On the faces that it was chosen by."""
+    expected: Interval
+    """On new faces."""
+    baseline: str | None = None
+    lead: Interval | None = None
+    """Over the best baseline on new faces; None where the best is a baseline, or there is none to compare with."""
+
+    @property
+    def beats_baseline(self) -> bool:
+        """Whether the lead is more than chance and the choice explain."""
+        return self.lead is not None and self.lead.low > 0
+
+    def __str__(self) -> str:
+        expected, flattery = self.expected, 100 * (self.accuracy - self.expected.value)
+        words = (
+            f"expected on new faces of the best of {self.among}: {expected.value:.1%} ({expected.low:.1%} to "
+            f"{expected.high:.1%}); having been chosen flatters it by {max(flattery, 0):.1f} points"
+        )
+        if self.lead is None or self.beats_baseline:
+            return words
+        low, lead, high = (100 * points for points in (self.lead.low, self.lead.value, self.lead.high))
+        return (
+            f"{words}\nbaseline not beaten: the lead over {self.baseline} is within noise, {lead:+.1f} points "
+            f"({low:+.1f} to {high:+.1f}) on new faces"
+        )
+
+
+def choice_of(folder: SweepFolder, history: SweepHistory) -> Choice | None:
+    """What the sweep's trials and their predictions say of the best one; None without its predictions."""
+    ranked = history.ranked()
+    first = best_predictions(folder.trial(ranked[0].number), ranked[0]) if ranked else None
+    if first is None:
+        return None
+    accuracies = [trial.best_accuracy or 0.0 for trial in ranked]
+    rivals = [best_predictions(folder.trial(ranked[place].number), ranked[place])
+              for place in can_win(accuracies, len(first.labels))[1:]]  # fmt: skip
+    right = [first.is_right, *(one.is_right for one in rivals if one and len(one.labels) == len(first.labels))]
+    expected, accuracy = accuracy_when_chosen(right), float(first.is_right.mean())
+    baseline = next((one for one in ranked if one.started.baseline and not history.is_short(one)), None)
+    lead = _lead(folder, ranked[0], baseline, accuracy - expected.value)
+    return Choice(
+        ranked[0].number, len(ranked), accuracy, expected, baseline.started.baseline if baseline else None, lead
+    )
+
+
+def _lead(folder: SweepFolder, best: TrialHistory, baseline: TrialHistory | None, flattery: float) -> Interval | None:
+    if baseline is None or best.started.baseline:
+        return None
+    mine, theirs = (best_predictions(folder.trial(one.number), one) for one in (best, baseline))
+    if mine is None or theirs is None or len(mine.labels) != len(theirs.labels):
+        return None
+    gap = paired_difference_interval(mine.labels, mine.probabilities.argmax(1), theirs.probabilities.argmax(1))
+    return Interval(gap.value - flattery, gap.low - flattery, gap.high - flattery)
+
+
+def can_win(accuracies: Sequence[float], faces: int) -> list[int]:
+    """Places of the trials that might be the best on other faces, the best one first."""
+    order = sorted(range(len(accuracies)), key=lambda place: -accuracies[place])
+    if not order:
+        return []
+    best = accuracies[order[0]]
+    reach = _DEVIATIONS_BEHIND * math.sqrt(2 * max(best * (1 - best), 1 / faces) / faces)
+    return [place for place in order if accuracies[place] >= best - reach]
+
+
+def accuracy_when_chosen(right: Sequence[BoolArray], seed: int = 0) -> Interval:
+    """Expected accuracy on new faces of whichever trial is best on these, with a 95 % interval.
+
+    Faces are resampled with replacement; the best trial on those drawn is judged on those left out (the bootstrap bias
+    correction of Tsamardinos et al. 2018). The interval is Wilson's about that mean, for as many faces.
+
+    Args:
+        right: of each trial, which faces [n] it has right at its best epoch.
+        seed: of the resamples.
+
+    Raises:
+        TrackingError: no trials, no faces, or trials of different faces.
+    """
+    if not right or not len(right[0]) or len({len(one) for one in right}) != 1:
+        raise TrackingError("the accuracy when chosen takes at least one trial, all judged on the same faces")
+    answers = np.stack(right).astype(np.float32)
+    rng, n = np.random.default_rng(seed), answers.shape[1]
+    left_out = []
+    for _ in range(_RESAMPLES // 100):
+        drawn = rng.multinomial(n, np.full(n, 1 / n), size=100).astype(np.float32)
+        winners = (drawn @ answers.T).argmax(axis=1)
+        out = drawn == 0
+        left_out.append((out * answers[winners]).sum(axis=1) / out.sum(axis=1))
+    expected = float(np.concatenate(left_out).mean())
+    around = wilson_interval(round(expected * n), n)
+    shift = expected - around.value
+    return Interval(expected, around.low + shift, around.high + shift)
