@@ -168,7 +168,7 @@ class SharedSlots:
         if self._own.held or not self._own.wanted or (self._said is not None and now - self._said < _REPEAT_SECONDS):
             return
         self._said = now
-        holders = "; ".join(described(claim) for claim in self._others if claim.held) or "other sweeps"
+        holders = "; ".join(map(described, [claim for claim in self._others if claim.held] or self._others))
         when = "; one comes free at the next report of a trial" if self._granted else ""
         self._say(f"waiting for a slot: in use by {holders}{when}")
 

@@ -1,0 +1,214 @@
+"""How well sweeps share slots, in a clock of its own, and what the division costs; printed as a table.
+
+python -m tests.benchmarks.sharing
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.table import Table
+
+from sweeps.sharing.division import Capacity, Claim, divide, entitled
+from sweeps.sharing.share import QUANTUM_SECONDS, SharedSlots
+
+
+class Board:
+    """Claims in memory."""
+
+    def __init__(self) -> None:
+        self.claims: dict[str, Claim] = {}
+
+    def store(self) -> BoardStore:
+        return BoardStore(self)
+
+
+class BoardStore:
+    def __init__(self, board: Board) -> None:
+        self._board, self._own = board, ""
+
+    def put(self, claim: Claim) -> None:
+        self._own = claim.id
+        self._board.claims[claim.id] = claim
+
+    def all(self) -> list[Claim]:
+        return list(self._board.claims.values())
+
+    def close(self) -> None:
+        self._board.claims.pop(self._own, None)
+
+
+@dataclass
+class FakeSweep:
+    """Trials of equal epochs without an end; counts what it had."""
+
+    name: str
+    epoch_seconds: float
+    wants: int = 1000
+    out: list[int] = field(default_factory=list)
+    slots: int | None = 0
+    had: float = 0.0
+    first: float | None = None
+
+    @property
+    def demand(self) -> int:
+        return self.wants
+
+    def limit(self, slots: int | None, by: str) -> None:
+        self.slots = slots
+
+
+class Hall:
+    """Sweeps on so many logical cores, in a clock of its own; each looks once a second and at each report."""
+
+    def __init__(self, cores: int, seed: int = 0) -> None:
+        self.now, self.cores, self.board = 0.0, cores, Board()
+        self.busy = self.overfull = 0.0
+        self._queue: list[tuple[float, int, Callable[[], None]]] = []
+        self._turn = 0
+        self._random = random.Random(seed)
+        self.sweeps: dict[str, tuple[FakeSweep, SharedSlots]] = {}
+
+    def at(self, when: float, act: Callable[[], None]) -> None:
+        heapq.heappush(self._queue, (when, self._turn, act))
+        self._turn += 1
+
+    def come(self, sweep: FakeSweep, **more: object) -> None:
+        claim = Claim.model_validate(
+            {"id": sweep.name, "sweep": sweep.name, "since": self.now, "all_cores": frozenset(range(self.cores))} | more
+        )
+        share = SharedSlots(self.board.store(), claim, self.cores, clock=lambda: self.now)
+        self.sweeps[sweep.name] = sweep, share
+        self.look(sweep.name)
+
+    def go(self, name: str) -> None:
+        sweep, share = self.sweeps.pop(name)
+        sweep.out.clear()
+        share.close()
+
+    def look(self, name: str) -> None:
+        if name not in self.sweeps:
+            return
+        self._use(name)
+        self.at(self.now + 1, lambda: self.look(name))
+
+    def _use(self, name: str) -> None:
+        sweep, share = self.sweeps[name]
+        share(sweep)
+        while sweep.slots is not None and len(sweep.out) < min(sweep.slots, sweep.wants):
+            sweep.out.append(self._turn)
+            sweep.first = self.now if sweep.first is None else sweep.first
+            self._train(name, self._turn)
+
+    def _train(self, name: str, trial: int) -> None:
+        seconds = self.sweeps[name][0].epoch_seconds * self._random.uniform(0.8, 1.2)
+        self.at(self.now + seconds, lambda: self._report(name, trial))
+
+    def _report(self, name: str, trial: int) -> None:
+        if name not in self.sweeps or trial not in self.sweeps[name][0].out:
+            return
+        sweep, share = self.sweeps[name]
+        share(sweep)
+        if sweep.slots is not None and len(sweep.out) > sweep.slots:
+            sweep.out.remove(trial)
+        else:
+            self._train(name, trial)
+        self._use(name)
+
+    def run_until(self, end: float) -> None:
+        while self._queue and self._queue[0][0] <= end:
+            when, _, act = heapq.heappop(self._queue)
+            used = 0
+            for sweep, _ in self.sweeps.values():
+                sweep.had += len(sweep.out) * (when - self.now)
+                used += len(sweep.out)
+            assert used <= self.cores, "a slot was handed out twice"
+            self.busy += used * (when - self.now)
+            self.now = when
+            act()
+
+
+@dataclass(frozen=True)
+class Line:
+    """One measured law."""
+
+    law: str
+    target: str
+    measured: str
+
+
+def two_to_one(seconds: float = 1200.0, seed: int = 0) -> tuple[float, float]:
+    """The share of a sweep of weight 2 beside one of weight 1 on 4 slots, and the share of slots that were busy."""
+    hall = Hall(4, seed)
+    two, one = FakeSweep("two", 7), FakeSweep("one", 11)
+    hall.come(two, weight=2.0)
+    hall.come(one)
+    hall.run_until(seconds)
+    return two.had / (two.had + one.had), hall.busy / (4 * seconds)
+
+
+def twenty_over_64(seconds: float = 1500.0, seed: int = 3) -> tuple[float, float]:
+    """The largest error of 20 sweeps' shares, relative to what their weights give, and the share of busy slots."""
+    hall, rng = Hall(64, seed), random.Random(seed)
+    weights = {f"sweep-{number}": 1.0 + number % 4 for number in range(20)}
+    sweeps = {name: FakeSweep(name, rng.uniform(5, 20)) for name in weights}
+    for name, sweep in sweeps.items():
+        hall.come(sweep, weight=weights[name])
+    hall.run_until(seconds)
+    whole = sum(sweep.had for sweep in sweeps.values())
+    due = {name: weight / sum(weights.values()) for name, weight in weights.items()}
+    return max(abs(sweep.had / whole / due[name] - 1) for name, sweep in sweeps.items()), hall.busy / (64 * seconds)
+
+
+def urgent_start(seed: int = 0) -> float:
+    """Seconds until an urgent sweep starts on 4 slots that another fills; an epoch takes 24 to 36 s."""
+    hall = Hall(4, seed)
+    urgent = FakeSweep("urgent", 30)
+    hall.come(FakeSweep("usual", 30))
+    hall.run_until(100)
+    hall.at(100, lambda: hall.come(urgent, priority=5))
+    hall.run_until(200)
+    assert urgent.first is not None
+    return urgent.first - 100
+
+
+def division_seconds(repeats: int = 200) -> float:
+    """What one look costs with 20 claims on 64 cores."""
+    claims = [Claim(id=str(number), sweep="x", wanted=64, weight=1 + number % 3, since=number) for number in range(20)]
+    began = time.process_time()
+    for _ in range(repeats):
+        divide(claims, Capacity(64), QUANTUM_SECONDS)
+        entitled(claims, Capacity(64))
+    return (time.process_time() - began) / repeats
+
+
+def lines(seeds: int = 5) -> Iterator[Line]:
+    """Every law, over several seeds: the worst of them."""
+    shares = [two_to_one(seed=seed) for seed in range(seeds)]
+    yield Line("weights 2:1 on 4 slots, 20 min: error of the share", "at most 5 %",
+               f"{max(abs(share * 1.5 - 1) for share, _ in shares):.1%}")  # fmt: skip
+    yield Line("  slots busy", "at least 95 %", f"{min(busy for _, busy in shares):.1%}")
+    yield Line("an urgent sweep starts after", "one report: 36 s", f"{max(map(urgent_start, range(seeds))):.0f} s")
+    error, busy = twenty_over_64()
+    yield Line("20 sweeps, weights 1 to 4, 64 slots, 25 min: largest error", "at most 5 %", f"{error:.1%}")
+    yield Line("  slots busy", "at least 95 %", f"{busy:.1%}")
+    yield Line("one look at 20 claims", "", f"{1000 * division_seconds():.2f} ms")
+
+
+def main() -> None:
+    """Print the table."""
+    table = Table(title="sharing of slots, simulated clock; the worst of 5 seeds", header_style="bold")
+    for heading in ("law", "target", "measured"):
+        table.add_column(heading)
+    for line in lines():
+        table.add_row(line.law, line.target, line.measured)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
