@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _NEEDED = (
-    "albumentations", "cv2", "jinja2", "joblib", "lmdb", "matplotlib", "mlflow", "numpy", "optuna", "pandas", "PIL",
-    "psutil", "pyarrow", "pydantic", "ray", "rich", "safetensors", "scipy", "skimage", "sklearn", "torch",
-    "torchvision", "yaml",
+    "albumentations", "cv2", "fastapi", "jinja2", "joblib", "lmdb", "matplotlib", "mlflow", "numpy", "onnxruntime",
+    "optuna", "pandas", "PIL", "psutil", "pyarrow", "pydantic", "ray", "rich", "safetensors", "scipy", "skimage",
+    "sklearn", "torch", "torchvision", "uvicorn", "yaml",
 )  # fmt: skip
 
 

@@ -26,4 +26,11 @@ def add_use_verbs(verbs: Any) -> list[argparse.ArgumentParser]:
                         help="onnx and torch-export hold preprocessing and views too")  # fmt: skip
     export.add_argument("--int8", action="store_true", help="weights and activations in 8 bits (onnx alone)")
     export.add_argument("--file", type=Path, metavar="FILE", help="default NAME-NUMBER and the format's suffix, here")
-    return [predict, export]
+    serve = verbs.add_parser("serve", help="one web application: watch sweeps, steer them, try a net on a face")
+    serve.add_argument("--host", default="127.0.0.1", metavar="H",
+                       help="address to listen at (default 127.0.0.1; any other asks for a token)")  # fmt: skip
+    serve.add_argument("--port", type=int, default=8000, metavar="N", help="default 8000")
+    serve.add_argument("--allow-host", action="append", default=[], metavar="NAME",
+                       help="a name under which browsers may address the server (repeatable)")  # fmt: skip
+    serve.add_argument("--token-file", type=Path, metavar="FILE", help="default OUT/.serve-token, made if absent")
+    return [predict, export, serve]

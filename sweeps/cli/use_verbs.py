@@ -1,4 +1,4 @@
-"""The verbs that use a trained net: predict and export."""
+"""The verbs that use a trained net: predict, export and serve."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from rich.text import Text
 from fer_data import DataError
 from sweeps.cli.console import console, errors
 from sweeps.errors import InputError
+from sweeps.serve.verb import serve
 from sweeps.use.classifier import Classifier
 
 _OTHERS = 2
@@ -165,4 +166,4 @@ def export(given: argparse.Namespace) -> int:
     return 0
 
 
-VERBS: dict[str, Callable[[argparse.Namespace], int]] = {"predict": predict, "export": export}
+VERBS: dict[str, Callable[[argparse.Namespace], int]] = {"predict": predict, "export": export, "serve": serve}

@@ -107,10 +107,12 @@ def predict_photos(paths: Iterable[Path], classifier: Classifier, *, as_whole: b
             yield from _answered([future.result() for future in waiting.popleft()], classifier)
 
 
-def predict_photo(name: str, data: bytes, classifier: Classifier, max_bytes: int) -> Answered:
+def predict_photo(
+    name: str, data: bytes, classifier: Classifier, max_bytes: int, *, as_whole: bool = False
+) -> Answered:
     """The same for one photograph in memory."""
     (answered,) = _answered(
-        [_searched(name, partial(decode_photo, data, max_bytes), classifier.side, False)], classifier
+        [_searched(name, partial(decode_photo, data, max_bytes), classifier.side, as_whole)], classifier
     )
     return answered
 

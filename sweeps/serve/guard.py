@@ -1,0 +1,100 @@
+"""Who may ask what: the Host and Origin of a request, the token, and what a browser may load."""
+
+from __future__ import annotations
+
+import hmac
+import os
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from fastapi import Request, Response
+from fastapi.responses import JSONResponse, RedirectResponse
+
+from sweeps.errors import InputError
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+COOKIE = "fer_sweeps_token"
+
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; frame-ancestors 'none'; "
+    "form-action 'self'; base-uri 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+_DOCS = ("/api/v1/docs",)
+_SAFE = ("GET", "HEAD", "OPTIONS")
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+@dataclass(frozen=True)
+class Guard:
+    """The rules: names under which the server may be addressed, and the token, None where none is asked for."""
+
+    hosts: frozenset[str]
+    token: str | None
+
+    async def __call__(self, request: Request, handle: Handler) -> Response:
+        """Answer a request, or refuse it with the reason."""
+        response = self._refusal(request) or await handle(request)
+        for name, value in _HEADERS.items():
+            response.headers.setdefault(name, value)
+        return response
+
+    def _refusal(self, request: Request) -> Response | None:
+        host = urlsplit(f"//{request.headers.get('host', '')}").hostname
+        if host not in self.hosts:
+            return _refused(400, f"this server does not answer for the host '{host}'; allow it with --allow-host")
+        origin = request.headers.get("origin")
+        if request.method not in _SAFE and origin and urlsplit(origin).netloc != request.headers.get("host"):
+            return _refused(403, f"a page of {origin} may not ask this server to do anything")
+        if self.token is None or request.url.path.startswith(("/static/", "/login")):
+            return None
+        if self._knows_the_token(request):
+            return None
+        if request.url.path.startswith("/api/"):
+            return _refused(401, "give the token: Authorization: Bearer TOKEN")
+        return RedirectResponse("/login", 303)
+
+    def _knows_the_token(self, request: Request) -> bool:
+        scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
+        return self.is_token(bearer if scheme.lower() == "bearer" else request.cookies.get(COOKIE, ""))
+
+    def is_token(self, given: str) -> bool:
+        """Compare without telling by the time taken how much is right."""
+        return self.token is not None and hmac.compare_digest(given.encode(), self.token.encode())
+
+
+def guard_for(host: str, allowed: list[str], token_file: Path) -> Guard:
+    """The rules for a server at `host`: a token wherever others than this machine can reach it.
+
+    Raises:
+        InputError: the token's file can be read by others, or is empty.
+    """
+    names = frozenset({*LOOPBACK, *allowed, host} - {"0.0.0.0", "::"})
+    return Guard(names, None if host in LOOPBACK else _token(token_file))
+
+
+def _token(path: Path) -> str:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    except FileExistsError:
+        if path.stat().st_mode & 0o077:
+            raise InputError(f"{path}: others may read the token; make it yours alone: chmod 600 {path}") from None
+        token = path.read_text(encoding="utf-8").strip()
+        if not token:
+            raise InputError(f"{path}: is empty; write a token into it, or delete it to have one made") from None
+        return token
+    token = secrets.token_urlsafe(32)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(f"{token}\n")
+    return token
+
+
+def _refused(status: int, why: str) -> JSONResponse:
+    return JSONResponse({"detail": why}, status)

@@ -1,0 +1,101 @@
+"""Sweeps as their journals grow: what a page shows of one, and which trials changed since it last looked."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+from sweeps.cli.overview import sweep_row
+from sweeps.runs import sweep_names
+from tracking.record.events import SweepStarted
+from tracking.record.history import SweepHistory, TrialHistory
+from tracking.record.journal import read_from
+from tracking.record.layout import SweepFolder
+
+_KEPT = 32
+"""Sweeps whose histories stay in memory."""
+
+
+class Living:
+    """One sweep's history, brought up to date by what its journal gained. `version` grows with it."""
+
+    def __init__(self, folder: SweepFolder) -> None:
+        self.folder = folder
+        self.version = 0
+        self._offset = 0
+        self._history: SweepHistory | None = None
+        self._changed: dict[int, int] = {}
+        self._lock = threading.Lock()
+
+    def state(self, since: int = 0) -> dict[str, Any]:
+        """The sweep now, and its trials that changed after version `since`. Raises TrackingError."""
+        with self._lock:
+            self._read()
+            history = self._history
+            if history is None:
+                return {"version": 0, "trials": [], "summary": None}
+            row = sweep_row(self.folder, history)
+            trials = [_trial(history.trials[n]) for n, version in self._changed.items() if version > since]
+            summary = row.model_dump(mode="json") | {
+                "asked": row.digest.asked,
+                "classes": history.started.spec.get("classes", []),
+                "synthetic": bool(history.started.spec.get("synthetic")),
+            }
+            return {"version": self.version, "summary": summary, "trials": trials}
+
+    def _read(self) -> None:
+        if self._offset > self.folder.journal.stat().st_size:
+            self._offset, self._history = 0, None  # another journal under that name
+        while True:
+            events, offset = read_from(self.folder.journal, self._offset)
+            if offset == self._offset:
+                return
+            self._offset = offset
+            self.version += 1
+            for event in events:
+                if isinstance(event, SweepStarted):
+                    self._history = SweepHistory(event)
+                elif self._history is not None:
+                    self._history.apply(event)
+                    if isinstance(number := getattr(event, "trial", None), int):
+                        self._changed[number] = self.version
+
+
+class AllLiving:
+    """The sweeps of a folder by name; a name is looked up among those that are there, and never becomes a path."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self._known: dict[str, Living] = {}
+        self._lock = threading.Lock()
+
+    def get(self, name: str) -> Living | None:
+        """The sweep of that name; None where there is none."""
+        with self._lock:
+            if name not in sweep_names(self.out):
+                return None
+            living = self._known.pop(name, None) or Living(SweepFolder(self.out / name))
+            self._known[name] = living  # the last used are last
+            while len(self._known) > _KEPT:
+                self._known.pop(next(iter(self._known)))
+            return living
+
+
+def _trial(trial: TrialHistory) -> dict[str, Any]:
+    best = trial.best_epoch()
+    recipe = trial.started.config.get("recipe", {})
+    reason = trial.end.reason if trial.end else trial.verdict.reason if trial.verdict else None
+    return {
+        "number": trial.number,
+        "title": trial.started.title,
+        "state": trial.state,
+        "reason": reason or "",
+        "epoch": trial.last_epoch,
+        "epochs": trial.started.epochs,
+        "best": best.metrics["val_accuracy"] if best else None,
+        "lr": recipe.get("lr"),
+        "curve": [[one.epoch, round(one.metrics.get("val_accuracy", 0.0), 4)] for one in trial.epochs],
+        "began": trial.attempts[0].time_ms if trial.attempts else trial.started.time_ms,
+        "ended": trial.end.time_ms if trial.end else None,
+    }

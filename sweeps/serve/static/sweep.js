@@ -1,0 +1,161 @@
+// One sweep alive: the state comes as server-sent events; only what changed is sent and drawn again.
+"use strict";
+const name = document.getElementById("sweep").dataset.name;
+const base = `/api/v1/sweeps/${encodeURIComponent(name)}`;
+const trials = new Map();
+const SHOWN = 200;
+let sort = { key: "best", down: true }, search = "", drawing = false, version = 0;
+const percent = (share, digits = 1) => (share == null ? "none" : `${(100 * share).toFixed(digits)} %`);
+const put = (id, text) => { document.getElementById(id).textContent = text; };
+const colour = (variable) => getComputedStyle(document.documentElement).getPropertyValue(variable).trim();
+
+function duration(seconds) {
+  if (seconds == null) return "unknown";
+  if (seconds < 90) return `${Math.round(seconds)} s`;
+  return seconds < 5400 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`;
+}
+
+function showSummary(now) {
+  const { best, trials: counts } = now.digest;
+  put("line", `${now.state}; space ${now.digest.space}, data ${now.digest.dataset}` + (now.digest.stopped ? `; ${now.digest.stopped}` : ""));
+  put("best", percent(best?.value));
+  put("best-about", best ? `trial ${best.trial}, epoch ${best.epoch}` + (best.low == null ? "" : `; 95 % interval ${percent(best.low)} to ${percent(best.high)}`) : "no epoch is over yet");
+  put("count", `${trials.size} of ${now.asked}`);
+  put("count-about", Object.entries(counts).map(([state, n]) => `${n} ${state}`).join(", "));
+  put("slots", String(now.slots));
+  put("driver", now.driver ? `on ${now.driver.host}, process ${now.driver.pid}` : "no driver");
+  put("left", now.state === "finished" ? "finished" : duration(now.seconds_left));
+  for (const button of document.querySelectorAll(".acts > button")) button.disabled = now.driver == null;
+}
+
+function ranked() {
+  const words = search.toLowerCase().split(/\s+/);
+  const found = [...trials.values()].filter((one) => { const text = `${one.number} ${one.title} ${one.state} ${one.reason}`.toLowerCase(); return words.every((word) => text.includes(word)); });
+  const compare = (a, b) => (typeof a === "string" ? a.localeCompare(b) : (a ?? -1) - (b ?? -1));
+  return found.sort((a, b) => compare(a[sort.key], b[sort.key]) * (sort.down ? -1 : 1) || a.number - b.number);
+}
+
+function showTable() {
+  const found = ranked(), body = document.querySelector("#trials tbody");
+  const rows = found.slice(0, SHOWN).map((one) => {
+    const row = document.createElement("tr");
+    const cells = [one.number, one.title, null, percent(one.best), `${one.epoch} of ${one.epochs}`, one.lr?.toPrecision(3) ?? "", one.reason];
+    cells.forEach((text, place) => { const cell = row.insertCell(); cell.textContent = text ?? ""; if (place >= 3 && place <= 5) cell.className = "n"; });
+    const chip = document.createElement("span");
+    chip.className = `chip ${one.state}`;
+    chip.textContent = one.state;
+    row.cells[2].append(chip);
+    row.cells[6].className = "reason";
+    const last = row.insertCell();
+    const verbs = one.state === "running" ? ["pause", "stop"] : one.state === "paused" ? ["unpause", "stop"] : [];
+    for (const verb of verbs) {
+      const button = document.createElement("button");
+      button.textContent = verb === "unpause" ? "go on" : verb;
+      button.ariaLabel = `${button.textContent} trial ${one.number}`;
+      button.addEventListener("click", () => act(verb, { trial: one.number }));
+      last.append(button);
+    }
+    return row;
+  });
+  body.replaceChildren(...rows);
+  put("more", found.length > SHOWN ? `${SHOWN} of ${found.length} trials are shown; search for others` : "");
+}
+
+function canvas(id) {
+  const element = document.getElementById(id), ratio = window.devicePixelRatio || 1;
+  const width = element.clientWidth, height = element.clientHeight;
+  element.width = width * ratio;
+  element.height = height * ratio;
+  const pen = element.getContext("2d");
+  pen.scale(ratio, ratio);
+  pen.font = "12px system-ui, sans-serif";
+  pen.fillStyle = colour("--soft");
+  return { pen, width, height };
+}
+
+function drawCurves() {
+  const { pen, width, height } = canvas("curves"), left = 48, bottom = 26, top = 12, right = 14;
+  let epochs = 1, low = 1, high = 0;
+  for (const one of trials.values()) for (const [epoch, share] of one.curve) { epochs = Math.max(epochs, epoch); low = Math.min(low, share); high = Math.max(high, share); }
+  if (high === 0 && low === 1) { pen.fillText("no epoch is over yet", left, height / 2); return; }
+  low = Math.max(0, low - 0.02); high = Math.min(1, high + 0.02);
+  const x = (epoch) => left + (epochs === 1 ? 0.5 : (epoch - 1) / (epochs - 1)) * (width - left - right);
+  const y = (share) => height - bottom - ((share - low) / (high - low)) * (height - bottom - top);
+  pen.strokeStyle = colour("--line");
+  for (let step = 0; step <= 4; step++) {
+    const share = low + ((high - low) * step) / 4;
+    pen.beginPath(); pen.moveTo(left, y(share)); pen.lineTo(width - right, y(share)); pen.stroke();
+    pen.fillText(`${(100 * share).toFixed(0)} %`, 8, y(share) + 4);
+  }
+  for (let step = 0, every = Math.max(1, Math.ceil(epochs / 10)); step < epochs; step += every) pen.fillText(String(step + 1), x(step + 1) - 3, height - 8);
+  const best = [...trials.values()].reduce((a, b) => ((b.best ?? -1) > (a?.best ?? -1) ? b : a), null);
+  for (const one of trials.values()) if (one !== best) line(pen, one, x, y, one.state === "running" ? colour("--good") : colour("--soft"), 1, trials.size > 50 ? 0.25 : 0.6);
+  if (best) line(pen, best, x, y, colour("--bad"), 2.5, 1);
+}
+
+function line(pen, one, x, y, stroke, size, alpha) {
+  pen.strokeStyle = pen.fillStyle = stroke; pen.lineWidth = size; pen.globalAlpha = alpha;
+  pen.beginPath();
+  one.curve.forEach(([epoch, share], place) => (place ? pen.lineTo(x(epoch), y(share)) : pen.moveTo(x(epoch), y(share))));
+  pen.stroke();
+  if (one.curve.length === 1) { pen.beginPath(); pen.arc(x(one.curve[0][0]), y(one.curve[0][1]), 3, 0, 7); pen.fill(); }
+  pen.globalAlpha = 1;
+}
+
+function drawTimeline() {
+  const { pen, width, height } = canvas("timeline"), all = [...trials.values()].sort((a, b) => a.began - b.began);
+  if (!all.length) return;
+  const first = all[0].began, last = Math.max(...all.map((one) => one.ended ?? Date.now()), first + 1000), lanes = [];
+  const placed = all.map((one) => { let lane = lanes.findIndex((end) => end <= one.began); if (lane < 0) lane = lanes.length; lanes[lane] = one.ended ?? last; return lane; });
+  const deep = (height - 30) / lanes.length, x = (when) => 8 + ((when - first) / (last - first)) * (width - 16);
+  const colours = { running: colour("--good"), done: colour("--accent"), failed: colour("--bad") };
+  all.forEach((one, place) => { pen.fillStyle = colours[one.state] ?? colour("--soft"); pen.fillRect(x(one.began), 6 + placed[place] * deep, Math.max(1.5, x(one.ended ?? last) - x(one.began) - 1), Math.max(1, deep - 2)); });
+  pen.fillStyle = colour("--soft");
+  pen.fillText(`${new Date(first).toLocaleTimeString()} (blue done, green running, orange failed, grey others)`, 8, height - 8);
+}
+
+function show() {
+  drawing = false;
+  showTable();
+  drawCurves();
+  drawTimeline();
+}
+function later() { if (!drawing) { drawing = true; requestAnimationFrame(show); } }
+
+function take(state) {
+  version = state.version;
+  for (const one of state.trials) trials.set(one.number, one);
+  if (state.summary) showSummary(state.summary);
+  later();
+}
+
+function listen() {
+  const source = new EventSource(`${base}/events?since=${version}`);
+  source.onmessage = (event) => take(JSON.parse(event.data));
+  source.onerror = () => { source.close(); setTimeout(listen, 2000); };
+}
+
+async function act(verb, more) {
+  const what = more.trial == null ? `the sweep ${name}` : `trial ${more.trial}`;
+  if (verb === "stop" && !confirm(`Stop ${what}?` + (more.trial == null ? " It can be resumed." : " It will not go on."))) return;
+  put("answer", `${verb} …`);
+  const response = await fetch(`${base}/acts`, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ verb, ...more }) });
+  const content = await response.json();
+  put("answer", response.ok ? content.answer : typeof content.detail === "string" ? content.detail : "this is not understood: settings are KEY=VALUE, trials a number");
+}
+
+for (const button of document.querySelectorAll(".acts > button")) button.addEventListener("click", () => act(button.dataset.verb, {}));
+for (const form of document.querySelectorAll(".acts form")) form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  const value = new FormData(form);
+  act(form.dataset.verb, form.dataset.verb === "extend" ? { trials: value.get("trials").trim() } : { settings: value.get("settings").trim().split(/\s+/) });
+});
+for (const button of document.querySelectorAll("#trials th button")) button.addEventListener("click", () => {
+  sort = { key: button.dataset.key, down: sort.key === button.dataset.key ? !sort.down : button.dataset.key === "best" };
+  for (const header of document.querySelectorAll("#trials th")) header.removeAttribute("aria-sort");
+  button.closest("th").setAttribute("aria-sort", sort.down ? "descending" : "ascending");
+  later();
+});
+document.getElementById("search").addEventListener("input", (event) => { search = event.target.value; later(); });
+window.addEventListener("resize", later);
+listen();

@@ -1,0 +1,218 @@
+"""The web application over real HTTP: who may ask, what a bad upload is told, and a sweep that lives."""
+
+from __future__ import annotations
+
+import io
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+import requests
+import uvicorn
+from PIL import Image
+from skimage import data
+
+from fer_models import LeNetConfig, Recipe
+from sweeps import Space, TrialConfig, run_sweep
+from sweeps.cli.main import main
+from sweeps.errors import InputError
+from sweeps.serve.acts import ActRequest
+from sweeps.serve.app import MAX_UPLOAD, web_app
+from sweeps.serve.guard import Guard, guard_for
+from tracking.record.events import AttemptStarted, DriverStarted, EpochDone
+from tracking.record.journal import Journal
+
+LENET = TrialConfig(net=LeNetConfig(), recipe=Recipe(lr=0.01, batch_size=8), precision="fp32",
+                    memory_format="contiguous")  # fmt: skip
+
+
+def jpeg() -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(data.astronaut()).save(file, "JPEG")
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory, tiny_csv: Path, face_cache: Path) -> Path:
+    """A sweep `night`, its net exported beside it, so that no test waits for that."""
+    out = tmp_path_factory.mktemp("served")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FER_CACHE", str(face_cache))
+        patch.setattr("os.fsync", lambda descriptor: None)
+        run_sweep(Space(suggest=lambda trial: LENET, name="lenet_space"), data=tiny_csv, trials=1, epochs=2, name="night", out=out,
+                  runner="inline", figures=False)  # fmt: skip
+        assert main(["export", "night/0", "--format", "onnx", "--file", str(out / "net.onnx"), "--out", str(out)]) == 0
+    return out
+
+
+class Served(uvicorn.Server):
+    """A server in a thread."""
+
+    def __init__(self, out: Path, guard: Guard) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = int(probe.getsockname()[1])
+        super().__init__(uvicorn.Config(web_app(out, guard), port=self.port, log_level="warning",
+                                        timeout_graceful_shutdown=1))  # fmt: skip
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._thread = threading.Thread(target=self.run, daemon=True)
+
+    def __enter__(self) -> Served:
+        self._thread.start()
+        while not self.started:
+            time.sleep(0.01)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.should_exit = True
+        self._thread.join(10)
+
+
+@pytest.fixture(scope="module")
+def server(out: Path) -> Iterator[Served]:
+    with Served(out, Guard(frozenset({"127.0.0.1"}), None)) as served:
+        yield served
+
+
+def test_a_photograph_is_answered_and_not_kept(server: Served, out: Path) -> None:
+    before = sorted(out.rglob("*"))
+    answer = requests.post(f"{server.url}/api/v1/predict?model=net.onnx", data=jpeg(), timeout=60)
+    assert answer.status_code == 200, answer.text
+    content = answer.json()
+    assert content["model"] == "night/0"
+    assert "of 14 faces of val (95 % interval" in content["about"]
+    assert content["faces"][0]["sentence"].startswith("the image expression is more ")
+    assert sum(content["faces"][0]["probabilities"].values()) == pytest.approx(1, abs=1e-4)
+    assert [path for path in sorted(out.rglob("*")) if path not in before and path.name != ".list.json"] == []
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "message"),
+    [
+        (b"", 422, "is empty"),
+        (b"<svg/>", 422, "SVG is a drawing"),
+        (jpeg()[:3000], 422, "is damaged or cut short"),
+        (b"\0" * (MAX_UPLOAD + 1), 413, "too large: at most 10 MB"),
+    ],
+    ids=["empty", "svg", "cut", "large"],
+)
+def test_a_bad_upload_is_told_what_is_wrong(server: Served, content: bytes, status: int, message: str) -> None:
+    answer = requests.post(f"{server.url}/api/v1/predict?model=net.onnx", data=content, timeout=60)
+    assert answer.status_code == status
+    assert message in answer.json()["detail"]
+
+
+def test_an_unknown_model_and_paths_lead_nowhere(server: Served) -> None:
+    answer = requests.post(f"{server.url}/api/v1/predict?model=nett.onnx", data=jpeg(), timeout=60)
+    assert (answer.status_code, answer.json()["detail"].partition(" (")[0]) == (
+        422, "no model 'nett.onnx'; did you mean 'net.onnx'?",
+    )  # fmt: skip
+    for path in ("../../etc/passwd", "../night", "night/../night", "nihgt"):
+        for place in ("/sweeps/", "/api/v1/sweeps/", "/static/"):
+            found = requests.get(f"{server.url}{place}{quote(path, safe='')}", timeout=60)
+            assert found.status_code == 404, (place, path)
+        model = requests.post(f"{server.url}/api/v1/predict?model={quote(path, safe='')}", data=jpeg(), timeout=60)
+        assert model.status_code == 422
+
+
+def test_another_host_or_origin_is_refused(server: Served) -> None:
+    foreign = requests.get(f"{server.url}/api/v1/sweeps", headers={"Host": "evil.example"}, timeout=60)
+    assert (foreign.status_code, "evil.example" in foreign.text) == (400, True)
+    place = f"{server.url}/api/v1/sweeps/night/acts"
+    page = requests.post(place, json={"verb": "stop"}, headers={"Origin": "http://evil.example"}, timeout=60)
+    assert (page.status_code, "may not ask" in page.text) == (403, True)
+    assert requests.get(server.url, timeout=60).headers["Content-Security-Policy"].startswith("default-src 'self'")
+
+
+def test_elsewhere_than_on_this_machine_a_token_is_asked_for(out: Path, tmp_path: Path) -> None:
+    guard = guard_for("0.0.0.0", ["127.0.0.1"], tmp_path / "token")
+    assert (tmp_path / "token").stat().st_mode & 0o777 == 0o600
+    token = (tmp_path / "token").read_text().strip()
+    with Served(out, guard) as served:
+        ask = f"{served.url}/api/v1/sweeps"
+        assert requests.get(ask, timeout=60).status_code == 401
+        assert requests.get(ask, headers={"Authorization": "Bearer wrong"}, timeout=60).status_code == 401
+        assert requests.get(ask, headers={"Authorization": f"Bearer {token}"}, timeout=60).status_code == 200
+        with requests.Session() as browser:
+            assert "Token" in browser.get(served.url, timeout=60).text
+            assert browser.post(f"{served.url}/login", data={"token": "wrong"}, timeout=60).status_code == 401
+            assert "night" in browser.post(f"{served.url}/login", data={"token": token}, timeout=60).text
+    assert guard_for("0.0.0.0", [], tmp_path / "token").token == token, "the next start has the same"
+    (tmp_path / "token").chmod(0o644)
+    with pytest.raises(InputError, match="others may read the token"):
+        guard_for("0.0.0.0", [], tmp_path / "token")
+
+
+def _events(url: str, heard: list[dict[str, Any]]) -> None:
+    with requests.get(url, stream=True, timeout=60) as stream:
+        for line in stream.iter_lines():
+            if line.startswith(b"data: "):
+                heard.append(json.loads(line.removeprefix(b"data: ")))
+                if len(heard) == 2:
+                    return
+
+
+def test_a_living_sweep_tells_what_changed_within_a_second(server: Served, out: Path) -> None:
+    (out / "alive").mkdir()
+    lines = (out / "night/journal.jsonl").read_text().replace('"night"', '"alive"').splitlines(keepends=True)
+    last = next(place for place, line in enumerate(lines) if '"event":"end"' in line)
+    (out / "alive/journal.jsonl").write_text("".join(lines[:last]))
+    heard: list[dict[str, Any]] = []
+    listener = threading.Thread(target=_events, args=(f"{server.url}/api/v1/sweeps/alive/events", heard))
+    listener.start()
+    while not heard:
+        time.sleep(0.01)
+    assert heard[0]["trials"][0]["state"] == "running"
+    with Journal.open(out / "alive/journal.jsonl") as journal:
+        journal.append(
+            DriverStarted(host="here", pid=1, versions={}),
+            AttemptStarted(trial=0, attempt=1, reason="resumed"),
+            EpochDone(trial=0, epoch=3, metrics={"val_accuracy": 0.875, "epoch_seconds": 1.0}),
+        )
+    began = time.monotonic()
+    listener.join(30)
+    assert time.monotonic() - began < 5  # 0.4 s on a machine that does nothing else
+    assert heard[1]["trials"][0]["curve"][-1] == [3, 0.875]
+    assert heard[1]["summary"]["digest"]["best"]["value"] == 0.875
+
+
+def test_a_browser_that_goes_away_leaves_nothing_behind(server: Served) -> None:
+    for _ in range(3):
+        with requests.get(f"{server.url}/api/v1/sweeps/night/events", stream=True, timeout=60) as stream:
+            next(stream.iter_lines())
+    deadline = time.monotonic() + 20
+    while server.server_state.connections and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not server.server_state.connections
+    assert requests.get(server.url, timeout=60).status_code == 200
+
+
+def test_an_act_on_a_finished_sweep_is_answered_as_the_command_does(server: Served) -> None:
+    place = f"{server.url}/api/v1/sweeps/night/acts"
+    refused = requests.post(place, json={"verb": "pause"}, timeout=120)
+    assert (refused.status_code, "does not run" in refused.json()["detail"]) == (422, True), refused.text
+    assert requests.post(place, json={"verb": "remove"}, timeout=60).status_code == 422
+    assert requests.post(f"{server.url}/api/v1/sweeps/nihgt/acts", json={"verb": "stop"}, timeout=60).status_code == 404
+
+
+@pytest.mark.parametrize("given", [{"verb": "try", "settings": ["--out=x"]}, {"verb": "extend", "trials": "--debug"},
+                                   {"verb": "stop", "trial": -1}, {"verb": "stop", "extra": 1}])  # fmt: skip
+def test_what_a_visitor_writes_never_becomes_an_option(given: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="validation error"):
+        ActRequest.model_validate(given)
+
+
+def test_a_port_that_is_taken_and_a_folder_that_is_absent_are_named(
+    out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert main(["serve", "--out", str(out), "--port", str(taken.getsockname()[1])]) == 2
+    assert "cannot be used" in capsys.readouterr().err
+    assert main(["serve", "--out", str(out / "absent")]) == 2
+    assert "there is no such folder" in capsys.readouterr().err
