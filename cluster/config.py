@@ -153,7 +153,9 @@ def find_token(source: str | None = None) -> str | None:
     kind, _, place = source.partition(":")
     token = os.environ.get(place, "").strip() if kind == "env" else _token_in(Path(place).expanduser())
     if not token:
-        raise ClusterError(f"token {source}: nothing there; fetch the cluster's token, as the head of its file says")
+        raise ClusterError(
+            f"token {source}: nothing there; fetch the cluster's token; see the comments at the top of its file"
+        )
     return token
 
 

@@ -67,9 +67,9 @@ def remarks(description: Description) -> list[str]:
     return [
         f"{d['rows']:,} images of {d['width']}×{d['height']}, {d['distinct_images']:,} of them distinct; "
         f"copies within a split: {doubles}",
-        f"val images that also stand in train: {_share(d['val_in_train'], n['val'])}, "
+        f"val images that are also in train: {_share(d['val_in_train'], n['val'])}, "
         f"{d['val_in_train_other_label']:,} of them only under another label",
-        f"test images that also stand in train: {_share(d['test_in_train'], n['test'])}, "
+        f"test images that are also in train: {_share(d['test_in_train'], n['test'])}, "
         f"{d['test_in_train_other_label']:,} of them only under another label; "
         f"in train or val: {_share(d['test_in_train_or_val'], n['test'])}",
         f"pictures with more than one label: {d['label_conflict_groups']:,}; blank images: {d['blank_images']:,}",

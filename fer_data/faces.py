@@ -34,7 +34,7 @@ class Split:
         float32 (perhaps beyond the scale) after preprocessing.
     labels: [n] uint8, indices into the classes.
     soft_labels: [n, classes] float32 whose rows sum to 1, where train has them; the label has the largest share.
-    leaked: [n] bool, where an image's pixels also stand in train (of val), or in train or val (of test); None
+    leaked: [n] bool, where an image's pixels are also in train (of val), or in train or val (of test); None
         for train, and where nobody looked.
     """
 

@@ -99,7 +99,7 @@ def table(rows: Sequence[Sequence[str]], right: Iterable[int]) -> str:
 
 
 def _layers(net: nn.Module, face: Tensor) -> Iterator[Layer]:
-    """Layers in the order of their calls; containers, and what stands inside a layer, are left out."""
+    """Layers in the order of their calls; containers, and what is inside a layer, are left out."""
     called: list[tuple[nn.Module, tuple[int, ...]]] = []
 
     def note(module: nn.Module, _inputs: object, output: Tensor) -> None:

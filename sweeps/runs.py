@@ -233,7 +233,7 @@ def find_run(reference: str, out: Path, tracking_uri: str | None = None) -> Run:
 
 
 def sweep_names(out: Path) -> list[str]:
-    """Every sweep that lies in `out`."""
+    """Every sweep in `out`."""
     return sorted(path.parent.name for path in out.glob(f"*/{JOURNAL_NAME}"))
 
 

@@ -18,7 +18,7 @@ def mix(images: Tensor, labels: Tensor, config: AugmentConfig, generator: torch.
 
     mixup (Zhang et al. 2018, arXiv:1710.09412) fades two images into each other; cutmix (Yun et al. 2019,
     arXiv:1905.04899) pastes a rectangle of one into the other, where it keeps its place. The share of each
-    image is drawn from Beta(alpha, alpha); cutmix rounds it to whole pixels, and the rectangle lies inside.
+    image is drawn from Beta(alpha, alpha); cutmix rounds it to whole pixels, and the rectangle is inside.
 
     Args:
         images: [n, 1, height, width] on any device.

@@ -10,7 +10,7 @@ Each image [height, width] uint8 becomes float32 of that shape:
 so that whatever expects grey levels takes them, though standardised and scaled ones go beyond the scale.
 
 The `_int64` ones repeat a fault of the report's program, which stored the outputs in their own units in an
-array of int64: fractions are cut off, and what lies in 0..1 becomes 0 but where it is exactly 1. A constant image
+array of int64: fractions are cut off, and what is in 0..1 becomes 0 but where it is exactly 1. A constant image
 has 0 / 0 as its z, which NumPy on x86 stores as -2^63. The eleven of FER2013's train hold training up: with one among
 8,000 faces vgg_small had 31.8 % of 1,000 of PublicTest after five epochs, and 37.4 % where that one was 0.
 """

@@ -1,4 +1,4 @@
-"""Pictures that stand in a data set more than once, found by a hash of their pixels."""
+"""Pictures that are in a data set more than once, found by a hash of their pixels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fer_data.faces import Faces, Images
 class Leaks:
     """How many images of each kind there are, in all splits together unless a split is named.
 
-    `..._other_label` counts those of the line before that stand in train under other labels only.
+    `..._other_label` counts those of the line before that are in train under other labels only.
     `duplicates` are images of train, val and test beyond the first copy in the same split. A label conflict group
     is one picture with more than one label. A blank image has the same grey level throughout.
     """
@@ -42,7 +42,7 @@ def picture_numbers(*stacks: Images) -> list[Indices]:
 
 
 def leaks(faces: Faces) -> Leaks:
-    """Count the images that stand in a data set more than once, and the blank ones."""
+    """Count the images that are in a data set more than once, and the blank ones."""
     splits = (faces.train, faces.val, faces.test)
     train, val, test = numbers = picture_numbers(*(split.images for split in splits))
     everything = np.concatenate(numbers)

@@ -79,7 +79,7 @@ def fold(faces: Faces, k: int, n: int, seed: int) -> Faces:
 
 
 def dedupe_train(faces: Faces) -> Faces:
-    """Return the faces without the train images whose pixels also stand in val or test.
+    """Return the faces without the train images whose pixels are also in val or test.
 
     Raises:
         DataError: no train image would be left.
@@ -87,8 +87,8 @@ def dedupe_train(faces: Faces) -> Faces:
     train, val, test = picture_numbers(faces.train.images, faces.val.images, faces.test.images)
     kept = np.flatnonzero(~np.isin(train, np.concatenate((val, test))))
     if not len(kept):
-        raise DataError(f"cannot dedupe {faces.name}: each train image also stands in val or test; mend the split")
-    note = f"{len(train) - len(kept):,} of {len(train):,} train images dropped that also stand in val or test"
+        raise DataError(f"cannot dedupe {faces.name}: each train image is also in val or test; mend the split")
+    note = f"{len(train) - len(kept):,} of {len(train):,} train images dropped that are also in val or test"
     return _derived(replace(faces, train=_rows(faces.train, kept)), "dedupe train", note)
 
 

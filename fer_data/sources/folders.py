@@ -41,7 +41,7 @@ class _ImageFile:
 def read_folders(path: Path, options: DataOptions) -> ReadFaces:
     """Read folders of PNG or JPEG images into train, val and test.
 
-    Images stand in the natural order of their file names, over all classes of a split, so that numbered files
+    Images are in the natural order of their file names, over all classes of a split, so that numbered files
     keep the order they were numbered in. A test folder with files named PublicTest_… and PrivateTest_…, as in
     Kaggle's folder form of FER2013, is val and test; otherwise a source without val or without test gives a tenth
     of train to each that it lacks. Class folders without a split above them are all train at first.

@@ -46,7 +46,7 @@ _INTENSITY = (0.55, 1.15)
 
 @dataclass(frozen=True)
 class _Canvas:
-    """The picture under way, and where each of its pixels lies in the frame of its head."""
+    """The picture under way, and where each of its pixels is in the frame of its head."""
 
     grey: Array
     x: Array

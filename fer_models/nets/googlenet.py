@@ -32,7 +32,7 @@ _AUXILIARY = {"inception4a": "aux1", "inception4d": "aux2"}
 def build(
     config: GoogLeNetConfig, classes: int, mean_image: npt.NDArray[np.float32], generator: torch.Generator
 ) -> StagedNet:
-    """GoogLeNet with Caffe's start, with two auxiliary heads if their losses count."""
+    """GoogLeNet with Caffe's initialization, with two auxiliary heads if their losses count."""
     from torchvision import models
 
     whole = models.GoogLeNet(num_classes=classes, aux_logits=config.auxiliary_weight > 0, init_weights=False)

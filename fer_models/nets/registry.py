@@ -43,7 +43,7 @@ def build(
         ModelError: fewer than two classes, a mean image that is not finite, or an optional package is missing.
     """
     _check(classes, mean_image)
-    with torch.random.fork_rng(devices=[]):  # torch's layers draw a start of their own
+    with torch.random.fork_rng(devices=[]):  # torch's layers draw an initialization of their own
         return _build(config, classes, mean_image, generator)
 
 

@@ -31,7 +31,7 @@ def he(net: nn.Module, generator: torch.Generator, fan: Literal["fan_in", "fan_o
 
 
 def seed_layers(generator: torch.Generator) -> None:
-    """Let layers that draw their own start draw it from a seed of the generator's."""
+    """Let layers that initialize themselves do so from a seed of the generator's."""
     seed = torch.randint(2**62, (), generator=generator, device="cpu").item()
     torch.default_generator.manual_seed(int(seed))
 

@@ -156,7 +156,7 @@ def _unchanged(x: Tensor) -> Tensor:
 
 
 def _cut(net: nn.Module, count: int) -> tuple[nn.Sequential, StagedNet]:
-    """The first `count` stages with what stands before them, and `net` without their work, both on its parameters.
+    """The first `count` stages with what is before them, and `net` without their work, both on its parameters.
 
     The second takes what the first gives. It still has every parameter by its name, so that what goes by names
     (weight limits, freezing, averaging) works as before.

@@ -1,6 +1,6 @@
 """Several nets that answer as one: their averaged probabilities, as a run of its own.
 
-An ensemble lies in a folder like a sweep's, with a journal of one trial, so that everything that takes a run takes it.
+An ensemble has a folder like a sweep's, with a journal of one trial, so that everything that takes a run takes it.
 Weights and members are chosen on the validation split, as everything is.
 """
 

@@ -33,7 +33,7 @@ class Looks:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the test split showed of a finalist, on all its faces and on those that stand in no other split, if any."""
+    """What the test split showed of a finalist, on all its faces and on those that are in no other split, if any."""
 
     dataset: str
     split: str

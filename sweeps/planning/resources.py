@@ -36,7 +36,7 @@ class Slots:
 
     @property
     def threads(self) -> int:
-        """Threads of a trial: a thread a core, one at the least."""
+        """Threads of a trial: one per core, at least one."""
         return max(1, int(self.cpus_per_trial))
 
 

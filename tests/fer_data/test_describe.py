@@ -52,7 +52,7 @@ def test_counts_what_stands_where(doubled):
 def test_says_it_in_words(doubled):
     text = "\n".join(remarks(describe(doubled)))
     assert "9 images of 8×8, 5 of them distinct; copies within a split: train 1, val 0, test 0" in text
-    assert "val images that also stand in train: 1 (50.0 %), 1 of them only under another label" in text
+    assert "val images that are also in train: 1 (50.0 %), 1 of them only under another label" in text
     assert "in train or val: 2 (66.7 %)" in text
 
 

@@ -69,7 +69,7 @@ def test_dedupe_drops_train_images_that_stand_in_val_or_test():
     assert numbers_of(deduped.train) == [2, 4]
     assert deduped.train.labels.tolist() == [0, 1]
     assert numbers_of(deduped.val) == [3, 5]
-    assert deduped.notes == ("4 of 6 train images dropped that also stand in val or test",)
+    assert deduped.notes == ("4 of 6 train images dropped that are also in val or test",)
     assert deduped.val.leaked.tolist() == [False, False]
     assert deduped.test.leaked.tolist() == [False, True, False]  # 5 still stands in val
     assert np.allclose(deduped.mean_image(), 3)
@@ -77,7 +77,7 @@ def test_dedupe_drops_train_images_that_stand_in_val_or_test():
 
 def test_dedupe_leaves_something_to_train_on():
     faces = dataclasses.replace(faces_of([0], 1), train=pictures([1], [0]), val=pictures([1], [0], "val"))
-    with pytest.raises(DataError, match="each train image also stands in val or test"):
+    with pytest.raises(DataError, match="each train image is also in val or test"):
         dedupe_train(faces)
 
 

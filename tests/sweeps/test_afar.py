@@ -45,4 +45,4 @@ def test_shipped_files_go_by_their_bare_names() -> None:
 
 def test_looking_afar_needs_a_place(capsys) -> None:
     assert main(["logs", "night"]) == 2
-    assert "say which cluster" in capsys.readouterr().err
+    assert "no sweep 'night'" in capsys.readouterr().err

@@ -63,7 +63,7 @@ def score_figures(
 
 
 def roc_figure(curves: Sequence[RocCurve], averages: Sequence[RocCurve], title: str) -> Figure:
-    """One curve a class with its AUC and A-F grade, the averages in black."""
+    """One curve per class with its AUC and A-F grade, the averages in black."""
     figure = Figure(figsize=(9.2, 5.6))
     figure.suptitle(title, fontsize=12)
     figure.subplots_adjust(left=0.085, right=0.66, top=0.89, bottom=0.11)

@@ -87,7 +87,7 @@ def objective_figure(history: SweepHistory, title: str) -> Figure:
 
 
 def parallel_figure(history: SweepHistory, title: str) -> Figure:
-    """One line a trial through the settings it was drawn with, orange where its best `val_accuracy` was high."""
+    """One line per trial through the settings it was drawn with, orange where its best `val_accuracy` was high."""
     settings, scored = searched_settings(history), _drawn_trials(history)
     figure, axes = _frame(title, 4.8)
     figure.subplots_adjust(left=0.07, right=0.98, bottom=0.24)

@@ -23,7 +23,7 @@ _DISAGREEMENTS = 60
 class Contender:
     """One net to compare. Without `answers` only its `metrics` can be set beside the others'.
 
-    `settings` are flat (dotted names), `leaked` [n] marks faces that stand in training too, `split` is as shown to
+    `settings` are flat (dotted names), `leaked` [n] marks faces also in training, `split` is as shown to
     a reader ("PublicTest (val)").
     """
 

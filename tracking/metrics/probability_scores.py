@@ -144,7 +144,7 @@ def at_temperature(probabilities: FloatArray, temperature: float) -> FloatArray:
 
 
 def roc_curves(labels: IntArray, probabilities: FloatArray, classes: Sequence[str]) -> list[RocCurve]:
-    """One curve a class against all others, in the classes' order."""
+    """One curve per class against all others, in the classes' order."""
     return [_roc(name, labels == index, probabilities[:, index]) for index, name in enumerate(classes)]
 
 

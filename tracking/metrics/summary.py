@@ -90,7 +90,7 @@ class Scores(_Record):
 
 
 class Summary(_Record):
-    """Scores in full and, if any image is known to stand in training too, without those."""
+    """Scores in full and, if any image is known to be also in the training split, without those."""
 
     temperature: float
     full: Scores
@@ -111,7 +111,7 @@ def summary(
     classes: Sequence[str],
     leaked: NDArray[np.bool_] | None = None,
 ) -> Summary:
-    """Score probabilities [n, classes] against labels [n]; `leaked` [n] marks faces that stand in training too.
+    """Score probabilities [n, classes] against labels [n]; `leaked` [n] marks faces that are also in training.
 
     Raises:
         TrackingError: no images, shapes that do not fit, or values that are no probabilities.

@@ -11,7 +11,7 @@ from tracking.record.flatten import flatten
 
 
 def leaderboard_records(report: Report) -> list[dict[str, object]]:
-    """A record a trial, best first. Shares are 0..1, `minutes` those of a worker, settings have dotted names."""
+    """One record per trial, best first. Shares are 0..1, `minutes` those of a worker, settings have dotted names."""
     return [_record(row, report.parameters) for row in ranked_rows(report.history, report.data.n)]
 
 

@@ -35,7 +35,7 @@ _MISTAKES = 24
 class DataFacts:
     """The faces that a sweep saw. `split` is the one that selected, by the name shown; `n` its size.
 
-    `sizes` gives every split's; `leaked` [n] marks faces of `split` that stand in training too.
+    `sizes` gives every split's; `leaked` [n] marks faces of `split` that are also in the training split.
     """
 
     dataset: str

@@ -70,7 +70,7 @@ def sweep_pictures(
         pictures.append(Picture("importances", "Importances", caption, drawn))
     if searched_settings(history) and any(row.trial.started.params for row in ranked):
         pictures += [
-            Picture("parallel_coordinates", "Parallel coordinates", "One line a trial, baselines aside; orange where "
+            Picture("parallel_coordinates", "Parallel coordinates", "One line per trial, baselines aside; orange where "
                     "it was good.", parallel_figure(history, head("Parallel coordinates"))),
             Picture("slices", "Slices", "Accuracy over each setting that was searched, baselines aside.",
                     slices_figure(history, head("Slices"))),

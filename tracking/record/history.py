@@ -1,4 +1,4 @@
-"""What a journal says has happened so far: the events replayed into one record a trial."""
+"""What a journal says has happened so far: the events replayed into one record per trial."""
 
 import math
 from collections import Counter

@@ -1,4 +1,4 @@
-"""The append-only journal of a sweep: one JSON event a line, fsynced before it counts.
+"""The append-only journal of a sweep: one JSON event per line, fsynced before it counts.
 
 The file is the truth that study, MLflow and tables are rebuilt from, so nothing in it is ever rewritten; only
 a last line torn by a crash, which nobody was told about, is cut off again.
@@ -51,7 +51,7 @@ class Journal:
         """Write the events as one write and one fsync: all of them count, or none does.
 
         Raises:
-            TrackingError: the disk refused (full, gone); what stood in the file before still stands.
+            TrackingError: the disk refused (full, gone); what was in the file before is untouched.
         """
         lines = b"".join(event.model_dump_json().encode() + b"\n" for event in events)
         whole_bytes = os.fstat(self._descriptor).st_size

@@ -14,7 +14,7 @@ from tracking.record.layout import TrialFolder
 class Predictions:
     """Labels [n] and class probabilities [n, classes] after some epoch.
 
-    `leaked` [n] marks faces that stand in training too; None where nobody looked.
+    `leaked` [n] marks faces that are also in the training split; None where nobody looked.
     """
 
     labels: NDArray[np.int64]
