@@ -51,13 +51,22 @@ def plot(results: dict[str, Any], target: Path) -> None:
     import matplotlib.pyplot as plt
 
     numbers = sorted({workers for workers, _, _ in _rows(results)})
-    figure, panels = plt.subplots(1, len(numbers), figsize=(5 * len(numbers), 4), squeeze=False, layout="constrained")
+    names = list(dict.fromkeys(name for _, name, _ in _rows(results)))
+    figure, panels = plt.subplots(1, len(numbers), figsize=(5 * len(numbers), 5), squeeze=False, layout="constrained")
+    lines = {}
     for panel, workers in zip(panels[0], numbers, strict=True):
         for count, name, sweeps in _rows(results):
             if count == workers:
                 mean = 100 * np.mean([sweep["curve"] for sweep in sweeps], axis=0)
-                panel.plot(GRID / 2, mean, label=name, linewidth=2 if name.startswith("ours") else 1)
+                place, ours = names.index(name), name.startswith("ours")
+                style = {
+                    "color": f"C{place % 10}",
+                    "linestyle": "-" if place < 10 else "--",
+                    "linewidth": 2 if ours else 1,
+                }
+                (lines[name],) = panel.plot(GRID / 2, mean, label=name, **style)
         panel.axhline(100 * results["targets"][str(workers)], color="grey", linestyle=":")
-        panel.set(title=f"{workers} workers", xlabel="time / T", ylabel="best val accuracy, %", ylim=(25, None))
-    panels[0][-1].legend(fontsize=7)
+        panel.set(title=f"{workers} worker{'s' * (workers > 1)}", xlabel="time / T", ylabel="best val accuracy, %")
+        panel.set_ylim(25, None)
+    figure.legend(handles=[lines[name] for name in names], loc="outside lower center", ncols=4, fontsize=8)
     figure.savefig(target, dpi=110)
