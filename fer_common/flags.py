@@ -70,7 +70,13 @@ def add_flags(
             kind["metavar"] = flag.metavar
         default = str(field.default) if isinstance(field.default, (str, int, Path)) else ""
         shown = f" (default {default})" if default and field.default is not False and "default" not in flag.help else ""
-        parser.add_argument(option(model, name), dest=field.alias or name, default=None, help=flag.help + shown, **kind)
+        parser.add_argument(
+            option(model, name),
+            dest=field.alias or name,
+            default=None,
+            help=(flag.help + shown).replace("%", "%%"),
+            **kind,
+        )
 
 
 def _kind(annotation: Any, flag: Flag) -> dict[str, Any]:
