@@ -1,4 +1,4 @@
-"""`python -m fer_data describe|export|download`: look at a data set, convert it, fetch FER2013."""
+"""`python -m fer_data describe|show|export|download`: look at a data set, convert it, fetch FER2013."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ def main(argv: Sequence[str]) -> int:
     """Run `python -m fer_data VERB …`; return the exit code."""
     verbs: dict[str, Callable[[argparse.Namespace], None]] = {
         "describe": _describe,
+        "show": _show,
         "export": _export,
         "download": _download,
     }
@@ -45,6 +46,7 @@ def parser() -> argparse.ArgumentParser:
     _add_source(describe)
     describe.add_argument("--json", action="store_true", help="print JSON, and draw only where --picture says")
     describe.add_argument("--picture", type=Path, metavar="FILE.png", help="default NAME-overview.png, here")
+    shows = _add_show(verbs.add_parser("show", help="draw faces as a recipe varies or preprocesses them"))
     export = verbs.add_parser("export", help="write a data set as Caffe's data step does: images or LMDB, lists, mean")
     _add_source(export)
     export.add_argument("destination", type=Path, metavar="DEST", help="folder to write; must not exist")
@@ -52,9 +54,36 @@ def parser() -> argparse.ArgumentParser:
     download = verbs.add_parser("download", help="fetch fer2013.csv with your Kaggle account")
     download.add_argument("destination", nargs="?", type=Path, default=Path(), metavar="DEST",
                           help="folder for fer2013.csv (default: this one)")  # fmt: skip
-    for verb in (describe, export, download):
+    for verb in (describe, *shows, export, download):
         verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return top
+
+
+def _add_show(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
+    what = parser.add_subparsers(dest="what", required=True, metavar="WHAT", parser_class=_Parser)
+    augment = what.add_parser("augment", help="one face and variations of it, drawn as in training")
+    preprocess = what.add_parser("preprocess", help="one face under every preprocessing")
+    first = what.add_parser("first", help="the counts of the classes, and the first train faces")
+    for verb in (augment, preprocess, first):
+        _add_source(verb)
+        verb.add_argument("--picture", type=Path, metavar="FILE.png", help="default NAME-WHAT.png, here")
+    for verb in (augment, preprocess):
+        verb.add_argument("--face", type=int, default=0, metavar="N", help="its place in train (default 0)")
+    augment.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings",
+                         help="a setting of the augmentation, as flip=0.5 (repeatable)")  # fmt: skip
+    augment.add_argument(
+        "--config", type=Path, metavar="FILE", help="a trial's config.json, whose augmentation is shown"
+    )
+    augment.add_argument("--count", type=_count, default=31, metavar="N", help="how many variations (default 31)")
+    augment.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws (default 0)")
+    first.add_argument("--count", type=_count, default=128, metavar="N", help="how many faces (default 128)")
+    return [augment, preprocess, first]
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 1024:
+        raise argparse.ArgumentTypeError(f"'{text}': expected 1 to 1024")
+    return int(text)
 
 
 def _add_source(parser: argparse.ArgumentParser) -> None:
@@ -95,8 +124,23 @@ def _describe(given: argparse.Namespace) -> None:
         console.print(remark)
 
 
-def _default_picture(faces: Faces) -> Path:
-    return Path(re.sub(r"[^\w.-]+", "-", faces.name).strip("-.") + "-overview.png")
+def _show(given: argparse.Namespace) -> None:
+    from fer_data.show import draw_augmented, draw_first, draw_preprocessed, read_augmentation
+
+    config = read_augmentation(given.settings, given.config) if given.what == "augment" else None
+    faces = _opened(given)
+    picture = given.picture or _default_picture(faces, given.what)
+    if config is not None:
+        draw_augmented(picture, faces, given.face, config, given.count, given.seed)
+    elif given.what == "preprocess":
+        draw_preprocessed(picture, faces, given.face)
+    else:
+        draw_first(picture, faces, given.count)
+    _console().print(f"picture: {picture}")
+
+
+def _default_picture(faces: Faces, what: str = "overview") -> Path:
+    return Path(re.sub(r"[^\w.-]+", "-", faces.name).strip("-.") + f"-{what}.png")
 
 
 def _export(given: argparse.Namespace) -> None:

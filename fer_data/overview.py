@@ -43,10 +43,10 @@ def draw_overview(path: Path, faces: Faces) -> None:
     height = _BARS_INCHES + _MARGINS_INCHES + _ROW_INCHES * len(shown)
     figure = Figure(figsize=(_WIDTH_INCHES, height))
     top, middle, bottom = 1 - 0.95 / height, 1 - (0.95 + _BARS_INCHES) / height, 0.1 / height
-    figure.suptitle(_writable(_title(faces)), fontsize=13, y=1 - 0.25 / height, va="top", parse_math=False)
-    names = [_shortened(name, 10) if _writable(name) == name else f"class {label}" for label, name in enumerate(shown)]
+    figure.suptitle(writable(_title(faces)), fontsize=13, y=1 - 0.25 / height, va="top", parse_math=False)
+    names = [_shortened(name, 10) if writable(name) == name else f"class {label}" for label, name in enumerate(shown)]
     bars = figure.add_axes((0.075, middle + 0.45 / height, 0.91, top - middle - 0.45 / height))
-    _draw_counts(bars, faces, names)
+    draw_counts(bars, faces, names)
     sheet = figure.add_gridspec(
         len(shown), 1, left=0.075, right=0.985, top=middle - 0.45 / height, bottom=bottom, hspace=0.06
     )
@@ -54,7 +54,7 @@ def draw_overview(path: Path, faces: Faces) -> None:
     strips[0].set_title(f"train, n = {len(faces.train):,}: random faces of each class", fontsize=11, loc="left")
     for label, (axes, name) in enumerate(zip(strips, names, strict=True)):
         _draw_faces(axes, faces.train, label, name)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _title(faces: Faces) -> str:
@@ -68,13 +68,14 @@ def _title(faces: Faces) -> str:
     )
 
 
-def _writable(text: str) -> str:
+def writable(text: str) -> str:
     """The text with `?` for each character that matplotlib's own font lacks, where it would draw a box."""
     known = FT2Font(findfont("DejaVu Sans")).get_charmap()
     return "".join(character if character.isspace() or ord(character) in known else "?" for character in text)
 
 
-def _draw_counts(axes: Axes, faces: Faces, names: Sequence[str]) -> None:
+def draw_counts(axes: Axes, faces: Faces, names: Sequence[str]) -> None:
+    """Bars of how many images each class has in each split."""
     width = 0.27
     for offset, split in enumerate((faces.train, faces.val, faces.test), start=-1):
         counts = split.counts(len(faces.classes))[: len(names)]
@@ -120,7 +121,8 @@ def _strip(images: Images) -> Images:
     return strip
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
+    """Write a PNG, whole or not at all. Raises DataError where the disk refuses."""
     FigureCanvasAgg(figure)
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=_DPI)

@@ -76,7 +76,8 @@ def _sections(parser: argparse.ArgumentParser) -> Iterator[str]:
     for action in verbs:
         summaries = {choice.dest: choice.help or "" for choice in action._choices_actions}
         for name, verb in action.choices.items():
-            yield _section(verb, summaries.get(name, ""))
+            nested = any(isinstance(one, argparse._SubParsersAction) for one in verb._actions)
+            yield from _sections(verb) if nested else (_section(verb, summaries.get(name, "")),)
 
 
 def _section(parser: argparse.ArgumentParser, summary: str) -> str:

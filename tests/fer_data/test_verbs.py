@@ -5,6 +5,7 @@ import sys
 
 import pytest
 from image_trees import two_classes
+from matplotlib.image import imread
 
 import fer_data
 from fer_data.cli import main
@@ -116,3 +117,40 @@ def test_the_official_file_is_counted_and_exported_exactly(here, capsys):
     )
     assert [found[fact] for fact in facts] == [35_887, 34_034, 280, 288, 314, 57]
     assert found["blank_images"] == 12
+
+
+@pytest.mark.parametrize("what", ["augment", "preprocess", "first"])
+def test_what_a_recipe_does_to_faces_is_drawn(what, source, here, capsys):
+    assert main(["show", what, str(source)]) == 0
+    assert capsys.readouterr().out == f"picture: pets-{what}.png\n"
+    assert imread(here / f"pets-{what}.png").std() > 0.05
+
+
+def test_variations_are_those_of_the_settings_and_of_a_trial_s_configuration(source, here):
+    def drawn(*words: str) -> bytes:
+        assert main(["show", "augment", str(source), "--count", "8", "--picture", "seen.png", *words]) == 0
+        return (here / "seen.png").read_bytes()
+
+    (here / "config.json").write_text(json.dumps({"augment": {"flip": 0.5, "rotate_deg": 30.0}, "preprocess": "none"}))
+    plain, varied = drawn(), drawn("--set", "flip=0.5", "--set", "augment.rotate_deg=30")
+    assert plain != varied
+    assert drawn("--config", "config.json") == varied
+    assert drawn("--config", "config.json", "--seed", "1") != varied
+    assert drawn("--config", "config.json", "--set", "flip=0", "--set", "rotate_deg=0") == plain
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--set", "flop=1"], "'flop': unknown setting; did you mean 'flip'?"),
+        (["--set", "flip=2"], "flip: input should be less than or equal to 1, got 2"),
+        (["--set", "flip"], "'flip': expected key=value"),
+        (["--face", "4"], "--face 4: the train split has 0 to 3"),
+        (["--config", "none.json"], "none.json: cannot be read as JSON"),
+        (["--count", "0"], "'0': expected 1 to 1024"),
+    ],
+)
+def test_bad_input_of_show_is_one_line(words, said, source, here, capsys):
+    assert main(["show", "augment", str(source), *words]) == 2
+    assert said in capsys.readouterr().err.replace("\n", " ")
+    assert list(here.iterdir()) == []
