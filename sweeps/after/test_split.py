@@ -1,4 +1,4 @@
-"""The only door to the test split: a trial is tested once, and the journal says when.
+"""The only door to the test split: a trial is tested once, the journal says when, and its folder has the answers.
 
 Whoever reads the test split for several runs and takes the best has chosen on it, so looks are counted over all runs
 that go back to one sweep, and over all runs on the data set.
@@ -8,11 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
+from fer_data import Faces
 from sweeps.errors import InputError
 from sweeps.planning.resources import Device
 from sweeps.runs import Run, readable_sweeps, related_sweeps
+from sweeps.trial.results import draw_scores, write_answers, write_scores
+from tracking.metrics.probability_scores import fit_temperature
 from tracking.metrics.scores import Interval, wilson_interval
+from tracking.metrics.summary import Summary, data_name, summary
 from tracking.record.events import TrialTested
 from tracking.record.folder_lock import hold_folder
 from tracking.record.history import SweepHistory
@@ -42,6 +50,10 @@ class Outcome:
     leak_free_n: int
     leak_free: Interval | None
     looks: Looks
+    scores: Summary
+    """Calibrated at the temperature that the validation split gave."""
+    files: tuple[Path, ...]
+    """The answers, the scores and the pictures of them."""
 
 
 def test_run(run: Run, *, again: bool, device: Device = "cpu") -> Outcome:  # noqa: PT028 (no test)
@@ -59,34 +71,64 @@ def test_run(run: Run, *, again: bool, device: Device = "cpu") -> Outcome:  # no
             "less: --again reads it anyway and marks it"
         )
     with hold_folder(run.sweep.root), Journal.open(run.sweep.journal) as journal:
-        outcome = _measure(run, _count_looks(run), device)
-        metrics = {
-            "test_accuracy": outcome.accuracy.value,
-            "test_looks_in_sweep": float(outcome.looks.in_sweep),
-            "test_looks_on_data": float(outcome.looks.on_data),
+        faces, looks = run.faces(), _count_looks(run)
+        if not len(faces.test):
+            raise InputError(f"{run.name}: {faces.name} has no test split; give data that has one")
+        probabilities = run.predict("test", device)
+        found = _scores(run, faces, probabilities)
+        clean = _leak_free(faces, probabilities)
+        metrics = found.metrics("test_") | {
+            "test_looks_in_sweep": float(looks.in_sweep),
+            "test_looks_on_data": float(looks.on_data),
         }
-        if outcome.leak_free:
-            metrics["test_accuracy_leak_free"] = outcome.leak_free.value
-        journal.append(TrialTested(trial=run.trial.number, look=outcome.looks.of_run, metrics=metrics))
-    return outcome
-
-
-def _measure(run: Run, looks: Looks, device: Device) -> Outcome:
-    faces = run.faces()
-    if not len(faces.test):
-        raise InputError(f"{run.name}: {faces.name} has no test split; give data that has one")
-    right = run.predict("test", device).argmax(1) == faces.test.labels
-    leaked = faces.test.leaked
-    clean = right[~leaked] if leaked is not None else right[:0]
+        if clean:
+            metrics["test_accuracy_leak_free"] = clean.value
+        journal.append(TrialTested(trial=run.trial.number, look=looks.of_run, metrics=metrics))
+        files = _keep(run, faces, probabilities, found)
     return Outcome(
         dataset=faces.name,
-        split="PrivateTest" if faces.name == "FER2013" else "test",
-        n=len(right),
-        accuracy=wilson_interval(int(right.sum()), len(right)),
-        leak_free_n=len(clean),
-        leak_free=wilson_interval(int(clean.sum()), len(clean)) if len(clean) else None,
+        split=test_title(faces.name),
+        n=found.full.n,
+        accuracy=found.full.accuracy,
+        leak_free_n=0 if faces.test.leaked is None else int((~faces.test.leaked).sum()),
+        leak_free=clean,
         looks=looks,
+        scores=found,
+        files=files,
     )
+
+
+def test_title(dataset: str) -> str:
+    """The test split, by the name that the data set's makers gave it."""
+    return "PrivateTest" if dataset == "FER2013" else "test"
+
+
+def _leak_free(faces: Faces, probabilities: NDArray[np.float32]) -> Interval | None:
+    if faces.test.leaked is None or faces.test.leaked.all():
+        return None
+    right = (probabilities.argmax(1) == faces.test.labels)[~faces.test.leaked]
+    return wilson_interval(int(right.sum()), len(right))
+
+
+def _scores(run: Run, faces: Faces, probabilities: NDArray[np.float32]) -> Summary:
+    of_val = run.predictions()
+    temperature = fit_temperature(of_val.labels, of_val.probabilities.astype(np.float64))
+    labels = np.asarray(faces.test.labels, np.int64)
+    return summary(labels, probabilities, faces.classes, faces.test.leaked, temperature)
+
+
+def _keep(run: Run, faces: Faces, probabilities: NDArray[np.float32], found: Summary) -> tuple[Path, ...]:
+    best = run.trial.best_epoch()
+    epoch = best.epoch if best else 0
+    folder, kept = run.files.test.create(), run.files.test_probabilities
+    write_answers(kept, probabilities, epoch, faces.test)
+    split = test_title(faces.name)
+    write_scores(folder, found, faces, split, epoch)
+    data = data_name(faces.name, faces.synthetic)
+    title = f"{run.name}: {run.trial.started.title} on {data}, {split}, n = {len(faces.test):,}, epoch {epoch}"
+    drawn = run.spec.figures
+    pictures = draw_scores(folder, faces, faces.test, probabilities, found, title) if drawn else []
+    return (kept, folder.scores, folder.confusion_matrix_json, *pictures)
 
 
 def _count_looks(run: Run) -> Looks:

@@ -23,6 +23,7 @@ from tracking.record.files import write_bytes
 def test(given: argparse.Namespace) -> int:
     """Read the test split for a finalist."""
     from sweeps.after.test_split import test_run
+    from sweeps.cli.score_table import score_table
 
     run = find_run(given.run, given.out, given.tracking_uri)
     outcome = test_run(run, again=given.again, device=own_device(given.device))
@@ -35,12 +36,14 @@ def test(given: argparse.Namespace) -> int:
         if share:
             interval = f"95 % interval {share.low:.2%} to {share.high:.2%}"
             console.print(f"{run.name} on {place}{what}, n = {n:,}: {share.value:.2%}, {interval}{again}")
+    console.print(score_table(outcome.scores, f"{run.name} on {place}"))
     if not outcome.leak_free:
         console.print(f"no leak-free accuracy: {place} has no face that is known to be in no other split")
     console.print(
         f"look {looks.in_sweep} on {place} in this sweep, {looks.on_data} over all sweeps in {given.out}"
         + ("" if looks.in_sweep == 1 else ": do not choose among its runs by these numbers")
     )
+    console.print(f"answers, scores and pictures: {run.files.test.root}")
     send(run, given)
     return 0
 

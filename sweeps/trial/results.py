@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +18,8 @@ from tracking.record.layout import TrialFolder
 from tracking.record.predictions import Predictions, read_predictions
 
 if TYPE_CHECKING:
-    from fer_data import Faces
+    from fer_data import Faces, Split
+    from tracking.metrics.summary import Summary
     from tracking.record.events import EpochDone
 
 
@@ -35,11 +37,16 @@ def leak_free_accuracy(probabilities: NDArray[np.floating], faces: Faces) -> dic
 
 def keep_answers(folder: TrialFolder, probabilities: NDArray[np.float32], epoch: int, faces: Faces) -> None:
     """Write probabilities [n, classes] on the validation split after some epoch, with what they answer to."""
+    write_answers(folder.val_probabilities, probabilities, epoch, faces.val)
+
+
+def write_answers(path: Path, probabilities: NDArray[np.float32], epoch: int, split: Split) -> None:
+    """The same for any split and file."""
     buffer = io.BytesIO()
-    labels = np.asarray(faces.val.labels)
-    leaked = np.zeros(len(labels), bool) if faces.val.leaked is None else np.asarray(faces.val.leaked)
+    labels = np.asarray(split.labels)
+    leaked = np.zeros(len(labels), bool) if split.leaked is None else np.asarray(split.leaked)
     np.savez_compressed(buffer, probabilities=probabilities, labels=labels, leaked=leaked, epoch=epoch)
-    write_bytes(folder.val_probabilities, buffer.getvalue())
+    write_bytes(path, buffer.getvalue())
 
 
 def score(folder: TrialFolder, faces: Faces, epoch: int) -> dict[str, float]:
@@ -48,44 +55,56 @@ def score(folder: TrialFolder, faces: Faces, epoch: int) -> dict[str, float]:
 
     answers = _answers(folder, epoch)
     found = summary(answers.labels, answers.probabilities, faces.classes, answers.leaked)
+    write_scores(folder, found, faces, val_title(faces.name), epoch)
+    return found.metrics()
+
+
+def write_scores(folder: TrialFolder, found: Summary, faces: Faces, split: str, epoch: int) -> None:
+    """Write scores and confusion matrix on one split as JSON."""
     write_bytes(folder.scores, found.model_dump_json(indent=1).encode())
     counts = np.array(found.full.confusion)
     content = {
         "dataset": faces.name,
-        "split": val_title(faces.name),
-        "n": len(answers.labels),
+        "split": split,
+        "n": found.full.n,
         "epoch": epoch,
         "classes": faces.classes,
         "counts": counts.tolist(),
         "normalised": (counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)).round(6).tolist(),
     }
     write_json(folder.confusion_matrix_json, content)
-    return found.metrics()
 
 
 def draw(folder: TrialFolder, faces: Faces, epochs: Sequence[EpochDone], epoch: int, what: str) -> None:
     """Draw every picture of a trial from its kept answers; `what` says which trial and net."""
-    from tracking.figure_text import drawable
-    from tracking.figures.parts import save_png
-    from tracking.figures.score_figures import mistakes_figure, score_figures, surest_mistakes
-    from tracking.figures.trial_figures import draw_confusion_matrix, draw_curves
+    from tracking.figures.trial_figures import draw_curves
     from tracking.metrics.summary import Summary, data_name
 
     title = f"{what} on {data_name(faces.name, faces.synthetic)}, {val_title(faces.name)}, n = {len(faces.val):,}"
     found = Summary.model_validate_json(folder.scores.read_bytes())
     draw_curves(folder.curves, epochs, title)
-    at_best = f"{title}, epoch {epoch}"
-    names = drawable(faces.classes)
-    draw_confusion_matrix(folder.confusion_matrix_png, np.array(found.full.confusion), names, at_best)
-    answers = _answers(folder, epoch)
-    labels, probabilities = answers.labels, answers.probabilities
-    pictures = score_figures(labels, probabilities, found, names, at_best)
+    draw_scores(folder, faces, faces.val, _answers(folder, epoch).probabilities, found, f"{title}, epoch {epoch}")
+
+
+def draw_scores(
+    folder: TrialFolder, faces: Faces, split: Split, probabilities: NDArray[np.floating], found: Summary, title: str
+) -> list[Path]:
+    """Draw what is to be seen of probabilities [n, classes] on one split; return the pictures' paths."""
+    from tracking.figure_text import drawable
+    from tracking.figures.parts import save_png
+    from tracking.figures.score_figures import mistakes_figure, score_figures, surest_mistakes
+    from tracking.figures.trial_figures import draw_confusion_matrix
+
+    names, labels = drawable(faces.classes), np.asarray(split.labels, np.int64)
+    draw_confusion_matrix(folder.confusion_matrix_png, np.array(found.full.confusion), names, title)
+    pictures = score_figures(labels, probabilities, found, names, title)
     mistakes = surest_mistakes(labels, probabilities)
     if len(mistakes.faces):
-        wrong = np.clip(np.asarray(faces.val.images[mistakes.faces]), 0, 255).astype(np.uint8)
-        pictures["mistakes"] = mistakes_figure(wrong, mistakes, names, at_best)
+        wrong = np.clip(np.asarray(split.images[mistakes.faces]), 0, 255).astype(np.uint8)
+        pictures["mistakes"] = mistakes_figure(wrong, mistakes, names, title)
     for name, figure in pictures.items():
         save_png(figure, folder.root / f"{name}.png")
+    return [folder.confusion_matrix_png, *(folder.root / f"{name}.png" for name in pictures)]
 
 
 def _answers(folder: TrialFolder, epoch: int) -> Predictions:

@@ -19,9 +19,6 @@ import time
 import uuid
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from fer_data import DataOptions, open_cached, prepare
 from fer_models.configs.precision import device_kind, fastest
@@ -36,7 +33,6 @@ from sweeps.spec import SweepSpec
 from sweeps.trial.run_trial import run_trial
 from tests.gpu.mps import mps
 from tracking.record.events import SweepEnded, SweepStarted
-from tracking.record.files import write_bytes
 from tracking.record.folder_lock import hold_folder
 from tracking.record.history import SweepHistory
 from tracking.record.journal import Journal, read
@@ -117,7 +113,6 @@ def _train(given: argparse.Namespace) -> int:
     if run.trial.state == "done" and not run.trial.tests:
         outcome = test_run(run, again=False)
         print(outcome)
-        write_bytes(run.files.root / "test_probabilities.npy", _npy(run.predict("test")))
     return 0
 
 
@@ -126,14 +121,6 @@ class _CachedRun(Run):
 
     def _cache(self) -> Path:
         return Path(self.spec.faces)
-
-
-def _npy(probabilities: np.ndarray[Any, Any]) -> bytes:
-    import io
-
-    buffer = io.BytesIO()
-    np.save(buffer, probabilities.astype(np.float16))
-    return buffer.getvalue()
 
 
 def _cache(given: argparse.Namespace, row: Row) -> Path:

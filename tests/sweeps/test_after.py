@@ -75,6 +75,32 @@ def test_the_test_split_is_read_once(verb: Callable[..., int], capsys: Capture) 
     assert "LOOK 2: no longer a fair test" in capsys.readouterr().out
 
 
+def test_a_look_keeps_answers_scores_and_pictures_of_the_test_split(
+    verb: Callable[..., int], finished: Path, capsys: Capture
+) -> None:
+    rewritten(finished, "dusk", copied(finished, "dusk"))
+    assert verb("test", "dusk/1") == 0
+    shown = capsys.readouterr().out
+    assert "AUC" in shown
+    assert "is that of the validation split" in shown
+    folder = finished / "dusk/trials/0001"
+    assert str(folder / "test") in shown.replace("\n", "")
+    pictures = {"confusion_matrix.png", "roc.png", "calibration.png", "classes.png"}
+    assert pictures | {"probabilities.npz", "scores.json", "confusion_matrix.json"} <= {
+        path.name for path in (folder / "test").iterdir()
+    }
+    with np.load(folder / "test/probabilities.npz") as kept:
+        right = float((kept["probabilities"].argmax(1) == kept["labels"]).mean())
+    matrix = json.loads((folder / "test/confusion_matrix.json").read_text())
+    (tested,) = SweepHistory.load(finished / "dusk/journal.jsonl").trials[1].tests
+    assert tested.metrics["test_accuracy"] == right
+    assert (matrix["split"], matrix["n"]) == ("test", 7)
+    assert sum(map(sum, matrix["counts"])) == 7
+    of_val = json.loads((folder / "scores.json").read_text())["temperature"]
+    assert tested.metrics["test_temperature"] == pytest.approx(of_val, rel=1e-3), "not fitted on the test split"
+    assert tested.metrics["test_macro_f1"] == json.loads((folder / "test/scores.json").read_text())["full"]["macro_f1"]
+
+
 def copied(finished: Path, name: str) -> list[dict[str, Any]]:
     """A copy of `night` under another name, and its journal's events."""
     shutil.copytree(finished / "night", finished / name)

@@ -79,7 +79,7 @@ class Scores(_Record):
     """Multiclass, 0..2 (Brier 1950)."""
     ece: float
     ece_calibrated: float
-    """At the temperature fitted on the split itself, all of its images."""
+    """At the summary's temperature."""
     classes: tuple[ClassScores, ...]
     confusion: tuple[tuple[int, ...], ...]
 
@@ -110,8 +110,11 @@ def summary(
     probabilities: NDArray[np.floating],
     classes: Sequence[str],
     leaked: NDArray[np.bool_] | None = None,
+    temperature: float | None = None,
 ) -> Summary:
     """Score probabilities [n, classes] against labels [n]; `leaked` [n] marks faces that are also in training.
+
+    The `temperature` is fitted on these images unless it is given, as one that was fitted on another split.
 
     Raises:
         TrackingError: no images, shapes that do not fit, or values that are no probabilities.
@@ -124,7 +127,7 @@ def summary(
     if leaked is not None and leaked.shape != labels.shape:
         raise TrackingError(f"leaked {leaked.shape} and labels {labels.shape}: expected one length")
     checked = checked_probabilities(labels, probabilities)
-    temperature = fit_temperature(labels, checked)
+    temperature = fit_temperature(labels, checked) if temperature is None else temperature
     calibrated = at_temperature(checked, temperature)
     full = _scores(labels, checked, calibrated, classes)
     if leaked is None or not leaked.any() or leaked.all():

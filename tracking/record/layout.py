@@ -68,6 +68,16 @@ class TrialFolder:
         return self.root / "val_probabilities.npz"
 
     @property
+    def test(self) -> "TrialFolder":
+        """What a look at the test split left: answers, scores and pictures, under the names that they have here."""
+        return TrialFolder(self.root / "test")
+
+    @property
+    def test_probabilities(self) -> Path:
+        """Class probabilities on the test split at the best epoch."""
+        return self.test.root / "probabilities.npz"
+
+    @property
     def verdict(self) -> Path:
         """The driver's word to a running worker that its trial is to wind up."""
         return self.root / "verdict.json"
