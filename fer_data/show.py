@@ -91,7 +91,7 @@ def read_augmentation(settings: Sequence[str], config: Path | None) -> AugmentCo
         if not equals:
             faults.append(f"'{setting}': expected key=value")
         elif name not in AugmentConfig.model_fields:
-            faults.append(f"'{name}': unknown setting{did_you_mean(name, AugmentConfig.model_fields)}")
+            faults.append(f"'{name}': unknown setting{did_you_mean(name, list(AugmentConfig.model_fields))}")
         else:
             content[name] = _value(text)
     try:

@@ -1,4 +1,4 @@
-"""`python -m fer_models [NAME] [--json]`: the nets and what they cost, or one net layer by layer."""
+"""`python -m fer_models [NAME] [--json] [--picture FILE]`: the nets and what they cost, or one net layer by layer."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
@@ -28,7 +29,11 @@ def main(argv: Sequence[str]) -> int:
 
     def act() -> int:
         given = parser().parse_args(argv)
+        if given.name is None and given.picture is not None:
+            raise ModelError("--picture needs a net: name one of " + ", ".join(NET_NAMES))
         text = _all_nets(as_json=given.json) if given.name is None else _one_net(given.name, as_json=given.json)
+        if given.picture is not None:
+            _draw(given.name, given.picture)
         sys.stdout.write(text + "\n")
         return 0
 
@@ -40,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
     top = Parser(prog="python -m fer_models", description=f"The nets. {_NOTE}.")
     top.add_argument("name", nargs="?", metavar="NAME", help="one of: " + ", ".join(NET_NAMES))
     top.add_argument("--json", action="store_true", help="print JSON")
+    top.add_argument("--picture", type=Path, metavar="FILE.png", help="draw the net: layers, shapes, parameters")
     top.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return top
 
@@ -81,6 +87,12 @@ def _one_net(name: str, *, as_json: bool) -> str:
         return json.dumps(asdict(summary), indent=2)
     doc = (NET_CONFIGS[name].__doc__ or "").partition("\n")[0]
     return f"{name}: {doc}\n{layer_table(summary)}\n{_NOTE}"
+
+
+def _draw(name: str, path: Path) -> None:
+    from fer_models.picture import draw_net
+
+    draw_net(_summary(name), path)
 
 
 def _summary(name: str) -> Summary:

@@ -2,10 +2,12 @@
 
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from fer_models import NET_NAMES, AlexNetConfig, GoogLeNetConfig, NetConfig, ResNet18Config, ResNet50Config
@@ -91,3 +93,22 @@ def test_an_unknown_net_is_an_error_of_one_line(capsys: pytest.CaptureFixture[st
     assert captured.out == ""
     assert main(["zzz"]) == 2
     assert "(known: alexnet, compact_resnet" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["lenet", "resnet50_v1"])
+def test_a_net_is_drawn_layer_by_layer(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "net.png"
+    assert main([name, "--picture", str(path)]) == 0
+    assert capsys.readouterr().out.startswith(f"{name}: ")
+    with Image.open(path) as picture:
+        assert picture.width > 500
+        assert (picture.width > 2000) == (name == "resnet50_v1"), "a long net has several columns"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_picture_needs_a_net_and_a_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--picture", str(tmp_path / "net.png")]) == 2
+    assert "--picture needs a net: name one of lenet, " in capsys.readouterr().err
+    assert main(["lenet", "--picture", str(tmp_path / "nowhere/net.png")]) == 2
+    assert "the picture cannot be written: No such file" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
