@@ -47,8 +47,12 @@ def draw_net(summary: Summary, path: Path) -> None:
 
 def _draw_layer(axes: Axes, layer: Layer, column: int, row: int, share: float) -> None:
     colour = next((colour for kind, colour in _COLOURS.items() if kind in layer.kind), _PLAIN)
-    box = {"boxstyle": "round,pad=0,rounding_size=0.01", "mutation_aspect": 12, "edgecolor": "#777777", "lw": 0.5}
-    axes.add_patch(FancyBboxPatch((column + 0.02, row + 0.1), 0.72, 0.66, facecolor=colour, **box))
+    axes.add_patch(
+        FancyBboxPatch(
+            (column + 0.02, row + 0.1), 0.72, 0.66, boxstyle="round,pad=0,rounding_size=0.01", mutation_aspect=12,
+            facecolor=colour, edgecolor="#777777", linewidth=0.5,
+        )
+    )  # fmt: skip
     middle, shape = row + 0.45, "×".join(map(str, layer.output))
     name = layer.name if len(layer.name) <= 34 else f"…{layer.name[-33:]}"
     axes.text(column + 0.035, middle, name, va="center", fontsize=7, parse_math=False)

@@ -129,6 +129,10 @@ def _add_after_a_sweep(verbs: Any) -> None:
     report = verbs.add_parser("report", help="write a sweep's report, one page")
     report.add_argument("name", metavar="NAME", help="the sweep's name")
     report.add_argument("--html", type=Path, metavar="FILE", help="the page alone, there (default OUT/NAME/figures)")
+    curves = verbs.add_parser("curves", help="draw a run's loss, accuracy and learning rate against iterations")
+    curves.add_argument("run", metavar="RUN", help=run)
+    curves.add_argument("--picture", type=Path, metavar="FILE.png",
+                        help="default OUT/NAME/trials/NUMBER/iterations.png")  # fmt: skip
     inspect = verbs.add_parser("inspect", help="a net's layers, filters and maps, and what in a face it goes by")
     inspect.add_argument("run", metavar="RUN", help=run)
     inspect.add_argument("--layers", type=_names, metavar="L1,L2", help="stages or layers (default: each stage's map)")
@@ -148,7 +152,7 @@ def _add_after_a_sweep(verbs: Any) -> None:
     for parser in (test, svm, inspect):
         parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="cpu",
                             help="where the net computes (default cpu, the same numbers on every machine)")  # fmt: skip
-    for parser in (test, ensemble, svm, compare, report, inspect, register, gc):
+    for parser in (test, ensemble, svm, compare, report, curves, inspect, register, gc):
         _where(parser)
         _common(parser)
 

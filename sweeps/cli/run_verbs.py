@@ -128,6 +128,22 @@ def report(given: argparse.Namespace) -> int:
     return 0
 
 
+def curves(given: argparse.Namespace) -> int:
+    """Draw a run's losses, accuracies and learning rate against iterations, one picture."""
+    from tracking.figures.parts import save_png
+    from tracking.figures.trial_figures import iterations_figure
+    from tracking.metrics.summary import data_name
+
+    run = find_run(given.run, given.out, given.tracking_uri)
+    if not any(epoch.iterations for epoch in run.trial.epochs):
+        raise InputError(f"{run.name}: has no iterations to draw; name a trial that has trained for an epoch")
+    spec, path = run.spec, given.picture or run.files.root / "iterations.png"
+    where = f"{data_name(spec.dataset, spec.synthetic)}, {val_title(spec.dataset)}"
+    save_png(iterations_figure(run.trial.epochs, f"{run.name}: {run.trial.started.title} on {where}"), path)
+    console.print(f"{run.name}: {path}")
+    return 0
+
+
 def inspect(given: argparse.Namespace) -> int:
     """Show what a net's layers are, and draw what they see of faces and where its answers come from."""
     from sweeps.after.inspect_net import METHODS, captum_missing, inspect_run, log_pictures, net_table
@@ -202,6 +218,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "svm": svm,
     "compare": compare,
     "report": report,
+    "curves": curves,
     "inspect": inspect,
     "register": register,
     "gc": gc,

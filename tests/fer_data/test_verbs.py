@@ -131,12 +131,12 @@ def test_variations_are_those_of_the_settings_and_of_a_trial_s_configuration(sou
         assert main(["show", "augment", str(source), "--count", "8", "--picture", "seen.png", *words]) == 0
         return (here / "seen.png").read_bytes()
 
-    (here / "config.json").write_text(json.dumps({"augment": {"flip": 0.5, "rotate_deg": 30.0}, "preprocess": "none"}))
-    plain, varied = drawn(), drawn("--set", "flip=0.5", "--set", "augment.rotate_deg=30")
+    (here / "config.json").write_text(json.dumps({"augment": {"flip": 0.5, "noise": 30.0}, "preprocess": "none"}))
+    plain, varied = drawn(), drawn("--set", "flip=0.5", "--set", "augment.noise=30")
     assert plain != varied
     assert drawn("--config", "config.json") == varied
     assert drawn("--config", "config.json", "--seed", "1") != varied
-    assert drawn("--config", "config.json", "--set", "flip=0", "--set", "rotate_deg=0") == plain
+    assert drawn("--config", "config.json", "--set", "flip=0", "--set", "noise=0") == plain
 
 
 @pytest.mark.parametrize(

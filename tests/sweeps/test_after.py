@@ -101,6 +101,19 @@ def test_a_look_keeps_answers_scores_and_pictures_of_the_test_split(
     assert tested.metrics["test_macro_f1"] == json.loads((folder / "test/scores.json").read_text())["full"]["macro_f1"]
 
 
+def test_curves_against_iterations_are_one_picture(
+    verb: Callable[..., int], finished: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    assert verb("curves", "night/1") == 0
+    drawn = finished / "night/trials/0001/iterations.png"
+    assert capsys.readouterr().out.replace("\n", "") == f"night/1: {drawn}"
+    assert drawn.read_bytes().startswith(b"\x89PNG")
+    assert verb("curves", "night/1", "--picture", str(tmp_path / "mine.png")) == 0
+    assert (tmp_path / "mine.png").read_bytes() == drawn.read_bytes()
+    assert verb("ensemble", "night/0", "night/1", "--name", "no-training") == 0
+    assert "has no iterations to draw" in refused(capsys, lambda: verb("curves", "no-training"))
+
+
 def copied(finished: Path, name: str) -> list[dict[str, Any]]:
     """A copy of `night` under another name, and its journal's events."""
     shutil.copytree(finished / "night", finished / name)

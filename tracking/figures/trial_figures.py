@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from tracking.figures.parts import BLUE, ORANGE, as_percent, draw_cells, plain, save_png
+from tracking.figures.parts import BLUE, GREEN, GREY, ORANGE, SKY, as_percent, draw_cells, plain, save_png
 from tracking.record.events import EpochDone
 
 
@@ -47,6 +47,47 @@ def curves_figure(epochs: Sequence[EpochDone], title: str) -> Figure:
             axes.axvline(best.epoch, zorder=1, color="black", alpha=0.7, linewidth=1.0, linestyle=":")
         accuracy.set_title(f"best val {best.metrics['val_accuracy']:.1%} at epoch {best.epoch}", fontsize=11)
     return figure
+
+
+def iterations_figure(epochs: Sequence[EpochDone], title: str) -> Figure:
+    """Loss, accuracy and learning rate against iterations in one picture, as Caffe's tools draw a training.
+
+    Epochs without iterations, as those of an ensemble, are left out.
+    """
+    trained = [epoch for epoch in epochs if epoch.iterations]
+    figure = Figure(figsize=(11, 5.2))
+    figure.subplots_adjust(left=0.07, right=0.83, top=0.9, bottom=0.2)
+    figure.suptitle(title, fontsize=12)
+    losses = figure.subplots()
+    accuracies, rates = losses.twinx(), losses.twinx()
+    rates.spines["right"].set_position(("axes", 1.11))
+    ends = [epoch.iterations[-1][0] for epoch in trained]
+    points = [point for epoch in trained for point in epoch.iterations]
+    at = [iteration for iteration, _, _ in points]
+    every = max(1, len(ends) // 12)
+    lines = [
+        *losses.plot(at, [loss for _, loss, _ in points], color=BLUE, linewidth=0.9, label="train loss"),
+        *losses.plot(ends, _values(trained, "val_loss"), color=ORANGE, marker="s", markevery=every, markersize=4,
+                     label="val loss"),
+        *accuracies.plot(ends, _values(trained, "train_accuracy"), color=SKY, linestyle="--", marker="o",
+                         markevery=every, markersize=4, label="train accuracy"),
+        *accuracies.plot(ends, _values(trained, "val_accuracy"), color=GREEN, linewidth=2, marker="^",
+                         markevery=every, markersize=5, label="val accuracy"),
+        *rates.plot(at, [rate for _, _, rate in points], color=GREY, linestyle=":", label="learning rate"),
+    ]  # fmt: skip
+    for axes, name in ((losses, "loss"), (accuracies, "accuracy"), (rates, "learning rate")):
+        axes.set_ylabel(name)
+        axes.set_ylim(bottom=0)
+        axes.spines["top"].set_visible(False)
+    losses.set_xlabel("iteration")
+    losses.grid(alpha=0.25)
+    as_percent(accuracies.yaxis)
+    losses.legend(handles=lines, frameon=False, ncols=5, loc="upper center", bbox_to_anchor=(0.53, -0.13))
+    return figure
+
+
+def _values(epochs: Sequence[EpochDone], metric: str) -> list[float]:
+    return [epoch.metrics.get(metric, np.nan) for epoch in epochs]
 
 
 def confusion_figure(matrix: NDArray[np.int64], classes: Sequence[str], title: str) -> Figure:
