@@ -60,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_show(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
-    what = parser.add_subparsers(dest="what", required=True, metavar="WHAT", parser_class=_Parser)
+    what = parser.add_subparsers(dest="what", required=True, metavar="WHAT", parser_class=Parser)
     augment = what.add_parser("augment", help="one face and variations of it, drawn as in training")
     preprocess = what.add_parser("preprocess", help="one face under every preprocessing")
     first = what.add_parser("first", help="the counts of the classes, and the first train faces")
@@ -136,7 +136,7 @@ def _show(given: argparse.Namespace) -> None:
         draw_preprocessed(picture, faces, given.face)
     else:
         draw_first(picture, faces, given.count)
-    _console().print(f"picture: {picture}")
+    new_console().print(f"picture: {picture}")
 
 
 def _default_picture(faces: Faces, what: str = "overview") -> Path:

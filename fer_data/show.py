@@ -14,11 +14,11 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 from pydantic import ValidationError
 
+from fer_common.errors import did_you_mean
 from fer_data.augmentation.augment_config import AugmentConfig
 from fer_data.augmentation.preprocess_names import INT64_SUFFIX, PREPROCESSINGS
 from fer_data.faces import DataError, Faces, Split
 from fer_data.overview import draw_counts, save, writable
-from fer_data.sources.csv_rows import did_you_mean
 
 _TILE_INCHES, _TEXT_INCHES, _HEAD_INCHES, _BARS_INCHES = 0.78, 0.24, 0.45, 2.8
 
@@ -91,7 +91,7 @@ def read_augmentation(settings: Sequence[str], config: Path | None) -> AugmentCo
         if not equals:
             faults.append(f"'{setting}': expected key=value")
         elif name not in AugmentConfig.model_fields:
-            faults.append(f"'{name}': unknown setting{did_you_mean(name, list(AugmentConfig.model_fields))}")
+            faults.append(f"'{name}': unknown setting{did_you_mean(name, AugmentConfig.model_fields)}")
         else:
             content[name] = _value(text)
     try:
