@@ -1,4 +1,4 @@
-"""A comparison on the terminal, and its page among the artifacts of what was compared."""
+"""A comparison and a net's scores on the terminal, and the comparison's page among the artifacts of its runs."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from rich.text import Text
 from sweeps.runs import Run
 from tracking.metrics.compare import Comparison
 from tracking.metrics.compare_sweeps import Course
+from tracking.metrics.scores import Interval
+from tracking.metrics.summary import METRIC_NAMES, Summary
 from tracking.mlflow_sync.upkeep import find_run as find_mlflow_run
 from tracking.mlflow_sync.upkeep import log_file, opened
 from tracking.pages.page import sentence, short_setting, where
@@ -93,3 +95,27 @@ def _name(run: Run, whole: Collection[str]) -> str:
 def _file_name(names: Sequence[str]) -> str:
     name = "-against-".join(name.replace("/", "-") for name in names)
     return (name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}-and-more") + ".html"
+
+
+def score_table(found: Summary, title: str) -> Table:
+    """Recall, precision, F1 and AUC with its grade per class; the scores of all classes below."""
+    table = Table(title=Text(title), caption=Text(_caption(found)), header_style="bold")
+    for heading in ("class", "faces", "recall", "precision", "F1", "AUC", "grade"):
+        table.add_column(heading, justify="left" if heading == "class" else "right")
+    for one in found.full.classes:
+        auc = "" if one.auc is None else f"{one.auc:.3f}"
+        table.add_row(
+            Text(one.name), f"{one.labelled:,}", _share(one.recall), _share(one.precision), f"{one.f1:.3f}", auc,
+            one.grade,
+        )  # fmt: skip
+    return table
+
+
+def _caption(found: Summary) -> str:
+    shown = {name: found.full.value(metric) for metric, name in METRIC_NAMES.items() if metric != "accuracy"}
+    scores = ", ".join(f"{name} {value:.3f}" for name, value in shown.items() if value is not None)
+    return f"{scores}; the temperature, {found.temperature:.2f}, is that of the validation split"
+
+
+def _share(value: Interval | None) -> str:
+    return "" if value is None else f"{value.value:.1%}"

@@ -23,7 +23,7 @@ from tracking.record.files import write_bytes
 def test(given: argparse.Namespace) -> int:
     """Read the test split for a finalist."""
     from sweeps.after.test_split import test_run
-    from sweeps.cli.score_table import score_table
+    from sweeps.cli.compare_tables import score_table
 
     run = find_run(given.run, given.out, given.tracking_uri)
     outcome = test_run(run, again=given.again, device=own_device(given.device))
