@@ -10,7 +10,7 @@ MODEL = "champion (default), NAME/3, NAME for a sweep's best trial, models:/MODE
 
 
 def add_use_verbs(verbs: Any) -> list[argparse.ArgumentParser]:
-    """The parsers of these verbs, which still lack what all verbs share."""
+    """Those of these verbs that still lack the options of all verbs that know MLflow."""
     predict = verbs.add_parser("predict", help="find the faces in photographs and say their expressions")
     predict.add_argument("inputs", metavar="INPUT", nargs="+", type=Path,
                          help="photographs (PNG, JPEG, WebP), a folder of them, a csv in FER2013's form, "
@@ -33,4 +33,8 @@ def add_use_verbs(verbs: Any) -> list[argparse.ArgumentParser]:
     serve.add_argument("--allow-host", action="append", default=[], metavar="NAME",
                        help="a name under which browsers may address the server (repeatable)")  # fmt: skip
     serve.add_argument("--token-file", type=Path, metavar="FILE", help="default OUT/.serve-token, made if absent")
-    return [predict, export, serve]
+    serve.add_argument(
+        "--out", type=Path, default=Path("runs"), metavar="DIR", help="folder of all sweeps (default runs)"
+    )
+    serve.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return [predict, export]
