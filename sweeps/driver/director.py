@@ -355,6 +355,9 @@ class Director:
         if config is None:
             self._close(number, "failed", proposal.fault)
             return None
+        if twin := self._done_alike(self.history.trials[number]):
+            self._take_over(number, twin)
+            return None
         return self._task(self.history.trials[number], attempt=0)
 
     def _start_wanted(self, wanted: Wanted) -> Task:
@@ -376,6 +379,21 @@ class Director:
             self._study.add_undrawn(number)
         self._record(started)
         return self._task(self.history.trials[number], attempt=0)
+
+    def _done_alike(self, trial: TrialHistory) -> TrialHistory | None:
+        """A trial that is done with the same configuration, seed and length, from its beginning: the same result."""
+
+        def work(one: TrialHistory) -> tuple[str, int, int]:
+            return one.started.config_id, one.started.seed, one.started.epochs
+
+        done = (one for one in self.history.trials.values() if one.state == "done" and one.epochs)
+        return next((one for one in done if work(one) == work(trial) and one.started.wanted is None), None)
+
+    def _take_over(self, number: int, twin: TrialHistory) -> None:
+        """End a trial without an epoch, with another's result: the sampler learns of it as of any."""
+        assert twin.end
+        reason = f"equal to trial {twin.number}, whose result it takes over: nothing is trained twice"
+        self._close(number, "done", reason, results=twin.end.best)
 
     def _take_up(self, trial: TrialHistory) -> Task:
         if trial.verdict is not None:
@@ -469,13 +487,14 @@ class Director:
         final: bool = True,
         note: str | None = None,
         scores: Mapping[str, float] = MappingProxyType({}),
+        results: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         trial = self.history.trials[number]
         best = trial.best_epoch()
-        results = best.metrics.items() if best else ()
-        values = {f"best_{name}": value for name, value in results if not name.startswith(SYSTEM)}
+        values = dict(results)
         if best:
-            values = {**scores, **values, "best_epoch": float(best.epoch)}
+            own = {f"best_{name}": value for name, value in best.metrics.items() if not name.startswith(SYSTEM)}
+            values = {**scores, **own, "best_epoch": float(best.epoch)}
         unfit = diverged or not trial.started.config
         told = self._study.lesson(number, state, unfit=unfit) if final else None
         self._record(
