@@ -133,6 +133,8 @@ def _add_after_a_sweep(verbs: Any) -> None:
     curves.add_argument("run", metavar="RUN", help=run)
     curves.add_argument("--picture", type=Path, metavar="FILE.png",
                         help="default OUT/NAME/trials/NUMBER/iterations.png")  # fmt: skip
+    events = verbs.add_parser("tensorboard", help="write a sweep's curves as TensorBoard's event files")
+    events.add_argument("name", metavar="NAME", help="the sweep's name")
     inspect = verbs.add_parser("inspect", help="a net's layers, filters and maps, and what in a face it goes by")
     inspect.add_argument("run", metavar="RUN", help=run)
     inspect.add_argument("--layers", type=_names, metavar="L1,L2", help="stages or layers (default: each stage's map)")
@@ -152,7 +154,7 @@ def _add_after_a_sweep(verbs: Any) -> None:
     for parser in (test, svm, inspect):
         parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="cpu",
                             help="where the net computes (default cpu, the same numbers on every machine)")  # fmt: skip
-    for parser in (test, ensemble, svm, compare, report, curves, inspect, register, gc):
+    for parser in (test, ensemble, svm, compare, report, curves, events, inspect, register, gc):
         _where(parser)
         _common(parser)
 

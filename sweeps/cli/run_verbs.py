@@ -144,6 +144,16 @@ def curves(given: argparse.Namespace) -> int:
     return 0
 
 
+def tensorboard(given: argparse.Namespace) -> int:
+    """Write a sweep's curves as TensorBoard's event files."""
+    from sweeps.after.tensorboard import write_event_files
+
+    folder, history = open_sweep(given.name, given.out)
+    root = write_event_files(folder, history)
+    console.print(f"{given.name}: {len(history.trials)} trials in {root}\nlook at them:\n  tensorboard --logdir {root}")
+    return 0
+
+
 def inspect(given: argparse.Namespace) -> int:
     """Show what a net's layers are, and draw what they see of faces and where its answers come from."""
     from sweeps.after.inspect_net import METHODS, captum_missing, inspect_run, log_pictures, net_table
@@ -219,6 +229,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "compare": compare,
     "report": report,
     "curves": curves,
+    "tensorboard": tensorboard,
     "inspect": inspect,
     "register": register,
     "gc": gc,

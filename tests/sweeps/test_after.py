@@ -114,6 +114,33 @@ def test_curves_against_iterations_are_one_picture(
     assert "has no iterations to draw" in refused(capsys, lambda: verb("curves", "no-training"))
 
 
+def test_the_curves_are_tensorboard_s_event_files_on_request(
+    verb: Callable[..., int], finished: Path, capsys: Capture
+) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for _ in range(2):  # the second time in place of the first
+        assert verb("tensorboard", "night") == 0
+    root = finished / "night/tensorboard"
+    assert f"tensorboard --logdir {root}" in capsys.readouterr().out.replace("\n", "").replace("  ", " ")
+    assert sorted(path.name for path in root.iterdir()) == ["0000", "0001", "0002"]
+    assert len(list((root / "0001").iterdir())) == 1
+    events = EventAccumulator(str(root / "0001")).Reload()
+    trial = SweepHistory.load(finished / "night/journal.jsonl").trials[1]
+    found = [(event.step, event.value) for event in events.Scalars("val_accuracy")]
+    assert found == [(epoch.epoch, pytest.approx(epoch.metrics["val_accuracy"])) for epoch in trial.epochs]
+    assert events.Scalars("iteration/learning_rate")[0].step == trial.epochs[0].iterations[0][0]
+
+
+def test_without_tensorboard_its_package_is_named(
+    verb: Callable[..., int], finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    message = refused(capsys, lambda: verb("tensorboard", "night"))
+    assert "event files need an optional package: pip install tensorboard" in message
+
+
 def copied(finished: Path, name: str) -> list[dict[str, Any]]:
     """A copy of `night` under another name, and its journal's events."""
     shutil.copytree(finished / "night", finished / name)
