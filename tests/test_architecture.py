@@ -123,6 +123,24 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
     assert {name: sorted(below & left.keys()) for name, below in left.items()} == {}
 
 
+WINGS = ("cli", "after", "use", "driver", "sharing", "planning", "trial", "spaces")
+"""The wings of sweeps/ from the top: one imports those below it, never one above."""
+
+
+def test_the_wings_are_in_order() -> None:
+    def height(module: str) -> int:
+        wing = f"{module}..".split(".")[1]
+        return WINGS.index(wing) if wing in WINGS else len(WINGS)
+
+    wrong = [
+        f"{name} imports {module}"
+        for name, below in _graph().items()
+        for module in below
+        if name.startswith("sweeps.") and len(WINGS) > height(name) > height(module)
+    ]
+    assert sorted(wrong) == []
+
+
 def test_no_folder_is_crowded() -> None:
     most = {"sweeps/spaces": 30}
     crowded = {

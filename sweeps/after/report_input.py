@@ -12,8 +12,8 @@ from fer_data import DataError, Faces, open_cached, prepare
 from fer_models.training.saved_parameters import count_saved
 from sweeps.after.importances import importances
 from sweeps.config import setting_text
-from sweeps.driver.budgets import Budgets
 from sweeps.options import same_trials
+from sweeps.planning.budgets import Budgets
 from sweeps.runs import Run
 from sweeps.spec import SweepSpec, recorded_spec
 from sweeps.trial.messages import PARAMETERS, val_title

@@ -29,8 +29,11 @@ def parser() -> argparse.ArgumentParser:
     for using in add_use_verbs(verbs):
         _where(using)
         _common(using)
-    logs = verbs.add_parser("logs", help="what a sweep on a cluster prints")
+    logs = verbs.add_parser("logs", help="what a sweep or a trial reports, line by line, until nobody drives it")
     logs.add_argument("name", metavar="NAME", help="the sweep's name")
+    logs.add_argument("trial", metavar="TRIAL", nargs="?", help="one trial, with its traceback if it failed")
+    logs.add_argument("--json", action="store_true", help="the journal's lines as they are")
+    _where(logs)
     _add_steering(verbs)
     for afar in (logs, verbs.choices["stop"]):
         _add_cluster(afar)
@@ -52,6 +55,8 @@ def parser() -> argparse.ArgumentParser:
     ):
         named = verbs.add_parser(verb, help=summary)
         named.add_argument("name", metavar="NAME", help="the sweep's name")
+        if verb == "status":
+            named.add_argument("--watch", action="store_true", help="a live table, until the sweep ends or Ctrl-C")
         _where(named)
         _common(named)
     return top

@@ -12,18 +12,19 @@ from rich.text import Text
 from cluster.config import check_home, reach
 from fer_common.errors import run_command
 from fer_common.flags import command_line
-from sweeps.after.sending import records_uri
 from sweeps.cli import arguments
 from sweeps.cli.console import console, errors, hide_passwords_in_tracebacks, warn
 from sweeps.cli.leaderboard_table import acts, failures, leaderboard
 from sweeps.cli.overview import all_sweeps, sweep_row
 from sweeps.cli.overview_table import as_json, count_of, state_text, table_of
-from sweeps.cli.progress import STATES, Progress, duration
+from sweeps.cli.progress import STATES, Progress
+from sweeps.cli.records import records_uri
 from sweeps.options import Options
 from sweeps.planning.plan import Plan, make_plan
 from sweeps.runs import open_sweep
 from sweeps.spec import recorded_spec
 from sweeps.sweep import SweepResult, run_plan
+from sweeps.time_left import duration
 from tracking.errors import TrackingError
 from tracking.mlflow_sync.uri import ignored_environment, without_password
 from tracking.record.folder_lock import FolderHeldError
@@ -52,10 +53,10 @@ def _guarded(argv: Sequence[str], act: Callable[[], int]) -> int:
 
 
 def _dispatch(given: argparse.Namespace) -> int:
-    from sweeps.cli import act_verbs, page
-    from sweeps.cli import cluster_verbs as afar
+    from sweeps.cli import records
     from sweeps.cli import run_verbs as after
     from sweeps.cli import use_verbs as using
+    from sweeps.cli.steering import act_verbs, watch
 
     verbs: dict[str, Callable[[argparse.Namespace], int]] = {
         "run": _run,
@@ -65,8 +66,8 @@ def _dispatch(given: argparse.Namespace) -> int:
         "list": _list,
         "status": _status,
         "sync": _sync,
-        "ui": page.ui,
-        "logs": afar.logs,
+        "ui": records.ui,
+        "logs": watch.logs,
         **act_verbs.VERBS,
         **after.VERBS,
         **using.VERBS,
@@ -200,6 +201,10 @@ def _resume(given: argparse.Namespace) -> int:
 
 
 def _status(given: argparse.Namespace) -> int:
+    if given.watch:
+        from sweeps.cli.steering.watch import watch
+
+        return watch(given)
     folder, history = open_sweep(given.name, given.out)
     spec = recorded_spec(history)
     row = sweep_row(folder, history)

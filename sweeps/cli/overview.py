@@ -14,11 +14,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from sweeps.cli.progress import seconds_left
 from sweeps.errors import InputError
 from sweeps.options import RecordedOptions
 from sweeps.runs import sweep_names
 from sweeps.spec import recorded_spec
+from sweeps.time_left import seconds_left
 from sweeps.trial.messages import OBJECTIVE
 from tracking.errors import TrackingError
 from tracking.metrics.scores import wilson_interval

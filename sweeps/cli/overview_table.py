@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeps.cli.overview import Row
-from sweeps.cli.progress import duration
+from sweeps.time_left import duration
 
 _COLOURS = {"running": "bold green", "waiting": "yellow", "crashed": "red", "unreadable": "red"}
 _HEADINGS = ("sweep", "state", "owner", "trials", "best val_accuracy", "slots", "priority", "left")

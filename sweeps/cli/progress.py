@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Generic, Literal, TypeVar
@@ -13,8 +12,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from sweeps.driver.budgets import Budgets
+from sweeps.planning.budgets import Budgets
 from sweeps.spec import SweepSpec
+from sweeps.time_left import duration, seconds_left
 from tracking.record.events import Act, AttemptStarted, EpochDone, Event, TrialEnded, TrialPaused, TrialStarted, Verdict
 from tracking.record.history import SweepHistory, TrialHistory
 
@@ -31,55 +31,11 @@ STATES: tuple[Literal["running", "paused", "done", "pruned", "failed", "stopped"
 _OTHER_LINES = 6  # of the screen that holds the live table
 _CHEAP_SECONDS = 0.001
 _SHARE = 0.01  # of the driver's time, at most, for what only a person reads
-_FIRST_GUESS = 0.5  # of max_epochs, before any sampled trial has shown how soon the pruner gives up
 
 
 def trial_name(trial: TrialHistory) -> str:
     """`3 AlexNet 1` for a baseline, `7 alexnet` for the others."""
     return f"{trial.number} {trial.started.title}"
-
-
-def duration(seconds: float) -> str:
-    """`1 h 05 min`, `4 min 10 s` or `12 s`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
-
-
-def epochs_left(history: SweepHistory, spec: SweepSpec) -> float:
-    """Epochs still to be trained, as expected from how many the sampled trials so far were allowed."""
-    over = Counter(
-        trial.last_epoch for trial in history.trials.values() if trial.is_over and trial.started.baseline is None
-    )
-    mean = _mean(over) if over else _FIRST_GUESS * spec.max_epochs
-    left = sum(_epochs_left_of(trial, over) for trial in history.trials.values() if not trial.is_over)
-    to_come = max(spec.trials - history.next_number, 0)
-    baselines = spec.baseline_epochs[history.next_number :][:to_come]
-    return left + sum(baselines) + mean * (to_come - len(baselines))
-
-
-def _epochs_left_of(trial: TrialHistory, over: Counter[int]) -> float:
-    """What a running trial has left: as much as those that came further were given, or all where none did."""
-    last = trial.last_epoch
-    to_the_end = trial.started.epochs - last
-    further = Counter({epochs - last: count for epochs, count in over.items() if epochs > last})
-    if trial.started.baseline or not further:
-        return to_the_end
-    return min(to_the_end, _mean(further))
-
-
-def _mean(counts: Counter[int]) -> float:
-    return sum(value * count for value, count in counts.items()) / counts.total()
-
-
-def seconds_left(history: SweepHistory, spec: SweepSpec, slots: int) -> float | None:
-    """Expected seconds to the end of the sweep, pruning included; None before the first epoch."""
-    times = [e.metrics["epoch_seconds"] for trial in history.trials.values() for e in trial.epochs]
-    if not times:
-        return None
-    return epochs_left(history, spec) * sum(times) / len(times) / slots
 
 
 class _Sparingly(Generic[T]):
@@ -127,43 +83,14 @@ class Progress:
             self._live.update(self._table(history))
             if not isinstance(event, TrialEnded | TrialPaused | Act):
                 return
-        line = self._line(event, history)
+        left = self._time_left(history) if isinstance(event, EpochDone) else ""
+        line = event_line(event, history, left)
         if line:
             self._console.print(Text(line), soft_wrap=True)
 
     def preparing(self, trial: TrialHistory, what: str) -> None:
         """Print what a trial does before it has an epoch to show."""
         self._console.print(Text(f"trial {trial_name(trial)}: {what}"), soft_wrap=True)
-
-    def _line(self, event: Event, history: SweepHistory) -> str | None:
-        match event:
-            case TrialStarted() if event.config:
-                trial = history.trials[event.trial]
-                return f"trial {trial_name(trial)}: started ({event.epochs} epochs at most)"
-            case AttemptStarted():
-                trial = history.trials[event.trial]
-                return f"trial {trial_name(trial)}: goes on after epoch {trial.last_epoch} ({event.reason})"
-            case EpochDone():
-                trial = history.trials[event.trial]
-                values = event.metrics
-                return (
-                    f"trial {trial_name(trial)}: epoch {event.epoch}/{trial.started.epochs} "
-                    f"train_loss {values['train_loss']:.4f} val_accuracy {values['val_accuracy']:.2%} "
-                    f"({values['images_per_second']:.0f} images/s){self._time_left(history)}"
-                )
-            case Verdict():
-                return f"trial {event.trial}: {event.state}: {event.reason}"
-            case Act():
-                return f"{event.who} asked to {event.verb}: {'refused: ' if event.refused else ''}{event.answer}"
-            case TrialPaused():
-                name = trial_name(history.trials[event.trial])
-                return f"trial {name}: paused after epoch {event.epoch}: {event.text}"
-            case TrialEnded():
-                best = event.best.get("best_val_accuracy")
-                shown = f", best val_accuracy {best:.2%} at epoch {event.best['best_epoch']:.0f}" if best else ""
-                why = f": {event.reason}" if event.reason and event.state != "pruned" else ""
-                return f"trial {trial_name(history.trials[event.trial])}: {event.state}{shown}{why}"
-        return None
 
     def _time_left(self, history: SweepHistory) -> str:
         left = self._seconds_left(history)
@@ -184,7 +111,39 @@ class Progress:
         status = f"{len(history.trials)}/{self._spec.trials} trials   {counts}   {elapsed}{self._time_left(history)}"
         if budgets := self._budgets.lines(history):
             status += f"   budget: {', '.join(budgets)}"
-        return Group(table, Text(status), Text(_best_line(history), style="bold green"))
+        return Group(table, Text(status), Text(best_line(history), style="bold green"))
+
+
+def event_line(event: Event, history: SweepHistory, left: str = "") -> str | None:
+    """What an event says, for a person; None for those that are of no interest. `left` is said after epochs."""
+    match event:
+        case TrialStarted() if event.config:
+            trial = history.trials[event.trial]
+            return f"trial {trial_name(trial)}: started ({event.epochs} epochs at most)"
+        case AttemptStarted():
+            trial = history.trials[event.trial]
+            return f"trial {trial_name(trial)}: goes on after epoch {trial.last_epoch} ({event.reason})"
+        case EpochDone():
+            trial = history.trials[event.trial]
+            values = event.metrics
+            return (
+                f"trial {trial_name(trial)}: epoch {event.epoch}/{trial.started.epochs} "
+                f"train_loss {values['train_loss']:.4f} val_accuracy {values['val_accuracy']:.2%} "
+                f"({values['images_per_second']:.0f} images/s){left}"
+            )
+        case Verdict():
+            return f"trial {event.trial}: {event.state}: {event.reason}"
+        case Act():
+            return f"{event.who} asked to {event.verb}: {'refused: ' if event.refused else ''}{event.answer}"
+        case TrialPaused():
+            name = trial_name(history.trials[event.trial])
+            return f"trial {name}: paused after epoch {event.epoch}: {event.text}"
+        case TrialEnded():
+            best = event.best.get("best_val_accuracy")
+            shown = f", best val_accuracy {best:.2%} at epoch {event.best['best_epoch']:.0f}" if best else ""
+            why = f": {event.reason}" if event.reason and event.state != "pruned" else ""
+            return f"trial {trial_name(history.trials[event.trial])}: {event.state}{shown}{why}"
+    return None
 
 
 def _row(trial: TrialHistory) -> tuple[str, ...]:
@@ -202,7 +161,8 @@ def _row(trial: TrialHistory) -> tuple[str, ...]:
     )
 
 
-def _best_line(history: SweepHistory) -> str:
+def best_line(history: SweepHistory) -> str:
+    """The best trial so far."""
     ranked = history.ranked()
     if not ranked:
         return "best so far: none yet"

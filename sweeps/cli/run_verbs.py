@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 
 from rich.text import Text
 
-from sweeps.after.sending import asked_for, records_uri, send
 from sweeps.cli.console import console, errors, warn
+from sweeps.cli.records import asked_for, records_uri, send
 from sweeps.errors import InputError
 from sweeps.planning.resources import own_device
 from sweeps.runs import Run, best_runs, find_run, open_sweep

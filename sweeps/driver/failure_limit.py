@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from sweeps.driver.budgets import Stoppable
+from sweeps.planning.budgets import Stoppable
 from tracking.record.history import SweepHistory
 
 _LEAST_ENDED = 4

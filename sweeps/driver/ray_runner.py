@@ -30,9 +30,9 @@ from ray.tune.stopper import Stopper
 from cluster.connect import joined_ray, local_ray
 from sweeps.driver.director import Director
 from sweeps.driver.memory_guard import MemoryGuard, leave, reason_of_leaving
-from sweeps.driver.mps import MpsError, mps
 from sweeps.driver.runner import POLL_SECONDS, TrialBody
 from sweeps.errors import WorkerMustLeave
+from sweeps.planning.mps import MpsError, mps
 from sweeps.planning.resources import Slots
 from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd
 

@@ -20,9 +20,9 @@ from fer_data.cache.preprocess_cache import preprocessed
 from fer_models.nets.registry import count_parameters
 from fer_models.training.fit import fit
 from fer_models.training.state import TrainingState, new_state
-from sweeps.cli.progress import duration
 from sweeps.config import TrialConfig
 from sweeps.planning.plan import Plan, configurations
+from sweeps.time_left import duration
 from sweeps.trial.build_net import fit_arguments, new_net
 
 _SAMPLES = 20

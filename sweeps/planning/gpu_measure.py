@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from sweeps.config import TrialConfig
-from sweeps.driver.gpu_memory import CONTEXT_BYTES, drop_caches
+from sweeps.trial.gpu_memory import CONTEXT_BYTES, drop_caches
 
 if TYPE_CHECKING:
     from fer_models.training.fit import Epoch

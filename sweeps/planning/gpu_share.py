@@ -18,8 +18,8 @@ from cluster.connect import joined_ray, one_node_of_each_kind
 from cluster.gpus import GpuFacts, own_gpus
 from fer_data import DataOptions
 from sweeps.config import TrialConfig
-from sweeps.driver.mps import MpsError, mps, obstacle
 from sweeps.planning.gpu_measure import Measured, fitting, measure
+from sweeps.planning.mps import MpsError, mps, obstacle
 from sweeps.trial.run_trial import cache_here
 from tracking.record.files import write_json
 

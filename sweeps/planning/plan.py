@@ -16,10 +16,10 @@ from fer_data import Faces, open_cached, prepare
 from fer_models.configs.precision import BF16_CAPABILITY, device_kind, fastest
 from fer_models.configs.transfer_config import PUBLISHED
 from sweeps.config import TrialConfig
-from sweeps.driver.budgets import Budgets
 from sweeps.errors import InputError
+from sweeps.fixed_space import fix_settings
 from sweeps.options import Options, RecordedOptions
-from sweeps.planning.fixed_space import fix_settings
+from sweeps.planning.budgets import Budgets
 from sweeps.planning.resources import Device, Hardware, Slots, choose_device, plan_slots, usable_cpus
 from sweeps.space import Space
 from sweeps.spaces.find import find_space
@@ -208,7 +208,7 @@ def _slots(device: Device, options: Options, hardware: Hardware, measured: float
 
 def _let_share(plan: Plan) -> Plan:
     """Have MPS run where the trials of this machine share GPUs as they were told to."""
-    from sweeps.driver.mps import obstacle
+    from sweeps.planning.mps import obstacle
 
     if plan.slots.gpus_per_trial >= 1 or plan.options.address is not None:
         return plan

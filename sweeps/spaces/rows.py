@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fer_models.configs.transfer_config import PUBLISHED
-from sweeps.planning.fixed_space import changed
+from sweeps.fixed_space import changed
 from sweeps.space import Baseline, Space
 from sweeps.spaces import SPACES
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from fer_models.training.feature_cache import Computing
     from fer_models.training.fit import Epoch
     from fer_models.training.state import TrainingState
-    from sweeps.driver.gpu_memory import GpuMemory
+    from sweeps.trial.gpu_memory import GpuMemory
 
 
 def run_trial(task: Task) -> Iterator[Message]:
@@ -94,8 +94,8 @@ def _attempt_file(task: Task) -> Path:
 
 def _train_in_memory(task: Task, folder: TrialFolder) -> Generator[Message, None, tuple[dict[str, float], str | None]]:
     """`_train`, from the last checkpoint again where the GPU's memory does not suffice; with a note of how."""
-    from sweeps.driver.gpu_memory import GpuMemory
     from sweeps.trial.gpu_faults import is_out_of_memory
+    from sweeps.trial.gpu_memory import GpuMemory
 
     memory = GpuMemory(task)
     while True:

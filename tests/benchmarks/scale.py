@@ -28,12 +28,13 @@ from rich.table import Table
 
 from cluster.connect import prepare_environment
 from sweeps.cli.leaderboard_table import leaderboard
-from sweeps.cli.progress import Progress, seconds_left
+from sweeps.cli.progress import Progress
 from sweeps.options import Options
 from sweeps.planning.plan import Plan, make_plan
 from sweeps.planning.resources import Slots
 from sweeps.planning.study import Proposal, Study
 from sweeps.sweep import SweepResult, run_plan
+from sweeps.time_left import seconds_left
 from tests.benchmarks.simulated import SPACE, Call, SimulatedRunner, learning
 from tests.stand_ins import NoTracker
 from tracking.mlflow_sync.sink import MlflowSink

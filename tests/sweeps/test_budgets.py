@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from fake_trials import good_body, refused, spec
 
-from sweeps.driver.budgets import Budgets
 from sweeps.options import Options
+from sweeps.planning.budgets import Budgets
 from sweeps.sweep import SweepResult
 from sweeps.trial.messages import Message, Task, TrialEnd
 from tracking.record.events import (

@@ -24,7 +24,7 @@ from fake_trials import (
 
 from sweeps import SweepResult, TrialConfig
 from sweeps.driver.runner import InlineRunner
-from sweeps.planning.fixed_space import fix_settings
+from sweeps.fixed_space import fix_settings
 from sweeps.planning.seeds import derive_seed
 from sweeps.trial.messages import EpochReport, Message, Preparing, Task
 from tracking.errors import TrackingError

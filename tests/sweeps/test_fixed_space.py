@@ -14,7 +14,7 @@ from fer_models import AlexNetConfig, CompactResNetConfig, LeNetConfig, Recipe
 from sweeps import Baseline, InputError, Space, SweepResult, TrialConfig
 from sweeps.cli.main import main
 from sweeps.config import parse_settings
-from sweeps.planning.fixed_space import fix_settings
+from sweeps.fixed_space import fix_settings
 from sweeps.planning.study import Study, random_trials
 from sweeps.spaces.find import find_space
 from sweeps.spaces.zoo_space import SUGGESTIONS

@@ -14,9 +14,9 @@ import torch
 from fake_trials import good_body
 
 from sweeps import SweepResult
-from sweeps.driver.gpu_memory import others_exceed_their_share
 from sweeps.errors import WorkerMustLeave
 from sweeps.trial.gpu_faults import is_broken_gpu, is_out_of_memory
+from sweeps.trial.gpu_memory import others_exceed_their_share
 from sweeps.trial.messages import MICRO_BATCHES, Message, Task
 from tests.sweeps.gpu_fault_trials import ALWAYS, ASSERTED, BATCH, CALM, CUBLAS, CUDNN, ONCE, WHOLE_BATCHES
 from tracking.record.history import SweepHistory, TrialHistory

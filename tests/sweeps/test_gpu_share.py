@@ -14,11 +14,11 @@ from fer_data import DataOptions, prepare
 from fer_models import AlexNetConfig, LeNetConfig, Recipe
 from fer_models.configs.transfer_config import Transfer
 from sweeps import TrialConfig
-from sweeps.driver.mps import MpsError, mps, obstacle
 from sweeps.options import Options
 from sweeps.planning import gpu_share
 from sweeps.planning.gpu_measure import Measured, fitting, measure
 from sweeps.planning.gpu_share import Sized, shapes_by_net
+from sweeps.planning.mps import MpsError, mps, obstacle
 from sweeps.planning.plan import make_plan
 from tests.stand_ins import Card, FakeNvml
 

@@ -1,5 +1,6 @@
 """The options of a sweep: one declaration gives the flag, the check, the record and the way back to a command line."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -7,7 +8,7 @@ import pytest
 from fake_trials import spec
 from pydantic import Field
 
-from fer_common.flags import Flag, add_flags, command_line, explain
+from fer_common.flags import Flag, add_flags, command_line, explain, flags
 from fer_data import DataOptions
 from sweeps.cli import arguments
 from sweeps.errors import InputError
@@ -18,7 +19,9 @@ EVERY = {
     "trials": 3, "epochs": 2, "baselines": "first", "seed": 4, "settings": {"recipe.lr": 0.1, "net.norm": "batch"},
     "runner": "inline", "device": "cpu", "cpus_per_trial": 0.5, "gpus_per_trial": 0.25, "max_concurrent": 2, "keep": 1,
     "time_budget_seconds": 90.0, "address": "auto", "name": "night", "out": Path("/runs"), "tracking_uri": "sqlite:///x",
-    "resume": True, "sampler": "qmc", "pruner": "median",
+    "resume": True, "sampler": "qmc", "pruner": "median", "cpu_hours": 2.0, "gpu_hours": 1.5, "max_cost": 3.0,
+    "price_per_hour": 0.5, "max_failed": 0.5, "priority": 2, "weight": 0.5, "wait": True, "until": datetime(2100, 1, 1, tzinfo=UTC),
+    "notify": "http://localhost/x",
 }  # fmt: skip
 
 
@@ -31,6 +34,8 @@ def test_the_command_line_of_options_gives_them_again() -> None:
     again = parsed(*command_line(asked.data), *command_line(asked))
     assert again.model_dump(exclude={"data"}) == asked.model_dump(exclude={"data"})
     assert again.data == asked.data.model_copy(update={"limit_seed": 4})
+    declared = {Options.model_fields[name].alias or name for name in flags(Options)}
+    assert declared < set(EVERY), "every option is in this test"
 
 
 def test_what_is_not_given_is_taken_from_the_record() -> None:
@@ -66,3 +71,10 @@ def test_an_option_takes_one_field(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ValueError, match="max_failures") as raised:
         More(max_failures=0)
     assert explain(raised.value, More) == ["--max-failures 0: must be at least 1"]  # type: ignore[arg-type]
+
+
+def test_help_prints_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    """A percent sign in a help text is one for argparse too."""
+    with pytest.raises(SystemExit):
+        arguments.run_parser().parse_args(["--help"])
+    assert "as 50%" in " ".join(capsys.readouterr().out.split())

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-import sweeps.cli.page
+import sweeps.cli.records
 from sweeps.cli.main import main
 from tracking.mlflow_sync.ui import HOST
 
@@ -33,9 +33,9 @@ def test_the_page_of_the_latest_sweep_is_served_and_shown(
         served.append((uri, artifacts, port))
         yield Ended()
 
-    monkeypatch.setattr(sweeps.cli.page, "page_server", page_server)
+    monkeypatch.setattr(sweeps.cli.records, "page_server", page_server)
     monkeypatch.setattr("tracking.mlflow_sync.upkeep.experiment_page", lambda server, space: f"{server}/#/{space}")
-    monkeypatch.setattr(sweeps.cli.page, "open_in_browser", lambda page: False)
+    monkeypatch.setattr(sweeps.cli.records, "open_in_browser", lambda page: False)
     assert main(["ui", "--port", "5917"]) == 0
     runs = Path("runs").resolve()
     assert served == [(f"sqlite:///{runs}/mlflow.db", runs / "mlartifacts", 5917)]

@@ -9,13 +9,18 @@ from pathlib import Path
 import pytest
 from fake_trials import Desk, ended, good_body, only_sampled, open_desk, outcome, report, scripted_body, spec
 
-from sweeps import InputError
+from fer_models import LeNetConfig, Recipe
+from fer_models.training.tensor_file import read_tensors
+from sweeps import InputError, Space, SweepResult, TrialConfig, run_sweep
 from sweeps.driver.director import Attendant, Director
 from sweeps.driver.runner import InlineRunner
 from sweeps.trial.messages import EpochReport, Message, Task
 from tests.benchmarks.simulated import SimulatedRunner
-from tracking.record.events import AttemptStarted, TrialPaused, TrialUnpaused
+from tracking.record.events import AttemptStarted, EpochDone, Event, TrialPaused, TrialUnpaused
 from tracking.record.history import SweepHistory
+from tracking.record.inbox import Request, post
+from tracking.record.journal import Journal
+from tracking.record.layout import SweepFolder
 
 SPACE = only_sampled(first_rung_epochs=9)  # nothing is pruned
 
@@ -198,3 +203,50 @@ def test_a_body_is_closed_when_its_trial_is_paused(tmp_path: Path) -> None:
 def pause_once(director: Director) -> None:
     if director.out and not director.paused:
         director.pause(0, "person")
+
+
+# Real training
+
+
+def test_a_trial_paused_twice_comes_to_the_same_bits_as_an_unbroken_one(
+    tiny_csv: Path, out: Path, no_mlflow: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another terminal asks for a pause after the first and the third epoch; weights, state and journal are compared."""
+    monkeypatch.setattr("sweeps.driver.acts._LOOK_SECONDS", 0.0)
+    net = LeNetConfig()
+    recipe = Recipe(lr=0.01, batch_size=8, ema_decay=0.9, label_smoothing=0.1)
+    alone = Space(suggest=lambda trial: TrialConfig(net=net, recipe=recipe), max_epochs=5, trials=1, name="alone")
+
+    def train(name: str, *, resume: bool = False, pause_after: int = 0) -> SweepResult:
+        folder = SweepFolder(out / name)
+
+        def ask(event: Event, _: SweepHistory) -> None:
+            if isinstance(event, EpochDone) and event.epoch == pause_after:
+                post(folder, Request(verb="pause", arguments={"trial": 0}))
+
+        return run_sweep(alone, data=str(tiny_csv), name=name, out=out, runner="inline", figures=False, resume=resume,
+                         listeners=[ask])  # fmt: skip
+
+    unbroken = train("unbroken")
+    for resume, epoch in ((False, 1), (True, 3)):
+        paused = train("broken", resume=resume, pause_after=epoch)
+        assert (paused[0].state, paused[0].last_epoch, paused.exit_code) == ("paused", epoch, 0)
+        journal = Journal.open(paused.folder.journal)
+        journal.append(TrialUnpaused(trial=0))
+        journal.close()
+    broken = train("broken", resume=True)
+    assert [trial.state for trial in (unbroken[0], broken[0])] == ["done", "done"]
+    assert len(broken[0].attempts) == 2
+    timeless = [
+        [
+            {name: value for name, value in epoch.metrics.items() if "second" not in name and "system" not in name}
+            for epoch in result[0].epochs
+        ]
+        for result in (unbroken, broken)
+    ]
+    assert timeless[0] == timeless[1]
+    assert [epoch.epoch for epoch in broken[0].epochs] == [1, 2, 3, 4, 5], "no epoch is trained twice"
+    files = [SweepFolder(out / name).trial(0) for name in ("unbroken", "broken")]
+    weights = [read_tensors(one.best)[0] for one in files]
+    assert weights[0].keys() == weights[1].keys()
+    assert all(weights[0][name].equal(weights[1][name]) for name in weights[0])

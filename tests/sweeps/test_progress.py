@@ -6,8 +6,9 @@ import pytest
 from fake_trials import config, metrics, only_sampled, open_desk, scripted_body, spec
 from rich.console import Console
 
-from sweeps.cli.progress import Progress, duration, epochs_left, seconds_left
+from sweeps.cli.progress import Progress
 from sweeps.driver.runner import InlineRunner
+from sweeps.time_left import duration, epochs_left, seconds_left
 from tracking.record.events import AttemptStarted, EpochDone, Event, SweepStarted, TrialEnded, TrialStarted
 from tracking.record.history import SweepHistory
 

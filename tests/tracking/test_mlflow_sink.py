@@ -19,7 +19,17 @@ import pytest
 from mlflow import MlflowClient
 from small_sweep import SWEEP_ID, Stored, Sweep
 
-from tracking import AttemptStarted, EpochDone, SweepFolder, TrackingError, TrialEnded, TrialStarted, read
+from tracking import (
+    AttemptStarted,
+    EpochDone,
+    SweepFolder,
+    TrackingError,
+    TrialEnded,
+    TrialPaused,
+    TrialStarted,
+    TrialUnpaused,
+    read,
+)
 from tracking.mlflow_sync.default_store import default_path, default_uri
 from tracking.mlflow_sync.sink import MlflowSink
 from tracking.mlflow_sync.upkeep import find_run, opened
@@ -111,6 +121,33 @@ def test_a_trial_resumed_goes_on_in_its_run(sweep: Sweep, new_sink: NewSink, sto
     runs = stored.runs()
     assert (runs[f"{SWEEP_ID}/0"][0], runs[SWEEP_ID][0]) == ("FAILED", "FINISHED")
     assert runs[f"{SWEEP_ID}/0"][2] > runs[f"{SWEEP_ID}/0"][1]  # type: ignore[operator]
+    assert stored.points() == sweep.points
+
+
+def test_a_paused_trial_waits_in_its_run_and_goes_on_there(sweep: Sweep, new_sink: NewSink, stored: Stored) -> None:
+    """Paused and taken up twice, sent at each turn and once more as a whole: every point once, in one run."""
+    sweep.start()
+    sweep.trial(0)
+    for epoch, reason in ((1, "person"), (2, "share")):
+        sweep.epoch(0, epoch)
+        paused = {"time_ms": sweep.tick(), "trial": 0, "epoch": epoch, "reason": reason, "who": "ana@here"}
+        sweep.write(TrialPaused.model_validate(paused))
+        new_sink().sync()
+        assert stored.runs()[f"{SWEEP_ID}/0"][0] == "SCHEDULED"
+        words = {"person": "paused by ana@here", "share": "waits for a slot"}[reason]
+        tags = stored.tags(f"{SWEEP_ID}/0")
+        assert (tags["state"], tags["reason"]) == ("paused", words)
+        sweep.write(TrialUnpaused(time_ms=sweep.tick(), trial=0))
+        sweep.write(AttemptStarted(time_ms=sweep.tick(), trial=0, attempt=epoch, reason="unpaused"))
+        new_sink().sync()
+        assert stored.runs()[f"{SWEEP_ID}/0"][0] == "RUNNING"
+        assert stored.tags(f"{SWEEP_ID}/0")["state"] == "running"
+    sweep.epoch(0, 3)
+    sweep.end(0)
+    sweep.finish()
+    for _ in range(2):
+        new_sink().sync()
+    assert {run[0] for run in stored.runs().values()} == {"FINISHED"}
     assert stored.points() == sweep.points
 
 

@@ -136,7 +136,7 @@ def _ask_the_driver(folder: SweepFolder, request: Request) -> Act:
 def _do_here(folder: SweepFolder, given: argparse.Namespace, request: Request) -> Act:
     """Do the act on a sweep that nobody drives, whose folder is held."""
     from sweeps.driver.director import Director
-    from sweeps.planning.fixed_space import fix_settings
+    from sweeps.fixed_space import fix_settings
     from sweeps.planning.study import Study
     from sweeps.spaces.find import find_space
 

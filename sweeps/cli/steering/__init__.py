@@ -1,0 +1,1 @@
+"""Steering and watching a sweep from another terminal."""

@@ -1,0 +1,157 @@
+"""A sweep looked at from another terminal: its live table, and what its journal says line by line."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+
+from rich.console import Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from sweeps.cli import cluster_verbs
+from sweeps.cli.console import console
+from sweeps.cli.leaderboard_table import acts, failures
+from sweeps.cli.overview import sweep_row
+from sweeps.cli.overview_table import count_of, state_text
+from sweeps.cli.progress import STATES, best_line, event_line, trial_name
+from sweeps.errors import InputError
+from sweeps.runs import find_run, open_sweep, sweep_folder
+from sweeps.spec import recorded_spec
+from sweeps.time_left import duration
+from sweeps.trial.messages import OBJECTIVE
+from tracking.record.events import Event
+from tracking.record.folder_lock import folder_holder
+from tracking.record.history import SweepHistory, TrialHistory
+from tracking.record.journal import read_from
+from tracking.record.layout import SweepFolder
+
+_BARS = "▁▂▃▄▅▆▇█"
+_CURVE_WIDTH = 24
+_POLL_SECONDS = 0.5
+_LINES_BESIDE_TRIALS = 12
+_ORDER = {"running": 0, "paused": 1, "stopped": 2}
+
+
+def watch(given: argparse.Namespace) -> int:
+    """Show a sweep's live table until it has no driver, or until Ctrl-C."""
+    if not console.is_terminal:
+        raise InputError("--watch needs a terminal; without it, status prints the table once")
+    folder, history = open_sweep(given.name, given.out)
+    with suppress(KeyboardInterrupt), Live(console=console, screen=True, auto_refresh=False) as live:
+        for event, history in _told(folder):
+            if event is None:
+                live.update(_screen(folder, history), refresh=True)
+    console.print(_screen(folder, history))
+    return 0
+
+
+def logs(given: argparse.Namespace) -> int:
+    """Print what a sweep or one of its trials has reported, and go on until nobody drives it."""
+    if given.cluster is not None or given.address is not None:
+        return cluster_verbs.logs(given)
+    folder = sweep_folder(given.name, given.out)
+    number = None if given.trial is None else find_run(f"{given.name}/{given.trial}", given.out).trial.number
+    for event, history in _told(folder):
+        if event is None:
+            if number is not None and history.trials[number].is_over:
+                break
+        elif number is None or getattr(event, "trial", None) == number:
+            line = event.model_dump_json() if given.json else event_line(event, history)
+            if line:
+                console.print(Text(line), soft_wrap=True)
+    error = folder.trial(number).root / "error.txt" if number is not None else None
+    if error and error.is_file() and not given.json:
+        console.print(Text(error.read_text(encoding="utf-8", errors="replace")), soft_wrap=True)
+    return 0
+
+
+def _told(folder: SweepFolder) -> Iterator[tuple[Event | None, SweepHistory]]:
+    """The journal's events as they come, each with the history up to it, while somebody drives the sweep.
+
+    None stands where there is no further event now.
+    """
+    history: SweepHistory | None = None
+    offset = 0
+    while True:
+        is_driven = folder_holder(folder.root) is not None
+        events, after = read_from(folder.journal, offset)
+        if history is None:
+            history = SweepHistory.replay(events[:1])
+            events = events[1:]
+        for event in events:
+            history.apply(event)
+            yield event, history
+        if after == offset or not is_driven:
+            yield None, history
+        if after == offset and not is_driven:
+            return
+        if after == offset:
+            time.sleep(_POLL_SECONDS)
+        offset = after
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """A curve in one line of text, from its least value to its greatest."""
+    finite = [value for value in values if value == value]
+    if not finite:
+        return ""
+    low, high = min(finite), max(finite)
+    step = max(len(finite) / _CURVE_WIDTH, 1.0)
+    shown = [finite[int(place * step)] for place in range(int(len(finite) / step))]
+    scale = (len(_BARS) - 1) / (high - low) if high > low else 0.0
+    return "".join(_BARS[round((value - low) * scale)] for value in shown)
+
+
+def _screen(folder: SweepFolder, history: SweepHistory) -> Group:
+    spec = recorded_spec(history)
+    row = sweep_row(folder, history)
+    left = f"; about {duration(row.seconds_left)} left on {count_of(row.slots, 'slot')}" if row.seconds_left else ""
+    counts = ", ".join(f"{history.count(state)} {state}" for state in STATES if history.count(state))
+    table = Table(box=None, padding=(0, 2), header_style="bold")
+    for heading in ("trial", "state", "epoch", "val_accuracy", "best", "curve", "reason"):
+        table.add_column(heading, justify="right" if heading in ("epoch", "val_accuracy", "best") else "left",
+                         no_wrap=True)  # fmt: skip
+    ranked = {trial.number: rank for rank, trial in enumerate(history.ranked())}
+    trials = sorted(
+        history.trials.values(), key=lambda one: (_ORDER.get(one.state, 3), ranked.get(one.number, 1 << 30))
+    )
+    rows = max(console.height - _LINES_BESIDE_TRIALS, 3)
+    for trial in trials[:rows]:
+        table.add_row(*_trial_row(trial))
+    if len(trials) > rows:
+        table.add_row(f"and {len(trials) - rows} more")
+    said = [*(f"failed: {text}" for text in failures(history)[-2:]), *acts(history)[-3:]]
+    return Group(
+        Text(f"{spec.name}: {state_text(row)}{left}", style="bold"),
+        Text(f"{len(history.trials)} of {spec.trials} trials: {counts}"),
+        Text(best_line(history), style="bold green"),
+        table,
+        *(Text(line, overflow="ellipsis", no_wrap=True) for line in said),
+        Text("Ctrl-C leaves; the sweep goes on", style="dim"),
+    )
+
+
+def _trial_row(trial: TrialHistory) -> tuple[str, ...]:
+    values = [epoch.metrics[OBJECTIVE] for epoch in trial.epochs]
+    best = trial.best_epoch()
+    return (
+        trial_name(trial),
+        trial.state,
+        f"{trial.last_epoch}/{trial.started.epochs}",
+        f"{values[-1]:.2%}" if values else "",
+        f"{best.metrics[OBJECTIVE]:.2%}" if best else "",
+        sparkline(values),
+        _reason(trial),
+    )
+
+
+def _reason(trial: TrialHistory) -> str:
+    if trial.paused:
+        return trial.paused.text
+    if trial.end:
+        return trial.end.reason or ""
+    return trial.verdict.reason if trial.verdict else ""

@@ -1,0 +1,53 @@
+"""How long a sweep still takes, as expected from its trials so far."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from sweeps.spec import SweepSpec
+from tracking.record.history import SweepHistory, TrialHistory
+
+_FIRST_GUESS = 0.5  # of max_epochs, before any sampled trial has shown how soon the pruner gives up
+
+
+def duration(seconds: float) -> str:
+    """`1 h 05 min`, `4 min 10 s` or `12 s`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def epochs_left(history: SweepHistory, spec: SweepSpec) -> float:
+    """Epochs still to be trained, as expected from how many the sampled trials so far were allowed."""
+    over = Counter(
+        trial.last_epoch for trial in history.trials.values() if trial.is_over and trial.started.baseline is None
+    )
+    mean = _mean(over) if over else _FIRST_GUESS * spec.max_epochs
+    left = sum(_epochs_left_of(trial, over) for trial in history.trials.values() if not trial.is_over)
+    to_come = max(spec.trials - history.next_number, 0)
+    baselines = spec.baseline_epochs[history.next_number :][:to_come]
+    return left + sum(baselines) + mean * (to_come - len(baselines))
+
+
+def _epochs_left_of(trial: TrialHistory, over: Counter[int]) -> float:
+    """What a running trial has left: as much as those that came further were given, or all where none did."""
+    last = trial.last_epoch
+    to_the_end = trial.started.epochs - last
+    further = Counter({epochs - last: count for epochs, count in over.items() if epochs > last})
+    if trial.started.baseline or not further:
+        return to_the_end
+    return min(to_the_end, _mean(further))
+
+
+def _mean(counts: Counter[int]) -> float:
+    return sum(value * count for value, count in counts.items()) / counts.total()
+
+
+def seconds_left(history: SweepHistory, spec: SweepSpec, slots: int) -> float | None:
+    """Expected seconds to the end of the sweep, pruning included; None before the first epoch."""
+    times = [e.metrics["epoch_seconds"] for trial in history.trials.values() for e in trial.epochs]
+    if not times:
+        return None
+    return epochs_left(history, spec) * sum(times) / len(times) / slots
