@@ -55,6 +55,13 @@ def read_seconds(text: str) -> float:
     return value
 
 
+def _bytes(text: str) -> int:
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]iB)\s*", text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"'{text}': expected a number and a unit, as 20GiB or 500MiB")
+    return int(float(match[1]) * 1024 ** (1 + "KMGT".index(match[2][0])))
+
+
 def _fraction(text: str) -> float:
     try:
         return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
@@ -191,6 +198,17 @@ class RecordedOptions(BaseModel):
         int | None, Field(ge=1), Flag("weights of the best N trials by val_accuracy and of baselines", "N", group=KEPT)
     ] = 5
     """None in sweeps of versions that kept all."""
+    keep_states: Annotated[
+        int | None,
+        Field(ge=0),
+        Flag(
+            "states of paused trials, in all, as 20GiB (default a tenth of the free disk)",
+            "SIZE",
+            group=KEPT,
+            read=_bytes,
+            write=lambda options: [f"{options.keep_states / 2**20:g}MiB"],
+        ),
+    ] = None
     figures: bool = True
 
 

@@ -17,6 +17,7 @@ from sweeps.driver.acts import Acts
 from sweeps.driver.director import Attendant, Director, Listener
 from sweeps.driver.environment import differences, driver_started, free_bytes
 from sweeps.driver.failure_limit import FailureLimit
+from sweeps.driver.kept_states import KeptStates
 from sweeps.driver.kept_weights import KeptWeights
 from sweeps.driver.notify import Notifier
 from sweeps.driver.runner import InlineRunner, Runner, TrialBody
@@ -134,6 +135,7 @@ def run_plan(
                 *listeners,
                 *([news] if news else []),
                 KeptWeights(folder, history, plan.spec.keep, on_warning),
+                KeptStates(folder, plan.spec.keep_states, on_warning),
                 _tell(sink),
             ),
             attendants=[acts, *_attendants(plan, history, slots)],

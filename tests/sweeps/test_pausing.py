@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 from fake_trials import Desk, ended, good_body, only_sampled, open_desk, outcome, report, scripted_body, spec
 
+from fer_common.errors import UserError
 from fer_models import LeNetConfig, Recipe
 from fer_models.training.tensor_file import read_tensors
 from sweeps import InputError, Space, SweepResult, TrialConfig, run_sweep
+from sweeps.cli.arguments import options, run_parser
 from sweeps.driver.director import Attendant, Director
+from sweeps.driver.kept_states import KeptStates
 from sweeps.driver.runner import InlineRunner
 from sweeps.trial.messages import EpochReport, Message, Task
 from tests.benchmarks.simulated import SimulatedRunner
@@ -250,3 +253,27 @@ def test_a_trial_paused_twice_comes_to_the_same_bits_as_an_unbroken_one(
     weights = [read_tensors(one.best)[0] for one in files]
     assert weights[0].keys() == weights[1].keys()
     assert all(weights[0][name].equal(weights[1][name]) for name in weights[0])
+
+
+def test_states_beyond_the_bound_go_the_least_promising_first_and_their_trials_start_again(
+    tmp_path: Path,
+) -> None:
+    warnings: list[str] = []
+    folder = SweepFolder(tmp_path / "night")
+    held = desk(tmp_path / "night", trials=3, listeners=(KeptStates(folder, 2500, warnings.append),))
+    tasks = [taken(held) for _ in range(3)]
+    for task, value in zip(tasks, (0.5, 0.1, 0.9), strict=True):
+        (Path(task.folder) / "last.safetensors").write_bytes(b"x" * 1000)
+        held.director.pause(task.trial, "person")
+        held.director.take(task.trial, report(task, 1, value))
+    assert [folder.trial(number).last.exists() for number in range(3)] == [True, False, True]
+    assert len(warnings) == 1
+    assert "trial 1: its state is dropped" in warnings[0]
+
+
+@pytest.mark.parametrize(("text", "size"), [("20GiB", 20 << 30), ("1.5 MiB", 3 << 19)])
+def test_a_size_with_its_unit(text: str, size: int) -> None:
+    given = run_parser().parse_args(["lenet_space", "--keep-states", text])
+    assert options(given).keep_states == size
+    with pytest.raises(UserError, match="20GiB or 500MiB"):
+        run_parser().parse_args(["lenet_space", "--keep-states", "20"])
