@@ -32,18 +32,18 @@ def write_event_files(folder: SweepFolder, history: SweepHistory) -> Path:
     if root.exists():
         shutil.rmtree(root)
     for trial in history.trials.values():
-        with SummaryWriter(str(root / f"{trial.number:04d}")) as writer:  # type: ignore[no-untyped-call]
+        with SummaryWriter(str(root / f"{trial.number:04d}")) as writer:
             _write(writer, trial)
     return root
 
 
 def _write(writer: SummaryWriter, trial: TrialHistory) -> None:
     config = json.dumps(trial.started.config, indent=1)
-    writer.add_text(trial.started.title, f"    {config.replace(chr(10), chr(10) + '    ')}", 0)  # type: ignore[no-untyped-call]
+    writer.add_text(trial.started.title, f"    {config.replace(chr(10), chr(10) + '    ')}", 0)
     for epoch in trial.epochs:
         seconds = epoch.time_ms / 1000
         scalars = [(name, value, epoch.epoch) for name, value in epoch.metrics.items()]
         for iteration, loss, rate in epoch.iterations:
             scalars += [("iteration/train_loss", loss, iteration), ("iteration/learning_rate", rate, iteration)]
         for name, value, step in scalars:
-            writer.add_scalar(name, value, step, walltime=seconds)  # type: ignore[no-untyped-call]
+            writer.add_scalar(name, value, step, walltime=seconds)
