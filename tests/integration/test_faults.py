@@ -67,6 +67,32 @@ def test_driver_killed_at_random_moments_goes_on_as_if_undisturbed(start: Start,
     check_mlflow(f"sqlite:///{tmp_path}/mlflow.db", journal, "lenet_space")
 
 
+@pytest.mark.slow
+def test_a_driver_killed_with_a_paused_trial_leaves_it_paused_until_it_is_unpaused(
+    start: Start, tmp_path: Path
+) -> None:
+    inline = ["lenet_space", *SMALL, "--runner", "inline", "--epochs", "6"]
+    calm, journal = tmp_path / "calm/journal.jsonl", tmp_path / "killed/journal.jsonl"
+    process = start(*inline, "--name", "killed")
+    wait_for_lines(journal, 4, process)  # its first epoch
+    assert finish(start("pause", "killed", "0", module="sweeps"))[0] == 0
+    wait_for_lines(journal, lines(journal) + 3, process)
+    process.kill()
+    process.communicate()
+    code, output = finish(start("resume", "killed", module="sweeps"))
+    assert (code, SweepHistory.load(journal).trials[0].state) == (0, "paused"), output
+    assert finish(start("unpause", "killed", "0", module="sweeps"))[0] == 0
+    code, output = finish(start("resume", "killed", module="sweeps"))
+    assert code == 0, output
+    code, output = finish(start(*inline, "--name", "calm"))
+    assert code == 0, output
+    of_trial = [[one for one in what_happened(path) if one["event"] == "epoch" and one["trial"] == 0]
+                for path in (calm, journal)]  # fmt: skip
+    assert of_trial[0] == of_trial[1]
+    assert SweepHistory.load(journal).finished
+    check_mlflow(f"sqlite:///{tmp_path}/mlflow.db", journal, "lenet_space")
+
+
 def test_ray_gives_the_inline_numbers_through_deaths_of_worker_and_driver(start: Start, tmp_path: Path) -> None:
     code, output = finish(start("lenet_space", *SMALL, "--runner", "inline", "--name", "inline"))
     assert code == 0, output
