@@ -100,5 +100,5 @@ def conv3x3(conv: nn.Conv2d, x: Tensor) -> Tensor:
     pixels = x.permute(0, 2, 3, 1)
     groups = zip(pixels.chunk(conv.groups, dim=3), corners.chunk(conv.groups, dim=1), strict=True)
     outputs = [F.linear(part.flatten(1), kernel.flatten(2).flatten(0, 1)) for part, kernel in groups]
-    joined = torch.cat([output.view(len(x), 2, 2, -1) for output in outputs], dim=3)
+    joined = torch.cat([output.view(x.shape[0], 2, 2, -1) for output in outputs], dim=3)
     return (joined + conv.bias.to(x.dtype)).permute(0, 3, 1, 2)
