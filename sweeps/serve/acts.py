@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from sweeps.errors import InputError
+from sweeps.serve.command import run_command
 
 _SECONDS = 120
 Setting = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*=[^\n]{0,200}$")]
@@ -41,9 +40,7 @@ class ActRequest(BaseModel):
 
 def act(out: Path, name: str, request: ActRequest) -> str:
     """Have the act done; what came of it. Raises InputError where it is refused."""
-    words = [sys.executable, "-m", "sweeps", request.verb, name, *request.words(), "--out", str(out), "--json"]
-    done = subprocess.run(words, capture_output=True, encoding="utf-8", timeout=_SECONDS, check=False)
-    if done.returncode:
-        raise InputError(done.stderr.strip().removeprefix("error: ") or f"{request.verb} failed")
-    answer = json.loads(done.stdout.strip().splitlines()[-1])
+    words = [request.verb, name, *request.words(), "--out", str(out), "--json"]
+    printed = run_command(*words, timeout=_SECONDS)
+    answer = json.loads(printed.strip().splitlines()[-1])
     return str(answer["answer"])

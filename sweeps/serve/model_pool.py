@@ -5,14 +5,13 @@ So this process never loads PyTorch, and stays small.
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tempfile
 import threading
 from pathlib import Path
 
 from sweeps.cli.overview import all_sweeps
 from sweeps.errors import InputError, did_you_mean
+from sweeps.serve.command import run_command
 from sweeps.use.classifier import Classifier, OnnxClassifier
 from tracking.record.layout import SweepFolder
 
@@ -62,11 +61,11 @@ class ModelPool:
             return OnnxClassifier(self._out / name, threads=1)
         file = Path(self._scratch.name) / f"{name.replace('/', '-')}.onnx"
         if not file.is_file():
-            words = [sys.executable, "-m", "sweeps", "export", name, "--format", "onnx", "--file", str(file),
-                     "--out", str(self._out)]  # fmt: skip
-            done = subprocess.run(words, capture_output=True, encoding="utf-8", timeout=_EXPORT_SECONDS, check=False)
-            if done.returncode:
-                raise InputError(f"{name} cannot be loaded: {done.stderr.strip().removeprefix('error: ')}")
+            words = ["export", name, "--format", "onnx", "--file", str(file), "--out", str(self._out)]
+            try:
+                run_command(*words, timeout=_EXPORT_SECONDS)
+            except InputError as error:
+                raise InputError(f"{name} cannot be loaded: {error}") from None
         return OnnxClassifier(file, threads=1)
 
     def close(self) -> None:

@@ -1,0 +1,25 @@
+"""Runs the project's own commands for the pages, so that a page does what the command line does."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from sweeps.errors import InputError
+
+
+def run_command(*words: str, timeout: float) -> str:
+    """What `python -m sweeps` prints for these words. Raises InputError with the line that it refuses with.
+
+    A fault of the program is printed on the server's terminal in full; a visitor sees none of it.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", "sweeps", *words], capture_output=True, encoding="utf-8", timeout=timeout, check=False
+    )
+    if done.returncode:
+        lines = done.stderr.strip().splitlines()
+        if not lines or not lines[0].startswith("error: "):
+            print(done.stderr, file=sys.stderr)  # noqa: T201  (the server's own terminal)
+            raise InputError(f"{words[0]} failed; the server's terminal shows why")
+        raise InputError(done.stderr.strip().removeprefix("error: "))
+    return done.stdout
