@@ -235,14 +235,14 @@ def test_a_member_is_named_once(verb: Callable[..., int], finished: Path, capsys
 
 
 def test_an_ensemble_does_not_change_with_its_member(verb: Callable[..., int], finished: Path, capsys: Capture) -> None:
-    rewritten(finished, "dusk", copied(finished, "dusk"))
-    assert verb("ensemble", "dusk/0", "dusk/1", "--name", "firm") == 0
-    path = finished / "dusk/trials/0001/val_probabilities.npz"
+    rewritten(finished, "midnight", copied(finished, "midnight"))
+    assert verb("ensemble", "midnight/0", "midnight/1", "--name", "firm") == 0
+    path = finished / "midnight/trials/0001/val_probabilities.npz"
     kept = dict(np.load(path))
     np.savez(path, **kept | {"probabilities": kept["probabilities"][:, ::-1]})  # the sweep made again, say
     said = refused(capsys, lambda: verb("test", "firm"))
-    assert "firm/0: its members dusk/0, dusk/1 do not answer as they did when it was made" in said
-    assert f"python -m sweeps ensemble dusk/0 dusk/1 --name NAME --out {finished}" in said
+    assert "firm/0: its members midnight/0, midnight/1 do not answer as they did when it was made" in said
+    assert f"python -m sweeps ensemble midnight/0 midnight/1 --name NAME --out {finished}" in said
 
 
 def test_an_ensemble_is_a_run_of_its_own(verb: Callable[..., int], finished: Path, capsys: Capture) -> None:
