@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from pydantic import ValidationError
 
 from fer_common.errors import did_you_mean
+from fer_common.faults import rule
 from fer_data.augmentation.augment_config import AugmentConfig
 from fer_data.augmentation.preprocess_names import INT64_SUFFIX, PREPROCESSINGS
 from fer_data.faces import DataError, Faces, Split
@@ -98,7 +99,7 @@ def read_augmentation(settings: Sequence[str], config: Path | None) -> AugmentCo
         made = AugmentConfig.model_validate(content)
     except ValidationError as error:
         faults += [
-            f"{'.'.join(map(str, fault['loc'])) or 'augmentation'}: {fault['msg'].lower()}, got {fault['input']!r}"
+            f"{'.'.join(map(str, fault['loc'])) or 'augmentation'}: {rule(fault)}, got {fault['input']!r}"
             for fault in error.errors()
         ]
     if faults:

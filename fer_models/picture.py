@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -10,6 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
+from fer_common.files import write_whole
 from fer_models.errors import ModelError
 from fer_models.listing import Layer, Summary
 
@@ -65,12 +65,9 @@ def _draw_layer(axes: Axes, layer: Layer, column: int, row: int, share: float) -
 
 def _save(figure: Figure, path: Path) -> None:
     FigureCanvasAgg(figure)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        figure.savefig(beside, format="png", dpi=110)
-        beside.replace(path)
+        write_whole(path, lambda file: figure.savefig(file, format="png", dpi=110))
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise ModelError(
             f"{path}: the picture cannot be written: {error.strerror}; choose another --picture"
         ) from error

@@ -28,6 +28,7 @@ TRAINED, RUN, KEPT = "what is trained", "where it runs", "what is kept"
 BUDGET = "how much it may use"
 SHARED = "beside other sweeps of this machine or cluster"
 GROUPS = (TRAINED, RUN, BUDGET, SHARED, KEPT)
+_Positive = Annotated[float | None, Field(gt=0, allow_inf_nan=False)]
 _UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 
@@ -157,25 +158,13 @@ class RecordedOptions(BaseModel):
         ),
     ] = "auto"
     max_concurrent: Annotated[int | None, Field(ge=1), Flag("trials at once, at most", "N", group=RUN)] = None
-    cpu_hours: Annotated[
-        float | None,
-        Field(gt=0, allow_inf_nan=False),
-        Flag("core hours of all trials and resumes together", "X", group=BUDGET),
-    ] = None
-    gpu_hours: Annotated[
-        float | None,
-        Field(gt=0, allow_inf_nan=False),
-        Flag("GPU hours of all trials and resumes together", "X", group=BUDGET),
-    ] = None
+    cpu_hours: Annotated[_Positive, Flag("core hours of all trials and resumes together", "X", group=BUDGET)] = None
+    gpu_hours: Annotated[_Positive, Flag("GPU hours of all trials and resumes together", "X", group=BUDGET)] = None
     max_cost: Annotated[
-        float | None,
-        Field(gt=0, allow_inf_nan=False),
-        Flag("cost of the hours in which the sweep runs, all resumes together", "X", group=BUDGET),
+        _Positive, Flag("cost of the hours in which the sweep runs, all resumes together", "X", group=BUDGET)
     ] = None
     price_per_hour: Annotated[
-        float | None,
-        Field(gt=0, allow_inf_nan=False),
-        Flag("what the machine or cluster costs per hour, for --max-cost", "X", group=BUDGET),
+        _Positive, Flag("what the machine or cluster costs per hour, for --max-cost", "X", group=BUDGET)
     ] = None
     max_failed: Annotated[
         float | None,

@@ -15,7 +15,6 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from sweeps.errors import InputError
-from sweeps.options import RecordedOptions
 from sweeps.runs import sweep_names
 from sweeps.spec import recorded_spec
 from sweeps.time_left import seconds_left
@@ -50,6 +49,7 @@ class Digest(BaseModel):
 
     space: str = ""
     dataset: str = ""
+    synthetic: bool = False
     asked: int = 0
     trials: dict[str, int] = {}
     """How many are in each state."""
@@ -117,10 +117,12 @@ def digest_of(folder: SweepFolder, history: SweepHistory) -> Digest:
     return Digest(
         space=history.started.space,
         dataset=spec.dataset,
+        synthetic=spec.synthetic,
         asked=spec.trials,
         trials={state: states.count(state) for state in dict.fromkeys(states)},
         best=_best(folder, history),
-        **{name: getattr(spec, name) for name in ("priority", "weight") if name in RecordedOptions.model_fields},
+        priority=spec.priority,
+        weight=spec.weight,
         slot_seconds_left=None if history.finished else seconds_left(history, spec, 1),
         finished=history.finished is not None,
         stopped=history.stopped.reason if history.stopped else None,
@@ -129,10 +131,10 @@ def digest_of(folder: SweepFolder, history: SweepHistory) -> Digest:
 
 
 def _best(folder: SweepFolder, history: SweepHistory) -> Best | None:
-    scored = [(best, trial) for trial in history.trials.values() if (best := trial.best_epoch())]
-    if not scored:
+    trial = next(iter(history.ranked()), None)
+    best = trial.best_epoch() if trial else None
+    if trial is None or best is None:
         return None
-    best, trial = max(scored, key=lambda pair: (pair[0].metrics[OBJECTIVE], -pair[1].number))
     found = Best(trial=trial.number, epoch=best.epoch, value=best.metrics[OBJECTIVE])
     answers = read_predictions(folder.trial(trial.number), best.epoch)
     if answers is None:

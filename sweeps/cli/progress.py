@@ -62,7 +62,7 @@ class Progress:
         self._budgets = budgets or Budgets(spec)
         self._live: Live | None = None
         self._started = time.monotonic()
-        self._seconds_left = _Sparingly(lambda history: seconds_left(history, spec, slots))
+        self._seconds_left = _Sparingly(lambda history: seconds_left(history, self._spec, slots))
         self._table = _Sparingly(self._draw)
 
     @contextmanager

@@ -245,12 +245,11 @@ def _wanting(director: Director, *wants: Wanted) -> Mapping[str, Any]:
 
 
 def _best(director: Director) -> TrialHistory:
-    """The trial that another is tried like: the best so far, else the first one."""
-    scored = [(best.metrics["val_accuracy"], one) for one in director.history.trials.values()
-              if one.started.config and (best := one.best_epoch())]  # fmt: skip
-    if not scored:
+    """The trial whose settings `try` starts from."""
+    ranked = director.history.ranked()
+    if not ranked:
         raise InputError("no trial has a result yet; try again after the first epoch")
-    return max(scored, key=lambda pair: (pair[0], -pair[1].number))[1]
+    return ranked[0]
 
 
 def _check_fork(source: TrialHistory, config: Mapping[str, Any]) -> None:

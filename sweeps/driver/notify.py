@@ -9,6 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
@@ -72,7 +73,7 @@ class Notifier:
 
     def __init__(self, url: str, sweep: str, history: SweepHistory, on_warning: Callable[[str], None]) -> None:
         self._url, self._sweep, self._warn = url, sweep, on_warning
-        self._best = max((trial.best_accuracy or 0.0 for trial in history.trials.values()), default=None)
+        self._best = next((trial.best_accuracy for trial in history.ranked()), None)
         self._told_best = -_BEST_EVERY_SECONDS
         self._news: queue.Queue[News | None] = queue.Queue(_MOST_WAITING)
         self._closed = threading.Event()
@@ -125,7 +126,8 @@ class Notifier:
                 self._news.put_nowait(news)
                 return
             except queue.Full:  # the receiver has been away for long: the oldest news are the least worth
-                self._news.get_nowait()
+                with suppress(queue.Empty):  # the thread took it meanwhile
+                    self._news.get_nowait()
 
     def _post_all(self) -> None:
         while (news := self._news.get()) is not None and not self._closed.is_set():

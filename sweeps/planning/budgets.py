@@ -89,6 +89,8 @@ class Budgets:
 
     def _limits(self, history: SweepHistory | None) -> Iterator[tuple[str, float, float, str]]:
         spec = self._spec
+        if (spec.cpu_hours, spec.gpu_hours, spec.max_cost) == (None, None, None):
+            return  # asked with each event of a sweep, most of which have no budget
         used = self.used(history) if history else Used(0.0, 0.0, 0.0)
         for option, limit, amount, unit in (
             ("--cpu-hours", spec.cpu_hours, used.cpu_hours, "CPU hours"),

@@ -125,6 +125,7 @@ class Study:
         self._pruner = make_pruner(space.pruner, space, derive_seed(seed, "pruner"))
         self._grid = grid_points(space) if space.sampler == "grid" else []
         np.random.default_rng(derive_seed(seed, "grid")).shuffle(self._grid)
+        self._proposed = 0  # the point of the grid that is next
         log.unlink(missing_ok=True)
         self._storage = JournalStorage(_OwnLog(log))
         self._study = optuna.create_study(
@@ -141,6 +142,7 @@ class Study:
         match event:
             case TrialStarted(baseline=None) if event.params or event.wanted is None:
                 self.add_drawn(event)
+                self._proposed += event.wanted is None
             case TrialStarted():
                 self.add_undrawn(event.trial)
             case EpochDone():
@@ -162,7 +164,8 @@ class Study:
         """
         self._study.sampler = make_sampler(self._space.sampler, self._seed, number, self._known)
         if self._grid:
-            self._study.enqueue_trial(self._grid[(number - len(self._space.baselines)) % len(self._grid)])
+            self._study.enqueue_trial(self._grid[self._proposed % len(self._grid)])
+        self._proposed += 1
         trial, config, fault = self._study.ask(), None, None
         try:
             config = self._space.draw(AskedTrial(trial, self._known))

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from sweeps.errors import InputError
-from sweeps.serve.command import run_command
+from sweeps.serve.command import run_verb
 
 _SECONDS = 120
 Setting = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*=[^\n]{0,200}$")]
@@ -41,6 +41,6 @@ class ActRequest(BaseModel):
 def act(out: Path, name: str, request: ActRequest) -> str:
     """Have the act done; what came of it. Raises InputError where it is refused."""
     words = [request.verb, name, *request.words(), "--out", str(out), "--json"]
-    printed = run_command(*words, timeout=_SECONDS)
+    printed = run_verb(*words, timeout=_SECONDS)
     answer = json.loads(printed.strip().splitlines()[-1])
     return str(answer["answer"])

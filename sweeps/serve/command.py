@@ -8,7 +8,7 @@ import sys
 from sweeps.errors import InputError
 
 
-def run_command(*words: str, timeout: float) -> str:
+def run_verb(*words: str, timeout: float) -> str:
     """What `python -m sweeps` prints for these words. Raises InputError with the line that it refuses with.
 
     A fault of the program is printed on the server's terminal in full; a visitor sees none of it.

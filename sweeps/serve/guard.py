@@ -25,7 +25,6 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
-_DOCS = ("/api/v1/docs",)
 _SAFE = ("GET", "HEAD", "OPTIONS")
 
 Handler = Callable[[Request], Awaitable[Response]]

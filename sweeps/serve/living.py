@@ -85,12 +85,11 @@ class AllLiving:
 def _trial(trial: TrialHistory) -> dict[str, Any]:
     best = trial.best_epoch()
     recipe = trial.started.config.get("recipe", {})
-    reason = trial.end.reason if trial.end else trial.verdict.reason if trial.verdict else None
     return {
         "number": trial.number,
         "title": trial.started.title,
         "state": trial.state,
-        "reason": reason or "",
+        "reason": trial.reason,
         "epoch": trial.last_epoch,
         "epochs": trial.started.epochs,
         "best": best.metrics["val_accuracy"] if best else None,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sweeps.cli.overview import all_sweeps
 from sweeps.errors import InputError, did_you_mean
-from sweeps.serve.command import run_command
+from sweeps.serve.command import run_verb
 from sweeps.use.classifier import Classifier, OnnxClassifier
 from tracking.record.layout import SweepFolder
 
@@ -32,7 +32,7 @@ class ModelPool:
         """What can be tried: nets of real faces before those of drawn ones, the best first within them."""
         rows = [row for row in all_sweeps(self._out) if row.digest.best is not None and row.digest.finished]
         best = [(row, row.digest.best) for row in rows if row.digest.best is not None]
-        ranked = sorted(best, key=lambda pair: (pair[0].digest.dataset == "synthetic", -pair[1].value))
+        ranked = sorted(best, key=lambda pair: (pair[0].digest.synthetic, -pair[1].value))
         runs = [
             f"{row.name}/{one.trial}" for row, one in ranked
             if SweepFolder(self._out / row.name).trial(one.trial).best.is_file()
@@ -63,11 +63,7 @@ class ModelPool:
         if not file.is_file():
             words = ["export", name, "--format", "onnx", "--file", str(file), "--out", str(self._out)]
             try:
-                run_command(*words, timeout=_EXPORT_SECONDS)
+                run_verb(*words, timeout=_EXPORT_SECONDS)
             except InputError as error:
                 raise InputError(f"{name} cannot be loaded: {error}") from None
         return OnnxClassifier(file, threads=1)
-
-    def close(self) -> None:
-        """Remove what was exported."""
-        self._scratch.cleanup()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import socket
 import sys
@@ -13,6 +12,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import Protocol
 
+from fer_common.user import user_name
 from sweeps.planning.resources import Slots
 from sweeps.sharing.division import Claim, capacity_of, divide, entitled, is_overfull
 from sweeps.sharing.files import ClaimStore
@@ -185,7 +185,7 @@ def new_claim(sweep: str, out: str, slots: Slots, priority: int, weight: float, 
         id=f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}",
         sweep=sweep,
         out=out,
-        owner=_user(),
+        owner=user_name(),
         host=socket.gethostname(),
         pid=os.getpid(),
         priority=priority,
@@ -207,10 +207,3 @@ def _gpu_names(slots: Slots, on_cluster: bool) -> frozenset[str]:
     visible = "" if on_cluster else os.environ.get("CUDA_VISIBLE_DEVICES", "")
     names = [name.strip() for name in visible.split(",")] if visible else map(str, range(slots.gpus))
     return frozenset(islice(names, slots.gpus))
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a number without a name, as in some containers
-        return str(os.getuid())

@@ -22,7 +22,7 @@ from sweeps.planning.study import Study
 from sweeps.space import Pruner, Sampler
 from sweeps.spec import SweepSpec
 from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd
-from tracking.record.events import TrialStarted
+from tracking.record.events import TrialStarted, Wanted
 from tracking.record.history import SweepHistory
 
 
@@ -90,6 +90,17 @@ def test_a_grid_has_each_combination_once_also_after_a_resume(tmp_path: Path) ->
     half = next(place for place, event in enumerate(events) if isinstance(event, TrialStarted) and event.trial == 5)
     rebuilt = Study(tmp_path / "again.log", space, spec().seed, events[:half])
     assert [rebuilt.propose(number).params for number in (5, 6, 7)] == drawn[5:]
+
+
+def test_a_trial_that_a_person_asked_for_takes_no_point_of_the_grid(tmp_path: Path) -> None:
+    space = replace(STEPPED, sampler="grid")
+    history, events = swept(tmp_path / "sweep", space, trials=8)
+    drawn = [trial.started.params for trial in history.trials.values()]
+    third = next(place for place, event in enumerate(events) if isinstance(event, TrialStarted) and event.trial == 3)
+    wanted = Wanted(act="a", verb="try", source=0, config={}, epochs=1)
+    asked = history.trials[0].started.model_copy(update={"trial": 3, "params": {}, "wanted": wanted})
+    rebuilt = Study(tmp_path / "again.log", space, spec().seed, [*events[:third], asked])
+    assert [rebuilt.propose(number).params for number in (4, 5)] == drawn[3:5]
 
 
 def test_a_sweep_over_a_grid_has_as_many_trials_as_points(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from sweeps.cli.main import main
 from sweeps.errors import InputError
 from sweeps.serve.acts import ActRequest
 from sweeps.serve.app import MAX_UPLOAD, web_app
-from sweeps.serve.command import run_command
+from sweeps.serve.command import run_verb
 from sweeps.serve.guard import Guard, guard_for
 from tracking.record.events import AttemptStarted, DriverStarted, EpochDone
 from tracking.record.journal import Journal
@@ -221,7 +221,7 @@ def test_a_port_that_is_taken_and_a_folder_that_is_absent_are_named(
 
 def test_a_fault_of_a_command_reaches_the_terminal_and_not_the_visitor(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(InputError, match=r"^status failed; the server's terminal shows why$"):
-        run_command("status", "--debug", "--out", "/nowhere", "absent", timeout=60)
+        run_verb("status", "--debug", "--out", "/nowhere", "absent", timeout=60)
     assert "Traceback" in capsys.readouterr().err
     with pytest.raises(InputError, match="absent"):
-        run_command("status", "--out", "/nowhere", "absent", timeout=60)
+        run_verb("status", "--out", "/nowhere", "absent", timeout=60)

@@ -55,6 +55,15 @@ class TrialHistory:
         return "paused" if self.paused else "running"
 
     @property
+    def reason(self) -> str:
+        """Why it is paused, ended or given up; empty where there is nothing to say."""
+        if self.paused:
+            return self.paused.text
+        if self.end:
+            return self.end.reason or ""
+        return self.verdict.reason if self.verdict else ""
+
+    @property
     def is_over(self) -> bool:
         """Whether a resume has nothing left to do for it."""
         return self.end is not None and self.end.final

@@ -1,7 +1,5 @@
 """Acts on a sweep that runs elsewhere: one small file per act in the sweep's folder, which its driver reads."""
 
-import getpass
-import os
 import socket
 import uuid
 from collections.abc import Iterator
@@ -10,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from fer_common.user import user_name
 from tracking.errors import TrackingError
 from tracking.record.events import now_ms
 from tracking.record.files import write_bytes
@@ -29,15 +28,8 @@ class Request(BaseModel):
     act: str = Field(default_factory=lambda: uuid.uuid4().hex[:12])
     verb: str
     arguments: dict[str, Any] = {}
-    who: str = Field(default_factory=lambda: f"{_user()}@{socket.gethostname()}")
+    who: str = Field(default_factory=lambda: f"{user_name()}@{socket.gethostname()}")
     asked_ms: int = Field(default_factory=now_ms)
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # no such user in a container
-        return str(os.getuid())
 
 
 def post(folder: SweepFolder, request: Request) -> Path:

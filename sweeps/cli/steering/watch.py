@@ -145,13 +145,5 @@ def _trial_row(trial: TrialHistory) -> tuple[str, ...]:
         f"{values[-1]:.2%}" if values else "",
         f"{best.metrics[OBJECTIVE]:.2%}" if best else "",
         sparkline(values),
-        _reason(trial),
+        trial.reason,
     )
-
-
-def _reason(trial: TrialHistory) -> str:
-    if trial.paused:
-        return trial.paused.text
-    if trial.end:
-        return trial.end.reason or ""
-    return trial.verdict.reason if trial.verdict else ""
