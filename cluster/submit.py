@@ -119,7 +119,7 @@ class Jobs:
         Ctrl-C leaves the sweep running: KeyboardInterrupt passes through, and `write` has nothing half said.
 
         Raises:
-            ClusterError: the cluster has not answered for `patience_seconds`; the sweep itself goes on.
+            ClusterError: the cluster has not answered for `patience_seconds`; the sweep itself continues.
         """
         from aiohttp import ClientError
 
@@ -136,7 +136,7 @@ class Jobs:
             heard = time.monotonic() if log.told > told else heard
             if time.monotonic() - heard > patience_seconds:
                 raise ClusterError(
-                    f"{self._config.address} has not answered for {patience_seconds:.0f} s; the sweep goes on there. "
+                    f"{self._config.address} has not answered for {patience_seconds:.0f} s; the sweep continues there. "
                     f"Look again with: {look_again(self._config, sweep)}"
                 )
             time.sleep(_RETRY_SECONDS)

@@ -25,7 +25,7 @@ class Flag:
 
     Args:
         help: one line for `--help`, to which the default is appended.
-        metavar: what stands for the value there.
+        metavar: the placeholder for the value.
         name: the option without dashes, where it is not the field's name or alias.
         group: the heading in `--help`.
         read: text -> value, where the annotation does not say it.

@@ -248,7 +248,7 @@ class Options(RecordedOptions):
     tracking_uri: Annotated[
         str | None, Flag("MLflow (default $MLFLOW_TRACKING_URI, else sqlite:///OUT/mlflow.db)", "URI", group=KEPT)
     ] = None
-    resume: Annotated[bool, Flag("go on with the sweep of that name", group=KEPT)] = False
+    resume: Annotated[bool, Flag("continue with the sweep of that name", group=KEPT)] = False
 
     @model_validator(mode="before")
     @classmethod

@@ -56,7 +56,7 @@ class Space:
 
     `trials` (baselines included) and `max_epochs` are the defaults of the command line. A pruner asks after
     `first_rung_epochs`, then after each `reduction_factor` times as many, and lets about one in
-    `reduction_factor` go on (Li et al., 2020, asynchronous successive halving).
+    `reduction_factor` continue (Li et al., 2020, asynchronous successive halving).
     """
 
     suggest: Callable[[optuna.Trial], TrialConfig]

@@ -68,7 +68,7 @@ class SweepSpec(RecordedOptions):
     def with_its_baselines(self, space: Space) -> Space:
         """`space` without the baselines that it has gained since this sweep's start: sampled trials have their numbers.
 
-        A sweep of no more trials than baselines has sampled none, and goes on with the next baseline.
+        A sweep of no more trials than baselines has sampled none, and continues with the next baseline.
         """
         if self.trials <= len(self.baselines):
             return space
@@ -97,7 +97,7 @@ class SweepSpec(RecordedOptions):
         ]
         if faults:
             listed = "".join(f"\n  {fault}" for fault in faults)
-            raise InputError(f"{self.name}: a resume goes on with the settings of its start; choose another --name, "
+            raise InputError(f"{self.name}: a resume continues with the settings of its start; choose another --name, "
                              f"or leave out what differs{listed}")  # fmt: skip
 
 

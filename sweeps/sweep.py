@@ -84,7 +84,7 @@ class SweepResult(Sequence[TrialHistory]):
 def run_sweep(
     space: Space | str, *, listeners: Sequence[Listener] = (), body: TrialBody = run_trial, **options: Any
 ) -> SweepResult:
-    """Run a sweep, or go on with one (`resume=True`), and return its trials.
+    """Run a sweep, or continue with one (`resume=True`), and return its trials.
 
     `space` is a Space, a built-in space's name or the path of a file that defines SPACE; `options` are the fields of
     `Options`. Works in a notebook. Raises InputError, DataError or TrackingError for bad input, before anything is
@@ -105,7 +105,7 @@ def run_plan(
 ) -> SweepResult:
     """Run a plan to its end, or until a signal or the time budget stops it.
 
-    `on_note` is told what the sweep waits for, `on_preparing` what a trial does between epochs where that takes long.
+    `on_note` gets what the sweep waits for, `on_preparing` what a trial does between epochs where that takes long.
     """
     folder = plan.folder
     _check_space_left(folder)

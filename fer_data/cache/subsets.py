@@ -87,7 +87,7 @@ def dedupe_train(faces: Faces) -> Faces:
     train, val, test = picture_numbers(faces.train.images, faces.val.images, faces.test.images)
     kept = np.flatnonzero(~np.isin(train, np.concatenate((val, test))))
     if not len(kept):
-        raise DataError(f"cannot dedupe {faces.name}: each train image is also in val or test; mend the split")
+        raise DataError(f"cannot dedupe {faces.name}: each train image is also in val or test; correct the split")
     note = f"{len(train) - len(kept):,} of {len(train):,} train images dropped that are also in val or test"
     return _derived(replace(faces, train=_rows(faces.train, kept)), "dedupe train", note)
 

@@ -39,7 +39,7 @@ _REPORT_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Computing:
-    """How far the features of a split are, told every few seconds."""
+    """How far the features of a split are, reported every few seconds."""
 
     done: int
     total: int
@@ -265,7 +265,7 @@ def _write(
 ) -> Iterator[Computing]:
     """Through plain writes, since a memory map that meets a full disk kills the process."""
     done = _resume_point(file, batch_size)
-    told = time.monotonic()
+    reported = time.monotonic()
     for start in range(done, len(images), batch_size):
         with torch.inference_mode():  # not over a yield, which would leave it on in the caller
             (output,) = in_batches(front, front, images[start : start + batch_size], device, precision, batch_size)
@@ -274,8 +274,8 @@ def _write(
             header = np.lib.format.header_data_from_array_1_0(features)
             np.lib.format.write_array_header_1_0(file, header | {"shape": (len(images), *features.shape[1:])})
         file.write(features.data)
-        if time.monotonic() - told > _REPORT_SECONDS:
-            told = time.monotonic()
+        if time.monotonic() - reported > _REPORT_SECONDS:
+            reported = time.monotonic()
             yield Computing(start + len(features), len(images))
     file.flush()
     os.fsync(file.fileno())

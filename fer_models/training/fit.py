@@ -110,7 +110,7 @@ def fit(
 ) -> Iterator[Epoch]:
     """Train from `state.epoch + 1` to `epochs`, yielding each epoch once `state` stands after it.
 
-    On a CPU a state that was saved and loaded goes on to the same bits as an undisturbed run: each epoch
+    On a CPU a state that was saved and loaded continues to the same bits as an undisturbed run: each epoch
     draws from generators made from (seed, epoch). torch's global generators are left as they were.
 
     Args:
@@ -200,7 +200,7 @@ class _Trainer:
         started = time.perf_counter()
         self.state.net.train()
         for module in self.frozen:
-            module.eval()  # its batch norms would go on following the batches
+            module.eval()  # its batch norms would continue following the batches
         promised, phase = self.iterations_per_epoch, self.phase
         before = (epoch - 1) * promised
         before_in_phase = (epoch - phase.first_epoch) * promised

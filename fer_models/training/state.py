@@ -1,4 +1,4 @@
-"""Everything that an interrupted training needs to go on as if nothing had happened."""
+"""Everything that an interrupted training needs to continue as if nothing had happened."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
     """The whole command line: `python -m sweeps VERB …`."""
     top = Parser(prog="python -m sweeps", description="Sweeps of facial-expression nets.")
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
-    add_run_arguments(verbs.add_parser("run", help="run a sweep, or go on with one"))
+    add_run_arguments(verbs.add_parser("run", help="run a sweep, or continue with one"))
     _common(verbs.add_parser("spaces", help="list the built-in spaces"))
     _add_reproduce(verbs.add_parser("reproduce", help="list the reports' rows, or train one and compare"))
     _add_after_a_sweep(verbs)
@@ -49,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
     _where(listed)
     _common(listed)
     for verb, summary in (
-        ("resume", "go on with a sweep, with the options it was started with"),
+        ("resume", "continue with a sweep, with the options it was started with"),
         ("status", "where a sweep stands"),
         ("sync", "send to MLflow what it has not got yet"),
     ):
@@ -76,12 +76,12 @@ def _add_steering(verbs: Any) -> None:
     """What is asked of a sweep while it runs, from another terminal, and afterwards."""
     stop = verbs.add_parser("stop", help="stop a sweep, resumable, or one of its trials for good")
     pause = verbs.add_parser("pause", help="pause a trial at its next report, or all of a sweep")
-    unpause = verbs.add_parser("unpause", help="have a paused trial go on, or all of them")
+    unpause = verbs.add_parser("unpause", help="have a paused trial continue, or all of them")
     extend = verbs.add_parser("extend", help="give a sweep more trials or more time")
     change = verbs.add_parser("set", help="change what share of the slots a sweep has")
     tried = verbs.add_parser("try", help="train other settings next, the rest as in the best trial so far")
     retry = verbs.add_parser("retry", help="train failed trials again, as new ones")
-    fork = verbs.add_parser("fork", help="a new trial that goes on from a trial's state with other settings")
+    fork = verbs.add_parser("fork", help="a new trial that continues from a trial's state with other settings")
     for parser in (stop, pause, unpause, extend, change, tried, retry):
         parser.add_argument("name", metavar="NAME", help="the sweep's name")
     for parser in (stop, pause, unpause):
@@ -96,7 +96,7 @@ def _add_steering(verbs: Any) -> None:
         help="max-concurrent=N, priority=N, weight=X",
     )
     fork.add_argument("run", metavar="RUN", help="NAME/NUMBER of a trial that runs, is paused or was stopped")
-    fork.add_argument("--epoch", type=int, metavar="N", help="go on after this epoch (default: its last)")
+    fork.add_argument("--epoch", type=int, metavar="N", help="continue after this epoch (default: its last)")
     for parser in (tried, fork):
         parser.add_argument("settings", metavar="KEY=VALUE", nargs="+", help="as with --set: lr=0.02")
     retry.add_argument("--failed", action="store_true", help="those that failed, but for diverged ones")
@@ -194,7 +194,7 @@ def _add_cluster(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> N
 def options(given: argparse.Namespace) -> Options:
     """The options as the sweep takes them. Raises InputError with every fault."""
     if given.resume and not given.name:
-        raise InputError("--resume needs --name: which sweep to go on with")
+        raise InputError("--resume needs --name: which sweep to continue with")
     values, faults = given_values(given, Options), []
     try:
         values["data"] = _data(given)

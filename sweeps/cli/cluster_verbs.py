@@ -36,9 +36,9 @@ def submit(given: argparse.Namespace, config: ClusterConfig) -> int:
 def job_arguments(given: argparse.Namespace, asked: Options, config: ClusterConfig) -> list[str]:
     """The command line of `sweeps.run` as the job has it: shipped files by their bare names, the cluster's own places
     where none is given. The job joins the cluster that it runs in."""
-    told = asked.model_fields_set
+    given_names = asked.model_fields_set
     places = {"address": "auto", "out": config.storage, "tracking_uri": config.tracking_uri}
-    update = {name: value for name, value in places.items() if value and (name not in told or name == "address")}
+    update = {name: value for name, value in places.items() if value and (name not in given_names or name == "address")}
     source = given.source or config.data
     data = asked.data.model_copy(update={"source": source})
     space = _own_space(given)
@@ -68,7 +68,7 @@ def _own_space(given: argparse.Namespace) -> Path | None:
 
 
 def logs(given: argparse.Namespace) -> int:
-    """Print what a sweep on a cluster has printed, and go on until it ends."""
+    """Print what a sweep on a cluster has printed, and continue until it ends."""
     config = _config(given)
     return _follow(Jobs(config), config, given.name)
 
@@ -85,7 +85,7 @@ def _follow(jobs: Jobs, config: ClusterConfig, name: str) -> int:
     try:
         return exit_code(jobs.follow(name, sys.stdout.write))
     except KeyboardInterrupt:
-        console.print(f"\n{name} goes on there. Look at it again:\n  {look_again(config, name)}")
+        console.print(f"\n{name} continues there. Look at it again:\n  {look_again(config, name)}")
         return 130
 
 

@@ -122,7 +122,7 @@ def event_line(event: Event, history: SweepHistory, left: str = "") -> str | Non
             return f"trial {trial_name(trial)}: started ({event.epochs} epochs at most)"
         case AttemptStarted():
             trial = history.trials[event.trial]
-            return f"trial {trial_name(trial)}: goes on after epoch {trial.last_epoch} ({event.reason})"
+            return f"trial {trial_name(trial)}: continues after epoch {trial.last_epoch} ({event.reason})"
         case EpochDone():
             trial = history.trials[event.trial]
             values = event.metrics

@@ -56,7 +56,7 @@ def accuracies(ours: Measured | None) -> str:
 
 
 def options(given: argparse.Namespace) -> Options:
-    """Those of a sweep of this row, which goes on where it was begun before. Raises InputError."""
+    """Those of a sweep of this row, which continues where it was begun before. Raises InputError."""
     if given.row not in ROWS:
         raise InputError(f"unknown row '{given.row}'{did_you_mean(given.row, ROWS)}")
     row = ROWS[given.row]
@@ -90,7 +90,7 @@ def published_against_ours(name: str, plan: Plan) -> Table:
     trial = history.trials.get(0)
     best = trial.best_epoch() if trial else None
     if trial is None or best is None:
-        table.caption = "no epoch yet; the same command goes on"
+        table.caption = "no epoch yet; the same command continues"
         return table
     run = Run(plan.folder, history, trial)
     answers = run.predictions()
@@ -106,7 +106,7 @@ def published_against_ours(name: str, plan: Plan) -> Table:
         f"{share.value:.2%} of {len(right):,}", _ends(share),
         f"{unseen.value:.2%} of {len(clean):,}" if unseen else "not known", _ends(unseen) if unseen else "", length,
     )  # fmt: skip
-    state = "" if trial.is_over else "not finished: the same command goes on. "
+    state = "" if trial.is_over else "not finished: the same command continues. "
     looked = trial.tests[-1].metrics["test_accuracy"] if trial.tests else None
     table.caption = state + (
         f"test split, read once: {looked:.2%}" if looked else f"the test split, once: {_test(plan)}"

@@ -30,7 +30,7 @@ _KEPT_BY_A_FORK = ("net", "transfer", "preprocess")
 _SETTABLE = ("max-concurrent", "priority", "weight")
 
 SetRank = Callable[[int, float], None]
-"""Tells the sweep's part of the slots its priority and weight."""
+"""Sets the sweep's priority and weight where slots are shared."""
 
 Did = tuple[str, Mapping[str, Any]]
 """The answer, and what else the act's line in the journal says."""
@@ -119,14 +119,14 @@ class Acts:
     def _unpause(self, director: Director, request: Request, trial: int | None = None) -> Did:
         if trial is not None:
             director.unpause(trial, request.who)
-            return f"trial {trial} goes on when a slot is free", {}
+            return f"trial {trial} continues when a slot is free", {}
         by_persons = [one.number for one in director.paused if one.paused and one.paused.reason == "person"]
         if not director.held and not by_persons:
             raise InputError("nothing is paused")
         director.limit(None, "person")
         for number in reversed(by_persons):
             director.unpause(number, request.who)
-        return "the paused trials go on as slots are free", {}
+        return "the paused trials continue as slots are free", {}
 
     def _extend(
         self, director: Director, request: Request, trials: str | None = None, time_budget_seconds: float | None = None
@@ -207,11 +207,11 @@ class Acts:
         )
 
     def _keep_state(self, source: TrialHistory, act: str, epoch: int | None) -> int:
-        """Keep the state that a fork goes on from, with the answers that belong to it; after which epoch it is."""
+        """Keep the state that a fork continues from, with the answers that belong to it; after which epoch it is."""
         files = self._folder.trial(source.number)
         states = {state_epoch(path): path for path in (files.previous, files.last) if path.is_file()}
         if not states:
-            raise InputError(f"trial {source.number} has no state to go on from: it is {source.state}")
+            raise InputError(f"trial {source.number} has no state to continue from: it is {source.state}")
         chosen = max(states) if epoch is None else epoch
         if chosen not in states:
             raise InputError(f"--epoch {epoch}: trial {source.number} has its state after epoch "
@@ -259,7 +259,7 @@ def _check_fork(source: TrialHistory, config: Mapping[str, Any]) -> None:
     changed += ["optimizer"] if recipe["optimizer"] != new["optimizer"] else []
     changed += ["ema_decay"] if (recipe["ema_decay"] is None) != (new["ema_decay"] is None) else []
     if changed:
-        raise InputError(f"a fork goes on from trial {source.number}'s state, which is of its {', '.join(changed)}; "
+        raise InputError(f"a fork continues from trial {source.number}'s state, which is of its {', '.join(changed)}; "
                          "use 'try' for a trial from the beginning")  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The books of a running sweep: hands out tasks, takes in reports, decides. Knows neither Ray nor MLflow.
+"""Owns a running sweep's state: assigns trials, records reports, applies pruning. Knows neither Ray nor MLflow.
 
 Order of writes, always: the worker's checkpoint, then the journal, then the study, then whoever listens.
 """
@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 from sweeps.config import TrialConfig
-from sweeps.driver.pauses import Pause, Pauses, goes_on_by_itself, paused_trials
+from sweeps.driver.pauses import Pause, Pauses, continues_by_itself, paused_trials
 from sweeps.errors import InputError
 from sweeps.planning.seeds import derive_seed
 from sweeps.planning.study import Proposal, Study
@@ -237,7 +237,7 @@ class Director:
     def limit(self, slots: int | None, by: str) -> None:
         """Have at most `slots` trials out, by the word of `by`; the least of all words holds, None takes it back.
 
-        Trials beyond it are paused at their next report, the least promising first, and go on when there is room.
+        Trials beyond it are paused at their next report, the least promising first, and continue when there is room.
         """
         self._pauses.limit(slots, by)
         self._pauses.balance(self._out)
@@ -249,7 +249,7 @@ class Director:
         """
         trial = self._unfinished(number)
         self._refuse_given_up(trial)
-        if trial.state == "paused" and not (goes_on_by_itself(trial) and reason == "person"):
+        if trial.state == "paused" and not (continues_by_itself(trial) and reason == "person"):
             raise InputError(f"trial {number} is paused already")
         if reason == "person" and self._pauses.is_asked(number):
             raise InputError(f"trial {number} pauses at its next report already")
@@ -262,7 +262,7 @@ class Director:
         self._pause(number, Pause(reason, who))
 
     def unpause(self, number: int, who: str | None = None) -> None:
-        """Have a paused trial go on next, under its number. Raises InputError where it is not paused."""
+        """Have a paused trial continue next, under its number. Raises InputError where it is not paused."""
         trial = self._unfinished(number)
         if trial.state == "paused":
             self._record(TrialUnpaused(trial=number, who=who))
@@ -289,7 +289,7 @@ class Director:
         self._pauses.left(number)
 
     def worker_died(self, number: int, reason: str) -> None:
-        """Queue the trial to go on from its last checkpoint; after too many without an epoch in between it has failed.
+        """Queue the trial, to continue from its last checkpoint; after too many deaths without an epoch it has failed.
 
         A trial on machines that are taken away now and then may lose any number of workers, as long as it gets on.
         """
@@ -433,7 +433,7 @@ class Director:
         )
 
     def _move_state(self, started: TrialStarted, folder: TrialFolder) -> None:
-        """Give a fork the state that was kept for it: to its worker it is a trial that goes on."""
+        """Give a fork the state that was kept for it: to its worker it is a trial that continues."""
         kept = self._folder.forks / started.wanted.act if started.wanted else None
         if kept and kept.is_dir():
             for path in kept.iterdir():

@@ -18,8 +18,8 @@ _SHARE_OF_FREE = 10
 class KeptStates:
     """Listens to a sweep. After each pause the states of its paused trials take `most_bytes` at most.
 
-    A trial whose state went trains its epochs again when it goes on, to the same values. None is a tenth of the disk's
-    free space, as it is at the pause.
+    A trial without its state trains its epochs again when it continues, to the same values. None is a tenth of the
+    disk's free space, as it is at the pause.
     """
 
     def __init__(self, folder: SweepFolder, most_bytes: int | None, on_warning: Callable[[str], None]) -> None:
@@ -45,5 +45,5 @@ class KeptStates:
                 return
             self._on_warning(
                 f"trial {number}: its state is dropped, as those of paused trials take more than "
-                f"{most / 2**20:,.0f} MiB (--keep-states); it trains its epochs again when it goes on"
+                f"{most / 2**20:,.0f} MiB (--keep-states); it trains its epochs again when it continues"
             )

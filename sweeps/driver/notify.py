@@ -29,7 +29,7 @@ _LAST_SECONDS = 8.0
 
 @dataclass(frozen=True)
 class News:
-    """One thing to tell; `facts` are for programs."""
+    """One message; `facts` are for programs."""
 
     what: What
     text: str

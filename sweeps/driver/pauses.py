@@ -1,7 +1,7 @@
-"""Which trials are to leave their workers at their next report, and which of those that left go on when a slot is free.
+"""Which trials are to leave their workers at their next report, and which paused trials continue when a slot is free.
 
-A trial that a person paused, or that waits at a rung, goes on when it is told to. One whose slot was needed goes on by
-itself, the most promising first.
+A trial that a person paused, or that waits at a rung, continues when a person says so, or when it is promoted. One
+whose slot was needed continues by itself, the most promising first.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ class Pause:
 
 
 class Pauses:
-    """Books of the director: pauses that are due at a trial's next report, and paused trials that wait for a slot."""
+    """Tracks pauses that are due at a trial's next report, and paused trials that wait for a slot."""
 
     def __init__(self, history: SweepHistory) -> None:
         self._history = history
         self._asked: dict[int, Pause] = {}
         self._surplus: list[int] = []  # those that leave for the limit's sake
         self._limits: dict[str, int] = {}
-        self.ready = {trial.number for trial in paused_trials(history) if goes_on_by_itself(trial)}
+        self.ready = {trial.number for trial in paused_trials(history) if continues_by_itself(trial)}
 
     def limit(self, slots: int | None, by: str) -> None:
         """Have at most so many trials out, by the word of `by`; the least of all words holds. None takes it back."""
@@ -92,7 +92,7 @@ class Pauses:
         """Forget what was due: the trial has no worker any more."""
         self._asked.pop(number, None)
         trial = self._history.trials[number]
-        if trial.paused and goes_on_by_itself(trial):
+        if trial.paused and continues_by_itself(trial):
             self.ready.add(number)
 
     def next_ready(self) -> int | None:
@@ -109,7 +109,7 @@ def paused_trials(history: SweepHistory) -> list[TrialHistory]:
     return [trial for trial in history.unfinished if trial.state == "paused"]
 
 
-def goes_on_by_itself(trial: TrialHistory) -> bool:
+def continues_by_itself(trial: TrialHistory) -> bool:
     """Whether a paused trial waits for nothing but a slot."""
     return trial.paused is not None and trial.paused.reason in _BY_ITSELF
 

@@ -75,7 +75,7 @@ class Budgets:
     def refuse_if_used_up(self, history: SweepHistory) -> None:
         """Raise InputError where nothing is left for a resume."""
         if reason := self.exceeded(history):
-            raise InputError(f"{self._spec.name}: {reason}; allow more to go on with it")
+            raise InputError(f"{self._spec.name}: {reason}; allow more to continue with it")
 
     def lines(self, history: SweepHistory | None) -> list[str]:
         """What each budget allows, and how much of it is used."""

@@ -109,7 +109,9 @@ def make_plan(space: Space | str, options: Options, say: Callable[[str], None] =
     recorded = recorded_spec(history) if history else None
     if recorded:
         if not options.resume:
-            raise InputError(f"{folder.root} exists already: add --resume to go on with it, or choose another --name")
+            raise InputError(
+                f"{folder.root} exists already: add --resume to continue with it, or choose another --name"
+            )
         options = options.completed_by(recorded)
         found = recorded.with_its_baselines(found)
     found = found.with_baselines(options.which_baselines)

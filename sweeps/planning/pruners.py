@@ -1,4 +1,4 @@
-"""When a trial is given up, by rules that are told each epoch's value. Higher is better."""
+"""When a trial is given up, by rules that see each epoch's value. Higher is better."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MEDIAN_OF = 5
 
 
 class Rule(Protocol):
-    """What decides; the values of trials that are spared, such as baselines, are told to it too."""
+    """What decides; the values of trials that are spared, such as baselines, are entered too."""
 
     def report(self, trial: int, epoch: int, value: float) -> str | None:
         """Enter a trial's value after an epoch; why it is to be given up, or None."""

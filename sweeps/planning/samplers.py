@@ -1,6 +1,6 @@
 """How proposals are drawn: by Optuna's samplers, by a low-discrepancy sequence, or from the points of a grid.
 
-A sampler is made anew for each proposal from the sweep's seed and the trial's number, so that a resumed sweep proposes
+A sampler is rebuilt for each proposal from the sweep's seed and the trial's number, so that a resumed sweep proposes
 what an undisturbed one would.
 """
 
@@ -89,7 +89,7 @@ def _sobol(seed: int) -> NDArray[np.float64]:
 
 
 def value_at(share: float, distribution: BaseDistribution) -> Any:
-    """The value below which a share of 0 to 1 of the distribution lies."""
+    """The quantile of the distribution at a share of 0 to 1."""
     if isinstance(distribution, CategoricalDistribution):
         count = len(distribution.choices)
         return distribution.choices[min(int(share * count), count - 1)]
@@ -98,7 +98,7 @@ def value_at(share: float, distribution: BaseDistribution) -> Any:
     whole = isinstance(distribution, IntDistribution)
     half = (step or 0) / 2
     if distribution.log:
-        # A whole number stands for the unit interval around it.
+        # A whole number covers the unit interval around it.
         around = 0.5 if whole else 0.0
         value = math.exp(math.log(low - around) + share * math.log((high + around) / (low - around)))
     else:

@@ -1,6 +1,6 @@
 """The one Optuna study of a sweep: what to try next, and when to give a trial up.
 
-Nothing lives here alone: the study is laid anew from the journal whenever a sweep goes on, so that a torn,
+Nothing lives here alone: the study is rebuilt from the journal whenever a sweep continues, so that a torn,
 foreign or half-told study cannot exist, and trial numbers are the journal's. `study.log` is for the sampler and
 optuna-dashboard; the pruner keeps its rungs in memory.
 
@@ -113,7 +113,7 @@ class Study:
     """Asks the sampler and the pruner; knows trials by the journal's numbers. Not thread-safe."""
 
     def __init__(self, log: Path, space: Space, seed: int, history: Iterable[Event] = ()) -> None:
-        """Lay the study at `log` from the journal's events, replacing what is there."""
+        """Build the study at `log` from the journal's events, replacing what is there."""
         self._space = space
         self._seed = seed
         self._open: dict[int, optuna.Trial | None] = {}  # None for a baseline

@@ -29,7 +29,7 @@ def serve(given: argparse.Namespace) -> int:
     console.print(Text(f"open in a browser:\n  http://{_shown(given.host)}:{given.port}/"))
     if guard.token is not None:
         console.print(Text(f"it asks for the token in {token_file}; traffic is not encrypted: use a tunnel or a proxy"))
-    console.print("Ctrl-C ends the server; the sweeps go on")
+    console.print("Ctrl-C ends the server; the sweeps continue")
     uvicorn.run(web_app(out, guard), host=given.host, port=given.port, log_level="warning", access_log=False,
                 timeout_graceful_shutdown=2, server_header=False, limit_concurrency=500)  # fmt: skip
     return 0

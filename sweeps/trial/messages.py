@@ -62,7 +62,7 @@ class Preparing(_Message):
 
 
 class Task(_Message):
-    """One trial to run, or to go on with; `folder` may hold an earlier attempt's checkpoint.
+    """One trial to run, or to continue with; `folder` may hold an earlier attempt's checkpoint.
 
     `attempt` grows each time a trial is handed out: a worker that was given up for dead can be told from its heir.
     """

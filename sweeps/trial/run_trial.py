@@ -279,6 +279,6 @@ def _finish(task: Task, folder: TrialFolder, faces: Faces, history: dict[int, Ep
 
 
 def _drop_state(folder: TrialFolder) -> None:
-    """A trial that was given up or diverged never goes on: what it would go on from is the bulk of its folder."""
+    """A trial that was given up or diverged never continues: what it would continue from is the bulk of its folder."""
     folder.last.unlink(missing_ok=True)
     folder.previous.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Photographs to answers: found, cut out, and classified a batch at a time; a bad one is named and the rest go on."""
+"""Photographs to answers: found, cut out, and classified in batches; a bad one is named and the rest continue."""
 
 from __future__ import annotations
 

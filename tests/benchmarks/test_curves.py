@@ -1,4 +1,4 @@
-"""FER-Curves are recorded, go on after a stop, and say in bits what they say in numbers."""
+"""FER-Curves are recorded, continue after a stop, and say in bits what they say in numbers."""
 
 from pathlib import Path
 

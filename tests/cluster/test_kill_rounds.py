@@ -30,7 +30,7 @@ class Rounds:
         self.boot()
 
     def boot(self) -> None:
-        """Start Ray everywhere, and the sweep, or go on with it."""
+        """Start Ray everywhere, and the sweep, or continue with it."""
         self.ray.start_head()
         for worker in self.workers:
             self.ray.start_worker(worker)

@@ -102,7 +102,7 @@ for step in range(120):
 
 
 def test_a_sweep_is_handed_over_watched_left_stopped_and_taken_up_again(head: Head) -> None:
-    """`follow` is killed, as a laptop that is closed: the job goes on; stop gives it the time to save."""
+    """`follow` is killed, as a laptop that is closed: the job continues; stop gives it the time to save."""
     follower = subprocess.Popen([sys.executable, "-c", SUBMIT, head.url, LONG], env=head.environment, cwd=head.folder,
                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # fmt: skip
     assert follower.stdout

@@ -43,7 +43,7 @@ def _in_a_process(kind: str, faces_folder: Path, device: str) -> dict[str, Any]:
 
 
 def _killed(faces_folder: Path, device: str) -> Iterator[Row]:
-    """kill -9 in the second epoch: the next attempt goes on after the first, and the card's memory is free again."""
+    """kill -9 in the second epoch: the next attempt continues after the first, and the card's memory is free again."""
     with tempfile.TemporaryDirectory() as folder:
         command = _command("train", faces_folder, device, folder)
         first = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)

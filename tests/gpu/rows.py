@@ -3,7 +3,7 @@
     python -m tests.gpu.rows --cache FOLDER --out DIR [--seconds 360] [--at-once 16] [--only lenet_inv,vgg_small]
     python -m tests.gpu.rows --device cpu --quick
 
-Each row is a sweep of one trial, DIR/ROW, with the journal of any sweep: the same command goes on with what a limit
+Each row is a sweep of one trial, DIR/ROW, with the journal of any sweep: the same command continues with what a limit
 cut short. A row that is done is tested on the test split, once. Needs torch, numpy, pydantic and optuna; no network, no Ray,
 no MLflow.
 """

@@ -37,7 +37,7 @@ def test_it_says_first_and_removes_when_told(gc: Callable[..., int], out: Path, 
     capsys.readouterr()
     assert gc("night", "--keep", "1") == 0
     said = capsys.readouterr()
-    assert "night: trials/0000/last.safetensors (1.0 MiB): trial 0 is done: nothing goes on from it" in said.out
+    assert "night: trials/0000/last.safetensors (1.0 MiB): trial 0 is done: nothing continues from it" in said.out
     assert "is not among the best 1 by val_accuracy, nor a baseline" in said.out
     assert "to be removed and closed: 7 files, 7.0 MiB; 0 runs of dead drivers" in said.out
     assert f"python -m sweeps gc night --keep 1 --out {out} --yes" in said.out

@@ -98,7 +98,7 @@ def test_resume_of_an_extended_sweep_goes_on_to_the_new_number_of_trials(
 def test_resume_keeps_the_device_of_the_sweep(
     run: Callable[..., int], out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A sweep started with --device cpu goes on with it where there is a GPU."""
+    """A sweep started with --device cpu continues with it where there is a GPU."""
     run("--device", "cpu", "--time-budget", "0.0001s")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     monkeypatch.setitem(sys.modules, "pynvml", FakeNvml(Card("GPU-a")))

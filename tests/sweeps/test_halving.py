@@ -11,7 +11,7 @@ from sweeps.planning.asha import Halving
 
 @pytest.mark.parametrize(("first_rung", "factor", "coarse"), [(1, 2, False), (2, 3, False), (2, 3, True), (1, 4, True)])
 def test_it_decides_what_optunas_pruner_decides(first_rung: int, factor: int, coarse: bool) -> None:
-    """300 trials that report in any order; coarse values meet often; one in ten goes on against the verdict."""
+    """300 trials that report in any order; coarse values meet often; one in ten continues against the verdict."""
     rng = np.random.default_rng([first_rung, factor, coarse])
     study = optuna.create_study(
         direction="maximize",
@@ -49,6 +49,6 @@ def test_the_reason_by_hand() -> None:
         "stopped at epoch 2: 0.5000 under the cut 0.9000, rank 4 of 4",
         "stopped at epoch 2: 0.8500 under the cut 0.9000, rank 2 of 5",
     ]
-    assert halving.report(5, 2, 0.85) is None  # two of six go on
+    assert halving.report(5, 2, 0.85) is None  # two of six continue
     assert halving.report(0, 6, 0.7) is None  # the first at its next rung
     assert halving.report(2, 6, float("nan")) == "stopped at epoch 6: not a number"

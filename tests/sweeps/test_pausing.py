@@ -1,4 +1,4 @@
-"""A trial that leaves its worker at a report and goes on later, under its number, to the same bits."""
+"""A trial that leaves its worker at a report and continues later, under its number, to the same bits."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_over_its_limit_a_sweep_pauses_the_least_promising_and_takes_up_the_most
     assert held.director.take(0, report(tasks[0], 2, 0.2)) is False
     assert held.director.take(2, report(tasks[2], 2, 0.5)) is False
     assert [trial.paused and trial.paused.reason for trial in held.director.paused] == ["share", "share"]
-    assert not held.director.exhausted, "they go on by themselves"
+    assert not held.director.exhausted, "they continue by themselves"
     held.director.limit(3, "share")
     assert [taken(held).trial for _ in range(2)] == [2, 0]
     held.director.limit(None, "share")

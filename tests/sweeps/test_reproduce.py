@@ -69,5 +69,5 @@ def test_a_row_is_trained_and_set_against_the_report(out: Path, capsys: Capture)
     assert history.started.spec["space"] == "happy_sad_48"
     assert history.trials[0].started.baseline == "happy or sad (R/Keras report)"
     assert history.started.spec["classes"] == ["Happy", "Sad"]
-    assert main(words) == 0, "the same command goes on, or finds it finished"
+    assert main(words) == 0, "the same command continues, or finds it finished"
     assert "this sweep is finished" in capsys.readouterr().out

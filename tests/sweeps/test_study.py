@@ -158,14 +158,14 @@ def test_done_trials_do_teach(tmp_path: Path) -> None:
     assert proposal(0.99) != proposal(-0.99)
 
 
-# Asynchronous successive halving by hand: at a rung, the top floor(n / 3) of the n trials so far go on, one at least.
+# Asynchronous successive halving by hand: at a rung, the top floor(n / 3) of the n trials so far continue, one at least.
 RUNG_1 = [
     (0.50, None),
     (0.40, "0.4000 under the cut 0.5000, rank 2 of 2"),
     (0.60, None),
     (0.45, "0.4500 under the cut 0.6000, rank 3 of 4"),
     (0.55, "0.5500 under the cut 0.6000, rank 2 of 5"),
-    (0.58, None),  # 6 trials: the second best goes on too
+    (0.58, None),  # 6 trials: the second best continues too
     (0.57, "0.5700 under the cut 0.5800, rank 3 of 7"),
 ]
 

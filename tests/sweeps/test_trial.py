@@ -1,4 +1,4 @@
-"""One real trial: what it leaves in its folder, and how it goes on from there."""
+"""One real trial: what it leaves in its folder, and how it continues from there."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def test_a_verdict_is_obeyed_after_the_epoch(task: Task) -> None:
     assert isinstance(end, TrialEnd)
     assert end.state == "ended"
     assert folder.curves.exists()
-    assert not folder.last.exists(), "what a given-up trial would go on from is the bulk of its folder"
+    assert not folder.last.exists(), "what a given-up trial would continue from is the bulk of its folder"
 
 
 def test_a_worker_that_was_given_up_for_dead_writes_nothing_more(task: Task) -> None:

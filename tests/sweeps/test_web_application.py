@@ -21,13 +21,16 @@ from skimage import data
 from fer_models import LeNetConfig, Recipe
 from sweeps import Space, TrialConfig, run_sweep
 from sweeps.cli.main import main
+from sweeps.cli.overview import Best, Digest, Row
 from sweeps.errors import InputError
+from sweeps.serve import model_pool
 from sweeps.serve.acts import ActRequest
 from sweeps.serve.app import MAX_UPLOAD, web_app
 from sweeps.serve.command import run_verb
 from sweeps.serve.guard import Guard, guard_for
 from tracking.record.events import AttemptStarted, DriverStarted, EpochDone
 from tracking.record.journal import Journal
+from tracking.record.layout import SweepFolder
 
 LENET = TrialConfig(net=LeNetConfig(), recipe=Recipe(lr=0.01, batch_size=8), precision="fp32",
                     memory_format="contiguous")  # fmt: skip
@@ -225,3 +228,17 @@ def test_a_fault_of_a_command_reaches_the_terminal_and_not_the_visitor(capsys: p
     assert "Traceback" in capsys.readouterr().err
     with pytest.raises(InputError, match="absent"):
         run_verb("status", "--out", "/nowhere", "absent", timeout=60)
+
+
+def test_nets_of_real_faces_come_before_better_ones_of_drawn_faces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def row(name: str, synthetic: bool, value: float) -> Row:
+        best = SweepFolder(tmp_path / name).trial(0).create().best
+        best.write_bytes(b"weights")
+        digest = Digest(synthetic=synthetic, best=Best(trial=0, epoch=1, value=value), finished=True)
+        return Row(name=name, state="finished", owner="", slots=0, driver=None, seconds_left=None, digest=digest)
+
+    rows = [row("drawn", True, 0.9), row("real", False, 0.6), row("better", False, 0.7)]
+    monkeypatch.setattr(model_pool, "all_sweeps", lambda out: rows)
+    assert model_pool.ModelPool(tmp_path).names() == ["better/0", "real/0", "drawn/0"]

@@ -20,7 +20,7 @@ def test_only_what_nobody_reads_again_goes(sweep: Sweep) -> None:
     # By hand: of the trials that are over, val_accuracy is 0.3 + number / 7 at epoch 3; trial 0 is a baseline.
     assert sorted(names) == sorted([*states, "0001/best.safetensors"])
     reasons = {one.path.name + one.path.parent.name: one.reason for one in found}
-    assert reasons["last.safetensors0001"] == "trial 1 is pruned: nothing goes on from it"
+    assert reasons["last.safetensors0001"] == "trial 1 is pruned: nothing continues from it"
     assert reasons["best.safetensors0001"] == "trial 1 is not among the best 1 by val_accuracy, nor a baseline"
     assert all(one.path.exists() for one in found)
     assert remove(found) == sum(one.size_bytes for one in found) == 2 * 1 + 3 * 2 + 2 * 3

@@ -126,7 +126,7 @@ def test_a_follower_gets_each_event_once(sweep: Sweep) -> None:
 def test_a_line_that_is_being_written_is_not_taken_for_a_corrupt_one(
     sweep: Sweep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The reader gets the first half; before it looks whether the file goes on, the writer has added the other."""
+    """The reader gets the first half; before it looks whether the file continues, the writer has added the other."""
     sweep.whole()
     journal = sweep.folder.journal
     content, events = journal.read_bytes(), list(read(journal))

@@ -85,7 +85,7 @@ def open_default_store(path: Path, try_open: Callable[[str], object]) -> OpenedS
             if (part := path.with_name(path.name + suffix)).exists():
                 part.rename(set_aside.with_name(set_aside.name + suffix))
         _put_in_place(beside, path)
-        # MLflow keeps connections by URI: under the old one it would go on in the file set aside.
+        # MLflow keeps connections by URI: under the old one it would continue in the file set aside.
         uri = sqlite_uri(path).removesuffix(path.name) + f"./{path.name}"
         return OpenedStore(uri, set_aside, fault)
 

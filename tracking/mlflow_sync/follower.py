@@ -130,7 +130,7 @@ class Follower:
     def _go_on_after(self, error: Exception) -> bool:
         if not self._down:
             self._on_warning(
-                f"{self._receiver.describe(error)}; the sweep goes on, its results wait in {self._journal} "
+                f"{self._receiver.describe(error)}; the sweep continues, its results wait in {self._journal} "
                 "and are sent as soon as they are taken"
             )
         self._down = True

@@ -57,7 +57,7 @@ class Point:
 class RunWork:
     """What some stretch of the journal says about one run.
 
-    `driver` is the one that started it; `end` is None when the run goes on after the stretch.
+    `driver` is the one that started it; `end` is None when the run continues after the stretch.
     """
 
     started: SweepStarted | TrialStarted | None = None
@@ -141,7 +141,7 @@ class Gatherer:
                 self.running.pop(number, None)
 
     def _close_dead(self, works: dict[int, RunWork]) -> None:
-        """End what the driver before left running when it died: taken up again it goes on, until then it waits."""
+        """End what the driver before left running when it died: taken up again it continues, until then it waits."""
         reason = death_of(self.driver)
         for number, time_ms in self.running.items():
             if number not in self.settled:

@@ -176,7 +176,7 @@ class _MlflowReceiver:
             self._on_warning(str(error))
 
     def _tell(self, number: int, work: RunWork) -> None:
-        """Tell MLflow; what it refuses twice is left out with a warning, so that the rest can go on."""
+        """Tell MLflow; what it refuses twice is left out with a warning, so that the rest can continue."""
         from mlflow.exceptions import MlflowException
 
         if self._refusals[number] >= 2:

@@ -48,8 +48,8 @@ def removable(
 ) -> list[Removal]:
     """The checkpoints that can go, by trial; nothing is touched. Hold the folder, or somebody may be writing them.
 
-    The state to go on from goes once a trial is over. Weights of a trial's best epoch stay for the best `keep` trials
-    (None: for all), for baselines, for the trials `needed`, and for every trial that is not over.
+    The state to continue from goes once a trial is over. Weights of a trial's best epoch stay for the best `keep`
+    trials (None: for all), for baselines, for the trials `needed`, and for every trial that is not over.
 
     Raises:
         TrackingError: `keep` < 1.
@@ -77,10 +77,10 @@ def outranked(history: SweepHistory, keep: int | None, needed: Collection[int] =
 
 
 def states(folder: SweepFolder, trial: TrialHistory) -> Iterator[Removal]:
-    """What a trial that is over would go on from."""
+    """What a trial that is over would continue from."""
     files = folder.trial(trial.number)
     for path in (files.last, files.previous):
-        yield from _removal(path, f"trial {trial.number} is {trial.state}: nothing goes on from it")
+        yield from _removal(path, f"trial {trial.number} is {trial.state}: nothing continues from it")
 
 
 def weights(folder: SweepFolder, trial: TrialHistory, keep: int | None) -> Iterator[Removal]:

@@ -83,7 +83,7 @@ class Wanted(BaseModel):
     """A trial that a person asked for: a configuration, and the trial that it was taken from.
 
     `params` and `distributions` are those of a draw that comes to it; empty where the space cannot draw it. With
-    `epoch` it goes on from that trial's state after so many epochs, which is kept for it in the sweep's folder.
+    `epoch` it continues from that trial's state after so many epochs, which is kept for it in the sweep's folder.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -176,7 +176,7 @@ class Verdict(_Event):
 
 
 class TrialPaused(_Event):
-    """A trial left its worker after `epoch`, to go on later from its state; `who` asked for it, where a person did."""
+    """A trial left its worker after `epoch`, to continue later from its state; `who` asked for it, if a person did."""
 
     event: Literal["paused"] = "paused"
     trial: int
@@ -191,7 +191,7 @@ class TrialPaused(_Event):
 
 
 class TrialUnpaused(_Event):
-    """A paused trial is to go on as soon as a slot is free; `who` asked for it, where a person did."""
+    """A paused trial is to continue as soon as a slot is free; `who` asked for it, where a person did."""
 
     event: Literal["unpaused"] = "unpaused"
     trial: int

@@ -51,7 +51,7 @@ def post(folder: SweepFolder, request: Request) -> Path:
 
 
 def waiting_requests(folder: SweepFolder) -> Iterator[tuple[Path, Request | None]]:
-    """The acts in a sweep's inbox, oldest first; None stands for a file that is no act."""
+    """The acts in a sweep's inbox, oldest first; None in place of a file that is no act."""
     for path in _files(folder):
         try:
             if path.stat().st_size > _MOST_BYTES:

@@ -19,7 +19,7 @@ from tracking.record.events import EVENT, FORMAT, Event
 
 _CHUNK_BYTES = 1 << 20
 _DRIVER = b'"event":"driver"'
-"""Drivers of several versions may have written one journal, each of whose lines says in which format it goes on."""
+"""Drivers of several versions may have written one journal, each of whose lines says in which format it continues."""
 
 
 class Journal:
@@ -94,7 +94,7 @@ def read(path: Path, end: int | None = None) -> Iterator[Event]:
 def read_from(
     path: Path, offset: int, *, end: int | None = None, max_bytes: int = _CHUNK_BYTES
 ) -> tuple[list[Event], int]:
-    """Whole events from byte `offset` on, about `max_bytes` of them at most, and the offset to go on from.
+    """Whole events from byte `offset` on, about `max_bytes` of them at most, and the offset to continue from.
 
     An unchanged offset says that there is nothing new. Nothing at or after byte `end` is looked at.
 

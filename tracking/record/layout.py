@@ -34,7 +34,7 @@ class TrialFolder:
 
     @property
     def last(self) -> Path:
-        """Everything needed to go on after the last epoch."""
+        """Everything needed to continue after the last epoch."""
         return self.root / "last.safetensors"
 
     @property
@@ -138,7 +138,7 @@ class SweepFolder:
 
     @property
     def forks(self) -> Path:
-        """Folder of states that trials to be started go on from, one folder per act."""
+        """Folder of states that trials to be started continue from, one folder per act."""
         return self.root / "forks"
 
     def trial(self, number: int) -> TrialFolder:
@@ -146,7 +146,7 @@ class SweepFolder:
         return TrialFolder(self.trials / f"{number:04d}")
 
     def create(self) -> "SweepFolder":
-        """Make the folder, closed to other users, or check that an existing one is safe to go on with.
+        """Make the folder, closed to other users, or check that an existing one is safe to continue with.
 
         Raises:
             TrackingError: it cannot be made, belongs to another user, or others can write to it.

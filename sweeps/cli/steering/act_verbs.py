@@ -40,7 +40,7 @@ def pause(given: argparse.Namespace) -> int:
 
 
 def unpause(given: argparse.Namespace) -> int:
-    """Have paused trials go on."""
+    """Have paused trials continue."""
     return _act(given, "unpause", _trial(given))
 
 
@@ -67,7 +67,7 @@ def try_settings(given: argparse.Namespace) -> int:
 
 
 def fork(given: argparse.Namespace) -> int:
-    """Go on from a trial's state with other settings."""
+    """Continue from a trial's state with other settings."""
     run = find_run(given.run, given.out)
     given.name = run.sweep.root.name
     asked = {"trial": run.trial.number, "settings": given.settings, "epoch": given.epoch}
@@ -104,7 +104,7 @@ def _act(given: argparse.Namespace, verb: str, arguments: Mapping[str, Any]) -> 
         console.print(f"{given.name}: {act.answer}")
         if not runs and not SweepHistory.load(folder.journal).finished:
             where = "" if given.out == Path("runs") else f" --out {given.out}"
-            console.print(f"it does not run now; go on with it:\n  python -m sweeps resume {given.name}{where}")
+            console.print(f"it does not run now; continue with it:\n  python -m sweeps resume {given.name}{where}")
     if act.refused:
         raise InputError(f"{given.name}: {act.answer}")
     return 0

@@ -42,7 +42,7 @@ def watch(given: argparse.Namespace) -> int:
         raise InputError("--watch needs a terminal; without it, status prints the table once")
     folder, history = open_sweep(given.name, given.out)
     with suppress(KeyboardInterrupt), Live(console=console, screen=True, auto_refresh=False) as live:
-        for event, history in _told(folder):
+        for event, history in _followed(folder):
             if event is None:
                 live.update(_screen(folder, history), refresh=True)
     console.print(_screen(folder, history))
@@ -50,12 +50,12 @@ def watch(given: argparse.Namespace) -> int:
 
 
 def logs(given: argparse.Namespace) -> int:
-    """Print what a sweep or one of its trials has reported, and go on until nobody drives it."""
+    """Print what a sweep or one of its trials has reported, and continue until nobody drives it."""
     if given.cluster is not None or given.address is not None:
         return cluster_verbs.logs(given)
     folder = sweep_folder(given.name, given.out)
     number = None if given.trial is None else find_run(f"{given.name}/{given.trial}", given.out).trial.number
-    for event, history in _told(folder):
+    for event, history in _followed(folder):
         if event is None:
             if number is not None and history.trials[number].is_over:
                 break
@@ -69,10 +69,10 @@ def logs(given: argparse.Namespace) -> int:
     return 0
 
 
-def _told(folder: SweepFolder) -> Iterator[tuple[Event | None, SweepHistory]]:
+def _followed(folder: SweepFolder) -> Iterator[tuple[Event | None, SweepHistory]]:
     """The journal's events as they come, each with the history up to it, while somebody drives the sweep.
 
-    None stands where there is no further event now.
+    None means that there is no further event now.
     """
     history: SweepHistory | None = None
     offset = 0
@@ -131,7 +131,7 @@ def _screen(folder: SweepFolder, history: SweepHistory) -> Group:
         Text(best_line(history), style="bold green"),
         table,
         *(Text(line, overflow="ellipsis", no_wrap=True) for line in said),
-        Text("Ctrl-C leaves; the sweep goes on", style="dim"),
+        Text("Ctrl-C leaves; the sweep continues", style="dim"),
     )
 
 

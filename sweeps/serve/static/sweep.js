@@ -50,7 +50,7 @@ function showTable() {
     const verbs = one.state === "running" ? ["pause", "stop"] : one.state === "paused" ? ["unpause", "stop"] : [];
     for (const verb of verbs) {
       const button = document.createElement("button");
-      button.textContent = verb === "unpause" ? "go on" : verb;
+      button.textContent = verb === "unpause" ? "continue" : verb;
       button.ariaLabel = `${button.textContent} trial ${one.number}`;
       button.addEventListener("click", () => act(verb, { trial: one.number }));
       last.append(button);
@@ -137,7 +137,7 @@ function listen() {
 
 async function act(verb, more) {
   const what = more.trial == null ? `the sweep ${name}` : `trial ${more.trial}`;
-  if (verb === "stop" && !confirm(`Stop ${what}?` + (more.trial == null ? " It can be resumed." : " It will not go on."))) return;
+  if (verb === "stop" && !confirm(`Stop ${what}?` + (more.trial == null ? " It can be resumed." : " It will not continue."))) return;
   put("answer", `${verb} …`);
   const response = await fetch(`${base}/acts`, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ verb, ...more }) });
   const content = await response.json();

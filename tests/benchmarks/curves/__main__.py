@@ -5,7 +5,7 @@
     python -m tests.benchmarks.curves pack FOLDER [TABLE.parquet]
     python -m tests.benchmarks.curves describe [TABLE.parquet]
 
-A recording that was stopped goes on where it was: each run is a file, and one that is there is not trained again. The
+A recording that was stopped continues where it was: each run is a file, and one that is there is not trained again. The
 parts of a recording run beside each other, each on one core; on a GPU `--device cuda`, with more faces and epochs:
 `--pixels 48 --train-faces 25000 --epochs 30`. Each folder takes one setting.
 """

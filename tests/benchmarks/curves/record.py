@@ -1,4 +1,4 @@
-"""Training of FER-Curves' configurations, one file each, so that a recording goes on after it was stopped.
+"""Training of FER-Curves' configurations, one file each, so that a recording continues after it was stopped.
 
 Legend: n faces, h and w height and width; a run is one configuration under one seed.
 """

@@ -6,7 +6,7 @@
 T is how long random search takes for 30 trials without pruning on one worker, 60 on 4 and 128 on 16. The target is the
 mean of the best val accuracies that random search has reached after T. A sweep is simulated until it has reached the
 target and T/2 is over, or T is. Rounds of ten repeats are kept in `--results` as they end, so that a run that was
-stopped goes on.
+stopped continues.
 """
 
 from __future__ import annotations

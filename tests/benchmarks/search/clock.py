@@ -31,7 +31,7 @@ class Method(Protocol):
     """A way to search. Trials are numbered from 0 in the order of their proposals."""
 
     def thaw(self) -> int | None:
-        """A paused trial to go on with now."""
+        """A paused trial to continue with now."""
         ...
 
     def propose(self, number: int) -> Mapping[str, Any] | None:
