@@ -143,7 +143,7 @@ def test_variations_are_those_of_the_settings_and_of_a_trial_s_configuration(sou
     ("words", "said"),
     [
         (["--set", "flop=1"], "'flop': unknown setting; did you mean 'flip'?"),
-        (["--set", "flip=2"], "flip: input should be less than or equal to 1, got 2"),
+        (["--set", "flip=2"], "flip: must be at most 1, got 2"),
         (["--set", "flip"], "'flip': expected key=value"),
         (["--face", "4"], "--face 4: the train split has 0 to 3"),
         (["--config", "none.json"], "none.json: cannot be read as JSON"),

@@ -89,8 +89,11 @@ def test_sweeps_that_come_and_go_never_use_a_slot_twice(
 
     for name, when, priority, weight in visits:
         hall.at(when, lambda name=name, priority=priority, weight=weight: visit(name, priority, weight))  # type: ignore[misc]
-    hall.run_until(120)
-    assert not hall.sweeps or sum(len(sweep.out) for sweep, _ in hall.sweeps.values()) == cores
+    in_use = []
+    for eighth in range(16):  # a slot that changes hands is free until its next holder looks
+        hall.run_until(120 + eighth / 8)
+        in_use.append(sum(len(sweep.out) for sweep, _ in hall.sweeps.values()))
+    assert not hall.sweeps or max(in_use) == cores
 
 
 def test_claims_that_are_raised_at_once_never_come_to_more_than_there_is(tmp_path: Path) -> None:

@@ -57,3 +57,12 @@ def test_on_recorded_curves_the_promise_holds() -> None:
     assert abs(found.promised) < 0.003
     assert found.naive > found.promised
     assert 0.92 <= found.covered <= 0.98
+
+
+@pytest.mark.parametrize("faces", [1, 2, 7])
+def test_few_faces_give_a_number_too(faces: int) -> None:
+    """A resample of few faces may leave none out; of one face, every resample."""
+    right = np.arange(faces) % 2 == 0
+    found = accuracy_when_chosen([right, ~right])
+    assert 0 <= found.value <= 1
+    assert found.low <= found.value <= found.high

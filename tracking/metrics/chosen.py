@@ -117,8 +117,10 @@ def accuracy_when_chosen(right: Sequence[BoolArray], seed: int = 0) -> Interval:
         drawn = rng.multinomial(n, np.full(n, 1 / n), size=100).astype(np.float32)
         winners = (drawn @ answers.T).argmax(axis=1)
         out = drawn == 0
-        left_out.append((out * answers[winners]).sum(axis=1) / out.sum(axis=1))
-    expected = float(np.concatenate(left_out).mean())
+        some = out.any(axis=1)  # of few faces a resample may leave none out
+        left_out.append((out * answers[winners])[some].sum(axis=1) / out[some].sum(axis=1))
+    judged = np.concatenate(left_out)
+    expected = float(judged.mean() if len(judged) else answers.mean(axis=1).max())
     around = wilson_interval(round(expected * n), n)
     shift = expected - around.value
     return Interval(expected, around.low + shift, around.high + shift)
