@@ -14,12 +14,13 @@ from typing import Any, Literal, overload
 from cluster.connect import prepare_environment
 from sweeps.after.finish import Closing
 from sweeps.driver.acts import Acts
-from sweeps.driver.director import Attendant, Director, Listener
+from sweeps.driver.director import Attendant, Director
 from sweeps.driver.environment import differences, driver_started, free_bytes
 from sweeps.driver.failure_limit import FailureLimit
 from sweeps.driver.kept_states import KeptStates
 from sweeps.driver.kept_weights import KeptWeights
 from sweeps.driver.notify import Notifier
+from sweeps.driver.recorder import Listener
 from sweeps.driver.runner import InlineRunner, Runner, TrialBody
 from sweeps.errors import InputError
 from sweeps.options import Options

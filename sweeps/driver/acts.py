@@ -17,6 +17,7 @@ from typing import Any
 from fer_common.errors import did_you_mean
 from sweeps.config import TrialConfig, parse_settings, with_settings
 from sweeps.driver.director import Director
+from sweeps.driver.trial_queue import known_trial
 from sweeps.errors import InputError
 from sweeps.planning.drawn_as import drawn_as
 from sweeps.space import Space
@@ -168,9 +169,7 @@ class Acts:
     def _fork(
         self, director: Director, request: Request, trial: int, settings: list[str], epoch: int | None = None
     ) -> Did:
-        source = director.history.trials.get(trial)
-        if source is None:
-            raise InputError(f"no trial {trial}; there are 0 to {director.history.next_number - 1}")
+        source = known_trial(director.history, trial)
         want = self._want(director, request, source, settings)
         _check_fork(source, want.config)
         epoch = self._keep_state(source, request.act, epoch)

@@ -1,12 +1,8 @@
-"""Which trials are to leave their workers at their next report, and which paused trials continue when a slot is free.
-
-A trial that a person paused, or that waits at a rung, continues when a person says so, or when it is promoted. One
-whose slot was needed continues by itself, the most promising first.
-"""
+"""Why trials are paused, and which of several trials is the most promising."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sweeps.trial.messages import OBJECTIVE
@@ -25,83 +21,6 @@ class Pause:
 
     reason: PauseReason
     who: str | None = None
-
-
-class Pauses:
-    """Tracks pauses that are due at a trial's next report, and paused trials that wait for a slot."""
-
-    def __init__(self, history: SweepHistory) -> None:
-        self._history = history
-        self._asked: dict[int, Pause] = {}
-        self._surplus: list[int] = []  # those that leave for the limit's sake
-        self._limits: dict[str, int] = {}
-        self.ready = {trial.number for trial in paused_trials(history) if continues_by_itself(trial)}
-
-    def limit(self, slots: int | None, by: str) -> None:
-        """Have at most so many trials out, by the word of `by`; the least of all words holds. None takes it back."""
-        if slots is None:
-            self._limits.pop(by, None)
-        else:
-            self._limits[by] = slots
-
-    def limit_of(self, by: str) -> int | None:
-        """What `by` said."""
-        return self._limits.get(by)
-
-    @property
-    def slots(self) -> int | None:
-        """How many trials may be out; None where nothing limits them but the machine."""
-        return min(self._limits.values(), default=None)
-
-    def within_limits(self, count: int, but_of: str) -> int:
-        """`count`, or as many as the limits allow, but for the word of one."""
-        return min([count, *(slots for by, slots in self._limits.items() if by != but_of)])
-
-    def ask(self, number: int, pause: Pause) -> None:
-        """Have a trial leave at its next report; a person's word goes before any other."""
-        if number not in self._asked or pause.reason == "person":
-            self._asked[number] = pause
-
-    def is_asked(self, number: int) -> bool:
-        """Whether a pause of the trial is due."""
-        return number in self._asked
-
-    def withdraw(self, number: int) -> bool:
-        """Take back a pause that is due; whether there was one."""
-        return self._asked.pop(number, None) is not None
-
-    def due(self, number: int, out: Collection[int]) -> Pause | None:
-        """The pause that a trial, one of those that are `out`, is to obey now."""
-        self.balance(out)
-        return self._asked.get(number) or (Pause("share") if number in self._surplus else None)
-
-    def balance(self, out: Collection[int]) -> None:
-        """Choose who gives a slot back: as many as there are too many, the least promising first, and no others."""
-        if self.slots is None:
-            self._surplus.clear()
-            return
-        staying = [number for number in out if number not in self._asked]
-        count = max(len(staying) - self.slots, 0)
-        chosen = [number for number in self._surplus if number in staying][:count]
-        if len(chosen) < count:
-            candidates = by_promise(self._history, set(staying) - set(chosen))
-            chosen += candidates[::-1][: count - len(chosen)]
-        self._surplus = chosen
-
-    def left(self, number: int) -> None:
-        """Forget what was due: the trial has no worker any more."""
-        self._asked.pop(number, None)
-        trial = self._history.trials[number]
-        if trial.paused and continues_by_itself(trial):
-            self.ready.add(number)
-
-    def next_ready(self) -> int | None:
-        """Take the most promising of the paused trials that wait for a slot."""
-        if not self.ready:
-            return None
-        number = by_promise(self._history, self.ready)[0]
-        self.ready.discard(number)
-        return number
 
 
 def paused_trials(history: SweepHistory) -> list[TrialHistory]:

@@ -79,7 +79,7 @@ def test_a_driver_leaves_a_trial_that_a_person_paused_and_the_next_one_too(tmp_p
 
 
 def report_of(held: Desk, number: int) -> EpochReport:
-    return report(held.director._task(held.director.history.trials[number], 0), 1)
+    return report(held.director._hand_out(held.director.history.trials[number], 0), 1)
 
 
 def test_a_trial_that_waits_for_a_worker_is_paused_at_once_and_a_dead_one_after_its_last_report(tmp_path: Path) -> None:

@@ -1,0 +1,113 @@
+"""Ends trials: done, failed, pruned, stopped by a person, or stopped to be resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from sweeps.driver.recorder import Recorder
+from sweeps.driver.trial_queue import TrialQueue
+from sweeps.planning.study import Study
+from sweeps.trial.messages import OBJECTIVE, SYSTEM, TrialEnd
+from tracking.record.events import Told, TrialEnded, TrialState, Verdict
+from tracking.record.files import write_json
+from tracking.record.history import TrialHistory
+from tracking.record.layout import SweepFolder
+
+
+class Endings:
+    """Ends the trials of one sweep. The journal has each ending before the study and the worker learn of it."""
+
+    def __init__(self, recorder: Recorder, study: Study, queue: TrialQueue, folder: SweepFolder) -> None:
+        self._recorder, self._history = recorder, recorder.history
+        self._study, self._queue, self._folder = study, queue, folder
+
+    def apply_pruner(self, trial: TrialHistory, reason: str | None) -> None:
+        """Prune the trial if the pruner has a reason; baselines, and trials at their last epoch, are spared."""
+        wanted = trial.started.wanted
+        of_source = wanted is not None and wanted.epoch is not None and trial.last_epoch <= wanted.epoch
+        spared = trial.started.baseline is not None or trial.last_epoch == trial.started.epochs or of_source
+        if reason is not None and not spared and trial.verdict is None:
+            self._decide(Verdict(trial=trial.number, state="pruned", epoch=trial.last_epoch, reason=reason), "pruned")
+
+    def give_up(self, number: int, reason: str) -> str:
+        """Stop a trial for good, as a person asked; what follows. Raises InputError."""
+        trial = self._queue.open_trial(number)
+        if number in self._queue.out:
+            self._decide(Verdict(trial=number, state="stopped", epoch=trial.last_epoch, reason=reason), "nothing")
+            return f"trial {number} winds up at its next report"
+        self._queue.remove(number)
+        self.close(number, "stopped", reason)
+        return f"trial {number} is stopped"
+
+    def _decide(self, verdict: Verdict, told: Told) -> None:
+        self._recorder.record(verdict)
+        self._study.finish(verdict.trial, told)
+        self.write_verdict(verdict)
+
+    def write_verdict(self, verdict: Verdict) -> None:
+        """Write the verdict where the trial's worker looks for it."""
+        write_json(self._folder.trial(verdict.trial).verdict, {"state": verdict.state, "reason": verdict.reason})
+
+    def end(self, number: int, end: TrialEnd) -> None:
+        """End a trial as its worker reports."""
+        verdict = self._history.trials[number].verdict
+        if end.state == "blocked":
+            self.stop(number, end.reason)
+        elif end.state == "failed":
+            self.close(number, "failed", end.reason, diverged=end.diverged, note=end.note)
+        elif verdict is not None:
+            self.close(number, verdict.state, verdict.reason, scores=end.scores, note=end.note)
+        else:
+            self.close(number, "done", None, scores=end.scores, note=end.note)
+
+    def stop(self, number: int, reason: str | None) -> None:
+        """Stop a trial, to be resumed by a later driver."""
+        self.close(number, "stopped", reason, final=False)
+
+    def take_over(self, number: int, equal: TrialHistory) -> None:
+        """End a trial without an epoch, with the result of an equal one; the sampler learns of it as of any."""
+        assert equal.end
+        reason = f"equal to trial {equal.number}, whose result it takes over: nothing is trained twice"
+        self.close(number, "done", reason, results=equal.end.best)
+
+    def close(
+        self,
+        number: int,
+        state: TrialState,
+        reason: str | None,
+        *,
+        diverged: bool = False,
+        final: bool = True,
+        note: str | None = None,
+        scores: Mapping[str, float] = MappingProxyType({}),
+        results: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
+        """Record the end of a trial, free its slot and, where the end is final, tell the sampler.
+
+        `scores` are those of the best epoch; `results` stand for a trial that has no epoch.
+        """
+        trial = self._history.trials[number]
+        best = trial.best_epoch()
+        values = dict(results)
+        if best:
+            own = {f"best_{name}": value for name, value in best.metrics.items() if not name.startswith(SYSTEM)}
+            values = {**scores, **own, "best_epoch": float(best.epoch)}
+        unfit = diverged or not trial.started.config
+        told = self._study.lesson(number, state, unfit=unfit) if final else None
+        self._recorder.record(
+            TrialEnded(
+                trial=number,
+                state=state,
+                reason=reason,
+                note=note,
+                best=values,
+                epochs=trial.last_epoch,
+                diverged=diverged,
+                final=final,
+                told=told,
+            )
+        )
+        self._queue.release(number)
+        if told:
+            self._study.finish(number, told, values.get(f"best_{OBJECTIVE}"))

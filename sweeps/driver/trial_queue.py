@@ -1,0 +1,162 @@
+"""Which trials have a worker, which wait for one, which are paused, and which are to leave their workers.
+
+A trial that a person paused, or that waits at a rung, continues when a person says so, or when it is promoted. One
+whose slot was needed continues by itself, the most promising first.
+"""
+
+from __future__ import annotations
+
+from sweeps.driver.pauses import Pause, by_promise, continues_by_itself, paused_trials
+from sweeps.driver.recorder import Recorder
+from sweeps.errors import InputError
+from tracking.record.events import PauseReason, TrialPaused, TrialUnpaused
+from tracking.record.history import SweepHistory, TrialHistory
+
+
+class TrialQueue:
+    """Tracks where the trials of one sweep are, and records their pauses."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder, self._history = recorder, recorder.history
+        self.out: dict[int, int] = {}
+        """The trials that have a worker, and the attempt of each whose reports count."""
+        self._waiting = [trial.number for trial in self._history.unfinished if trial.state != "paused"]
+        self._ready = {trial.number for trial in self.paused if continues_by_itself(trial)}
+        self._asked: dict[int, Pause] = {}  # pauses that are due at a trial's next report
+        self._surplus: list[int] = []  # trials that are to leave because of the limit
+        self._limits: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        """Trials that have a worker, or that would take a free slot."""
+        return len(self.out) + len(self._waiting) + len(self._ready)
+
+    @property
+    def paused(self) -> list[TrialHistory]:
+        """The paused trials, by number."""
+        return paused_trials(self._history)
+
+    def open_trial(self, number: int) -> TrialHistory:
+        """The trial of that number, which neither is over nor winds up. Raises InputError."""
+        trial = self._unfinished(number)
+        if trial.verdict is not None:
+            raise InputError(f"trial {number} winds up already: {trial.verdict.reason}")
+        return trial
+
+    def _unfinished(self, number: int) -> TrialHistory:
+        trial = known_trial(self._history, number)
+        if trial.is_over:
+            raise InputError(f"trial {number} is over; it is {trial.state}")
+        return trial
+
+    def next_waiting(self) -> int | None:
+        """Take the first of the trials that wait for a worker and are not paused."""
+        return self._waiting.pop(0) if self._waiting else None
+
+    def next_ready(self) -> int | None:
+        """Take the most promising of the paused trials that wait for a slot."""
+        if not self._ready:
+            return None
+        number = by_promise(self._history, self._ready)[0]
+        self._ready.discard(number)
+        return number
+
+    def put_first(self, number: int) -> None:
+        """Have a trial continue next."""
+        self.remove(number)
+        self._waiting.insert(0, number)
+
+    def remove(self, number: int) -> None:
+        """Have a trial without a worker wait for none."""
+        self._waiting = [one for one in self._waiting if one != number]
+        self._ready.discard(number)
+
+    def release(self, number: int) -> None:
+        """Forget a trial's worker, and what was due at its next report."""
+        self.out.pop(number, None)
+        self._asked.pop(number, None)
+        if continues_by_itself(self._history.trials[number]):
+            self._ready.add(number)
+
+    def limit(self, slots: int | None, by: str) -> None:
+        """Set the limit of one source, `by`, to at most `slots` trials out; None removes it. The lowest limit holds."""
+        if slots is None:
+            self._limits.pop(by, None)
+        else:
+            self._limits[by] = slots
+        self._balance()
+
+    def limit_of(self, by: str) -> int | None:
+        """The limit that `by` has set."""
+        return self._limits.get(by)
+
+    @property
+    def has_slot(self) -> bool:
+        """Whether the limits allow one more trial."""
+        slots = self._slots
+        return slots is None or len(self.out) < slots
+
+    @property
+    def _slots(self) -> int | None:
+        return min(self._limits.values(), default=None)
+
+    def within_limits(self, count: int, except_by: str) -> int:
+        """`count`, or as many as all limits but one allow."""
+        return min([count, *(slots for by, slots in self._limits.items() if by != except_by)])
+
+    def pause(self, number: int, reason: PauseReason, who: str | None = None) -> None:
+        """Have a trial leave at its next report, with its state; at once where it waits. Raises InputError."""
+        trial = self.open_trial(number)
+        if trial.state == "paused" and not (continues_by_itself(trial) and reason == "person"):
+            raise InputError(f"trial {number} is paused already")
+        if reason == "person" and number in self._asked:
+            raise InputError(f"trial {number} pauses at its next report already")
+        if number not in self.out:
+            self.remove(number)
+            self.pause_now(number, Pause(reason, who))
+        elif number not in self._asked or reason == "person":  # a person's request has precedence
+            self._asked[number] = Pause(reason, who)
+
+    def pause_now(self, number: int, pause: Pause) -> None:
+        """Record the pause of a trial, and free its slot."""
+        epoch = self._history.trials[number].last_epoch
+        self._recorder.record(TrialPaused(trial=number, epoch=epoch, reason=pause.reason, who=pause.who))
+        self.release(number)
+
+    def unpause(self, number: int, who: str | None = None) -> None:
+        """Have a paused trial continue next, under its number. Raises InputError where it is not paused."""
+        trial = self._unfinished(number)
+        if trial.state == "paused":
+            self._recorder.record(TrialUnpaused(trial=number, who=who))
+            self.put_first(number)
+        elif self._asked.pop(number, None) is None:
+            raise InputError(f"trial {number} is not paused; it is {trial.state}")
+
+    def is_asked(self, number: int) -> bool:
+        """Whether somebody asked for a pause that is due at the trial's next report."""
+        return number in self._asked
+
+    def due(self, number: int) -> Pause | None:
+        """The pause that is due for a trial that is out."""
+        self._balance()
+        return self._asked.get(number) or (Pause("share") if number in self._surplus else None)
+
+    def _balance(self) -> None:
+        """Choose which trials give a slot back: as many as the limit demands, the least promising first."""
+        if self._slots is None:
+            self._surplus.clear()
+            return
+        staying = [number for number in self.out if number not in self._asked]
+        count = max(len(staying) - self._slots, 0)
+        chosen = [number for number in self._surplus if number in staying][:count]
+        if len(chosen) < count:
+            candidates = by_promise(self._history, set(staying) - set(chosen))
+            chosen += candidates[::-1][: count - len(chosen)]
+        self._surplus = chosen
+
+
+def known_trial(history: SweepHistory, number: int) -> TrialHistory:
+    """The trial of that number. Raises InputError where there is none."""
+    trial = history.trials.get(number)
+    if trial is None:
+        raise InputError(f"no trial {number}; there are 0 to {history.next_number - 1}")
+    return trial
