@@ -1,1 +1,1 @@
-"""What all packages need and no library has: errors in one line, names nearly right, whole files, declared options."""
+"""Shared by all packages: one-line errors, name suggestions, atomic file writes, declared options."""

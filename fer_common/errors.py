@@ -11,7 +11,7 @@ BAD_INPUT = 2
 
 
 class UserError(Exception):
-    """Something that the user can put right: the message names the rule, the value given and the way out."""
+    """An error that the user can fix: the message names the rule, the value given and the way out."""
 
 
 class Parser(argparse.ArgumentParser):

@@ -1,4 +1,4 @@
-"""What pydantic found wrong, in this project's words."""
+"""Rewords the errors of pydantic."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def write_synced(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file that is on the disk when this returns. Raises OSError."""
+    """Write and fsync a file. Raises OSError."""
     with path.open("wb") as file:
         write(file)
         file.flush()
@@ -33,7 +33,7 @@ def write_synced(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Put the names in a folder on the disk."""
+    """Fsync a folder, so that the names in it are on the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -28,7 +28,7 @@ class Flag:
         metavar: the placeholder for the value.
         name: the option without dashes, where it is not the field's name or alias.
         group: the heading in `--help`.
-        read: text -> value, where the annotation does not say it.
+        read: text -> value, where the annotation does not determine it.
         write: model -> texts of the value, the reverse of `read`; each is written as `--option text`.
         repeat: the option may be given several times; the field gets a list.
         fixed: a resume cannot change it.
@@ -80,7 +80,7 @@ def add_flags(
 
 
 def _kind(annotation: Any, flag: Flag) -> dict[str, Any]:
-    """What argparse needs to know of a field's type."""
+    """The arguments for argparse that follow from a field's type."""
     literal = get_origin(annotation) is Literal
     kinds = [annotation] if literal else [kind for kind in get_args(annotation) if kind is not NoneType] or [annotation]
     kind = get_args(kinds[0])[0] if get_origin(kinds[0]) is Annotated else kinds[0]
@@ -92,13 +92,13 @@ def _kind(annotation: Any, flag: Flag) -> dict[str, Any]:
 
 
 def given_values(given: argparse.Namespace, model: type[BaseModel]) -> dict[str, Any]:
-    """What was given of `model`'s options, by field or alias, as its constructor takes it."""
+    """The values given for `model`'s options, by field or alias, as its constructor takes them."""
     names = [model.model_fields[name].alias or name for name in flags(model)]
     return {name: value for name in names if (value := getattr(given, name, None)) is not None}
 
 
 def command_line(options: BaseModel, names: Iterable[str] | None = None) -> list[str]:
-    """The words that give these options again: of all that differ from their defaults, or of the fields `names`."""
+    """The arguments that give these options: all that differ from their defaults, or the fields `names`."""
     model = type(options)
     words: list[str] = []
     for name, flag in flags(model).items():

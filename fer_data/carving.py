@@ -1,4 +1,4 @@
-"""Take the splits that a source lacks out of its train split, always in the same way."""
+"""Takes the splits that a source lacks out of its train split, deterministically."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the classes of a source are called: FER's expressions in their usual spellings, or names of its own."""
+"""Names of a source's classes: FER's expressions in their usual spellings, or its own."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Classes(Generic[Given]):
 
 
 def natural(name: str) -> tuple[list[str | int], str]:
-    """Return a key that sorts face2 before face10; capitals count only between names that differ in nothing else."""
+    """Return a key that sorts face2 before face10; case counts only between names that differ in nothing else."""
     parts = re.split(r"([0-9]+)", name.casefold())
     return [int(part) if number % 2 else part for number, part in enumerate(parts)], name
 
@@ -55,7 +55,7 @@ def named_classes(root: Path, names: Collection[str]) -> Classes[str]:
     """Return the classes that folders of these names stand for.
 
     Names of expressions, in any case and usual spelling, become FER's classes in FER's order, then Contempt, then
-    what other names there are, in natural order. Where no name is one of FER's, all are classes as they are
+    other names in natural order. Where no name is one of FER's, all are classes as they are
     written, in natural order. Numbers are read as `numbered_classes` does, without refusing gaps.
 
     Raises:
@@ -81,11 +81,11 @@ def named_classes(root: Path, names: Collection[str]) -> Classes[str]:
 
 
 def numbered_classes(root: Path, labels: Collection[int]) -> Classes[int]:
-    """Return the classes that a source only numbers.
+    """Return the classes of a source that has only numbers.
 
     Their names are the lines of its classes.txt: line k, counted from 0, names number k; where the numbers go
     further and there are as many lines as numbers, the lines name them in their order (1..7 in RAF-DB). Without
-    the file 0..6 are FER's expressions, and other numbers from 0 on are called as they are; a note says so.
+    the file 0..6 are FER's expressions, and other numbers from 0 on are their own names; a note says so.
 
     Raises:
         DataError: classes.txt does not fit the numbers; or there is none, and the numbers have gaps.
@@ -110,7 +110,7 @@ def relabelled(splits: Mapping[str, Split], label_of: Mapping[int, int]) -> dict
 
 
 def read_class_names(path: Path) -> tuple[str, ...]:
-    """Read classes.txt: a name a line, in the order of the labels. Raises DataError."""
+    """Read classes.txt: one name per line, in the order of the labels. Raises DataError."""
     try:
         names = tuple(line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip())
     except (OSError, UnicodeDecodeError) as error:
@@ -121,7 +121,7 @@ def read_class_names(path: Path) -> tuple[str, ...]:
 
 
 def write_class_names(path: Path, classes: Sequence[str]) -> None:
-    """Write classes.txt: a name a line, in the order of the labels."""
+    """Write classes.txt: one name per line, in the order of the labels."""
     path.write_text("".join(f"{name}\n" for name in classes), encoding="utf-8")
 
 
@@ -157,7 +157,7 @@ def _by_classes_file(path: Path, given: Sequence[int]) -> Classes[int]:
 
 
 def _numbers_note(numbers: Sequence[int], names: Sequence[str]) -> str:
-    """Say that the source has no names, what was made of that, and how to give them."""
+    """Return a note: the source has no names, which ones were assumed, and how to give them."""
     if tuple(names) == EXPRESSIONS:
         order = ", ".join(f"{number} {name}" for number, name in enumerate(names))
         made = f"they are read in FER2013's order ({order}), but AffectNet and RAF-DB have other orders"
@@ -175,7 +175,7 @@ def _some(numbers: Sequence[int]) -> str:
 
 
 def _refuse_misspelt(root: Path, others: Sequence[str]) -> None:
-    """Refuse names that are nearly an expression's: a class of its own would divide that expression in two."""
+    """Refuse names that are nearly an expression's: as a further class it would divide that expression in two."""
     hints = [f"'{name}'{hint}" for name in others if (hint := nearest(name, list(_EXPRESSION_OF)))]
     if hints:
         raise DataError(

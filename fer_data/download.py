@@ -57,10 +57,10 @@ def download(folder: Path) -> tuple[Path, bool]:
 
 
 def credential_faults() -> list[str]:
-    """Return what is missing for Kaggle to know who asks; empty if nothing.
+    """Return which Kaggle credentials are missing; empty if none.
 
-    Kaggle's client ends the program where it finds no credentials, so they are looked for before it is imported,
-    in the places where it looks.
+    Kaggle's client ends the process where it finds no credentials, so this looks for them in the same places
+    before importing it.
     """
     environment = os.environ
     if environment.get("KAGGLE_API_TOKEN") or (environment.get("KAGGLE_USERNAME") and environment.get("KAGGLE_KEY")):
@@ -121,7 +121,7 @@ def _fetch(folder: Path) -> None:
 
 
 def _unpack(folder: Path) -> Path:
-    """Write the csv of the archive beside it; nothing else in the archive is touched."""
+    """Extract only the csv of the archive, beside it."""
     try:
         with tarfile.open(folder / _ARCHIVE) as archive:
             member = next((m for m in archive if m.isfile() and Path(m.name).name == CSV_NAME), None)

@@ -1,9 +1,9 @@
-"""Write a data set as Caffe's data step leaves it: images or LMDB, index lists, mean image.
+"""Write a data set in the layout of Caffe's data step: images or LMDB, index lists, mean image.
 
 DEST/
     train|val|test/<label>/<00111>.png     or jpg; or, as LMDB, train|val|test/data.mdb
     train.txt, val.txt, test.txt           index lists, "0/00111.png 0"; not with LMDB, which holds the labels
-    classes.txt                            a class a line, in the order of the labels
+    classes.txt                            one class per line, in the order of the labels
     mean.npy, mean.binaryproto             mean image of train, [height, width] float32 0..255
 """
 
@@ -54,7 +54,7 @@ def export(faces: Faces, destination: Path, form: Format) -> None:
 
 
 def check_new(destination: Path) -> None:
-    """Raise DataError if there is anything where an export is wanted; nothing is ever overwritten."""
+    """Raise DataError if the destination exists; nothing is ever overwritten."""
     if os.path.lexists(destination.expanduser()):
         raise DataError(f"{destination}: exists already; give a folder that does not, or remove it")
 

@@ -23,7 +23,7 @@ SPLITS = ("train", "val", "test")
 
 
 class DataError(UserError):
-    """Bad data or a bad place for it; the message says the rule, the value given and the way out."""
+    """Bad data or an unusable path; the message gives the rule, the value given and the way out."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +35,7 @@ class Split:
     labels: [n] uint8, indices into the classes.
     soft_labels: [n, classes] float32 whose rows sum to 1, where train has them; the label has the largest share.
     leaked: [n] bool, where an image's pixels are also in train (of val), or in train or val (of test); None
-        for train, and where nobody looked.
+        for train, and where it was not checked.
     """
 
     name: str
@@ -65,9 +65,9 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Faces:
-    """A data set: what it is called, what its content hashes to, and its three splits.
+    """A data set: its name, the hash of its content, and its three splits.
 
-    `notes` are remarks to be seen beside any number from this data. `stored_mean` is the mean image of train,
+    `notes` are shown beside any number from this data. `stored_mean` is the mean image of train,
     where it was computed before.
     """
 
@@ -105,5 +105,5 @@ def fingerprint_of(splits: Sequence[Split]) -> str:
 
 
 def derived_fingerprint(fingerprint: str, change: str) -> str:
-    """Return 16 hex digits for what a data set of this fingerprint becomes by a change, said in words."""
+    """Return 16 hex digits for a data set of this fingerprint after a change, which is described in words."""
     return hashlib.blake2b(f"{fingerprint} {change}".encode(), digest_size=8).hexdigest()

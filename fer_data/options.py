@@ -1,4 +1,4 @@
-"""What a person may ask of a data set: where it comes from, how it is read, and which part of it is wanted."""
+"""Options of a data set: where it comes from, how it is read, and which part of it is used."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Dedupe = Literal["none", "train"]
 
 
 def labels_named_today(name: str) -> str:
-    """The name of a kind of labels; sweeps of version 0.1.0 have recorded `ferplus-plurality` as `ferplus`."""
+    """The current name of a kind of labels; sweeps of version 0.1.0 recorded `ferplus-plurality` as `ferplus`."""
     return "ferplus-plurality" if name == "ferplus" else name
 
 
@@ -96,7 +96,7 @@ class DataOptions(BaseModel):
 
     @property
     def has_view(self) -> bool:
-        """Whether only a part of the source is wanted."""
+        """Whether only a part of the source is used."""
         return self.dedupe != "none" or any(view is not None for view in (self.classes, self.fold, self.limit_train))
 
     def with_absolute_paths(self) -> Self:
@@ -145,10 +145,10 @@ class DataOptions(BaseModel):
 
     @classmethod
     def given(cls, arguments: argparse.Namespace, source: str | None) -> DataOptions:
-        """What a command line with these options' flags gives.
+        """The options that a command line gives.
 
         Raises:
-            DataError: every option that is wrong, or does not go with another.
+            DataError: lists every option that is wrong or excludes another one.
         """
         try:
             return cls.model_validate(given_values(arguments, cls) | {"source": source})

@@ -33,8 +33,8 @@ _SEED = 0
 def draw_overview(path: Path, faces: Faces) -> None:
     """Write a PNG: counts of each class in each split, and random train faces of each class.
 
-    Of more than 16 classes the first 16 are drawn, and the picture says so. A class whose name is in a script that
-    matplotlib's own font lacks is `class 3` by its label.
+    Of more than 16 classes the first 16 are drawn, and a caption says so. A class whose name matplotlib's own font
+    cannot write is named by its label, as `class 3`.
 
     Raises:
         DataError: the disk refused.
@@ -69,7 +69,7 @@ def _title(faces: Faces) -> str:
 
 
 def writable(text: str) -> str:
-    """The text with `?` for each character that matplotlib's own font lacks, where it would draw a box."""
+    """The text with `?` for each character that matplotlib's own font lacks, in place of a box."""
     known = FT2Font(findfont("DejaVu Sans")).get_charmap()
     return "".join(character if character.isspace() or ord(character) in known else "?" for character in text)
 
@@ -106,7 +106,7 @@ def _draw_faces(axes: Axes, train: Split, label: int, name: str) -> None:
 
 
 def _shortened(name: str, length: int) -> str:
-    """Leave out the middle of a long name: names that begin alike often differ at the end."""
+    """Leave out the middle of a long name, because names that begin alike often differ at the end."""
     kept = (length - 1) // 2
     return name if len(name) <= length else f"{name[:kept]}…{name[-kept:]}"
 

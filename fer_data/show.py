@@ -1,4 +1,4 @@
-"""Pictures of what a recipe does to faces, to be looked at before anything is trained.
+"""Pictures of what a recipe does to faces, to look at before training.
 
 Legend: n tiles, h and w their height and width.
 """

@@ -1,7 +1,7 @@
 """Augmentation by albumentations, image by image: a user's own pipeline, or what AugmentConfig says.
 
-A batch is the unit of work and of randomness: each has a seed of its own, so that it comes out alike whoever
-computes it.
+A batch is the unit of work and of randomness: each has its own seed, so the result does not depend on
+which process computes it.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ def augmented(
     Args:
         images: [n, height, width] of a split.
         batches: the indices of each batch.
-        seeds: one a batch, which decides all that is random in it.
+        seeds: one per batch; it determines everything random in the batch.
         config: what may vary.
-        workers: processes that compute batches ahead, which live on between calls; below two, none does.
+        workers: processes that compute batches ahead and are kept between calls; below two, none.
     """
     settings = config.model_dump_json()
     if workers < 2:
@@ -135,7 +135,7 @@ def _reason(error: Exception) -> str:
 
 
 def _similar_transform(error: Exception) -> str:
-    """Return which transform was perhaps meant where the fault is an unknown name."""
+    """Return the nearest transform's name where the fault is an unknown name."""
     from albumentations.core.serialization import SERIALIZABLE_REGISTRY
 
     name = str(error.args[0]) if isinstance(error, KeyError) and error.args else ""

@@ -21,7 +21,7 @@ _POOL_PIXELS = 2**20
 
 
 class _Uniform:
-    """Random numbers, [n] float32 on the images' device, drawn many at a time: each transfer to a GPU costs."""
+    """Random numbers, [n] float32 on the images' device, drawn in bulk because each transfer to a GPU costs time."""
 
     def __init__(self, images: Tensor, generator: torch.Generator) -> None:
         self._n, self._device, self._generator = len(images), images.device, generator
@@ -47,7 +47,7 @@ def augment(images: Tensor, config: AugmentConfig, generator: torch.Generator) -
         generator: source of all randomness; on the images' device or the CPU.
 
     Returns:
-        [n, 1, height, width] float32, 0..255 where the images are uint8; exactly the images where everything is off.
+        [n, 1, height, width] float32, 0..255 where the images are uint8; the unchanged images where everything is off.
     """
     draw = _Uniform(images, generator)
     # What follows changes `varied` in place: _move returns memory of its own.
@@ -95,7 +95,7 @@ def _affine(images: Tensor, config: AugmentConfig, draw: _Uniform) -> Tensor:
 
 
 def _grid(affine: Tensor, images: Tensor) -> Tensor:
-    """Return `F.affine_grid` of [n, 2, 3] as [n, h, w, 2]; five times as fast, for its product has three terms only."""
+    """Return `F.affine_grid` of [n, 2, 3] as [n, h, w, 2], five times as fast: its product has only three terms."""
     n, height, width = images.shape
     x, y = (((2 * torch.arange(side, device=images.device) + 1) / side - 1).view(-1, 1) for side in (width, height))
     first_row = (affine[:, None, :, 0] * x + affine[:, None, :, 2]).view(n, 1, 2 * width)
@@ -118,7 +118,7 @@ def _blur(images: Tensor, config: AugmentConfig, draw: _Uniform) -> Tensor:
 
 
 def _blur_matrix(sigma: Tensor, largest: float, side: int) -> Tensor:
-    """Return [n, side, side]: what each pixel of a line (second) gives to each of the result (first)."""
+    """Return [n, side, side]: the weight of each input pixel of a line (second axis) in each output pixel (first)."""
     reach = min(math.floor(_BLUR_REACH * largest), side - 1)
     distance = torch.arange(reach + 1, device=sigma.device)
     weight = torch.where(distance <= (_BLUR_REACH * sigma).floor(), (-0.5 * (distance / sigma) ** 2).exp(), 0)
@@ -128,7 +128,7 @@ def _blur_matrix(sigma: Tensor, largest: float, side: int) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _paths(side: int, reach: int, device: torch.device) -> Tensor:
-    """Return [reach + 1, side * side]: in how many ways two pixels of a line are so far from each other.
+    """Return [reach + 1, side * side]: for each distance, how many paths of that length join two pixels of a line.
 
     The line is continued by its mirror image about the outermost pixels, as OpenCV's BORDER_REFLECT_101 does.
     """
@@ -158,7 +158,7 @@ def _expose(images: Tensor, config: AugmentConfig, draw: _Uniform) -> None:
 
 
 def _noise(kind: Literal["normal", "uniform"], like: Tensor, draw: _Uniform) -> Tensor:
-    """Return noise [n, h, w]: for each image a stretch of the pool from a random place on."""
+    """Return noise [n, h, w]: for each image a stretch of the pool from a random offset on."""
     _, height, width = like.shape
     stretches = _pool(kind, like.device).unfold(0, height * width, 1)
     return stretches[draw.below(len(stretches))].view(like.shape)
@@ -166,7 +166,7 @@ def _noise(kind: Literal["normal", "uniform"], like: Tensor, draw: _Uniform) -> 
 
 @lru_cache(maxsize=4)
 def _pool(kind: Literal["normal", "uniform"], device: torch.device) -> Tensor:
-    """Return 2^20 random numbers, the same ever after: drawing anew would take as long as all the rest."""
+    """Return 2^20 random numbers, drawn once per process: new ones per batch would double the time of augmenting."""
     draw = torch.randn if kind == "normal" else torch.rand
     return draw(_POOL_PIXELS, generator=torch.Generator().manual_seed(0)).to(device)
 

@@ -1,4 +1,4 @@
-"""How train images are varied; apart from augment.py so that a configuration is read without torch."""
+"""How train images are varied. It is not in augment.py, so that a configuration can be read without torch."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ LEAST_BLUR_SIGMA = 0.1
 
 
 class AugmentConfig(BaseModel):
-    """Random variations of a train image, each drawn anew per image and epoch; all off by default.
+    """Random variations of a train image, drawn per image and epoch; all off by default.
 
-    They are applied in the order in which they stand here, mixup and cutmix to whole batches. Grey levels are
+    They are applied in the order of the fields, mixup and cutmix to whole batches. Grey levels are
     on the scale 0..255; where the images are uint8, brightness, contrast and noise stay inside it.
     """
 
@@ -84,9 +84,9 @@ class AugmentConfig(BaseModel):
 
 
 DL_COURSE = AugmentConfig(flip=0.5, cutout=2, cutout_size=2, noise=50**0.5, noise_min=10**0.5, noise_probability=0.5)
-"""The DL-course report's: mirror images, two holes of 2x2, noise of variance 10 to 50 in every other image.
+"""The DL-course report's: mirror images, two holes of 2x2, and noise of variance 10 to 50 in every other image.
 
-There the variance is uniform between its bounds, here the standard deviation is.
+There the variance is uniform between its bounds; here the standard deviation is.
 """
 
 DL_COURSE_AS_IT_RAN = DL_COURSE.model_copy(update={"engine": "batched_int64"})

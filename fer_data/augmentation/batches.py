@@ -1,4 +1,4 @@
-"""Shuffled, augmented train batches, taken whole from the memory map."""
+"""Shuffled, augmented train batches, read from the memory map batch by batch."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def train_batches(
         batch_size: images a batch, 1..n; to 2n where each image comes plain and augmented.
         augment_config: how the images are varied; drawn from the same generator.
         generator: a CPU generator; the same state gives the same batches, whatever `workers` is.
-        device: where the batches are wanted; images travel there as they are stored and are augmented there.
+        device: of the batches; images are copied there as they are stored and are augmented there.
         classes: their number; mixup and cutmix need it unless the split has soft labels.
         workers: processes for the albumentations engine, below two none; the batched engine needs none.
 
@@ -58,7 +58,7 @@ def train_batches(
         int64, or [batch_size, classes] float32 shares where the split has soft labels or images are mixed.
 
     Raises:
-        DataError: at once, where batch_size does not fit the split, or albumentations refuses the pipeline.
+        DataError: before the first batch: batch_size does not fit the split, or albumentations refuses the pipeline.
     """
     images = _epoch_images(split, augment_config)
     if not 1 <= batch_size <= images:

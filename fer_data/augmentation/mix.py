@@ -14,7 +14,7 @@ from fer_data.augmentation.augment_config import AugmentConfig
 
 
 def mix(images: Tensor, labels: Tensor, config: AugmentConfig, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Mix every image with a random one of the batch, by mixup or cutmix, or where both are on by either at even odds.
+    """Mix every image with a random one of the batch, by mixup or cutmix; where both are on, by one chosen at random.
 
     mixup (Zhang et al. 2018, arXiv:1710.09412) fades two images into each other; cutmix (Yun et al. 2019,
     arXiv:1905.04899) pastes a rectangle of one into the other, where it keeps its place. The share of each

@@ -1,4 +1,4 @@
-"""Preprocessing of grey faces, among it all that the VGG report compares, on the scale of grey levels 0..255.
+"""Preprocessing of grey faces, on the scale of grey levels 0..255; it includes all that the VGG report compares.
 
 Each image [height, width] uint8 becomes float32 of that shape:
 
@@ -7,12 +7,13 @@ Each image [height, width] uint8 becomes float32 of that shape:
     scale           64 x / standard deviation, without centring; a constant image is black
     mean_image      127.5 + x - the mean image of train
 
-so that whatever expects grey levels takes them, though standardised and scaled ones go beyond the scale.
+so that code that expects grey levels accepts them, although standardised and scaled values go beyond the scale.
 
 The `_int64` ones repeat a fault of the report's program, which stored the outputs in their own units in an
-array of int64: fractions are cut off, and what is in 0..1 becomes 0 but where it is exactly 1. A constant image
-has 0 / 0 as its z, which NumPy on x86 stores as -2^63. The eleven of FER2013's train hold training up: with one among
-8,000 faces vgg_small had 31.8 % of 1,000 of PublicTest after five epochs, and 37.4 % where that one was 0.
+array of int64: fractions are cut off, and values in 0..1 become 0 unless they are exactly 1. A constant image
+has 0 / 0 as its z, which NumPy on x86 stores as -2^63. The eleven such images
+of FER2013's train slow training down: with one among 8,000 faces vgg_small had 31.8 % of 1,000 of PublicTest after
+five epochs, and 37.4 % where that one was 0.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _INT64_OF_NAN = -(2.0**63)
 class _Operator:
     """Maps an image to its output in the operator's own units, of which the grey levels are offset + gain * output.
 
-    An output of NaN, where there is none, becomes offset.
+    NaN becomes `offset`.
     """
 
     output: Callable[[GreyLevels], Output]
@@ -80,7 +81,7 @@ def _operator(name: str, mean_image: MeanImage | None) -> _Operator:
 
 @lru_cache(maxsize=1)
 def _operators() -> dict[str, _Operator]:
-    """All but `mean_image`, by the calls that the VGG report names, at their defaults but where it says otherwise."""
+    """All but `mean_image`, by the functions that the VGG report names, at their defaults unless it says otherwise."""
     import cv2
     from skimage import exposure, filters
     from skimage.morphology import disk
@@ -116,7 +117,7 @@ def _scaled(image: GreyLevels) -> Output:
 
 
 def _normalised(image: GreyLevels) -> Output:
-    """What `cv2.normalize` from 0 to 1 gives in float, but with both ends exact: as integers nothing else is left.
+    """What `cv2.normalize` from 0 to 1 gives in float, but with exact ends: cut to integers, only an exact 1 is not 0.
 
     OpenCV's own maximum (3.4 to 5.0) is a rounding error below 1 in a tenth (float64) or a fifth (float32) of FER2013,
     and as an integer 0. Given integers, it rounds: half of the pixels become 1. The report's 27.39 % fits the former.

@@ -1,4 +1,4 @@
-"""The names of the preprocessings; apart from preprocess.py so that a configuration is read without OpenCV."""
+"""The names of the preprocessings; not in preprocess.py, so that a configuration can be read without OpenCV."""
 
 from __future__ import annotations
 

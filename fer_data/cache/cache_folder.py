@@ -1,12 +1,12 @@
-"""One data set as a folder of arrays, written once and memory-mapped by everyone on the machine.
+"""One data set as a folder of arrays, written once and memory-mapped by all processes on the machine.
 
     $FER_CACHE or ~/.cache/fer-sweeps/<fingerprint>/
         meta.json, mean_image.npy, {train,val,test}_{images,labels}.npy
-        {train,val}_soft_labels.npy, {val,test}_leaked.npy, where there are such
+        {train,val}_soft_labels.npy, {val,test}_leaked.npy, where they exist
     <fingerprint>-<hash>/    the same data under another name or with other notes: links to its arrays
 
-A folder is written beside its place and moved there only when it is complete, so whatever stands under a
-fingerprint is whole, and processes that make the same data set at once do not disturb each other.
+A folder is written under a temporary name and renamed when it is complete. A folder named by a fingerprint is therefore
+always complete, and processes that make the same data set at once do not disturb each other.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ class _Meta(BaseModel):
 
 
 def cache_root() -> Path:
-    """Return the folder of all cached data sets, made if need be.
+    """Return the folder of all cached data sets; it is made if it does not exist.
 
     Raises:
-        OSError: it cannot be made, or there is no home folder to make it in.
+        OSError: it cannot be made, or there is no home folder.
     """
     given = os.environ.get("FER_CACHE")
     try:
@@ -64,7 +64,7 @@ def cache_root() -> Path:
 
 
 def made_once(name: str, write: Callable[[Path], None]) -> Path:
-    """Return the cache folder of this name, made by `write` beside its place unless it is there and whole.
+    """Return the cache folder of this name; `write` makes it unless it exists and is complete.
 
     `write` is given an empty folder to fill, as `write_faces` does. Where processes make the same folder at
     once, the first one to be ready wins and the others' copies are dropped.
@@ -90,15 +90,15 @@ def made_once(name: str, write: Callable[[Path], None]) -> Path:
 
 
 def keep(faces: Faces) -> Path:
-    """Return the cache folder of these faces, written unless it is there and whole."""
+    """Return the cache folder of these faces; it is written unless it exists and is complete."""
     folder = made_once(faces.fingerprint, lambda beside: write_faces(faces, beside))
     return called(folder, faces.name, faces.notes, synthetic=faces.synthetic)
 
 
 def called(folder: Path, name: str, notes: tuple[str, ...], *, synthetic: bool) -> Path:
-    """Return a folder of the same data that is called so and has these notes: itself, or one with links to its arrays.
+    """Return a folder of the same data with this name and these notes: itself, or one with links to its arrays.
 
-    Equal data come from sources of several names, and each is shown under its own.
+    Sources with different names may have equal data; each is shown under its own name.
     """
     meta = _read_meta(folder)
     wanted = meta.model_copy(update={"name": name, "notes": notes, "synthetic": synthetic})
@@ -166,7 +166,7 @@ def open_with_all_soft_labels(folder: Path) -> Faces:
 
 
 def write_faces(faces: Faces, folder: Path) -> None:
-    """Write faces into an empty folder, each file synchronised with the disk, meta.json last."""
+    """Write faces into an empty folder, each file fsynced, meta.json last."""
     splits = (faces.train, faces.val, faces.test)
     for split in splits:
         for what, array in _arrays(split).items():
@@ -187,7 +187,7 @@ def write_faces(faces: Faces, folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file that is on the disk when this returns."""
+    """Write and fsync a text file."""
     write_synced(path, lambda file: file.write(text.encode()))
 
 
@@ -236,7 +236,7 @@ def _open_split(folder: Path, name: str, meta: _Meta) -> Split:
 
 
 def _load(path: Path, dtype: str, shape: tuple[int, ...], *, mapped: bool = False) -> NDArray[Any]:
-    """Load an array that must be of this type and shape; ValueError if it is not, or is cut short."""
+    """Load an array that must be of this type and shape; ValueError if it does not, or is truncated."""
     array: NDArray[Any] = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
     if array.dtype != dtype or array.shape != shape:
         raise ValueError(f"{path.name} holds {array.dtype} {array.shape}, expected {dtype} {shape}")

@@ -1,4 +1,4 @@
-"""Pictures that are in a data set more than once, found by a hash of their pixels."""
+"""Images that are in a data set more than once, found by a hash of their pixels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fer_data.faces import Faces, Images
 class Leaks:
     """How many images of each kind there are, in all splits together unless a split is named.
 
-    `..._other_label` counts those of the line before that are in train under other labels only.
+    `..._other_label` counts those of the field before that are in train under other labels only.
     `duplicates` are images of train, val and test beyond the first copy in the same split. A label conflict group
     is one picture with more than one label. A blank image has the same grey level throughout.
     """

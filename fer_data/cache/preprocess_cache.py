@@ -1,4 +1,4 @@
-"""A data set preprocessed once, as a cache folder of its own beside the one it was made from."""
+"""A data set preprocessed once, in its own cache folder beside that of the original."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _CHUNK = 512  # images of one piece of work
 
 
 def preprocessed(folder: Path, name: str) -> Path:
-    """Return the cache folder of a preprocessed data set, made now on all cores unless it was made before.
+    """Return the cache folder of a preprocessed data set; it is made on all cores unless it exists.
 
     val and test are preprocessed like train; `mean_image` subtracts the mean image of train everywhere. Where
-    processes ask for it at once, one makes it and the others wait.
+    several processes ask for it at once, one makes it and the others wait.
 
     Args:
         folder: of the data set as `prepare` returned it, whose images are uint8.

@@ -1,9 +1,9 @@
-"""One memory-mapped copy of each data set a machine, found again without reading its source.
+"""One memory-mapped copy of each data set per machine, found again without reading its source.
 
 $FER_CACHE or ~/.cache/fer-sweeps/
     <fingerprint>/        a data set, whole or a view of another one (fer_data.cache.cache_folder)
-    sources/<hash>.json   which of these folders a source, read with these options, was converted to, and how it
-                          looked then (size and time of change; of a folder, those of all files in it)
+    sources/<hash>.json   the folder that a source, read with these options, was converted to, and the
+                          source's size and time of change then (of a folder, those of all files in it)
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ _UNSTABLE = {"lock.mdb"}  # LMDB's lock changes whenever somebody reads
 
 
 class _Record(BaseModel):
-    """What was asked for (`wanted`), how its origin looked (`origin`), and the name of the folder that came of it.
+    """The request (`wanted`), its source's size and time (`origin`), and the name of the resulting folder.
 
-    `format` is to be raised whenever a source is read otherwise than before, other notes included.
+    Raise `format` whenever a source is read differently than before, including other notes.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,7 +51,7 @@ class _Record(BaseModel):
 
 
 def prepare(source: DataOptions | str | Path | None) -> Path:
-    """Return the cache folder of a source, or of the view of it that is asked for, made if it is not there.
+    """Return the cache folder of a source, or of the requested view of it; it is made if it does not exist.
 
     Args:
         source: the options; or only a file or a folder; None or "synthetic" for the built-in synthetic faces.

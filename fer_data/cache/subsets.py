@@ -1,7 +1,7 @@
 """Parts of a data set, each a data set of its own: a new fingerprint, a note, and its own leaks.
 
-Several are combined in one order: classes, fold, dedupe, limit_train. Thus folds are stratified over the classes
-that are wanted, copies are dropped of the images that then are val and test, and the limit counts what is left.
+Several are combined in one order: classes, fold, dedupe, limit_train. So folds are stratified over the
+chosen classes, copies of images in the resulting val and test are dropped, and the limit counts what is left.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fer_data.options import DataOptions
 
 
 def apply_views(faces: Faces, options: DataOptions) -> Faces:
-    """Return the part of a data set that the options ask for; the faces themselves where they ask for none.
+    """Return the part of a data set that the options choose; all of it where they choose none.
 
     Raises:
         DataError: a view does not fit the data.
@@ -42,7 +42,7 @@ def choose_classes(faces: Faces, names: Sequence[str]) -> Faces:
     Soft labels are restricted to these classes and normalised again.
 
     Raises:
-        DataError: naming all unknown, repeated and absent classes, or that there are fewer than two.
+        DataError: names all unknown, repeated and absent classes; or there are fewer than two.
     """
     wanted = _class_numbers(faces, names)
     chosen = tuple(faces.classes[number] for number in wanted)

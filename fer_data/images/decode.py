@@ -1,4 +1,4 @@
-"""One image file to grey levels, distrusting whatever the file claims to be."""
+"""Decodes one image file to grey levels, without trusting its name or header."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def read_image(path: Path) -> GreyLevels:
 
 
 def decode_image(data: bytes) -> GreyLevels:
-    """Decode a PNG or JPEG, whatever its name was: [height, width].
+    """Decode a PNG or JPEG, whatever its file name: [height, width].
 
-    Colours become grey by ITU-R BT.601 (0.299 R + 0.587 G + 0.114 B), transparency is dropped, and a camera's
-    note of orientation is obeyed. Of an animation the first picture is taken.
+    Colours become grey by ITU-R BT.601 (0.299 R + 0.587 G + 0.114 B), transparency is dropped, and the EXIF
+    orientation is applied. Of an animation the first frame is taken.
 
     Raises:
         DataError: what is wrong with the bytes.
@@ -64,7 +64,7 @@ def decode_image(data: bytes) -> GreyLevels:
 
 
 def _check(image: Image.Image) -> None:
-    """Look at what the header announces before a pixel is decoded."""
+    """Check the header's size and format before any pixel is decoded."""
     if image.width * image.height > MAX_PIXELS:
         raise DataError(f"too many pixels: {image.width:,}×{image.height:,}, at most {MAX_PIXELS:,}")
     if image.mode.startswith("I"):

@@ -1,4 +1,4 @@
-"""Images straight from a camera or another program, made as the faces that a net was trained on."""
+"""Converts images from a camera or another program to the form that a net was trained on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images of another size, and room for more of them than memory should hold."""
+"""Resizes images, and allocates arrays that are larger than memory should hold."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _ROWS_AT_A_TIME = 1024
 def room(n: int, height: int, width: int, dtype: DTypeLike = np.uint8) -> NDArray[Any]:
     """Return an uninitialised [n, height, width]: in memory, or on disk in the cache where it is large.
 
-    The file on disk has no name and goes with the array, whose pages the system may take back at any time.
+    The file on disk has no name and is deleted with the array; the system may evict its pages at any time.
 
     Raises:
-        OSError: the disk has no such room.
+        OSError: the disk has not enough space.
     """
     size = n * height * width * np.dtype(dtype).itemsize
     if size <= _MAX_BYTES_IN_MEMORY:
@@ -60,7 +60,7 @@ def all_resized(images: Images, side: int, method: ResizeMethod) -> Images:
 
 
 def rows_of(images: Images, rows: Indices) -> Images:
-    """Return a copy of these rows, made a block at a time: a large array is a file, and stays one."""
+    """Return a copy of these rows, made block by block: a large array is a file and stays one."""
     height, width = images.shape[1:]
     result = room(len(rows), height, width, images.dtype)
     for start in range(0, len(rows), _ROWS_AT_A_TIME):

@@ -1,1 +1,1 @@
-"""Photographs with faces in them: decoding, finding the faces, cropping them as training faces are."""
+"""Photographs with faces: decoding, detecting faces, cropping them as training faces are."""

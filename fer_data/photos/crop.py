@@ -1,4 +1,4 @@
-"""A face cut out of a photograph as FER2013's were: square, grey, filled by the face."""
+"""Crops a face from a photograph as FER2013's were: square, grey, filled by the face."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def cut_out(photo: Photo, box: Box, side: int) -> GreyLevels:
 
 
 def whole(photo: Photo, side: int) -> GreyLevels:
-    """The photograph itself, which shows nothing but a face, as grey [side, side]."""
+    """The whole photograph, which shows nothing but a face, as grey [side, side]."""
     return _grey(Image.fromarray(photo.rgb), side)
 
 

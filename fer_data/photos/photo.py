@@ -1,4 +1,4 @@
-"""A photograph of any kind to RGB, distrusting whatever the file claims to be."""
+"""Decodes a photograph of any kind to RGB, without trusting its name or header."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ Rgb = NDArray[np.uint8]
 
 @dataclass(frozen=True, eq=False)
 class Photo:
-    """A decoded photograph; `rgb` is `scale` times as large as the upright original of `width` x `height`."""
+    """A decoded photograph; `rgb` is `scale` times the size of the upright original of `width` x `height`."""
 
     rgb: Rgb
     width: int
     height: int
     notes: tuple[str, ...] = ()
-    """What was done to it that the user should know."""
+    """Changes that the user should know of."""
 
     @property
     def scale(self) -> float:
@@ -58,8 +58,8 @@ def read_photo(path: Path, max_bytes: int = MAX_BYTES) -> Photo:
 def decode_photo(data: bytes, max_bytes: int = MAX_BYTES) -> Photo:
     """Decode a PNG, JPEG or WebP, whatever its name was.
 
-    A camera's note of orientation is obeyed, transparency becomes white, 16 bits become 8, and of an animation the
-    first picture is taken. Pictures of more than 2,048 pixels a side are made smaller, so that memory is bounded.
+    The EXIF orientation is applied, transparency becomes white, 16 bits become 8, and of an animation the
+    first frame is taken. Images of more than 2,048 pixels per side are made smaller, so that memory is bounded.
 
     Raises:
         DataError: what is wrong with the bytes.

@@ -1,1 +1,1 @@
-"""Readers: every form the data comes in becomes one Faces."""
+"""Readers: each form of the data becomes one `Faces`."""

@@ -1,4 +1,4 @@
-"""Caffe's index lists: train.txt, val.txt and test.txt, a line "0/00111.jpg 0" an image, its path and its label."""
+"""Caffe's index lists train.txt, val.txt and test.txt: one line per image, path and label, as "0/00111.jpg 0"."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def index_lists(folder: Path) -> dict[str, Path]:
     """Return the index list of each split that a folder has, in the order train, val, test.
 
     Raises:
-        DataError: two lists stand for one split.
+        DataError: there are two lists for one split.
         OSError: the folder cannot be read.
     """
     lists: dict[str, Path] = {}

@@ -4,7 +4,7 @@
                         repeated float float_data = 6; bool encoded = 7; }
     message BlobProto { num = 1; channels = 2; height = 3; width = 4; repeated float data = 5 [packed]; }
 
-(src/caffe/proto/caffe.proto in BVLC/caffe.) A Datum holds one image, channels first, blue-green-red where there
+(src/caffe/proto/caffe.proto in BVLC/caffe.) A Datum holds one image, channels first, BGR where there
 are three; if `encoded`, data is an image file. A mean image is a BlobProto of shape 1×channels×height×width.
 """
 
@@ -39,7 +39,7 @@ def datum(image: GreyLevels, label: int) -> bytes:
 
 
 def parse_datum(message: bytes) -> tuple[GreyLevels, int]:
-    """Return the image [height, width] of a Datum, grey whatever it was, and its label.
+    """Return the image [height, width] of a Datum, converted to grey, and its label.
 
     Raises:
         DataError: what is wrong with the message; one of other software is no Datum.
@@ -103,7 +103,7 @@ def _varint(value: int) -> bytes:
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Yield number and value of each field; ValueError or IndexError where this is no protobuf message."""
+    """Yield number and value of each field. Raises ValueError or IndexError where this is no protobuf message."""
     position = 0
     while position < len(message):
         tag, position = _read_varint(message, position)

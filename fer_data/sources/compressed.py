@@ -1,4 +1,4 @@
-"""A csv as one seekable file, whether it is stored plainly or in a gzip, xz, zip or tar archive."""
+"""A csv as one seekable file, whether it is plain or in a gzip, xz, zip or tar archive."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _DAMAGE = (gzip.BadGzipFile, zlib.error, lzma.LZMAError, zipfile.BadZipFile, EOF
 
 @dataclass(frozen=True)
 class Text:
-    """An open csv: the file from its beginning, how messages call it, and its length."""
+    """An open csv: the file from its beginning, its name in messages, and its length."""
 
     file: IO[bytes]
     shown: str
@@ -37,9 +37,9 @@ class Text:
 
 @contextmanager
 def opened(path: Path) -> Iterator[Text]:
-    """Open a file, unpacked into a nameless file in the cache where its first bytes are an archive's.
+    """Open a file; an archive, recognised by its first bytes, is unpacked into a nameless file in the cache.
 
-    A zip or tar archive, the latter packed or not, must hold exactly one csv, which messages call archive/member.
+    A zip or tar archive, the latter compressed or not, must hold exactly one csv, which messages call archive/member.
 
     Raises:
         DataError: it is too large, packed or unpacked; or the archive is truncated, damaged, encrypted, or
@@ -61,7 +61,7 @@ def opened(path: Path) -> Iterator[Text]:
 
 
 def _within_tar(path: Path, text: Text) -> Text:
-    """Return the only csv in a tar archive as a part of its file; what is no such archive as it is."""
+    """Return the only csv in a tar archive as a part of its file; any other file unchanged."""
     text.file.seek(0)
     try:
         archive = tarfile.TarFile(fileobj=text.file)
@@ -94,7 +94,7 @@ def _room_on_disk(path: Path) -> IO[bytes]:
 
 
 def _unpack(path: Path, packed: IO[bytes], kind: str, plain: IO[bytes]) -> str:
-    """Write what is packed into the plain file; return what messages call it."""
+    """Unpack into the plain file; return its name in messages."""
     try:
         if kind == "zip":
             return _unpack_zip(path, packed, plain)
@@ -118,7 +118,7 @@ def _unpack_zip(path: Path, packed: IO[bytes], plain: IO[bytes]) -> str:
 
 
 def _only_csv(path: Path, names: Sequence[str]) -> str:
-    """Return the one member of an archive that is a csv; what macOS adds to each file (._name) is not looked at."""
+    """Return the one member of an archive that is a csv; the files that macOS adds (._name) are ignored."""
     tables = [name for name in names if name.lower().endswith(".csv") and not PurePosixPath(name).name.startswith("._")]
     if len(tables) != 1:
         found = tables or names
@@ -148,7 +148,7 @@ def _gzip_chunks(packed: IO[bytes]) -> Iterator[bytes]:
 
 
 def _xz_chunks(packed: IO[bytes]) -> Iterator[bytes]:
-    """Unpack streams that follow each other, as lzma.open does, but with a limit on memory."""
+    """Unpack concatenated streams, as lzma.open does, but with a limit on memory."""
     data = packed.read(_CHUNK)
     while data:
         stream = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MAX_XZ_MEMORY)

@@ -1,4 +1,4 @@
-"""The fast reader of a FER2013 csv: Arrow's, for files that are plainly right."""
+"""The fast reader of a FER2013 csv: Arrow's, for files without any fault."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _BLOCK_BYTES = 8 * 2**20
 
 
 def read_rows(text: Text, header: Header, *, skip_bad: bool = False) -> Rows:
-    """Read all rows below the header, or with `skip_bad` those that are right.
+    """Read all rows below the header, or with `skip_bad` the valid ones.
 
     Raises:
-        DataError: naming the first five faulty lines and the number of the others, or that there are no rows.
+        DataError: names the first five faulty lines and the number of the others; or there are no rows.
         OSError: the file cannot be read.
     """
     return read_fast(text, header) or read_carefully(text, header, skip_bad=skip_bad)
 
 
 def read_fast(text: Text, header: Header) -> Rows | None:
-    """Read a file that is plainly right; None at the first doubt.
+    """Read a file without any fault; None at the first doubt.
 
     Raises:
         DataError: there are too many rows.
@@ -81,7 +81,7 @@ def _decode(batch: Any) -> tuple[GreyLevels, Labels, Labels | None] | None:
 
 
 def _has_letters(text: Any) -> bool:
-    """Arrow reads 0x1F as 31, which is no pixel here: look for any byte above '9'."""
+    """Return whether any byte is above '9': Arrow reads 0x1F as 31, which is no pixel here."""
     characters = np.frombuffer(text.buffers()[2] or b"", dtype=np.uint8)
     return bool(characters.max(initial=0) > ord("9"))
 

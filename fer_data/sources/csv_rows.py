@@ -1,7 +1,7 @@
-"""The rows of a FER2013 csv, read twice as fast as they come or carefully enough to explain what is wrong.
+"""The rows of a FER2013 csv, read by a fast reader, or by a careful one that explains what is wrong.
 
-The fast reader takes only what is plainly right. Whatever it doubts goes to the careful reader, which defines
-the format: it reads the file all the same (stray spaces, blank lines) or names the faulty lines.
+The fast reader accepts only files without any fault. All others go to the careful reader, which defines
+the format: it accepts the file (stray spaces, blank lines) or names the faulty lines.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Rows:
 
 
 class Collected:
-    """Rows as they arrive, in one array of rows to be: memory is taken only as they are filled in."""
+    """Rows as they arrive, in one preallocated array, whose memory is used only as rows are filled in."""
 
     def __init__(self, text: Text, header: Header) -> None:
         most = min(text.bytes // (2 * PIXELS - 1) + 1, MAX_ROWS)  # a row has a digit and a separator a pixel
@@ -96,7 +96,7 @@ class Collected:
 
 @dataclass
 class Faults:
-    """The first `keep` faulty lines of a file in words, and how many there are."""
+    """Messages on the first `keep` faulty lines of a file, and how many there are."""
 
     shown: str
     kept: list[str] = field(default_factory=list)
@@ -110,7 +110,7 @@ class Faults:
             self.kept.append(f"{line}: {'; '.join(what)}")
 
     def message(self) -> str:
-        """Return the first five faulty lines, each with its place, and how many more there are."""
+        """Return the first five faulty lines, each with its line number, and how many more there are."""
         lines = [f"{self.shown}:{fault}" for fault in self.kept[:_MAX_FAULTS_SHOWN]]
         more = self.total - len(lines)
         return "\n".join([*lines, f"and {more:,} more"] if more else lines)
@@ -157,7 +157,7 @@ def read_carefully(text: Text, header: Header, *, skip_bad: bool) -> Rows:
 
 
 def _refuse_one_based(text: Text, emotions: Set[object]) -> None:
-    """Refuse labels that count from 1: they would be read one class off, and the last class be left out."""
+    """Refuse labels that count from 1: each would be read as the next class, and the last class would be left out."""
     if str(len(EMOTIONS)) in emotions and not emotions & {0, "0"}:
         order = ", ".join(f"{number} {name}" for number, name in enumerate(EXPRESSIONS))
         raise DataError(
@@ -171,7 +171,7 @@ def _bytes(values: Sequence[int]) -> NDArray[np.uint8]:
 
 
 def _lines(text: Text) -> Iterator[tuple[int, str]]:
-    """Go through the lines below the header that are not blank; one that is far too long is cut short."""
+    """Yield the lines below the header that are not blank; one that is far too long is truncated."""
     text.file.seek(0)
     file = io.TextIOWrapper(text.file, encoding="utf-8-sig", errors="replace")
     try:
@@ -195,7 +195,7 @@ class _BadRow:
 
 
 def _parse(line: str, header: Header) -> tuple[int, bytes, int | None] | _BadRow:
-    """Return emotion, pixels and usage of a line, or else everything that is wrong with it."""
+    """Return emotion, pixels and usage of a line, or everything that is wrong with it."""
     if len(line) == _MAX_LINE:
         return _BadRow([f"longer than {_MAX_LINE:,} characters"])
     cut_short = [] if line.endswith("\n") else ["the file ends within this line: truncated? get it again"]
@@ -234,7 +234,7 @@ def _usage_faults(usage: str | None) -> list[str]:
 
 
 def _pixel_faults(words: Sequence[str]) -> list[str]:
-    """Say how many pixels there are if it is not 2,304, else what is wrong with the first faulty one."""
+    """Return how many pixels there are if it is not 2,304, else what is wrong with the first faulty one."""
     if len(words) != PIXELS:
         return [f"{len(words)} pixels, expected {PIXELS} ({SIDE}×{SIDE})"]
     return next(([_word_fault(number, word)] for number, word in enumerate(words, 1) if not _grey_levels([word])), [])

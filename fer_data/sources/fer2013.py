@@ -1,4 +1,4 @@
-"""Read FER2013's csv in each of its forms, and say what distinguishes it from the official data.
+"""Reads FER2013's csv in each of its forms, and reports differences from the official data.
 
 fer2013.csv and icml_face_data.csv have the columns emotion, pixels and Usage, which names the split. Kaggle's
 train.csv has no Usage: all its rows are train at first. A stratified tenth of train each becomes val and test where
@@ -81,7 +81,7 @@ def read_rows_of(path: Path, *, skip_bad: bool = True) -> Rows:
 
 
 def differences_from_official(splits: Splits) -> tuple[str, ...]:
-    """Return what distinguishes these splits from the official FER2013, for a person; empty if nothing."""
+    """Return how these splits differ from the official FER2013, in words; empty if they do not."""
     differing = [
         f"{split.name} {expression} {count:,} (official {official:,})"
         for split in splits
@@ -98,10 +98,10 @@ def differences_from_official(splits: Splits) -> tuple[str, ...]:
 
 
 def _with_every_split(path: Path, rows: Rows) -> tuple[Labels, list[int]]:
-    """Return the usage of each row, where val and test are taken from train if they are lacking; and which were.
+    """Return the usage of each row, with val and test taken from train where they are lacking; and which were taken.
 
     Raises:
-        DataError: rows that were left out are of a split that is lacking, or may be.
+        DataError: rows that were left out belong, or may belong, to a lacking split.
     """
     usages = np.zeros(len(rows.emotions), np.uint8) if rows.usages is None else rows.usages
     lacking = [number for number in (1, 2) if not np.any(usages == number)]
@@ -115,7 +115,7 @@ def _with_every_split(path: Path, rows: Rows) -> tuple[Labels, list[int]]:
 
 
 def _refuse_doubted(path: Path, rows: Rows, lacking: Sequence[str]) -> None:
-    """Refuse to make up a split whose own rows may be among those that were left out."""
+    """Refuse to carve out a split whose own rows may be among those that were left out."""
     known = {usage for usage in USAGES if usage not in lacking}
     if rows.usages_left_out - known:
         shown = "\n".join(f"{path}: {line}" for line in rows.left_out[:_LEFT_OUT_SHOWN])
@@ -131,7 +131,7 @@ def _carved_note(rows: Rows, splits: Splits, lacking: Sequence[int]) -> str:
 
 
 def _numbering_note(rows: Rows) -> tuple[str, ...]:
-    """Doubt labels 1..6 that lack 0: they may count from 1."""
+    """Return a note where labels are 1..6 without 0: they may count from 1."""
     if set(rows.emotions.tolist()) != set(range(1, len(EXPRESSIONS))):
         return ()
     return (f"no row has emotion 0 ({EXPRESSIONS[0]}): if the labels count from 1, all are read one class off",)

@@ -4,8 +4,8 @@ Its votes become labels by one of two rules. The plurality is what has the most 
 its program's mode "majority": single votes are removed as outliers, and a label needs more than half of what is left.
 The plurality keeps 28,224 images of train, 3,529 of val and 3,519 of test, the majority 24,941, 3,186 and 3,137.
 
-Its fer2013new.csv has a row for each row of FER2013, in the same order. Rows are joined by their place and never
-by the image names in the file, some of which are missing and some of which stand twice.
+Its fer2013new.csv has one row for each row of FER2013, in the same order. Rows are joined by position, never
+by the image names in the file: some are missing, some occur twice.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ Votes = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Verdict:
-    """What FER+ says of n images.
+    """FER+'s labels of n images.
 
     labels: [n] uint8; kept: [n], False where the label is contempt, unknown or no face, or where there is no majority;
     soft_labels: [n, 7] float32, the shares of the votes for the expressions of FER2013, rows that sum to 1 where kept.
@@ -60,7 +60,7 @@ class Verdict:
 
 
 def judge(path: Path, rows: Rows, *, majority: bool = False) -> Verdict:
-    """Return FER+'s verdict on the rows of a FER2013 csv, by its own rule if `majority`, else by plurality.
+    """Return FER+'s labels of the rows of a FER2013 csv, by its own rule if `majority`, else by plurality.
 
     Of several columns with the most votes the plurality is the first in FER+'s file: neutral, happiness,
     surprise, sadness, anger, disgust, fear, contempt, unknown, NF.
@@ -141,7 +141,7 @@ def _table(shown: str, lines: Reader) -> tuple[Labels, Votes]:
 
 
 def _parse(fields: Sequence[str], names: Sequence[str], places: Sequence[int]) -> bytes | list[str]:
-    """Return the number of the usage and the votes of a row, or else what is wrong with it."""
+    """Return the number of the usage and the votes of a row, or what is wrong with it."""
     if len(fields) != len(names):
         return [f"expected {len(names)} fields, got {len(fields)}"]
     usage, *votes = (fields[place] for place in places)

@@ -42,16 +42,16 @@ def read_folders(path: Path, options: DataOptions) -> ReadFaces:
     """Read folders of PNG or JPEG images into train, val and test.
 
     Images are in the natural order of their file names, over all classes of a split, so that numbered files
-    keep the order they were numbered in. A test folder with files named PublicTest_… and PrivateTest_…, as in
+    keep their numbers' order. A test folder with files named PublicTest_… and PrivateTest_…, as in
     Kaggle's folder form of FER2013, is val and test; otherwise a source without val or without test gives a tenth
     of train to each that it lacks. Class folders without a split above them are all train at first.
 
-    Links to files are followed, wherever they lead. Colour becomes grey; all images have one size, or
+    Links to files are followed. Colour becomes grey; all images have one size, or
     `options.resize` gives it to them.
 
     Raises:
         DataError: train or class folders are missing, unknown or doubled; or images are unreadable, of different
-            sizes, or stand under two classes: all at once, but for what `options.skip_bad` leaves out.
+            sizes, or in two classes: all at once, except what `options.skip_bad` leaves out.
         OSError: there is no room for the images.
     """
     class_folders = {split: _class_folders(folder) for split, folder in _split_folders(path).items()}
@@ -73,7 +73,7 @@ def read_folders(path: Path, options: DataOptions) -> ReadFaces:
 
 
 def _split_folders(root: Path) -> dict[str, Path]:
-    """Return the folder of each split there is; the root itself as train's where it holds class folders."""
+    """Return the folder of each split that exists; the root itself as train's where it holds class folders."""
     names = _folders_in(root)
     if _are_classes(root, names):
         return {"train": root}
@@ -99,7 +99,7 @@ def _split_folders(root: Path) -> dict[str, Path]:
 
 
 def _are_classes(root: Path, names: Sequence[str]) -> bool:
-    """Whether folders hold images and none of them is called like a split, rightly or nearly."""
+    """Whether folders hold images and none has a name like that of a split."""
     like_splits = any(nearest(name, list(SPLIT_OF)) or _LIKE_A_SPLIT.search(name) for name in names)
     return len(names) > 1 and not like_splits and any(_holds_images(root / name) for name in names)
 
@@ -177,7 +177,7 @@ def _files_of_class(root: Path, folder: Path, split: str, label: int, faults: Fa
 
 
 def _identity(path: Path) -> tuple[int, int]:
-    """Return the device and inode behind a name; a name that leads nowhere is a file of its own."""
+    """Return the device and inode of a path; a broken link counts as its own file."""
     try:
         status = path.stat()
     except OSError:
@@ -186,7 +186,7 @@ def _identity(path: Path) -> tuple[int, int]:
 
 
 def _without_contradictions(files: Sequence[_ImageFile], faults: Faults) -> list[_ImageFile]:
-    """Take out each file that stands under two classes, as a link or by a second name: neither label can be trusted."""
+    """Leave out each file that is in two classes, as a link or by a second name: neither label can be trusted."""
     first: dict[tuple[int, int], _ImageFile] = {}
     doubted = set()
     for file in files:

@@ -1,4 +1,4 @@
-"""From single images, wherever they stand, to the three splits; what is wrong with them is told all at once."""
+"""Makes the three splits of single images; all faults are reported at once."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ class Sample:
 
 @dataclass
 class Faults:
-    """What is wrong with a source: what can be left out on request, and what cannot."""
+    """Faults of a source: those that can be left out on request, and fatal ones."""
 
     root: Path
     skippable: list[str] = field(default_factory=list)
     fatal: list[str] = field(default_factory=list)
 
     def leave_out(self, name: str, what: str) -> None:
-        """Note a file, folder or entry that can be done without, named relative to the source."""
+        """Add a file, folder or entry that can be left out, named relative to the source."""
         self.skippable.append(printable(f"{name}: {what}"))
 
     def check(self, *, skip_bad: bool) -> None:
-        """Raise DataError if anything is in the way: the first five, the fatal before the others, and how many more."""
+        """Raise DataError if there are faults: the first five, fatal ones first, and how many more."""
         faults = [*self.fatal, *([] if skip_bad else self.skippable)]
         if not faults:
             return
@@ -59,7 +59,7 @@ class Faults:
         raise DataError("\n".join([*self._shown(faults), *way_out]))
 
     def refuse(self, what: str) -> NoReturn:
-        """Raise DataError with what cannot be read at all, and what was left out, which is why."""
+        """Raise DataError with what cannot be read, and with what was left out as the reason."""
         raise DataError("\n".join([printable(f"{self.root}: {what}"), *self._shown(self.skippable)]))
 
     def _shown(self, faults: Sequence[str]) -> list[str]:
@@ -69,28 +69,28 @@ class Faults:
 
 
 def printable(name: str) -> str:
-    """Return a file's name as text that can be shown and stored, even where its bytes are no UTF-8."""
+    """Return a file's name as text that can be shown and stored, even where its bytes are not UTF-8."""
     return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def given_name(path: Path) -> str:
-    """Return what a file or folder was called by whoever gave it, also where that was `.`; links are not followed."""
+    """Return the name of a file or folder as the user gave it, also of `.`; links are not followed."""
     return printable(path.name if path.name not in ("", "..") else path.resolve().name)
 
 
 def gather(samples: Iterable[Sample], count: int, options: DataOptions, faults: Faults) -> dict[str, Split]:
-    """Return the splits that occur, with their images in the order given; resized if the options say so.
+    """Return the splits that occur, with their images in the order given; resized if the options ask for it.
 
     Args:
         samples: at most `count` of them, split by split in the order of SPLITS; whoever makes them notes in
             `faults` what it could not read.
-        count: for how many images room is made.
-        options: `resize`, `resize_method` and `skip_bad` count here.
+        count: the number of images to allocate.
+        options: `resize`, `resize_method` and `skip_bad` are used.
         faults: those known before; images of different sizes are added to them.
 
     Raises:
         DataError: all faults at once, or that there are no images.
-        OSError: the disk has no room for so many images.
+        OSError: the disk has no space for so many images.
     """
     images: GreyLevels | None = None
     labels: list[int] = []
@@ -120,13 +120,13 @@ def three_splits(
     """Return train, val and test, and a note where val or test had to be taken from train.
 
     Args:
-        faults: what was left out.
+        faults: those that were left out.
         classes: their names.
-        given: the splits that the source has; from these nothing is made up.
+        given: the splits that the source has; these are not carved out.
         found: the splits of which there are images.
 
     Raises:
-        DataError: a given split or train has no images, or train is too small to take another one from it.
+        DataError: a given split or train has no images, or train is too small to carve out another split.
     """
     empty = [name for name in SPLITS if name not in found and (name in given or name == "train")]
     if empty:
@@ -156,7 +156,7 @@ def _sliced(images: GreyLevels, labels: Sequence[int], lengths: dict[str, int]) 
 
 
 def _carve(root: Path, classes: Sequence[str], train: Split, lacking: Sequence[str]) -> dict[str, Split]:
-    """Divide train into train and the lacking splits, each of which must have images of each class."""
+    """Divide train into train and the lacking splits; each must have images of each class."""
     part = carved(train.images, train.labels, len(lacking))
     made = {name: _part(train, name, part == number) for number, name in enumerate(("train", *lacking))}
     present = set(train.labels.tolist())
@@ -171,7 +171,7 @@ def _carve(root: Path, classes: Sequence[str], train: Split, lacking: Sequence[s
 
 
 def _part(split: Split, name: str, wanted: Flags) -> Split:
-    """Copy the wanted rows a block at a time: a large split is a file, and stays one."""
+    """Copy the given rows block by block: a large split is a file and stays one."""
     rows = np.flatnonzero(wanted)
     images = room(len(rows), *split.images.shape[1:])
     for start in range(0, len(rows), _ROWS_AT_A_TIME):

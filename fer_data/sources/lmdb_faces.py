@@ -1,4 +1,4 @@
-"""LMDB as Caffe reads and writes it: a database a split, keys "00000000_name", values of type Datum."""
+"""LMDB as Caffe reads and writes it: one database per split, keys "00000000_name", values of type Datum."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _MAX_KEY_SHOWN = 60
 
 
 def databases(folder: Path) -> dict[str, Path]:
-    """Return the database folder of each split there is (train, or train_lmdb), in the order train, val, test.
+    """Return the database folder of each split that exists (train, or train_lmdb), in the order train, val, test.
 
     Raises:
-        DataError: two databases stand for one split.
+        DataError: there are two databases for one split.
         OSError: the folder cannot be read.
     """
     found: dict[str, Path] = {}
@@ -41,9 +41,9 @@ def databases(folder: Path) -> dict[str, Path]:
 
 
 def write_lmdb(folder: Path, split: Split) -> None:
-    """Write a split into a new database in a new folder, images in their order.
+    """Write a split into a new database in a new folder, images in order.
 
-    Keys are what convert_imageset makes of the lines "<label>/<position>" of an index list.
+    Keys are those that convert_imageset makes for the lines "<label>/<position>" of an index list.
 
     Raises:
         OSError: the disk refused.
@@ -88,7 +88,7 @@ def read_lmdb(path: Path, options: DataOptions) -> ReadFaces:
 
 
 def _open(folder: Path) -> lmdb.Environment:
-    """Open a database, read-only and without a lock file, so that it may stand where nothing can be written."""
+    """Open a database, read-only and without a lock file, so that its folder may be read-only."""
     try:
         environment = lmdb.open(str(folder), readonly=True, lock=False, readahead=False, create=False)
     except lmdb.Error as error:

@@ -1,4 +1,4 @@
-"""What each reader of a source returns, before it is given a fingerprint and a place in the cache."""
+"""What each reader of a source returns, before fingerprint and cache folder."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ Splits = tuple[Split, Split, Split]
 
 @dataclass(frozen=True, eq=False)
 class ReadFaces:
-    """A source as it was read: train, val and test, and what is to be said about them.
+    """A source as it was read: train, val and test, and notes about them.
 
-    `notes` are remarks to be seen beside any number from this data. `left_out` has one line a faulty row or
+    `notes` are shown beside any number from this data. `left_out` has one line per faulty row or
     file that was left out on request, named relative to the source so that a copy elsewhere reads alike; it
-    enters the fingerprint, and its count and first lines become a note of their own. Readers resize with
-    `fer_data.images.resizing`, whose `room` keeps images that memory should not hold on disk.
+    is part of the fingerprint, and its count and first lines become a further note. Readers resize with
+    `fer_data.images.resizing`, whose `room` puts images on disk that are too large for memory.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Read a source, recognised by its content and not by its name."""
+"""Reads a source; its form is recognised by its content, not by its name."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _LEFT_OUT_SHOWN = 5
 
 
 def read_source(options: DataOptions) -> Faces:
-    """Read what the options name, whole: views of it are not taken here.
+    """Read the whole source that the options name; views are applied later.
 
     A file is a FER2013 csv, plain or in an archive; a folder holds LMDB data sets, Caffe's index lists, or images.
 
     Raises:
-        DataError: there is no such source, or it is not of one of these forms.
-        OSError: the cache has no room for it.
+        DataError: there is no such source, or it has none of these forms.
+        OSError: the cache has no space for it.
     """
     read = _read(options)
     fingerprint = fingerprint_of(read.splits)
@@ -83,7 +83,7 @@ def _refuse_folder_of_tables(path: Path) -> None:
 
 
 def _check(path: Path) -> None:
-    """Refuse what cannot be a source, in the words that say why."""
+    """Refuse what cannot be a source, and say why."""
     try:
         if path.is_symlink() and not path.exists():
             raise DataError(f"{path}: broken link to {path.readlink()}; point it at the data")

@@ -1,12 +1,12 @@
-"""Seven expressions drawn with arithmetic: faces without data, for tests, first runs and documentation.
+"""Draws faces of seven expressions by arithmetic, for tests, first runs and documentation without a data set.
 
-Faces of cartoon simplicity, varied in identity, pose, light, occlusion and noise, so that a linear model on
+Cartoon faces, varied in identity, pose, light, occlusion and noise, so that a linear model on
 their pixels fails and a small convolutional net does well. Which feature moves for which expression follows
 the prototypes of the Facial Action Coding System (Ekman, Friesen and Hager 2002), exaggerated.
 
 Frame: x to the right and y down from the middle of the head, whose half height is 1. Numbers per image are
-[n, 1, 1], pictures [n, 48, 48], all float32. Only + - * / and square roots touch pixels, which IEEE 754
-rounds alike everywhere, so that a seed means the same faces on every machine.
+[n, 1, 1], pictures [n, 48, 48], all float32. Pixels use only + - * / and square roots, which IEEE 754
+rounds alike everywhere, so that a seed gives the same faces on every machine.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _INTENSITY = (0.55, 1.15)
 
 @dataclass(frozen=True)
 class _Canvas:
-    """The picture under way, and where each of its pixels is in the frame of its head."""
+    """The image being drawn, and the coordinates of each pixel in the frame of its head."""
 
     grey: Array
     x: Array
@@ -54,13 +54,13 @@ class _Canvas:
     sharpness: Array
 
     def paint(self, inside: Array, tone: Array | float, strength: Array | float = 1.0) -> None:
-        """Lay a tone over the pixels where `inside` (a signed depth in half head heights) is positive."""
+        """Blend a tone into the pixels where `inside` (a signed depth in half head heights) is positive."""
         cover = np.clip(inside * self.sharpness + np.float32(0.5), 0, 1) * strength
         self.grey[...] += cover * (tone - self.grey)
 
 
 class _Draw:
-    """Random numbers a image, [n, 1, 1]."""
+    """Random numbers per image, [n, 1, 1]."""
 
     def __init__(self, rng: np.random.Generator, n: int) -> None:
         self.rng, self.shape = rng, (n, 1, 1)
@@ -76,7 +76,7 @@ class _Draw:
 
 
 def draw_splits(seed: int = 0) -> tuple[Split, Split, Split]:
-    """Draw train, val and test: 600, 120 and 120 faces an expression, [n, 48, 48] uint8, shuffled."""
+    """Draw train, val and test: 600, 120 and 120 faces per expression, [n, 48, 48] uint8, shuffled."""
     streams = np.random.SeedSequence(seed).spawn(len(SPLITS))
     train, val, test = (
         _draw_split(name, np.random.default_rng(stream)) for name, stream in zip(SPLITS, streams, strict=True)
@@ -91,7 +91,7 @@ def _draw_split(name: str, rng: np.random.Generator) -> Split:
 
 
 def draw_faces(labels: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Draw one face a label (an index into EXPRESSIONS): [n, 48, 48] uint8."""
+    """Draw one face per label (an index into EXPRESSIONS): [n, 48, 48] uint8."""
     draw = _Draw(rng, len(labels))
     features = _features(labels, draw)
     canvas, skin = _pose(draw), draw.between(110, 215)
@@ -217,7 +217,7 @@ def _beard_or_glasses(face: _Canvas, draw: _Draw, skin: Array) -> None:
 
 
 def _photograph(canvas: _Canvas, draw: _Draw) -> NDArray[np.uint8]:
-    """Light the face from somewhere, put a hand or a bar before some, and expose it with a sensor's noise."""
+    """Add light from a random direction, a hand or a bar before some faces, and a sensor's noise."""
     light = 1 + draw.around(0, 0.25) * canvas.x + draw.around(0, 0.12) * canvas.y
     grey = canvas.grey * np.clip(light, 0.25, 1.8)
     x, y = draw.between(-1.0, 1.0), draw.between(-1.0, 1.0)
