@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests import ROOT
+
 SIBLINGS = ("fer_data", "fer_models", "tracking", "cluster")
 ONLY_IN = {
     "optuna": {
@@ -150,3 +151,21 @@ def test_no_folder_is_crowded() -> None:
         if (count := len(list(folder.glob("*.py")))) > most.get(str(folder.relative_to(ROOT)), 16)
     }
     assert crowded == {}
+
+
+def test_the_tests_mirror_the_packages() -> None:
+    tested = {path.parent for package in PACKAGES for path in (ROOT / "tests" / package).rglob("test_*.py")}
+    without_package = [folder for folder in tested if not (ROOT / folder.relative_to(ROOT / "tests")).is_dir()]
+    assert without_package == []
+    assert [folder for folder in tested if not (folder / "__init__.py").is_file()] == []
+
+
+def test_tests_import_their_helpers_by_their_full_name() -> None:
+    """`from tests.sweeps.fake_trials import …`: no folder of tests is on the path."""
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {module}; write tests.….{module}"
+        for path in (ROOT / "tests").rglob("*.py")
+        for module in imports(path)
+        if module not in PACKAGES and any((folder / f"{module}.py").is_file() for folder in path.parents)
+    ]
+    assert wrong == []

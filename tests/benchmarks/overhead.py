@@ -26,11 +26,11 @@ from rich.console import Console
 
 from fer_data import prepare
 from fer_models.configs.precision import device_kind
+from tests import ROOT
 from tests.benchmarks.burn import TRIAL_CORE_SECONDS
 from tests.benchmarks.rows import Row, marginal_core_seconds, table
 
 CORES = len(os.sched_getaffinity(0))
-_ROOT = Path(__file__).parents[2]
 _LONGEST_RUN_SECONDS = 3600.0
 _PIPED_WIDTH = 180
 _console = Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH, highlight=False)
@@ -126,7 +126,7 @@ def step_rows(size: Size) -> Iterator[Row]:
     names = ("--repeats", "--iterations", "--batch-size")
     arguments = [word for pair in zip(names, map(str, size.step), strict=True) for word in pair]
     with tempfile.TemporaryFile("w+") as output:
-        _run(("step", *arguments), output.fileno(), _ROOT)
+        _run(("step", *arguments), output.fileno(), ROOT)
         output.seek(0)
         rates = json.load(output)
     for net, measured in rates.items():
@@ -185,7 +185,7 @@ def _run(command: tuple[str, ...], output: int, folder: Path) -> None:
         done = subprocess.run(
             [sys.executable, "-m", f"{__package__}.{module}", *arguments],
             cwd=folder,
-            env=environment | {"PYTHONPATH": str(_ROOT), "OMP_NUM_THREADS": "1"},
+            env=environment | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
             stdout=output,
             stderr=errors,
             timeout=_LONGEST_RUN_SECONDS,

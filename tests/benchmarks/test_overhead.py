@@ -1,12 +1,10 @@
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
+from tests import ROOT
 from tests.benchmarks.rows import Row, marginal_core_seconds
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_start_up_and_training_drop_out_of_the_marginal_cost() -> None:

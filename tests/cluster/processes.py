@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests import ROOT
+
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 TOKEN = "0f" * 32
 PATIENCE = 900

@@ -11,9 +11,10 @@ import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config
 
+from tests import ROOT
 from tests.cluster.hosts import hosts
 from tests.cluster.journal_laws import check_finished
-from tests.cluster.processes import PATIENCE, ROOT, wait_for
+from tests.cluster.processes import PATIENCE, wait_for
 from tests.cluster.quick_trials import diaries
 from tests.cluster.ray_on_hosts import RayOnHosts
 

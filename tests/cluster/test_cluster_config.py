@@ -10,8 +10,9 @@ import pytest
 from cluster.config import ClusterConfig, find_token, load_cluster_config, reach
 from cluster.connect import ClusterSize, cluster_size
 from cluster.errors import ClusterError
+from tests import ROOT
 
-CLUSTER = Path(__file__).parents[2] / "cluster"
+CLUSTER = ROOT / "cluster"
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,8 @@ import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-ROOT = Path(__file__).parents[2]
+from tests import ROOT
+
 CLUSTER = ROOT / "cluster"
 SCHEMAS = Path(__file__).parent / "schemas"
 RAY_UP = ("on_prem.yaml", "aws.yaml", "gcp.yaml")

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from tests import ROOT
 from tests.cluster.hosts import Host, hosts
 from tests.cluster.journal_laws import check_finished, epochs_done
-from tests.cluster.processes import PATIENCE, ROOT, environment, wait_for
+from tests.cluster.processes import PATIENCE, environment, wait_for
 from tracking.record.events import DriverStarted
 from tracking.record.journal import read
 

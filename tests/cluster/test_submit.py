@@ -12,8 +12,7 @@ import pytest
 from cluster.config import ClusterConfig
 from cluster.errors import ClusterError
 from cluster.submit import Job, Jobs, _Once, _shipment, exit_code, look_again
-
-ROOT = Path(__file__).parents[2]
+from tests import ROOT
 
 
 class Door(http.server.BaseHTTPRequestHandler):

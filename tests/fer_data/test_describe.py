@@ -3,12 +3,12 @@ import warnings
 
 import numpy as np
 import pytest
-from image_trees import small_faces
 from matplotlib import image as pictures
 
 from fer_data import DataError, Faces, Split
 from fer_data.describe import describe, remarks
 from fer_data.overview import draw_overview
+from tests.fer_data.image_trees import small_faces
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-from image_trees import PLAIN, same_pixels, small_faces
 from PIL import Image
 
 import fer_data
@@ -10,6 +9,7 @@ from fer_data import DataError
 from fer_data import export as export_module
 from fer_data.export import export
 from fer_data.sources.folders import read_folders
+from tests.fer_data.image_trees import PLAIN, same_pixels, small_faces
 
 
 def reread(folder) -> fer_data.Faces:

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from small_faces import faces_of, split_of
 
 from fer_data import EXPRESSIONS, DataError, Split
 from fer_data.faces import fingerprint_of
+from tests.fer_data.small_faces import faces_of, split_of
 
 
 def test_expressions_stand_in_the_order_of_the_challenge():

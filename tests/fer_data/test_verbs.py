@@ -4,11 +4,11 @@ import subprocess
 import sys
 
 import pytest
-from image_trees import two_classes
 from matplotlib.image import imread
 
 import fer_data
 from fer_data.cli import main
+from tests.fer_data.image_trees import two_classes
 
 
 @pytest.fixture(autouse=True)

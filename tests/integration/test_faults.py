@@ -19,6 +19,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests import ROOT
 from tests.integration.conftest import SMALL, check_mlflow, finish, lines, states, what_happened
 from tracking.record.history import SweepHistory
 
@@ -186,7 +187,7 @@ def test_a_closed_terminal_stops_the_sweep_as_sigterm_does(tmp_path: Path, nohup
         [*(["nohup"] if nohup else []), *command, "--out", str(tmp_path), "--name", "closed"],
         stdin=other_end, stdout=other_end, stderr=other_end, start_new_session=True,
         preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0), cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     os.close(other_end)
     journal = tmp_path / "closed/journal.jsonl"

@@ -20,9 +20,9 @@ import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
+from tests import ROOT
 from tracking.record.history import SweepHistory
 
-ROOT = Path(__file__).parents[2]
 EXPRESSIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 HEAD = "from fer_models import LeNetConfig, Recipe\nfrom sweeps import Space, TrialConfig\n"
 ONE = HEAD + (

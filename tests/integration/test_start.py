@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests import ROOT
 
 
 def refusal(out: Path, *more: str, run: tuple[str, ...] = (sys.executable,), **environment: str) -> str:

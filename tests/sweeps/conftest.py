@@ -5,13 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import fake_trials
 import pytest
 
 import sweeps.sweep
 from sweeps.cli.main import run_main
 from sweeps.sweep import run_plan
 from tests.stand_ins import NoClosing, NoTracker
+from tests.sweeps import fake_trials
 
 
 @pytest.fixture(scope="session")

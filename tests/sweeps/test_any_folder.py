@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fake_trials import MY_SPACE
 
 from sweeps.cli.main import main
+from tests.sweeps.fake_trials import MY_SPACE
 from tracking.record.history import SweepHistory
 
 Run = Callable[..., int]

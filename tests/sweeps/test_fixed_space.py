@@ -8,7 +8,6 @@ from typing import Any
 
 import optuna
 import pytest
-from fake_trials import SPACE, config, only_sampled
 
 from fer_models import AlexNetConfig, CompactResNetConfig, LeNetConfig, Recipe
 from sweeps import Baseline, InputError, Space, SweepResult, TrialConfig
@@ -18,6 +17,7 @@ from sweeps.fixed_space import fix_settings
 from sweeps.planning.study import Study, random_trials
 from sweeps.spaces.find import find_space
 from sweeps.spaces.zoo_space import SUGGESTIONS
+from tests.sweeps.fake_trials import SPACE, config, only_sampled
 from tracking.figures.search_figures import searched_settings
 from tracking.record.history import SweepHistory
 

@@ -1,9 +1,8 @@
 """What a sweep was asked to do, as its journal has it."""
 
-from fake_trials import spec
-
 from fer_data import DataOptions
 from sweeps.spec import SweepSpec
+from tests.sweeps.fake_trials import spec
 
 
 def test_early_journals_are_read() -> None:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated
 
 import pytest
-from fake_trials import spec
 from pydantic import Field
 
 from fer_common.flags import Flag, add_flags, command_line, explain, flags
@@ -13,6 +12,7 @@ from fer_data import DataOptions
 from sweeps.cli import arguments
 from sweeps.errors import InputError
 from sweeps.options import Options, RecordedOptions, same_trials
+from tests.sweeps.fake_trials import spec
 
 EVERY = {
     "data": DataOptions(source="faces.csv", classes=("happy", "sad"), fold=2, folds=5),

@@ -12,13 +12,13 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-import fake_trials
 import pytest
-from fake_trials import refused
 
 from sweeps.cli.main import main, run_main
 from sweeps.sweep import run_plan
 from tests.stand_ins import NoClosing
+from tests.sweeps import fake_trials
+from tests.sweeps.fake_trials import refused
 from tracking.mlflow_sync.default_store import default_uri
 from tracking.mlflow_sync.upkeep import find_run, opened
 from tracking.record.folder_lock import hold_folder

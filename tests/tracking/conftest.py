@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_sweep import Stored, Sweep
 
+from tests.tracking.small_sweep import Stored, Sweep
 from tracking import SweepFolder
 from tracking.mlflow_sync.default_store import default_path, default_uri
 from tracking.mlflow_sync.sink import MlflowSink

@@ -1,0 +1,416 @@
+"""What is done with runs once they are there: tested once, combined, compared, reported."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+
+from fer_models import LeNetConfig, Recipe
+from sweeps import Baseline, Space, TrialConfig, run_sweep
+from sweeps.after.ensemble import combine, fitted_apart
+from sweeps.after.report_input import _commands
+from sweeps.cli.main import main, run_main
+from sweeps.config import parse_settings, setting_text
+from tests import ROOT
+from tests.sweeps import fake_trials
+from tests.sweeps.cli.test_console import ASCII
+from tests.sweeps.fake_trials import refused
+from tracking.record.history import SweepHistory
+
+Capture = pytest.CaptureFixture[str]
+
+
+def _lenet(lr: float) -> TrialConfig:
+    return TrialConfig(net=LeNetConfig(), recipe=Recipe(lr=lr, batch_size=8))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_csv: Path, face_cache: Path) -> Path:
+    """The folder of a real sweep of three small trials, `night`."""
+    out = tmp_path_factory.mktemp("finished")
+    baselines = [Baseline(f"lr {lr}", _lenet(lr)) for lr in (0.01, 0.02, 0.03)]
+    space = Space(suggest=lambda trial: _lenet(0.01), baselines=baselines)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FER_CACHE", str(face_cache))
+        patch.setattr("os.fsync", lambda descriptor: None)
+        run_sweep(space, data=tiny_csv, trials=3, epochs=2, name="night", out=out, runner="inline")
+    return out
+
+
+@pytest.fixture
+def verb(finished: Path) -> Callable[..., int]:
+    return lambda *words: main([*words, "--out", str(finished)])
+
+
+def test_scores_and_pictures_lie_beside_a_trial(finished: Path) -> None:
+    folder = finished / "night/trials/0000"
+    names = {path.name for path in folder.iterdir()}
+    pictures = {"curves.png", "confusion_matrix.png", "roc.png", "calibration.png", "classes.png"}
+    assert pictures | {"scores.json", "confusion_matrix.json", "val_probabilities.npz"} <= names
+    scores = json.loads((folder / "scores.json").read_text())["full"]
+    end = SweepHistory.load(finished / "night/journal.jsonl").trials[0].end
+    assert end is not None
+    assert scores["n"] == 14
+    assert scores["accuracy"]["value"] == end.best["best_val_accuracy"]
+    assert end.best["best_val_macro_f1"] == scores["macro_f1"]
+
+
+def test_the_test_split_is_read_once(verb: Callable[..., int], capsys: Capture) -> None:
+    assert verb("test", "night/0") == 0
+    assert "night/0 on tiny's test, n = 7: " in capsys.readouterr().out
+    message = refused(capsys, lambda: verb("test", "night/0"))
+    assert "its test split was read on 20" in message
+    assert "--again" in message
+    assert verb("test", "night/0", "--again") == 0
+    assert "LOOK 2: no longer a fair test" in capsys.readouterr().out
+
+
+def test_a_look_keeps_answers_scores_and_pictures_of_the_test_split(
+    verb: Callable[..., int], finished: Path, capsys: Capture
+) -> None:
+    rewritten(finished, "dusk", copied(finished, "dusk"))
+    assert verb("test", "dusk/1") == 0
+    shown = capsys.readouterr().out
+    assert "AUC" in shown
+    assert "is that of the validation split" in shown
+    folder = finished / "dusk/trials/0001"
+    assert str(folder / "test") in shown.replace("\n", "")
+    pictures = {"confusion_matrix.png", "roc.png", "calibration.png", "classes.png"}
+    assert pictures | {"probabilities.npz", "scores.json", "confusion_matrix.json"} <= {
+        path.name for path in (folder / "test").iterdir()
+    }
+    with np.load(folder / "test/probabilities.npz") as kept:
+        right = float((kept["probabilities"].argmax(1) == kept["labels"]).mean())
+    matrix = json.loads((folder / "test/confusion_matrix.json").read_text())
+    (tested,) = SweepHistory.load(finished / "dusk/journal.jsonl").trials[1].tests
+    assert tested.metrics["test_accuracy"] == right
+    assert (matrix["split"], matrix["n"]) == ("test", 7)
+    assert sum(map(sum, matrix["counts"])) == 7
+    of_val = json.loads((folder / "scores.json").read_text())["temperature"]
+    assert tested.metrics["test_temperature"] == pytest.approx(of_val, rel=1e-3), "not fitted on the test split"
+    assert tested.metrics["test_macro_f1"] == json.loads((folder / "test/scores.json").read_text())["full"]["macro_f1"]
+
+
+def test_curves_against_iterations_are_one_picture(
+    verb: Callable[..., int], finished: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    assert verb("curves", "night/1") == 0
+    drawn = finished / "night/trials/0001/iterations.png"
+    assert capsys.readouterr().out.replace("\n", "") == f"night/1: {drawn}"
+    assert drawn.read_bytes().startswith(b"\x89PNG")
+    assert verb("curves", "night/1", "--picture", str(tmp_path / "mine.png")) == 0
+    assert (tmp_path / "mine.png").read_bytes() == drawn.read_bytes()
+    assert verb("ensemble", "night/0", "night/1", "--name", "no-training") == 0
+    assert "has no iterations to draw" in refused(capsys, lambda: verb("curves", "no-training"))
+
+
+def test_the_curves_are_tensorboard_s_event_files_on_request(
+    verb: Callable[..., int], finished: Path, capsys: Capture
+) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for _ in range(2):  # the second time in place of the first
+        assert verb("tensorboard", "night") == 0
+    root = finished / "night/tensorboard"
+    assert f"tensorboard --logdir {root}" in capsys.readouterr().out.replace("\n", "").replace("  ", " ")
+    assert sorted(path.name for path in root.iterdir()) == ["0000", "0001", "0002"]
+    assert len(list((root / "0001").iterdir())) == 1
+    events = EventAccumulator(str(root / "0001")).Reload()
+    trial = SweepHistory.load(finished / "night/journal.jsonl").trials[1]
+    found = [(event.step, event.value) for event in events.Scalars("val_accuracy")]
+    assert found == [(epoch.epoch, pytest.approx(epoch.metrics["val_accuracy"])) for epoch in trial.epochs]
+    assert events.Scalars("iteration/learning_rate")[0].step == trial.epochs[0].iterations[0][0]
+
+
+def test_without_tensorboard_its_package_is_named(
+    verb: Callable[..., int], finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    message = refused(capsys, lambda: verb("tensorboard", "night"))
+    assert "event files need an optional package: pip install tensorboard" in message
+
+
+def copied(finished: Path, name: str) -> list[dict[str, Any]]:
+    """A copy of `night` under another name, and its journal's events."""
+    shutil.copytree(finished / "night", finished / name)
+    lines = (finished / name / "journal.jsonl").read_text().splitlines()
+    return [event for event in map(json.loads, lines) if event["event"] != "tested"]
+
+
+def rewritten(finished: Path, name: str, events: Sequence[dict[str, Any]]) -> None:
+    (finished / name / "journal.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+
+
+def test_looks_are_counted_over_the_sweep_and_the_data(
+    verb: Callable[..., int], finished: Path, capsys: Capture
+) -> None:
+    for name in ("eve", "noon"):
+        rewritten(finished, name, copied(finished, name))
+    before = sum(path.read_text().count('"event":"tested"') for path in finished.glob("*/journal.jsonl"))
+    assert verb("ensemble", "eve/0", "eve/1", "--name", "pair") == 0
+    for number, (run, look) in enumerate((("eve/0", 1), ("eve/1", 2), ("noon/0", 1), ("pair/0", 3)), start=1):
+        capsys.readouterr()
+        assert verb("test", run) == 0
+        shown = " ".join(capsys.readouterr().out.split())
+        assert f"look {look} on tiny's test in this sweep, {before + number} over all sweeps in {finished}" in shown
+        assert ("do not choose among its runs by these numbers" in shown) == (look > 1)
+    (tested,) = SweepHistory.load(finished / "pair/journal.jsonl").trials[0].tests
+    assert (tested.look, tested.metrics["test_looks_in_sweep"]) == (1, 3)
+
+
+def test_no_leak_free_accuracy_without_a_leak_free_face(
+    tmp_path: Path, no_mlflow: object, out: Path, capsys: Capture
+) -> None:
+    rows = [f"{label},{' '.join([str(30 * label)] * 2304)},{usage}"
+            for usage in ("Training", "Training", "PublicTest", "PrivateTest") for label in range(7)]  # fmt: skip
+    (tmp_path / "same.csv").write_text("\n".join(["emotion,pixels,Usage", *rows]) + "\n")
+    space = Space(suggest=lambda trial: _lenet(0.01), name="one_space")
+    run_sweep(space, data=tmp_path / "same.csv", trials=1, epochs=1, name="same", out=out, runner="inline")
+    assert main(["test", "same/0", "--out", str(out)]) == 0
+    assert "no leak-free accuracy: same's test has no face" in capsys.readouterr().out
+    (tested,) = SweepHistory.load(out / "same/journal.jsonl").trials[0].tests
+    assert "test_accuracy" in tested.metrics
+    assert "test_accuracy_leak_free" not in tested.metrics
+
+
+def test_a_trial_that_has_not_finished_is_no_result_yet(
+    verb: Callable[..., int], finished: Path, tiny_csv: Path, capsys: Capture
+) -> None:
+    """The best of three is cut short: nothing takes it, and the sweep's name means the best that has finished."""
+    best = max(range(3), key=lambda number: (accuracy(finished, number), -number))
+    cut = [event for event in copied(finished, "half")
+           if event["event"] != "finished" and (event["event"], event.get("trial")) != ("end", best)]  # fmt: skip
+    rewritten(finished, "half", cut)
+    run, other = f"half/{best}", f"half/{(best + 1) % 3}"
+    for words in (
+        ("test", run),
+        ("ensemble", other, run),
+        ("svm", run),
+        ("inspect", run),
+        ("register", run),
+    ):
+        said = refused(capsys, lambda words=words: verb(*words))  # type: ignore[misc]
+        assert f"{run}: this trial has not finished (state running, epoch 2 of 2)" in said
+        assert f"python -m sweeps resume half --out {finished}" in said
+        assert other in said
+    asked = ["lenet_space", "--data", str(tiny_csv), "--runner", "inline", "--set", f"weights=run:{run}",
+             "--set", "batch_size=8", "--out", str(finished)]  # fmt: skip
+    assert "has not finished" in refused(capsys, lambda: run_main(asked))
+    assert verb("test", "half") == 0
+    assert f"{run} on" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("method", ["mean", "weighted", "greedy"])
+def test_an_ensemble_s_record_agrees_with_itself(
+    method: str, verb: Callable[..., int], finished: Path, capsys: Capture
+) -> None:
+    assert verb("ensemble", "night/0", "night/1", "night/2", "--method", method, "--name", f"three-{method}") == 0
+    folder = finished / f"three-{method}"
+    (trial,) = SweepHistory.load(folder / "journal.jsonl").trials.values()
+    assert sum(trial.started.config["ensemble"]["members"].values()) == pytest.approx(1, abs=1e-12)
+    kept = np.load(folder / "trials/0000/val_probabilities.npz")
+    assert trial.epochs[0].metrics["val_accuracy"] == (kept["probabilities"].argmax(1) == kept["labels"]).mean()
+    capsys.readouterr()
+    assert verb("compare", "night/0", f"three-{method}") == 0
+    assert ("were fitted to these faces" in capsys.readouterr().out) == (method != "mean")
+
+
+def test_a_member_is_named_once(verb: Callable[..., int], finished: Path, capsys: Capture) -> None:
+    best = max(range(3), key=lambda number: (accuracy(finished, number), -number))
+    for words in ((f"night/{best}", "night"), (f"night/{best}", f"night/{best}", f"night/{(best + 1) % 3}")):
+        said = refused(capsys, lambda words=words: verb("ensemble", *words, "--name", "twice"))  # type: ignore[misc]
+        assert f"night/{best}: named more than once" in said
+    assert not (finished / "twice").exists()
+
+
+def test_an_ensemble_does_not_change_with_its_member(verb: Callable[..., int], finished: Path, capsys: Capture) -> None:
+    rewritten(finished, "midnight", copied(finished, "midnight"))
+    assert verb("ensemble", "midnight/0", "midnight/1", "--name", "firm") == 0
+    path = finished / "midnight/trials/0001/val_probabilities.npz"
+    kept = dict(np.load(path))
+    np.savez(path, **kept | {"probabilities": kept["probabilities"][:, ::-1]})  # the sweep made again, say
+    said = refused(capsys, lambda: verb("test", "firm"))
+    assert "firm/0: its members midnight/0, midnight/1 do not answer as they did when it was made" in said
+    assert f"python -m sweeps ensemble midnight/0 midnight/1 --name NAME --out {finished}" in said
+
+
+def test_an_ensemble_is_a_run_of_its_own(verb: Callable[..., int], finished: Path, capsys: Capture) -> None:
+    assert verb("ensemble", "--sweep", "night", "--top", "2", "--name", "both") == 0
+    kept = [np.load(finished / f"night/trials/000{number}/val_probabilities.npz") for number in range(3)]
+    mine = np.load(finished / "both/trials/0000/val_probabilities.npz")["probabilities"]
+    members = SweepHistory.load(finished / "both/journal.jsonl").trials[0].started.config["ensemble"]["members"]
+    by_hand = sum(kept[int(name.removeprefix("night/"))]["probabilities"] for name in members) / 2
+    np.testing.assert_allclose(mine, by_hand, rtol=1e-5)
+    capsys.readouterr()
+    assert verb("test", "both") == 0
+    assert "both/0 on tiny's test, n = 7" in capsys.readouterr().out
+    assert verb("status", "both") == 0
+    assert "night/" in capsys.readouterr().out
+    assert "exists already" in refused(capsys, lambda: verb("ensemble", "night/0", "night/1", "--name", "both"))
+    assert "needs two runs" in refused(capsys, lambda: verb("ensemble", "night/0"))
+
+
+def test_comparing_runs(verb: Callable[..., int], tmp_path: Path, capsys: Capture) -> None:
+    page = tmp_path / "page.html"
+    assert verb("compare", "night/0", "night/1", "--html", str(page)) == 0
+    shown = capsys.readouterr().out
+    assert "recipe.lr" in shown
+    assert "0.01" in shown
+    assert "0.02" in shown
+    assert page.read_text().lower().startswith("<!doctype html>")
+    assert verb("compare", "night/0", "night/1", "--json") == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["n"] == 14
+    assert "MLflow has the page too: compare/night-0-against-night-1.html of night/0, night/1" in captured.err
+
+
+def test_comparing_whole_sweeps(verb: Callable[..., int], finished: Path, capsys: Capture) -> None:
+    shutil.copytree(finished / "night", finished / "day")
+    assert verb("compare", "night", "day") == 0
+    shown = capsys.readouterr().out
+    best = max(range(3), key=lambda number: (accuracy(finished, number), -number))
+    assert f"night is a sweep: its best trial, night/{best}, is compared for it" in shown
+    assert re.search(r"trials +│ +3 │ +3 │", shown)
+    assert f"{accuracy(finished, best):.2%} │" in shown
+    assert "MLflow has the page too: compare/night-against-day.html of night, day" in shown
+    assert verb("compare", "night", f"day/{best}") == 0
+    assert "the sweeps as a whole" not in capsys.readouterr().out
+
+
+def accuracy(finished: Path, number: int) -> float:
+    best = SweepHistory.load(finished / "night/journal.jsonl").trials[number].best_epoch()
+    assert best is not None
+    return best.metrics["val_accuracy"]
+
+
+def test_a_command_to_be_pasted_has_no_password(verb: Callable[..., int], finished: Path, capsys: Capture) -> None:
+    (finished / "night/trials/0000/last.safetensors").write_bytes(b"left by a crash")
+    assert verb("gc", "--keep", "1", "--tracking-uri", "http://ann:secret@127.0.0.1:9") == 0
+    captured = capsys.readouterr()
+    assert "--tracking-uri http://ann:…@127.0.0.1:9" in captured.out.replace("'", "")
+    assert "secret" not in captured.out + captured.err
+
+
+def test_a_new_run_s_records_go_to_where_its_members_are_unless_another_place_is_asked_for(
+    verb: Callable[..., int], finished: Path, tmp_path: Path
+) -> None:
+    members = ("night/0", "night/1")
+    assert verb("ensemble", *members, "--name", "beside") == 0
+    assert verb("ensemble", *members, "--name", "apart", "--tracking-uri", "http://127.0.0.1:9") == 0
+    places = {name: SweepHistory.load(finished / name / "journal.jsonl").drivers[0].spec["tracking_uri"]
+              for name in ("beside", "apart")}  # fmt: skip
+    assert places == {"beside": "default", "apart": "http://127.0.0.1:9"}
+
+
+def test_runs_of_two_stores_get_the_page_each_in_its_own(
+    verb: Callable[..., int], finished: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    shutil.copy(finished / "mlflow.db", tmp_path / "other.db")
+    other = f"sqlite:///{tmp_path}/other.db"
+    assert verb("ensemble", "night/0", "night/2", "--name", "elsewhere", "--tracking-uri", other) == 0
+    assert verb("compare", "night/0", "elsewhere") == 0
+    assert "MLflow has the page too" in capsys.readouterr().out
+    client = MlflowClient(other)
+    experiment = client.get_experiment_by_name("ensembles")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id], "tags.sweep = 'elsewhere' AND tags.trial = '0'")
+    assert verb("compare", "night/0", run.info.run_id) == 0, "an id is looked for in every store that a sweep has"
+    assert "elsewhere/0" in capsys.readouterr().out
+
+
+def test_the_report_is_one_page(verb: Callable[..., int], finished: Path, capsys: Capture) -> None:
+    assert verb("report", "night") == 0
+    page = (finished / "night/figures/report.html").read_text()
+    assert "lr 0.02" in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert str(finished / "night/figures/report.html") in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", ["test night/1", "svm night/1", "inspect night/1"])
+def test_a_device_that_is_not_there_is_refused_before_anything_is_read(
+    words: str, verb: Callable[..., int], finished: Path, capsys: Capture
+) -> None:
+    before = (finished / "night/journal.jsonl").read_bytes()
+    assert "no NVIDIA GPU" in refused(capsys, lambda: verb(*words.split(), "--device", "cuda"))
+    assert (finished / "night/journal.jsonl").read_bytes() == before, "the look at the test split is not spent"
+
+
+def test_the_net_computes_where_it_is_told(
+    verb: Callable[..., int], monkeypatch: pytest.MonkeyPatch, finished: Path, capsys: Capture
+) -> None:
+    seen: list[str] = []
+
+    def predict(net: Any, images: Any, *, device: str, **how: Any) -> Any:
+        seen.append(device)
+        return np.full((len(images), 7), 1 / 7, np.float32)
+
+    monkeypatch.setattr("sweeps.cli.run_verbs.own_device", lambda asked: asked)
+    monkeypatch.setattr("fer_models.training.evaluate.predict", predict)
+    assert verb("test", "night/2", "--again", "--device", "cuda") == 0
+    assert seen == ["cuda"]
+
+
+def test_runs_that_are_not_there(verb: Callable[..., int], capsys: Capture) -> None:
+    assert "did you mean 'night'" in refused(capsys, lambda: verb("test", "nigth"))
+    assert "it has 0 to 2" in refused(capsys, lambda: verb("test", "night/7"))
+
+
+LABELS = np.array([0, 0, 1, 1])
+RIGHT = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.2, 0.8]])
+WRONG = RIGHT[:, ::-1]
+
+
+def test_greedy_selection_leaves_a_harmful_member_out() -> None:
+    choice = combine(LABELS, np.stack([WRONG, RIGHT]), "greedy")
+    assert choice.weights.tolist() == [0, 1]
+
+
+def test_answers_fitted_apart_owe_nothing_to_the_faces_they_answer() -> None:
+    """Of nets that guess, greedy selection makes one that is right on the faces that it selects by."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 400)
+    guesses = rng.dirichlet([1, 1], (24, 400))
+    fitted = combine(labels, guesses, "greedy").probabilities
+    apart = fitted_apart(labels, guesses, "greedy")
+    assert (fitted.argmax(1) == labels).mean() > (apart.argmax(1) == labels).mean() + 0.05
+    np.testing.assert_allclose(fitted_apart(labels, guesses, "mean"), guesses.mean(0))
+
+
+def test_weights_go_to_the_member_with_the_least_log_loss() -> None:
+    choice = combine(LABELS, np.stack([WRONG, RIGHT]), "weighted")
+    assert choice.weights.sum() == pytest.approx(1)
+    assert choice.weights[1] > 0.95
+
+
+def test_the_mean_by_hand() -> None:
+    choice = combine(LABELS, np.stack([WRONG, RIGHT]), "mean")
+    np.testing.assert_allclose(choice.probabilities, np.full((4, 2), 0.5))
+
+
+def test_the_report_is_utf8_on_any_terminal(finished: Path) -> None:
+    command = [sys.executable, "-m", "sweeps", "report", "night", "--out", str(finished)]
+    done = subprocess.run(command, env=os.environ | ASCII, cwd=ROOT, capture_output=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    page = (finished / "night/figures/report.html").read_text(encoding="utf-8")
+    assert 'content: " ↑"' in page
+    assert "\ufffd" not in page
+
+
+def test_the_command_of_the_report_gives_the_settings_back() -> None:
+    settings = {"recipe.clip_norm": None, "recipe.step_iterations": [10, 20], "recipe.lr": 0.1}
+    settings |= {"transfer.weights": "1234", "recipe.views": "true"}
+    assert parse_settings([f"{name}={setting_text(value)}" for name, value in settings.items()]) == settings
+    spec = fake_trials.spec(settings={"recipe.clip_norm": None})
+    assert "--set recipe.clip_norm=null" in _commands(spec)["the same sweep again"]

@@ -1,0 +1,180 @@
+"""What a sweep leaves of its own when it ends, in its folder and among its MLflow run's artifacts."""
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fer_models import CompactResNetConfig
+from fer_models.training.saved_parameters import count_saved
+from sweeps import SweepResult, run_sweep
+from sweeps.after.finish import Closing, draw_sweep
+from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd
+from tests.sweeps import fake_trials
+from tests.sweeps.fake_trials import good_body
+from tracking.errors import TrackingError
+from tracking.record.layout import SweepFolder, TrialFolder
+
+Sweep = Callable[..., SweepResult]
+ALWAYS = {"leaderboard.csv", "leaderboard.json", "best_curves.png", "timeline.png", "cost.png",
+          "optimisation_history.png", "pareto_front.png", "report.html"}  # fmt: skip
+SEARCHED = {"parallel_coordinates.png", "slices.png"}
+"""Ten trials are too few for importances."""
+
+DRAW = """
+import sys
+from sweeps.after.finish import main
+sys.argv.insert(1, "draw")
+main()
+sys.exit(", ".join({"torch", "mlflow", "ray"} & set(sys.modules)) or None)
+"""
+
+
+def answering_body(task: Task) -> Iterator[Message]:
+    """As `good_body`, with answers on the fourteen validation faces of the tiny csv, half of them right."""
+    labels = np.repeat(np.arange(7, dtype=np.uint8), 2)
+    said = np.where(np.arange(14) % 2 == 0, labels, (labels + 1) % 7)
+    probabilities = np.full((14, 7), 0.05, np.float32)
+    probabilities[np.arange(14), said] = 0.7
+    path = TrialFolder(Path(task.folder)).create().val_probabilities
+    for message in good_body(task):
+        if isinstance(message, EpochReport):
+            np.savez(path, probabilities=probabilities, labels=labels, epoch=message.epoch)
+        yield message
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory, tiny_csv: Path, face_cache: Path) -> SweepFolder:
+    """The folder of a sweep of ten trials, drawn by a process that imports neither torch nor MLflow nor Ray."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FER_CACHE", str(face_cache))
+        patch.setattr("os.fsync", lambda descriptor: None)
+        asked: dict[str, Any] = {"data": str(tiny_csv), "trials": 10, "epochs": 3, "figures": False}
+        out = tmp_path_factory.mktemp("drawn")
+        unpruned = replace(fake_trials.SPACE, first_rung_epochs=100)
+        result = run_sweep(unpruned, body=answering_body, name="night", runner="inline", out=out, **asked)
+        assert not result.folder.figures.exists(), "figures=False"
+        subprocess.run([sys.executable, "-c", DRAW, str(result.folder.root)], check=True)
+    return result.folder
+
+
+def test_a_sweep_has_its_own_pictures_tables_and_page(drawn: SweepFolder) -> None:
+    assert {path.name for path in drawn.figures.iterdir()} == ALWAYS | SEARCHED
+    pictures = [path for path in drawn.figures.iterdir() if path.suffix == ".png"]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in pictures)
+    page = (drawn.figures / "report.html").read_text()
+    for heading in ("Accuracy and its price", "Parallel coordinates", "Optimisation history"):
+        assert f"<h3>{heading}</h3>" in page
+    assert len(page) < 5e6
+
+
+def test_the_leaderboard_says_what_the_journal_says(drawn: SweepFolder) -> None:
+    with (drawn.figures / "leaderboard.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    content = json.loads((drawn.figures / "leaderboard.json").read_text())
+    assert (content["dataset"], content["split"], content["n"], content["synthetic"]) == ("tiny", "val", 14, False)
+    best: dict[str, float] = {}
+    lines = [json.loads(line) for line in drawn.journal.read_text().splitlines()]
+    for line in lines:
+        if line["event"] == "epoch":
+            number = str(line["trial"])
+            best[number] = max(best.get(number, 0.0), line["metrics"]["val_accuracy"])
+    assert {row["trial"]: float(row["val_accuracy"]) for row in rows} == best
+    assert [float(row["val_accuracy"]) for row in rows] == sorted(best.values(), reverse=True)
+    assert [row["rank"] for row in rows] == [str(rank) for rank in range(1, 11)]
+    rates = {str(line["trial"]): line["config"]["recipe"]["lr"] for line in lines if line["event"] == "trial"}
+    assert {row["trial"]: float(row["recipe.lr"]) for row in rows} == rates
+    assert [trial["trial"] for trial in content["trials"]] == [int(row["trial"]) for row in rows]
+
+
+@pytest.fixture
+def closing(monkeypatch: pytest.MonkeyPatch, no_mlflow: object) -> None:
+    """Sweeps that close as they do for a user; the other tests go without."""
+    monkeypatch.setattr("sweeps.sweep.Closing", Closing)
+
+
+@pytest.mark.usefixtures("closing")
+def test_a_sweep_closes_itself_and_a_resume_mends_what_is_missing(sweep: Sweep) -> None:
+    asked: dict[str, Any] = {"trials": 2, "epochs": 1, "body": answering_body}
+    folder = sweep(figures=False, **asked).folder
+    page = folder.figures / "report.html"
+    assert not page.exists()
+    assert sweep(resume=True, **asked).notes == (), "a resume keeps figures=False"
+    assert sweep(resume=True, figures=True, **asked).notes == (f"report: {page}",)
+    assert {path.name for path in folder.figures.iterdir()} == ALWAYS, "baselines alone: nothing was searched"
+    assert "not finished" not in page.read_text()
+    first = page.stat().st_mtime_ns
+    assert sweep(resume=True, figures=True, **asked).notes == (f"report: {page}",)
+    assert page.stat().st_mtime_ns == first, "it stands as the journal is"
+
+
+@pytest.mark.usefixtures("closing")
+def test_a_sweep_without_a_finished_trial_says_so(sweep: Sweep) -> None:
+    def body(task: Task) -> Iterator[Message]:
+        yield TrialEnd(attempt=task.attempt, state="failed", diverged=True, reason="nan")
+
+    result = sweep(trials=2, epochs=2, body=body)
+    assert result.notes == ("no report yet: no trial has finished",)
+    assert not result.folder.figures.exists()
+
+
+@pytest.mark.usefixtures("closing")
+def test_a_fault_in_closing_is_one_warning(sweep: Sweep, tmp_path: Path) -> None:
+    (tmp_path / "runs/night").mkdir(parents=True)
+    (tmp_path / "runs/night/figures").write_text("in the way")
+    with pytest.warns(UserWarning, match="the report is not made .*python -m sweeps report night") as warned:
+        result = sweep(trials=2, epochs=1)
+    assert len(warned) == 1
+    assert (result.exit_code, result.notes) == (0, ())
+
+
+def test_parameters_are_counted_from_the_file_as_torch_counts_them(tmp_path: Path) -> None:
+    import torch
+
+    from fer_models.nets.registry import build, count_parameters
+    from fer_models.training.weights import save_weights
+
+    mean_image = np.zeros((48, 48), np.float32)
+    net = build(CompactResNetConfig(), classes=7, mean_image=mean_image, generator=torch.Generator())
+    save_weights(net, tmp_path / "best.safetensors", {})
+    assert count_saved(tmp_path / "best.safetensors") == count_parameters(net)
+    assert count_saved(tmp_path / "none.safetensors") is None
+    (tmp_path / "torn.safetensors").write_bytes((tmp_path / "best.safetensors").read_bytes()[:40])
+    assert count_saved(tmp_path / "torn.safetensors") is None
+
+
+def test_a_sweep_that_never_started_has_nothing_to_draw(tmp_path: Path) -> None:
+    with pytest.raises(TrackingError, match="cannot read the journal"):
+        draw_sweep(SweepFolder(tmp_path / "nothing"))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_page_of_two_hundred_trials_names_them_all_in_five_megabytes(sweep: Sweep) -> None:
+    folder = sweep(trials=200, epochs=8, body=answering_body).folder
+    draw_sweep(folder)
+    page = (folder.figures / "report.html").read_bytes()
+    assert page.count(b'<td class="settings') == 200
+    assert len(page) < 5e6
+
+
+@pytest.mark.usefixtures("closing")
+@pytest.mark.parametrize("path", [None, "", "/nowhere:"])
+def test_the_report_is_drawn_without_the_modules_of_the_working_folder(
+    sweep: Sweep, path: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "matplotlib.py").write_text("raise SystemExit('a stranger')")
+    if path is None:
+        monkeypatch.delenv("PYTHONPATH", raising=False)
+    else:
+        monkeypatch.setenv("PYTHONPATH", path)
+    done = sweep(trials=1, epochs=1, body=answering_body)
+    assert done.notes == (f"report: {done.folder.figures / 'report.html'}",)

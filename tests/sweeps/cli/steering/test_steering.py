@@ -1,0 +1,276 @@
+"""Acts on a sweep: those that its driver reads from the inbox, and those done on a sweep that nobody drives."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from sweeps.cli.main import main
+from sweeps.driver.acts import Acts
+from sweeps.driver.runner import InlineRunner
+from sweeps.trial.messages import Task, TrialEnd
+from tests.sweeps.fake_trials import Desk, ended, good_body, only_sampled, open_desk, refused, report, spec
+from tracking.errors import TrackingError
+from tracking.record.events import Act
+from tracking.record.folder_lock import hold_folder
+from tracking.record.history import SweepHistory
+from tracking.record.inbox import MOST_ACTS, Request, post
+from tracking.record.layout import SweepFolder
+
+SPACE = only_sampled(first_rung_epochs=9)
+
+
+def desk(root: Path, trials: int = 3, **more: object) -> Desk:
+    return open_desk(root, SPACE, spec(trials=trials), **more)
+
+
+def ask(held: Desk, verb: str, room: int | None = 4, **arguments: object) -> Act:
+    return Acts(held.folder, SPACE, room).perform(
+        held.director, Request(verb=verb, arguments=arguments, who="ana@here")
+    )
+
+
+def task_of(held: Desk) -> Task:
+    task = held.director.next_task()
+    assert task is not None
+    return task
+
+
+def test_the_driver_reads_its_inbox_and_answers_in_the_journal(tmp_path: Path) -> None:
+    held = desk(tmp_path / "night")
+    acts = Acts(held.folder, SPACE, 4)
+    task = task_of(held)
+    path = post(held.folder, Request(verb="pause", arguments={"trial": 0}, who="ana@here"))
+    (held.folder.inbox / "000-broken.json").write_text("{")
+    acts(held.director)
+    assert list(held.folder.inbox.iterdir()) == []
+    broken, pause = held.director.history.acts
+    assert (broken.refused, pause.refused, pause.who) == (True, False, "ana@here")
+    assert pause.answer == "trial 0 pauses at its next report"
+    assert not held.director.take(0, report(task, 1))
+    path.write_text(Request(act=pause.act, verb="pause").model_dump_json())
+    acts._look_at = 0
+    acts(held.director)
+    assert len(held.director.history.acts) == 2, "one that was done when the driver died is not done again"
+
+
+def test_a_full_inbox_takes_no_more(tmp_path: Path) -> None:
+    held = desk(tmp_path / "night")
+    for _ in range(MOST_ACTS):
+        post(held.folder, Request(verb="pause"))
+    with pytest.raises(TrackingError, match="64 acts wait already"):
+        post(held.folder, Request(verb="pause"))
+
+
+@pytest.mark.parametrize(
+    ("verb", "arguments", "words"),
+    [
+        ("pause", {"trial": 9}, "no trial 9"),
+        ("pause", {"trial": 0}, "trial 0 is over; it is done"),
+        ("unpause", {}, "nothing is paused"),
+        ("unpause", {"trial": 1}, "trial 1 is not paused"),
+        ("extend", {"trials": "2"}, "the sweep has 3 trials; give more"),
+        ("extend", {"time_budget_seconds": 60}, "has no time budget"),
+        ("set", {"priorty": "3"}, "'priorty' cannot be set"),
+        ("set", {"max-concurrent": "9"}, "there is room for 4 trials at once"),
+        ("set", {"max-concurrent": "x"}, "must be a whole number"),
+        ("set", {"priority": "high"}, "priority=high: must be a whole number"),
+        ("set", {"weight": "0"}, "must be a number above 0"),
+        ("try", {"settings": ["lerning=3"]}, "'lerning': unknown setting"),
+        ("try", {"settings": ["batch_size=0"]}, "batch_size"),
+        ("fork", {"trial": 0, "settings": ["lr=0.1"]}, "trial 0 has no state to continue from: it is done"),
+        ("retry", {}, "no trial failed"),
+        ("dance", {}, "no act that this version knows"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_and_changes_nothing(
+    tmp_path: Path, verb: str, arguments: dict[str, object], words: str
+) -> None:
+    held = desk(tmp_path / "night")
+    first, _ = task_of(held), task_of(held)
+    held.director.take(0, report(first, 1))
+    held.director.take(0, ended(first))
+    before = held.director.history.spec
+    act = ask(held, verb, **arguments)
+    assert act.refused
+    assert words in act.answer
+    assert "\n" not in act.answer
+    assert held.director.history.spec == before
+    assert held.director.demand == 2
+    assert held.director.out == [1]
+
+
+def test_acts_that_contradict_each_other(tmp_path: Path) -> None:
+    held = desk(tmp_path / "night")
+    task_of(held)
+    assert not ask(held, "pause", trial=0).refused
+    assert ask(held, "pause", trial=0).answer == "trial 0 pauses at its next report already"
+    assert not ask(held, "unpause", trial=0).refused
+    assert not ask(held, "stop", trial=0).refused
+    assert "winds up already: stopped by ana@here" in ask(held, "pause", trial=0).answer
+    assert not ask(held, "stop").refused
+    assert "the sweep is stopping: stopped by ana@here" in ask(held, "pause").answer
+
+
+def test_a_stopped_trial_is_over_and_teaches_nothing(tmp_path: Path) -> None:
+    held = desk(tmp_path / "night")
+    first, second = task_of(held), task_of(held)
+    held.director.take(0, report(first, 1))
+    ask(held, "pause", trial=1)
+    held.director.take(1, report(second, 1))
+    for number in (0, 1):
+        ask(held, "stop", trial=number)
+    held.director.take(0, ended(first))
+    ends = [trial.end for trial in held.director.history.trials.values()]
+    assert [(end.state, end.told, end.final) for end in ends if end] == [("stopped", "nothing", True)] * 2
+    again = desk(tmp_path / "night")
+    assert again.director.history == held.director.history
+    assert task_of(again).trial == 2
+
+
+def test_a_paused_sweep_waits_for_its_unpause(tmp_path: Path) -> None:
+    held = desk(tmp_path / "night")
+    task = task_of(held)
+    ask(held, "pause")
+    assert ask(held, "pause").answer == "the sweep is paused already"
+    assert not held.director.take(0, report(task, 1))
+    assert held.director.next_task() is None
+    assert not held.director.exhausted
+    ask(held, "unpause")
+    assert task_of(held).trial == 0
+
+
+def test_an_extended_sweep_has_more_trials_also_for_the_next_driver(tmp_path: Path) -> None:
+    held = desk(tmp_path / "night", trials=1)
+    assert ask(held, "extend", trials="+2").answer == "3 trials instead of 1"
+    InlineRunner().run(held.director, good_body)
+    assert len(held.director.history.trials) == 3
+    assert SweepHistory.load(held.folder.journal).spec["trials"] == 3
+
+
+def test_fewer_at_once(tmp_path: Path) -> None:
+    held = desk(tmp_path / "night")
+    tasks = [task_of(held) for _ in range(3)]
+    ask(held, "set", **{"max-concurrent": "2"})
+    took = [held.director.take(task.trial, report(task, 1, 0.1 * task.trial)) for task in tasks]
+    assert sum(took) == 2
+    assert len(held.director.out) == 2
+
+
+def test_tried_settings_come_next_and_teach_the_sampler_what_it_could_have_drawn(tmp_path: Path) -> None:
+    held = desk(tmp_path / "night")
+    first = task_of(held)
+    held.director.take(0, report(first, 1))
+    assert ask(held, "try", settings=["lr=0.02"]).answer == "next in line, as trial 0 but for lr=0.02"
+    assert "the sampler does not learn from it" in ask(held, "try", settings=["lr=0.5", "momentum=0.5"]).answer
+    again = desk(tmp_path / "night")  # a driver that died before it started them
+    tasks = [task_of(again) for _ in range(3)]
+    assert [task.config.recipe.lr for task in tasks[1:]] == [0.02, 0.5]
+    started = [again.director.history.trials[number].started for number in (1, 2)]
+    assert [bool(one.params) for one in started] == [True, False]
+    assert started[0].params["lr"] == 0.02
+    assert started[0].wanted is not None
+    assert (started[0].wanted.verb, started[0].wanted.source) == ("try", 0)
+    third = desk(tmp_path / "night", trials=5)
+    InlineRunner().run(third.director, good_body)
+    assert third.director.history.count("done") == 5
+    assert held.director.spec.trials == 5, "those that were asked for come on top"
+
+
+def test_failed_trials_are_retried_as_new_ones_once(tmp_path: Path) -> None:
+    def body(task: Task) -> Iterator[object]:
+        if task.trial == 1:
+            yield TrialEnd(attempt=task.attempt, state="failed", reason="ValueError")
+        else:
+            yield from good_body(task)
+
+    held = desk(tmp_path / "night")
+    InlineRunner().run(held.director, body)  # type: ignore[arg-type]
+    assert ask(held, "retry").answer == "again: trial 1"
+    assert ask(held, "retry").refused
+    InlineRunner().run(held.director, body)  # type: ignore[arg-type]
+    again = held.director.history.trials[3]
+    assert (again.state, again.started.config) == ("done", held.director.history.trials[1].started.config)
+
+
+# By the commands
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> str:
+    return capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("space")
+def test_a_sweep_that_nobody_drives_is_steered_and_says_how_to_go_on(
+    run: Callable[..., int], out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("--trials", "2") == 0
+    capsys.readouterr()
+    assert main(["extend", "night", "--trials", "+1", "--out", str(out)]) == 0
+    said = lines(capsys)
+    assert "night: 3 trials instead of 2" in said
+    assert f"python -m sweeps resume night --out {out}" in said
+    assert main(["try", "night", "lr=0.03", "--json", "--out", str(out)]) == 0
+    assert json.loads(lines(capsys))["spec"]["trials"] == 4
+    assert run("--resume") == 0
+    history = SweepHistory.load(SweepFolder(out / "night").journal)
+    assert [trial.started.wanted is not None for trial in history.trials.values()] == [False, False, True, False]
+    capsys.readouterr()
+    assert main(["status", "night", "--out", str(out)]) == 0
+    assert "try settings=['lr=0.03']: next in line" in lines(capsys)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["pause", "nihgt"], "no sweep 'nihgt'"),
+        (["pause", "night", "x"], "a trial's number is expected"),
+        (["pause", "night", "0"], "trial 0 is over; it is done"),
+        (["pause", "night"], "does not run"),
+        (["stop", "night"], "does not run"),
+        (["extend", "night"], "say by what"),
+        (["extend", "night", "--trials", "x"], "expected a number of trials"),
+        (["extend", "night", "--time-budget", "5m"], "expected how much more"),
+        (["set", "night", "max-concurrent"], "expected key=value"),
+        (["fork", "night/0", "lr=0.1"], "has no state to continue from"),
+        (["fork", "night/9", "lr=0.1"], "no trial '9'"),
+        (["retry", "night"], "--failed"),
+    ],
+)
+def test_bad_input_is_one_line(
+    run: Callable[..., int], out: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    run("--trials", "1")
+    said = refused(capsys, lambda: main([*words, "--out", str(out)]))
+    assert message in said
+    assert "\n" not in said
+
+
+def test_the_command_waits_for_the_drivers_answer(
+    run: Callable[..., int], out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("--trials", "1")
+    held = desk(out / "night", trials=1)
+    acts, over = Acts(held.folder, SPACE, 1), threading.Event()
+
+    def drive() -> None:
+        with hold_folder(held.folder.root):
+            while not over.is_set():
+                acts(held.director)
+
+    driver = threading.Thread(target=drive)
+    driver.start()
+    try:
+        capsys.readouterr()
+        assert main(["extend", "night", "--trials", "+1", "--out", str(out)]) == 0
+        assert lines(capsys) == "night: 2 trials instead of 1\n"
+        said = refused(capsys, lambda: main(["pause", "night", "0", "--out", str(out)]))
+        assert said == "night: trial 0 is over; it is done"
+    finally:
+        over.set()
+        driver.join()
+    assert list(held.folder.inbox.iterdir()) == []

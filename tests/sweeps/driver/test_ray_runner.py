@@ -1,0 +1,55 @@
+"""The runner on Ray obeys its contract where the director raises, which Tune would hide."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import ROOT
+from tracking.record.history import SweepHistory
+from tracking.record.journal import _write_all
+
+
+@pytest.fixture(scope="module")
+def ray_of_the_caller() -> Iterator[None]:
+    """One start of Ray for all tests here: a sweep uses the one that it finds."""
+    from cluster.connect import local_ray, prepare_environment
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))  # where workers find the trials' body
+        prepare_environment()
+        with local_ray(cpus=2, gpus=0):
+            yield
+
+
+@pytest.mark.parametrize("kind", ["trial", "epoch", "end"])
+def test_a_journal_write_that_fails_once_ends_the_sweep_with_one_line(
+    ray_of_the_caller: None,
+    run: Callable[..., int],
+    out: Path,
+    kind: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    faults = iter([OSError(errno.EIO, os.strerror(errno.EIO))])
+
+    def failing(descriptor: int, data: bytes) -> None:
+        if f'"event":"{kind}"'.encode() in data and (fault := next(faults, None)):
+            raise fault
+        _write_all(descriptor, data)
+
+    monkeypatch.setattr("tracking.record.journal._write_all", failing)
+    code = run("--runner", "ray", "--trials", "2")
+    captured = capsys.readouterr()
+    assert code == 2
+    journal = out / "night/journal.jsonl"
+    assert captured.err.startswith(f"error: cannot write to {journal}: Input/output error; everything recorded")
+    assert "Traceback" not in captured.err + captured.out
+    assert "died" not in captured.out
+
+    assert run("--runner", "inline", "--trials", "2", "--resume") == 0
+    assert {trial.state for trial in SweepHistory.load(journal).trials.values()} == {"done"}

@@ -1,0 +1,160 @@
+"""Budgets hold over all trials and resumes, a sweep whose trials fail stops, and both stay resumable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from sweeps.options import Options
+from sweeps.planning.budgets import Budgets
+from sweeps.sweep import SweepResult
+from sweeps.trial.messages import Message, Task, TrialEnd
+from tests.sweeps.fake_trials import good_body, refused, spec
+from tracking.record.events import (
+    AttemptStarted,
+    DriverStarted,
+    EpochDone,
+    Event,
+    SweepStarted,
+    TrialEnded,
+    TrialStarted,
+)
+from tracking.record.history import SweepHistory
+
+HOUR = 3_600_000
+ACCURACY = {"val_accuracy": 0.5}
+
+
+def history(*events: Event) -> SweepHistory:
+    opening = SweepStarted(
+        sweep_id="0" * 32, name="night", space="fake", spec=spec().model_dump(mode="json"), time_ms=0
+    )
+    return SweepHistory.replay([opening, *events])
+
+
+def driver(hour: float, **more: object) -> DriverStarted:
+    asked = spec(**more).model_dump(mode="json")  # type: ignore[arg-type]
+    return DriverStarted(host="here", pid=1, versions={}, spec=asked, time_ms=int(hour * HOUR))
+
+
+def started(trial: int, hour: float) -> TrialStarted:
+    return TrialStarted(
+        trial=trial, config_id="x", config={"net": {"name": "lenet"}}, seed=1, epochs=9, time_ms=int(hour * HOUR)
+    )
+
+
+def epoch(trial: int, number: int, hour: float) -> EpochDone:
+    return EpochDone(trial=trial, epoch=number, metrics=ACCURACY, time_ms=int(hour * HOUR))
+
+
+def test_a_trial_uses_its_cores_while_it_has_a_worker() -> None:
+    """Two hours on two cores, killed; then one on four, and half an hour that still runs."""
+    two = {"cpus_per_trial": 2.0}
+    four = {"cpus_per_trial": 4.0, "max_cost": 100.0, "price_per_hour": 3.0, "cpu_hours": 12.0}
+    so_far = history(
+        driver(0, **two),
+        started(0, 0),
+        epoch(0, 1, 1),
+        epoch(0, 2, 2),
+        driver(10, **four),
+        AttemptStarted(trial=0, attempt=1, reason="resumed", time_ms=10 * HOUR),
+        epoch(0, 3, 11),
+        TrialEnded(trial=0, state="done", epochs=3, time_ms=11 * HOUR),
+        started(1, 11),
+    )
+    budgets = Budgets(spec(**four), clock=lambda: int(11.5 * HOUR))  # type: ignore[arg-type]
+    used = budgets.used(so_far)
+    assert used.cpu_hours == pytest.approx(2 * 2 + 4 * 1 + 4 * 0.5)
+    assert used.hours == pytest.approx(2 + 1.5)
+    assert budgets.exceeded(so_far) is None
+    assert budgets.lines(so_far) == ["10.00 of 12 CPU hours", "10.50 of 100 spent"]
+    later = Budgets(spec(**four), clock=lambda: 12 * HOUR)  # type: ignore[arg-type]
+    assert later.exceeded(so_far) == "--cpu-hours 12 is used up: 12 CPU hours"
+
+
+def test_gpu_hours_count_the_share_of_a_trial() -> None:
+    asked = {"device": "cuda", "gpus_per_trial": 0.25, "gpu_hours": 1.0}
+    so_far = history(driver(0, **asked), started(0, 0), started(1, 0))
+    budgets = Budgets(spec(**asked), clock=lambda: 2 * HOUR)  # type: ignore[arg-type]
+    assert budgets.used(so_far).gpu_hours == pytest.approx(1.0)
+    assert budgets.exceeded(so_far) == "--gpu-hours 1 is used up: 1 GPU hours"
+
+
+def test_a_budget_that_is_used_up_stops_the_sweep_within_a_report(
+    run: Callable[..., int], out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("--cpu-hours", "1e-9") == 0
+    printed = capsys.readouterr().out
+    assert "budget: 0.00 of 1e-09 CPU hours" in printed
+    assert "not finished (--cpu-hours 1e-09 is used up: " in printed
+    stopped = SweepHistory.load(out / "night/journal.jsonl")
+    assert sum(trial.last_epoch for trial in stopped.trials.values()) <= 1
+    assert "night: --cpu-hours 1e-09 is used up" in refused(capsys, lambda: run("--resume"))
+    assert run("--resume", "--cpu-hours", "5") == 0
+    assert SweepHistory.load(out / "night/journal.jsonl").finished
+
+
+def test_until_a_time(run: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    soon = (datetime.now() + timedelta(minutes=5)).isoformat()
+    assert run("--until", soon) == 0
+    assert "budget: until " in capsys.readouterr().out
+    budgets = Budgets(spec(), until=datetime.now().astimezone() - timedelta(seconds=1))
+    assert str(budgets.exceeded(history())).startswith("it is ")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--until", "25:00"], "'25:00': expected a time"),
+        (["--until", "2001-01-01T10:00"], "'2001-01-01T10:00': is over; it is "),
+        (["--cpu-hours", "0"], "--cpu-hours 0: must be above 0"),
+        (["--max-cost", "5"], "--max-cost 5: needs --price-per-hour"),
+        (["--max-failed", "much"], "'much': expected a share, as 50% or 0.5"),
+        (["--max-failed", "150%"], "--max-failed 1.5: must be at most 1"),
+        (["--weight", "0"], "--weight 0: must be above 0"),
+        (["--priority", "high"], "invalid int value: 'high'"),
+        (["--notify", "nowhere"], "--notify nowhere: expected http://"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(
+    run: Callable[..., int], out: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    assert message in refused(capsys, lambda: run(*words))
+    assert not (out / "night").exists()
+
+
+def failing_body(task: Task) -> Iterator[Message]:
+    """Every odd trial fails, most of them for one reason."""
+    if task.trial % 2 == 0 and task.trial:
+        yield from good_body(task)
+        return
+    why = "ValueError: no such thing" if task.trial else "RuntimeError: once"
+    yield TrialEnd(attempt=task.attempt, state="failed", reason=f"{why} (traceback in /x/{task.trial}/error.txt)")
+
+
+def test_a_sweep_most_of_whose_trials_fail_stops_resumable(sweep: Callable[..., SweepResult]) -> None:
+    first = sweep(trials=12, max_failed=0.5, body=failing_body)
+    assert first.stop_reason == (
+        "3 of 4 trials failed, more than --max-failed 50% allows; 2 of them: ValueError: no such thing"
+    )
+    assert len(first) == 4
+    assert first.exit_code == 1
+    second = sweep(trials=12, resume=True)
+    assert len(second) == 12
+    assert second.history.finished
+    assert len(sweep(name="day", trials=12, max_failed=0.6, body=failing_body)) == 4
+    assert len(sweep(name="patient", trials=12, max_failed=1.0, body=failing_body)) == 12
+
+
+def test_the_words_of_a_command_give_the_options_again() -> None:
+    asked = Options.parse(
+        {"cpu_hours": 2.5, "max_failed": 0.5, "priority": 3, "weight": 2.0, "until": "2999-01-01T10:00:00+00:00"}
+    )
+    from fer_common.flags import command_line
+
+    assert command_line(asked) == [
+        "--cpu-hours", "2.5", "--max-failed", "0.5", "--priority", "3", "--weight", "2.0", "--until", "2999-01-01T10:00:00+00:00",
+    ]  # fmt: skip

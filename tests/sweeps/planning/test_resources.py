@@ -1,0 +1,84 @@
+"""How many trials run at once, by hand."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sweeps import InputError
+from sweeps.planning.resources import Slots, choose_device, plan_slots
+from tests import ROOT
+
+
+def test_as_many_as_cores() -> None:
+    assert plan_slots("cpu", node_cpus=(8,)) == Slots(
+        node_cpus=(8,), gpus=0, cpus_per_trial=1.0, gpus_per_trial=0.0, count=8, room=8
+    )
+    assert plan_slots("cpu", node_cpus=(8,), cpus_per_trial=3).count == 2
+    assert plan_slots("cpu", node_cpus=(8,), cpus_per_trial=3).threads == 3
+    assert plan_slots("cpu", node_cpus=(8,), max_concurrent=5).count == 5
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a file over the kernel's needs root")
+@pytest.mark.parametrize(("names", "texts"), [
+    (("cpu.max",), ("100000 100000",)),
+    (("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"), ("50000", "100000")),
+])  # fmt: skip
+def test_no_more_cores_than_the_container_may_use(
+    tmp_path: Path, names: tuple[str, ...], texts: tuple[str, ...]
+) -> None:
+    """As in `docker run --cpus=1`: control groups of version 2 and 1, mounted over this machine's for one process."""
+    for name, text in zip(names, texts, strict=True):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    count = f"{sys.executable} -c 'from sweeps.planning.resources import usable_cpus; print(usable_cpus())'"
+    command = ["unshare", "--mount", "sh", "-c", f"mount --bind {tmp_path} /sys/fs/cgroup && {count}"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    if "mount" in done.stderr or "unshare" in done.stderr:
+        pytest.skip("this machine does not let tests mount")
+    assert done.stdout == "1\n", done.stderr
+
+
+def test_as_many_as_shares_of_gpus() -> None:
+    shared = plan_slots("cuda", node_cpus=(16,), gpus=2, gpus_per_trial=0.25)
+    assert (shared.count, shared.cpus_per_trial) == (8, 2)
+    assert plan_slots("cuda", node_cpus=(16,), gpus=2, gpus_per_trial=0.4).count == 4, "a fifth of each is left over"
+    assert plan_slots("cuda", node_cpus=(16,), gpus=4, gpus_per_trial=2).count == 2
+    with pytest.raises(InputError, match="above 1 it must be a whole number"):
+        plan_slots("cuda", node_cpus=(16,), gpus=4, gpus_per_trial=1.5)
+    assert plan_slots("cuda", node_cpus=(16,), gpus=2).count == 2, "a whole GPU each, if nothing was measured"
+    assert plan_slots("cuda", node_cpus=(3,), gpus=2, gpus_per_trial=0.25).count == 3, (
+        "and no more than there are cores"
+    )
+
+
+def test_no_trial_lies_across_two_nodes() -> None:
+    assert plan_slots("cpu", node_cpus=(4, 4, 2), cpus_per_trial=3).count == 2
+    assert plan_slots("cpu", node_cpus=(4, 4, 2), cpus_per_trial=2).count == 5
+    assert plan_slots("cuda", node_cpus=(4, 4), gpus=1).cpus_per_trial == 4, "the node beside the GPU's helps no trial"
+    with pytest.raises(InputError, match="--cpus-per-trial 5: the largest node has 4 cores; ask for 4 at most"):
+        plan_slots("cpu", node_cpus=(4, 4, 2), cpus_per_trial=5)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"cpus_per_trial": 9}, "--cpus-per-trial 9: this machine has 8 cores"),
+        ({"cpus_per_trial": 0}, "--cpus-per-trial 0: a trial needs a core"),
+        ({"cpus_per_trial": -1}, "--cpus-per-trial -1: must be 0 or more"),
+        ({"cpus_per_trial": float("nan")}, "must be 0 or more"),
+    ],
+)
+def test_what_does_not_fit_is_refused(options: dict[str, float], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        plan_slots("cpu", node_cpus=(8,), **options)  # type: ignore[arg-type]
+
+
+def test_a_gpu_that_is_not_there_is_refused() -> None:
+    assert choose_device("auto", 0) == "cpu"
+    assert choose_device("auto", 1) == "cuda"
+    assert choose_device("cpu", 1) == "cpu"
+    with pytest.raises(InputError, match="no NVIDIA GPU"):
+        choose_device("cuda", 0)

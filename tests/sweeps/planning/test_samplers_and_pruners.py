@@ -1,0 +1,180 @@
+"""Every sampler and pruner runs a whole sweep, proposes after a resume what it would have proposed, or refuses in a line."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+import optuna
+import pytest
+
+from fer_models import AlexNetConfig, LeNetConfig, Recipe
+from sweeps import Space, TrialConfig
+from sweeps.driver.runner import InlineRunner
+from sweeps.errors import InputError
+from sweeps.options import Options
+from sweeps.planning.plan import make_plan
+from sweeps.planning.pruners import Median, make_pruner
+from sweeps.planning.samplers import grid_points, value_at
+from sweeps.planning.study import Study
+from sweeps.space import Pruner, Sampler
+from sweeps.spec import SweepSpec
+from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd
+from tests.sweeps.fake_trials import SPACE as CONDITIONAL
+from tests.sweeps.fake_trials import metrics, open_desk, spec
+from tracking.record.events import TrialStarted, Wanted
+from tracking.record.history import SweepHistory
+
+
+def plain(trial: optuna.Trial) -> TrialConfig:
+    recipe = Recipe(
+        lr=trial.suggest_float("lr", 1e-4, 1, log=True), batch_size=trial.suggest_categorical("b", [32, 64])
+    )
+    return TrialConfig(net=LeNetConfig(dropout=trial.suggest_float("dropout", 0, 0.8, step=0.1)), recipe=recipe)
+
+
+def stepped(trial: optuna.Trial) -> TrialConfig:
+    """2 + 3 x 2 = 8 combinations: alexnet alone has a dropout and a norm."""
+    recipe = Recipe(lr=trial.suggest_categorical("lr", [0.01, 0.1]))
+    if trial.suggest_categorical("net", ["lenet", "alexnet"]) == "lenet":
+        return TrialConfig(net=LeNetConfig(), recipe=recipe)
+    dropout = trial.suggest_float("dropout", 0.1, 0.5, step=0.2)
+    return TrialConfig(net=AlexNetConfig(dropout=dropout), recipe=recipe)
+
+
+PLAIN = Space(suggest=plain, max_epochs=4, trials=14, first_rung_epochs=1, name="plain")
+STEPPED = Space(suggest=stepped, max_epochs=2, trials=3, first_rung_epochs=1, name="stepped")
+
+
+def by_settings(task: Task) -> Iterator[Message]:
+    for epoch in range(1, task.epochs + 1):
+        value = 0.5 - abs(task.config.recipe.lr - 0.03) / (3 * epoch)
+        yield EpochReport(attempt=task.attempt, epoch=epoch, metrics=metrics(value))
+    yield TrialEnd(attempt=task.attempt, state="ended")
+
+
+def swept(folder: Path, space: Space, trials: int = 14) -> tuple[SweepHistory, list[Any]]:
+    asked = spec(trials=trials, max_epochs=space.max_epochs)
+    desk = open_desk(folder, space, asked)
+    InlineRunner().run(desk.director, by_settings)
+    return desk.director.history, desk.events()
+
+
+@pytest.mark.parametrize("sampler", [kind for kind in get_args(Sampler) if kind != "grid"])
+def test_a_resumed_sweep_proposes_what_an_undisturbed_one_would(tmp_path: Path, sampler: Sampler) -> None:
+    space = replace(PLAIN if sampler == "gp" else CONDITIONAL, sampler=sampler)
+    history, events = swept(tmp_path / "sweep", space)
+    assert len(history.trials) == 14
+    assert not history.unfinished
+    started = [place for place, event in enumerate(events) if isinstance(event, TrialStarted) and not event.baseline]
+    for place in started[-3:]:
+        rebuilt = Study(tmp_path / "again.log", space, spec().seed, events[:place])
+        assert rebuilt.propose(events[place].trial).params == events[place].params
+
+
+@pytest.mark.parametrize("pruner", get_args(Pruner))
+def test_every_pruner_runs_a_sweep(tmp_path: Path, pruner: Pruner) -> None:
+    history, _ = swept(tmp_path, replace(PLAIN, pruner=pruner, sampler="random"), trials=30)
+    states = {trial.state for trial in history.trials.values()}
+    assert states == ({"done"} if pruner == "none" else {"done", "pruned"})
+    best = max(history.trials.values(), key=lambda trial: 0.5 - abs(trial.started.params["lr"] - 0.03))
+    assert best.state == "done"
+
+
+def test_a_grid_has_each_combination_once_also_after_a_resume(tmp_path: Path) -> None:
+    space = replace(STEPPED, sampler="grid")
+    assert len(grid_points(space)) == 8
+    history, events = swept(tmp_path / "sweep", space, trials=8)
+    drawn = [trial.started.params for trial in history.trials.values()]
+    assert sorted(map(repr, drawn)) == sorted(map(repr, grid_points(space)))
+    half = next(place for place, event in enumerate(events) if isinstance(event, TrialStarted) and event.trial == 5)
+    rebuilt = Study(tmp_path / "again.log", space, spec().seed, events[:half])
+    assert [rebuilt.propose(number).params for number in (5, 6, 7)] == drawn[5:]
+
+
+def test_a_trial_that_a_person_asked_for_takes_no_point_of_the_grid(tmp_path: Path) -> None:
+    space = replace(STEPPED, sampler="grid")
+    history, events = swept(tmp_path / "sweep", space, trials=8)
+    drawn = [trial.started.params for trial in history.trials.values()]
+    third = next(place for place, event in enumerate(events) if isinstance(event, TrialStarted) and event.trial == 3)
+    wanted = Wanted(act="a", verb="try", source=0, config={}, epochs=1)
+    asked = history.trials[0].started.model_copy(update={"trial": 3, "params": {}, "wanted": wanted})
+    rebuilt = Study(tmp_path / "again.log", space, spec().seed, [*events[:third], asked])
+    assert [rebuilt.propose(number).params for number in (4, 5)] == drawn[3:5]
+
+
+def test_a_sweep_over_a_grid_has_as_many_trials_as_points(tmp_path: Path) -> None:
+    def plan(**options: Any) -> SweepSpec:
+        return make_plan(STEPPED, Options.parse({"out": tmp_path, "sampler": "grid", **options})).spec
+
+    assert plan().trials == 8
+    assert plan(trials=5).trials == 5
+    with pytest.raises(InputError, match="--trials 9: the grid of stepped has 8 points; give 8 at most"):
+        plan(trials=9)
+
+
+def test_a_sobol_sequence_fills_every_half_of_each_parameter(tmp_path: Path) -> None:
+    study = Study(tmp_path / "study.log", replace(PLAIN, sampler="qmc"), 7)
+    drawn = [study.propose(number).params for number in range(16)]
+    assert sum(one["lr"] < 1e-2 for one in drawn) == 8
+    assert sum(one["b"] == 32 for one in drawn) == 8
+    assert len({one["lr"] for one in drawn}) == 16
+
+
+@pytest.mark.parametrize(
+    ("distribution", "values"),
+    [
+        (optuna.distributions.IntDistribution(1, 4), [1, 1, 2, 3, 4, 4]),
+        (optuna.distributions.FloatDistribution(0, 1, step=0.5), [0, 0, 0.5, 0.5, 1, 1]),
+        (optuna.distributions.FloatDistribution(1e-4, 1, log=True), [1e-4, 1e-3, 1e-2, 1e-2, 1e-1, 1]),
+        (optuna.distributions.CategoricalDistribution(["a", "b"]), ["a", "a", "a", "b", "b", "b"]),
+    ],
+)
+def test_shares_become_values(distribution: Any, values: list[Any]) -> None:
+    shares = (0, 0.2, 0.49, 0.51, 0.8, 1)
+    found = [value_at(share, distribution) for share in shares]
+    if isinstance(values[0], float) and distribution.log:
+        assert found[0] == pytest.approx(1e-4)
+        assert found[-1] == pytest.approx(1)
+        assert sorted(found) == found
+    else:
+        assert found == pytest.approx(values) if not isinstance(values[0], str) else found == values
+
+
+@pytest.mark.parametrize(
+    ("space", "options", "message"),
+    [
+        (CONDITIONAL, {"sampler": "gp"}, "--sampler gp: 'dropout', 'norm' of fake_space are drawn in some trials only"),
+        (PLAIN, {"sampler": "grid"}, "--sampler grid: 'lr' of plain: a range without steps has no grid"),
+        (PLAIN, {"sampler": "tpee"}, "--sampler tpee: must be 'tpe', 'random', 'qmc', 'grid' or 'gp'"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_written(
+    tmp_path: Path, space: Space, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        make_plan(space, Options.parse({"out": tmp_path, **options}))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_older_sweep_goes_on_with_the_sampler_and_pruner_that_it_had() -> None:
+    content = spec().model_dump(mode="json")
+    del content["sampler"], content["pruner"]
+    again = SweepSpec.model_validate(content)
+    assert (again.sampler, again.pruner) == ("tpe", "halving")
+
+
+def test_the_median_rule_by_hand() -> None:
+    rule = Median(first_rung_epochs=1, max_epochs=2)
+    for trial, value in enumerate((0.1, 0.2, 0.3, 0.4, 0.5)):
+        assert rule.report(trial, 1, value) is None, "nothing is completed yet"
+        assert rule.report(trial, 2, value) is None
+    assert rule.report(5, 1, 0.3) is None
+    assert rule.report(6, 1, 0.25) == "stopped at epoch 1: best 0.2500 under the median 0.3000 of 5"
+
+
+def test_one_epoch_lets_one_in_nine_go_on() -> None:
+    rule = make_pruner("one-epoch", PLAIN, 0)
+    verdicts = [rule.report(trial, 1, trial % 9 / 10) for trial in range(90)]
+    assert 10 <= sum(verdict is None for verdict in verdicts) <= 20
+    assert rule.report(8, 2, 0.0) is None, "there is no second rung"
