@@ -1,4 +1,4 @@
-"""What is remembered of a sweep: its folder, its journal, and what is rebuilt from them."""
+"""The records of a sweep: its folder, its journal, and what is rebuilt from them."""
 
 from tracking.errors import TrackingError
 from tracking.record.events import (

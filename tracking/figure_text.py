@@ -14,12 +14,12 @@ _EXPONENT = r"\mathdefault{"  # in the numbers that matplotlib itself writes alo
 
 
 def drawable(names: Sequence[str]) -> list[str]:
-    """The names of classes for a picture: one that no installed font can write is `class 3`, by its label."""
+    """Names of classes for a picture; one that no installed font can write is named by its label, as `class 3`."""
     return [name if all(map(_font_of, name)) else f"class {label}" for label, name in enumerate(names)]
 
 
 def as_written(figure: Figure) -> list[Text]:
-    """Read no text of the figure as mathematics, whatever dollar signs are in it; return the texts."""
+    """Turn off mathematics in all texts of the figure, so that dollar signs are drawn; return the texts."""
     for axes in figure.axes:
         for axis in (axes.xaxis, axes.yaxis):
             axis.get_ticklabels()  # which are made when they are asked for
@@ -30,7 +30,7 @@ def as_written(figure: Figure) -> list[Text]:
 
 
 def in_fonts_that_exist(texts: Sequence[Text]) -> None:
-    """Give texts in other scripts the fonts that can write them; a character that no font has becomes `?`."""
+    """Give texts in other scripts a font that has them; a character that no font has becomes `?`."""
     for text in texts:
         fonts = {_font_of(character) for character in text.get_text()}
         if fonts != {_USUAL}:
@@ -40,7 +40,7 @@ def in_fonts_that_exist(texts: Sequence[Text]) -> None:
 
 @cache
 def _font_of(character: str) -> str:
-    """The font that writes a character, matplotlib's own if it can; empty where none does."""
+    """The font for a character, matplotlib's own if it has it; empty where none has."""
     if character.isspace() or ord(character) in _usual_characters():
         return _USUAL
     others = (font for font in fontManager.ttflist if not font.name.startswith(_BOXES))

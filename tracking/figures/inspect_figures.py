@@ -1,4 +1,4 @@
-"""Pictures of what a net looks at: its first filters, the maps of a layer, and where in a face its answer comes from.
+"""Pictures of a net's inside: its first filters, the maps of a layer, and the regions of a face that decide its answer.
 
 Legend: n faces, c channels, h and w height and width, o filters, k kernel size; places on a sheet in inches.
 """
@@ -56,9 +56,9 @@ def filters_figure(filters: Floats, title: str) -> Figure:
 
 
 def maps_figure(portraits: Portraits, maps: Floats, title: str) -> Figure:
-    """Maps [n, c, h, w] of one layer, a face a row: the channels that vary most over these faces, on one scale.
+    """Maps [n, c, h, w] of one layer, one face per row: the channels that vary most over these faces, on one scale.
 
-    Below the title stands how many channels there are, and how many give the same everywhere.
+    The subtitle gives the number of channels, and how many are constant.
     """
     spread = maps.std(axis=(2, 3)).mean(axis=0)
     chosen = np.argsort(-spread, kind="stable")[:_MAPS_A_FACE]
@@ -73,7 +73,7 @@ def maps_figure(portraits: Portraits, maps: Floats, title: str) -> Figure:
 
 
 def units_figure(portraits: Portraits, units: Floats, title: str) -> Figure:
-    """Outputs [n, ...] of a layer that gives no map: a face a row, a unit a column."""
+    """Outputs [n, ...] of a layer without maps: one face per row, one unit per column."""
     values = units.reshape(len(units), -1)
     height = 1.3 + 0.42 * len(values)
     figure = Figure(figsize=(_WIDTH, height))
@@ -89,7 +89,7 @@ def units_figure(portraits: Portraits, units: Floats, title: str) -> Figure:
 
 
 def evidence_figure(portraits: Portraits, layers: Mapping[str, Floats], title: str) -> Figure:
-    """Beside each face, by layer, what speaks for the answer: [n, h, w], each map on its own scale from zero."""
+    """Beside each face, per layer, the evidence for the answer: [n, h, w], each map on its own scale from zero."""
     sheet, places = _beside_faces(portraits, 1 + len(layers), title)
     scale = _Scale(1.0, signed=False)
     for index, (row, column) in enumerate(places):
@@ -104,7 +104,7 @@ def evidence_figure(portraits: Portraits, layers: Mapping[str, Floats], title: s
 
 
 def drop_figure(portraits: Portraits, drops: Floats, title: str) -> Figure:
-    """Beside each face, by how much covering a place lowers the answer's probability: [n, h, w], all on one scale."""
+    """Beside each face, how far covering a region lowers the answer's probability: [n, h, w], all on one scale."""
     sheet, places = _beside_faces(portraits, 2, title)
     scale = _Scale(max(1.0, 100 * float(np.abs(drops).max())), signed=True)
     for index, (row, column) in enumerate(places):
@@ -116,7 +116,7 @@ def drop_figure(portraits: Portraits, drops: Floats, title: str) -> Figure:
 
 @dataclass(frozen=True)
 class _Scale:
-    """What colours mean: 0 to `reach`, or as far below zero too; `beyond`, where some values are larger."""
+    """A colour scale: 0 to `reach`, or -reach to reach; `beyond` where some values are larger."""
 
     reach: float
     signed: bool
@@ -131,7 +131,7 @@ class _Scale:
         return Normalize(-self.reach if self.signed else 0.0, self.reach)
 
     def show(self, figure: Figure, name: str) -> None:
-        """A bar of the colours at the right."""
+        """Draw the colour bar at the right."""
         width, height = figure.get_size_inches()
         tall = min(3.2, height - 1.2)
         bar = figure.add_axes((1 - 1.05 / width, (height - 0.7 - tall) / height / 2, 0.16 / width, tall / height))
@@ -142,7 +142,7 @@ class _Scale:
 class _Sheet:
     """Square pictures in rows and columns under a title, each with room for lines above it.
 
-    All lie in one Axes: one a picture would take most of the time, hundreds of them seconds.
+    All are in one Axes, because one per picture is slow: hundreds take seconds.
     """
 
     def __init__(self, rows: int, columns: int, title: str, *, side: float, line: float) -> None:
@@ -169,7 +169,7 @@ class _Sheet:
         fontsize: float = 8,
         ink: str = "black",
     ) -> None:
-        """Values [h, w] with a caption above; without a scale they are grey levels 0..255."""
+        """Draw values [h, w] with a caption above; without a scale they are grey levels 0..255."""
         left = _LEFT + column * (self.side + _GAP)
         top = self.head + row * (self.line + self.side + _GAP) + self.line
         look: dict[str, Any] = {"cmap": "gray", "norm": Normalize(0, 255)}
@@ -181,14 +181,14 @@ class _Sheet:
         self._axes.text(middle, top - 0.03, caption, ha="center", va="bottom", fontsize=fontsize, color=ink)
 
     def draw_face(self, row: int, column: int, portraits: Portraits, index: int, *, fontsize: float) -> None:
-        """A face under what it is and what was said of it."""
+        """Draw a face under its label and its prediction."""
         ink = ORANGE if portraits.wrong[index] else "black"
         caption = portraits.captions[index]
         self.draw(row, column, portraits.images[index], None, caption, fontsize=fontsize, ink=ink)
 
 
 def _beside_faces(portraits: Portraits, width: int, title: str) -> tuple[_Sheet, list[tuple[int, int]]]:
-    """A sheet with `width` cells a portrait, several portraits a row, and where each of these stands in the first."""
+    """A sheet with `width` cells per portrait and several portraits per row, and the columns of the portraits."""
     count = len(portraits.images)
     across = min(count, max(1, _CELLS_A_ROW // width))
     sheet = _Sheet(math.ceil(count / across), across * width, title, side=1.7, line=0.4)
@@ -207,7 +207,7 @@ def _about(maps: Floats, shown: int) -> str:
 
 
 def _scale_of(values: Floats) -> _Scale:
-    """Around zero where there are negative values, else from zero; the few largest values may lie beyond."""
+    """Around zero where there are negative values, else from zero; the few largest values may be beyond it."""
     largest = float(np.abs(values).max())
     reach = float(np.percentile(np.abs(values), _KEPT_PERCENT)) or largest or 1.0
     return _Scale(reach, signed=float(values.min()) < 0, beyond=largest > reach)

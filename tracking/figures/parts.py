@@ -1,7 +1,7 @@
-"""What every figure shares: colours, plain axes, and how one becomes a file or a part of a page.
+"""Shared by all figures: colours, plain axes, and output as a file or as a part of a page.
 
-Colours are Okabe & Ito's (2008), told apart by colour-blind readers too; lines differ by more than colour. Black
-stands for ink: in a page it takes the text's own colour, in light and dark.
+Colours are Okabe & Ito's (2008), which colour-blind readers can distinguish; lines differ by more than colour. Black
+is the ink: in a page it takes the text's colour, in light and dark.
 """
 
 import io
@@ -58,7 +58,7 @@ def png(figure: Figure) -> bytes:
 
 
 def svg(figure: Figure) -> str:
-    """The figure as an inline `<svg>` that scales to its place and writes in the page's ink and type."""
+    """The figure as an inline `<svg>` that scales to its container and uses the page's text colour and font."""
     FigureCanvasSVG(figure)
     as_written(figure)
     picture = io.StringIO()
@@ -78,12 +78,12 @@ def svg(figure: Figure) -> str:
 
 
 def as_percent(axis: Axis) -> None:
-    """Let the axis show its shares 0..1 in whole percent."""
+    """Show the axis's shares 0..1 in whole percent."""
     axis.set_major_formatter(PercentFormatter(1, decimals=0))
 
 
 def plain(axes: Axes) -> None:
-    """A light grid, and no box around."""
+    """Draw a light grid and no box."""
     axes.grid(alpha=0.25)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -99,7 +99,7 @@ def draw_cells(
     limits: tuple[float, float] = (0.0, 1.0),
     fontsize: float = 10,
 ) -> None:
-    """A matrix [classes, classes] as coloured cells with a text each; row = label, column = prediction."""
+    """Draw a matrix [classes, classes] as coloured cells with one text each; row = label, column = prediction."""
     picture = axes.imshow(values, cmap=colours, vmin=limits[0], vmax=limits[1], interpolation="none")
     ticks = range(len(classes))
     axes.set_xticks(ticks, classes, rotation=35, ha="right", rotation_mode="anchor")

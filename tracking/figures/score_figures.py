@@ -1,4 +1,4 @@
-"""Pictures of one net's predictions on one split: ROC curves, calibration, classes, and its surest mistakes."""
+"""Pictures of one net's predictions on one split: ROC curves, calibration, classes, and its most confident mistakes."""
 
 import math
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ _FACES_A_ROW = 8
 
 @dataclass(frozen=True)
 class Mistakes:
-    """Wrong predictions, the most confident first: all [k]. `faces` says where each stands in its split."""
+    """Wrong predictions, the most confident first: all [k]. `faces` are positions in the split."""
 
     faces: NDArray[np.int64]
     labels: NDArray[np.int64]
@@ -90,7 +90,7 @@ def roc_figure(curves: Sequence[RocCurve], averages: Sequence[RocCurve], title: 
 
 
 def calibration_figure(before: Reliability, after: Reliability, temperature: float, title: str) -> Figure:
-    """Accuracy against confidence, as the net says it and at the fitted temperature; below, how many images."""
+    """Accuracy against the net's confidence, raw and at the fitted temperature; below, numbers of images."""
     figure = Figure(figsize=(10.5, 5.4))
     figure.suptitle(title, fontsize=12)
     figure.subplots_adjust(left=0.07, right=0.985, top=0.84, bottom=0.11, hspace=0.12, wspace=0.18)
@@ -107,7 +107,7 @@ def calibration_figure(before: Reliability, after: Reliability, temperature: flo
 
 
 def class_figure(classes: Sequence[ClassScores], title: str) -> Figure:
-    """Precision and recall a class with their 95 % intervals, F1, and how many images have that label."""
+    """Precision and recall per class with 95 % intervals, F1, and how many images have that label."""
     figure = Figure(figsize=(9.2, 1.6 + 0.52 * len(classes)))
     figure.suptitle(title, fontsize=12)
     figure.subplots_adjust(left=0.2, right=0.86, top=1 - 0.75 / figure.get_figheight(), bottom=0.12)
@@ -133,10 +133,10 @@ def class_figure(classes: Sequence[ClassScores], title: str) -> Figure:
 
 
 def mistakes_figure(faces: NDArray[np.uint8], mistakes: Mistakes, classes: Sequence[str], title: str) -> Figure:
-    """A sheet of faces [k, height, width] or [k, height, width, 3]: their label, what was predicted, how surely.
+    """A sheet of faces [k, height, width] or [k, height, width, 3]: label, prediction and confidence.
 
     Raises:
-        TrackingError: not one face a mistake.
+        TrackingError: not one face per mistake.
     """
     count = len(mistakes.faces)
     if len(faces) != count:

@@ -1,4 +1,4 @@
-"""What a sweep searched: the objective trial by trial, over each setting, and what it cost to reach."""
+"""Pictures of the search: the objective per trial and over each setting, and its cost."""
 
 import json
 from collections import Counter
@@ -25,7 +25,7 @@ _SHADES = LinearSegmentedColormap.from_list("poor to good", ["#BDBDBD", AMBER, O
 
 @dataclass(frozen=True)
 class Setting:
-    """A searched setting. `choices` are a categorical one's, as text; else values lie in low..high."""
+    """A searched setting. `choices` are a categorical one's, as text; otherwise values are in low..high."""
 
     name: str
     low: float = 0.0
@@ -34,7 +34,7 @@ class Setting:
     choices: tuple[str, ...] = ()
 
     def position(self, value: object) -> float:
-        """Where a value stands on the setting's axis, 0..1; NaN for one that is not on it."""
+        """A value's position on the setting's axis, 0..1; NaN for one that is not on it."""
         if self.choices:
             text = _text(value)
             return self.choices.index(text) / max(1, len(self.choices) - 1) if text in self.choices else np.nan
@@ -45,16 +45,16 @@ class Setting:
 
     @property
     def ticks(self) -> list[tuple[float, str]]:
-        """Positions on the axis and what stands there."""
+        """Positions on the axis and their labels."""
         if self.choices:
             return [(self.position(choice), choice) for choice in self.choices]
         return [(0.0, f"{self.low:.3g}"), (1.0, f"{self.high:.3g}")]
 
 
 def searched_settings(history: SweepHistory) -> list[Setting]:
-    """The settings that trials were drawn from, in the space's order; of many, those that most trials have.
+    """The searched settings in the space's order; of many, those that most trials have.
 
-    Journals of format 1 have parameters, too, that a fixed setting took the place of: no trial was trained with them.
+    Journals of format 1 also have parameters that a fixed setting overrode: no trial was trained with them.
     """
     fixed = {name.rpartition(".")[2] for name in history.started.spec.get("settings", {})}
     distributions: dict[str, str] = {}
@@ -87,7 +87,7 @@ def objective_figure(history: SweepHistory, title: str) -> Figure:
 
 
 def parallel_figure(history: SweepHistory, title: str) -> Figure:
-    """One line per trial through the settings it was drawn with, orange where its best `val_accuracy` was high."""
+    """One line per trial through its settings, orange where its best `val_accuracy` was high."""
     settings, scored = searched_settings(history), _drawn_trials(history)
     figure, axes = _frame(title, 4.8)
     figure.subplots_adjust(left=0.07, right=0.98, bottom=0.24)
@@ -151,7 +151,7 @@ def slices_figure(history: SweepHistory, title: str) -> Figure:
 
 
 def importances_figure(importances: Mapping[str, Interval], title: str) -> Figure:
-    """How much of the objective's spread each setting explains, most first, with intervals."""
+    """The share of the objective's variance that each setting explains, largest first, with intervals."""
     figure, axes = _frame(title, 1.3 + 0.3 * len(importances))
     names, shares = list(importances), [share.value for share in importances.values()]
     reach = np.array([(max(one.value - one.low, 0), max(one.high - one.value, 0)) for one in importances.values()]).T
@@ -167,7 +167,7 @@ def importances_figure(importances: Mapping[str, Interval], title: str) -> Figur
 
 
 def pareto_front(costs: Sequence[float], values: Sequence[float]) -> list[int]:
-    """Which of some trials no other beats at the same cost or less, cheapest first."""
+    """The trials that no other beats at the same or lower cost, cheapest first."""
     front: list[int] = []
     for index in sorted(range(len(costs)), key=lambda index: (costs[index], -values[index])):
         if not front or values[index] > values[front[-1]]:
@@ -176,7 +176,7 @@ def pareto_front(costs: Sequence[float], values: Sequence[float]) -> list[int]:
 
 
 def pareto_figure(history: SweepHistory, parameters: Mapping[int, int], title: str) -> Figure:
-    """Best `val_accuracy` against minutes of a worker and against `parameters` (trial → count), with their fronts."""
+    """Best `val_accuracy` against worker minutes and against `parameters` (trial → count), with their Pareto fronts."""
     figure = Figure(figsize=(10.5, 4.2))
     figure.suptitle(title, fontsize=12)
     figure.subplots_adjust(left=0.07, right=0.985, top=0.83, bottom=0.13, wspace=0.1)
@@ -223,7 +223,7 @@ def _text(value: object) -> str:
 
 
 def _drawn_trials(history: SweepHistory) -> list[tuple[TrialHistory, float]]:
-    """Trials that the sampler drew, with their accuracy; a baseline has no place in the space."""
+    """Trials that the sampler drew, with their accuracy; a baseline is no point of the space."""
     drawn = [trial for trial in history.trials.values() if trial.started.params]
     return [(trial, value) for trial in drawn if (value := trial.best_accuracy) is not None]
 

@@ -1,4 +1,4 @@
-"""Pictures of a whole sweep: when each trial ran and how it ended, what it cost, and the best curves."""
+"""Pictures of a whole sweep: when each trial ran, how it ended, its cost, and the best curves."""
 
 from collections.abc import Sequence
 
@@ -25,7 +25,7 @@ _MOST_EPOCH_MARKS = 2000
 
 
 def timeline_figure(history: SweepHistory, title: str) -> Figure:
-    """Each trial's attempts over wall time, a tick an epoch, coloured and marked by how it ended."""
+    """Each trial's attempts over wall time, one tick per epoch, coloured and marked by how it ended."""
     trials = list(history.trials.values())
     figure = Figure(figsize=(10.5, min(9.0, 2.2 + 0.16 * len(trials))))
     figure.suptitle(title, fontsize=12)
@@ -48,7 +48,7 @@ def timeline_figure(history: SweepHistory, title: str) -> Figure:
 
 
 def cost_figure(history: SweepHistory, title: str) -> Figure:
-    """Minutes of a worker that each trial took, coloured by how it ended; what each state took together."""
+    """Worker minutes of each trial, coloured by how it ended, and their sum per state."""
     figure = Figure(figsize=(10.5, 3.4))
     figure.suptitle(title, fontsize=12)
     figure.subplots_adjust(left=0.07, right=0.985, top=0.78, bottom=0.16)
@@ -70,7 +70,7 @@ def cost_figure(history: SweepHistory, title: str) -> Figure:
 
 
 def best_curves_figure(trials: Sequence[TrialHistory], names: Sequence[str], title: str) -> Figure:
-    """`val_accuracy` over the epochs of some trials; baselines dashed. One name each, for the legend."""
+    """`val_accuracy` over the epochs of some trials; baselines dashed. `names` are for the legend."""
     figure = Figure(figsize=(10.5, 4.6))
     figure.suptitle(title, fontsize=12)
     figure.subplots_adjust(left=0.07, right=0.7, top=0.9, bottom=0.12)

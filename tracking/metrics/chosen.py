@@ -1,4 +1,4 @@
-"""What to expect of the best of many trials on new faces: its accuracy on the faces it was chosen by is flattered.
+"""Expected accuracy on new faces of the best of many trials: its accuracy on the faces that chose it is biased upwards.
 
 Legend: t trials, n faces, b resamples.
 """
@@ -18,14 +18,14 @@ from tracking.record.predictions import best_predictions
 
 _RESAMPLES = 1000
 _DEVIATIONS_BEHIND = 5.0
-"""A trial that is further behind the best is never the best of a resample."""
+"""A trial further behind the best than this is never the best of a resample."""
 
 BoolArray = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The best of a sweep's trials: what to expect of it on new faces, and whether a baseline is beaten."""
+    """The best of a sweep's trials: its expected accuracy on new faces, and whether a baseline is beaten."""
 
     trial: int
     among: int
@@ -58,7 +58,7 @@ class Choice:
 
 
 def choice_of(folder: SweepFolder, history: SweepHistory) -> Choice | None:
-    """What the sweep's trials and their predictions say of the best one; None without its predictions."""
+    """The `Choice` of a sweep's trials; None without the best one's predictions."""
     ranked = history.ranked()
     first = best_predictions(folder.trial(ranked[0].number), ranked[0]) if ranked else None
     if first is None:
@@ -86,7 +86,7 @@ def _lead(folder: SweepFolder, best: TrialHistory, baseline: TrialHistory | None
 
 
 def can_win(accuracies: Sequence[float], faces: int) -> list[int]:
-    """Places of the trials that might be the best on other faces, the best one first."""
+    """Indices of the trials that might be the best on other faces, the best one first."""
     order = sorted(range(len(accuracies)), key=lambda place: -accuracies[place])
     if not order:
         return []
@@ -102,11 +102,11 @@ def accuracy_when_chosen(right: Sequence[BoolArray], seed: int = 0) -> Interval:
     correction of Tsamardinos et al. 2018). The interval is Wilson's about that mean, for as many faces.
 
     Args:
-        right: of each trial, which faces [n] it has right at its best epoch.
+        right: for each trial, which faces [n] it predicts right at its best epoch.
         seed: of the resamples.
 
     Raises:
-        TrackingError: no trials, no faces, or trials of different faces.
+        TrackingError: no trials, no faces, or trials on different faces.
     """
     if not right or not len(right[0]) or len({len(one) for one in right}) != 1:
         raise TrackingError("the accuracy when chosen takes at least one trial, all judged on the same faces")

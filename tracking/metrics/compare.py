@@ -1,4 +1,4 @@
-"""Two or more nets on the same faces: what differs in their settings, in their numbers, and whether by chance."""
+"""Compares two or more nets on the same faces: settings, metrics, and whether differences are beyond chance."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -44,12 +44,12 @@ class _Record(BaseModel):
 
 
 class ClassDifference(_Record):
-    """F1 of one class, second minus first, with its own 95 % interval (not corrected for the number of classes)."""
+    """F1 of one class, second minus first, with a 95 % interval (not corrected for the number of classes)."""
 
     name: str
     f1: Interval
     verdict: Literal["won", "lost", "even"]
-    """`won` by the second net when the whole interval lies above zero."""
+    """`won` by the second net when the whole interval is above zero."""
 
 
 class Pair(_Record):
@@ -82,7 +82,7 @@ class Said(_Record):
 
 
 class Disagreement(_Record):
-    """A face on which predictions differ; `face` counts from 0 in the split, answers stand in the nets' order."""
+    """A face on which predictions differ; `face` counts from 0 in the split, answers are in the nets' order."""
 
     face: int
     label: str
@@ -91,7 +91,7 @@ class Disagreement(_Record):
 
 
 class Comparison(_Record):
-    """All of a comparison. Without answers of every net, `n` is None and only settings and metrics are there."""
+    """A whole comparison. Unless all nets have answers, `n` is None and only settings and metrics are compared."""
 
     names: tuple[str, ...]
     dataset: str
@@ -111,9 +111,9 @@ class Comparison(_Record):
     disagreed: int
     """On how many faces not all predictions are equal."""
     stands_for: dict[str, str] = {}
-    """A sweep that was to be compared → its best trial, which is compared in its place."""
+    """Sweep → its best trial, which is compared in its place."""
     sweeps: tuple[Course, ...] = ()
-    """Where two or more were to be compared: those sweeps as a whole."""
+    """Of two or more sweeps: each as a whole."""
 
     def to_json(self) -> str:
         """The comparison as JSON."""
@@ -257,7 +257,7 @@ def _verdict(difference: Interval) -> Literal["won", "lost", "even"]:
 def _disagreements(
     answers: Sequence[Predictions], classes: Sequence[str], leaked: NDArray[np.bool_] | None
 ) -> tuple[tuple[Disagreement, ...], int]:
-    """The faces whose label's probability differs most among the nets, of those that not all predict alike."""
+    """Of the faces that not all nets predict alike, those whose label's probability differs most."""
     labels = answers[0].labels
     probabilities = np.stack([answer.probabilities for answer in answers])
     predictions = probabilities.argmax(axis=2)

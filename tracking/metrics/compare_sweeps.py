@@ -1,4 +1,4 @@
-"""Whole sweeps side by side: what each came to, and how fast it got there."""
+"""Compares whole sweeps: the result of each, and how fast it was reached."""
 
 import math
 from collections import Counter
@@ -16,14 +16,14 @@ from tracking.record.spans import MINUTE_MS, attempt_spans, trial_minutes
 class Gain(BaseModel):
     """A trial's epoch that was better than all before it in its sweep.
 
-    `minutes` are those that the sweep had been at work until then, pauses between two drivers left out.
+    `minutes` are working time of the sweep until then, without pauses between two drivers.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     trial: int
     trials: int
-    """How many trials had been started."""
+    """Trials that had been started."""
     minutes: float
     accuracy: float
 
@@ -43,12 +43,12 @@ class Course(BaseModel):
     epochs: int
     worker_minutes: float
     minutes: float
-    """At work, from its first trial's start to the last sign of any."""
+    """Working minutes, from the first trial's start to the last event of any."""
     gains: tuple[Gain, ...]
 
 
 def course(name: str, history: SweepHistory) -> Course:
-    """What became of a sweep; it must have a trial with a finished epoch."""
+    """Summarise a sweep that has a trial with a finished epoch."""
     trials = list(history.trials.values())
     ranked = history.ranked()
     scores = [trial.best_accuracy or 0.0 for trial in ranked]
@@ -68,7 +68,7 @@ def course(name: str, history: SweepHistory) -> Course:
 
 
 class _Clock:
-    """Runs while at least one trial does."""
+    """A clock that runs while at least one trial does."""
 
     def __init__(self, spans: Iterable[tuple[int, int]]) -> None:
         self._spans = sorted(spans)
@@ -77,7 +77,7 @@ class _Clock:
         self.end_ms = self._covered[-1]
 
     def minutes_at(self, time_ms: int) -> float:
-        """Minutes at work until then."""
+        """Working minutes until then."""
         parts = zip(self._spans, self._covered[:-1], strict=True)
         return sum(max(0, min(end, time_ms) - max(begin, covered)) for (begin, end), covered in parts) / MINUTE_MS
 

@@ -1,4 +1,4 @@
-"""How good class probabilities are: ROC curves, log-loss, Brier score, calibration.
+"""Scores of class probabilities: ROC curves, log-loss, Brier score, calibration.
 
 Shapes: `labels` [n] integers, `probabilities` [n, classes] with rows that sum to 1.
 """
@@ -26,7 +26,7 @@ _LEAST_LOG_TEMPERATURE, _MOST_LOG_TEMPERATURE = -4.0, 4.0
 
 @dataclass(frozen=True)
 class RocCurve:
-    """True over false positive rate, both [points] from 0 to 1, and the area beneath.
+    """True over false positive rate, both [points] from 0 to 1, and the area under the curve.
 
     Without both positives and negatives there is no curve: empty arrays and NaN.
     """
@@ -74,7 +74,7 @@ def checked_probabilities(labels: IntArray, probabilities: NDArray[np.floating])
     """The probabilities [n, classes] as float64 with rows that sum to 1 exactly.
 
     Raises:
-        TrackingError: wrong shape, a label out of range, a value that is no probability, or a row's sum far from 1.
+        TrackingError: wrong shape, a label out of range, a value that is not a probability, or a row's sum far from 1.
     """
     if probabilities.ndim != 2 or labels.shape != probabilities.shape[:1]:
         raise TrackingError(
@@ -112,7 +112,7 @@ def confidence_bins(probabilities: FloatArray) -> NDArray[np.int64]:
 
 
 def reliability(labels: IntArray, probabilities: FloatArray) -> Reliability:
-    """How often predictions are right, by how sure they claim to be (Guo et al. 2017)."""
+    """Accuracy of predictions by their confidence (Guo et al. 2017)."""
     bins = confidence_bins(probabilities)
     counts = np.bincount(bins, minlength=BINS)
     right = (probabilities.argmax(axis=1) == labels).astype(np.float64)
@@ -137,7 +137,7 @@ def fit_temperature(labels: IntArray, probabilities: FloatArray) -> float:
 
 
 def at_temperature(probabilities: FloatArray, temperature: float) -> FloatArray:
-    """Softmax of the log-probabilities divided by `temperature`; the predicted classes stay."""
+    """Softmax of the log-probabilities divided by `temperature`; the predicted classes do not change."""
     logits = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny)) / temperature
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=1, keepdims=True), dtype=np.float64)
@@ -159,7 +159,7 @@ def macro_roc(curves: Sequence[RocCurve]) -> RocCurve:
 
 
 def micro_roc(labels: IntArray, probabilities: FloatArray) -> RocCurve:
-    """Every (image, class) pair as a case of its own."""
+    """The curve over all (image, class) pairs."""
     is_label = np.eye(probabilities.shape[1], dtype=bool)[labels]
     return _roc("micro", is_label.ravel(), probabilities.ravel())
 

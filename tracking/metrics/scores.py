@@ -1,4 +1,4 @@
-"""How good a set of predictions is, and how sure that is."""
+"""Scores of predictions, with confidence intervals."""
 
 import math
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ def accuracy(matrix: NDArray[np.int64]) -> float:
 
 
 def macro_f1(labels: IntArray, predictions: IntArray, classes: int) -> float:
-    """Mean over the classes of the F1 score; a class neither there nor predicted counts 0."""
+    """Mean over the classes of the F1 score; a class without labels and predictions counts 0."""
     from sklearn.metrics import f1_score
 
     every_class = list(range(classes))
@@ -53,7 +53,7 @@ def macro_f1(labels: IntArray, predictions: IntArray, classes: int) -> float:
 
 
 def balanced_accuracy(matrix: NDArray[np.int64]) -> float:
-    """Mean recall over the classes that have any label; NaN of an empty matrix."""
+    """Mean recall over the classes that have labels; NaN of an empty matrix."""
     labelled = matrix.sum(axis=1)
     there = labelled > 0
     return float((np.diag(matrix)[there] / labelled[there]).mean()) if there.any() else math.nan
@@ -94,7 +94,7 @@ def paired_difference_interval(
 ) -> Interval:
     """Interval of accuracy a minus accuracy b on the same images (Newcombe 1998, paired, method 10).
 
-    Narrower than `difference_interval` as far as both are right on the same images.
+    It is narrower than `difference_interval` the more both are right on the same images.
 
     Raises:
         TrackingError: lengths differ, or there are no images.

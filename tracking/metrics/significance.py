@@ -1,4 +1,4 @@
-"""Whether a difference is more than chance: McNemar's test, Holm's correction, paired bootstrap intervals."""
+"""Whether a difference is beyond chance: McNemar's test, Holm's correction, paired bootstrap intervals."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ _RESAMPLES_AT_ONCE = 100  # bounds memory: 100 x n weights
 _DRAWS = 20_000
 _DRAWS_AT_ONCE = 1000
 _MOST_CORRELATED = 1000
-"""Candidates beyond which their correlations, a matrix of k x k, cost more than they are worth."""
+"""Largest number of candidates whose correlations, a k x k matrix, are computed."""
 
 BoolArray = NDArray[np.bool_]
 
@@ -38,7 +38,7 @@ class PairedDifferences:
 def mcnemar_mid_p(only_a: int, only_b: int) -> float:
     """Two-sided mid-p of McNemar's test (Fagerland, Lydersen & Laake 2013).
 
-    `only_a` and `only_b` count the images that one model alone has right; 1 if there are none.
+    `only_a` and `only_b` count the images that only one model predicts right; 1 if there are none.
 
     Raises:
         TrackingError: a negative count.
@@ -82,7 +82,7 @@ def selected_p(chosen: BoolArray, present: BoolArray, candidates: BoolArray, gen
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values corrected for their number (Holm 1979), in the order given."""
+    """P-values corrected for multiple tests (Holm 1979), in the order given."""
     count = len(p_values)
     corrected = [0.0] * count
     largest = 0.0
@@ -133,9 +133,9 @@ def _weights(n: int, resamples: int, generator: np.random.Generator) -> Iterator
 
 
 def _image_terms(labels: IntArray, probabilities: FloatArray) -> FloatArray:
-    """What each image adds to the sums that all metrics are made of, [n, 3 classes + 2 + BINS].
+    """Each image's terms of the sums that all metrics are computed from, [n, 3 classes + 2 + BINS].
 
-    Columns: is of the class, predicted as it, both; log-loss, Brier score; confidence minus rightness in its bin.
+    Columns: per class: label, prediction, both; log-loss, Brier score; per bin: confidence minus right (0 or 1).
     """
     classes = probabilities.shape[1]
     predictions = probabilities.argmax(axis=1)

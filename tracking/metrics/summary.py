@@ -43,7 +43,7 @@ METRIC_NAMES = {
     "ece": "calibration error (ECE)",
     "ece_calibrated": "ECE at the fitted temperature",
 }
-"""Metric → what a table calls it."""
+"""Metric → its name in tables."""
 
 LOWER_IS_BETTER = frozenset({"log_loss", "brier", "ece", "ece_calibrated"})
 
@@ -53,7 +53,7 @@ class _Record(BaseModel):
 
 
 class ClassScores(_Record):
-    """One class against all others; what no image speaks of is None. Intervals are Wilson's, 95 %."""
+    """One class against all others; a score that no image determines is None. Intervals are Wilson's, 95 %."""
 
     name: str
     labelled: int
@@ -90,7 +90,7 @@ class Scores(_Record):
 
 
 class Summary(_Record):
-    """Scores in full and, if any image is known to be also in the training split, without those."""
+    """Scores on all images and, if some are also in the training split, without those."""
 
     temperature: float
     full: Scores
@@ -114,10 +114,10 @@ def summary(
 ) -> Summary:
     """Score probabilities [n, classes] against labels [n]; `leaked` [n] marks faces that are also in training.
 
-    The `temperature` is fitted on these images unless it is given, as one that was fitted on another split.
+    The `temperature` is fitted on these images unless given, for example as fitted on another split.
 
     Raises:
-        TrackingError: no images, shapes that do not fit, or values that are no probabilities.
+        TrackingError: no images, shapes that do not fit, or values that are not probabilities.
     """
     if not labels.size or len(classes) != probabilities.shape[-1]:
         raise TrackingError(
@@ -198,5 +198,5 @@ def _flat(scores: Scores, ending: str) -> Iterator[tuple[str, float]]:
 
 
 def data_name(dataset: str, synthetic: bool) -> str:
-    """What titles and pages call the data set: loud where its faces are synthetic."""
+    """The data set's name in titles and pages; it says clearly if the faces are synthetic."""
     return "SYNTHETIC FACES" if synthetic else dataset

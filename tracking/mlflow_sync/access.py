@@ -1,4 +1,4 @@
-"""How an MLflow is reached: its client's settings, a first knock, its name in messages."""
+"""How an MLflow server is reached: its client's settings, a first ping, its name in messages."""
 
 import logging
 import os
@@ -14,7 +14,7 @@ from tracking.mlflow_sync.uri import without_password
 def set_client_environment(timeout_seconds: int) -> None:
     """Settings that mlflow's client reads at each request.
 
-    It does not retry: its own retry would repeat a create that was acted upon, and block for minutes.
+    Its own retries are off: they would repeat a create that had succeeded, and block for minutes.
     """
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
     os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(timeout_seconds)
@@ -28,10 +28,10 @@ def set_client_environment(timeout_seconds: int) -> None:
 
 
 def knock(uri: str, timeout_seconds: int) -> None:
-    """Ask a server for any answer at all, before the seconds that importing its client takes.
+    """Check that a server answers, before its client is imported, which takes seconds.
 
     Raises:
-        OSError: there is none.
+        OSError: it does not answer.
     """
     if not uri.startswith(("http://", "https://")):
         return
@@ -61,7 +61,7 @@ def describe(error: Exception, uri: str) -> str:
 
 
 def fault_below(error: BaseException) -> BaseException:
-    """The network's or the disk's own fault under what the client made of it, or the error itself."""
+    """The network's or the disk's error that the client's error wraps, or the error itself."""
     lowest, below = error, error.__cause__ or error.__context__
     while below is not None:
         lowest = below if isinstance(below, OSError) else lowest

@@ -1,6 +1,6 @@
-"""MLflow's SQLite file beside the sweeps: made whole or not at all, set aside only where the file is at fault.
+"""MLflow's SQLite file beside the sweeps: made atomically, renamed only where the file itself is damaged.
 
-MLflow brings a new file to its schema in many steps; a kill among them leaves one that it never opens again.
+MLflow migrates a new file to its schema in many steps; a kill in between leaves a file that it never opens again.
 """
 
 import errno
@@ -20,12 +20,12 @@ import psutil
 _LOCAL_FILE_SYSTEMS = {"apfs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "tmpfs", "xfs", "zfs"}
 _OF_THE_FILE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _FILLED_BY_MLFLOW = ("alembic_version", "workspaces")
-"""Tables that its migrations write to themselves."""
+"""Tables that MLflow's migrations fill themselves."""
 
 
 @dataclass(frozen=True)
 class OpenedStore:
-    """Where the store is to be opened; what a damaged one was renamed to, and what was wrong with it."""
+    """The store's URI; the new name of a damaged one, and its fault."""
 
     uri: str
     set_aside: Path | None = None
@@ -45,7 +45,7 @@ def default_path(out: Path) -> Path:
 def sqlite_uri(path: Path) -> str:
     """Tracking URI of a SQLite file.
 
-    One that must be quoted is named with its driver: after a bare `sqlite:///` MLflow makes a folder of the quoted
+    A path that must be quoted gets the driver's name: after a bare `sqlite:///` MLflow makes a folder of the quoted
     name.
     """
     if not any(character in str(path) for character in "%?"):
@@ -62,13 +62,13 @@ def sqlite_path(uri: str) -> Path | None:
 
 
 def open_default_store(path: Path, try_open: Callable[[str], object]) -> OpenedStore:
-    """Make sure that a store stands at `path` that `try_open` can open by URI.
+    """Make sure that `path` is a store that `try_open` can open by URI.
 
-    Set aside are a file that is no database, and a store that MLflow was killed in while it made it, in which nothing
-    is stored yet. Any other store stays where it is, whatever `try_open` says of it.
+    A file that is no database is renamed, and so is an empty store whose creation by MLflow was killed. Any other
+    store stays where it is, whatever error `try_open` raises.
 
     Raises:
-        Exception: whatever `try_open` or the disk says.
+        Exception: any error of `try_open` or of the disk.
     """
     path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -111,7 +111,7 @@ def _fault(path: Path, try_open: Callable[[str], object]) -> str | None:
 
 
 def _is_empty(path: Path) -> bool:
-    """Whether nothing was ever stored: MLflow adds its first experiment only once all tables are made."""
+    """Whether nothing was ever stored: MLflow adds its first experiment after all tables."""
     with closing(sqlite3.connect(path)) as connection:
         tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
         return not any(
@@ -130,7 +130,7 @@ def _is_open_elsewhere(path: Path) -> bool:
 
 
 def _is_busy(error: BaseException | None) -> bool:
-    """Whether the disk or another program was at fault."""
+    """Whether the cause is the disk or another program."""
     while error is not None:
         if isinstance(error, OSError):
             return True
@@ -153,9 +153,9 @@ def _put_in_place(beside: Path, path: Path) -> None:
 
 
 def _let_readers_and_writer_be(path: Path) -> None:
-    """Write-ahead logging: who looks never waits for who writes, and a commit is one sync of the disk, not four.
+    """Turn on write-ahead logging: readers do not block the writer, and a commit is one fsync in place of four.
 
-    Only on a disk of this machine: it shares memory, so a reader on another machine would see a torn store.
+    Only on a local disk: it shares memory, so a reader on another machine would see an inconsistent store.
     """
     if _file_system(path) not in _LOCAL_FILE_SYSTEMS:
         return

@@ -1,6 +1,6 @@
-"""A space's experiment in MLflow, with a saved view of its table: what the trials came to, the best first.
+"""A space's experiment in MLflow, with a saved view of its table: the trials' results, the best first.
 
-MLflow's page keeps a view as a tag of the experiment: a name, times, and as text the state of the table.
+MLflow stores a view as a tag of the experiment: a name, times, and the table's state as text.
 """
 
 import json
@@ -24,9 +24,9 @@ _TAGS = (STATE_TAG, REASON_TAG)
 
 
 def experiment_id(client: "MlflowClient", sweep: SweepStarted, artifacts: Path | None) -> str:
-    """The experiment of the sweep's space, made if there is none, its artifacts in a folder below `artifacts`.
+    """The experiment of the sweep's space; it is made if there is none, with artifacts in a folder below `artifacts`.
 
-    One that was deleted is there again.
+    A deleted one is restored.
     """
     found = client.get_experiment_by_name(sweep.space)
     if found is None:
@@ -38,7 +38,7 @@ def experiment_id(client: "MlflowClient", sweep: SweepStarted, artifacts: Path |
 
 
 def page(server: str, experiment: "Experiment") -> str:
-    """Address of an experiment's runs on a server: MLflow's mode for training, and our view of the table."""
+    """URL of an experiment's runs on a server, in MLflow's mode for training and with our view of the table."""
     view = f"&viewStateShareKey={VIEW_KEY}" if _VIEW_TAG in experiment.tags else ""
     return f"{server.rstrip('/')}/#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning{view}"
 

@@ -1,4 +1,4 @@
-"""A thread that tells a receiver what a growing journal says, and never holds up whoever writes it."""
+"""A thread that sends a growing journal's events to a receiver and never blocks the journal's writer."""
 
 import threading
 import time
@@ -11,7 +11,7 @@ from tracking.record.events import Event
 from tracking.record.journal import read_from
 
 _STRETCH_BYTES = 16 << 20
-"""A backlog is told in stretches of so much journal: the longer, the fewer requests a run, and the more memory."""
+"""Bytes of a backlog that are sent at once: more bytes need fewer requests per run, and more memory."""
 
 _GATHER_SECONDS = 1.0
 _FIRST_RETRY_SECONDS = 1.0
@@ -20,29 +20,29 @@ _CLOSE_WHEN_DOWN_SECONDS = 2.0
 
 
 class Receiver(Protocol):
-    """Takes a journal's events, each any number of times. Called from one thread; anything may raise."""
+    """Takes a journal's events, each once or several times. It is called from one thread; any method may raise."""
 
     def connect(self, journal: Path, end: int) -> None:
-        """Forget what was remembered and look up what stands there; the events come again from the first.
+        """Drop all state and look up what the receiver has; the events come again from the first.
 
         The journal's bytes up to `end` are what will be sent before anything newer.
         """
 
     def send(self, events: Iterable[Event]) -> None:
-        """Take the next events, in order, read as they are asked for.
+        """Take the next events, in order; they are read as they are iterated.
 
         If this raises, `connect` is called before anything else.
         """
 
     def is_sure(self) -> bool:
-        """Whether every request so far was answered; if not, one more `connect` sets right what is amiss."""
+        """Whether every request so far was answered; if not, one more `connect` repairs what is missing."""
 
     def describe(self, error: Exception) -> str:
-        """What went wrong, in one line."""
+        """The last fault, in one line."""
 
 
 class Follower:
-    """Follows one journal. Its file is the queue: nothing waits in memory, whatever the receiver does."""
+    """Follows one journal. Its file is the queue: no events wait in memory, even if the receiver is down."""
 
     def __init__(self, journal: Path, receiver: Receiver, on_warning: Callable[[str], None]) -> None:
         self._journal = journal
@@ -58,23 +58,23 @@ class Follower:
         self._sent = 0
 
     def start(self) -> None:
-        """Begin to follow, if that was not done before; the journal's first line must stand."""
+        """Start, once; the journal must have its first line."""
         self.wake()
         if self._thread.ident is None:
             self._thread.start()
 
     def wake(self) -> None:
-        """Say that the journal has grown; returns at once.
+        """Signal that the journal has grown; returns at once.
 
-        What is sent ends at the size the file has now: a line being written may yet be taken back.
+        Sends up to the file's present size: a line that is being written may still be taken back.
         """
         self._end = self._journal.stat().st_size
         self._news.set()
 
     def close(self, timeout_seconds: float) -> int:
-        """Send what is left and stop; returns how many events were left when time was up.
+        """Send what is left and stop; returns how many events were unsent when time was up.
 
-        A receiver known to be down is tried once more, but not waited for.
+        A receiver that is down is tried once more, without waiting.
         """
         self.wake()
         self._closing.set()
@@ -89,10 +89,10 @@ class Follower:
         return self._backlog()
 
     def run_to_end(self) -> None:
-        """Send all that the journal has, here and now.
+        """Send the whole journal now, in this thread.
 
         Raises:
-            TrackingError: the journal is corrupt, or the receiver did not take it all.
+            TrackingError: the journal is corrupt, or the receiver did not accept all of it.
         """
         self._end = self._journal.stat().st_size
         try:
@@ -162,7 +162,7 @@ class Follower:
                 return
 
     def _stretch(self, end: int) -> Iterator[Event]:
-        """The next events, and `_offset` moved along; an error on the way makes the next round begin afresh."""
+        """The next events; moves `_offset`. After an error the next round starts from the first event."""
         begin = self._offset
         while self._offset < min(end, begin + _STRETCH_BYTES):
             events, after = read_from(self._journal, self._offset, end=end)

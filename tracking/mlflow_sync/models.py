@@ -34,16 +34,16 @@ _RIGHT_TAG, _N_TAG = "val.right", "val.n"
 _LEVEL = 0.05
 _MOST_MODELS = 1000
 _SEED = 0
-"""Told again, it comes to the same p-value."""
+"""Fixed, so that another call gives the same p-value."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A net that was logged to run `run_id`, and what it has right on the val split of the faces `fingerprint` names.
+    """A net that was logged to run `run_id`, and which faces of the val split of data `fingerprint` it predicts right.
 
-    It was selected on this split: `among` [k, n] says what each of the nets that it was chosen from has right, itself
-    included. `is_right` [n] is what it has right itself; where its answers were fitted to these faces, by folds that
-    were fitted without them.
+    It was selected on this split: `among` [k, n] is which faces each of the nets that it was chosen from predicts
+    right, itself included. `is_right` [n] is its own; where it was fitted to these faces, from folds fitted without
+    them.
     """
 
     run_id: str
@@ -58,7 +58,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a candidate: its registered version, whether it is champion now, and why."""
+    """A candidate's registered version, whether it is champion now, and why."""
 
     version: str | None
     is_champion: bool
@@ -80,7 +80,7 @@ def log_model_folder(
 
     `script` is models-from-code: it calls `mlflow.models.set_model` with a PythonModel whose `load_context` finds the
     folder `files` under `context.artifacts["files"]`; it may import the packages `code`, of which the model has copies.
-    It takes arrays of images and answers with a data frame of float32, a column for each of `classes`.
+    It takes arrays of images and returns a data frame of float32, one column per class of `classes`.
 
     Raises:
         TrackingError: script or files are absent.
@@ -110,14 +110,14 @@ def log_model_folder(
 
 
 def model_name(candidate: Candidate) -> str:
-    """Name in the registry: one a space and data set, since numbers on different faces do not compare."""
+    """Name in the registry: one per space and data set, because numbers on different faces do not compare."""
     return f"{candidate.space}-{candidate.fingerprint[:12]}"
 
 
 def register(client: "MlflowClient", candidate: Candidate) -> Verdict:
-    """Register a net and make it champion if there is none, or if it beats the present one by more than chance.
+    """Register a net and make it champion if there is none, or if it beats the present one beyond chance.
 
-    Nets of synthetic faces are never registered. Told again, it finds the run's version and judges that.
+    Nets of synthetic faces are never registered. Called again, it finds the run's version and judges that.
     """
     if candidate.synthetic:
         return Verdict(None, False, "trained on synthetic faces: never registered")
@@ -147,7 +147,7 @@ class Version:
 
 
 def champions(client: "MlflowClient") -> list[Version]:
-    """Every registered champion, that which is right most often on its own validation split first."""
+    """Every registered champion, the most accurate on its own validation split first."""
     found = [
         client.get_model_version_by_alias(model.name, CHAMPION)
         for model in client.search_registered_models(max_results=_MOST_MODELS)
@@ -236,7 +236,7 @@ def _champion(client: "MlflowClient", name: str) -> "ModelVersion | None":
 
 
 def _beats(client: "MlflowClient", candidate: Candidate, present: "ModelVersion") -> tuple[bool, str]:
-    """By McNemar's test on the same faces where the champion's answers are kept, else by Newcombe's interval.
+    """By McNemar's test on the same faces where the champion's predictions are kept, else by Newcombe's interval.
 
     Both allow for the candidate being the best of several on these faces.
     """
@@ -256,7 +256,7 @@ def _beats(client: "MlflowClient", candidate: Candidate, present: "ModelVersion"
 
 
 def _is_right(client: "MlflowClient", version: "ModelVersion", labels: NDArray[np.int64]) -> BoolArray | None:
-    """What a version has right of the faces with these labels; None where its answers to them are not kept."""
+    """Which of the faces with these labels a version predicts right; None where its predictions are not kept."""
     from mlflow.exceptions import MlflowException
 
     for artifact in (f"{MODEL_ARTIFACT}/{_RIGHT_FILE}", _ANSWERS_ARTIFACT):
@@ -269,7 +269,7 @@ def _is_right(client: "MlflowClient", version: "ModelVersion", labels: NDArray[n
 
 
 def _keep_right(client: "MlflowClient", candidate: Candidate) -> None:
-    """Keep beside the model what it has right, for those that want to be champion after it."""
+    """Store which faces the model predicts right, for later candidates."""
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / _RIGHT_FILE
         np.savez_compressed(path, labels=candidate.labels, is_right=candidate.is_right)

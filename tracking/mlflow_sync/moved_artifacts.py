@@ -1,4 +1,4 @@
-"""Artifacts that were moved with their store: MLflow keeps their places as absolute paths, of the old folder."""
+"""Artifacts that were moved with their store: MLflow stores absolute paths, which then name the old folder."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -20,9 +20,9 @@ _BUSY_SECONDS = 20
 
 
 def follow_artifacts(store: Path) -> str | None:
-    """Point a SQLite store at the artifacts beside it where it still names another folder; a line on what was done.
+    """Point a SQLite store at the artifacts beside it where it still names another folder; return a line on changes.
 
-    Left as they are: places that were not made by this program, and runs whose artifacts exist in the old folder only.
+    Paths that this program did not make, and runs whose artifacts exist only in the old folder, are left as they are.
 
     Raises:
         sqlite3.Error: the store refused.
@@ -39,7 +39,7 @@ def follow_artifacts(store: Path) -> str | None:
 
 
 def _moved(connection: sqlite3.Connection, folder: Path) -> Iterator[tuple[str, str]]:
-    """Old and new place of each experiment whose artifacts were moved."""
+    """Old and new path of each experiment whose artifacts were moved."""
     if not (folder / ARTIFACTS).is_dir():
         return
     places = "SELECT name, artifact_location FROM experiments WHERE artifact_location LIKE 'file:///%'"

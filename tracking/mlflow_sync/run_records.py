@@ -1,6 +1,6 @@
-"""What MLflow is told about a sweep, worked out from its events: tags, parameters, points.
+"""What MLflow records about a sweep, computed from its events: tags, parameters, points.
 
-Nothing here asks the clock: every time is the journal's, so a replay says the same to the last bit.
+Nothing here reads the clock: every time is the journal's, so a replay gives the same to the last bit.
 """
 
 import math
@@ -28,19 +28,19 @@ KEY_TAG = "trial.key"
 STATE_TAG = "state"
 REASON_TAG = "reason"
 WEIGHTS_TAG = "weights"
-"""On the runs of the trials whose weights MLflow has: how many bytes."""
+"""Tag on the runs whose weights MLflow has: bytes."""
 ITERATION_LOSS = "iteration/train_loss"
 ITERATION_RATE = "iteration/learning_rate"
 
 
 PARENT = -1
-"""Stands for the sweep's own run where others have their trial's number."""
+"""The key of the sweep's own run, where others have their trial's number."""
 
 _STATUS = {"done": "FINISHED", "pruned": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 _PAUSED = "SCHEDULED"
 
 Ending = TrialEnded | TrialPaused | DriverStopped | SweepEnded
-"""After these a run has no worker, until it is taken up again."""
+"""After these a run has no worker until it is resumed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +55,9 @@ class Point:
 
 @dataclass
 class RunWork:
-    """What some stretch of the journal says about one run.
+    """What one part of the journal says about one run.
 
-    `driver` is the one that started it; `end` is None when the run continues after the stretch.
+    `driver` is the one that started it; `end` is None when the run continues after this part.
     """
 
     started: SweepStarted | TrialStarted | None = None
@@ -70,9 +70,9 @@ class RunWork:
 
 @dataclass
 class Course:
-    """How a sweep has gone so far, worked out from all its events in order, whichever runs are settled.
+    """A sweep's progress, computed from all its events in order, whichever runs are settled.
 
-    Its points are those of the sweep's own run: the best value by epochs trained in all, the counts by trials ended.
+    Its points are those of the sweep's own run: the best value over total epochs trained, the counts over trials ended.
     An epoch that the journal has twice counts once.
     """
 
@@ -82,7 +82,7 @@ class Course:
     _seen: dict[int, int] = field(default_factory=dict)
 
     def points(self, event: Event) -> list[Point]:
-        """Take the next event in; return what it changes."""
+        """Take the next event; return the points that change."""
         match event:
             case EpochDone() if event.epoch > self._seen.get(event.trial, 0):
                 self._seen[event.trial] = event.epoch
@@ -103,10 +103,10 @@ class Course:
 
 @dataclass
 class Gatherer:
-    """Sorts a journal's events by run, one stretch after the other.
+    """Groups a journal's events by run, part by part.
 
     `settled` names runs whose records are complete, with the time (ms) of their end: all of theirs up to that
-    end is left out. `running` are trials without an end so far, with the time (ms) of the last word of each.
+    end is left out. `running` are trials without an end so far, with the time (ms) of the last event of each.
     """
 
     settled: dict[int, int]
@@ -116,7 +116,7 @@ class Gatherer:
     course: Course = field(default_factory=Course)
 
     def gather(self, events: Iterable[Event]) -> dict[int, RunWork]:
-        """The next stretch, by run; an epoch that the journal has twice is there once."""
+        """The next part, by run; an epoch that the journal has twice is there once."""
         works: dict[int, RunWork] = {}
         for event in events:
             if isinstance(event, DriverStarted):
@@ -141,7 +141,7 @@ class Gatherer:
                 self.running.pop(number, None)
 
     def _close_dead(self, works: dict[int, RunWork]) -> None:
-        """End what the driver before left running when it died: taken up again it continues, until then it waits."""
+        """End runs that an earlier driver left running when it died; they continue when they are resumed."""
         reason = death_of(self.driver)
         for number, time_ms in self.running.items():
             if number not in self.settled:
@@ -174,7 +174,7 @@ class Gatherer:
 
 
 def run_number(event: Event) -> int:
-    """The trial that an event speaks of, or `PARENT`."""
+    """The trial of an event, or `PARENT`."""
     match event:
         case SweepStarted() | DriverStarted() | Act() | DriverStopped() | SweepEnded():
             return PARENT
@@ -191,7 +191,7 @@ def _epoch_points(event: EpochDone) -> Iterator[Point]:
 
 
 def last_endings(events: Iterable[Event]) -> dict[int, int]:
-    """The time (ms) of each run's end, of runs whose last word in the journal that is."""
+    """The time (ms) of each run's end, for runs whose last event is their end."""
     endings: dict[int, int] = {}
     for event in events:
         if isinstance(event, Ending):
@@ -202,7 +202,7 @@ def last_endings(events: Iterable[Event]) -> dict[int, int]:
 
 
 def run_key(sweep: SweepStarted, number: int) -> str:
-    """Value of the one tag by which a run is found again."""
+    """Value of the unique tag by which a run is found again."""
     return sweep.sweep_id if number == PARENT else f"{sweep.sweep_id}/{number}"
 
 
@@ -240,12 +240,12 @@ def first_tags(
 
 
 def death_of(driver: DriverStarted | None) -> str:
-    """The reason that a run is closed with whose driver did not live to do so."""
+    """The reason for closing a run whose driver died first."""
     return f"its driver died (host {driver.host}, pid {driver.pid})" if driver else "its driver died"
 
 
 def ending_tags(end: Ending) -> dict[str, str]:
-    """Tags that an ended run gets."""
+    """Tags of an ended run."""
     match end:
         case TrialEnded():
             return {STATE_TAG: end.state, REASON_TAG: end.reason or ""} | ({"note": end.note} if end.note else {})
@@ -259,7 +259,7 @@ def ending_tags(end: Ending) -> dict[str, str]:
 
 
 def ending_status(end: Ending) -> str:
-    """MLflow's own status of an ended run."""
+    """MLflow's status of an ended run."""
     match end:
         case TrialEnded():
             return _STATUS[end.state]

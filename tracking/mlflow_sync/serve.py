@@ -1,6 +1,6 @@
-"""MLflow's server for a team: behind a password, for named hosts, its artifacts handed through.
+"""MLflow's server for a team: behind a password, for named hosts, with proxied artifacts.
 
-What is not safe is refused before anything starts, all faults at once.
+Unsafe settings are refused before anything starts, all faults at once.
 """
 
 import argparse
@@ -30,7 +30,7 @@ _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 @dataclass(frozen=True)
 class Served:
-    """What to serve, and to whom. `artifacts` is a folder or `s3://bucket/path`."""
+    """What to serve, and on which hosts. `artifacts` is a folder or `s3://bucket/path`."""
 
     backend: str
     artifacts: str
@@ -41,7 +41,7 @@ class Served:
 
 
 def command(served: Served) -> list[str]:
-    """The words that start the server; the backend, which may hold a password, goes by the environment."""
+    """The command that starts the server; the backend, which may hold a password, is passed by the environment."""
     words = [
         sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth",
         "--artifacts-destination", served.artifacts, "--serve-artifacts",
@@ -51,10 +51,10 @@ def command(served: Served) -> list[str]:
 
 
 def check(served: Served, environment: Mapping[str, str]) -> None:
-    """Refuse what is not safe.
+    """Refuse unsafe settings.
 
     Raises:
-        TrackingError: every fault, a line each.
+        TrackingError: every fault, one line each.
     """
     faults = [*_secret_faults(environment), *_host_faults(served)]
     if "://" not in served.backend:
@@ -95,7 +95,7 @@ def _become_server(served: Served) -> NoReturn:
 
 
 def _environment(served: Served) -> dict[str, str]:
-    """Nothing of a stranger's is unpickled, the server runs no jobs of its own, and tells its makers nothing."""
+    """No foreign pickles are loaded, the server runs no jobs of its own, and telemetry is off."""
     return {
         BACKEND: served.backend,
         "MLFLOW_AUTH_CONFIG_PATH": os.environ.get("MLFLOW_AUTH_CONFIG_PATH") or _auth_config(served.backend),
@@ -105,7 +105,7 @@ def _environment(served: Served) -> dict[str, str]:
 
 
 def _auth_config(backend: str) -> str:
-    """Settings that keep the users beside the runs: MLflow's own keep them in whatever folder it is started from."""
+    """Settings that store the users beside the runs: MLflow's default is its working folder."""
     users = backend.removesuffix(".db") + "-users.db" if backend.startswith("sqlite") else backend
     path = Path(tempfile.mkdtemp(prefix="mlflow-auth-")) / "basic_auth.ini"
     path.write_text(

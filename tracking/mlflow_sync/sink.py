@@ -1,7 +1,7 @@
-"""MLflow as a replay of the journal, exactly once.
+"""Sends the journal to MLflow, exactly once.
 
 Exactly once rests on two facts. A run is found again by one unique tag, looked up before any is created. And
-MLflow keeps a point of equal key, time, step and value once: sending the journal's times again adds nothing.
+MLflow stores a point of equal key, time, step and value once, so sending the journal again adds nothing.
 """
 
 from collections import Counter
@@ -54,7 +54,7 @@ _REFUSALS = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"}
 
 
 class MlflowSink:
-    """Keeps MLflow as the journal is, from a thread of its own. Hold the sweep's folder: one sink per sweep."""
+    """Keeps MLflow equal to the journal, from its own thread. Hold the sweep's folder: one sink per sweep."""
 
     def __init__(self, journal: Path, *, tracking_uri: str, out: Path, on_warning: Callable[[str], None]) -> None:
         self._folder = journal.parent
@@ -62,26 +62,26 @@ class MlflowSink:
         self._follower = Follower(journal, self._receiver, on_warning)
 
     def start(self) -> None:
-        """Begin to follow the journal, whose first line must stand, if that was not done before."""
+        """Start to follow the journal, once; it must have its first line."""
         self._follower.start()
 
     def wake(self) -> None:
-        """Say that the journal has grown; returns at once."""
+        """Signal that the journal has grown; returns at once."""
         self._follower.wake()
 
     def close(self, timeout_seconds: float) -> int:
-        """Send what is left and stop; how many events were left after that time, or when MLflow is down."""
+        """Send what is left and stop; return how many events were unsent after that time, or when MLflow is down."""
         return self._follower.close(timeout_seconds)
 
     def sync(self) -> int:
-        """Send all that the journal has, here and now, holding the sweep's folder.
+        """Send the whole journal now, holding the sweep's folder.
 
         Returns:
-            How many of the sweep's runs are left out, as they were deleted in MLflow.
+            How many of the sweep's runs are left out because they were deleted in MLflow.
 
         Raises:
-            FolderHeldError: the sweep has a driver, whose own sink sends it.
-            TrackingError: MLflow did not take it all, or the journal is corrupt.
+            FolderHeldError: the sweep has a driver, which sends it.
+            TrackingError: MLflow did not accept all of it, or the journal is corrupt.
         """
         with hold_folder(self._folder):
             self._follower.run_to_end()
@@ -89,7 +89,7 @@ class MlflowSink:
 
 
 class _MlflowReceiver:
-    """Receiver of one journal's events; what it knows of MLflow lives in a `_Session` and dies with it."""
+    """Receives one journal's events; all that it knows of MLflow is in a `_Session`."""
 
     def __init__(
         self, uri: str, out: Path, on_warning: Callable[[str], None], client: "MlflowClient | None" = None
@@ -176,7 +176,7 @@ class _MlflowReceiver:
             self._on_warning(str(error))
 
     def _tell(self, number: int, work: RunWork) -> None:
-        """Tell MLflow; what it refuses twice is left out with a warning, so that the rest can continue."""
+        """Send to MLflow; what it refuses twice is left out with a warning, so that the rest can continue."""
         from mlflow.exceptions import MlflowException
 
         if self._refusals[number] >= 2:
@@ -193,7 +193,7 @@ class _MlflowReceiver:
 
 
 class _Session:
-    """What stands in MLflow of one sweep, from a look-up on; given up at the first error."""
+    """What MLflow has of one sweep, as of a look-up; dropped at the first error."""
 
     def __init__(self, client: "MlflowClient", journal: Path, end: int, artifacts: Path | None) -> None:
         first = next(read(journal, end), None)
@@ -223,7 +223,7 @@ class _Session:
         )
 
     def tell(self, number: int, work: RunWork) -> None:
-        """Bring one run up to date; telling it again changes nothing. A run deleted by a person stays so."""
+        """Bring one run up to date; doing so again changes nothing. A run that a person deleted stays deleted."""
         if number in self.deleted:
             return
         run_id = self._run_ids.get(number) or self._create(number, work)
@@ -252,7 +252,7 @@ class _Session:
             self._ended.add(number)
 
     def _expectation(self, time_ms: int) -> list[Point]:
-        """What to expect of the best trial on new faces, as metrics of the sweep's run."""
+        """The best trial's expected accuracy on new faces, as metrics of the sweep's run."""
         choice = choice_of(self._folder, SweepHistory.load(self._folder.journal))
         if choice is None:
             return []
@@ -308,7 +308,7 @@ class _Session:
         return [path for path in sorted(root.glob("[!.]*")) if path.is_file() and path not in left_out]
 
     def _has_files(self, number: int) -> bool:
-        """Whether an ended run has its files. The sweep's own are drawn after its end, and may be drawn again."""
+        """Whether an ended run has its files. The sweep's own are made after its end, and may be made again."""
         files = self._files(number) if number == PARENT else []
         if not files:
             return True
@@ -316,7 +316,7 @@ class _Session:
         return all(there.get(path.name) == path.stat().st_size for path in files)
 
     def _find_runs(self) -> dict[int, "Run"]:
-        """The sweep's runs by number. Of two for one trial, which a lost answer can leave, one is deleted."""
+        """The sweep's runs by number. Of two for one trial, which a lost response can cause, one is deleted."""
         found: dict[int, Run] = {}
         query = f"tags.`{KEY_TAG}` LIKE '{run_key(self.sweep, PARENT)}%'"
         runs = search_runs(self._client, [self._experiment], query, with_deleted=True)
@@ -329,7 +329,7 @@ class _Session:
 
 
 def _recorded_place(journal: Path) -> str | None:
-    """Where the sweep's last driver sent its records."""
+    """The MLflow that the sweep's last driver used."""
     places = [event.spec.get("tracking_uri") for event in read(journal) if isinstance(event, DriverStarted)]
     return places[-1] if places else None
 

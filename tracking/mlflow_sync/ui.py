@@ -1,4 +1,4 @@
-"""MLflow's page on the runs of this machine: its server, for one person, and a browser where there is a desktop."""
+"""MLflow's UI on the runs of this machine: its server, for one person, and a browser where there is a desktop."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""What MLflow needs beside a sweep: runs of dead drivers closed, and files logged to a run after its end."""
+"""Upkeep of MLflow's runs: closes those of dead drivers, and logs files to a run after its end."""
 
 import shlex
 from collections.abc import Iterator, Sequence
@@ -29,7 +29,7 @@ _RUNS_A_PAGE = 200
 
 @dataclass(frozen=True)
 class DeadRun:
-    """A run that was left RUNNING, the reason to close it with, and when it was last heard of."""
+    """A run that was left RUNNING, the reason to close it with, and the time of its last event."""
 
     run_id: str
     name: str
@@ -38,7 +38,7 @@ class DeadRun:
 
 
 def open_client(tracking_uri: str) -> "MlflowClient":
-    """A client that waits 30 s for an answer at most and does not ask again."""
+    """A client that waits at most 30 s for an answer and does not retry."""
     from mlflow import MlflowClient
 
     set_client_environment(_TIMEOUT_SECONDS)
@@ -50,7 +50,7 @@ def opened(tracking_uri: str) -> "Iterator[MlflowClient]":
     """The client of `open_client` for the length of the block.
 
     Raises:
-        TrackingError: MLflow does not answer, has no store yet, or refuses what the block asks of it.
+        TrackingError: MLflow does not answer, has no store yet, or refuses a request of the block.
     """
     path, shown = sqlite_path(tracking_uri), without_password(tracking_uri)
     if path and not path.exists():
@@ -76,7 +76,7 @@ def opened(tracking_uri: str) -> "Iterator[MlflowClient]":
 
 
 def dead_runs(client: "MlflowClient", history: SweepHistory) -> list[DeadRun]:
-    """The RUNNING runs of a sweep that nobody drives."""
+    """The RUNNING runs of a sweep without a driver."""
     reason = death_of(history.drivers[-1] if history.drivers else None)
     sweep_id = history.started.sweep_id
     return [
@@ -86,7 +86,7 @@ def dead_runs(client: "MlflowClient", history: SweepHistory) -> list[DeadRun]:
 
 
 def close_runs(client: "MlflowClient", runs: Sequence[DeadRun]) -> None:
-    """End runs, each when it was last heard of. A resumed sweep opens its own again."""
+    """End runs, each at the time of its last event. A resumed sweep reopens its own."""
     for run in runs:
         client.set_tag(run.run_id, STATE_TAG, "stopped")
         client.set_tag(run.run_id, REASON_TAG, run.reason)
@@ -112,12 +112,12 @@ def find_run(client: "MlflowClient", sweep: SweepStarted, trial: int | None = No
 
 
 def run_title(number: int) -> str:
-    """A run of a sweep by its number, for a person."""
+    """The title of a sweep's run."""
     return "the sweep's own run" if number == PARENT else f"trial {number}"
 
 
 def how_to_restore(tracking_uri: str, run_id: str) -> str:
-    """The command that brings back a run that a person deleted, which MLflow's page can do too."""
+    """The command that restores a deleted run; MLflow's page can restore it too."""
     place = shlex.quote(without_password(tracking_uri))
     return f"MLFLOW_TRACKING_URI={place} mlflow runs restore --run-id {run_id}"
 
@@ -151,7 +151,7 @@ def experiment_page(server: str, space: str) -> str:
 
 
 def log_file(client: "MlflowClient", run_id: str, path: Path, folder: str | None = None) -> None:
-    """Put a file (a report, a picture) among the run's artifacts, in `folder` there; one of that name is replaced.
+    """Log a file (a report, a picture) to the run's artifacts, in `folder` there; one of that name is replaced.
 
     Raises:
         TrackingError: there is no such file.
@@ -162,7 +162,7 @@ def log_file(client: "MlflowClient", run_id: str, path: Path, folder: str | None
 
 
 def _last_sign(history: SweepHistory, run: "Run") -> int:
-    """When the run was last heard of, in ms: its last epoch, or the sweep's for the sweep's own run."""
+    """The time of the run's last event, in ms: its last epoch, or the sweep's for the sweep's own run."""
     _, _, number = run.data.tags[KEY_TAG].partition("/")
     trials = [history.trials[int(number)]] if number else list(history.trials.values())
     return max((epoch.time_ms for trial in trials for epoch in trial.epochs), default=int(run.info.start_time))

@@ -1,4 +1,4 @@
-"""Where MLflow is: the URI that a sweep's records go to, checked before it is used, recorded without its password."""
+"""The tracking URI of a sweep: checked before it is used, and recorded without its password."""
 
 import os
 import re
@@ -10,7 +10,7 @@ from tracking.errors import TrackingError
 from tracking.mlflow_sync.default_store import default_uri, sqlite_path, sqlite_uri
 
 BESIDE_THE_SWEEPS = "default"
-"""Recorded instead of the default store's URI, so that a folder of sweeps can be moved with its store."""
+"""Recorded in place of the default store's URI, so that a folder of sweeps can be moved with its store."""
 
 _EXAMPLES = "http://HOST:5000, sqlite:///FILE.db or postgresql+psycopg://USER@HOST/DATABASE"
 _DATABASES = ("postgresql", "mysql", "mssql")
@@ -28,13 +28,13 @@ def without_password(text: str) -> str:
 
 
 def resolve_tracking_uri(given: str | None, out: Path, recorded: str | None = None) -> str:
-    """The URI to open: what is asked for, else where the sweep's records are, else that of the environment.
+    """The URI to open: the one given, else that of the sweep's records, else that of the environment.
 
-    Without any of them it is the store beside the sweeps in `out`. `recorded` is what `recordable` has made of an
-    earlier answer, None in journals of before.
+    Without any of them it is the store beside the sweeps in `out`. `recorded` is what `recordable` returned
+    earlier, None in old journals.
 
     Raises:
-        TrackingError: no MLflow can be reached by that URI, or its password is not known.
+        TrackingError: no MLflow can be reached by that URI, or its password is unknown.
     """
     if given is not None:
         return _checked(given, "--tracking-uri")
@@ -47,7 +47,7 @@ def resolve_tracking_uri(given: str | None, out: Path, recorded: str | None = No
 
 
 def recordable(uri: str, out: Path) -> str:
-    """What a sweep records of a URI that `resolve_tracking_uri` has given."""
+    """The form of a URI of `resolve_tracking_uri` that a sweep records."""
     return BESIDE_THE_SWEEPS if uri == default_uri(out) else without_password(uri)
 
 
@@ -94,7 +94,7 @@ def _place(uri: str) -> str:
 
 
 def check_tracking_uri(uri: str, source: str) -> None:
-    """Refuse a URI, which `source` has given, that no MLflow can ever be reached by. Raises TrackingError."""
+    """Refuse a URI, from `source`, by which no MLflow can be reached. Raises TrackingError."""
     scheme, separator, _ = uri.partition("://")
     shown = without_password(uri) if separator else without_password(f"://{uri}").removeprefix("://")
     scheme = scheme.lower() if separator else ""
@@ -150,7 +150,7 @@ def _fault_of_sqlite(uri: str) -> str:
 
 
 def _fault_of_database(uri: str) -> str:
-    """Whether the database's driver is there; SQLAlchemy is imported here alone."""
+    """The fault if the database's driver is missing; only this function imports SQLAlchemy."""
     from sqlalchemy import make_url
     from sqlalchemy.exc import ArgumentError
 
@@ -168,7 +168,7 @@ def _plugins() -> set[str]:
 
 
 def _absolute(uri: str) -> str:
-    """The same from any working directory."""
+    """The URI with an absolute path."""
     if uri.lower().startswith("sqlite") and (path := sqlite_path(uri)):
         return sqlite_uri(path.resolve()) if not path.is_absolute() else uri
     if "://" not in uri:

@@ -1,4 +1,4 @@
-"""A sweep's weights among the artifacts of its trials' runs: those that the sweep keeps, and no others."""
+"""A sweep's weights as artifacts of its trials' runs: exactly those that the sweep keeps."""
 
 import os
 from collections.abc import Collection, Mapping, Sequence
@@ -30,9 +30,9 @@ class Copy:
 def bring_up_to_date(
     client: "MlflowClient", folder: SweepFolder, run_ids: Mapping[int, str], tags: Mapping[int, str]
 ) -> None:
-    """Send the weights in a sweep's folder; take back those that are there no more. Doing it again changes nothing.
+    """Send the weights in a sweep's folder and delete those that are no longer there. Repeating it changes nothing.
 
-    For the end of a sweep, since it is known only then whose weights it keeps; an extension of it may outdo some.
+    To be called at the end of a sweep, because the best trials are known only then; an extension may change them.
 
     Args:
         client: MLflow's.
@@ -52,7 +52,7 @@ def bring_up_to_date(
 
 
 def copies_of_weights(client: "MlflowClient", history: SweepHistory, trials: Collection[int]) -> list[Copy]:
-    """The weights that MLflow has of these trials; earlier versions sent those of every trial, without a tag."""
+    """The weights that MLflow has of these trials; earlier versions sent every trial's, without a tag."""
     keys = {run_key(history.started, number) for number in trials}
     query = f"tags.`{KEY_TAG}` LIKE '{history.started.sweep_id}/%'"
     runs = [run for run in search_everywhere(client, query) if run.data.tags[KEY_TAG] in keys] if keys else []
@@ -68,7 +68,7 @@ def remove_copies(client: "MlflowClient", copies: Sequence[Copy]) -> None:
     """Delete them.
 
     Raises:
-        TrackingError: no file can be deleted where MLflow keeps them.
+        TrackingError: files cannot be deleted in MLflow's artifact store.
     """
     for copy in copies:
         try:
@@ -80,9 +80,9 @@ def remove_copies(client: "MlflowClient", copies: Sequence[Copy]) -> None:
 
 
 def _send(client: "MlflowClient", run_id: str, path: Path) -> None:
-    """Log the file; where MLflow keeps its files on the same disk, as a second name of it, which takes no space.
+    """Log the file; where MLflow's artifacts are on the same disk, as a hard link, which takes no space.
 
-    Weights are replaced as a whole and never written to again, so the copy stays what it is.
+    Weight files are replaced and never modified, so the copy cannot change.
     """
     from mlflow.utils.file_utils import local_file_uri_to_path
 

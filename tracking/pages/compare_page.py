@@ -1,4 +1,4 @@
-"""A comparison as a page: numbers, matrices, and the faces that the nets disagree on."""
+"""A comparison as a page: numbers, matrices, and the faces on which the nets disagree."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -22,8 +22,8 @@ _SHOWN = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "mac
 def comparison_page(comparison: Comparison, faces: NDArray[np.uint8] | None = None) -> str:
     """One self-contained HTML page.
 
-    `faces` are all of the split, [n, height, width] or [n, height, width, 3], and may be mapped from disk: those that
-    the nets disagree on are taken. A comparison of numbers alone needs none.
+    `faces` are all of the split, [n, height, width] or [n, height, width, 3], and may be memory-mapped: only those on
+    which the nets disagree are read. A comparison of numbers alone needs none.
     """
     place = where(comparison.dataset, comparison.split, comparison.n, comparison.synthetic)
     shown = [one.face for one in comparison.disagreements]
@@ -39,7 +39,7 @@ def comparison_page(comparison: Comparison, faces: NDArray[np.uint8] | None = No
 
 
 def differences_figure(pairs: tuple[Pair, ...], title: str) -> Figure:
-    """Differences in points with their 95 % intervals, a row a pair and metric."""
+    """Differences in points with their 95 % intervals, one row per pair and metric."""
     rows = [(pair, metric) for pair in pairs for metric in _SHOWN]
     figure = Figure(figsize=(10.5, 1.2 + 0.36 * len(rows)))
     figure.suptitle(title, fontsize=12)
@@ -73,7 +73,7 @@ def comparison_figures(comparison: Comparison, title: str) -> list[Figure]:
 
 
 def courses_figure(sweeps: Sequence[Course], title: str) -> Figure:
-    """The best `val_accuracy` so far of each sweep, over the trials started and over minutes at work."""
+    """The best `val_accuracy` so far of each sweep, over the trials started and over working minutes."""
     figure = Figure(figsize=(10.5, 4.0))
     figure.suptitle(title, fontsize=12)
     figure.subplots_adjust(left=0.07, right=0.985, top=0.86, bottom=0.14, wspace=0.1)

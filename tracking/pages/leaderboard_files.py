@@ -1,4 +1,4 @@
-"""A sweep's trials, best first, as files for other programs: one table as CSV, the same with its facts as JSON."""
+"""A sweep's trials, best first, as files for other programs: a table as CSV, and the same with metadata as JSON."""
 
 import csv
 import io
@@ -11,7 +11,7 @@ from tracking.record.flatten import flatten
 
 
 def leaderboard_records(report: Report) -> list[dict[str, object]]:
-    """One record per trial, best first. Shares are 0..1, `minutes` those of a worker, settings have dotted names."""
+    """One record per trial, best first. Shares are 0..1, `minutes` are worker minutes, settings have dotted names."""
     return [_record(row, report.parameters) for row in ranked_rows(report.history, report.data.n)]
 
 
@@ -26,7 +26,7 @@ def leaderboard_csv(records: Sequence[Mapping[str, object]]) -> bytes:
 
 
 def leaderboard_json(records: Sequence[Mapping[str, object]], report: Report) -> bytes:
-    """The records as JSON, with what they were measured on."""
+    """The records as JSON, with the data they were measured on."""
     data = report.data
     content = {
         "sweep": report.history.started.name,

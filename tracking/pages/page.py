@@ -1,6 +1,6 @@
-"""The pieces that pages are made of: templates, how numbers are written, faces as pictures within the page.
+"""Parts of pages: templates, formats of numbers, faces as pictures within the page.
 
-A page is one file: style, script and pictures stand in it, and nothing is fetched.
+A page is one file with style, script and pictures; nothing is fetched.
 """
 
 import base64
@@ -27,22 +27,22 @@ _IN_POINTS = ("accuracy", "balanced_accuracy", "ece", "ece_calibrated")
 
 
 def render(template: str, **content: object) -> str:
-    """The page that a template makes of `content`; every text in it is escaped."""
+    """Render a template with `content`; every text is escaped."""
     return _environment().get_template(template).render(**content)
 
 
 def where(dataset: str, split: str, n: int | None, synthetic: bool) -> str:
-    """What every number's caption says: data set, split, n."""
+    """The caption of every number: data set, split, n."""
     return f"{data_name(dataset, synthetic)}, {split}" + (f", n = {n:,}" if n is not None else "")
 
 
 def data_uri(picture: bytes, kind: str = "image/png") -> str:
-    """A picture as an address that holds it."""
+    """A picture as a data URI."""
     return f"data:{kind};base64,{base64.b64encode(picture).decode()}"
 
 
 def face_uris(faces: NDArray[np.uint8]) -> list[str]:
-    """Faces [k, height, width] or [k, height, width, 3] as addresses that hold them."""
+    """Faces [k, height, width] or [k, height, width, 3] as data URIs."""
     from PIL import Image
 
     addresses = []
@@ -62,14 +62,14 @@ def short_setting(value: str) -> str:
 
 
 def short_names(names: Sequence[str]) -> dict[str, str]:
-    """Names for narrow places: an ellipsis for the words that all begin with."""
+    """Names for narrow columns: an ellipsis replaces the words that all begin with."""
     shared = re.match(r".*[-_/]|", os.path.commonprefix(list(names)))  # noqa: RUF071, characters are meant
     cut = len(shared[0]) if shared else 0
     return {name: f"…{name[cut:]}" if cut > 3 else name for name in names}
 
 
 def sentence(pair: Pair) -> str:
-    """What a pair comes to, in words."""
+    """The result of a pair, in words."""
     gap = pair.differences["accuracy"]
     points = (
         f"{_signed(100 * gap.value)} points of accuracy (95 % {_signed(100 * gap.low)} to {_signed(100 * gap.high)})"

@@ -1,4 +1,4 @@
-"""A sweep as one page that a colleague can read: what was asked, what came out, how sure that is, how to repeat it."""
+"""A sweep as one page: the question, the results, their intervals, and the commands that repeat it."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ _MISTAKES = 24
 
 @dataclass(frozen=True)
 class DataFacts:
-    """The faces that a sweep saw. `split` is the one that selected, by the name shown; `n` its size.
+    """The faces of a sweep. `split` is the one that selected, by the name shown; `n` its size.
 
     `sizes` gives every split's; `leaked` [n] marks faces of `split` that are also in the training split.
     """
@@ -51,11 +51,11 @@ class DataFacts:
 
 @dataclass(frozen=True)
 class Report:
-    """What a report is made of.
+    """The content of a report.
 
-    `question` says in a sentence what was asked, `asked` its settings by name; `published` maps a baseline's name to
-    what its report says it reached; `commands` maps what a command does to the command; `parameters` maps a trial to
-    how many its net has; `importances` maps a setting to the share of the objective's spread that it explains.
+    `question` is one sentence, `asked` its settings by name; `published` maps a baseline's name to
+    its report's result; `commands` maps a purpose to its command; `parameters` maps a trial to
+    its net's number of parameters; `importances` maps a setting to the share of the objective's variance it explains.
     """
 
     history: SweepHistory
@@ -119,7 +119,7 @@ def _reached(row: Row, history: SweepHistory) -> str:
 
 
 def _compared(rows: Sequence[Row], rival: Row | None, history: SweepHistory) -> list[Row]:
-    """The best trial, the best baseline and the runner-up, each once; no baseline that is short of its epochs."""
+    """The best trial, the best baseline and the runner-up, each once; baselines with too few epochs are left out."""
     chosen = [row for row in rows if row.rank and (row.rank == 1 or not history.is_short(row.trial))][:2]
     return [*chosen, rival] if rival and rival not in chosen else chosen
 

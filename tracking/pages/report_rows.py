@@ -30,7 +30,7 @@ class Row:
     settings: str
 
     def predictions(self, folder: SweepFolder) -> Predictions | None:
-        """Those of its best epoch, where they are on disk."""
+        """Predictions of its best epoch, where they are on disk."""
         return best_predictions(folder.trial(self.trial.number), self.trial)
 
 
@@ -69,7 +69,7 @@ def _name(trial: TrialHistory, note: str) -> str:
 
 
 def _settings(trial: TrialHistory, varied: Mapping[str, str]) -> str:
-    """What it has of the settings searched; of a draw that came to no configuration, what was drawn."""
+    """Its values of the searched settings; for a draw without a configuration, the drawn values."""
     content = flatten(trial.started.config)
     drawn = {short: content[name] for name, short in varied.items() if name in content}
     settings = drawn if content else flatten(trial.started.params)
@@ -77,7 +77,7 @@ def _settings(trial: TrialHistory, varied: Mapping[str, str]) -> str:
 
 
 def _varied(trials: Sequence[TrialHistory]) -> dict[str, str]:
-    """The settings that the sweep searched, those its proposals differ in, and their names without the group's."""
+    """The searched settings in which the proposals differ, and their names without the group's."""
     seen: dict[str, set[str]] = {}
     for trial in trials:
         if not trial.started.baseline:

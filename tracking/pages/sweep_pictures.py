@@ -38,8 +38,8 @@ def sweep_pictures(
     """The pictures of a sweep that has a trial with a finished epoch; those that would be empty are left out.
 
     `rows` are its trials, best first; `parameters` maps a trial to its net's; `importances` a setting to the share of
-    the objective's spread that it explains. `place` says sweep, data set, split and n above each picture, for one that
-    leaves its page.
+    the objective's variance it explains. `place` names sweep, data set, split and n above each picture, for pictures
+    outside their page.
     """
 
     def head(title: str) -> str:

@@ -1,4 +1,4 @@
-"""Which checkpoints of a sweep nobody will read again, and taking them away."""
+"""Finds the checkpoints of a sweep that are no longer needed, and deletes them."""
 
 import heapq
 from collections.abc import Collection, Iterator, Sequence
@@ -12,7 +12,7 @@ from tracking.record.layout import SweepFolder
 
 @dataclass(frozen=True)
 class Removal:
-    """A file that can go, what that frees (nothing, while MLflow has the same file), and why."""
+    """A file that can be deleted, the bytes that frees (0 while MLflow has the same file), and why."""
 
     path: Path
     size_bytes: int
@@ -46,7 +46,7 @@ class BestTrials:
 def removable(
     folder: SweepFolder, history: SweepHistory, keep: int | None, needed: Collection[int] = ()
 ) -> list[Removal]:
-    """The checkpoints that can go, by trial; nothing is touched. Hold the folder, or somebody may be writing them.
+    """The checkpoints that can be deleted, by trial; nothing is deleted. Hold the folder: a driver may be writing them.
 
     The state to continue from goes once a trial is over. Weights of a trial's best epoch stay for the best `keep`
     trials (None: for all), for baselines, for the trials `needed`, and for every trial that is not over.
@@ -77,7 +77,7 @@ def outranked(history: SweepHistory, keep: int | None, needed: Collection[int] =
 
 
 def states(folder: SweepFolder, trial: TrialHistory) -> Iterator[Removal]:
-    """What a trial that is over would continue from."""
+    """The states of a trial that is over."""
     files = folder.trial(trial.number)
     for path in (files.last, files.previous):
         yield from _removal(path, f"trial {trial.number} is {trial.state}: nothing continues from it")

@@ -1,7 +1,7 @@
-"""What can stand in a sweep's journal: one frozen model an event, told apart by `event`.
+"""The events of a sweep's journal: one frozen model per kind, distinguished by `event`.
 
-Times are integer milliseconds since 1970, as MLflow takes them: they are sent there as they stand here, which
-is what lets a replay store each point once.
+Times are integer milliseconds since 1970, as MLflow takes them. They are sent to MLflow unchanged, so a replay
+stores each point once.
 """
 
 import time
@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 FORMAT = 3
-"""Version of the journal's lines; a newer one is refused."""
+"""Version of the journal's lines; newer ones are refused."""
 
 OBJECTIVE = "val_accuracy"
 """The metric that selects a trial's best epoch and the best trial; higher is better."""
@@ -21,8 +21,8 @@ LEAK_FREE = "_leak_free"
 TrialState = Literal["done", "pruned", "failed", "stopped"]
 
 PauseReason = Literal["rung", "share", "person", "budget"]
-"""Why a trial was paused: it waits for a promotion, its slot was needed elsewhere, a person asked, or a budget is used
-up."""
+"""Why a trial was paused: it waits for a promotion, its slot was needed elsewhere, a person asked, or a budget is
+spent."""
 
 Told = Literal["value", "pruned", "worst", "nothing"]
 """What the sampler learned of a trial: its best value; that it was given up, and where it stood then; that it is
@@ -49,7 +49,7 @@ class _Event(BaseModel):
 
 
 class SweepStarted(_Event):
-    """Line 1 of every journal. `tags` stand on every MLflow run of the sweep (data set, fingerprint …)."""
+    """Line 1 of every journal. `tags` are set on every MLflow run of the sweep (data set, fingerprint …)."""
 
     event: Literal["sweep"] = "sweep"
     format: int = FORMAT
@@ -61,11 +61,11 @@ class SweepStarted(_Event):
 
 
 class DriverStarted(_Event):
-    """A process took up the sweep, for the first time or again."""
+    """A process started to drive the sweep, for the first time or again."""
 
     event: Literal["driver"] = "driver"
     format: int = 1
-    """Of the lines that it writes; drivers of version 1 did not say so."""
+    """Of the lines that it writes; drivers of version 1 did not record it."""
     host: str
     pid: int
     versions: dict[str, str]
@@ -74,7 +74,7 @@ class DriverStarted(_Event):
     """The GPUs that trials train on, their driver, and whether fp32 is exact on them."""
     resumed: bool = False
     space_sha256: str | None = None
-    """Of the file that the space is written in, where there is one."""
+    """Of the space's file, where there is one."""
     spec: dict[str, Any] = {}
     """What this driver was asked to do; a resume may ask for more trials or other hardware than the start did."""
 
@@ -82,7 +82,7 @@ class DriverStarted(_Event):
 class Wanted(BaseModel):
     """A trial that a person asked for: a configuration, and the trial that it was taken from.
 
-    `params` and `distributions` are those of a draw that comes to it; empty where the space cannot draw it. With
+    `params` and `distributions` are those of an equal draw; empty where the space cannot draw it. With
     `epoch` it continues from that trial's state after so many epochs, which is kept for it in the sweep's folder.
     """
 
@@ -99,7 +99,7 @@ class Wanted(BaseModel):
 
 
 class Act(_Event):
-    """A person asked something of the sweep; `answer` says what follows, or why it is refused."""
+    """A person's request to the sweep; `answer` is the effect, or why it is refused."""
 
     event: Literal["act"] = "act"
     act: str
@@ -117,7 +117,7 @@ class Act(_Event):
 class TrialStarted(_Event):
     """A trial was proposed; its number is the journal's and never given twice.
 
-    `config` and `config_id` are empty where the space made no configuration of what was drawn.
+    `config` and `config_id` are empty where the space refused what was drawn.
     """
 
     event: Literal["trial"] = "trial"
@@ -166,7 +166,7 @@ class EpochDone(_Event):
 
 
 class Verdict(_Event):
-    """Decided for a running trial, which has yet to wind up."""
+    """Decided for a running trial, which still has to finish."""
 
     event: Literal["verdict"] = "verdict"
     trial: int
@@ -206,7 +206,7 @@ class TrialEnded(_Event):
     state: TrialState
     reason: str | None = None
     note: str | None = None
-    """In what the trial's training differed from its configuration."""
+    """How the trial's training differed from its configuration."""
     best: dict[str, float] = {}
     epochs: int
     diverged: bool = False

@@ -1,4 +1,4 @@
-"""One driver a sweep: a lock on its folder that dies with its holder."""
+"""One driver per sweep: a lock on its folder that is released when its holder dies."""
 
 import fcntl
 import json
@@ -40,7 +40,7 @@ class FolderHeldError(TrackingError):
 
 @contextmanager
 def hold_folder(root: Path) -> Iterator[None]:
-    """Hold the sweep's folder for as long as the block runs; a killed process lets go of it.
+    """Hold the sweep's folder while the block runs; a killed process releases it.
 
     Raises:
         FolderHeldError: another process holds it; the message names it.

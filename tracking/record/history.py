@@ -1,4 +1,4 @@
-"""What a journal says has happened so far: the events replayed into one record per trial."""
+"""The journal's events replayed into one record per trial."""
 
 import math
 from collections import Counter
@@ -32,7 +32,7 @@ from tracking.record.journal import read
 
 @dataclass
 class TrialHistory:
-    """One trial so far. `end` is None while it runs and again once a stopped one was taken up, `paused` likewise."""
+    """One trial so far. `end` is None while it runs and after a stopped one was resumed, `paused` likewise."""
 
     started: TrialStarted
     epochs: list[EpochDone] = field(default_factory=list)
@@ -56,7 +56,7 @@ class TrialHistory:
 
     @property
     def reason(self) -> str:
-        """Why it is paused, ended or given up; empty where there is nothing to say."""
+        """Why it is paused, ended or given up; may be empty."""
         if self.paused:
             return self.paused.text
         if self.end:
@@ -87,7 +87,7 @@ class TrialHistory:
 
 @dataclass
 class SweepHistory:
-    """One sweep so far. `stopped` and `finished` are the driver's last word, None while one works."""
+    """One sweep so far. `stopped` and `finished` are the driver's last event, None while one runs."""
 
     started: SweepStarted
     trials: dict[int, TrialHistory] = field(default_factory=dict)
@@ -129,7 +129,7 @@ class SweepHistory:
         return cls.replay(read(journal))
 
     def apply(self, event: Event) -> None:
-        """Take in one more event. An epoch already known is dropped: a restarted worker may report it again.
+        """Apply one more event. An epoch already known is dropped: a restarted worker may report it again.
 
         Raises:
             TrackingError: an event of a trial that was never started.
@@ -168,7 +168,7 @@ class SweepHistory:
 
     @property
     def max_epochs(self) -> int:
-        """How long a trial trains that nobody prunes."""
+        """Epochs of a trial that is not pruned."""
         asked = self.spec.get("max_epochs")
         return int(asked) if asked else max((trial.started.epochs for trial in self.trials.values()), default=0)
 
@@ -180,7 +180,7 @@ class SweepHistory:
         return min(self.max_epochs, baseline.started.report_epochs or self.max_epochs)
 
     def length_note(self, trial: TrialHistory) -> str:
-        """What must be said of a baseline's length: "13 of 36 epochs", "36 of the report's 174 epochs"; or nothing."""
+        """A note on a baseline's length: "13 of 36 epochs", "36 of the report's 174 epochs"; or empty."""
         if self.is_short(trial):
             return f"{trial.last_epoch} of {self._whole(trial)} epochs"
         own = trial.started.report_epochs

@@ -1,4 +1,4 @@
-"""Acts on a sweep that runs elsewhere: one small file per act in the sweep's folder, which its driver reads."""
+"""Acts on a sweep that another process drives: one small file per act in the sweep's folder, read by the driver."""
 
 import socket
 import uuid
@@ -15,7 +15,7 @@ from tracking.record.files import write_bytes
 from tracking.record.layout import SweepFolder
 
 MOST_ACTS = 64
-"""So many wait at most: a driver that answers reads all of them in a second."""
+"""At most this many acts wait: a responsive driver reads all of them in one second."""
 
 _MOST_BYTES = 1 << 16
 
@@ -51,7 +51,7 @@ def post(folder: SweepFolder, request: Request) -> Path:
 
 
 def waiting_requests(folder: SweepFolder) -> Iterator[tuple[Path, Request | None]]:
-    """The acts in a sweep's inbox, oldest first; None in place of a file that is no act."""
+    """The acts in a sweep's inbox, oldest first; None for a file that is not an act."""
     for path in _files(folder):
         try:
             if path.stat().st_size > _MOST_BYTES:

@@ -1,7 +1,7 @@
 """The append-only journal of a sweep: one JSON event per line, fsynced before it counts.
 
-The file is the truth that study, MLflow and tables are rebuilt from, so nothing in it is ever rewritten; only
-a last line torn by a crash, which nobody was told about, is cut off again.
+Study, MLflow and tables are rebuilt from this file, so nothing in it is ever rewritten. Only a last line torn by a
+crash, which had no effect yet, is cut off.
 """
 
 import json
@@ -19,7 +19,7 @@ from tracking.record.events import EVENT, FORMAT, Event
 
 _CHUNK_BYTES = 1 << 20
 _DRIVER = b'"event":"driver"'
-"""Drivers of several versions may have written one journal, each of whose lines says in which format it continues."""
+"""Drivers of several versions may have written one journal; each one's first line gives its format."""
 
 
 class Journal:
@@ -31,7 +31,7 @@ class Journal:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Open for appending, made if absent; a torn last line is cut off first.
+        """Open for appending; the file is made if absent, and a torn last line is cut off.
 
         Raises:
             TrackingError: the file cannot be opened or was written by a newer version.
@@ -48,10 +48,10 @@ class Journal:
         return cls(path, descriptor)
 
     def append(self, *events: Event) -> None:
-        """Write the events as one write and one fsync: all of them count, or none does.
+        """Append the events with one write and one fsync: all of them count, or none.
 
         Raises:
-            TrackingError: the disk refused (full, gone); what was in the file before is untouched.
+            TrackingError: the disk refused (full, gone); earlier content is untouched.
         """
         lines = b"".join(event.model_dump_json().encode() + b"\n" for event in events)
         whole_bytes = os.fstat(self._descriptor).st_size
@@ -66,7 +66,7 @@ class Journal:
             ) from error
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         os.close(self._descriptor)
 
     def __enter__(self) -> Self:
@@ -94,9 +94,9 @@ def read(path: Path, end: int | None = None) -> Iterator[Event]:
 def read_from(
     path: Path, offset: int, *, end: int | None = None, max_bytes: int = _CHUNK_BYTES
 ) -> tuple[list[Event], int]:
-    """Whole events from byte `offset` on, about `max_bytes` of them at most, and the offset to continue from.
+    """Complete events from byte `offset` on, at most about `max_bytes`, and the offset to continue from.
 
-    An unchanged offset says that there is nothing new. Nothing at or after byte `end` is looked at.
+    An unchanged offset means that there is nothing new. Nothing at or after byte `end` is read.
 
     Raises:
         TrackingError: as `read`.

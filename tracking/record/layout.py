@@ -1,4 +1,4 @@
-"""Where everything of a sweep lies: one folder a sweep, one folder a trial."""
+"""The layout of a sweep's files: one folder per sweep, one folder per trial."""
 
 import os
 import stat
@@ -29,7 +29,7 @@ class TrialFolder:
 
     @property
     def svm(self) -> Path:
-        """The support vector machine that stands in place of the net's last layer, in runs that have one."""
+        """The support vector machine that replaces the net's last layer, in runs that have one."""
         return self.root / "svm.safetensors"
 
     @property
@@ -39,7 +39,7 @@ class TrialFolder:
 
     @property
     def previous(self) -> Path:
-        """The state one epoch before `last`, for the case that `last` is damaged; dropped at the trial's end."""
+        """The state one epoch before `last`, used if `last` is damaged; deleted at the trial's end."""
         return self.root / "previous.safetensors"
 
     @property
@@ -69,7 +69,7 @@ class TrialFolder:
 
     @property
     def test(self) -> "TrialFolder":
-        """What a look at the test split left: answers, scores and pictures, under the names that they have here."""
+        """The results of a test: predictions, scores and pictures, under the same names as here."""
         return TrialFolder(self.root / "test")
 
     @property
@@ -79,7 +79,7 @@ class TrialFolder:
 
     @property
     def verdict(self) -> Path:
-        """The driver's word to a running worker that its trial is to wind up."""
+        """The driver's request to a running worker to finish its trial."""
         return self.root / "verdict.json"
 
     def create(self) -> "TrialFolder":
@@ -103,12 +103,12 @@ class SweepFolder:
 
     @property
     def journal(self) -> Path:
-        """The append-only record that all else can be rebuilt from."""
+        """The append-only record that everything else can be rebuilt from."""
         return self.root / JOURNAL_NAME
 
     @property
     def spec(self) -> Path:
-        """What was asked for."""
+        """The sweep's recorded options."""
         return self.root / "spec.json"
 
     @property
@@ -118,7 +118,7 @@ class SweepFolder:
 
     @property
     def lock(self) -> Path:
-        """Held by the driver; says who and since when."""
+        """Held by the driver; names it and the time."""
         return self.root / "lock"
 
     @property
@@ -128,7 +128,7 @@ class SweepFolder:
 
     @property
     def figures(self) -> Path:
-        """Folder of pictures and pages of the whole sweep; what lies there at its end is kept by MLflow too."""
+        """Folder of pictures and pages of the whole sweep; MLflow gets its content at the sweep's end."""
         return self.root / "figures"
 
     @property

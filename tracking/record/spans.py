@@ -6,7 +6,7 @@ MINUTE_MS = 60_000
 
 
 def attempt_spans(trial: TrialHistory) -> list[tuple[int, int]]:
-    """When the trial's attempts ran, as (start, last sign of life) in ms: time between two is nobody's."""
+    """When the trial's attempts ran, as (start, last event) in ms; time between two attempts is not counted."""
     starts = [trial.started.time_ms, *(attempt.time_ms for attempt in trial.attempts)]
     signs = [epoch.time_ms for epoch in trial.epochs] + ([trial.end.time_ms] if trial.end else [])
     spans = []
@@ -17,5 +17,5 @@ def attempt_spans(trial: TrialHistory) -> list[tuple[int, int]]:
 
 
 def trial_minutes(trial: TrialHistory) -> float:
-    """Minutes that the trial held a worker, over all its attempts."""
+    """Worker minutes of the trial, over all its attempts."""
     return sum(end - start for start, end in attempt_spans(trial)) / MINUTE_MS
