@@ -1,4 +1,4 @@
-"""One trial's configuration: frozen, validated all at once, JSON both ways, its id taken from its content."""
+"""One trial's configuration: frozen, validated all at once, to and from JSON, its id a hash of its content."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class TrialConfig(BaseModel):
     """Done once to the whole data set, before any augmentation."""
     transfer: Transfer = Transfer()
     replicate: int = Field(default=0, ge=0)
-    """Nothing but another seed: equal configurations have equal seeds, replicates of one have different ones."""
+    """Changes only the seed: equal configurations have equal seeds, replicates of one have different ones."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Of training and of its validation; the test split is always predicted in fp32. `auto` is replaced by what
     measured fastest for the net on the device before the trial is recorded."""
@@ -78,7 +78,7 @@ def _fault(fault: dict[str, Any]) -> str:
 
 
 def _siblings(location: tuple[str | int, ...]) -> list[str]:
-    """The settings that stand where an unknown one was put."""
+    """The settings at the level of an unknown one."""
     parts: dict[str, type[BaseModel]] = {**_PARTS, **NET_CONFIGS}
     part = parts.get(str(location[-2])) if len(location) > 1 else TrialConfig
     return list(part.model_fields) if part else []
@@ -129,7 +129,7 @@ def setting_text(value: Any) -> str:
 def with_settings(config: TrialConfig, settings: Mapping[str, Any]) -> TrialConfig:
     """`config` with the dotted `settings` in place of its own values.
 
-    A new `recipe.lr_policy` drops the old policy's own knobs, which the new one would refuse.
+    A new `recipe.lr_policy` drops the old policy's own settings, which the new one would refuse.
     """
     if not settings:
         return config

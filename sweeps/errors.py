@@ -1,4 +1,4 @@
-"""What a user did wrong, said once and clearly."""
+"""Errors that the user can fix, and the one that ends a worker process."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""A space some of whose settings are fixed: what `--set` decides is not drawn, and a baseline that it changes says so.
+"""Fixes settings of a space: what `--set` gives is not drawn, and a baseline that it changes is named so.
 
-A space is code, so what its parameters stand for is found out by drawing. A parameter named like a fixed setting has
-that value if `suggest` then makes a configuration that has it too. Any other is held where the settings undo each of
-its effects, as `--set widths=…` does with a `width` that the widths are computed from.
+A space is code, so the meaning of its parameters is found by drawing. A parameter named like a fixed setting gets
+that value if `suggest` then makes a configuration that has it too. Any other is held constant where the settings
+override all of its effects, as `--set widths=…` does with a `width` from which the widths are computed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import optuna
 
 _DRAWS = 40
-"""Enough to meet each of a handful of nets or branches several times."""
+"""Enough draws to see each of a few nets or branches several times."""
 
 
 def fix_settings(space: Space, settings: Mapping[str, Any], seed: int) -> Space:
@@ -44,7 +44,7 @@ def fix_settings(space: Space, settings: Mapping[str, Any], seed: int) -> Space:
 
 
 def changed(baseline: Baseline, settings: Mapping[str, Any]) -> Baseline:
-    """`baseline` with `settings`, and named so: what a report reached is of its own settings, which these are not."""
+    """`baseline` with `settings`, named as changed: the report's number belongs to its own settings."""
     config = with_settings(baseline.config, settings)
     before, after = (flatten(one.model_dump(mode="json")) for one in (baseline.config, config))
     changed = [_last_part(name) for name in settings if before.get(name) != after.get(name)]
@@ -54,7 +54,7 @@ def changed(baseline: Baseline, settings: Mapping[str, Any]) -> Baseline:
 
 
 class _HeldTrial:
-    """A trial that does not ask for parameters in `held`, but has their values; `answers` is all that was given."""
+    """A trial that takes the parameters in `held` from there and asks for others; `answers` has all values given."""
 
     def __init__(self, trial: object, held: Mapping[str, Any]) -> None:
         self._trial = trial
@@ -103,7 +103,7 @@ class _Prober:
         return [drawn for drawn in (self.draw(given) for _ in range(_DRAWS)) if drawn]
 
     def stands_for(self, name: str, setting: str, draws: Iterable[_Draw]) -> bool:
-        """Whether `suggest` gives the setting its fixed value wherever the parameter has that value, and not else."""
+        """Whether `suggest` gives the setting its fixed value exactly where the parameter has that value."""
         with_it = [drawn for drawn in draws if name in drawn.answers]
         forced = [self.draw(drawn.answers | {name: self._settings[setting]}) for drawn in with_it]
         return all(one and self._has(one.config, setting) for one in forced) and not all(
@@ -111,7 +111,7 @@ class _Prober:
         )
 
     def _has(self, config: TrialConfig, setting: str) -> bool:
-        """Whether the settings leave that one of `config` as it is."""
+        """Whether `config` already has that setting's value."""
         value_of = operator.attrgetter(setting)
         return bool(value_of(config) == value_of(with_settings(config, self._settings)))
 
@@ -129,7 +129,7 @@ class _Prober:
 
 
 def _held_parameters(space: Space, settings: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """The parameters that the settings leave nothing to decide, each with a value for `suggest`."""
+    """The parameters without effect under the settings, each with a value for `suggest`."""
     prober = _Prober(space, settings, seed)
     draws = prober.draws({})
     named = {
@@ -146,7 +146,7 @@ def _held_parameters(space: Space, settings: Mapping[str, Any], seed: int) -> di
 
 
 def _names(draws: Iterable[_Draw]) -> dict[str, Any]:
-    """Every parameter that was asked for, with a value that it had."""
+    """Every parameter that was asked for, with one of its values."""
     return {name: value for drawn in draws for name, value in drawn.answers.items()}
 
 

@@ -49,7 +49,7 @@ def _share(text: str) -> float | str:
 
 
 def read_seconds(text: str) -> float:
-    """A length of time with its unit, as argparse takes it."""
+    """A duration with its unit, for argparse."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|m|min|h)\s*", text)
     if not match or not math.isfinite(value := float(match[1]) * _UNITS[match[2]]):
         raise argparse.ArgumentTypeError(f"'{text}': expected a number and a unit, as 30m, 1.5h or 90s")
@@ -93,7 +93,7 @@ def _postable(url: str) -> str:
 
 
 class RecordedOptions(BaseModel):
-    """Options that a sweep's spec records: a resume has them too, and may change those whose flag is not `fixed`."""
+    """Options that a sweep's spec records: a resume keeps them, and may change those whose flag is not `fixed`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -202,7 +202,7 @@ class RecordedOptions(BaseModel):
 
 
 class Options(RecordedOptions):
-    """What a sweep is asked to do besides its space. None is "not given", as leaving an option out is."""
+    """The options of a sweep besides its space. None is "not given"."""
 
     time_budget_seconds: Annotated[
         float | None,
@@ -267,12 +267,12 @@ class Options(RecordedOptions):
             raise InputError("; ".join(explain(error, cls))) from None
 
     def completed_by(self, recorded: RecordedOptions) -> Options:
-        """These options, with what they do not give taken from a sweep that is resumed."""
+        """These options; those not given are taken from the resumed sweep."""
         kept = {name for name in RecordedOptions.model_fields if name not in self.model_fields_set}
         return self.model_copy(update={name: getattr(recorded, name) for name in kept})
 
 
 def same_trials(recorded: RecordedOptions) -> list[str]:
-    """The words after SPACE that have `sweeps.run` train the same trials on another device or machine."""
+    """The arguments after SPACE with which `sweeps.run` trains the same trials on another device or machine."""
     shaping = ["trials", *(name for name, flag in flags(Options).items() if flag.fixed)]
     return [*command_line(recorded.data), *command_line(Options().completed_by(recorded), shaping)]

@@ -1,4 +1,4 @@
-"""A trial of some sweep, found again by name, with its faces and its net.
+"""A recorded trial, found by name, with its faces and its net.
 
 A run is written NAME/NUMBER, or NAME for a sweep's best trial, or as MLflow's run id.
 """
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 _MLFLOW_ID = r"[0-9a-f]{32}"
 _LISTED = 5
 _ROUNDING = 1e-3
-"""Of an ensemble's answers: its weights were once recorded with six decimals, its answers are float32."""
+"""Of an ensemble's predictions: its weights were once recorded with six decimals, its predictions are float32."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Run:
 
     @cached_property
     def spec(self) -> SweepSpec:
-        """What its sweep was asked to do."""
+        """Its sweep's recorded options."""
         return recorded_spec(self.history)
 
     @cached_property
@@ -90,13 +90,13 @@ class Run:
         return self.files.best
 
     def _training(self) -> str:
-        """The command that trains it again, from the same seed, as a sweep of its own."""
+        """The command that trains it again, with the same seed, as a new sweep."""
         words = ["python", "-m", "sweeps.run", str(self.files.config), *command_line(self.spec.data)]
         words += ["--epochs", str(self.trial.started.epochs), "--seed", str(self.spec.seed)]
         return shlex.join([*words, *self._out()])
 
     def refuse_unfinished(self) -> None:
-        """Raise InputError while a resume may still change the trial: its best epoch is not known yet."""
+        """Raise InputError while a resume may still change the trial's best epoch."""
         if self.trial.is_over:
             return
         over = [f"{self.sweep.root.name}/{trial.number}" for trial in self.history.trials.values() if trial.is_over]
@@ -152,7 +152,7 @@ class Run:
 
     @property
     def is_fitted(self) -> bool:
-        """Whether it is an ensemble whose weights were chosen by its answers on the validation split."""
+        """Whether it is an ensemble whose weights were chosen by its predictions on the validation split."""
         return bool(self.members) and self.trial.started.config["ensemble"]["method"] != "mean"
 
     @property
@@ -162,9 +162,9 @@ class Run:
         return found
 
     def nets(self) -> Iterator[tuple[Run, float]]:
-        """The single nets that answer as this run, each with its weight; they sum to 1.
+        """The single nets of this run, each with its weight; they sum to 1.
 
-        Raises InputError where a member of an ensemble is gone, or answers otherwise than when the ensemble was made.
+        Raises InputError where a member of an ensemble is gone, or has other predictions than when it was made.
         """
         if not self.members:
             yield self, 1.0
@@ -214,13 +214,13 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def made_of(trial: TrialHistory) -> tuple[str, ...]:
-    """The runs that an ensemble or a support vector machine was made of; none for a net that was trained."""
+    """The runs of which an ensemble or a support vector machine was made; none for a trained net."""
     config = trial.started.config
     return (*config.get("ensemble", {}).get("members", {}), *([config["svm"]["member"]] if "svm" in config else []))
 
 
 def find_run(reference: str, out: Path, tracking_uri: str | None = None) -> Run:
-    """The run that `reference` means. Raises InputError where there is none."""
+    """The run that `reference` names. Raises InputError where there is none."""
     if re.fullmatch(_MLFLOW_ID, reference):
         return _by_mlflow_id(reference, out, tracking_uri)
     name, slash, number = reference.partition("/")
@@ -238,14 +238,14 @@ def sweep_names(out: Path) -> list[str]:
 
 
 def readable_sweeps(out: Path) -> Iterator[tuple[SweepFolder, SweepHistory]]:
-    """Every sweep in `out` whose journal can be read; one that never started or is damaged has nothing to say."""
+    """Every sweep in `out` whose journal can be read; others never started or are damaged."""
     for name in sweep_names(out):
         with suppress(TrackingError):
             yield open_sweep(name, out)
 
 
 def related_sweeps(run: Run) -> list[tuple[SweepFolder, SweepHistory]]:
-    """The sweeps whose nets a run is or combines, and everything else that combines nets of theirs."""
+    """The sweeps that trained a run's nets, and all runs that combine nets of those sweeps."""
     found = list(readable_sweeps(run.sweep.root.parent))
     histories = {folder.root.name: history for folder, history in found}
     mine = _origins(run.sweep.root.name, histories)
@@ -253,7 +253,7 @@ def related_sweeps(run: Run) -> list[tuple[SweepFolder, SweepHistory]]:
 
 
 def _origins(name: str, histories: Mapping[str, SweepHistory]) -> set[str]:
-    """The sweeps that trained what a sweep's trials answer with: itself, or those of the trials that it combines."""
+    """The sweeps that trained the nets of a sweep's trials: itself, or those of the trials that it combines."""
     found: set[str] = set()
     seen, waiting = {name}, [name]
     while waiting:
@@ -304,7 +304,7 @@ def _by_mlflow_id(run_id: str, out: Path, tracking_uri: str | None) -> Run:
 
 
 def _recorded_places(out: Path) -> Iterator[str]:
-    """Where the records of the sweeps in `out` are."""
+    """The tracking URIs of the sweeps in `out`."""
     for _, history in readable_sweeps(out):
         with suppress(InputError):
             if place := recorded_spec(history).tracking_uri:

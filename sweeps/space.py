@@ -1,4 +1,4 @@
-"""A space: what is searched, the reports' own settings to beat, and how long it may take."""
+"""A space: what is searched, the reports' own settings as baselines, and the default length."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ class Baseline:
     epochs: int | None = None
 
     def epochs_in(self, max_epochs: int) -> int:
-        """How long it trains among trials of `max_epochs`: as long as they, or as the report did if that is shorter."""
+        """Its epochs among trials of `max_epochs`: as many, or as many as the report's if those are fewer."""
         return min(max_epochs, self.epochs or max_epochs)
 
     def name_with(self, changed: Sequence[str]) -> str:
-        """What it is called when some of its settings are changed."""
+        """Its name when some of its settings are changed."""
         return f"{self.name}, changed ({', '.join(changed)})"
 
     def is_called(self, name: str) -> bool:
-        """Whether a sweep means it by `name`, with or without changes."""
+        """Whether `name` is its name, with or without changes."""
         return name == self.name or name.startswith(self.name_with([]).removesuffix(")"))
 
 
@@ -103,7 +103,7 @@ class Space:
         return replace(self, baselines=self.baselines[: {"none": 0, "first": 1, "all": None}[which]])
 
     def draw(self, trial: Any) -> TrialConfig:
-        """What `suggest` makes of what stands for Optuna's trial. Raises InputError for whatever is wrong with it."""
+        """The configuration that `suggest` draws from `trial`. Raises InputError for any fault of it."""
         try:
             config = self.suggest(trial)
         except ValidationError as error:

@@ -1,4 +1,4 @@
-"""What a sweep was asked to do: a resume must agree with the part in `_FIXED` and may change the rest."""
+"""The recorded options of a sweep: a resume must agree with those in `_FIXED` and may change the rest."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _FIXED = {"space": "the space", "fingerprint": "the data (fingerprint)"} | {
 
 
 class SweepSpec(RecordedOptions):
-    """The options of a sweep and what they came to. In the journal's first line, in each driver's event and, the
-    newest, in spec.json."""
+    """The options of a sweep and their resolved values. It is in the journal's first line, in each driver's event and,
+    the newest, in spec.json."""
 
     name: str
     space: str
@@ -37,9 +37,9 @@ class SweepSpec(RecordedOptions):
     trials: int
     max_epochs: int
     baselines: dict[str, str] = Field(default={})
-    """Of each baseline that is run, what its report says it reached."""
+    """The report's accuracy of each baseline that is run."""
     baseline_epochs: tuple[int, ...] = ()
-    """Of each baseline that is run, how long it trains."""
+    """The epochs of each baseline that is run."""
     which_baselines: WhichBaselines = "all"
     sampler: Sampler = "tpe"
     pruner: Pruner = "halving"
@@ -66,7 +66,7 @@ class SweepSpec(RecordedOptions):
         return values
 
     def with_its_baselines(self, space: Space) -> Space:
-        """`space` without the baselines that it has gained since this sweep's start: sampled trials have their numbers.
+        """`space` without the baselines added since this sweep's start: sampled trials have their numbers.
 
         A sweep of no more trials than baselines has sampled none, and continues with the next baseline.
         """
@@ -102,7 +102,7 @@ class SweepSpec(RecordedOptions):
 
 
 def recorded_spec(history: SweepHistory) -> SweepSpec:
-    """What the sweep was last asked to do."""
+    """The options that the sweep had last."""
     try:
         return SweepSpec.model_validate(history.spec)
     except ValidationError as error:
@@ -122,7 +122,7 @@ def check_name(name: str) -> str:
 
 
 def space_label(space: str) -> str:
-    """The space's name: what MLflow's experiment is called. A trial's config.json goes by its sweep and number."""
+    """The space's name, and that of MLflow's experiment. A trial's config.json has its sweep and number."""
     path = Path(space)
     if path.parts[-3:-2] == ("trials",) and path.suffix == ".json":
         return "-".join([*path.parts[-4:-3], path.parent.name])

@@ -1,4 +1,4 @@
-"""run_sweep: the one place that wires faces, study, runner, journal and tracker together."""
+"""`run_sweep`: wires faces, study, runner, journal and tracker together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long a sweep still takes, as expected from its trials so far."""
+"""The expected time left of a sweep, from its trials so far."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def duration(seconds: float) -> str:
 
 
 def epochs_left(history: SweepHistory, spec: SweepSpec) -> float:
-    """Epochs still to be trained, as expected from how many the sampled trials so far were allowed."""
+    """Expected epochs still to be trained, from how many the sampled trials so far got."""
     over = Counter(
         trial.last_epoch for trial in history.trials.values() if trial.is_over and trial.started.baseline is None
     )
@@ -32,7 +32,7 @@ def epochs_left(history: SweepHistory, spec: SweepSpec) -> float:
 
 
 def _epochs_left_of(trial: TrialHistory, over: Counter[int]) -> float:
-    """What a running trial has left: as much as those that came further were given, or all where none did."""
+    """The expected epochs left of a running trial, from the trials that came further; all where none did."""
     last = trial.last_epoch
     to_the_end = trial.started.epochs - last
     further = Counter({epochs - last: count for epochs, count in over.items() if epochs > last})

@@ -1,4 +1,4 @@
-"""What old sweeps leave: checkpoints that nobody will read again, and runs that dead drivers left RUNNING in MLflow."""
+"""Cleans up old sweeps: checkpoints that are no longer needed, and runs that dead drivers left RUNNING in MLflow."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 class Leavings:
     """What of one sweep can go: files, MLflow's copies of weights, and runs to be closed.
 
-    `kept` says what would go if no other run needed it, `spared` why nothing was looked at.
+    `kept` names what would go if no other run needed it, `spared` is the reason for skipping the sweep.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Leavings:
     spared: str | None = None
 
     def lines(self) -> Iterator[str]:
-        """A line each, for a person."""
+        """One line each, for a person."""
         if self.spared:
             yield f"{self.name}: {self.spared}"
         yield from (f"{self.name}: {line}" for line in self.kept)
@@ -62,11 +62,11 @@ def clean_up(
     act: bool,
     on_warning: Callable[[str], None],
 ) -> Iterator[Leavings]:
-    """Look through sweeps, all in `out` where none is named; with `act` what is found is removed and closed.
+    """Check sweeps, all in `out` where none is named; with `act` remove files and close runs.
 
-    A sweep that somebody works on is spared, as is one whose journal cannot be read. Trials that a resume takes up keep
-    everything, baselines and what other runs need their weights. Without the MLflow that a sweep's records are in, or
-    `tracking_uri` instead, only files are looked at.
+    A sweep with a driver is skipped, as is one whose journal cannot be read. Trials that a resume continues keep
+    everything; baselines, and trials that other runs need, keep their weights. Without the MLflow that has the sweep's
+    records, or `tracking_uri` instead, only files are checked.
 
     Raises:
         InputError: no sweep of such a name.

@@ -1,4 +1,4 @@
-"""A run that nobody trains: answers on the validation split, recorded as a sweep of one trial that everything takes."""
+"""A run without training: predictions on the validation split, recorded as a sweep of one trial."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tracking.record.layout import SweepFolder
 
 
 def new_folder(name: str, out: Path) -> SweepFolder:
-    """The folder of a run that is to be; nothing is made yet. Raises InputError where the name is taken or no name."""
+    """The folder of a new run; nothing is made yet. Raises InputError where the name is taken or not valid."""
     folder = SweepFolder(out / check_name(name))
     if folder.journal.exists():
         raise InputError(f"{folder.root} exists already: choose another --name")

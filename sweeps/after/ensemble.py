@@ -1,6 +1,6 @@
-"""Several nets that answer as one: their averaged probabilities, as a run of its own.
+"""Ensembles: the averaged probabilities of several nets, recorded as a run.
 
-An ensemble has a folder like a sweep's, with a journal of one trial, so that everything that takes a run takes it.
+An ensemble has a folder like a sweep's, with a journal of one trial, so all verbs for runs work on it.
 Weights and members are chosen on the validation split, as everything is.
 """
 
@@ -30,12 +30,12 @@ _GREEDY_ROUNDS = 50
 _FOLDS = 5
 _FOLD_SEED = 0
 _LEAST_WEIGHT = 1e-6
-"""A member with less is left out: it costs its whole net and changes no answer."""
+"""A member with less is left out: it costs a whole net and changes no prediction."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Each candidate's weight, 0 for one that is left out; they sum to 1."""
+    """Each candidate's weight, 0 for those left out; they sum to 1."""
 
     weights: NDArray[np.float64]
     probabilities: NDArray[np.float64]
@@ -44,8 +44,8 @@ class Choice:
 def combine(labels: NDArray[np.int64], candidates: NDArray[np.floating], method: Method) -> Choice:
     """Combine probabilities [members, n, classes].
 
-    `mean` weighs all alike; `weighted` takes the weights with the least log loss on these labels; `greedy` adds, with
-    replacement, the member that helps accuracy most (Caruana et al. 2004), ties going to the lesser log loss.
+    `mean` weighs all equally; `weighted` uses the weights with the least log loss on these labels; `greedy` adds, with
+    replacement, the member that helps accuracy most (Caruana et al. 2004); ties go to the lower log loss.
     """
     if method == "mean":
         weights = np.full(len(candidates), 1 / len(candidates))
@@ -57,7 +57,7 @@ def combine(labels: NDArray[np.int64], candidates: NDArray[np.floating], method:
 
 
 def fitted_apart(labels: NDArray[np.int64], candidates: NDArray[np.floating], method: Method) -> NDArray[np.float64]:
-    """As `combine`, but every face is answered with weights that were fitted without it: probabilities [n, classes].
+    """As `combine`, but each face's prediction has weights that were fitted without it: probabilities [n, classes].
 
     Greedy selection gains a point and more on the faces that it is fitted to, and on no others.
     """
@@ -71,7 +71,7 @@ def fitted_apart(labels: NDArray[np.int64], candidates: NDArray[np.floating], me
 
 
 def answers_fitted_apart(run: Run) -> Predictions:
-    """A run's answers on the validation split; those of an ensemble from weights that were fitted without the face."""
+    """A run's predictions on the validation split; an ensemble's have weights that were fitted without the face."""
     made: dict[str, Any] = run.trial.started.config.get("ensemble", {})
     if not made:
         return run.predictions()
@@ -88,7 +88,7 @@ def _average(candidates: NDArray[np.floating], weights: NDArray[np.float64]) -> 
 
 
 def _least_log_loss(labels: NDArray[np.int64], candidates: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Expectation maximisation of a mixture's shares, which cannot leave the simplex and always improves."""
+    """Fit a mixture's weights by expectation maximisation, which stays in the simplex and improves with each step."""
     of_label = candidates[:, np.arange(len(labels)), labels].astype(np.float64) + 1e-12
     weights = np.full(len(candidates), 1 / len(candidates))
     for _ in range(200):
@@ -120,7 +120,7 @@ def _score(labels: NDArray[np.int64], probabilities: NDArray[np.floating]) -> tu
 def make_ensemble(runs: Sequence[Run], method: Method, name: str, out: Path, *, tracking_uri: str | None = None) -> Run:
     """Combine runs into one that is recorded under `name`; `tracking_uri` as in `record_run`.
 
-    Raises InputError where they do not go together.
+    Raises InputError where they cannot be combined.
     """
     _refuse_unfit(runs)
     answers = [run.predictions() for run in runs]

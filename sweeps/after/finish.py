@@ -18,12 +18,12 @@ from tracking.record.layout import SweepFolder
 
 _LONGEST_SECONDS = 300.0
 _HURRIED_SECONDS = 10.0
-"""Whoever sends SIGTERM sends SIGKILL about half a minute later."""
+"""SIGKILL usually follows SIGTERM after about half a minute."""
 _LEAST_TRAINED_SECONDS = 60.0
 
 
 class Closing:
-    """The two things done once a sweep's trials are over; a fault in either is one warning. `notes` are to be shown."""
+    """The two tasks after a sweep's trials are over; a fault in either is one warning. `notes` are to be shown."""
 
     def __init__(self, folder: SweepFolder, history: SweepHistory, on_warning: Callable[[str], None]) -> None:
         self.notes: list[str] = []
@@ -33,9 +33,9 @@ class Closing:
         self._drawn = False
 
     def draw(self, *, hurried: bool) -> None:
-        """Draw what belongs to the sweep into its folder, unless it stands there as the journal is.
+        """Draw the sweep's files into its folder, unless they are up to date with the journal.
 
-        For before MLflow hears of the sweep's end, as it takes that folder's files then. `hurried` after a signal.
+        To be called before MLflow gets the sweep's end, when it takes that folder's files. `hurried` after a signal.
         """
         if not any(trial.is_over and trial.best_epoch() for trial in self._history.trials.values()):
             self.notes.append("no report yet: no trial has finished")
@@ -51,9 +51,9 @@ class Closing:
         self.notes.append(f"report: {page}")
 
     def keep_best(self, tracking_uri: str) -> None:
-        """Show what the best trial's net looks at and register it, once MLflow has all of the sweep.
+        """Draw what the best trial's net looks at and register it, once MLflow has all of the sweep.
 
-        Left out where nothing has changed, and for a sweep that took less time than this would.
+        Skipped where nothing has changed, and for a sweep that took less time than this would.
         """
         epochs = [epoch for trial in self._history.trials.values() for epoch in trial.epochs]
         trained_seconds = sum(epoch.metrics.get("epoch_seconds", 0.0) for epoch in epochs)
@@ -66,7 +66,7 @@ class Closing:
 
 
 def report_path(folder: SweepFolder) -> Path:
-    """Where a sweep's page lies."""
+    """The path of a sweep's page."""
     return folder.figures / "report.html"
 
 
@@ -99,9 +99,9 @@ def draw_sweep(folder: SweepFolder) -> None:
 
 
 def keep_best(folder: SweepFolder, tracking_uri: str) -> Iterator[str]:
-    """Draw the best trial's filters and maps, log them, register its net; what came of it, a line each.
+    """Draw the best trial's filters and maps, log them, register its net; return the results, one line each.
 
-    Ends with SystemExit and all faults, each of which leaves the other be.
+    Each part is tried; SystemExit lists all faults.
     """
     from fer_data import DataError
     from fer_models import ModelError

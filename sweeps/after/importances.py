@@ -1,4 +1,4 @@
-"""How much of the objective's spread each setting explains (fANOVA, Hutter et al. 2014), with how sure that is."""
+"""The share of the objective's variance that each setting explains (fANOVA, Hutter et al. 2014), with intervals."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from tracking.metrics.scores import Interval
 from tracking.record.history import SweepHistory, TrialHistory
 
 LEAST_TRIALS = 30
-"""With fewer, a setting without any effect can get a third of the whole by chance."""
+"""With fewer, a setting without any effect can get a third by chance."""
 
 _BOOTSTRAPS = 10
 _TREES = 32
 
 
 def importances(history: SweepHistory) -> dict[str, Interval]:
-    """Shares that sum to 1, most first, over the finished trials that the sampler drew; 90 % of bootstraps of them.
+    """Shares that sum to 1, largest first, over finished trials of the sampler; with 90 % bootstrap intervals.
 
-    Of settings that all of these trials have, on their own scales. Empty with too few trials.
+    Only of settings that all of these trials have, each on its scale. Empty with too few trials.
     """
     trials = [
         trial
@@ -47,7 +47,7 @@ def importances(history: SweepHistory) -> dict[str, Interval]:
 
 
 def _point(trial: TrialHistory, settings: Sequence[Setting]) -> FrozenTrial:
-    """A trial with its settings where they stand on their axes: a logarithmic one is as evenly searched as any."""
+    """A trial with its settings' positions on their axes; a logarithmic axis is searched evenly in the logarithm."""
     distributions: dict[str, BaseDistribution] = {
         one.name: CategoricalDistribution(range(len(one.choices))) if one.choices else FloatDistribution(0, 1)
         for one in settings
@@ -61,7 +61,7 @@ def _point(trial: TrialHistory, settings: Sequence[Setting]) -> FrozenTrial:
 
 
 def _shares(points: Sequence[FrozenTrial], seed: int) -> dict[str, float] | None:
-    """None where the points have all one value."""
+    """None where all points have the same value."""
     study = optuna.create_study(direction="maximize")
     study.add_trials(points)
     with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""What a run's net looks at: its filters, its layers' maps of some faces, and where its answers come from."""
+"""Pictures of a run's net: its filters, its layers' maps of some faces, and the regions that decide its predictions."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def net_table(run: Run) -> str:
 
 
 def captum_missing() -> str | None:
-    """What to do about the missing optional package that `METHODS` need; None where it is there."""
+    """How to install the optional package that `METHODS` need; None where it is installed."""
     from fer_models import ModelError
     from fer_models.inspection.saliency import check_captum
 
@@ -59,13 +59,13 @@ def inspect_run(
     folder: Path | None = None,
     device: Device = "cpu",
 ) -> Iterator[Path]:
-    """Check everything at once, then write the pictures one by one and yield where each lies.
+    """Check everything first, then write the pictures one by one and yield the path of each.
 
     Args:
         run: a single net.
         shown: the faces.
         layers: names of stages or layers; empty for the stages that give maps.
-        methods: how to find where an answer comes from; "gradcam" over those of `layers` that give maps.
+        methods: how to explain a prediction; "gradcam" over those of `layers` that give maps.
         device: where the net computes.
         folder: default is `inspect/` in the trial's folder.
 
@@ -107,19 +107,19 @@ def _written(pictures: Iterator[tuple[str, Figure]], folder: Path) -> Iterator[P
 
 
 def draw_filters_and_maps(run: Run) -> list[Path]:
-    """Draw what needs no optional package, of one face a class, into `inspect/` in the trial's folder.
+    """Draw what needs no optional package, of one face per class, into `inspect/` in the trial's folder.
 
     Raises:
         InputError: the run is an ensemble, or its faces have changed.
         DataError: its faces are gone.
-        ModelError: its weights are not there or damaged.
+        ModelError: its weights are missing or damaged.
         TrackingError: the disk refused.
     """
     return list(inspect_run(run, chosen_faces(run)))
 
 
 def log_pictures(run: Run, pictures: Sequence[Path], tracking_uri: str) -> None:
-    """Put pictures among the artifacts of the trial's MLflow run, in its folder `inspect`.
+    """Log pictures to the trial's MLflow run, in its folder `inspect`.
 
     Raises:
         TrackingError: MLflow does not answer, or has no store or no run of the trial yet.
@@ -132,7 +132,7 @@ def log_pictures(run: Run, pictures: Sequence[Path], tracking_uri: str) -> None:
 
 @dataclass(frozen=True, eq=False)
 class _Scene:
-    """A net, what it is watched on and in which layers, and what it said: `said` [n]."""
+    """A net, the faces and layers that are watched, and its predictions `said` [n]."""
 
     net: nn.Module
     shown: Shown

@@ -1,4 +1,4 @@
-"""The faces that a net is watched on: some of its validation split, or one of the user's."""
+"""The faces on which a net is inspected: some of its validation split, or one of the user's."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NAME_LENGTH = 16  # fits above a face
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """Faces [n, h, w] that a net is watched on, what each is called, its label if that is known, and where from."""
+    """Faces [n, h, w] on which a net is inspected: their names, labels if known, and source."""
 
     images: NDArray[np.uint8 | np.float32]
     names: tuple[str, ...]
@@ -32,9 +32,9 @@ class Shown:
 
 
 def chosen_faces(run: Run, asked: str | None = None) -> Shown:
-    """Validation faces: as many as `asked` says ("8"), a class after the other, or those at its places ("3,17").
+    """Validation faces: as many as `asked` says ("8"), one class after the other, or those at its indices ("3,17").
 
-    Without `asked` there is one of each class. Raises InputError.
+    Without `asked`, one of each class. Raises InputError.
     """
     faces = run.faces()
     labels, name = faces.val.labels, data_name(faces.name, faces.synthetic)
@@ -48,7 +48,7 @@ def chosen_faces(run: Run, asked: str | None = None) -> Shown:
 
 
 def face_from(run: Run, path: Path) -> Shown:
-    """A face of one's own, brought to the size and through the preprocessing of those the net was trained on.
+    """A user's face, resized and preprocessed like those that the net was trained on.
 
     Raises InputError where the file is no picture, or its faces have changed.
     """
@@ -82,7 +82,7 @@ def _numbers(asked: str, labels: NDArray[np.uint8]) -> NDArray[np.intp]:
 
 
 def _in_turn(labels: NDArray[np.uint8], count: int) -> NDArray[np.intp]:
-    """The first `count` faces where the classes take turns, each in the order of the split."""
+    """The first `count` faces, alternating between the classes, in the order of the split."""
     turn = np.empty(len(labels), int)
     for label in np.unique(labels):
         of_class = np.flatnonzero(labels == label)

@@ -1,4 +1,4 @@
-"""An MLflow model of a trial's net, or of several that answer as one: images in, class probabilities out.
+"""An MLflow model of a trial's net or of an ensemble: images in, class probabilities out.
 
 MLflow copies this file into the model and runs it there to load it (models from code), so nothing is pickled. It lies
 beside copies of fer_data and fer_models, and must do with those and with the folder that `registering` packed.
@@ -15,7 +15,7 @@ import pandas as pd
 
 
 class ExpressionModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc, name-defined]
-    """Predictions for images as they come: grey conversion, size and preprocessing are its own affair."""
+    """Predictions for raw images: it converts to grey, resizes and preprocesses."""
 
     def load_context(self, context: Any) -> None:
         """Build the nets and fill them with their weights. Raises ModelError for a file that is damaged."""
@@ -29,9 +29,9 @@ class ExpressionModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc, name-def
         model_input: np.ndarray,  # MLflow knows this annotation alone
         params: dict[str, Any] | None = None,
     ) -> pd.DataFrame:
-        """Probabilities of grey [n, height, width] or RGB [n, height, width, 3] images: a row each, a column a class.
+        """Probabilities of grey [n, height, width] or RGB [n, height, width, 3] images: a row each, columns by class.
 
-        Raises DataError for what is no such array of whole numbers 0..255.
+        Raises DataError for anything but such an array of whole numbers 0..255.
         """
         import torch
 

@@ -1,4 +1,4 @@
-"""The best net of a sweep as an MLflow model, and the champion of its space and faces."""
+"""Registers the best net of a sweep as an MLflow model, and as champion of its space and faces."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ _REQUIREMENTS = (
     "torchvision",
 )  # fmt: skip
 _REQUIRED_BY = {"efficientnet_lite0": "efficientnet-lite-pytorch"}
-"""What a net needs besides."""
+"""Further requirements of a net."""
 
 
 def register_best(folder: SweepFolder, tracking_uri: str) -> str:
-    """Log and register the best finished trial of a sweep; what came of it in a line. Raises as `register_run`."""
+    """Log and register the best finished trial of a sweep; return the result in one line. Raises as `register_run`."""
     (best,) = best_runs(folder, SweepHistory.load(folder.journal), 1)
     return register_run(best, tracking_uri)
 
 
 def register_run(run: Run, tracking_uri: str) -> str:
-    """Log a run as an MLflow model and register it, as champion if it beats the present one by more than chance.
+    """Log a run as an MLflow model and register it, as champion if it beats the present one beyond chance.
 
-    One that was trained on synthetic faces is logged only. Done again, it comes to the same. MLflow must have the run.
+    A net of synthetic faces is only logged. Repeating it changes nothing. MLflow must have the run.
 
     Raises:
         InputError: the run's answers or weights are gone, or its faces are or have changed.
@@ -70,9 +70,9 @@ def register_run(run: Run, tracking_uri: str) -> str:
 
 
 def _chosen_among(run: Run, answers: Predictions) -> NDArray[np.bool_]:
-    """What every run has right that this one was chosen from, itself first: [k, n].
+    """Which faces the runs that this one was chosen from predict right, itself first: [k, n].
 
-    Those are all finished trials of its sweep, and whatever else is made of that sweep's nets.
+    They are all finished trials of its sweep, and all runs made of that sweep's nets.
     """
     rows = [answers.is_right]
     for folder, history in related_sweeps(run):
@@ -85,7 +85,7 @@ def _chosen_among(run: Run, answers: Predictions) -> NDArray[np.bool_]:
 
 
 def _requirements(run: Run) -> list[str]:
-    """What the model needs from elsewhere, in the versions that are installed here."""
+    """The model's requirements, in the versions that are installed here."""
     nets = {member.config.net.name for member, _ in run.nets()}
     packages = [*_REQUIREMENTS, *(package for net, package in _REQUIRED_BY.items() if net in nets)]
     return [f"{name}=={version(name)}" for name in packages]

@@ -30,8 +30,8 @@ from tracking.record.predictions import best_predictions
 def compare_runs(runs: Sequence[Run], whole: Sequence[str] = (), *, numbers_only: bool = False) -> Comparison:
     """Compare runs face by face on their validation split.
 
-    `whole` names those sweeps that were asked for as such, and whose best trials are among `runs`: two or more are
-    compared as a whole too. Raises TrackingError where faces differ.
+    `whole` names the sweeps that were given as such, and whose best trials are among `runs`: two or more are
+    also compared as a whole. Raises TrackingError where faces differ.
     """
     contenders = [_contender(run) for run in runs]
     found = compare(contenders, numbers_only=numbers_only)
@@ -93,7 +93,7 @@ def sweep_page(folder: SweepFolder, history: SweepHistory) -> str:
 
 
 def sweep_report(folder: SweepFolder, history: SweepHistory) -> tuple[Report, NDArray[np.uint8] | None]:
-    """What a sweep's report is made of, and its validation faces as grey levels where they are there."""
+    """The content of a sweep's report, and its validation faces as grey levels where they are available."""
     spec = recorded_spec(history)
     faces = _faces(spec)
     report = Report(
@@ -111,7 +111,7 @@ def sweep_report(folder: SweepFolder, history: SweepHistory) -> tuple[Report, ND
 
 
 def _answered(folder: SweepFolder, history: SweepHistory) -> int:
-    """How many validation faces its trials answered to, where the faces themselves are gone; 0 if that is not known."""
+    """The number of validation faces by its trials' predictions, for when the faces are gone; 0 if unknown."""
     for trial in history.trials.values():
         if found := best_predictions(folder.trial(trial.number), trial):
             return len(found.labels)

@@ -1,7 +1,7 @@
-"""A support vector machine in place of a trained net's last layer, as a run of its own.
+"""Replaces a trained net's last layer by a support vector machine, recorded as a run.
 
-C is chosen, and the machine fitted, on the train split alone; the validation split is answered once, with what came
-out. The run has the net's weights beside the machine, so that it stays whole whatever becomes of where it came from.
+C is chosen, and the machine fitted, on the train split alone; it predicts the validation split once. The run has a
+copy of the net's weights, so it does not depend on its source.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def make_svm(
     device: Device = "cpu",
     tracking_uri: str | None = None,
 ) -> Run:
-    """Fit a machine on what a run's net makes of its train faces, each as it is, and record it under `name`.
+    """Fit a machine on a run's features of its unaugmented train faces, and record it under `name`.
 
-    `candidates` are values of C, the kernel's own where there are none; `tracking_uri` as in `record_run`.
+    `candidates` are values of C, by default the kernel's own; `tracking_uri` as in `record_run`.
 
     Raises:
         InputError: the run is no single net, a class has too few train faces, or the name is taken.

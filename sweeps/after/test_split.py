@@ -1,7 +1,7 @@
-"""The only door to the test split: a trial is tested once, the journal says when, and its folder has the answers.
+"""The only access to the test split: a trial is tested once; the journal has the time, its folder the predictions.
 
-Whoever reads the test split for several runs and takes the best has chosen on it, so looks are counted over all runs
-that go back to one sweep, and over all runs on the data set.
+Testing several runs and taking the best is selection on the test split. So looks are counted over all runs of one
+sweep, and over all runs on the data set.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Looks:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the test split showed of a finalist, on all its faces and on those that are in no other split, if any."""
+    """A finalist's test scores, on all faces and on those that are in no other split, if any."""
 
     dataset: str
     split: str
@@ -53,7 +53,7 @@ class Outcome:
     scores: Summary
     """Calibrated at the temperature that the validation split gave."""
     files: tuple[Path, ...]
-    """The answers, the scores and the pictures of them."""
+    """Predictions, scores and their pictures."""
 
 
 def test_run(run: Run, *, again: bool, device: Device = "cpu") -> Outcome:  # noqa: PT028 (no test)
@@ -99,7 +99,7 @@ def test_run(run: Run, *, again: bool, device: Device = "cpu") -> Outcome:  # no
 
 
 def test_title(dataset: str) -> str:
-    """The test split, by the name that the data set's makers gave it."""
+    """The data set's own name of the test split."""
     return "PrivateTest" if dataset == "FER2013" else "test"
 
 

@@ -73,7 +73,7 @@ def _add_reproduce(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_steering(verbs: Any) -> None:
-    """What is asked of a sweep while it runs, from another terminal, and afterwards."""
+    """The verbs that steer a sweep from another terminal, while it runs and afterwards."""
     stop = verbs.add_parser("stop", help="stop a sweep, resumable, or one of its trials for good")
     pause = verbs.add_parser("pause", help="pause a trial at its next report, or all of a sweep")
     unpause = verbs.add_parser("unpause", help="have a paused trial continue, or all of them")
@@ -107,7 +107,7 @@ def _add_steering(verbs: Any) -> None:
 
 
 def _add_after_a_sweep(verbs: Any) -> None:
-    """What is done with runs once they are there."""
+    """The verbs for recorded runs."""
     run = "NAME/NUMBER, NAME for a sweep's best trial, or MLflow's run id"
     test = verbs.add_parser("test", help="read the test split for a finalist, once")
     test.add_argument("run", metavar="RUN", help=run)
@@ -172,7 +172,7 @@ def run_parser() -> argparse.ArgumentParser:
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """SPACE, the options of `Options`, and what is asked of this command alone."""
+    """SPACE, the options of `Options`, and those of this command alone."""
     parser.add_argument("space", metavar="SPACE", help="a built-in space, or your own: ./my_space.py")
     declared = flags(Options)
     for title in GROUPS:
@@ -210,7 +210,7 @@ def options(given: argparse.Namespace) -> Options:
 
 
 def _data(given: argparse.Namespace) -> DataOptions | None:
-    """What is said about data; None in a resume that says nothing, which keeps what the sweep has."""
+    """The data options; None in a resume that gives none, which keeps the sweep's."""
     if given.source == "":
         raise InputError("--data '': give a file or a folder, or leave --data out for synthetic faces")
     if given.resume and not given_values(given, DataOptions):

@@ -1,4 +1,4 @@
-"""A sweep handed over to a cluster: it runs there as a job, and is looked at and stopped from here by name."""
+"""Runs a sweep on a cluster as a job, and shows and stops it from here by name."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tracking.mlflow_sync.uri import check_tracking_uri, without_password
 
 
 def submit(given: argparse.Namespace, config: ClusterConfig) -> int:
-    """Hand the sweep over, then print what it prints; Ctrl-C leaves it running there."""
+    """Submit the sweep, then print its output; Ctrl-C leaves it running there."""
     asked = options(given)  # what is wrong with them is printed here, not there
     find_space(given.space)
     _check_tracking_uri(given.tracking_uri)
@@ -34,7 +34,7 @@ def submit(given: argparse.Namespace, config: ClusterConfig) -> int:
 
 
 def job_arguments(given: argparse.Namespace, asked: Options, config: ClusterConfig) -> list[str]:
-    """The command line of `sweeps.run` as the job has it: shipped files by their bare names, the cluster's own places
+    """The job's command line of `sweeps.run`: shipped files by their bare names, the cluster's folders
     where none is given. The job joins the cluster that it runs in."""
     given_names = asked.model_fields_set
     places = {"address": "auto", "out": config.storage, "tracking_uri": config.tracking_uri}
@@ -68,7 +68,7 @@ def _own_space(given: argparse.Namespace) -> Path | None:
 
 
 def logs(given: argparse.Namespace) -> int:
-    """Print what a sweep on a cluster has printed, and continue until it ends."""
+    """Print the output of a sweep on a cluster, until it ends."""
     config = _config(given)
     return _follow(Jobs(config), config, given.name)
 

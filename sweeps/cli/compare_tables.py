@@ -1,4 +1,4 @@
-"""A comparison and a net's scores on the terminal, and the comparison's page among the artifacts of its runs."""
+"""Prints a comparison and a net's scores, and logs the comparison's page to its runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LONGEST_NAME = 120
 
 
 def tables(found: Comparison) -> Iterator[Table | str]:
-    """What is printed of a comparison, in order."""
+    """The printed parts of a comparison, in order."""
     place = where(found.dataset, found.split, found.n, found.synthetic)
     for sweep, run in found.stands_for.items():
         yield f"{sweep} is a sweep: its best trial, {run}, is compared for it"
@@ -63,9 +63,9 @@ def _whole(sweeps: Sequence[Course], place: str) -> Table:
 
 
 def log_page(page: str, runs: Sequence[Run], whole: Collection[str], tracking_uris: Sequence[str]) -> str:
-    """Put a page among the artifacts of each run, or of the sweep's own run where it was asked for; where, in a line.
+    """Log a page to each run, or to the sweep's own run where that was given; return where, in one line.
 
-    `tracking_uris` says of each run where its records are.
+    `tracking_uris` are those of the runs' records.
 
     Raises:
         TrackingError: there is no MLflow yet, it does not answer, or lacks a run.

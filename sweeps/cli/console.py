@@ -1,4 +1,4 @@
-"""Where the program speaks to a person: results to stdout, warnings and errors to stderr."""
+"""The program's output: results to stdout, warnings and errors to stderr."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ console, errors = new_console(), new_console(stderr=True)
 
 
 def warn(message: str) -> None:
-    """Say what is wrong but not fatal."""
+    """Print a warning."""
     errors.print(Text(without_password(f"warning: {message}"), style="yellow"))
 
 
 def hide_passwords_in_tracebacks() -> None:
-    """Have Python print what no code here has caught without the passwords in it."""
+    """Remove passwords from Python's tracebacks of uncaught exceptions."""
 
     def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         sys.stderr.write(without_password("".join(traceback.format_exception(kind, error, trace))))
@@ -31,10 +31,10 @@ def hide_passwords_in_tracebacks() -> None:
 
 
 def let_no_output_fail() -> None:
-    """Have stdout and stderr of this process drop what nobody can take: a sweep does not end for it.
+    """Make stdout and stderr drop what cannot be written, so that it does not end a sweep.
 
-    The reader of a pipe or the terminal may have gone, the disk of a log be full, and a terminal lack a character,
-    for which it gets a question mark.
+    The pipe's reader or the terminal may be gone, or a log's disk full. A character that a terminal lacks becomes a
+    question mark.
     """
     for name in ("stdout", "stderr"):
         if (stream := getattr(sys, name)) is not None:  # it is None where the descriptor was closed

@@ -1,4 +1,4 @@
-"""The table at the end of a sweep: best epochs, intervals, and what was won over the reports' own settings."""
+"""The table at the end of a sweep: best epochs, intervals, and the gain over the reports' own settings."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ACTS_SHOWN = 10
 
 
 def leaderboard(history: SweepHistory, spec: SweepSpec, folder: SweepFolder) -> Table:
-    """Trials by their best epoch; differences are to the best baseline, paired image by image where that can be."""
+    """Trials by their best epoch; differences are to the best baseline, paired image by image where possible."""
     ranked = history.ranked()
     rival = next((one for one in ranked if one.started.baseline and not history.is_short(one)), None)
     table = Table(
@@ -54,7 +54,7 @@ def failures(history: SweepHistory) -> list[str]:
 
 
 def acts(history: SweepHistory) -> list[str]:
-    """What persons asked of the sweep and what followed, the latest last; of many the last ones."""
+    """Acts on the sweep and their answers, the latest last; of many the last ones."""
     lines = []
     for act in history.acts[-_ACTS_SHOWN:]:
         asked = " ".join([act.verb, *(f"{name}={value}" for name, value in act.arguments.items())])

@@ -1,4 +1,4 @@
-"""What the verbs do, and how every error leaves the program: one message, an exit code, no traceback."""
+"""Runs the verbs. Every error becomes one message and an exit code, without a traceback."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def _verb(options: Options, verb: str) -> str:
 
 
 def _page(plan: Plan, result: SweepResult) -> str:
-    """Where MLflow's page of the sweep is: its address on a server, or the command that serves it."""
+    """The URL of the sweep's MLflow page, or the command that serves it."""
     from tracking.mlflow_sync.upkeep import experiment_page
 
     uri = plan.tracking_uri

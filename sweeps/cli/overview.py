@@ -1,6 +1,6 @@
-"""Every sweep of a folder at a glance: what it came to so far, whether it lives, and how long it still takes.
+"""An overview of all sweeps of a folder: results so far, whether they run, and the time left.
 
-Reading a journal takes some 10 ms, so what was read of it is kept in one file beside the sweeps, by the journal's size
+Reading a journal takes some 10 ms, so a digest of each is cached in one file beside the sweeps, by the journal's size
 and time: only journals that have grown are read again.
 """
 
@@ -43,7 +43,7 @@ class Best(BaseModel):
 
 
 class Digest(BaseModel):
-    """What a journal says."""
+    """A journal's digest."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -59,10 +59,10 @@ class Digest(BaseModel):
     slot_seconds_left: float | None = None
     finished: bool = False
     stopped: str | None = None
-    """Why its last driver left."""
+    """Why its last driver stopped."""
     updated_ms: int = 0
     fault: str | None = None
-    """Why it cannot be read."""
+    """The fault that makes it unreadable."""
 
 
 class Row(BaseModel):
@@ -93,7 +93,7 @@ _CACHE: TypeAdapter[dict[str, _Entry]] = TypeAdapter(dict[str, _Entry])
 
 
 def all_sweeps(out: Path) -> list[Row]:
-    """Every sweep in `out`: the living ones first, then the latest first."""
+    """Every sweep in `out`: running ones first, then the latest first."""
     kept = _read_cache(out / CACHE_NAME)
     entries = dict(_entries(out, kept))
     if entries != kept:
@@ -104,12 +104,12 @@ def all_sweeps(out: Path) -> list[Row]:
 
 
 def sweep_row(folder: SweepFolder, history: SweepHistory) -> Row:
-    """One sweep, of which the history is at hand."""
+    """The row of one sweep with a given history."""
     return _row(folder.root, digest_of(folder, history))
 
 
 def digest_of(folder: SweepFolder, history: SweepHistory) -> Digest:
-    """What a sweep came to so far. Raises InputError where its spec cannot be read."""
+    """The digest of a sweep's history. Raises InputError where its spec cannot be read."""
     spec = recorded_spec(history)
     states = [trial.state for trial in history.trials.values()]
     last = max((trial.epochs[-1].time_ms for trial in history.trials.values() if trial.epochs), default=0)

@@ -1,4 +1,4 @@
-"""What a person sees while a sweep runs: a live table in a terminal, plain lines elsewhere."""
+"""The output while a sweep runs: a live table in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def trial_name(trial: TrialHistory) -> str:
 
 
 class _Sparingly(Generic[T]):
-    """Works a function out anew where that is cheap, else gives its last answer until it has become worth it."""
+    """Caches a slow function so that it uses at most 1 % of the time."""
 
     def __init__(self, function: Callable[[SweepHistory], T]) -> None:
         self._function = function
@@ -89,7 +89,7 @@ class Progress:
             self._console.print(Text(line), soft_wrap=True)
 
     def preparing(self, trial: TrialHistory, what: str) -> None:
-        """Print what a trial does before it has an epoch to show."""
+        """Print a trial's progress before its first epoch."""
         self._console.print(Text(f"trial {trial_name(trial)}: {what}"), soft_wrap=True)
 
     def _time_left(self, history: SweepHistory) -> str:
@@ -115,7 +115,7 @@ class Progress:
 
 
 def event_line(event: Event, history: SweepHistory, left: str = "") -> str | None:
-    """What an event says, for a person; None for those that are of no interest. `left` is said after epochs."""
+    """An event as a line of text; None for events that are not shown. `left`, the time left, is added after epochs."""
     match event:
         case TrialStarted() if event.config:
             trial = history.trials[event.trial]

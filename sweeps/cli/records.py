@@ -1,4 +1,4 @@
-"""MLflow from the command line: where a sweep's records go, sending what it lacks, and its page (the verb `ui`)."""
+"""MLflow from the command line: a sweep's tracking URI, sending missing records, and its page (the verb `ui`)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tracking.record.layout import JOURNAL_NAME
 
 
 def records_uri(spec: SweepSpec, given: argparse.Namespace) -> str:
-    """Where the sweep's records go; a warning where the environment names another place. Raises TrackingError."""
+    """The sweep's tracking URI; warns where the environment names another one. Raises TrackingError."""
     uri = resolve_tracking_uri(given.tracking_uri, given.out, spec.tracking_uri)
     if given.tracking_uri is None and (note := ignored_environment(uri)):
         warn(note)
@@ -26,14 +26,14 @@ def records_uri(spec: SweepSpec, given: argparse.Namespace) -> str:
 
 
 def asked_for(given: argparse.Namespace) -> str | None:
-    """What a new run records of --tracking-uri; None where it is not given. Raises TrackingError."""
+    """The form of --tracking-uri that a new run records; None where it is not given. Raises TrackingError."""
     if given.tracking_uri is None:
         return None
     return recordable(resolve_tracking_uri(given.tracking_uri, given.out), given.out)
 
 
 def send(run: Run, given: argparse.Namespace, uri: str | None = None) -> None:
-    """Send what MLflow lacks of a run's sweep; where that fails, a warning says how to do so later."""
+    """Send what MLflow lacks of a run's sweep; if that fails, warn and name the command to do so later."""
     from tracking.mlflow_sync.sink import MlflowSink
 
     try:

@@ -24,7 +24,7 @@ _QUICK_FACES = 1_000
 
 
 def listing() -> Table:
-    """Every row: what was published, what we measured by its recipe, our best of the net, and the minutes."""
+    """Every row: the published number, ours by its recipe, our best of the net, and the minutes."""
     table = Table(
         title="the reports' rows and our records; accuracy on PublicTest / PrivateTest of FER2013",
         caption="minutes on an H200 are with 13 other rows beside it; "
@@ -56,7 +56,7 @@ def accuracies(ours: Measured | None) -> str:
 
 
 def options(given: argparse.Namespace) -> Options:
-    """Those of a sweep of this row, which continues where it was begun before. Raises InputError."""
+    """The options of a sweep of this row; an earlier one is resumed. Raises InputError."""
     if given.row not in ROWS:
         raise InputError(f"unknown row '{given.row}'{did_you_mean(given.row, ROWS)}")
     row = ROWS[given.row]
@@ -73,7 +73,7 @@ def options(given: argparse.Namespace) -> Options:
 
 
 def published_against_ours(name: str, plan: Plan) -> Table:
-    """The report's number, what we recorded, and what this sweep has reached so far."""
+    """The report's number, our recorded one, and this sweep's so far."""
     row, spec = ROWS[name], plan.spec
     history = SweepHistory.load(plan.folder.journal)
     table = Table(title=Text(f"{name}: {row.title()}"), header_style="bold")

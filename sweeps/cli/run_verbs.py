@@ -1,4 +1,4 @@
-"""The verbs for runs that are there: test, ensemble, svm, compare, report, inspect, register, gc."""
+"""The verbs for recorded runs: test, ensemble, svm, compare, report, inspect, register, gc."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test(given: argparse.Namespace) -> int:
 
 
 def ensemble(given: argparse.Namespace) -> int:
-    """Let several runs answer as one."""
+    """Combine several runs into an ensemble."""
     from sweeps.after.ensemble import make_ensemble
 
     if bool(given.runs) == bool(given.sweep):
@@ -67,7 +67,7 @@ def ensemble(given: argparse.Namespace) -> int:
 
 
 def svm(given: argparse.Namespace) -> int:
-    """Put a support vector machine in place of a net's last layer."""
+    """Replace a net's last layer by a support vector machine."""
     from sweeps.after.svm_head import make_svm
 
     run = find_run(given.run, given.out, given.tracking_uri)
@@ -114,7 +114,7 @@ def compare(given: argparse.Namespace) -> int:
 
 
 def report(given: argparse.Namespace) -> int:
-    """Write a sweep's report as one page, and what lies beside it."""
+    """Write a sweep's report as one page, with its leaderboard and pictures."""
     from sweeps.after.finish import draw_sweep, report_path
     from sweeps.after.report_input import sweep_page
 
@@ -155,7 +155,7 @@ def tensorboard(given: argparse.Namespace) -> int:
 
 
 def inspect(given: argparse.Namespace) -> int:
-    """Show what a net's layers are, and draw what they see of faces and where its answers come from."""
+    """Print a net's layers, and draw their maps of faces and the regions that decide its predictions."""
     from sweeps.after.inspect_net import METHODS, captum_missing, inspect_run, log_pictures, net_table
     from sweeps.after.inspected_faces import chosen_faces, face_from
 
@@ -199,7 +199,7 @@ def register(given: argparse.Namespace) -> int:
 
 
 def gc(given: argparse.Namespace) -> int:
-    """Say what old sweeps need no more, or remove it."""
+    """List what old sweeps no longer need, or remove it."""
     from sweeps.after.cleanup import clean_up, size_text
 
     found = []

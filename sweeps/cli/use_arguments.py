@@ -13,7 +13,7 @@ MODEL = "champion (default), NAME/3, NAME for a sweep's best trial, models:/MODE
 
 
 def add_use_verbs(verbs: Any) -> list[argparse.ArgumentParser]:
-    """Those of these verbs that still lack the options of all verbs that know MLflow."""
+    """Add the verbs; return those that still need the options of all verbs that use MLflow."""
     predict = verbs.add_parser("predict", help="find the faces in photographs and say their expressions")
     predict.add_argument("inputs", metavar="INPUT", nargs="+", type=Path,
                          help="photographs (PNG, JPEG, WebP), a folder of them, a csv in FER2013's form, "

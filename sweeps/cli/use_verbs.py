@@ -20,11 +20,11 @@ from sweeps.serve.verb import serve
 from sweeps.use.classifier import Classifier
 
 _OTHERS = 2
-"""Further expressions that are named behind the most probable one."""
+"""Further expressions that are printed after the most probable one."""
 
 
 def predict(given: argparse.Namespace) -> int:
-    """Say the expressions in photographs and csv files; 0, or 1 where some of them had none."""
+    """Print the expressions in photographs and csv files; 0, or 1 where some had no answer."""
     from sweeps.use.find_model import find_model
 
     csvs = [path for path in given.inputs if ".csv" in path.suffixes]
@@ -49,7 +49,7 @@ def predict(given: argparse.Namespace) -> int:
 def _predict_photos(
     inputs: list[Path], classifier: Classifier, given: argparse.Namespace, contents: list[dict[str, Any]]
 ) -> int:
-    """Answer for photographs; how many had no answer."""
+    """Predict photographs; return how many had no answer."""
     from sweeps.use.predict import photos_in, predict_photos
 
     paths, faults, faces, began = photos_in(inputs), 0, 0, time.monotonic()
@@ -102,7 +102,7 @@ def _words(answer: Any) -> str:
 
 
 def _predict_csv(path: Path, classifier: Classifier, given: argparse.Namespace, contents: list[dict[str, Any]]) -> int:
-    """Score a csv; how many of its lines, or itself, were bad."""
+    """Score a csv; return how many of its lines were bad, or 1 if all of it is."""
     import numpy as np
 
     from sweeps.use.csv_scores import score_csv

@@ -1,4 +1,4 @@
-"""Facts about the machine and the program that every record carries."""
+"""Facts about the machine and the program, for every record."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PACKAGES = ("fer-sweeps", "torch", "ray", "optuna", "mlflow", "numpy")
 def driver_started(
     spec: SweepSpec, *, resumed: bool, suggest: Callable[..., object] | None = None, gpus: str = ""
 ) -> DriverStarted:
-    """The event that says who took up the sweep, to do what, with which versions and which code of its space."""
+    """The event of a driver's start: user, options, versions, and the hash of the space's code."""
     return DriverStarted(
         format=FORMAT,
         host=socket.gethostname(),
@@ -37,7 +37,7 @@ def driver_started(
 
 
 def differences(history: SweepHistory, driver: DriverStarted) -> Iterator[str]:
-    """What this driver goes by that those before it did not, a sentence each."""
+    """What differs from the sweep's earlier drivers, one sentence each."""
     known = [before.space_sha256 for before in history.drivers if before.space_sha256]
     if driver.space_sha256 and known and driver.space_sha256 != known[-1]:
         yield (

@@ -1,4 +1,4 @@
-"""The attendant that stops a sweep most of whose trials fail: what is wrong is no matter of settings then."""
+"""Stops a sweep most of whose trials fail: the cause is then not their settings."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _LEAST_ENDED = 4
 
 
 class FailureLimit:
-    """Looks at the trials that have ended since it was made: a resume is a new chance."""
+    """Counts the trials that ended since it was made, so a resume starts to count again."""
 
     def __init__(self, share: float, history: SweepHistory) -> None:
         self._share = share
         self._before = {trial.number for trial in history.trials.values() if trial.is_over}
 
     def __call__(self, sweep: Stoppable) -> None:
-        """Stop the sweep where more than the share has failed."""
+        """Stop the sweep if more than the share has failed."""
         trials = sweep.history.trials.values()
         ends = [trial.end for trial in trials if trial.end and trial.is_over and trial.number not in self._before]
         failed = [end for end in ends if end.state == "failed"]

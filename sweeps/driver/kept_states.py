@@ -1,4 +1,4 @@
-"""Bounds what the states of paused trials take of the disk: the least promising go first."""
+"""Bounds the disk space of paused trials' states; the least promising are deleted first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose weights a sweep keeps: those of its best trials and baselines, and of trials that other runs need."""
+"""Keeps the weights of a sweep's best trials and baselines, and of trials that other runs need."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from tracking.record.history import SweepHistory
 from tracking.record.layout import WEIGHTS_NAME, SweepFolder
 
 RUN_PREFIX = "run:"
-"""Begins the name of a run where a path of weights may stand."""
+"""Prefix of a run's name where a path of weights may be given."""
 
 _SIGNS = (b'"ensemble"', WEIGHTS_NAME.encode(), RUN_PREFIX.encode())
-"""One of these is in every journal that speaks of another sweep's weights."""
+"""One of these is in every journal that refers to another sweep's weights."""
 
 
 class KeptWeights:
-    """Listens to a sweep, and removes the checkpoints that a trial's end leaves without a use.
+    """Listens to a sweep, and removes checkpoints that are no longer needed after a trial's end.
 
-    A file goes after the journal has the end that makes it useless. What a crash leaves is removed by the next driver.
+    A file is deleted after the journal has the trial's end. After a crash the next driver deletes it.
     `keep` None is for sweeps of earlier versions, which keep the weights of every trial.
     """
 
@@ -62,7 +62,7 @@ class KeptWeights:
 
 
 def needed_weights(out: Path) -> dict[tuple[str, int], str]:
-    """The trials in `out`, as sweep and number, whose weights another run reads, and which run that is.
+    """The trials in `out`, as sweep and number, whose weights another run needs, and that run.
 
     Ensembles read those of their members whenever they are asked; a sweep that is not finished may start further trials
     from those that it started from so far.

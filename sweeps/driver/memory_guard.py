@@ -22,13 +22,13 @@ from tracking.record.files import write_json
 _EXIT_CODE = 137
 _POLL_SECONDS = 0.1
 _BEFORE_RAY = 0.03
-"""By how much of the machine's memory this is earlier than Ray's monitor."""
+"""Share of the machine's memory by which this acts before Ray's monitor."""
 _RAYS_LIMIT = "RAY_memory_usage_threshold"
 _GIBIBYTE = 2**30
 
 
 class MemoryGuard(threading.Thread):
-    """Watches the machine's memory, or the container's, for as long as this worker lives."""
+    """Watches the memory of the machine, or of the container, while this worker lives."""
 
     def __init__(self) -> None:
         super().__init__(name="memory-guard", daemon=True)
@@ -36,7 +36,7 @@ class MemoryGuard(threading.Thread):
         self._task: Task | None = None
 
     def watch(self, task: Task) -> None:
-        """Answer for `task` from now on."""
+        """Set the task that this worker runs now."""
         self._task = task
         if not self.is_alive():
             self.start()
@@ -53,7 +53,7 @@ class MemoryGuard(threading.Thread):
 
 
 def reason_of_leaving(task: Task) -> str | None:
-    """Why the worker of this attempt left, if it said so by `leave`."""
+    """Why the worker of this attempt left, if it called `leave`."""
     try:
         left = json.loads(_note(task).read_text(encoding="utf-8"))
     except (OSError, ValueError):  # no such note, or one that cannot be read
@@ -62,7 +62,7 @@ def reason_of_leaving(task: Task) -> str | None:
 
 
 def leave(task: Task, reason: str) -> NoReturn:
-    """Write down why, and end this process: an ordinary retry of its trial, in another one."""
+    """Record the reason and end this process; its trial is then retried in another one."""
     try:
         write_json(_note(task), {"attempt": task.attempt, "reason": reason})
     finally:
@@ -74,7 +74,7 @@ def _note(task: Task) -> Path:
 
 
 def _is_the_largest() -> bool:
-    """Whether no other process that Ray named, so no other worker of this machine, holds more."""
+    """Whether no other worker of this machine uses more memory."""
     sizes: dict[int, int] = {
         process.pid: process.info["memory_info"].rss
         for process in psutil.process_iter(["cmdline", "memory_info"])

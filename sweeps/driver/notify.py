@@ -1,4 +1,4 @@
-"""Posts what happens in a sweep to a URL, on a thread of its own: a receiver that is slow or away delays nothing."""
+"""Posts events of a sweep to a URL, on its own thread: a slow or unreachable receiver delays nothing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TRIES = 4
 _FIRST_PAUSE_SECONDS = 1.0
 _TIMEOUT_SECONDS = 5.0
 _BEST_EVERY_SECONDS = 30.0
-"""Early in a sweep nearly every epoch is a new best one."""
+"""Early in a sweep nearly every epoch is a new best."""
 _MOST_WAITING = 100
 _LAST_SECONDS = 8.0
 
@@ -37,7 +37,7 @@ class News:
 
 
 def fault_of(url: str) -> str | None:
-    """Why nothing can be posted to `url`; None where it can."""
+    """Why `url` is not valid; None where it is."""
     parts = urlsplit(url)
     if parts.scheme.removeprefix("ntfy+") not in ("http", "https") or not parts.hostname:
         return "expected http://… or https://…, or ntfy+https://HOST/TOPIC for a server of ntfy"
@@ -47,7 +47,7 @@ def fault_of(url: str) -> str | None:
 
 
 def request_of(url: str, news: News) -> urllib.request.Request:
-    """The request in the form that the receiver takes: Slack's, ntfy's, or all there is, with Slack's `text` in it."""
+    """The request in the receiver's form: Slack's, ntfy's, or all facts, with Slack's `text` among them."""
     parts = urlsplit(url)
     body: dict[str, Any]
     if parts.hostname == "hooks.slack.com":
@@ -98,7 +98,7 @@ class Notifier:
         self._tell(what, f"{self._sweep}: {what}{reason}: {counts}{best}", history)
 
     def close(self) -> None:
-        """Stop posting; what is waiting is given some seconds."""
+        """Stop posting; waiting messages get some seconds."""
         self._put(None)
         self._thread.join(_LAST_SECONDS)
         self._closed.set()
@@ -136,7 +136,7 @@ class Notifier:
                 self._warn(f"--notify {urlsplit(self._url).hostname}: {fault}; '{news.what}' is not sent")
 
     def _post(self, news: News) -> str | None:
-        """Post it, several times if need be; the last fault, or None."""
+        """Post it, with retries; return the last fault, or None."""
         fault = None
         for attempt in range(_TRIES):
             if attempt and self._closed.wait(_FIRST_PAUSE_SECONDS * 2 ** (attempt - 1)):

@@ -1,7 +1,7 @@
 """Runs trials on Ray Tune's actors; the only file that imports ray.tune.
 
-Tune places actors and keeps them warm. It decides nothing and remembers nothing: the searcher
-below hands out the director's tasks, the scheduler passes on reports and obeys, and each run is a new Tuner.
+Tune places actors and keeps them warm. It makes no decisions and keeps no state: the searcher below
+returns the director's tasks, the scheduler passes on reports and decisions, and each run is a new Tuner.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def ray_runner(slots: Slots, address: str | None = None) -> Iterator[RayRunner]:
 class RayRunner:
     """Runs as many trials at once as there are slots.
 
-    `shares_ray` is whether other sweeps may wait for what an idle worker keeps of this Ray.
+    `shares_ray` is whether other sweeps may wait for the resources that an idle worker of this Ray holds.
     """
 
     def __init__(self, slots: Slots, *, shares_ray: bool = False) -> None:
@@ -169,7 +169,7 @@ class TrialActor(tune.Trainable):
 
 
 class _Calls:
-    """Calls of the director within Tune's callbacks. The first error is kept, and ends the run.
+    """Calls the director within Tune's callbacks. The first error is kept, and ends the run.
 
     Tune would take it for the fault of a worker, or raise its traceback as the message of another error.
     """
@@ -188,9 +188,9 @@ class _Calls:
 
 
 class _Tasks(Searcher):
-    """Hands Tune the director's tasks, one whenever a slot is free, and enough of the GPUs for its share.
+    """Gives Tune the director's tasks, one whenever a slot and the task's share of a GPU are free.
 
-    Where shares differ, the next task may have to wait: it is held here, so that no second one is proposed meanwhile.
+    Where shares differ, the next task may have to wait: it is held here, so that no second one is proposed.
     """
 
     def __init__(self, director: Director, calls: _Calls, body: TrialBody, gpus: float, shares_ray: bool) -> None:
@@ -215,12 +215,12 @@ class _Tasks(Searcher):
 
     @property
     def _over(self) -> bool:
-        """Whether Tune is to end: its last workers leave then, which on a Ray of others must not wait for a task."""
+        """Whether Tune is to end: its last workers leave then; on a shared Ray they must not wait for a task."""
         nothing_now = self._director.exhausted or (self._shares_ray and not self._director.has_task)
         return self._calls.error is not None or (nothing_now and not self._director.busy)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Its share is free again; all else the scheduler has passed on."""
+        """Free its share; the scheduler has passed on everything else."""
         self._shares.pop(trial_id, None)
 
     def save(self, checkpoint_path: str) -> None:
@@ -234,7 +234,7 @@ class _Tasks(Searcher):
 
 
 class _Obedient(FIFOScheduler):
-    """Passes reports to the director and does what it says."""
+    """Passes reports to the director and applies its decisions."""
 
     def __init__(self, director: Director, calls: _Calls, shares_ray: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -251,7 +251,7 @@ class _Obedient(FIFOScheduler):
         self._keep_or_release_worker(tune_controller)
 
     def _keep_or_release_worker(self, tune_controller: Any) -> None:
-        """Have Tune end the worker of a trial that leaves, unless it is needed: idle, it would keep its cores."""
+        """Have Tune end the worker of a trial that leaves, unless it is needed: an idle one would hold its cores."""
         if self._shares_ray:
             tune_controller._tune_controller._reuse_actors = self._calls(
                 lambda: self._director.has_task, otherwise=False
@@ -298,7 +298,7 @@ def _task(config: dict[str, Any]) -> Task:
 
 
 def _cause(trial: Trial) -> str:
-    """What ended the worker, by the file that Tune has just written; its own reader looks where that comes later."""
+    """Why the worker ended, from the file that Tune has just written; Tune's own reader may find it too late."""
     path = Path(trial.pickled_error_file or "nowhere")
     if not path.is_file():
         return "unknown cause"
@@ -321,7 +321,7 @@ def _mps() -> Iterator[None]:
 
 
 def _let_actors_take_warm_workers() -> None:
-    """Have Tune ask for no environment of an actor's own: only then can it be one of the processes that Ray has ready.
+    """Have Tune request no actor-specific environment: only then can Ray use one of its prestarted processes.
 
     The first variable reached the workers through Ray's own start; the second is for PyTorch Lightning.
     """

@@ -1,4 +1,4 @@
-"""Where trials run: the contract, and the runner that runs them in this process, under a debugger if need be."""
+"""Where trials run: the protocol, and the runner that runs them in this process (for example under a debugger)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a sweep has used of its budgets, by its journal, and the attendant that stops it when one is used up."""
+"""Adds up what a sweep has used of its budgets, from its journal, and stops it when one is used up."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Used:
     cpu_hours: float
     gpu_hours: float
     hours: float
-    """In which a driver was at work."""
+    """Hours in which a driver ran."""
 
 
 class Stoppable(Protocol):
@@ -43,8 +43,8 @@ class Stoppable(Protocol):
 class Budgets:
     """The budgets of a sweep; an attendant of its director.
 
-    A trial uses its cores and its part of the GPUs from its start on a worker until it leaves it. Of a driver that died
-    what it last recorded is the end.
+    A trial uses its cores and its share of the GPUs from its start on a worker until it leaves it. For a driver that
+    died, its last record counts as the end.
     """
 
     def __init__(self, spec: SweepSpec, until: datetime | None = None, clock: Callable[[], int] = now_ms) -> None:
@@ -83,7 +83,7 @@ class Budgets:
         return found + ([f"until {self._until:%H:%M}"] if self._until else [])
 
     def used(self, history: SweepHistory) -> Used:
-        """All so far, what runs now included."""
+        """Everything so far, including running trials."""
         hours = [self._hours_of(trial, history) for trial in history.trials.values()]
         return Used(sum(cores for cores, _ in hours), sum(gpus for _, gpus in hours), self._driver_hours(history))
 
@@ -116,7 +116,7 @@ class Budgets:
         return cpu, gpu
 
     def _spec_at(self, time_ms: int, history: SweepHistory) -> SweepSpec:
-        """What the driver that was at work went by."""
+        """The options of the driver at that time."""
         specs = [driver.spec for driver in history.drivers[:-1] if driver.time_ms <= time_ms and driver.spec]
         last = history.drivers[-1].time_ms if history.drivers else 0
         return self._spec if time_ms >= last or not specs else SweepSpec.model_validate(specs[-1])

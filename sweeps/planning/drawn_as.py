@@ -1,4 +1,4 @@
-"""Whether a space can draw a configuration that a person asked for, so that the sampler may learn from it."""
+"""Finds whether a space can draw a requested configuration, so that the sampler may learn from it."""
 
 from __future__ import annotations
 

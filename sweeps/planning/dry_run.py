@@ -1,4 +1,4 @@
-"""Builds what a sweep would train, takes one step with each, and says what it would cost. Writes nothing."""
+"""Builds what a sweep would train, takes one step with each, and prints the expected cost. Writes nothing."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def measure(faces: Faces, title: str, config: TrialConfig, device: str) -> Probe
 
 @contextmanager
 def _bytes_kept() -> Iterator[list[int]]:
-    """The sizes of what the forward pass keeps for the backward pass, each storage counted once."""
+    """Bytes of the storages that the forward pass keeps for the backward pass."""
     kept: list[int] = []
     seen: set[int] = set()
 

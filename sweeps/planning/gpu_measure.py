@@ -48,7 +48,7 @@ class Measured:
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether another trial beside those measured would add too little."""
+        """Whether a further trial at once would add too little throughput."""
         return len(self.rates) >= _MOST_AT_ONCE or (len(self.rates) > 1 and self.rates[-1] < GAIN * self.rates[-2])
 
     @property
@@ -61,7 +61,7 @@ class Measured:
 
 
 def fitting(peak_bytes: int, free_bytes: int) -> int:
-    """How many trials of `peak_bytes` fit into what is free, a tenth of it left spare; one is always let try."""
+    """How many trials of `peak_bytes` fit into the free memory, less a tenth in reserve; at least one."""
     return max(1, int(0.9 * free_bytes / peak_bytes)) if peak_bytes > 0 else _MOST_AT_ONCE
 
 
@@ -113,7 +113,7 @@ def _images_per_second(processes: Sequence[_Process], config: TrialConfig) -> fl
 
 
 class MeasureError(Exception):
-    """A process could not do what it was told; the message is its error."""
+    """A process failed to execute an order; the message is its error."""
 
 
 class _Process:
@@ -178,7 +178,7 @@ class _Process:
 
 
 class _Trial:
-    """In the measuring process: a net in training."""
+    """A net in training, in the measuring process."""
 
     def __init__(self, config: TrialConfig, faces: str, device: str) -> None:
         from fer_data import open_cached

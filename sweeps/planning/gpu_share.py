@@ -1,4 +1,4 @@
-"""The share of a GPU that each net's trials get: by memory and throughput, measured where they will run.
+"""The share of a GPU for each net's trials, from memory and throughput as measured where they will run.
 
 Each distinct shape of configuration (net, batch size, optimizer …) of the baselines and some samples is measured on
 an otherwise idle GPU. What was measured is kept beside the cached faces, for that kind of GPU, driver and torch.
@@ -52,7 +52,7 @@ class Sized:
         return min(fitting(measured.peak_bytes, self.free_bytes), measured.worthwhile)
 
     def words(self, net: str) -> str:
-        """What the share of a net rests on, for a person."""
+        """The reasons for a net's share, as text."""
         measured, trials = self.nets.get(net, Measured(fault=self.fault)), self.trials(net)
         if not measured.rates:
             return f"{net}: 1 trial per GPU, since it could not be measured: {measured.fault}"
@@ -97,7 +97,7 @@ def measured_shares(plan: Plan, configs: Iterable[TrialConfig]) -> Sizing:
 def shapes_by_net(configs: Iterable[TrialConfig]) -> dict[str, list[TrialConfig]]:
     """One configuration of each shape by net, those of the largest batches where a net has many.
 
-    None of them has a learning rate at which it would diverge, and each trains as many stages as it ever will.
+    Their learning rates are low enough not to diverge, and each trains the largest number of stages that it ever will.
     """
     found: dict[str, dict[str, TrialConfig]] = {}
     for config in configs:

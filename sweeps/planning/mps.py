@@ -23,7 +23,7 @@ class MpsError(Exception):
 
 
 def obstacle() -> str | None:
-    """Why it is not for us to start it on this machine; None where it is."""
+    """Why this process cannot start it on this machine; None where it can."""
     if _PIPES in os.environ or (_USUAL_PIPES / "control").exists():
         return "it runs already"
     if shutil.which(_CONTROL) is None:

@@ -1,4 +1,4 @@
-"""A sweep made ready: options, space and data checked against each other before anything is written."""
+"""Makes a plan: options, space and data checked against each other before anything is written."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _SAMPLES_CHECKED = 20
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep made ready: everything checked, nothing written yet."""
+    """A sweep's plan: everything checked, nothing written yet."""
 
     space: Space
     spec: SweepSpec
@@ -61,7 +61,7 @@ class Plan:
 
     @property
     def notes(self) -> list[str]:
-        """What was decided about the GPUs, for a person."""
+        """Decisions about the GPUs, as text."""
         if self.hardware.facts.fault and self.hardware.gpus and self.spec.device == "cpu":
             return [f"no GPU is used: {self.hardware.facts.fault}"]
         return [str(self.hardware), *self.sizing] if self.spec.device == "cuda" and str(self.hardware) else []
@@ -99,7 +99,7 @@ class Plan:
 
 
 def make_plan(space: Space | str, options: Options, say: Callable[[str], None] = lambda _: None) -> Plan:
-    """Check everything that can be checked without a trial; `say` is told what takes its time."""
+    """Check everything that can be checked without a trial; slow steps are reported to `say`."""
     found = find_space(space) if isinstance(space, str) else space
     label = recordable_space(space) if isinstance(space, str) else (space.name or "space")
     found = replace(found, name=space_label(label))
@@ -275,7 +275,7 @@ def _with_path_of_weights(config: TrialConfig, options: Options) -> TrialConfig:
 
 
 def _check_pretrained(configs: list[TrialConfig], faces: Faces) -> None:
-    """Load every file of weights once, so that a missing or wrong one is told before anything is written."""
+    """Load every file of weights once, so that a missing or wrong one is reported before anything is written."""
     by_file = {(config.net.name, config.transfer.weights): config for config in configs if config.transfer.pretrained}
     if not by_file:
         return
@@ -295,7 +295,7 @@ def _check_budgets(plan: Plan) -> None:
 
 
 def _check_configurations(plan: Plan) -> None:
-    """Meet the space's faults, and those between space and data, before anything is written."""
+    """Find the faults of the space, and those between space and data, before anything is written."""
     from sweeps.planning.samplers import check_sampler
     from sweeps.planning.study import random_trials
 

@@ -97,7 +97,7 @@ def plan_slots(
     node_cpus: tuple[int, ...] | None = None,
     gpus: int | None = None,
 ) -> Slots:
-    """As many trials at once as each node's cores, or GPU shares, allow. Raises InputError where not one fits.
+    """As many trials at once as each node's cores, or GPU shares, allow. Raises InputError where none fits.
 
     Without `node_cpus` and `gpus` it is this machine's.
     """
@@ -119,7 +119,7 @@ def plan_slots(
 
 
 def _shares(gpus: int, share: float) -> int | None:
-    """How many trials find their share on one of the GPUs: what each has left over is nobody's."""
+    """How many trials fit on the GPUs, each on one of them."""
     if share > 1 and share % 1:
         raise InputError(f"--gpus-per-trial {share:g}: above 1 it must be a whole number, as Ray wants it")
     fits = _fits((gpus,), share, "--gpus-per-trial", "GPUs")
@@ -127,7 +127,7 @@ def _shares(gpus: int, share: float) -> int | None:
 
 
 def _fits(nodes: tuple[int, ...], share: float, option: str, what: str) -> int | None:
-    """How many shares there are on all nodes, none across two; None where the share is nothing."""
+    """How many shares fit on all nodes, none across two; None where the share is 0."""
     if share < 0 or not math.isfinite(share):
         raise InputError(f"{option} {share:g}: must be 0 or more")
     if share == 0:

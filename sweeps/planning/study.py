@@ -1,11 +1,11 @@
-"""The one Optuna study of a sweep: what to try next, and when to give a trial up.
+"""A sweep's Optuna study: proposes configurations, and decides when to give a trial up.
 
-Nothing lives here alone: the study is rebuilt from the journal whenever a sweep continues, so that a torn,
-foreign or half-told study cannot exist, and trial numbers are the journal's. `study.log` is for the sampler and
+The study has no state of its own: it is rebuilt from the journal whenever a sweep continues, so it cannot be torn
+or out of date, and trial numbers are the journal's. `study.log` is for the sampler and
 optuna-dashboard; the pruner keeps its rungs in memory.
 
-The sampler learns from trials that it drew, and from nothing else. A baseline competes at the pruner's rungs, but its
-settings are no point of the search space: counted among the best trials it would only hide those that are.
+The sampler learns only from trials that it drew. A baseline competes at the pruner's rungs, but its settings are not
+a point of the search space: among the best trials it would only hide those that are.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from tracking.record.events import EpochDone, Event, Told, TrialEnded, TrialStar
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 _TPE_NOTE = "tpe:relative_params:0"
-"""Where TPE notes, with a trial, values for all parameters that it knows, whether `suggest` asks for them or not."""
+"""Where TPE stores values of all known parameters with a trial, whether `suggest` asks for them or not."""
 
 _LESSONS: dict[str, Told] = {"done": "value", "pruned": "pruned", "failed": "nothing", "stopped": "nothing"}
 _TOLD = {
@@ -52,7 +52,7 @@ _TOLD = {
 
 
 def random_trials(seed: int, known: Mapping[str, BaseDistribution] = MappingProxyType({})) -> Iterator[AskedTrial]:
-    """Trials for `suggest` from anywhere in a space, for looking at it before a sweep.
+    """Random trials for `suggest`, to inspect a space before a sweep.
 
     `known` are the parameters of a sweep that is resumed.
     """
@@ -64,7 +64,7 @@ def random_trials(seed: int, known: Mapping[str, BaseDistribution] = MappingProx
 
 
 def drawn_parameters(history: Iterable[TrialStarted]) -> dict[str, BaseDistribution]:
-    """The parameters that trials were drawn from, as each was first."""
+    """The parameters of the drawn trials, each as first seen."""
     known: dict[str, BaseDistribution] = {}
     for started in history:
         for name, text in started.distributions.items():
@@ -88,8 +88,8 @@ class Proposal:
 class _OwnLog(BaseJournalBackend):
     """Writes what `JournalFileBackend` reads, for one storage that never reads another's.
 
-    Without its lock and its fsync at each of an epoch's operations: one driver holds the sweep's folder, and what a
-    crash tears is laid anew.
+    It has no lock and does not fsync each operation: one driver holds the sweep's folder, and after a crash the log is
+    rebuilt.
     """
 
     def __init__(self, path: Path) -> None:
@@ -110,7 +110,7 @@ class _OwnLog(BaseJournalBackend):
 
 
 class Study:
-    """Asks the sampler and the pruner; knows trials by the journal's numbers. Not thread-safe."""
+    """Wraps the sampler and the pruner; trials have the journal's numbers. Not thread-safe."""
 
     def __init__(self, log: Path, space: Space, seed: int, history: Iterable[Event] = ()) -> None:
         """Build the study at `log` from the journal's events, replacing what is there."""
@@ -243,6 +243,6 @@ class Study:
         self._study.tell(trial, value, state=state)
 
     def _as_value(self, told: Told, curve: Mapping[int, float]) -> float:
-        """What stands for a trial without a final value, for a sampler that learns from values alone."""
+        """The value of a trial without a final value, for a sampler that learns only from values."""
         least = self._least if math.isfinite(self._least) else 0.0
         return max(curve.values(), default=least) if told == "pruned" else least

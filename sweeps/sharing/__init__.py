@@ -1,1 +1,1 @@
-"""Divides the slots of one machine, or of one Ray cluster, between the sweeps that run on it."""
+"""Divides the slots of one machine, or of one Ray cluster, between the sweeps that run there."""

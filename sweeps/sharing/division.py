@@ -1,6 +1,6 @@
-"""Who gets how many slots: a pure function of what the running sweeps ask for.
+"""The slots of each sweep, as a pure function of the running sweeps' claims.
 
-Every driver computes the same division from the same claims, so that none has to be in charge.
+Every driver computes the same division from the same claims, so there is no coordinator.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from pydantic import BaseModel, ConfigDict, Field
 
 _ROUNDING = 1e-9
 _STAY = 0.5
-"""How much a slot in use counts for its holder, in slots: else two equal claims would swap slots at every look."""
+"""Bonus for a slot in use, in slots: without it two equal claims would swap slots at every look."""
 
 
 @dataclass(frozen=True)
 class Capacity:
-    """What there is to divide."""
+    """The capacity to be divided."""
 
     cores: float
     gpus: float = 0.0
 
 
 class Claim(BaseModel):
-    """What one running sweep asks for and uses. Drivers of other versions may write more fields."""
+    """What one running sweep wants and uses. Drivers of other versions may write more fields."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -49,13 +49,13 @@ class Claim(BaseModel):
     owed: float = Field(default=0.0, allow_inf_nan=False)
     """Slot-seconds that it was entitled to and did not have; negative where it had more."""
     since: float = 0.0
-    """When it came, in seconds since 1970: among equals the first comes first."""
+    """When it was made, in seconds since 1970: among equals the earlier comes first."""
     all_cores: frozenset[int] = frozenset()
     all_gpus: frozenset[str] = frozenset()
-    """Names of what its driver may use of the machine or cluster."""
+    """Names of the cores and GPUs that its driver may use."""
 
     def size(self, capacity: Capacity) -> float:
-        """The part that one slot takes of what is scarcest for it; infinite where not one fits."""
+        """The share of its scarcest resource that one slot takes; infinite where none fits."""
         parts = [
             need / whole if whole else math.inf
             for need, whole in ((self.cores, capacity.cores), (self.gpus, capacity.gpus))
@@ -66,7 +66,7 @@ class Claim(BaseModel):
 
 
 def capacity_of(claims: Iterable[Claim]) -> Capacity:
-    """What all drivers together may use: one may be bound to some cores, or see some GPUs only."""
+    """The capacity of all drivers together: each may be limited to some cores or GPUs."""
     seen = list(claims)
     cores = frozenset[int]().union(*(claim.all_cores for claim in seen))
     gpus = frozenset[str]().union(*(claim.all_gpus for claim in seen))
@@ -82,9 +82,9 @@ def is_overfull(claims: Iterable[Claim], capacity: Capacity) -> bool:
 def divide(claims: Iterable[Claim], capacity: Capacity, quantum_seconds: float) -> dict[str, int]:
     """Slots of each claim, by its id. Higher priorities first; among equals in proportion to their weights.
 
-    Slots are handed out one by one to the claim that has least for its weight, as far as it wants them and they fit,
-    so that none is left over that one could use. What a whole number of slots cannot divide goes round in turns: what
-    a claim is owed counts for it, a slot per `quantum_seconds`.
+    Slots are assigned one by one to the claim with the fewest for its weight, if it wants more and they fit, so that
+    no usable slot is left over. Slots that do not divide evenly rotate: what a claim is owed counts for it, one slot
+    per `quantum_seconds`.
     """
     granted, free = {claim.id: 0 for claim in claims}, capacity
     by_urgency = [
@@ -105,14 +105,14 @@ def divide(claims: Iterable[Claim], capacity: Capacity, quantum_seconds: float) 
 
 
 def _urgency(claim: Claim, count: int, size: float, quantum_seconds: float) -> tuple[float, float, float]:
-    """Of the slot after `count`; the least comes first."""
+    """The order of the claims for their slot after `count`; the lowest comes first."""
     kept = _STAY if count < claim.held else 0.0
     has = (count + 0.5 - claim.owed / quantum_seconds - kept) * size / claim.weight
     return -claim.priority, has, claim.since
 
 
 def entitled(claims: Iterable[Claim], capacity: Capacity) -> Mapping[str, float]:
-    """The share of each claim in slots and parts of slots: what `divide` comes to over time.
+    """The fractional share of each claim in slots: the mean of `divide` over time.
 
     All claims of a priority grow together, in proportion to their weights, until each has what it wants or what it
     needs is used up (weighted dominant-resource fairness).

@@ -1,4 +1,4 @@
-"""The claims of one machine's sweeps, as files that all its users can read."""
+"""Stores the claims of one machine's sweeps as files that all its users can read."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from sweeps.sharing.division import Claim
 
 VARIABLE = "FER_SLOTS"
 _FOLDER = Path("/tmp/fer-sweeps-slots")
-"""Not TMPDIR, which may differ between processes: all sweeps of the machine meet here."""
+"""Not TMPDIR, which may differ between processes: all sweeps of the machine must use one folder."""
 
 
 class ClaimStore(Protocol):
     """Where the drivers of one machine or cluster see each other's claims.
 
-    Of two drivers that each put and then look, at least one sees the other's. Errors are OSError.
+    Of two drivers that each write and then read, at least one sees the other's. Errors are OSError.
     """
 
     def put(self, claim: Claim) -> None:
-        """Replace the own claim."""
+        """Replace this driver's claim."""
         ...
 
     def all(self) -> list[Claim]:
-        """The claims of drivers that live, the own one included."""
+        """The claims of live drivers, including this one's."""
         ...
 
     def close(self) -> None:
-        """Take the own claim away."""
+        """Remove this driver's claim."""
         ...
 
 
@@ -42,7 +42,7 @@ def ledger_folder() -> Path:
 
 
 class FileClaims:
-    """One file per claim, beside one that its driver keeps locked: the kernel lets go of it when the driver dies."""
+    """One file per claim, with a lock file: the kernel releases the lock when the driver dies."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -50,13 +50,13 @@ class FileClaims:
         self._is_held = False
 
     def put(self, claim: Claim) -> None:
-        """Write the own claim, whole or not at all. Not synced: it is worth nothing after a crash of the machine."""
+        """Write this driver's claim atomically. It is not fsynced: it has no use after a crash of the machine."""
         if not self._is_held:
             self._hold(claim.id)
         self._write(claim.id, claim.model_dump_json())
 
     def all(self) -> list[Claim]:
-        """The claims of all drivers that live; what a dead one has left is removed where that is allowed."""
+        """The claims of all live drivers; those of dead ones are removed where permitted."""
         found = []
         for lock in sorted(self._folder.glob("[!.]*.lock")):
             claim = lock.with_suffix(".json")
@@ -70,7 +70,7 @@ class FileClaims:
         return found
 
     def close(self) -> None:
-        """Take the own claim away."""
+        """Remove this driver's claim."""
         self._own.close()
         self._is_held = False
 

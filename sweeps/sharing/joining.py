@@ -1,4 +1,4 @@
-"""Takes up a sweep's part of the slots of the machine, or of the cluster that it joins."""
+"""Claims a sweep's share of the slots of the machine, or of the cluster that it joins."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sweeps.sharing.share import SharedSlots, described, new_claim
 
 @contextmanager
 def share_of(plan: Plan, say: Callable[[str], None], warn: Callable[[str], None]) -> Iterator[SharedSlots | None]:
-    """The plan's share for as long as the block runs; with `wait`, the block begins once a slot is free.
+    """Hold the plan's share while the block runs; with `wait`, the block begins once a slot is free.
 
     None where nothing is left to run, or where other sweeps cannot be seen.
     """

@@ -21,7 +21,7 @@ _PREFIX = b"claims/"
 
 
 class RayClaims:
-    """One key per claim. A counter in it grows while its driver lives: each reader goes by its own clock."""
+    """One key per claim. Its counter grows while its driver lives; each reader uses its own clock."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -33,7 +33,7 @@ class RayClaims:
         self._heart = threading.Thread(target=self._beat_on, name="claim", daemon=True)
 
     def put(self, claim: Claim) -> None:
-        """Write the own claim."""
+        """Write this driver's claim."""
         with self._lock, _as_os_error():
             self._own, self._beat = claim, self._beat + 1
             value = json.dumps({"beat": self._beat, "claim": claim.model_dump(mode="json")}).encode()
@@ -42,7 +42,7 @@ class RayClaims:
             self._heart.start()
 
     def all(self) -> list[Claim]:
-        """The claims of all drivers that live; what a dead one has left is removed."""
+        """The claims of all live drivers; those of dead ones are removed."""
         found = []
         with _as_os_error():
             for key in internal_kv._internal_kv_list(_PREFIX, namespace=_NAMESPACE):
@@ -60,7 +60,7 @@ class RayClaims:
         return found
 
     def close(self) -> None:
-        """Take the own claim away."""
+        """Remove this driver's claim."""
         self._closed.set()
         if self._heart.is_alive():
             self._heart.join()

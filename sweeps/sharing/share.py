@@ -1,4 +1,4 @@
-"""One running sweep's part of the slots: how many it may use now, and what it uses."""
+"""One running sweep's share of the slots: how many it may use now, and how many it uses."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from sweeps.sharing.division import Claim, capacity_of, divide, entitled, is_ove
 from sweeps.sharing.files import ClaimStore
 
 LOOK_SECONDS = 0.5
-"""How old the view of the others' claims may be."""
+"""Maximum age of the view of the others' claims."""
 
 QUANTUM_SECONDS = 20.0
-"""Slot-seconds after which a slot that cannot be divided goes to the next."""
+"""Slot-seconds after which an indivisible slot rotates."""
 
 _MOST_OWED_SECONDS = 3600.0
 _REPEAT_SECONDS = 600.0
 
 
 class Sweep(Protocol):
-    """What is to be known of a running sweep, and done to it."""
+    """A running sweep, as sharing sees and limits it."""
 
     @property
     def out(self) -> Sequence[int]:
@@ -41,15 +41,14 @@ class Sweep(Protocol):
         ...
 
     def limit(self, slots: int | None, by: str) -> None:
-        """Have at most so many trials out; those beyond leave at their next report."""
+        """Run at most so many trials; those beyond leave at their next report."""
         ...
 
 
 class SharedSlots:
-    """A part of what a machine or a cluster has, by the claims of all that run there. For one thread.
+    """A share of a machine's or cluster's slots, by the claims of all sweeps there. For one thread.
 
-    A slot is claimed before it is used and given up after it has been used: the claims never come to more than there
-    is.
+    A slot is claimed before it is used and released after it was used, so the claims never exceed the capacity.
     """
 
     def __init__(
@@ -75,7 +74,7 @@ class SharedSlots:
         self._look()
 
     def __call__(self, sweep: Sweep) -> None:
-        """Have a sweep use what it may use now, and no more."""
+        """Limit a sweep to what it may use now."""
         sweep.limit(self.slots_for(len(sweep.out), sweep.demand), "share")
 
     @property
@@ -118,9 +117,9 @@ class SharedSlots:
         self._store.close()
 
     def _raise_to(self, count: int) -> None:
-        """Claim more slots, and take it back where others have not let go of theirs yet.
+        """Claim more slots, and withdraw where others have not released theirs yet.
 
-        The others' claims are read after the own one is written, so that of two that raise at once one sees the other.
+        The others' claims are read after this one is written, so that of two that raise at once one sees the other.
         """
         before = self._own.held
         while count > before:
@@ -156,7 +155,7 @@ class SharedSlots:
         self._is_overfull = is_overfull(claims, capacity)
 
     def _count(self) -> None:
-        """Keep account of what it should have had since the last time, and what it had."""
+        """Add up what it was entitled to since the last call, and what it had."""
         now = self._clock()
         passed, self._counted = now - self._counted, now
         owed = self._own.owed + (self._entitled - self._own.held) * passed if self._others else 0.0
@@ -174,7 +173,7 @@ class SharedSlots:
 
 
 def described(claim: Claim) -> str:
-    """A claim in words, for who waits for it."""
+    """A claim in words, for a sweep that waits."""
     rank = f"priority {claim.priority}" + (f", weight {claim.weight:g}" if claim.weight != 1 else "")
     return f"sweep {claim.sweep} of {claim.owner} ({rank}, {claim.held} slot{'s' * (claim.held != 1)})"
 

@@ -1,4 +1,4 @@
-"""AlexNet on 48-pixel faces: what the Caffe report's three nets leave on the table.
+"""AlexNet on 48-pixel faces: a search around the Caffe report's three nets.
 
     python -m sweeps.run alexnet_space
 

@@ -1,4 +1,4 @@
-"""From a configuration and faces to a net, and to what `fit` is told besides them."""
+"""Makes a net, and the arguments of `fit`, from a configuration and faces."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from sweeps.config import TrialConfig
 
 
 def new_net(config: TrialConfig, faces: Faces, seed: int = 0) -> nn.Module:
-    """The configuration's net for these faces with a start drawn from `seed`, on the CPU. Raises ModelError."""
+    """The configuration's net for these faces, initialised from `seed`, on the CPU. Raises ModelError."""
     generator = torch.Generator().manual_seed(seed)
     return build(config.net, classes=len(faces.classes), mean_image=faces.mean_image(), generator=generator)
 
 
 def fit_arguments(config: TrialConfig, faces: Faces) -> dict[str, Any]:
-    """What `fit` takes from a configuration: recipe, transfer, class counts, and how numbers lie in memory."""
+    """The arguments of `fit` from a configuration: recipe, transfer, class counts, precision and memory format."""
     return {
         "recipe": config.recipe,
         "transfer": config.transfer,

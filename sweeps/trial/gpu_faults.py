@@ -13,7 +13,7 @@ _BROKEN = re.compile(
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the GPU's memory did not suffice, for torch itself or for cuBLAS or cuDNN below it."""
+    """Whether GPU memory ran out, for torch itself or for cuBLAS or cuDNN below it."""
     import torch
 
     return any(
@@ -34,7 +34,7 @@ def is_broken_gpu(error: BaseException) -> bool:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and what it was made of, or raised during the handling of: leaving a block may fail on the GPU too."""
+    """The error with its causes and contexts: leaving a block may fail on the GPU too."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__

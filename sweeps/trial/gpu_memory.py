@@ -23,7 +23,7 @@ class OutOfGpuMemoryError(Exception):
 
 
 class GpuMemory:
-    """One trial's memory on its GPU, from the trial's begin to its end; on a CPU it does nothing.
+    """One trial's memory on its GPU, from its start to its end; on a CPU it does nothing.
 
     `micro_batches` is the number of parts in which each batch is computed; `note` says why, where it is not one.
     The trial keeps `last_epoch` at the last one that is on disk.
@@ -43,11 +43,11 @@ class GpuMemory:
             _limit_to(task.gpu_share)
 
     def metrics(self) -> dict[str, float]:
-        """What goes into the report of an epoch."""
+        """The metrics for the report of an epoch."""
         return {MICRO_BATCHES: float(self.micro_batches)} if self.micro_batches > 1 else {}
 
     def ran_out(self, error: Exception) -> None:
-        """Note the sizes while what filled the memory still exists."""
+        """Record the sizes while the tensors that filled the memory still exist."""
         self._shortage = str(error).partition("\n")[0]
         if self._on_gpu:
             import torch
@@ -96,7 +96,7 @@ def others_exceed_their_share(free_bytes: int, total_bytes: int, own_bytes: int,
 
 
 def drop_caches() -> None:
-    """Give back what this process has reserved of its GPU and does not use."""
+    """Release the GPU memory that this process has reserved and does not use."""
     import torch
 
     gc.collect()

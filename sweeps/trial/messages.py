@@ -1,4 +1,4 @@
-"""What the driver and a trial say to each other: small, frozen, JSON both ways."""
+"""Messages between driver and trial: small, frozen, to and from JSON."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from sweeps.config import TrialConfig
 from tracking.record.events import OBJECTIVE as OBJECTIVE
 
 PARAMETERS = "parameters"
-"""How many numbers the net learns, told at a trial's end: its weights may go then."""
+"""Number of trainable parameters, reported at a trial's end because its weights may then be deleted."""
 
 SYSTEM = "system/"
-"""Begins the names of what a trial took of its machine, which MLflow shows apart from results."""
+"""Prefix of the metrics of a trial's resource usage, which MLflow shows apart from results."""
 
 CPU = SYSTEM + "process_cpu_percentage"
 """Of the trial's process since its last epoch: 100 is one core at work all the time."""
@@ -23,10 +23,10 @@ MEMORY = SYSTEM + "process_memory_megabytes"
 """Resident memory of the trial's process at the end of the epoch; the mapped faces that it has read count."""
 
 GPU = SYSTEM + "gpu_utilization_percentage"
-"""Share of the last second of the epoch in which the trial's GPU was at work, for whomever."""
+"""Utilisation of the trial's GPU, by all its processes, in the epoch's last second."""
 
 GPU_MEMORY = SYSTEM + "gpu_memory_megabytes"
-"""The most that the trial's process had reserved of its GPU since its last epoch."""
+"""Peak GPU memory that the trial's process had reserved since its last epoch."""
 
 MICRO_BATCHES = SYSTEM + "micro_batches"
 """Parts in which each batch was computed, gradients accumulated, because of a GPU's memory; absent where it is one."""
@@ -46,7 +46,7 @@ class _Message(BaseModel):
 
 
 class EpochReport(_Message):
-    """One epoch, told after its checkpoint is on disk."""
+    """One epoch, reported after its checkpoint is on disk."""
 
     attempt: int
     epoch: int
@@ -55,7 +55,7 @@ class EpochReport(_Message):
 
 
 class Preparing(_Message):
-    """How far a trial is with what comes before its first epoch or between two. Shown, and recorded nowhere."""
+    """Progress of a trial before its first epoch or between two epochs. It is shown, but not recorded."""
 
     attempt: int
     what: str
@@ -64,7 +64,7 @@ class Preparing(_Message):
 class Task(_Message):
     """One trial to run, or to continue with; `folder` may hold an earlier attempt's checkpoint.
 
-    `attempt` grows each time a trial is handed out: a worker that was given up for dead can be told from its heir.
+    `attempt` grows each time a trial is assigned, so that reports from a stale worker are ignored.
     """
 
     trial: int
@@ -74,20 +74,20 @@ class Task(_Message):
     seed: int
     epochs: int
     faces: str
-    """A cache folder, which all trials of a machine map into memory."""
+    """A cache folder, which all trials of a machine memory-map."""
     data: DataOptions = DataOptions()
-    """What that folder was made from, for a machine that has it not yet."""
+    """The source of that folder, for a machine that does not have it yet."""
     device: Literal["cpu", "cuda"] = "cpu"
     gpu_share: float = 1.0
     """What the trial has of a GPU; above 1, how many it has; 0 on cores."""
     threads: int = 1
     figures: bool = True
     recorded: tuple[EpochReport, ...] = ()
-    """The journal's epochs of the trial so far. They hold where an epoch is trained again."""
+    """The journal's epochs of the trial so far. They stay valid where an epoch is trained again."""
 
 
 class TrialEnd(_Message):
-    """A trial's last word.
+    """The last message of a trial.
 
     `ended`: it ran its epochs, or obeyed the driver's verdict. `failed`: a fault of its own. `blocked`: it cannot
     write to its folder, or its faces are gone; it is whole up to its last epoch, and others would fare no better.

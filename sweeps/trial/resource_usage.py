@@ -1,4 +1,4 @@
-"""What a trial takes of its machine while it trains."""
+"""Measures the resources that a trial uses while it trains."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Usage:
         self.since_last()
 
     def since_last(self) -> dict[str, float]:
-        """What was used since the last call, by name; of a GPU only where it trains on one."""
+        """Usage since the last call, by name; of a GPU only where it trains on one."""
         used = {
             CPU: self._process.cpu_percent(),
             MEMORY: self._process.memory_info().rss / _MEGABYTE,

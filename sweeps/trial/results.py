@@ -1,4 +1,4 @@
-"""What a trial leaves beside its numbers: answers on the validation split, scores, pictures."""
+"""The files of a trial beside its metrics: predictions on the validation split, scores, pictures."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 
 def leak_free_accuracy(probabilities: NDArray[np.floating], faces: Faces) -> dict[str, float]:
-    """Accuracy of probabilities [n, classes] on the validation faces that do not stand in train as well, by name.
+    """Accuracy of probabilities [n, classes] on the validation faces that are not also in train, by metric name.
 
-    Empty where nobody looked for such faces, or there are no others.
+    Empty where such faces were not looked for, or there are no others.
     """
     leaked = faces.val.leaked
     if leaked is None or leaked.all():
@@ -36,7 +36,7 @@ def leak_free_accuracy(probabilities: NDArray[np.floating], faces: Faces) -> dic
 
 
 def keep_answers(folder: TrialFolder, probabilities: NDArray[np.float32], epoch: int, faces: Faces) -> None:
-    """Write probabilities [n, classes] on the validation split after some epoch, with what they answer to."""
+    """Write probabilities [n, classes] on the validation split after an epoch, with the labels."""
     write_answers(folder.val_probabilities, probabilities, epoch, faces.val)
 
 
@@ -50,7 +50,7 @@ def write_answers(path: Path, probabilities: NDArray[np.float32], epoch: int, sp
 
 
 def score(folder: TrialFolder, faces: Faces, epoch: int) -> dict[str, float]:
-    """Score the kept answers, write scores and confusion matrix as JSON, and return the scores by name."""
+    """Score the kept predictions, write scores and confusion matrix as JSON, and return the scores by name."""
     from tracking.metrics.summary import summary
 
     answers = _answers(folder, epoch)
@@ -76,7 +76,7 @@ def write_scores(folder: TrialFolder, found: Summary, faces: Faces, split: str, 
 
 
 def draw(folder: TrialFolder, faces: Faces, epochs: Sequence[EpochDone], epoch: int, what: str) -> None:
-    """Draw every picture of a trial from its kept answers; `what` says which trial and net."""
+    """Draw every picture of a trial from its kept predictions; `what` names trial and net."""
     from tracking.figures.trial_figures import draw_curves
     from tracking.metrics.summary import Summary, data_name
 

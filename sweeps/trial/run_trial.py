@@ -1,6 +1,6 @@
 """One trial: faces → net → epochs → reports. Knows neither Ray nor MLflow.
 
-Heavy imports stand inside the functions, so that a driver that only passes `run_trial` on does not pay for torch.
+Heavy imports are inside the functions, so that a driver that only passes `run_trial` on does not import torch.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def _os_error(error: BaseException | None) -> OSError | None:
 
 
 def claim(task: Task) -> None:
-    """Make this attempt the folder's owner; `still_owned` tells an earlier one that it was given up for dead."""
+    """Make this attempt the folder's owner; for earlier ones `still_owned` is then False."""
     write_json(_attempt_file(task), {"attempt": task.attempt})
 
 
@@ -93,7 +93,7 @@ def _attempt_file(task: Task) -> Path:
 
 
 def _train_in_memory(task: Task, folder: TrialFolder) -> Generator[Message, None, tuple[dict[str, float], str | None]]:
-    """`_train`, from the last checkpoint again where the GPU's memory does not suffice; with a note of how."""
+    """`_train`, repeated from the last checkpoint where GPU memory ran out; with a note on how."""
     from sweeps.trial.gpu_faults import is_out_of_memory
     from sweeps.trial.gpu_memory import GpuMemory
 
@@ -111,7 +111,7 @@ def _train_in_memory(task: Task, folder: TrialFolder) -> Generator[Message, None
 
 
 def _train(task: Task, folder: TrialFolder, memory: GpuMemory) -> Generator[Message, None, dict[str, float]]:
-    """Yields an EpochReport an epoch and returns the scores at the best one."""
+    """Yields one EpochReport per epoch and returns the scores at the best one."""
     import torch
 
     from fer_data.augmentation.batches import batches_per_epoch, train_batches
@@ -179,7 +179,7 @@ def _train(task: Task, folder: TrialFolder, memory: GpuMemory) -> Generator[Mess
 
 
 def cache_here(faces: str, data: DataOptions) -> Path:
-    """The cache folder of the faces; on a machine of a cluster that lacks it, made from the source, once."""
+    """The cache folder of the faces; a cluster's machine that lacks it makes it once from the source."""
     folder = Path(faces)
     if folder.is_dir():
         return folder
@@ -194,7 +194,7 @@ def cache_here(faces: str, data: DataOptions) -> Path:
 
 
 def _features_can_be_kept(config: TrialConfig, faces: Faces) -> bool:
-    """Whether what frozen stages make of the faces is the same in every epoch, and so computed once."""
+    """Whether the frozen stages' features are the same in every epoch, so that they can be computed once."""
     always_alike = config.augment == AugmentConfig() and config.recipe.views == "plain"
     whole = faces.train.soft_labels is None and getattr(config.net, "auxiliary_weight", 0) == 0
     return bool(config.transfer.freeze) and always_alike and whole and config.net.name != "alexnet"
@@ -279,6 +279,6 @@ def _finish(task: Task, folder: TrialFolder, faces: Faces, history: dict[int, Ep
 
 
 def _drop_state(folder: TrialFolder) -> None:
-    """A trial that was given up or diverged never continues: what it would continue from is the bulk of its folder."""
+    """Delete the state of a trial that was given up or diverged: it never continues, and it is most of its folder."""
     folder.last.unlink(missing_ok=True)
     folder.previous.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What must be said beside a net's predictions: what it was trained on, and how often it is right."""
+"""Facts shown beside a net's predictions: its training data and its accuracy."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class About(BaseModel):
 
     @property
     def sentence(self) -> str:
-        """What a reader of an answer must know."""
+        """The facts in one sentence."""
         share = self.accuracy
         record = (
             f"right on {share.value:.1%} of {self.n:,} faces of {self.split} (95 % interval {share.low:.1%} to "
@@ -57,7 +57,7 @@ class About(BaseModel):
 
 
 def about_run(run: Run) -> About:
-    """What is known of a run."""
+    """The facts about a run."""
     predictions = best_predictions(run.files, run.trial)
     known = {}
     if predictions:
@@ -78,7 +78,7 @@ def about_run(run: Run) -> About:
 
 
 def about_version(name: str, version: str, tags: Mapping[str, str]) -> About:
-    """What the registry knows of a model; only nets of real faces are registered."""
+    """The facts that the registry has of a model; only nets of real faces are registered."""
     dataset = tags.get("dataset", "unknown faces")
     right, n = (int(tags.get(tag, "0")) for tag in ("val.right", "val.n"))
     return About(

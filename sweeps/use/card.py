@@ -1,4 +1,4 @@
-"""The model card beside an exported net: what it is, how good, where it must not be trusted, how it is used."""
+"""The model card beside an exported net: contents, scores, limits, and use."""
 
 from __future__ import annotations
 

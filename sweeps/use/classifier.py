@@ -1,4 +1,4 @@
-"""Something that gives probabilities for faces: nets by PyTorch, or an exported file by ONNX Runtime."""
+"""Classifiers of faces: nets by PyTorch, or an exported file by ONNX Runtime."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from tracking.metrics.summary import Summary, summary
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """The faces of a csv, what the net says of them, how good that is, and the lines that were left out."""
+    """The faces of a csv, the net's predictions, their scores, and the lines that were left out."""
 
     labels: NDArray[np.int64]
     probabilities: NDArray[np.float32]
@@ -27,7 +27,7 @@ class Scored:
 
 
 def score_csv(path: Path, classifier: Classifier) -> Scored:
-    """Answer for every sound row. Raises DataError where there is none, InputError for a net of other classes."""
+    """Predict every valid row. Raises DataError where there is none, InputError for a net of other classes."""
     if tuple(classifier.classes) != EXPRESSIONS:
         raise InputError(
             f"{path}: its labels are FER2013's ({', '.join(EXPRESSIONS)}), but {classifier.about.name} knows "

@@ -1,4 +1,4 @@
-"""The net that `--model` means: a run, the champion, a registered model, or an exported file."""
+"""Finds the net that `--model` names: a run, the champion, a registered model, or an exported file."""
 
 from __future__ import annotations
 

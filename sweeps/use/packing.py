@@ -1,4 +1,4 @@
-"""A run's nets in a folder of their own, with all they need to answer for faces."""
+"""Packs a run's nets into a folder with all they need to predict faces."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tracking.record.files import write_json
 
 
 def pack(run: Run, folder: Path) -> NDArray[np.uint8]:
-    """Fill `folder` with what `PackedNets` loads; returns the mean face, which shows an input and nobody's face.
+    """Fill `folder` with what `PackedNets` loads; return the mean face, an example input that shows no person.
 
     Raises:
         InputError: the run's weights are gone, its faces are or have changed, or it is a support vector machine.

@@ -1,4 +1,4 @@
-"""Photographs to answers: found, cut out, and classified in batches; a bad one is named and the rest continue."""
+"""Predicts photographs: faces are found, cropped and classified in batches; a bad file is named and left out."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Answered:
 
 
 def photos_in(inputs: Sequence[Path]) -> list[Path]:
-    """The photographs that the inputs name; those of a folder in the order of their names, subfolders included."""
+    """The photographs that the inputs name; those of a folder sorted by name, including subfolders."""
     found: list[Path] = []
     for given in inputs:
         if given != STDIN and given.is_dir():
@@ -89,7 +89,7 @@ def photos_in(inputs: Sequence[Path]) -> list[Path]:
 
 
 def predict_photos(paths: Iterable[Path], classifier: Classifier, *, as_whole: bool = False) -> Iterator[Answered]:
-    """What the net says of the faces in photographs, in their order. A photograph that is bad has a fault instead."""
+    """Predictions for photographs, in order. A bad photograph has a fault instead."""
     side = classifier.side
     with ThreadPoolExecutor(_THREADS) as pool:
         waiting, rest = deque[list[Future[_Searched]]](), iter(paths)

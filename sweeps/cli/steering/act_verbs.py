@@ -90,7 +90,7 @@ def _trial(given: argparse.Namespace) -> Mapping[str, Any]:
 
 
 def _act(given: argparse.Namespace, verb: str, arguments: Mapping[str, Any]) -> int:
-    """Have the act done, print its answer. Raises InputError where it is refused."""
+    """Perform the act and print its answer. Raises InputError where it is refused."""
     folder = sweep_folder(given.name, given.out)
     request = Request(verb=verb, arguments=dict(arguments))
     try:
@@ -111,7 +111,7 @@ def _act(given: argparse.Namespace, verb: str, arguments: Mapping[str, Any]) -> 
 
 
 def _ask_the_driver(folder: SweepFolder, request: Request) -> Act:
-    """Put the act into the inbox, and wait for the driver's answer in the journal."""
+    """Post the act to the inbox, and wait for the driver's answer in the journal."""
     offset = folder.journal.stat().st_size
     path = post(folder, request)
     begin = time.monotonic()
@@ -134,7 +134,7 @@ def _ask_the_driver(folder: SweepFolder, request: Request) -> Act:
 
 
 def _do_here(folder: SweepFolder, given: argparse.Namespace, request: Request) -> Act:
-    """Do the act on a sweep that nobody drives, whose folder is held."""
+    """Perform the act on a sweep without a driver, while holding its folder."""
     from sweeps.driver.director import Director
     from sweeps.fixed_space import fix_settings
     from sweeps.planning.study import Study

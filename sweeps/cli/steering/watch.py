@@ -1,4 +1,4 @@
-"""A sweep looked at from another terminal: its live table, and what its journal says line by line."""
+"""Watches a sweep from another terminal: its live table, or its journal line by line."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def watch(given: argparse.Namespace) -> int:
 
 
 def logs(given: argparse.Namespace) -> int:
-    """Print what a sweep or one of its trials has reported, and continue until nobody drives it."""
+    """Print the reports of a sweep or of one of its trials, until it has no driver."""
     if given.cluster is not None or given.address is not None:
         return cluster_verbs.logs(given)
     folder = sweep_folder(given.name, given.out)
@@ -70,7 +70,7 @@ def logs(given: argparse.Namespace) -> int:
 
 
 def _followed(folder: SweepFolder) -> Iterator[tuple[Event | None, SweepHistory]]:
-    """The journal's events as they come, each with the history up to it, while somebody drives the sweep.
+    """The journal's events as they come, each with the history up to it, while the sweep has a driver.
 
     None means that there is no further event now.
     """
