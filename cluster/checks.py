@@ -1,4 +1,4 @@
-"""What the doctor makes of what was measured: each verdict with its mend. Nothing here touches a machine."""
+"""Judges the doctor's measurements: each result with its fix. Nothing here touches a machine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Status = Literal["ok", "warn", "failed", "skipped"]
 LEAST_SHARED_MEMORY_BYTES = 1 << 30
 LEAST_FREE_BYTES = 1 << 30
 MOST_SKEW_SECONDS = 1.0
-"""The journal orders by its own numbers; people and MLflow's curves order by clocks."""
+"""The journal has its own order; people and MLflow's curves order by clocks."""
 
 MENDS = {
     "versions": "use one image on all nodes (cluster/Dockerfile), or install with --constraint constraints.txt",
@@ -45,7 +45,7 @@ def _verdict(name: str, faults: Sequence[str], fine: str) -> Check:
 
 
 def versions(facts: Mapping[str, NodeFacts], reference: str) -> Check:
-    """All nodes have what `reference` has, and it lacks nothing."""
+    """All nodes have the versions of `reference`, and it lacks nothing."""
     wanted = facts[reference].versions
     faults = [f"{reference}: {package} is not installed" for package, has in wanted.items() if has == "not installed"]
     faults += [
@@ -86,7 +86,7 @@ def shared_memory(facts: Mapping[str, NodeFacts]) -> Check:
 
 
 def clocks(skews: Mapping[str, tuple[float, float]]) -> Check:
-    """Each node's clock against the driver's: (skew, what the measurement may be off by), in seconds."""
+    """Each node's clock against the driver's: (skew, its uncertainty), in seconds."""
     if len(skews) < 2:
         return Check("clocks", "skipped", "one machine")
     faults = [
@@ -114,7 +114,7 @@ def locks(folder: str, blind: Sequence[str], failed: str) -> Check:
 
 
 def tracking(uri: str, health: int, health_said: str, api: int) -> Check:
-    """MLflow lives, and answers who asks with the node's login. Statuses of HTTP; 0 is no answer."""
+    """MLflow answers, and accepts the node's login. HTTP statuses; 0 is no answer."""
     if health != 200:
         said = health_said[:200] if health == 0 else f"answers {health}"
         return Check("MLflow", "failed", f"{uri}: {said}", MENDS["MLflow"])
@@ -148,7 +148,7 @@ def node_tokens(facts: Mapping[str, NodeFacts]) -> Check:
 
 
 def door(address: str, without: int, wrong: int) -> Check:
-    """The statuses that the Jobs API gives without a token and to a wrong one."""
+    """The Jobs API refuses requests without a token or with a wrong one; the arguments are HTTP statuses."""
     if (without, wrong) == (401, 403):
         return Check("door", "ok", f"{address} answers 401 without the token, 403 to a wrong one")
     if without == 200:

@@ -1,4 +1,4 @@
-"""What `--cluster FILE` says: where the cluster is, where its sweeps are kept, and who may talk to it.
+"""The file of `--cluster FILE`: the cluster's address, the folder of its sweeps, and its token.
 
 The file is the one that starts the cluster (`ray up FILE`), or any YAML: read is `metadata.fer_sweeps` alone, which
 Ray and Kubernetes leave to the user.
@@ -46,7 +46,7 @@ class ClusterConfig(BaseModel):
 
     @property
     def submits(self) -> bool:
-        """Whether sweeps are handed over as jobs (http), rather than driven from here."""
+        """Whether sweeps are submitted as jobs (http), not driven from here."""
         return self.address.startswith("http")
 
     @field_validator("address")
@@ -125,7 +125,7 @@ def check_home() -> None:
 
 
 def reach(cluster: Path | None, address: str | None) -> ClusterConfig | None:
-    """What `--cluster FILE` and `--address A` say together (the address wins); None for this machine alone.
+    """The configuration of `--cluster FILE` and `--address A` (the address wins); None for this machine alone.
 
     Raises:
         ClusterError: the file, or the address, is not one.

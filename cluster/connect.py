@@ -1,4 +1,4 @@
-"""Starts Ray on this machine as a sweep needs it, private and quiet, or joins a cluster that runs."""
+"""Starts a private Ray on this machine, or joins a running cluster."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _TIMEOUT_SECONDS = 5.0
 
 
 def prepare_environment(*, joining: bool = False) -> None:
-    """Set what Ray reads from the environment; to be called before ray is imported, which is when it reads it.
+    """Set the environment variables that Ray reads on import; to be called before ray is imported.
 
     For a Ray of our own the token is made here, since Ray would otherwise write one to ~/.ray, which changes the
     user's later `ray start`. To join a cluster it must be the cluster's, from where Ray looks for it. Where ray is
@@ -92,7 +92,7 @@ def local_ray(cpus: int, gpus: int) -> Iterator[None]:
 
 @contextmanager
 def joined_ray(address: str) -> Iterator[None]:
-    """Be a driver of the cluster at `auto` (the one of this machine, or of this job) or `HOST:6379` in the block.
+    """Join the cluster at `auto` (that of this machine, or of this job) or `HOST:6379` while the block runs.
 
     Raises:
         ClusterError: nothing answers there, or it does not take the token.
@@ -143,7 +143,7 @@ def _way_out() -> str:
 
 @dataclass(frozen=True)
 class ClusterSize:
-    """Cores of each node and GPUs of all; cores of nodes that are yet to come stand as one node's."""
+    """Cores of each node and GPUs of all; cores of nodes that are not started yet count as one node's."""
 
     node_cpus: tuple[int, ...]
     gpus: int
@@ -153,7 +153,7 @@ def cluster_size(cpus_all_up: int | None = None, gpus_all_up: int | None = None)
     """The cluster that is joined; at least the cores and GPUs `all_up`, for workers not started yet.
 
     Raises:
-        ClusterError: there is no core, and none is said to come.
+        ClusterError: there is no core, and none is declared.
     """
     import ray
 
@@ -184,7 +184,7 @@ def one_node_of_each_kind() -> list[str]:
 
 
 def cluster_gpus() -> GpuFacts:
-    """The GPUs of one node of each kind in the cluster that is joined; nothing where none is up, or none can say."""
+    """The GPUs of one node of each kind in the joined cluster; empty where none is up or none can report."""
     import ray
     from ray.exceptions import RayError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy

@@ -1,4 +1,4 @@
-"""Looks a cluster, or this machine, over before money is spent on it."""
+"""Checks a cluster, or this machine, before a sweep uses it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _REPORT = '{"place"'
 
 @dataclass(frozen=True)
 class Report:
-    """What the doctor found, and where it looked."""
+    """The doctor's checks, and the machine or cluster that it examined."""
 
     place: str
     checks: tuple[Check, ...]
@@ -60,7 +60,7 @@ def examine(config: ClusterConfig | None, storage: Path, tracking_uri: str | Non
     """This machine (no config), the cluster it is part of (`auto`, `HOST:6379`), or one that is reached as `http://`.
 
     Raises:
-        ClusterError: there is no such cluster, or it does not let us in.
+        ClusterError: there is no such cluster, or it refuses the token.
     """
     if config is None:
         return examine_machine(storage, tracking_uri)
@@ -121,7 +121,7 @@ def _examine_nodes(address: str, storage: str, tracking_uri: str | None) -> Repo
 
 
 def examine_from_afar(config: ClusterConfig, tracking_uri: str | None) -> Report:
-    """Try the door from here, then have a job examine the cluster from within."""
+    """Check access from here, then have a job examine the cluster from within."""
     ca_file = str(config.ca_file) if config.ca_file else None
     uri = tracking_uri or config.tracking_uri
     if uri and without_password(uri) != uri:
@@ -170,7 +170,7 @@ def _of_all(probes: Mapping[str, Any], method: str, *arguments: Any) -> dict[str
 
 
 def _skew(handle: Any) -> tuple[float, float]:
-    """The node's clock less ours at the middle of the question, and half of how long that took."""
+    """The node's clock minus this machine's at the middle of the request, and half of the request's duration."""
     import ray
 
     before = time.time()

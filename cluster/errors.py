@@ -1,4 +1,4 @@
-"""What is wrong with a cluster or with what was said about it, in one message that is complete in itself."""
+"""Faults of a cluster or of its configuration, each one message that is complete in itself."""
 
 from __future__ import annotations
 

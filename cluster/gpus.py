@@ -33,7 +33,7 @@ class Driver:
 
 @dataclass(frozen=True)
 class GpuFacts:
-    """What a machine says of its GPUs; `fault` is why its torch cannot use them."""
+    """A machine's GPUs; `fault` is why its torch cannot use them."""
 
     gpus: tuple[Gpu, ...] = ()
     driver: Driver | None = None
@@ -50,7 +50,7 @@ def own_gpus() -> GpuFacts:
 
 
 def all_gpus() -> GpuFacts:
-    """The GPUs of this machine, whatever this process's CUDA_VISIBLE_DEVICES says, which in a worker is set by Ray."""
+    """The GPUs of this machine, regardless of this process's CUDA_VISIBLE_DEVICES, which in a worker is set by Ray."""
     return _facts(None)
 
 
@@ -64,7 +64,7 @@ def torch_cuda() -> str | None:
 
 
 def torch_fault(here: Driver, built_for: str | None) -> str | None:
-    """Why a torch that is built for some CUDA cannot use this driver's GPUs; None if nothing speaks against it."""
+    """Why a torch that is built for some CUDA cannot use this driver's GPUs; None if it can."""
     if built_for is None:
         return "the installed torch is a build for CPUs alone; install one that is built for CUDA"
     if here.cuda[0] < int(built_for.partition(".")[0]):

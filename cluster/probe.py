@@ -1,4 +1,4 @@
-"""What one machine can say about itself.
+"""Measurements on one machine.
 
 Ray ships this file to nodes that may lack the project: standard library only.
 """
@@ -54,7 +54,7 @@ _EMPTY_SETTINGS = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 
 @dataclass(frozen=True)
 class NodeFacts:
-    """What a machine has. `gpus_seen` is None where torch could not be asked; `torch_said` says why.
+    """A machine's facts. `gpus_seen` is None where torch could not be asked; `torch_said` is the reason.
 
     `gpu_kinds` names each GPU, with its compute capability; `gpu_faults` says which of them could not compute.
     """
@@ -71,7 +71,7 @@ class NodeFacts:
 
 @dataclass(frozen=True)
 class Answer:
-    """An HTTP answer; status 0 where none came, and `text` says why."""
+    """An HTTP answer; status 0 where there was none, and `text` is the reason."""
 
     status: int
     text: str
@@ -113,7 +113,7 @@ class Probe:
         return ""
 
     def unread(self, folder: str, names: Iterable[str], patience_seconds: float) -> list[str]:
-        """Which of the files cannot be read here, though NFS was given the time to show them."""
+        """Which of the files cannot be read here, after waiting for NFS to show them."""
         end = time.monotonic() + patience_seconds
         missing = sorted(names)
         while True:
@@ -174,7 +174,7 @@ def accepts(host: str, port: int, timeout_seconds: float) -> bool:
 def speaks_grpc(host: str, port: int, timeout_seconds: float) -> bool:
     """Whether something that answers as a gRPC server does listens there: with an HTTP/2 SETTINGS frame (RFC 9113).
 
-    With RAY_USE_TLS set whatever listens there is believed.
+    With RAY_USE_TLS set anything that listens there is accepted.
     """
     if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
         return accepts(host, port, timeout_seconds)

@@ -1,4 +1,4 @@
-"""Hands a sweep over to a cluster as a Ray job, and looks after it from afar by its name.
+"""Submits a sweep to a cluster as a Ray job, and shows and stops it by its name.
 
 A job runs `python -m sweeps.run …` beside the head; what is shipped is the code, never data, runs or a token.
 """
@@ -39,7 +39,7 @@ _LIVING = ("PENDING", "RUNNING")
 
 @dataclass(frozen=True)
 class Job:
-    """A sweep's job as the cluster tells it. `number` grows with each time the sweep was handed over."""
+    """A sweep's job on the cluster. `number` grows with each submission of the sweep."""
 
     submission_id: str
     sweep: str
@@ -85,7 +85,7 @@ class Jobs:
         return Job(submission_id, sweep, number, "PENDING", "", shlex.join(entrypoint), None)
 
     def all(self) -> list[Job]:
-        """Every job that was handed over as a sweep, oldest first."""
+        """Every sweep's job, oldest first."""
         with _asking(self._config.address):
             found = [_job(details) for details in self._client.list_jobs() if (details.metadata or {}).get("sweep")]
         return sorted(found, key=lambda job: (job.sweep, job.number))
@@ -114,7 +114,7 @@ class Jobs:
             return bool(self._client.stop_job(job.submission_id))
 
     def follow(self, sweep: str, write: Callable[[str], object], *, patience_seconds: float = 120.0) -> Job:
-        """Pass on what the sweep prints until it ends, over cut connections; `write` gets each piece once.
+        """Write the sweep's output until it ends, across broken connections; `write` gets each piece once.
 
         Ctrl-C leaves the sweep running: KeyboardInterrupt passes through, and `write` has nothing half said.
 
@@ -148,7 +148,7 @@ class Jobs:
 
 
 class _Once:
-    """Writes each piece of a log once, though Ray tells the log from its beginning at each connection."""
+    """Writes each piece of a log once, although Ray sends the log from its beginning at each connection."""
 
     def __init__(self, write: Callable[[str], object]) -> None:
         self._write = write
@@ -190,7 +190,7 @@ def _job_environment() -> Mapping[str, str]:
 
 @contextlib.contextmanager
 def _shipment(files: Sequence[Path]) -> Iterator[Path]:
-    """A folder with the code of the packages and `files` at its top: what is not named here cannot be shipped."""
+    """A folder with the code of the packages and `files` at its top: nothing else is shipped."""
     with tempfile.TemporaryDirectory(prefix="fer-sweeps-ship-") as name:
         folder = Path(name)
         for package in _PACKAGES:
@@ -218,7 +218,7 @@ def _client(config: ClusterConfig) -> JobSubmissionClient:
 
 
 def _check_answer(config: ClusterConfig, headers: Mapping[str, str], timeout_seconds: float = 10.0) -> None:
-    """Ask before Ray does, which would wait for minutes. Raises ClusterError with the mend."""
+    """Ask before Ray does, which would wait for minutes. Raises ClusterError with the fix."""
     ca_file = str(config.ca_file) if config.ca_file else None
     answer = http_get(f"{config.address}/api/jobs/", headers, timeout_seconds, ca_file)
     mends = {

@@ -1,4 +1,4 @@
-"""The nets of the reports, and how one is trained. Importing this package does not import torch."""
+"""The nets of the reports, and their training. Importing this package does not import torch."""
 
 from fer_models.configs.net_config import (
     NET_CONFIGS,

@@ -25,7 +25,7 @@ _CONFIG: TypeAdapter[NetConfig] = TypeAdapter(NetConfig)
 
 
 def main(argv: Sequence[str]) -> int:
-    """Print what was asked for; 2 after one line on stderr where that is not possible."""
+    """Print the table; 2 after one line on stderr on bad input."""
 
     def act() -> int:
         given = parser().parse_args(argv)

@@ -1,4 +1,4 @@
-"""What each net costs: parameters, megabytes and multiply-adds, whole and by layer. Nothing is computed or stored."""
+"""The cost of each net: parameters, megabytes and multiply-adds, in total and by layer, without computing anything."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def summarise(config: NetConfig, classes: int) -> Summary:
 
 
 def layer_table(summary: Summary) -> str:
-    """A net as text, a line a layer, multiply-adds in millions; below, what it costs in all."""
+    """A net as text, one line per layer, multiply-adds in millions, and the totals."""
     rows = [("layer", "kind", "output", "parameters", "multiply-adds")]
     for layer in summary.layers:
         shape = "x".join(map(str, layer.output))

@@ -1,4 +1,4 @@
-"""Nets that answer as one, in a folder that holds all they need but the faces: weights, settings, mean image."""
+"""A net or an ensemble in a folder with all that it needs: weights, settings, mean image."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Preprocess = Callable[[NDArray[np.uint8], str, NDArray[np.float32]], NDArray[Any
 
 @dataclass(frozen=True)
 class Member:
-    """One net, what its faces go through first, and the weight of its answer."""
+    """One net, the preprocessing of its faces, and the weight of its prediction."""
 
     net: nn.Module
     preprocess: str

@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, mo
 from fer_models.configs.config_faults import validate_with
 
 Normalisation = Literal["raw", "caffe", "unit", "half", "centred", "lite", "mean_image", "standardise", "imagenet"]
-"""What a net makes of grey levels x in 0..255: nothing, x/256, x/255, -1..1, (x-128)/256, (x-127)/128, minus the train
-split's mean image, each face less its own mean over its own deviation, or ImageNet's mean and deviation a channel."""
+"""How a net normalises grey levels x in 0..255: not at all, x/256, x/255, -1..1, (x-128)/256, (x-127)/128, minus the
+mean image of train, each face minus its mean over its deviation, or with ImageNet's mean and deviation per channel."""
 
 _Dropout = Annotated[float, Field(ge=0, lt=1)]
 _Channels = Literal[1, 3]

@@ -24,7 +24,7 @@ LrPolicy = Literal["constant", "step", "multistep", "inv", "poly", "cosine", "on
 Precision = Literal["fp32", "bf16"]
 MemoryFormat = Literal["contiguous", "channels_last"]
 Views = Literal["plain", "mirror", "ten_crop"]
-"""How a face is looked at when it is judged: as it is; it and its mirror image; or Krizhevsky's ten crops (2012, 4.1):
+"""The views of a face in evaluation: the face; the face and its mirror image; or Krizhevsky's ten crops (2012, 4.1):
 centre and corners of the face with 4 pixels of repeated border, and their mirror images."""
 
 # What each policy reads besides `lr`; any other of these fields would be ignored, so it is refused.
@@ -55,7 +55,7 @@ _Iterations = Annotated[int, Field(ge=1)]
 _Steps = Annotated[_Iterations | tuple[_Iterations, ...] | None, WrapValidator(_one_fault)]
 
 Kernel = Literal["linear", "rbf"]
-"""What a support vector machine in place of the last layer sees of a net's features."""
+"""How a net's features are mapped for a support vector machine in place of the last layer."""
 
 
 class Recipe(BaseModel):
@@ -77,7 +77,7 @@ class Recipe(BaseModel):
     each fifth of its run steps at each fifth of ours. `"exact"` keeps the iterations as they are.
 
     SGD is torch's, v = momentum * v + gradient and w = w - rate * v. Caffe has the rate inside: v = momentum * v +
-    rate * gradient and w = w - v. They are equal while the rate is constant. After a fall of the rate Caffe takes
+    rate * gradient and w = w - v. They are equal while the rate is constant. After the rate falls Caffe takes
     some 1 / (1 - momentum) further steps at the old one.
     """
 

@@ -1,4 +1,4 @@
-"""What a net starts from and which parts of it learn: frozen, validated all at once, and light (no torch)."""
+"""The weights a net starts from, and which of its parts learn: frozen, validated all at once, light (no torch)."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ PUBLISHED = {
 class Transfer(BaseModel):
     """Which weights a net starts from, and which of its stages learn at which rate.
 
-    A run may have a second phase, its last `finetune_epochs_share` of the epochs: the learning rate policy begins
-    anew there, and so does the optimizer.
+    A run may have a second phase, its last `finetune_epochs_share` of the epochs: the learning rate policy and the
+    optimizer restart there.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

@@ -1,1 +1,1 @@
-"""What a net computes inside, and where in a face its answer comes from."""
+"""A net's activations, and the regions of a face that decide its predictions."""

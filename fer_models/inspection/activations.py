@@ -1,4 +1,4 @@
-"""What a net holds and what its layers give: filters of the first convolution, and outputs of any stage or layer.
+"""Filters of the first convolution, and outputs of any stage or layer.
 
 Legend: n faces, c channels, h and w height and width, o filters, k kernel size.
 """
@@ -25,7 +25,7 @@ _BLANK = 48
 
 @dataclass(frozen=True, eq=False)
 class Watched:
-    """A stage or layer whose output can be looked at; a stage gives what its last module gives."""
+    """A stage or layer whose output can be recorded; a stage's output is that of its last module."""
 
     name: str
     """As asked for."""
@@ -56,11 +56,11 @@ def first_filters(net: nn.Module) -> tuple[str, npt.NDArray[np.float32]]:
 def watch(net: nn.Module, names: Sequence[str] = ()) -> tuple[Watched, ...]:
     """The named stages and layers, those of `named_modules`; without names, the stages that give maps.
 
-    A name that both a stage and a layer have means the stage. A layer that is used several times is looked at in
-    its last use.
+    A name of both a stage and a layer means the stage. Of a layer that is used several times, the last
+    use counts.
 
     Raises:
-        ModelError: with everything that is no stage or layer, or is not used in evaluation.
+        ModelError: names everything that is no stage or layer, or is not used in evaluation.
     """
     used = _used(net)
     paths = {module: path for path, module in net.named_modules()}
@@ -81,7 +81,7 @@ def watch(net: nn.Module, names: Sequence[str] = ()) -> tuple[Watched, ...]:
 
 @torch.inference_mode()
 def outputs(net: nn.Module, images: Pixels, layers: Sequence[Watched]) -> dict[str, npt.NDArray[np.float32]]:
-    """What layers give of faces [n, h, w] in fp32: by their name [n, *shape]. The net stays on its device."""
+    """Outputs of layers for faces [n, h, w] in fp32: name -> [n, *shape]. The net stays on its device."""
     device = str(next(net.parameters()).device)
     names = {one.module: one.name for one in layers}
     last: dict[str, Tensor] = {}
@@ -99,7 +99,7 @@ def outputs(net: nn.Module, images: Pixels, layers: Sequence[Watched]) -> dict[s
 
 @torch.inference_mode()
 def _used(net: nn.Module) -> dict[nn.Module, tuple[int, ...]]:
-    """What gives a tensor in evaluation, in the order of the last use, and that tensor's shape for one face."""
+    """Modules that return a tensor in evaluation, in the order of their last use, and its shape for one face."""
     used: dict[nn.Module, tuple[int, ...]] = {}
 
     def note(module: nn.Module, output: Tensor) -> None:

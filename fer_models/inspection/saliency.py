@@ -1,4 +1,4 @@
-"""Where in a face a net finds what it says, by the optional package captum: Grad-CAM and occlusion.
+"""The regions of a face that decide a net's prediction, by the optional package captum: Grad-CAM and occlusion.
 
 Legend: n faces, h and w height and width.
 """

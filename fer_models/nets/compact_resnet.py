@@ -45,7 +45,7 @@ def build(
 ) -> StagedNet:
     """Maps 48 → 24 → 12 → 6 → 3 → 1. The last layer starts small (Goyal et al. 2017, 5.1).
 
-    Their other start, the last norm of a block at zero, is for deep nets: with it these seven blocks lay at chance for
+    Their other start, the last norm of a block at zero, is for deep nets: with it these seven blocks stay at chance for
     their first epoch, without it they learn from the hundredth step on.
     """
     channels = config.widths[0]

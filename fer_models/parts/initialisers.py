@@ -1,4 +1,4 @@
-"""How weights start; biases start at 0. All randomness is the generator's."""
+"""Initialization of weights; biases are 0. All randomness is the generator's."""
 
 from __future__ import annotations
 

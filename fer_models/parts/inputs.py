@@ -1,4 +1,4 @@
-"""What stands before a net's first layer, so that every net takes the same faces and a weight file is complete.
+"""The module before a net's first layer, so that every net takes the same faces and a weight file is complete.
 
 Legend: n images, c channels, h and w height and width.
 """

@@ -65,9 +65,9 @@ def _channel_window_sum(x: Tensor) -> Tensor:
 
 
 class Dropout(nn.Module):
-    """Dropout whose mask, on a CPU, takes 16 random bits an element: `probability` to within 1/65,536.
+    """Dropout whose mask, on a CPU, takes 16 random bits per element: `probability` to within 1/65,536.
 
-    torch's own draws a double an element, a tenth of AlexNet's whole step.
+    torch's own draws a double per element, a tenth of AlexNet's whole step.
     """
 
     def __init__(self, probability: float) -> None:

@@ -28,7 +28,7 @@ class Staged(Protocol):
     """
 
     def stages(self) -> Stages:
-        """What freezing and learning rates by depth go by."""
+        """The stages, for freezing and for learning rates by depth."""
         ...
 
     def features(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The stages of a net, from its stem to its head: what freezing and discriminative learning rates go by."""
+"""The stages of a net, from its stem to its head, for freezing and for discriminative learning rates."""
 
 from __future__ import annotations
 

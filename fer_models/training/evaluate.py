@@ -1,4 +1,4 @@
-"""What a net says of faces."""
+"""Predictions of a net."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def in_batches(
     precision: Precision,
     batch_size: int = EVALUATION_BATCH,
 ) -> Iterator[Tensor]:
-    """What `function`, which calls `net` in evaluation, makes of each batch of faces [n, h, w].
+    """Apply `function`, which calls `net` in evaluation, to each batch of faces [n, h, w].
 
     Maps [n, c, h, w] and features [n, f] are given to it as they are.
     """
@@ -99,7 +99,7 @@ def predict_features(
     precision: Precision = "fp32",
     batch_size: int = EVALUATION_BATCH,
 ) -> npt.NDArray[np.float32]:
-    """What the net's last layer sees of faces [n, h, w]: float32 [n, f]. The net is moved to `device`.
+    """Features of faces [n, h, w] in front of the net's last layer: float32 [n, f]. The net is moved to `device`.
 
     Raises:
         ModelError: the net has no features.

@@ -1,4 +1,4 @@
-"""Training on what the frozen stages of a net make of the faces, computed once instead of every epoch.
+"""Training on the features of a net's frozen stages, computed once in place of every epoch.
 
 Legend: n faces, c channels, h and w height and width of a face or of the map behind the frozen stages, f features.
 """
@@ -39,7 +39,7 @@ _REPORT_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Computing:
-    """How far the features of a split are, reported every few seconds."""
+    """Progress of computing the features of a split, reported every few seconds."""
 
     done: int
     total: int

@@ -27,11 +27,11 @@ from fer_models.training.schedule import Phase, learning_rate, phases
 from fer_models.training.state import TrainingState, place
 
 EMA_ITERATIONS = 4
-"""The average is brought up to date every so many iterations: each costs a pass over all weights, which shows in
+"""The average is updated every so many iterations: each update costs a pass over all weights, which is noticeable in
 small batches, and the average spans some hundred iterations anyway."""
 
 POINT_ITERATIONS = 50
-"""An epoch's curve has a point every so many iterations, and one at its end."""
+"""An epoch's curve has one point every so many iterations, and one at its end."""
 
 Batches = Callable[[torch.Generator], Iterator[tuple[Tensor, Tensor]]]
 """One epoch of (x [n, 1, h, w] float 0..255, labels), all randomness from the generator. Labels are int64 [n], or
@@ -45,7 +45,7 @@ _FROM_SCRATCH = Transfer()
 
 @runtime_checkable
 class Constrained(Protocol):
-    """A net with regularisers and constraints of its own."""
+    """A net with its own regularisers and constraints."""
 
     def before_step(self) -> None:
         """Called after each backward pass, before gradients are clipped."""
@@ -58,7 +58,7 @@ class Constrained(Protocol):
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch came to. Losses are means an image, accuracies fractions."""
+    """The results of one epoch. Losses are means per image, accuracies fractions."""
 
     number: int
     """From 1."""
@@ -108,19 +108,19 @@ def fit(
     transfer: Transfer = _FROM_SCRATCH,
     micro_batches: int = 1,
 ) -> Iterator[Epoch]:
-    """Train from `state.epoch + 1` to `epochs`, yielding each epoch once `state` stands after it.
+    """Train from `state.epoch + 1` to `epochs`; yield each epoch when `state` is after it.
 
     On a CPU a state that was saved and loaded continues to the same bits as an undisturbed run: each epoch
     draws from generators made from (seed, epoch). torch's global generators are left as they were.
 
     Args:
         state: changed in place; save it between epochs.
-        batches: called once an epoch; must give `iterations_per_epoch` batches.
-        val: what is validated on after each epoch, seen in the `views` of the recipe.
+        batches: called once per epoch; must give `iterations_per_epoch` batches.
+        val: faces to validate on after each epoch, in the `views` of the recipe.
         recipe: the one that `state` was made with, as is `transfer`.
         epochs: length of the whole run, which the learning rate policies span (each phase of it, where it has two).
         seed: any integer >= 0.
-        class_counts: training images a class, for `class_weights="balanced"`.
+        class_counts: training images per class, for `class_weights="balanced"`.
         micro_batches: into how many parts each batch is split to save memory. Gradients are accumulated, so that
             a step is the whole batch's within rounding, but batch norm takes its statistics over each part, and
             dropout draws other masks. Validation batches become smaller by the same factor.

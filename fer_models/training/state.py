@@ -1,4 +1,4 @@
-"""Everything that an interrupted training needs to continue as if nothing had happened."""
+"""The state of a training, with everything needed to continue an interrupted one to the same bits."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ class TrainingState:
 
     @property
     def judged_net(self) -> nn.Module:
-        """The net that validation measures and that is worth keeping: the average where there is one."""
+        """The net that is validated and kept: the average where there is one."""
         return self.ema if self.ema is not None else self.net
 
     def forget(self) -> None:
-        """Begin a new phase: the net stays, what optimizer and plateau remember of the last one does not."""
+        """Begin a new phase: the net stays; optimizer and plateau are reset."""
         self.optimizer.state.clear()
         self.plateau = Plateau()
 

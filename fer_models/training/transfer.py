@@ -1,4 +1,4 @@
-"""Weights that were trained elsewhere, brought into one of our nets."""
+"""Loads pretrained weights into one of our nets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fer_models.training.hed_weights import hed_file, read_hed
 from fer_models.training.tensor_file import file_sha256, read_foreign_tensors
 
 _INPUT = "input."
-"""What resizes and normalises belongs to the configuration and the faces, not to the weights."""
+"""Resizing and normalisation belong to the configuration and the faces, not to the weights."""
 _MAY_START_FRESH = ("neck", "head", "auxiliary")
 """Parts whose shapes go with the classes or with the size of the faces."""
 _COUNTER = ".num_batches_tracked"
@@ -32,7 +32,7 @@ _LITE0_FILE = "efficientnet-lite0-57934424.pth"
 
 @dataclass(frozen=True)
 class _Published:
-    """Where a net's ImageNet weights come from, and what their names are here."""
+    """The source of a net's ImageNet weights, and how their names map to ours."""
 
     model: str
     """torchvision's, or the package's, name for the net."""
@@ -118,7 +118,7 @@ def _published_vgg16(config: VGG16Config | VGG16CutConfig) -> _Published:
 
 
 def _imagenet_file(config: NetConfig, published: _Published | None) -> tuple[Path, str]:
-    """Where the file lies and how its SHA-256 begins."""
+    """The file's path and how its SHA-256 begins."""
     if published is None:
         raise ModelError(f"no ImageNet weights of {config.name} are published; give the path of a weight file instead")
     if isinstance(config, EfficientNetLite0Config):

@@ -52,7 +52,7 @@ def save_state(state: TrainingState, path: Path, extra: dict[str, Any] | None = 
 
 
 def load_state(state: TrainingState, path: Path) -> dict[str, Any]:
-    """Bring a state of the same net and recipe to where `save_state` stood, and return its `extra`.
+    """Restore a saved state into `state`, of the same net and recipe, and return its `extra`.
 
     On an error `state` is unchanged.
 
