@@ -25,6 +25,12 @@ def parser() -> argparse.ArgumentParser:
     add_run_arguments(verbs.add_parser("run", help="run a sweep, or continue with one"))
     _common(verbs.add_parser("spaces", help="list the built-in spaces"))
     _add_reproduce(verbs.add_parser("reproduce", help="list the reports' rows, or train one and compare"))
+    rerun = verbs.add_parser("rerun", help="train a trial again as it was recorded, and compare to the last bit")
+    rerun.add_argument("run", metavar="RUN", help="NAME/NUMBER, or NAME for a sweep's best trial")
+    rerun.add_argument("--name", help="name and folder of the new run (default rerun-NAME-NUMBER-<UTC time>); that of "
+                                      "a rerun that was stopped continues it")  # fmt: skip
+    _where(rerun)
+    _common(rerun)
     _add_after_a_sweep(verbs)
     for using in add_use_verbs(verbs):
         _where(using)

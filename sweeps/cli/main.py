@@ -6,6 +6,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from rich.text import Text
 
@@ -19,15 +20,18 @@ from sweeps.cli.overview import all_sweeps, sweep_row
 from sweeps.cli.overview_table import as_json, count_of, state_text, table_of
 from sweeps.cli.progress import STATES, Progress
 from sweeps.cli.records import records_uri
+from sweeps.driver.runner import TrialBody
 from sweeps.options import Options
 from sweeps.planning.plan import Plan, make_plan
-from sweeps.runs import open_sweep
+from sweeps.runs import find_run, open_sweep
 from sweeps.spec import recorded_spec
 from sweeps.sweep import SweepResult, run_plan
 from sweeps.time_left import duration
+from sweeps.trial.run_trial import run_trial
 from tracking.errors import TrackingError
 from tracking.mlflow_sync.uri import ignored_environment, without_password
 from tracking.record.folder_lock import FolderHeldError
+from tracking.record.history import SweepHistory
 
 
 def main(argv: Sequence[str]) -> int:
@@ -62,6 +66,7 @@ def _dispatch(given: argparse.Namespace) -> int:
         "run": _run,
         "spaces": _spaces,
         "reproduce": _reproduce,
+        "rerun": _rerun,
         "resume": _resume,
         "list": _list,
         "status": _status,
@@ -104,14 +109,37 @@ def _reproduce(given: argparse.Namespace) -> int:
     return code
 
 
-def _run_plan(plan: Plan) -> int:
+def _rerun(given: argparse.Namespace) -> int:
+    from sweeps.cli.steering import rerun
+
+    run = find_run(given.run, given.out, given.tracking_uri)
+    folder = rerun.begin(run, given.name, given.out)
+    options = Options(name=folder.root.name, out=given.out, tracking_uri=given.tracking_uri, resume=True)
+    plan = make_plan(recorded_spec(SweepHistory.load(folder.journal)).space, options, console.print)
+    # As many threads sum in the same order.
+    plan = replace(plan, spec=plan.spec.model_copy(update={"threads": run.spec.threads}))
+    code = _run_plan(plan, rerun.Until(run.trial.last_epoch))
+    again = find_run(f"{folder.root.name}/0", given.out)
+    if not again.trial.is_over:
+        command = ["python", "-m", "sweeps", "rerun", run.name, "--name", folder.root.name]
+        console.print(f"continue and compare:\n  {shlex.join([*command, *command_line(options, ['out'])])}")
+        return code or 1
+    return rerun.say_whether_equal(run, again, console)
+
+
+def _run_plan(plan: Plan, body: TrialBody = run_trial) -> int:
     _announce(plan)
     if plan.is_finished():
         console.print("this sweep is finished: nothing is left to run; a larger --trials extends it")
     progress = Progress(console, plan.spec, plan.at_once, plan.budgets)
     with progress.showing():
         result = run_plan(
-            plan, listeners=[progress], on_warning=warn, on_note=console.print, on_preparing=progress.preparing
+            plan,
+            listeners=[progress],
+            on_warning=warn,
+            on_note=console.print,
+            on_preparing=progress.preparing,
+            body=body,
         )
     _conclude(plan, result)
     if console.is_terminal:
