@@ -51,7 +51,7 @@ class Report:
         """The report in what a job has printed. Raises ClusterError where there is none."""
         lines = [line for line in log.splitlines() if line.startswith(_REPORT)]
         if not lines:
-            raise ClusterError(f"the doctor did not come to an end on the cluster:\n{log[-2000:].strip()}")
+            raise ClusterError(f"doctor did not finish on the cluster:\n{log[-2000:].strip()}")
         said = json.loads(lines[-1])
         return cls(said["place"], tuple(Check(**check) for check in said["checks"]))
 

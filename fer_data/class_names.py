@@ -114,9 +114,9 @@ def read_class_names(path: Path) -> tuple[str, ...]:
     try:
         names = tuple(line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip())
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read: {error}; write it as UTF-8 text, a class a line") from error
+        raise DataError(f"{path}: cannot be read: {error}; write it as UTF-8 text, one class per line") from error
     if not 2 <= len(names) <= _MAX_CLASSES or len(set(names)) < len(names):
-        raise DataError(f"{path}: expected 2 to {_MAX_CLASSES} different names, a line each; found {len(names)} lines")
+        raise DataError(f"{path}: expected 2 to {_MAX_CLASSES} different names, one per line; found {len(names)} lines")
     return names
 
 

@@ -205,7 +205,7 @@ def _arrays(split: Split) -> dict[str, NDArray[Any]]:
 
 
 def _unusable(folder: Path, what: str) -> DataError:
-    return DataError(f"{folder}: {what}; prepare the source again, which makes it anew")
+    return DataError(f"{folder}: {what}; prepare the source again, which rebuilds it")
 
 
 def _move_into_place(beside: Path, folder: Path) -> None:

@@ -155,7 +155,7 @@ def _class_numbers(faces: Faces, names: Sequence[str]) -> list[int]:
         if number is None
     ]
     twice = sorted({number for number in found if found.count(number) > 1})
-    faults += [f"class {faces.classes[number]} stands twice" for number in twice]
+    faults += [f"class {faces.classes[number]} is given twice" for number in twice]
     if len(names) < 2:
         faults.append(f"{len(names)} given, at least 2 are needed")
     faults += [

@@ -68,4 +68,4 @@ def _check(image: Image.Image) -> None:
     if image.width * image.height > MAX_PIXELS:
         raise DataError(f"too many pixels: {image.width:,}×{image.height:,}, at most {MAX_PIXELS:,}")
     if image.mode.startswith("I"):
-        raise DataError("16 bits a pixel, expected 8: convert it")
+        raise DataError("16 bits per pixel, expected 8: convert it")

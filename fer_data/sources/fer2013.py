@@ -216,7 +216,7 @@ def _check_columns(shown: str, names: Sequence[str]) -> None:
         return
     if missing or twice:
         hints = [f"{name} is missing{hint[name]}" for name in missing]
-        hints += [f"{name} stands twice" for name in twice]
+        hints += [f"{name} is given twice" for name in twice]
         found = _short(", ".join(names))
         raise DataError(f"{shown}:1: expected the columns {', '.join(_COLUMNS)}; found {found}; {'; '.join(hints)}")
 

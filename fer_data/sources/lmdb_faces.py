@@ -72,7 +72,7 @@ def read_lmdb(path: Path, options: DataOptions) -> ReadFaces:
         OSError: there is no room for the images.
     """
     if (path / DATA_FILE).is_file():
-        raise DataError(f"{path}: one LMDB, expected one a split: give the folder that holds train, val and test")
+        raise DataError(f"{path}: one LMDB, expected one per split: give the folder that holds train, val and test")
     faults, folders = Faults(path), databases(path)
     try:
         with ExitStack() as stack:

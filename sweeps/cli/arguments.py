@@ -56,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
     _common(listed)
     for verb, summary in (
         ("resume", "continue with a sweep, with the options it was started with"),
-        ("status", "where a sweep stands"),
+        ("status", "the state of a sweep"),
         ("sync", "send to MLflow what it has not got yet"),
     ):
         named = verbs.add_parser(verb, help=summary)

@@ -77,7 +77,7 @@ def stop(given: argparse.Namespace) -> int:
     """Stop a sweep on a cluster; it can be resumed."""
     config = _config(given)
     stopped = Jobs(config).stop(given.name)
-    console.print(f"{given.name}: {'told to stop; it saves its trials first' if stopped else 'was not running'}")
+    console.print(f"{given.name}: {'is stopping; it saves its trials first' if stopped else 'was not running'}")
     return 0
 
 

@@ -192,7 +192,7 @@ def _conclude(plan: Plan, result: SweepResult) -> None:
         warn(f"MLflow has not taken {result.backlog} events yet; send them with: {_verb(plan.options, 'sync')}")
     if not history.finished:
         reason = history.stopped.reason if history.stopped else "it did not end"
-        console.print(f"not finished ({reason}). Go on with it:\n  {_verb(plan.options, 'resume')}")
+        console.print(f"not finished ({reason}). Resume it:\n  {_verb(plan.options, 'resume')}")
     console.print(f"look further:\n  {_verb(plan.options, 'status')}\n  {_page(plan, result)}")
 
 

@@ -94,7 +94,7 @@ class Acts:
             "retry": self._retry,
         }
         if request.verb not in verbs:
-            raise InputError(f"'{request.verb}' is no act that this version knows")
+            raise InputError(f"'{request.verb}' is not an act known to this version")
         return verbs[request.verb](director, request, **request.arguments)
 
     def _stop(self, director: Director, request: Request, trial: int | None = None) -> Did:

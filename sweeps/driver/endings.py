@@ -35,7 +35,7 @@ class Endings:
         trial = self._queue.open_trial(number)
         if number in self._queue.out:
             self._decide(Verdict(trial=number, state="stopped", epoch=trial.last_epoch, reason=reason), "nothing")
-            return f"trial {number} winds up at its next report"
+            return f"trial {number} finishes at its next report"
         self._queue.remove(number)
         self.close(number, "stopped", reason)
         return f"trial {number} is stopped"

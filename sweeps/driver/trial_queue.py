@@ -36,10 +36,10 @@ class TrialQueue:
         return paused_trials(self._history)
 
     def open_trial(self, number: int) -> TrialHistory:
-        """The trial of that number, which neither is over nor winds up. Raises InputError."""
+        """The trial of that number, which is neither over nor finishing. Raises InputError."""
         trial = self._unfinished(number)
         if trial.verdict is not None:
-            raise InputError(f"trial {number} winds up already: {trial.verdict.reason}")
+            raise InputError(f"trial {number} is finishing already: {trial.verdict.reason}")
         return trial
 
     def _unfinished(self, number: int) -> TrialHistory:

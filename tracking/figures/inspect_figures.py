@@ -41,7 +41,7 @@ class Portraits:
     def __post_init__(self) -> None:
         if not len(self.images) == len(self.captions) == len(self.wrong) > 0:
             counts = len(self.images), len(self.captions), len(self.wrong)
-            raise TrackingError(f"faces, captions and verdicts: {counts}, expected one of each a face, 1 or more")
+            raise TrackingError(f"faces, captions and verdicts: {counts}, expected one of each per face, 1 or more")
 
 
 def filters_figure(filters: Floats, title: str) -> Figure:

@@ -17,7 +17,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     try:
         write_whole(path, lambda file: file.write(data))
     except OSError as error:
-        raise TrackingError(f"cannot write {path}: {error.strerror}; what stood there before is whole") from error
+        raise TrackingError(f"cannot write {path}: {error.strerror}; the earlier file is unchanged") from error
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -51,7 +51,7 @@ def test_everything_wrong_with_the_classes_is_said_at_once():
             dataclasses.replace(three_classes(), test=pictures([15], [1], "test")), ["angri", "Fear", "fear"]
         )
     assert str(raised.value) == (
-        "classes of small: no class 'angri'; did you mean 'Angry'?; class Fear stands twice; "
+        "classes of small: no class 'angri'; did you mean 'Angry'?; class Fear is given twice; "
         "class Fear has no images in test; choose among Angry, Disgust, Fear"
     )
     with pytest.raises(DataError, match="1 given, at least 2 are needed"):

@@ -131,7 +131,7 @@ def test_shows_five_faulty_lines_and_counts_the_others(write_csv, good_rows):
         ("emotion,Usage", "found emotion, Usage; pixels is missing"),
         ("emotion,pixels,usage", "Usage is missing; did you mean 'usage'?"),
         ("emotions,pixels,Usage", "emotion is missing; did you mean 'emotions'?"),
-        ("emotion,pixels,Usage,pixels", "pixels stands twice"),
+        ("emotion,pixels,Usage,pixels", "pixels is given twice"),
         ("a,b,c", "expected the columns emotion, pixels, Usage; found a, b, c"),
         ("pixels", "no column emotion: these faces have no labels (as in Kaggle's test.csv)"),
     ],

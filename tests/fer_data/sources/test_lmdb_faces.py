@@ -90,4 +90,4 @@ def test_damaged_pages_are_told(databases):
 
 
 def test_one_database_alone_is_refused(databases):
-    assert "one LMDB, expected one a split: give the folder that holds train" in fault(databases / "train")
+    assert "one LMDB, expected one per split: give the folder that holds train" in fault(databases / "train")

@@ -111,7 +111,7 @@ def test_a_trial_at_its_last_epoch_or_given_up_ends_instead(tmp_path: Path) -> N
     first, second = taken(held), taken(held)
     held.director.take(0, report(first, 1, 0.9))
     held.director.take(1, report(second, 1, 0.1))
-    with pytest.raises(InputError, match="trial 1 winds up already: stopped at epoch 1"):
+    with pytest.raises(InputError, match="trial 1 is finishing already: stopped at epoch 1"):
         held.director.pause(1, "person")
     held.director.pause(0, "person")
     assert held.director.take(1, report(second, 2, 0.1)), "it winds up"

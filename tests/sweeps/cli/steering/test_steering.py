@@ -84,7 +84,7 @@ def test_a_full_inbox_takes_no_more(tmp_path: Path) -> None:
         ("try", {"settings": ["batch_size=0"]}, "batch_size"),
         ("fork", {"trial": 0, "settings": ["lr=0.1"]}, "trial 0 has no state to continue from: it is done"),
         ("retry", {}, "no trial failed"),
-        ("dance", {}, "no act that this version knows"),
+        ("dance", {}, "not an act known to this version"),
     ],
 )
 def test_what_makes_no_sense_is_refused_and_changes_nothing(
@@ -111,7 +111,7 @@ def test_acts_that_contradict_each_other(tmp_path: Path) -> None:
     assert ask(held, "pause", trial=0).answer == "trial 0 pauses at its next report already"
     assert not ask(held, "unpause", trial=0).refused
     assert not ask(held, "stop", trial=0).refused
-    assert "winds up already: stopped by ana@here" in ask(held, "pause", trial=0).answer
+    assert "is finishing already: stopped by ana@here" in ask(held, "pause", trial=0).answer
     assert not ask(held, "stop").refused
     assert "the sweep is stopping: stopped by ana@here" in ask(held, "pause").answer
 
