@@ -16,7 +16,7 @@ LEAST_FREE_BYTES = 1 << 30
 MOST_SKEW_SECONDS = 1.0
 """The journal has its own order; people and MLflow's curves order by clocks."""
 
-MENDS = {
+FIXES = {
     "versions": "use one image on all nodes (cluster/Dockerfile), or install with --constraint constraints.txt",
     "gpus": "install a driver for torch's CUDA (580 or newer for CUDA 13) and a torch built for CUDA and this GPU, and "
     "start containers with --gpus all",
@@ -37,11 +37,11 @@ class Check:
     name: str
     status: Status
     detail: str
-    mend: str = ""
+    fix: str = ""
 
 
 def _verdict(name: str, faults: Sequence[str], fine: str) -> Check:
-    return Check(name, "failed", "; ".join(faults), MENDS[name]) if faults else Check(name, "ok", fine)
+    return Check(name, "failed", "; ".join(faults), FIXES[name]) if faults else Check(name, "ok", fine)
 
 
 def versions(facts: Mapping[str, NodeFacts], reference: str) -> Check:
@@ -117,12 +117,12 @@ def tracking(uri: str, health: int, health_said: str, api: int) -> Check:
     """MLflow answers, and accepts the node's login. HTTP statuses; 0 is no answer."""
     if health != 200:
         said = health_said[:200] if health == 0 else f"answers {health}"
-        return Check("MLflow", "failed", f"{uri}: {said}", MENDS["MLflow"])
+        return Check("MLflow", "failed", f"{uri}: {said}", FIXES["MLflow"])
     if api in (401, 403):
-        mend = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD on the head, or --allowed-hosts on MLflow"
-        return Check("MLflow", "failed", f"{uri}: lives, but answers {api} to this login", mend)
+        fix = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD on the head, or --allowed-hosts on MLflow"
+        return Check("MLflow", "failed", f"{uri}: runs, but answers {api} to this login", fix)
     if api not in (200, 404):  # 404: somebody has deleted the experiment that was asked for
-        return Check("MLflow", "failed", f"{uri}: its API answers {api}", MENDS["MLflow"])
+        return Check("MLflow", "failed", f"{uri}: its API answers {api}", FIXES["MLflow"])
     return Check("MLflow", "ok", f"{uri}: lives and lets this login in")
 
 
@@ -137,8 +137,8 @@ def own_ports(taken: Mapping[int, str]) -> Check:
     if not taken:
         return Check("ports", "ok", "6379, 8265 and 10001 are free for `ray start --head`")
     listed = ", ".join(f"{port} ({use})" for port, use in taken.items())
-    mend = "only for `ray start --head` here: stop what listens there, or give other ports (--port, --dashboard-port)"
-    return Check("ports", "warn", f"something listens on {listed}", mend)
+    fix = "only for `ray start --head` here: stop what listens there, or give other ports (--port, --dashboard-port)"
+    return Check("ports", "warn", f"something listens on {listed}", fix)
 
 
 def node_tokens(facts: Mapping[str, NodeFacts]) -> Check:
@@ -147,13 +147,13 @@ def node_tokens(facts: Mapping[str, NodeFacts]) -> Check:
     return _verdict("token", faults, f"{_nodes(facts)} with RAY_AUTH_MODE=token")
 
 
-def door(address: str, without: int, wrong: int) -> Check:
+def access(address: str, without: int, wrong: int) -> Check:
     """The Jobs API refuses requests without a token or with a wrong one; the arguments are HTTP statuses."""
     if (without, wrong) == (401, 403):
-        return Check("door", "ok", f"{address} answers 401 without the token, 403 to a wrong one")
+        return Check("access", "ok", f"{address} answers 401 without the token, 403 to a wrong one")
     if without == 200:
-        return Check("door", "failed", f"{address} runs anyone's code: no token is asked for", MENDS["token"])
-    return Check("door", "warn", f"{address} answers {without} and {wrong}, expected 401 and 403")
+        return Check("access", "failed", f"{address} runs anyone's code: it asks for no token", FIXES["token"])
+    return Check("access", "warn", f"{address} answers {without} and {wrong}, expected 401 and 403")
 
 
 def _nodes(names: Mapping[str, object]) -> str:

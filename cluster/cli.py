@@ -52,5 +52,5 @@ def _shown(report: Report) -> str:
     lines = [f"doctor: {report.place}"]
     for check in report.checks:
         lines.append(f"{check.status:8} {check.name:14} {check.detail}")
-        lines += [f"{'':8} {'':14} mend: {check.mend}"] if check.mend else []
+        lines += [f"{'':8} {'':14} fix: {check.fix}"] if check.fix else []
     return "\n".join([*lines, worst(report.checks)])

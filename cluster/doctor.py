@@ -134,7 +134,7 @@ def examine_from_afar(config: ClusterConfig, tracking_uri: str | None) -> Report
         return probe.http_get(f"{config.address}/api/jobs/", headers, _TIMEOUT_SECONDS, ca_file).status
 
     jobs = Jobs(config)
-    door = checks.door(config.address, knock({}), knock({"Authorization": "Bearer wrong"}))
+    access = checks.access(config.address, knock({}), knock({"Authorization": "Bearer wrong"}))
     command = ["python", "-m", "cluster", "doctor", "--address", "auto", "--json"]
     command += ["--storage", config.storage] if config.storage else []
     command += ["--tracking-uri", uri] if uri else []
@@ -143,7 +143,7 @@ def examine_from_afar(config: ClusterConfig, tracking_uri: str | None) -> Report
     log: list[str] = []
     jobs.follow(name, log.append)
     within = Report.from_log("".join(log))
-    return Report(f"{within.place}, by {config.address}", (door, *within.checks))
+    return Report(f"{within.place}, by {config.address}", (access, *within.checks))
 
 
 def _place_probes(nodes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The thin door: `python -m sweeps.run SPACE`."""
+"""The entry point of `python -m sweeps.run SPACE`."""
 
 import sys
 

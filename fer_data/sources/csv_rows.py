@@ -148,7 +148,7 @@ def read_carefully(text: Text, header: Header, *, skip_bad: bool) -> Rows:
     _refuse_one_based(text, {*rows.emotions.tolist(), *emotions})
     if faults.total > (_MAX_LEFT_OUT if skip_bad else 0) or (faults.total and not len(collected)):
         few = faults.total <= min(_MAX_LEFT_OUT, len(collected))
-        way_out = "\nmend this, or leave these rows out: --skip-bad" if few and not skip_bad else ""
+        way_out = "\nfix this, or leave these rows out: --skip-bad" if few and not skip_bad else ""
         raise DataError(f"{faults.message()}{way_out}")
     if not len(collected):
         raise DataError(f"{text.shown}: no data rows below the header; expected 35,887 of them in FER2013's csv")

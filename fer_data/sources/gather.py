@@ -55,7 +55,7 @@ class Faults:
         faults = [*self.fatal, *([] if skip_bad else self.skippable)]
         if not faults:
             return
-        way_out = [] if self.fatal else ["mend this, or leave it out: --skip-bad"]
+        way_out = [] if self.fatal else ["fix this, or leave it out: --skip-bad"]
         raise DataError("\n".join([*self._shown(faults), *way_out]))
 
     def refuse(self, what: str) -> NoReturn:

@@ -15,7 +15,7 @@ POLL_SECONDS = 0.1
 TrialBody = Callable[[Task], Iterator[Message]]
 """Runs one trial: yields an EpochReport after each epoch and, last, a TrialEnd. Closing it leaves the trial resumable.
 
-It raises only for what another attempt may mend: a file system that failed, or, as WorkerMustLeave, a process whose
+It raises only for what another attempt may fix: a file system that failed, or, as WorkerMustLeave, a process whose
 GPU is of no more use. Faults of the trial are a TrialEnd.
 """
 

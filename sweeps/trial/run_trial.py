@@ -36,7 +36,7 @@ def run_trial(task: Task) -> Iterator[Message]:
 
     Yields an EpochReport after each epoch (those of an earlier attempt again, which the driver knows how to drop)
     and a TrialEnd. A fault of the trial itself is a TrialEnd with its traceback in `error.txt`; an OSError other
-    than a full disk is raised, also where another error was made of it, since another attempt may mend it, and so is
+    than a full disk is raised, also where another error was caused by it, since another attempt may fix it, and so is
     an error of the GPU, as WorkerMustLeave.
     """
     from fer_models.errors import Diverged

@@ -59,7 +59,7 @@ def test_versions_that_differ_are_named_with_both_nodes() -> None:
     other = node(versions=VERSIONS | {"ray": "2.59.0"})
     check = checks.versions({"head": node(), "worker": other}, "head")
     assert (check.status, check.detail) == ("failed", "worker: ray 2.59.0, head has 2.60.0")
-    assert "one image on all nodes" in check.mend
+    assert "one image on all nodes" in check.fix
     assert checks.versions({"head": node(), "worker": node()}, "head").status == "ok"
 
 
@@ -110,7 +110,7 @@ def test_each_gpu_multiplies_matrices(right: bool, monkeypatch: pytest.MonkeyPat
 def test_a_containers_64_mib_of_shared_memory() -> None:
     check = checks.shared_memory({"w": node(shared_memory_bytes=64 << 20)})
     assert (check.status, check.detail) == ("failed", "w: /dev/shm has 64 MiB, 1024 wanted")
-    assert "--shm-size" in check.mend
+    assert "--shm-size" in check.fix
 
 
 def test_clocks_are_judged_beyond_what_the_measurement_may_be_off_by() -> None:
@@ -154,8 +154,8 @@ def test_mlflow(statuses: tuple[int, str, int], status: str, said: str) -> None:
 
 
 @pytest.mark.parametrize(("statuses", "status"), [((401, 403), "ok"), ((200, 200), "failed"), ((500, 500), "warn")])
-def test_the_door(statuses: tuple[int, int], status: str) -> None:
-    assert checks.door("http://h:8265", *statuses).status == status
+def test_access(statuses: tuple[int, int], status: str) -> None:
+    assert checks.access("http://h:8265", *statuses).status == status
 
 
 def test_nodes_without_token_authentication_and_ports_that_are_shut() -> None:
@@ -169,9 +169,9 @@ def test_every_check_that_fails_has_a_mend() -> None:
     failed = [checks.versions(nodes, "a"), checks.gpus(nodes, {"a": 1, "b": 1}), checks.shared_memory(nodes),
               checks.clocks({"a": (0, 0), "b": (9, 0)}), checks.storage("/x", {"a": "no"}, {}, 0), checks.locks("/x", ["b"], ""),
               checks.tracking("http://m", 0, "", 0), checks.ports({"a": ["b:1"]}, 1), checks.node_tokens(nodes),
-              checks.door("http://h", 200, 200)]  # fmt: skip
+              checks.access("http://h", 200, 200)]  # fmt: skip
     assert [check.status for check in failed] == ["failed"] * len(failed)
-    assert all(check.mend for check in failed)
+    assert all(check.fix for check in failed)
 
 
 def test_a_lock_is_seen_by_another_probe_until_it_is_let_go(tmp_path: Path) -> None:
@@ -254,8 +254,8 @@ def test_a_check_that_fails_is_shown_with_its_mend_and_exits_1(
     monkeypatch.setattr("cluster.probe._tried_gpus", lambda own: ([], "built for CUDA 13.0"))
     assert main(["doctor", "--tracking-uri", tracker]) == 1
     shown = capsys.readouterr().out
-    assert f"failed   MLflow         {tracker}: lives, but answers 401 to this login" in shown
-    assert "mend: set MLFLOW_TRACKING_USERNAME" in shown
+    assert f"failed   MLflow         {tracker}: runs, but answers 401 to this login" in shown
+    assert "fix: set MLFLOW_TRACKING_USERNAME" in shown
 
 
 @pytest.mark.parametrize(
@@ -278,5 +278,5 @@ def test_a_report_is_found_again_in_what_a_job_printed() -> None:
     report = Report("2 nodes", (checks.Check("clocks", "failed", "b: +3.0 s", "run chrony"),))
     assert Report.from_log(f"2026 INFO noise\n{report.as_json()}\nbye\n") == report
     assert not report.healthy
-    with pytest.raises(ClusterError, match=r"did not come to an end.*\nTraceback"):
+    with pytest.raises(ClusterError, match=r"did not finish.*\nTraceback"):
         Report.from_log("Traceback: boom")

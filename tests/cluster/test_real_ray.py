@@ -157,7 +157,7 @@ def test_the_doctor_looks_from_afar_and_from_within(head: Head) -> None:
     config.write_text(f"metadata:\n  fer_sweeps:\n    address: {head.url}\n    storage: {storage}\n")
     done = python(head.environment, "-m", "cluster", "doctor", str(config))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "ok       door" in done.stdout
+    assert "ok       access" in done.stdout
     assert f"ok       storage        {storage}: written and read by 1 node" in done.stdout
     assert "ok       token          1 node with RAY_AUTH_MODE=token" in done.stdout
     assert list(storage.iterdir()) == []

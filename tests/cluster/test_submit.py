@@ -16,7 +16,7 @@ from tests import ROOT
 
 
 class Door(http.server.BaseHTTPRequestHandler):
-    """A head's Jobs API, no further than its door: the token is `right`."""
+    """A head's Jobs API, no further than authentication: the token is `right`."""
 
     def do_GET(self) -> None:
         given = self.headers.get("Authorization")
@@ -27,7 +27,7 @@ class Door(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def door() -> Iterator[str]:
+def jobs_api() -> Iterator[str]:
     server = http.server.HTTPServer(("127.0.0.1", 0), Door)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
@@ -39,8 +39,8 @@ def door() -> Iterator[str]:
     ("token", "said"),
     [(None, "it wants a token"), ("wrong", "it does not take this token"), ("right", "no Jobs API there")],
 )
-def test_what_stands_at_the_door_is_said_with_its_mend(
-    door: str, token: str | None, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_refused_request_is_explained_with_its_fix(
+    jobs_api: str, token: str | None, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
@@ -48,7 +48,7 @@ def test_what_stands_at_the_door_is_said_with_its_mend(
     if token:
         monkeypatch.setenv("CLUSTER_TOKEN", token)
     with pytest.raises(ClusterError, match=said):
-        Jobs(ClusterConfig(address=door, token="env:CLUSTER_TOKEN" if token else None))
+        Jobs(ClusterConfig(address=jobs_api, token="env:CLUSTER_TOKEN" if token else None))
 
 
 def test_code_is_shipped_and_nothing_else(tmp_path: Path) -> None:

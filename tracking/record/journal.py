@@ -62,7 +62,7 @@ class Journal:
             os.ftruncate(self._descriptor, whole_bytes)
             raise TrackingError(
                 f"cannot write to {self._path}: {error.strerror}; everything recorded before is whole: "
-                "mend that and resume the sweep"
+                "fix that and resume the sweep"
             ) from error
 
     def close(self) -> None:

@@ -110,7 +110,7 @@ def test_names_the_line_and_the_fault(write_csv, good_rows, bad, says, newline):
     path = write_csv([*good_rows[:3], "", bad, *good_rows[3:]], newline=newline)
     assert message(path) == f"{path}:6: " + message(path).split(": ", 1)[1]
     assert says in message(path)
-    assert message(path).splitlines()[1:] == ["mend this, or leave these rows out: --skip-bad"]
+    assert message(path).splitlines()[1:] == ["fix this, or leave these rows out: --skip-bad"]
 
 
 def test_names_all_faults_of_a_line(write_csv, good_rows):
@@ -185,7 +185,7 @@ def test_contempt_as_7_is_left_out_on_request(write_csv, good_rows):
 
 def test_stray_last_rows_have_a_way_out(write_csv, good_rows):
     path = write_csv([*good_rows, "some,notes,from,a,spread,sheet", ",,"])
-    assert message(path).endswith("mend this, or leave these rows out: --skip-bad")
+    assert message(path).endswith("fix this, or leave these rows out: --skip-bad")
     assert faces_of(path, skip_bad=True).train.labels.tolist() == [0, 6, 3]
 
 

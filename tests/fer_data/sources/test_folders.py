@@ -227,7 +227,7 @@ def test_all_faults_are_told_at_once_and_left_out_on_request(tmp_path):
     spoil(two_classes(tmp_path))
     lines = fault(tmp_path).splitlines()
     assert len([line for line in lines if line.startswith(f"{tmp_path}: ")]) == 5
-    assert lines[-2:] == ["and 1 more", "mend this, or leave it out: --skip-bad"]
+    assert lines[-2:] == ["and 1 more", "fix this, or leave it out: --skip-bad"]
     read = read_folders(tmp_path, SKIPPING)
     assert [len(split) for split in read.splits] == [3, 3, 4]
     expected = {
