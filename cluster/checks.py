@@ -25,7 +25,7 @@ FIXES = {
     "storage": "mount the same NFS folder (EFS, Filestore) at the same path on every node, writable for Ray's user",
     "locks": "mount NFS with version 4, and without `nolock` or `local_lock=all`: two drivers would take one sweep",
     "MLflow": "start it (cluster/mlflow/compose.yaml), or give --tracking-uri; let the nodes through to its port",
-    "ports": "let the nodes through to each other on all ports, and nobody else (docs/security.md)",
+    "ports": "let only the nodes reach each other on all ports (docs/security.md)",
     "token": "start every node with RAY_AUTH_MODE=token and the same token file of mode 600 (docs/security.md)",
 }
 

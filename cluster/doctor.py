@@ -264,7 +264,7 @@ def _own_token() -> Check:
     except ClusterError as error:
         return Check("token", "warn", f"{error} (a sweep on this machine does not use it)")
     own = "a sweep on this machine makes its own, for itself alone"
-    return Check("token", "ok", f"one stands where Ray looks; {own}" if token else own)
+    return Check("token", "ok", f"found where Ray looks; {own}" if token else own)
 
 
 def _all_nodes() -> list[dict[str, Any]]:

@@ -104,7 +104,7 @@ class RecordedOptions(BaseModel):
     max_epochs: Annotated[
         int | None,
         Field(alias="epochs", ge=1),
-        Flag("epochs of a trial that nobody prunes", "N", group=TRAINED, fixed=True),
+        Flag("epochs of a trial that is not pruned", "N", group=TRAINED, fixed=True),
     ] = None
     which_baselines: Annotated[
         WhichBaselines,

@@ -169,7 +169,7 @@ def _files_of_class(root: Path, folder: Path, split: str, label: int, faults: Fa
         path = folder / name
         shown = str(path.relative_to(root))
         if path.is_dir():
-            faults.leave_out(shown, "a folder within a class folder; images stand in the class folder itself")
+            faults.leave_out(shown, "a folder within a class folder; images must be in the class folder itself")
         elif path.suffix.casefold() not in SUFFIXES:
             faults.leave_out(shown, f"not named {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
         else:

@@ -33,7 +33,7 @@ def build(
 def build_v1(
     config: ResNet50V1Config, classes: int, mean_image: npt.NDArray[np.float32], generator: torch.Generator
 ) -> StagedNet:
-    """The paper's ResNet-50 as Caffe has it: a block's stride stands in its first 1x1, and the first pool rounds up.
+    """The paper's ResNet-50 as Caffe has it: a block's stride is in its first 1x1, and the first pool rounds up.
 
     The published file gives the first convolution a bias, which the batch norm behind it takes away: left out here.
     """

@@ -29,7 +29,7 @@ CANDIDATES = {"linear": (1e-4, 1e-3, 1e-2, 1e-1, 1.0), "rbf": (1e-1, 1.0, 1e1, 1
 """Values of C that are tried, on features of mean 0 and deviation 1, or on what the kernel makes of them."""
 
 LANDMARKS = 500
-"""Images that stand for all in the approximated kernel; the exact one would compare each image with each."""
+"""Landmark images of the approximated kernel; the exact one would compare each image with each."""
 
 _HELD_OUT = 0.2
 _RBF = "rbf."
@@ -167,7 +167,7 @@ def fit_svm(
     faces. With `kernel="rbf"` the machine is linear in a map of `LANDMARKS` images at most, gamma 1 / f.
 
     Raises:
-        ModelError: a class that stands in the labels fewer than five times.
+        ModelError: a class that is in the labels fewer than five times.
     """
     counts = np.bincount(labels)
     if counts.min() < 1 / _HELD_OUT or len(counts) < 2:

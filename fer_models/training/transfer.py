@@ -38,7 +38,7 @@ class _Published:
     """torchvision's, or the package's, name for the net."""
     weights: str = "IMAGENET1K_V1"
     renamed: Mapping[str, str] = field(default_factory=dict)
-    """Beginning of a published name -> what stands for it here; every other name is one of the backbone."""
+    """Prefix of a published name -> its prefix here; every other name is one of the backbone."""
     dropped: tuple[str, ...] = ()
     """Beginnings of published names that this net does without."""
 

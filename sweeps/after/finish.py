@@ -133,7 +133,7 @@ def _in_a_child(
     task: str, folder: SweepFolder, seconds: float, tracking_uri: str | None = None
 ) -> tuple[str | None, list[str]]:
     """Let `main` do a task in a process of its own; what went wrong, or None, and the lines that it printed."""
-    # No empty entry: it would be the folder that the driver is called in, which is a stranger's.
+    # No empty entry: it would be the folder that the driver is called in, which may have any files.
     paths = [str(Path(__file__).parents[2]), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUTF8": "1"}
     if tracking_uri:  # not as an argument, which every user of the machine can read: it may hold a password

@@ -1,6 +1,6 @@
 """An MLflow model of a trial's net or of an ensemble: images in, class probabilities out.
 
-MLflow copies this file into the model and runs it there to load it (models from code), so nothing is pickled. It lies
+MLflow copies this file into the model and runs it there to load it (models from code), so nothing is pickled. It is
 beside copies of fer_data and fer_models, and must do with those and with the folder that `registering` packed.
 """
 

@@ -35,7 +35,9 @@ def parser() -> argparse.ArgumentParser:
     for using in add_use_verbs(verbs):
         _where(using)
         _common(using)
-    logs = verbs.add_parser("logs", help="what a sweep or a trial reports, line by line, until nobody drives it")
+    logs = verbs.add_parser(
+        "logs", help="print the reports of a sweep or of a trial, line by line, until its driver ends"
+    )
     logs.add_argument("name", metavar="NAME", help="the sweep's name")
     logs.add_argument("trial", metavar="TRIAL", nargs="?", help="one trial, with its traceback if it failed")
     logs.add_argument("--json", action="store_true", help="the journal's lines as they are")
@@ -146,7 +148,7 @@ def _add_after_a_sweep(verbs: Any) -> None:
                         help="default OUT/NAME/trials/NUMBER/iterations.png")  # fmt: skip
     events = verbs.add_parser("tensorboard", help="write a sweep's curves as TensorBoard's event files")
     events.add_argument("name", metavar="NAME", help="the sweep's name")
-    inspect = verbs.add_parser("inspect", help="a net's layers, filters and maps, and what in a face it goes by")
+    inspect = verbs.add_parser("inspect", help="draw a net's layers, filters, maps and saliency")
     inspect.add_argument("run", metavar="RUN", help=run)
     inspect.add_argument("--layers", type=_names, metavar="L1,L2", help="stages or layers (default: each stage's map)")
     inspect.add_argument("--faces", metavar="N",
@@ -156,7 +158,7 @@ def _add_after_a_sweep(verbs: Any) -> None:
     inspect.add_argument("--out-dir", type=Path, metavar="DIR", help="default OUT/NAME/trials/NUMBER/inspect")
     register = verbs.add_parser("register", help="log a run as an MLflow model; champion if it beats the present one")
     register.add_argument("run", metavar="RUN", help=run)
-    gc = verbs.add_parser("gc", help="remove checkpoints that nobody reads again, close runs of dead drivers")
+    gc = verbs.add_parser("gc", help="remove checkpoints that are no longer needed, close runs of dead drivers")
     gc.add_argument("names", metavar="NAME", nargs="*", help="sweeps (default: all)")
     gc.add_argument("--keep", type=int, default=Options().keep, metavar="N",
                     help="keep the weights of each sweep's best N trials by val_accuracy (default 5), of baselines, "

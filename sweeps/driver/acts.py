@@ -1,6 +1,6 @@
 """What persons ask of a sweep: each act is checked, done by the director, and recorded with its answer.
 
-The driver of a sweep reads them from its inbox. On a sweep that nobody drives, the command does them itself.
+The driver of a sweep reads them from its inbox. On a sweep without a driver, the command does them itself.
 """
 
 from __future__ import annotations

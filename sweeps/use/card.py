@@ -71,7 +71,7 @@ def card(run: Run, about: About, faces: Faces, path: Path, kind: str, change: In
 
 def _licence(about: About) -> str:
     if about.synthetic:
-        return "The faces are drawn by a program and are nobody's; no number here says anything about people."
+        return "The faces are drawn by a program and show no person; no number here says anything about people."
     if about.dataset.startswith("FER2013"):
         return "FER2013 is for research use: its images show real people, collected from the web."
     return "Respect the licence of these data."

@@ -268,7 +268,7 @@ class _Session:
 
     def _create(self, number: int, work: RunWork) -> str:
         if work.started is None:
-            raise TrackingError(f"the journal in {self._folder.root} speaks of trial {number} before its start")
+            raise TrackingError(f"the journal in {self._folder.root} has an event of trial {number} before its start")
         tags = first_tags(self.sweep, work.started, work.driver)
         if number != PARENT:
             tags["mlflow.parentRunId"] = self._run_ids[PARENT]

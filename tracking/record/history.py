@@ -209,7 +209,7 @@ class SweepHistory:
         try:
             return self.trials[number]
         except KeyError:
-            raise TrackingError(f"the journal speaks of trial {number}, which it never started") from None
+            raise TrackingError(f"the journal has an event of trial {number}, which it never started") from None
 
 
 def _apply_to_trial(

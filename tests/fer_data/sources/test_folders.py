@@ -234,9 +234,9 @@ def test_all_faults_are_told_at_once_and_left_out_on_request(tmp_path):
         "train/cats/1.png: is empty",
         "train/cats/notes.bmp: not named .png, .jpg or .jpeg",
         "train/dogs/gone.png: broken link to nowhere.png",
-        "train/dogs/more: a folder within a class folder; images stand in the class folder itself",
+        "train/dogs/more: a folder within a class folder; images must be in the class folder itself",
         "val/dogs/1.png: is the same file as val/cats/same.png, under another class",
-        "test/cats/up: a folder within a class folder; images stand in the class folder itself",
+        "test/cats/up: a folder within a class folder; images must be in the class folder itself",
     }
     assert set(read.left_out) == expected
 
