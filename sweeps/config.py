@@ -16,6 +16,8 @@ from fer_data.augmentation.preprocess_names import Preprocessing
 from fer_models import NET_CONFIGS, NetConfig, Recipe
 from fer_models.configs.transfer_config import Transfer
 from sweeps.errors import InputError
+from tracking.record.best_epoch import KeepBest
+from tracking.record.events import OBJECTIVE
 
 _PARTS: dict[str, type[BaseModel]] = {"recipe": Recipe, "augment": AugmentConfig, "transfer": Transfer}
 
@@ -37,11 +39,16 @@ class TrialConfig(BaseModel):
     """Of training and of its validation; the test split is always predicted in fp32. `auto` is replaced by what
     measured fastest for the net on the device before the trial is recorded."""
     memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
+    keep_best: KeepBest = OBJECTIVE
+    """The metric that selects a trial's best epoch. Trials are ranked by `val_accuracy` at that epoch in any case."""
 
     @property
     def id(self) -> str:
         """12 hex digits of the SHA-256 of the content; equal configurations have equal ids."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        content = self.model_dump(mode="json")
+        if self.keep_best == OBJECTIVE:
+            del content["keep_best"]  # as configurations of before this field: equal ones keep their ids and seeds
+        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
     @classmethod

@@ -82,7 +82,7 @@ def draw(folder: TrialFolder, faces: Faces, epochs: Sequence[EpochDone], epoch: 
 
     title = f"{what} on {data_name(faces.name, faces.synthetic)}, {val_title(faces.name)}, n = {len(faces.val):,}"
     found = Summary.model_validate_json(folder.scores.read_bytes())
-    draw_curves(folder.curves, epochs, title)
+    draw_curves(folder.curves, epochs, title, epoch)
     draw_scores(folder, faces, faces.val, _answers(folder, epoch).probabilities, found, f"{title}, epoch {epoch}")
 
 

@@ -16,8 +16,9 @@ from fer_data import AugmentConfig, DataError, DataOptions, open_cached, prepare
 from fer_data.cache.cache_folder import fingerprint_in
 from sweeps.config import TrialConfig
 from sweeps.errors import WorkerMustLeave
-from sweeps.trial.messages import OBJECTIVE, PARAMETERS, EpochReport, Message, Preparing, Task, TrialEnd
+from sweeps.trial.messages import PARAMETERS, EpochReport, Message, Preparing, Task, TrialEnd
 from sweeps.trial.results import draw, keep_answers, leak_free_accuracy, score
+from tracking.record.best_epoch import best_epoch
 from tracking.record.events import EpochDone
 from tracking.record.files import write_bytes, write_json
 from tracking.record.layout import TrialFolder
@@ -171,7 +172,7 @@ def _train(task: Task, folder: TrialFolder, memory: GpuMemory) -> Generator[Mess
         history.setdefault(epoch.number, report)  # trained again, it may differ from what is recorded
         _checkpoint(folder, state, history)
         memory.last_epoch = epoch.number
-        if _best_epoch(history) == epoch.number and read_predictions(folder, epoch.number) is None:
+        if _best_epoch(config, history) == epoch.number and read_predictions(folder, epoch.number) is None:
             keep_answers(folder, epoch.val_probabilities, epoch.number, faces)
             _keep_weights(folder, state, faces)
         yield history[epoch.number]
@@ -224,9 +225,10 @@ def _begin(task: Task, folder: TrialFolder, faces: Faces) -> tuple[TrainingState
             reports = [EpochReport.model_validate(report) for report in past["reports"]]
             own = {report.epoch: report.model_copy(update={"attempt": task.attempt}) for report in reports}
             history = own | recorded
-            if read_predictions(folder, _best_epoch(history)) is None:
+            best = _best_epoch(config, history)
+            if best is None or read_predictions(folder, best) is None:
                 continue
-            if _best_epoch(history) == state.epoch:
+            if best == state.epoch:
                 _keep_weights(folder, state, faces)
             return state, history
     net = new_net(config, faces, task.seed)
@@ -234,9 +236,9 @@ def _begin(task: Task, folder: TrialFolder, faces: Faces) -> tuple[TrainingState
     return new_state(net, config.recipe, config.transfer), recorded
 
 
-def _best_epoch(history: dict[int, EpochReport]) -> int:
-    """The first epoch with the highest objective."""
-    return max(sorted(history), key=lambda number: history[number].metrics[OBJECTIVE])
+def _best_epoch(config: TrialConfig, history: dict[int, EpochReport]) -> int | None:
+    best = best_epoch(history.values(), config.keep_best)
+    return best.epoch if best else None
 
 
 def _checkpoint(folder: TrialFolder, state: TrainingState, history: dict[int, EpochReport]) -> None:
@@ -262,7 +264,8 @@ def _finish(task: Task, folder: TrialFolder, faces: Faces, history: dict[int, Ep
     from fer_models.training.saved_parameters import count_saved
 
     scores: dict[str, float] = {}
-    if history and read_predictions(folder, best := _best_epoch(history)):
+    best = _best_epoch(task.config, history)
+    if best is not None and read_predictions(folder, best):
         scores = score(folder, faces, best)
         if count := count_saved(folder.best):
             scores[PARAMETERS] = float(count)

@@ -42,6 +42,12 @@ def test_the_id_depends_on_the_content_alone() -> None:
     int(LENET.id, 16)
 
 
+def test_a_setting_of_a_later_version_leaves_ids_as_they_were() -> None:
+    """The id, which seeds come from, as version 0.1.0 computed it."""
+    assert LENET.id == "1c764476d64c"
+    assert with_settings(LENET, {"keep_best": "val_accuracy"}).id == LENET.id
+
+
 def test_any_other_content_has_another_id() -> None:
     others = [
         with_settings(LENET, {name: value})
@@ -52,9 +58,10 @@ def test_any_other_content_has_another_id() -> None:
             "augment.erase": 0.1,
             "precision": "bf16",
             "memory_format": "channels_last",
+            "keep_best": "val_loss",
         }.items()
     ]
-    assert len({LENET.id, *(other.id for other in others)}) == 7
+    assert len({LENET.id, *(other.id for other in others)}) == 8
 
 
 def test_a_configuration_cannot_be_changed() -> None:

@@ -13,13 +13,13 @@ from tracking.figures.parts import BLUE, GREEN, GREY, ORANGE, SKY, as_percent, d
 from tracking.record.events import EpochDone
 
 
-def draw_curves(path: Path, epochs: Sequence[EpochDone], title: str) -> None:
+def draw_curves(path: Path, epochs: Sequence[EpochDone], title: str, best: int | None = None) -> None:
     """Write `curves_figure`; whole or not at all.
 
     Raises:
         TrackingError: the disk refused.
     """
-    save_png(curves_figure(epochs, title), path)
+    save_png(curves_figure(epochs, title, best), path)
 
 
 def draw_confusion_matrix(path: Path, matrix: NDArray[np.int64], classes: Sequence[str], title: str) -> None:
@@ -31,8 +31,8 @@ def draw_confusion_matrix(path: Path, matrix: NDArray[np.int64], classes: Sequen
     save_png(confusion_figure(matrix, classes, title), path)
 
 
-def curves_figure(epochs: Sequence[EpochDone], title: str) -> Figure:
-    """Loss, accuracy and learning rate over the epochs, the best by `val_accuracy` marked."""
+def curves_figure(epochs: Sequence[EpochDone], title: str, best: int | None = None) -> Figure:
+    """Loss, accuracy and learning rate over the epochs; the epoch `best` is marked."""
     figure = Figure(figsize=(13, 4.2))
     figure.subplots_adjust(left=0.05, right=0.985, top=0.85, bottom=0.12, wspace=0.22)
     figure.suptitle(title, fontsize=12)
@@ -40,12 +40,10 @@ def curves_figure(epochs: Sequence[EpochDone], title: str) -> Figure:
     _draw_metric(loss, epochs, "loss")
     _draw_metric(accuracy, epochs, "accuracy")
     _draw_learning_rate(rate, epochs)
-    scored = [epoch for epoch in epochs if np.isfinite(epoch.metrics.get("val_accuracy", np.nan))]
-    if scored:
-        best = max(scored, key=lambda epoch: epoch.metrics["val_accuracy"])
+    for marked in (epoch for epoch in epochs if epoch.epoch == best):
         for axes in (loss, accuracy):
-            axes.axvline(best.epoch, zorder=1, color="black", alpha=0.7, linewidth=1.0, linestyle=":")
-        accuracy.set_title(f"best val {best.metrics['val_accuracy']:.1%} at epoch {best.epoch}", fontsize=11)
+            axes.axvline(best, zorder=1, color="black", alpha=0.7, linewidth=1.0, linestyle=":")
+        accuracy.set_title(f"best val {marked.metrics['val_accuracy']:.1%} at epoch {best}", fontsize=11)
     return figure
 
 

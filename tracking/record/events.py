@@ -5,15 +5,15 @@ stores each point once.
 """
 
 import time
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 FORMAT = 3
 """Version of the journal's lines; newer ones are refused."""
 
-OBJECTIVE = "val_accuracy"
-"""The metric that selects a trial's best epoch and the best trial; higher is better."""
+OBJECTIVE: Final = "val_accuracy"
+"""Ranks trials by its value at their best epoch, and selects that epoch by default; higher is better."""
 
 LEAK_FREE = "_leak_free"
 """Ends a metric's name: without those images whose pixels are also in a split that the net was trained on."""

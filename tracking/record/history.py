@@ -1,6 +1,5 @@
 """The journal's events replayed into one record per trial."""
 
-import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tracking.errors import TrackingError
+from tracking.record.best_epoch import best_epoch
 from tracking.record.events import (
     OBJECTIVE,
     Act,
@@ -74,9 +74,8 @@ class TrialHistory:
         return self.epochs[-1].epoch if self.epochs else 0
 
     def best_epoch(self) -> EpochDone | None:
-        """The first epoch with the highest finite validation accuracy; None if there is none."""
-        scored = [epoch for epoch in self.epochs if math.isfinite(epoch.metrics.get(OBJECTIVE, math.nan))]
-        return max(scored, key=lambda epoch: epoch.metrics[OBJECTIVE], default=None)
+        """The best epoch by the metric that its configuration names (`keep_best`); None if there is none."""
+        return best_epoch(self.epochs, self.started.config.get("keep_best", OBJECTIVE))
 
     @property
     def best_accuracy(self) -> float | None:

@@ -88,6 +88,20 @@ def test_what_a_trial_leaves(task: Task) -> None:
     assert (matrix["n"], np.trace(matrix["counts"])) == (len(faces.val), right)
 
 
+def test_the_kept_epoch_can_be_that_of_the_lowest_loss(task: Task) -> None:
+    recipe = Recipe(lr=1e-4, batch_size=8)  # too low to change an answer, while the loss falls
+    config = TrialConfig(net=LeNetConfig(), recipe=recipe, keep_best="val_loss")
+    messages = list(run_trial(task.model_copy(update={"config": config})))
+    reports = {message.epoch: message.metrics for message in messages if isinstance(message, EpochReport)}
+    lowest = min(reports, key=lambda epoch: reports[epoch]["val_loss"])
+    assert lowest != max(reports, key=lambda epoch: reports[epoch]["val_accuracy"]), "or this would show nothing"
+    folder = TrialFolder(Path(task.folder))
+    assert json.loads(folder.confusion_matrix_json.read_text())["epoch"] == lowest
+    kept = read_predictions(folder, lowest)
+    assert kept is not None
+    assert kept.is_right.mean() == pytest.approx(reports[lowest]["val_accuracy"])
+
+
 @pytest.mark.parametrize("epochs", [1, 3, EPOCHS])
 def test_it_goes_on_to_the_same_bits(task: Task, epochs: int) -> None:
     undisturbed = numbers(run_trial(elsewhere(task, "calm")))

@@ -86,7 +86,7 @@ def test_figures_are_pictures_and_leave_nothing_beside(tmp_path: Path) -> None:
         EpochDone(trial=0, epoch=number, metrics={"train_loss": 1 / number, "val_accuracy": value})
         for number, value in ((1, 0.3), (2, float("nan")), (3, 0.5))
     ]
-    draw_curves(tmp_path / "curves.png", epochs, "SYNTHETIC FACES, trial 0000")
+    draw_curves(tmp_path / "curves.png", epochs, "SYNTHETIC FACES, trial 0000", best=3)
     draw_curves(tmp_path / "none.png", [], "no epoch yet")
     draw_confusion_matrix(tmp_path / "matrix.png", np.diag([3, 0, 5]), ("a", "b", "c"), "val, n = 8")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.png", "matrix.png", "none.png"]

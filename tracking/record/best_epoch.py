@@ -1,0 +1,39 @@
+"""Which of a trial's epochs is its best: the one whose weights and predictions are kept."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Literal, Protocol, TypeVar
+
+from tracking.record.events import OBJECTIVE
+
+KeepBest = Literal["val_accuracy", "val_loss"]
+"""The metric that selects a trial's best epoch."""
+
+
+class _Epoch(Protocol):
+    @property
+    def epoch(self) -> int: ...
+
+    @property
+    def metrics(self) -> Mapping[str, float]: ...
+
+
+AnEpoch = TypeVar("AnEpoch", bound=_Epoch)
+
+
+def best_epoch(epochs: Iterable[AnEpoch], keep_best: KeepBest = OBJECTIVE) -> AnEpoch | None:
+    """The first epoch with the highest `val_accuracy`, or with the lowest `val_loss`.
+
+    Epochs without a finite `val_accuracy` are left out; None if there is no other.
+    """
+
+    def merit(epoch: AnEpoch) -> float:
+        if keep_best == OBJECTIVE:
+            return epoch.metrics[OBJECTIVE]
+        loss = epoch.metrics.get(keep_best, math.nan)
+        return -math.inf if math.isnan(loss) else -loss
+
+    scored = [epoch for epoch in epochs if math.isfinite(epoch.metrics.get(OBJECTIVE, math.nan))]
+    return max(sorted(scored, key=lambda epoch: epoch.epoch), key=merit, default=None)
