@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fer_models.configs.recipe import Views
 from fer_models.errors import ModelError
+from fer_models.inspection.activations import last_map
 from fer_models.packed_nets import Member
 from fer_models.training.evaluate import look
 
@@ -42,15 +45,87 @@ class ExportedGraph(nn.Module):
 
     def forward(self, faces: Tensor) -> Tensor:
         """[n, h, w] -> [n, classes]."""
+        parts = [weight * _mean([net(x) for x in views]) for net, views, weight in self._views_of(faces)]
+        return torch.stack(parts).sum(0)
+
+    def explained(self, faces: Tensor, layers: Sequence[nn.Module]) -> tuple[Tensor, Tensor]:
+        """[n, h, w] -> [n, classes], and where the nets looked for the most probable class: [n, h, w] in 0..1.
+
+        `layers` are the nets' last maps.
+        """
+        parts, maps = [], []
+        for layer, (net, (first, *others), weight) in zip(layers, self._views_of(faces), strict=True):
+            logits, looked = _grad_cam(net, layer, first)
+            parts.append(weight * _mean([logits, *map(net, others)]))
+            maps.append(weight * _to_one(F.interpolate(looked, size=faces.shape[1:], mode="bilinear")))
+        return torch.stack(parts).sum(0), _to_one(torch.stack(maps).sum(0))[:, 0]
+
+    def _views_of(self, faces: Tensor) -> Iterator[tuple[nn.Module, list[Tensor], float]]:
+        """Each net with what it sees of the faces, and the weight of its answer."""
         grey = faces.float().unsqueeze(1)
-        answer: Tensor | None = None
         for net, name, views, weight in zip(self.nets, self._preprocess, self._views, self._weights, strict=True):
-            ready = _preprocessed(grey, name, self.get_buffer("mean_image"))
-            seen = [net(view).softmax(1) for view in look(ready, views)]
-            part = weight * torch.stack(seen).mean(0)
-            answer = part if answer is None else answer + part
-        assert answer is not None
-        return answer
+            yield net, list(look(_preprocessed(grey, name, self.get_buffer("mean_image")), views)), weight
+
+
+def explained_graph(graph: ExportedGraph, faces: Tensor) -> nn.Module:
+    """`graph.explained` as a graph of forward operations alone, which formats without gradients can express.
+
+    The gradient goes back from the logit to the last map, behind which no net has a convolution. `faces` is an
+    example of any number of faces from 2.
+    """
+    from torch._decomp import get_decompositions
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    aten = torch.ops.aten
+    backward = (aten.max_pool2d_with_indices_backward, aten.native_batch_norm_backward, aten.threshold_backward)
+    as_forward: dict[Any, Any] = {
+        **get_decompositions(backward),
+        aten.avg_pool2d_backward.default: _average_pool_backward,
+    }
+    graph.requires_grad_(False)
+    layers = [last_map(net) for net in graph.nets]
+
+    def explained(faces: Tensor) -> tuple[Tensor, Tensor]:
+        return graph.explained(faces, layers)
+
+    return make_fx(explained, as_forward, "symbolic", _allow_non_fake_inputs=True)(faces)
+
+
+def _average_pool_backward(
+    gradient: Tensor, x: Tensor, kernel: list[int], stride: list[int], *_others: object
+) -> Tensor:
+    """Without padding: each place of a window has the same share of the window's gradient."""
+    channels, rows, columns = x.shape[1], *kernel
+    share = gradient.new_full((channels, 1, rows, columns), 1 / (rows * columns))
+    spread = F.conv_transpose2d(gradient, share, stride=stride or kernel, groups=channels)
+    return F.pad(spread, (0, x.shape[3] - spread.shape[3], 0, x.shape[2] - spread.shape[2]))
+
+
+def _grad_cam(net: nn.Module, layer: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits, and Grad-CAM (Selvaraju et al. 2017) of the largest one, of the layer's map: [n, 1, h, w]."""
+    seen: list[Tensor] = []
+
+    def from_here(_module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
+        seen.append(output.detach().requires_grad_())
+        return seen[-1].clone()  # the next layer may write into it
+
+    with torch.enable_grad():
+        handle = layer.register_forward_hook(from_here)
+        logits = net(x)
+        handle.remove()
+        (gradient,) = torch.autograd.grad(logits.amax(1).sum(), seen[-1])
+    maps = seen[-1].detach()
+    return logits.detach(), (gradient.mean((2, 3), keepdim=True) * maps).sum(1, keepdim=True).relu()
+
+
+def _mean(logits: list[Tensor]) -> Tensor:
+    """Of the probabilities."""
+    return torch.stack([one.softmax(1) for one in logits]).mean(0)
+
+
+def _to_one(maps: Tensor) -> Tensor:
+    """Each face's map with its largest value made 1; one of zeros stays."""
+    return maps / maps.amax((1, 2, 3), keepdim=True).clamp_min(1e-12)
 
 
 def _preprocessed(x: Tensor, name: str, mean_image: Tensor) -> Tensor:

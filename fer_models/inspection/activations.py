@@ -79,6 +79,21 @@ def watch(net: nn.Module, names: Sequence[str] = ()) -> tuple[Watched, ...]:
     return tuple(one for one in found if names or one.is_map)
 
 
+def last_map(net: nn.Module) -> nn.Module:
+    """The last module from the last convolution on that gives a map of several places; of one place where none does.
+
+    Raises:
+        ModelError: the net has no convolution.
+    """
+    used = _used(net)
+    convolutions = [place for place, module in enumerate(used) if isinstance(module, nn.Conv2d)]
+    if not convolutions:
+        raise ModelError(f"{type(net).__name__} has no convolution, so it cannot show where it looked")
+    maps = [(module, shape) for module, shape in list(used.items())[convolutions[-1] :] if len(shape) == 3]
+    several = [module for module, (_, height, width) in maps if height * width > 1]
+    return several[-1] if several else maps[-1][0]
+
+
 @torch.inference_mode()
 def outputs(net: nn.Module, images: Pixels, layers: Sequence[Watched]) -> dict[str, npt.NDArray[np.float32]]:
     """Outputs of layers for faces [n, h, w] in fp32: name -> [n, *shape]. The net stays on its device."""

@@ -6,9 +6,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from fer_common.flags import add_flags
-from sweeps.options import Options
-
 MODEL = "champion (default), NAME/3, NAME for a sweep's best trial, models:/MODEL@alias, or an exported FILE.onnx"
 
 
@@ -36,7 +33,4 @@ def add_use_verbs(verbs: Any) -> list[argparse.ArgumentParser]:
     serve.add_argument("--allow-host", action="append", default=[], metavar="NAME",
                        help="a name under which browsers may address the server (repeatable)")  # fmt: skip
     serve.add_argument("--token-file", type=Path, metavar="FILE", help="default OUT/.serve-token, made if absent")
-    add_flags(serve, Options, ["out"])
-    serve.set_defaults(out=Options().out)
-    serve.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    return [predict, export]
+    return [predict, export, serve]

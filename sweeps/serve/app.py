@@ -38,10 +38,10 @@ _AT_ONCE = 2
 """Photographs that are decoded at a time, since each may take 200 MB while it is."""
 
 
-def web_app(out: Path, guard: Guard) -> FastAPI:
-    """The application over the sweeps in `out`."""
+def web_app(out: Path, guard: Guard, pool: ModelPool) -> FastAPI:
+    """The application over the sweeps in `out` and the nets of `pool`."""
     app = FastAPI(title="FER Sweeps", docs_url=None, redoc_url=None, openapi_url="/api/v1/openapi.json")
-    pool, living = ModelPool(out), AllLiving(out)
+    living = AllLiving(out)
     app.middleware("http")(guard)
     app.mount("/static", StaticFiles(directory=_HERE / "static"), name="static")
     app.include_router(_api(out, pool, living), prefix="/api/v1")
@@ -93,7 +93,7 @@ def _api(out: Path, pool: ModelPool, living: AllLiving) -> APIRouter:
 
     @api.get("/models/about")
     async def about(model: str | None = None) -> dict[str, Any]:
-        """What a net was trained on, and how often it is right. The first question of a net takes some seconds."""
+        """What a net was trained on, and how often it is right. A net that is new here is exported first."""
         classifier = await run_in_threadpool(pool.get, model)
         return classifier.about.model_dump() | {
             "classes": classifier.classes,
@@ -101,17 +101,20 @@ def _api(out: Path, pool: ModelPool, living: AllLiving) -> APIRouter:
         }
 
     @api.post("/predict")
-    async def predict(request: Request, model: str | None = None, whole: bool = False) -> dict[str, Any]:
+    async def predict(
+        request: Request, model: str | None = None, whole: bool = False, looked: bool = False
+    ) -> dict[str, Any]:
         """Say the expressions of the faces in a photograph, or of a picture that is one as a whole.
 
-        The body is a PNG, JPEG or WebP of 10 MB at most. It is not kept.
+        The body is a PNG, JPEG or WebP of 10 MB at most. It is not kept. With `looked`, each face has a picture of
+        where the net looked (Grad-CAM), as a data URI.
         """
         data = await _body(request)
         classifier = await run_in_threadpool(pool.get, model)
         began = time.monotonic()
         async with at_once:
             answered: Answered = await run_in_threadpool(
-                partial(predict_photo, "upload", data, classifier, MAX_UPLOAD, as_whole=whole)
+                partial(predict_photo, "upload", data, classifier, MAX_UPLOAD, as_whole=whole, looked=looked)
             )
         if answered.photo is None:
             raise HTTPException(422, f"this file {answered.fault}")

@@ -8,14 +8,18 @@ import sys
 from sweeps.errors import InputError
 
 
-def run_verb(*words: str, timeout: float) -> str:
-    """What `python -m sweeps` prints for these words. Raises InputError with the line that it refuses with.
+def run_verb(*words: str, timeout: float, module: str = "sweeps") -> str:
+    """What `python -m sweeps`, or another module, prints for these words.
 
-    A fault of the program is printed on the server's terminal in full; a visitor sees none of it.
+    Raises InputError with the line that it refuses with. A fault of the program is printed on the server's terminal
+    in full; a visitor sees none of it.
     """
-    done = subprocess.run(
-        [sys.executable, "-m", "sweeps", *words], capture_output=True, encoding="utf-8", timeout=timeout, check=False
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", module, *words], capture_output=True, encoding="utf-8", timeout=timeout, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise InputError(f"{words[0]} took longer than {timeout:.0f} s and was ended") from None
     if done.returncode:
         lines = done.stderr.strip().splitlines()
         if not lines or not lines[0].startswith("error: "):

@@ -1,45 +1,66 @@
 """The nets that can be tried: each exported once by a process of its own, then answered for by ONNX Runtime.
 
-So this process never loads PyTorch, and stays small.
+So this process loads neither PyTorch nor MLflow, and stays small.
 """
 
 from __future__ import annotations
 
-import tempfile
+import hashlib
+import json
 import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 
+from fer_data.cache.cache_folder import cache_root
 from sweeps.cli.overview import all_sweeps
 from sweeps.errors import InputError, did_you_mean
 from sweeps.serve.command import run_verb
-from sweeps.use.classifier import Classifier, OnnxClassifier
+from sweeps.use.classifier import OnnxClassifier
 from tracking.record.layout import SweepFolder
 
 _KEPT = 4
-_EXPORT_SECONDS = 300
+_KEPT_FILES = 32
+_EXPORT_SECONDS = 600
+_LIST_SECONDS = 60
+_EXPORTS = "1"
+"""Changes when exported files do, so that older ones are not used."""
 
 
 class ModelPool:
-    """The best trial of each sweep whose weights are kept, and the exported files in the folder of all sweeps."""
+    """The registered models, the best trial of each sweep whose weights are kept, and the exported files beside them.
 
-    def __init__(self, out: Path) -> None:
+    Args:
+        out: the folder of all sweeps.
+        tracking_uri: MLflow, whose registry is asked in the background; None for the default.
+    """
+
+    def __init__(self, out: Path, tracking_uri: str | None = None) -> None:
         self._out = out
-        self._loaded: dict[str, Classifier] = {}
-        self._lock = threading.Lock()
-        self._scratch = tempfile.TemporaryDirectory(prefix="fer-sweeps-serve-")
+        self._words = [*(["--tracking-uri", tracking_uri] if tracking_uri else []), str(out)]
+        self._loaded: dict[str, OnnxClassifier] = {}
+        self._registered: dict[str, list[str]] = {}
+        """Name and version of the model that each reference means now."""
+        self._listed = -float("inf")
+        self._lock, self._listing, self._exporting = threading.Lock(), threading.Lock(), threading.Lock()
+
+    def warm(self) -> None:
+        """Look for registered models, and load the default net, before anyone asks."""
+        self._list()
+        with suppress(InputError):
+            self.get(None)
 
     def names(self) -> list[str]:
-        """What can be tried: nets of real faces before those of drawn ones, the best first within them."""
+        """What can be tried: registered models, nets of real faces before those of drawn ones, the best first."""
+        if time.monotonic() - self._listed > _LIST_SECONDS and not self._listing.locked():
+            threading.Thread(target=self._list, daemon=True).start()
         rows = [row for row in all_sweeps(self._out) if row.digest.best is not None and row.digest.finished]
         best = [(row, row.digest.best) for row in rows if row.digest.best is not None]
         ranked = sorted(best, key=lambda pair: (pair[0].digest.synthetic, -pair[1].value))
-        runs = [
-            f"{row.name}/{one.trial}" for row, one in ranked
-            if SweepFolder(self._out / row.name).trial(one.trial).best.is_file()
-        ]  # fmt: skip
-        return [*runs, *sorted(path.name for path in self._out.glob("*.onnx"))]
+        runs = [f"{row.name}/{one.trial}" for row, one in ranked if self._weights(row.name, one.trial).is_file()]
+        return [*self._registered, *runs, *sorted(path.name for path in self._out.glob("*.onnx"))]
 
-    def get(self, name: str | None) -> Classifier:
+    def get(self, name: str | None) -> OnnxClassifier:
         """The net of that name, or the first. Raises InputError where it is unknown or cannot be exported."""
         known = self.names()
         if not known:
@@ -48,22 +69,55 @@ class ModelPool:
             )
         name = name or known[0]
         if name not in known:
+            self._list()  # it may be new
+            known = self.names()
+        if name not in known:
             raise InputError(f"no model '{name}'{did_you_mean(name, known)}")
+        key = self._key(name)
         with self._lock:
-            classifier = self._loaded.pop(name, None) or self._load(name)
-            self._loaded[name] = classifier
+            found = self._loaded.get(key)
+        if found is None:
+            with self._exporting:  # one after the other: each takes all of a core and a GB
+                found = OnnxClassifier(self._file(name, key), threads=1)
+        with self._lock:
+            self._loaded.pop(key, None)
+            self._loaded[key] = found
             while len(self._loaded) > _KEPT:
                 self._loaded.pop(next(iter(self._loaded)))
-        return classifier
+        return found
 
-    def _load(self, name: str) -> Classifier:
+    def _list(self) -> None:
+        with self._listing:
+            self._listed = time.monotonic()
+            with suppress(InputError):  # a registry that does not answer has nothing to choose from
+                listed = json.loads(run_verb(*self._words, module="sweeps.serve.prepare", timeout=_LIST_SECONDS))
+                self._registered = {one["name"]: one["version"] for one in listed}
+
+    def _weights(self, sweep: str, trial: int | str) -> Path:
+        return SweepFolder(self._out / sweep).trial(int(trial)).best
+
+    def _key(self, name: str) -> str:
+        """The name and what its weights are, which may be others tomorrow."""
+        if name in self._registered:
+            return " ".join([*self._words, *self._registered[name]])
+        path = self._out / name if name.endswith(".onnx") else self._weights(*name.split("/"))
+        status = path.stat()
+        return f"{path} {status.st_mtime_ns} {status.st_size}"
+
+    def _file(self, name: str, key: str) -> Path:
+        """The exported file, made if need be; the ones that were not used for long make room."""
         if name.endswith(".onnx"):
-            return OnnxClassifier(self._out / name, threads=1)
-        file = Path(self._scratch.name) / f"{name.replace('/', '-')}.onnx"
+            return self._out / name
+        folder = cache_root() / "nets"
+        folder.mkdir(exist_ok=True)
+        file = folder / f"{hashlib.sha256(f'{_EXPORTS} {key}'.encode()).hexdigest()[:32]}.onnx"
         if not file.is_file():
-            words = ["export", name, "--format", "onnx", "--file", str(file), "--out", str(self._out)]
+            words = [*self._words, name, str(file)]
             try:
-                run_verb(*words, timeout=_EXPORT_SECONDS)
+                run_verb(*words, module="sweeps.serve.prepare", timeout=_EXPORT_SECONDS)
             except InputError as error:
                 raise InputError(f"{name} cannot be loaded: {error}") from None
-        return OnnxClassifier(file, threads=1)
+        file.touch()
+        for old in sorted(folder.glob("*.onnx"), key=lambda path: path.stat().st_mtime)[:-_KEPT_FILES]:
+            old.unlink(missing_ok=True)
+        return file

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import socket
+import threading
 
 from rich.text import Text
 
@@ -19,6 +20,7 @@ def serve(given: argparse.Namespace) -> int:
     import uvicorn
 
     from sweeps.serve.app import web_app
+    from sweeps.serve.model_pool import ModelPool
 
     if not given.out.is_dir():
         raise InputError(f"--out {given.out}: there is no such folder; run a sweep first, or name the folder of yours")
@@ -30,7 +32,9 @@ def serve(given: argparse.Namespace) -> int:
     if guard.token is not None:
         console.print(Text(f"it asks for the token in {token_file}; traffic is not encrypted: use a tunnel or a proxy"))
     console.print("Ctrl-C ends the server; the sweeps continue")
-    uvicorn.run(web_app(out, guard), host=given.host, port=given.port, log_level="warning", access_log=False,
+    pool = ModelPool(out, given.tracking_uri)
+    threading.Thread(target=pool.warm, daemon=True).start()
+    uvicorn.run(web_app(out, guard, pool), host=given.host, port=given.port, log_level="warning", access_log=False,
                 timeout_graceful_shutdown=2, server_header=False, limit_concurrency=500)  # fmt: skip
     return 0
 

@@ -13,7 +13,7 @@ _USE = {
     "onnx": """import numpy as np, onnxruntime
 session = onnxruntime.InferenceSession("{file}")
 faces = np.zeros((1, {side}, {side}), np.uint8)  # grey levels of faces that fill the square
-(probabilities,) = session.run(None, {{"faces": faces}})
+(probabilities,) = session.run(["probabilities"], {{"faces": faces}})  # "looked" is where the net looked
 print(dict(zip({classes}, probabilities[0])))""",
     "torch-export": """import torch
 net = torch.export.load("{file}").module()

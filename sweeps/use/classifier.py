@@ -13,6 +13,8 @@ from sweeps.errors import InputError
 from sweeps.use.about import About
 
 FACES_AT_ONCE = 256
+LOOKED = "looked"
+"""The output of an exported graph that says where the net looked."""
 
 
 class Classifier(Protocol):
@@ -70,5 +72,27 @@ class OnnxClassifier:
         """[n, classes]."""
         parts: list[Any] = [np.empty((0, len(self.classes)), np.float32)]
         for start in range(0, len(faces), FACES_AT_ONCE):
-            parts += self._session.run(None, {"faces": faces[start : start + FACES_AT_ONCE]})
+            parts += self._run(["probabilities"], faces[start : start + FACES_AT_ONCE])
         return np.concatenate(parts)
+
+    def explained(self, faces: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Probabilities, and where the net looked for the most probable class: [n, side, side] in 0..1.
+
+        None where the file was exported by a version that did not put that into the graph.
+        """
+        if LOOKED not in (output.name for output in self._session.get_outputs()):
+            return self.probabilities(faces), None
+        parts = [
+            self._run(["probabilities", LOOKED], faces[start : start + FACES_AT_ONCE])
+            for start in range(0, len(faces), FACES_AT_ONCE)
+        ]
+        probabilities, maps = zip(*parts, strict=True)
+        return np.concatenate(probabilities), np.concatenate(maps)
+
+    def _run(self, outputs: list[str], faces: NDArray[np.uint8]) -> list[Any]:
+        import onnxruntime
+
+        options = onnxruntime.RunOptions()
+        options.only_execute_path_to_fetches = True  # what no one asks for costs nothing
+        given: list[Any] = self._session.run(outputs, {"faces": faces}, options)
+        return given

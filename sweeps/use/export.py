@@ -18,7 +18,7 @@ from sweeps.errors import InputError
 from sweeps.runs import Run
 from sweeps.use.about import about_run
 from sweeps.use.card import card
-from sweeps.use.classifier import OnnxClassifier, PackedClassifier
+from sweeps.use.classifier import LOOKED, OnnxClassifier, PackedClassifier
 from sweeps.use.packing import pack
 from tracking.metrics.scores import Interval, paired_difference_interval
 from tracking.record.files import write_bytes
@@ -105,19 +105,23 @@ def _metadata(net: PackedClassifier) -> dict[str, str]:
     }
 
 
-def _write_onnx(net: PackedClassifier, path: Path) -> Answering:
+def write_onnx(net: PackedClassifier, path: Path) -> Answering:
+    """The nets and where they look (Grad-CAM) as one graph; what the file answers. Raises ModelError as `_graph`."""
     import warnings
 
     import onnx
     import torch
+
+    from fer_models.exported_graph import explained_graph
 
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     example = torch.zeros((2, net.side, net.side), dtype=torch.uint8)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program: Any = torch.onnx.export(
-            _graph(net), (example,), dynamo=True, opset_version=_OPSET, verbose=False,
-            input_names=["faces"], output_names=["probabilities"], dynamic_shapes={"faces": {0: torch.export.Dim("n")}},
+            explained_graph(_graph(net), example), (example,), dynamo=True, opset_version=_OPSET, verbose=False,
+            input_names=["faces"], output_names=["probabilities", LOOKED],
+            dynamic_shapes=({0: torch.export.Dim("n")},),
         )  # fmt: skip
     model = program.model_proto
     onnx.helper.set_model_props(model, _metadata(net))
@@ -164,7 +168,7 @@ def _write_safetensors(net: PackedClassifier, path: Path) -> Answering:
 
 
 _WRITERS: dict[Format, Callable[[PackedClassifier, Path], Answering]] = {
-    "onnx": _write_onnx,
+    "onnx": write_onnx,
     "torch-export": _write_torch_export,
     "safetensors": _write_safetensors,
 }

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -20,7 +21,8 @@ from fer_data.photos.crop import cut_out, whole
 from fer_data.photos.detector import Box, find_faces
 from fer_data.photos.photo import SUFFIXES, Photo, decode_photo, read_photo
 from sweeps.errors import InputError
-from sweeps.use.classifier import Classifier
+from sweeps.use.classifier import Classifier, OnnxClassifier
+from sweeps.use.looked import looked_png
 
 STDIN = Path("-")
 _PHOTOS_AT_ONCE = 32
@@ -34,6 +36,8 @@ class Answer:
 
     box: Box | None
     probabilities: dict[str, float]
+    looked: bytes | None = field(default=None, repr=False)
+    """A PNG of where the net looked."""
 
     @property
     def expression(self) -> str:
@@ -51,7 +55,10 @@ class Answer:
             name: round(value, 3 if name == "score" else 1) for name, value in vars(self.box).items()
         }  # fmt: skip
         probabilities = {name: round(share, 6) for name, share in self.probabilities.items()}
-        return {"box": box, "expression": self.expression, "probabilities": probabilities, "sentence": self.sentence}
+        content = {"box": box, "expression": self.expression, "probabilities": probabilities, "sentence": self.sentence}
+        if self.looked is not None:
+            content["looked"] = f"data:image/png;base64,{base64.b64encode(self.looked).decode()}"
+        return content
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,13 +115,19 @@ def predict_photos(paths: Iterable[Path], classifier: Classifier, *, as_whole: b
 
 
 def predict_photo(
-    name: str, data: bytes, classifier: Classifier, max_bytes: int, *, as_whole: bool = False
+    name: str, data: bytes, classifier: OnnxClassifier, max_bytes: int, *, as_whole: bool = False, looked: bool = False
 ) -> Answered:
-    """The same for one photograph in memory."""
-    (answered,) = _answered(
-        [_searched(name, partial(decode_photo, data, max_bytes), classifier.side, as_whole)], classifier
-    )
-    return answered
+    """The same for one photograph in memory; on request each answer has a picture of where the net looked."""
+    searched = _searched(name, partial(decode_photo, data, max_bytes), classifier.side, as_whole)
+    (answered,) = _answered([searched], classifier)
+    if not looked or not searched.faces:
+        return answered
+    _, maps = classifier.explained(np.stack(searched.faces))
+    if maps is None:
+        return answered
+    pictures = [looked_png(face, one) for face, one in zip(searched.faces, maps, strict=True)]
+    answers = [replace(answer, looked=picture) for answer, picture in zip(answered.answers, pictures, strict=True)]
+    return replace(answered, answers=tuple(answers))
 
 
 @dataclass(frozen=True, eq=False)

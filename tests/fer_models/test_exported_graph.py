@@ -9,8 +9,9 @@ import pytest
 import torch
 from pydantic import TypeAdapter
 
-from fer_models import AlexNetConfig, NetConfig
-from fer_models.exported_graph import ExportedGraph
+from fer_models import AlexNetConfig, NetConfig, VGG16Config
+from fer_models.exported_graph import ExportedGraph, explained_graph
+from fer_models.inspection.activations import last_map
 from fer_models.nets.registry import build
 from fer_models.packed_nets import Member
 
@@ -36,6 +37,38 @@ def test_a_graph_takes_any_number_of_faces(kind: Any) -> None:
     small = SMALLER.get(name) or ({"size": 48} if "size" in kind.model_fields else {})
     adapter: TypeAdapter[NetConfig] = TypeAdapter(NetConfig)
     check(adapter.validate_python({"name": name, **small}))
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.model_fields["name"].default)
+def test_where_a_net_looked_needs_no_gradient_in_its_graph(kind: Any) -> None:
+    name = kind.model_fields["name"].default
+    small = SMALLER.get(name) or ({"size": 48} if "size" in kind.model_fields else {})
+    adapter: TypeAdapter[NetConfig] = TypeAdapter(NetConfig)
+    mean = np.full((48, 48), 128, np.float32)
+    net = build(adapter.validate_python({"name": name, **small}), classes=7, mean_image=mean,
+                generator=torch.Generator().manual_seed(0))  # fmt: skip
+    graph = ExportedGraph([Member(net, "none", "mirror", 1.0)], mean)
+    faces = torch.randint(256, (3, 48, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    explained = explained_graph(graph, torch.zeros(2, 48, 48, dtype=torch.uint8))
+    assert isinstance(explained, torch.fx.GraphModule)
+    assert [node for node in explained.graph.nodes if "backward" in str(node.target)] == []
+    probabilities, looked = explained(faces)
+    with torch.no_grad():
+        torch.testing.assert_close(probabilities, graph(faces))
+    assert looked.shape == faces.shape
+    assert set(looked.amax((1, 2)).round().tolist()) <= {0, 1}
+
+
+def test_it_is_the_grad_cam_that_captum_gives() -> None:
+    captum = pytest.importorskip("captum.attr")
+    mean = np.full((48, 48), 128, np.float32)
+    net = build(VGG16Config(), classes=7, mean_image=mean, generator=torch.Generator().manual_seed(0)).eval()
+    faces = torch.randint(256, (2, 48, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    _, looked = explained_graph(ExportedGraph([Member(net, "none", "plain", 1.0)], mean), faces)(faces)
+    x = faces.float().unsqueeze(1)
+    coarse = captum.LayerGradCam(net, last_map(net)).attribute(x, net(x).argmax(1), relu_attributions=True)
+    wanted = torch.nn.functional.interpolate(coarse.detach(), size=(48, 48), mode="bilinear")[:, 0]
+    torch.testing.assert_close(looked, wanted / wanted.amax((1, 2), keepdim=True), atol=1e-4, rtol=1e-3)
 
 
 def test_alexnet_with_batch_norm() -> None:

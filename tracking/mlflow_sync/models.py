@@ -157,6 +157,17 @@ def champions(client: "MlflowClient") -> list[Version]:
     return sorted(versions, key=lambda one: -int(one.tags[_RIGHT_TAG]) / int(one.tags[_N_TAG]))
 
 
+def registered_models(client: "MlflowClient") -> list[tuple[str, Version]]:
+    """What can be asked for, with the version that it is now: the champion, and every alias as `models:/NAME@alias`."""
+    best = champions(client)[:1]
+    found: list[tuple[str, Version]] = [(CHAMPION, version) for version in best]
+    for model in client.search_registered_models(max_results=_MOST_MODELS):
+        for alias in sorted(model.aliases):
+            one = client.get_model_version_by_alias(model.name, alias)
+            found.append((f"models:/{model.name}@{alias}", Version(one.name, str(one.version), dict(one.tags))))
+    return found
+
+
 def fetch_files(reference: str, tracking_uri: str, folder: Path) -> Version:
     """Download the files of a registered model: `champion`, `models:/NAME@alias` or `models:/NAME/VERSION`.
 

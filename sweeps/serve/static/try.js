@@ -7,16 +7,19 @@ const colour = (variable) => getComputedStyle(document.documentElement).getPrope
 
 async function about() {
   const line = document.getElementById("about"), asked = model.value;
+  const began = Date.now(), tell = () => { if (asked === model.value) line.textContent = `Preparing this net for its first use: ${Math.round((Date.now() - began) / 1000)} s of about half a minute; later it is there at once.`; };
   line.textContent = "Loading this net …";
+  const timer = setInterval(tell, 1000);
   const response = await fetch(`/api/v1/models/about?model=${encodeURIComponent(asked)}`);
   const content = await response.json();
+  clearInterval(timer);
   if (asked === model.value) line.textContent = response.ok ? content.sentence : content.detail;
 }
 
 async function ask(blob, whole = false) {
   last = blob;
   answer.textContent = "Looking …";
-  const response = await fetch(`/api/v1/predict?model=${encodeURIComponent(model.value)}&whole=${whole}`, { method: "POST", headers: { "Content-Type": "application/octet-stream" }, body: blob });
+  const response = await fetch(`/api/v1/predict?model=${encodeURIComponent(model.value)}&whole=${whole}&looked=true`, { method: "POST", headers: { "Content-Type": "application/octet-stream" }, body: blob });
   const content = await response.json();
   if (!response.ok) { answer.textContent = content.detail; result.hidden = true; return; }
   result.hidden = false;
@@ -39,6 +42,15 @@ function bars(face, place) {
   box.className = "face";
   title.textContent = `Face ${place + 1}: ${face.sentence}`;
   box.append(title);
+  if (face.looked) {
+    const figure = document.createElement("figure"), picture = document.createElement("img"), caption = document.createElement("figcaption");
+    picture.src = face.looked;
+    picture.alt = `Face ${place + 1} as the net saw it, orange where it looked for ${face.expression.toLowerCase()}`;
+    picture.width = picture.height = 96;
+    caption.textContent = "What the net saw; orange is where it looked (Grad-CAM)";
+    figure.append(picture, caption);
+    box.append(figure);
+  }
   for (const [name, share] of Object.entries(face.probabilities)) {
     const row = document.createElement("div"), label = document.createElement("span"), track = document.createElement("div"), fill = document.createElement("div"), number = document.createElement("span");
     row.className = name === face.expression ? "bar top" : "bar";

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
+import shutil
 import socket
 import threading
 import time
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
 import pytest
 import requests
 import uvicorn
@@ -62,8 +65,8 @@ class Served(uvicorn.Server):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = int(probe.getsockname()[1])
-        super().__init__(uvicorn.Config(web_app(out, guard), port=self.port, log_level="warning",
-                                        timeout_graceful_shutdown=1))  # fmt: skip
+        super().__init__(uvicorn.Config(web_app(out, guard, model_pool.ModelPool(out)), port=self.port,
+                                        log_level="warning", timeout_graceful_shutdown=1))  # fmt: skip
         self.url = f"http://127.0.0.1:{self.port}"
         self._thread = threading.Thread(target=self.run, daemon=True)
 
@@ -94,6 +97,38 @@ def test_a_photograph_is_answered_and_not_kept(server: Served, out: Path) -> Non
     assert content["faces"][0]["sentence"].startswith("the image expression is more ")
     assert sum(content["faces"][0]["probabilities"].values()) == pytest.approx(1, abs=1e-4)
     assert [path for path in sorted(out.rglob("*")) if path not in before and path.name != ".list.json"] == []
+
+
+def test_an_answer_says_where_the_net_looked(server: Served) -> None:
+    address = f"{server.url}/api/v1/predict?model=net.onnx&looked=true"
+    (face,) = requests.post(address, data=jpeg(), timeout=60).json()["faces"]
+    kind, _, content = face["looked"].partition(",")
+    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(content)))).astype(int)
+    assert kind == "data:image/png;base64"
+    assert picture.shape == (192, 192, 3)
+    assert (picture[..., 0] - picture[..., 2]).max() > 100, "some place is orange"
+
+
+def test_a_net_is_exported_once_and_found_by_the_next_server(
+    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, ...]] = []
+
+    def prepare(*words: str, timeout: float, module: str) -> str:
+        asked.append(words)
+        if len(words) == 1:
+            return json.dumps([{"name": "champion", "version": ["lenet_space-1", "3"]}])
+        shutil.copyfile(out / "net.onnx", words[-1])
+        return ""
+
+    monkeypatch.setenv("FER_CACHE", str(tmp_path))
+    monkeypatch.setattr(model_pool, "run_verb", prepare)
+    for _ in range(2):
+        pool = model_pool.ModelPool(out)
+        pool.warm()
+        assert pool.names() == ["champion", "night/0", "net.onnx"]
+        assert pool.get("night/0").about.name == "night/0"
+    assert [words[1:-1] for words in asked] == [(), ("champion",), ("night/0",), ()]
 
 
 @pytest.mark.parametrize(

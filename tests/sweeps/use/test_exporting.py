@@ -62,7 +62,7 @@ def test_an_onnx_file_answers_as_the_net_and_predict_takes_it(
     session = onnxruntime.InferenceSession(str(tmp_path / "net.onnx"))
     faces, wanted = expected(finished)
     for some in (slice(None), slice(1)):
-        (answers,) = session.run(None, {"faces": faces[some]})
+        (answers,) = session.run(["probabilities"], {"faces": faces[some]})
         np.testing.assert_allclose(answers, wanted[some], atol=1e-4)
     card = (tmp_path / "net.onnx.md").read_text()
     for part in ("accuracy on val, n = 14", "95 % interval", "can be wrong about people", "InferenceSession"):
