@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+import fer_common
 import fer_data
 import fer_models
 from sweeps.after import pyfunc_model
@@ -22,7 +23,7 @@ from tracking.record.history import SweepHistory
 from tracking.record.layout import SweepFolder
 from tracking.record.predictions import Predictions
 
-_CODE = [Path(package.__path__[0]) for package in (fer_data, fer_models)]
+_CODE = [Path(package.__path__[0]) for package in (fer_common, fer_data, fer_models)]
 _REQUIREMENTS = (
     "mlflow", "numpy", "opencv-python-headless", "pandas", "pillow", "pydantic", "safetensors", "scikit-image", "torch",
     "torchvision",

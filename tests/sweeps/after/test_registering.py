@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 
 from fer_data import DataOptions
 from sweeps import Baseline, Space, TrialConfig, run_sweep
-from sweeps.after.register import register_best
+from sweeps.after.register import _CODE, register_best
 from sweeps.cli.main import main
 from sweeps.sweep import SweepResult
 from tests import ROOT
@@ -44,6 +45,19 @@ assert "code" in fer_models.__file__.split("/"), fer_models.__file__
 assert not any(name.split(".")[0] in ("sweeps", "tracking") for name in sys.modules)
 np.savez("answers.npz", columns=list(answers["raw"].columns), **answers)
 """
+
+
+def test_a_model_has_copies_of_all_packages_that_its_code_imports() -> None:
+    named = {
+        (name.split(".")[0])
+        for package in _CODE
+        for path in package.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else
+                     [one.name for one in node.names] if isinstance(node, ast.Import) else [])
+    }  # fmt: skip
+    ours = {path.name for path in Path(__file__).parents[2].iterdir() if (path / "__init__.py").is_file()}
+    assert named & ours == {package.name for package in _CODE}
 
 
 def _config(net: dict[str, Any], preprocess: str = "none", views: str = "plain") -> TrialConfig:
