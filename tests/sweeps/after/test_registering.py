@@ -56,7 +56,7 @@ def test_a_model_has_copies_of_all_packages_that_its_code_imports() -> None:
         for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else
                      [one.name for one in node.names] if isinstance(node, ast.Import) else [])
     }  # fmt: skip
-    ours = {path.name for path in Path(__file__).parents[2].iterdir() if (path / "__init__.py").is_file()}
+    ours = {path.name for path in Path(__file__).parents[3].iterdir() if (path / "__init__.py").is_file()}
     assert named & ours == {package.name for package in _CODE}
 
 
