@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cluster.checks import worst
 from cluster.config import check_home, reach
-from cluster.doctor import Report, examine
+from cluster.doctor import DoctorReport, examine
 from cluster.errors import without_password
 from fer_common.errors import Parser, run_command
 
@@ -48,7 +48,7 @@ def _doctor(given: argparse.Namespace) -> int:
     return 0 if report.healthy else 1
 
 
-def _shown(report: Report) -> str:
+def _shown(report: DoctorReport) -> str:
     lines = [f"doctor: {report.place}"]
     for check in report.checks:
         lines.append(f"{check.status:8} {check.name:14} {check.detail}")

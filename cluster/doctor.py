@@ -31,7 +31,7 @@ _REPORT = '{"place"'
 
 
 @dataclass(frozen=True)
-class Report:
+class DoctorReport:
     """The doctor's checks, and the machine or cluster that it examined."""
 
     place: str
@@ -47,7 +47,7 @@ class Report:
         return json.dumps({"place": self.place, "ok": self.healthy, "checks": [asdict(c) for c in self.checks]})
 
     @classmethod
-    def from_log(cls, log: str) -> Report:
+    def from_log(cls, log: str) -> DoctorReport:
         """The report in what a job has printed. Raises ClusterError where there is none."""
         lines = [line for line in log.splitlines() if line.startswith(_REPORT)]
         if not lines:
@@ -56,7 +56,7 @@ class Report:
         return cls(said["place"], tuple(Check(**check) for check in said["checks"]))
 
 
-def examine(config: ClusterConfig | None, storage: Path, tracking_uri: str | None) -> Report:
+def examine(config: ClusterConfig | None, storage: Path, tracking_uri: str | None) -> DoctorReport:
     """This machine (no config), the cluster it is part of (`auto`, `HOST:6379`), or one that is reached as `http://`.
 
     Raises:
@@ -69,7 +69,7 @@ def examine(config: ClusterConfig | None, storage: Path, tracking_uri: str | Non
     return examine_cluster(config.address, Path(config.storage) if config.storage else storage, tracking_uri)
 
 
-def examine_machine(storage: Path, tracking_uri: str | None) -> Report:
+def examine_machine(storage: Path, tracking_uri: str | None) -> DoctorReport:
     """Without Ray: what a sweep on this machine alone needs."""
     here = Probe()
     facts = {"this machine": NodeFacts(**here.facts(own_devices=True))}
@@ -84,10 +84,10 @@ def examine_machine(storage: Path, tracking_uri: str | None) -> Report:
         checks.own_ports(taken),
         _own_token(),
     )
-    return Report("this machine", found)
+    return DoctorReport("this machine", found)
 
 
-def examine_cluster(address: str, storage: Path, tracking_uri: str | None) -> Report:
+def examine_cluster(address: str, storage: Path, tracking_uri: str | None) -> DoctorReport:
     """From a driver in the cluster: one probe on every node."""
     prepare_environment(joining=True)
     with joined_ray(address):
@@ -100,7 +100,7 @@ def examine_cluster(address: str, storage: Path, tracking_uri: str | None) -> Re
             raise ClusterError(f"a node of {address} was lost while it was looked at: {said}; ask again") from None
 
 
-def _examine_nodes(address: str, storage: str, tracking_uri: str | None) -> Report:
+def _examine_nodes(address: str, storage: str, tracking_uri: str | None) -> DoctorReport:
     import ray
 
     nodes = {_node_name(node): node for node in _all_nodes() if node["Alive"]}
@@ -117,10 +117,10 @@ def _examine_nodes(address: str, storage: str, tracking_uri: str | None) -> Repo
         _ports(nodes, probes),
         checks.node_tokens(facts),
     )
-    return Report(f"{len(nodes)} nodes of the cluster at {address}", found)
+    return DoctorReport(f"{len(nodes)} nodes of the cluster at {address}", found)
 
 
-def examine_from_afar(config: ClusterConfig, tracking_uri: str | None) -> Report:
+def examine_from_afar(config: ClusterConfig, tracking_uri: str | None) -> DoctorReport:
     """Check access from here, then have a job examine the cluster from within."""
     ca_file = str(config.ca_file) if config.ca_file else None
     uri = tracking_uri or config.tracking_uri
@@ -130,11 +130,11 @@ def examine_from_afar(config: ClusterConfig, tracking_uri: str | None) -> Report
             "command; leave the login out and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD on the head"
         )
 
-    def knock(headers: Mapping[str, str]) -> int:
+    def ping(headers: Mapping[str, str]) -> int:
         return probe.http_get(f"{config.address}/api/jobs/", headers, _TIMEOUT_SECONDS, ca_file).status
 
     jobs = Jobs(config)
-    access = checks.access(config.address, knock({}), knock({"Authorization": "Bearer wrong"}))
+    access = checks.access(config.address, ping({}), ping({"Authorization": "Bearer wrong"}))
     command = ["python", "-m", "cluster", "doctor", "--address", "auto", "--json"]
     command += ["--storage", config.storage] if config.storage else []
     command += ["--tracking-uri", uri] if uri else []
@@ -142,8 +142,8 @@ def examine_from_afar(config: ClusterConfig, tracking_uri: str | None) -> Report
     jobs.submit(name, command)
     log: list[str] = []
     jobs.follow(name, log.append)
-    within = Report.from_log("".join(log))
-    return Report(f"{within.place}, by {config.address}", (access, *within.checks))
+    within = DoctorReport.from_log("".join(log))
+    return DoctorReport(f"{within.place}, by {config.address}", (access, *within.checks))
 
 
 def _place_probes(nodes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

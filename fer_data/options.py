@@ -45,7 +45,7 @@ def _fold(text: str) -> tuple[int, int]:
 
 
 class DataOptions(BaseModel):
-    """A source, how it is read, and views of it, applied in this order: classes, fold, dedupe, limit_train.
+    """A source, how it is read, and subsets of it, applied in this order: classes, fold, dedupe, limit_train.
 
     `source` is a file or a folder; None or "synthetic" are the built-in synthetic faces. The options up to
     `skip_bad` change how the source is read, the others choose a part of what was read.
@@ -95,9 +95,9 @@ class DataOptions(BaseModel):
     limit_seed: Annotated[int, Field(ge=0)] = 0
 
     @property
-    def has_view(self) -> bool:
+    def has_subset(self) -> bool:
         """Whether only a part of the source is used."""
-        return self.dedupe != "none" or any(view is not None for view in (self.classes, self.fold, self.limit_train))
+        return self.dedupe != "none" or any(part is not None for part in (self.classes, self.fold, self.limit_train))
 
     def with_absolute_paths(self) -> Self:
         """The same files by their absolute paths, which mean the same from any working folder."""

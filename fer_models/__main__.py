@@ -17,7 +17,7 @@ from fer_models.configs.net_config import NET_CONFIGS, NET_NAMES, NetConfig
 from fer_models.errors import ModelError
 
 if TYPE_CHECKING:
-    from fer_models.listing import Summary
+    from fer_models.listing import NetSummary
 
 CLASSES = 7
 _NOTE = f"{CLASSES} classes, default options; MB of fp32 parameters; multiply-adds of one face, in millions"
@@ -95,7 +95,7 @@ def _draw(name: str, path: Path) -> None:
     draw_net(_summary(name), path)
 
 
-def _summary(name: str) -> Summary:
+def _summary(name: str) -> NetSummary:
     from fer_models.listing import summarise  # imports torch
 
     return summarise(_CONFIG.validate_python({"name": name}), CLASSES)

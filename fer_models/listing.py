@@ -30,7 +30,7 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Summary:
+class NetSummary:
     """A net for one face. Multiply-adds are those of convolutions and fully connected layers, as papers count them."""
 
     name: str
@@ -46,7 +46,7 @@ class Summary:
     layers: tuple[Layer, ...]
 
 
-def summarise(config: NetConfig, classes: int) -> Summary:
+def summarise(config: NetConfig, classes: int) -> NetSummary:
     """Build the net without memory and send the shape of a face through it.
 
     Raises:
@@ -57,7 +57,7 @@ def summarise(config: NetConfig, classes: int) -> Summary:
         net = build(config, classes=classes, mean_image=mean_image, generator=torch.Generator("cpu")).eval()
         layers = tuple(_layers(net, torch.zeros(1, 1, config.size, config.size)))
     parameters = count_parameters(net)
-    return Summary(
+    return NetSummary(
         name=config.name,
         source=config.source,
         input=f"{config.channels}x{config.size}x{config.size}",
@@ -68,7 +68,7 @@ def summarise(config: NetConfig, classes: int) -> Summary:
     )
 
 
-def layer_table(summary: Summary) -> str:
+def layer_table(summary: NetSummary) -> str:
     """A net as text, one line per layer, multiply-adds in millions, and the totals."""
     rows = [("layer", "kind", "output", "parameters", "multiply-adds")]
     for layer in summary.layers:

@@ -11,7 +11,7 @@ from matplotlib.patches import FancyBboxPatch
 
 from fer_common.files import write_whole
 from fer_models.errors import ModelError
-from fer_models.listing import Layer, Summary
+from fer_models.listing import Layer, NetSummary
 
 _MOST_ROWS = 40
 """Layers in a column; a longer net has several, of equal length."""
@@ -20,7 +20,7 @@ _COLOURS = {"Conv": "#cfe3f3", "Linear": "#f8d5bd", "Pool": "#c5e8dc", "Norm": "
 _PLAIN = "#f7f7f7"
 
 
-def draw_net(summary: Summary, path: Path) -> None:
+def draw_net(summary: NetSummary, path: Path) -> None:
     """Write a PNG. Raises ModelError where the disk refuses; an earlier file of that name is then still whole."""
     columns = -(-len(summary.layers) // _MOST_ROWS)
     rows = -(-len(summary.layers) // columns)

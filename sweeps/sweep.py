@@ -165,7 +165,7 @@ def run_plan(
                 sink.wake()
                 backlog = sink.close(5.0 if received else 60.0)
             if not received and not backlog:
-                closing.keep_best(uri)
+                closing.publish_best(uri)
     return SweepResult(
         folder, history, director.stop_reason, received[0] if received else None, director.faults, backlog,
         closing.notes, was_finished,

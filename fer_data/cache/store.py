@@ -1,7 +1,7 @@
 """One memory-mapped copy of each data set per machine, found again without reading its source.
 
 $FER_CACHE or ~/.cache/fer-sweeps/
-    <fingerprint>/        a data set, whole or a view of another one (fer_data.cache.cache_folder)
+    <fingerprint>/        a data set, whole or a subset of another one (fer_data.cache.cache_folder)
     sources/<hash>.json   the folder that a source, read with these options, was converted to, and the
                           source's size and time of change then (of a folder, those of all files in it)
 """
@@ -19,7 +19,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fer_data.cache.cache_folder import cache_root, is_whole, keep, open_cached, open_with_all_soft_labels, write_text
-from fer_data.cache.subsets import apply_views
+from fer_data.cache.subsets import take_subsets
 from fer_data.faces import DataError, Faces
 from fer_data.options import DataOptions
 from fer_data.sources import synthetic
@@ -51,21 +51,21 @@ class _Record(BaseModel):
 
 
 def prepare(source: DataOptions | str | Path | None) -> Path:
-    """Return the cache folder of a source, or of the requested view of it; it is made if it does not exist.
+    """Return the cache folder of a source, or of the requested subset of it; it is made if it does not exist.
 
     Args:
         source: the options; or only a file or a folder; None or "synthetic" for the built-in synthetic faces.
 
     Raises:
-        DataError: the source is wrong, a view does not fit it, or the cache cannot be written.
+        DataError: the source is wrong, the subset does not fit it, or the cache cannot be written.
     """
     options = source if isinstance(source, DataOptions) else DataOptions(source=None if source is None else str(source))
     try:
         folder = _converted(options)
-        if not options.has_view:
+        if not options.has_subset:
             return folder
         wanted = json.dumps([folder.name, options.model_dump(mode="json", include=_VIEWS)])
-        return _made(wanted, folder.name, lambda: apply_views(open_with_all_soft_labels(folder), options))
+        return _made(wanted, folder.name, lambda: take_subsets(open_with_all_soft_labels(folder), options))
     except OSError as error:
         way_out = "set FER_CACHE to a writable folder with 200 MB of space"
         raise DataError(f"cannot write the cache of faces: {error}; {way_out}") from error

@@ -19,11 +19,11 @@ from fer_data.images.resizing import room, rows_of
 from fer_data.options import DataOptions
 
 
-def apply_views(faces: Faces, options: DataOptions) -> Faces:
+def take_subsets(faces: Faces, options: DataOptions) -> Faces:
     """Return the part of a data set that the options choose; all of it where they choose none.
 
     Raises:
-        DataError: a view does not fit the data.
+        DataError: the subset does not fit the data.
     """
     if options.classes is not None:
         faces = choose_classes(faces, options.classes)

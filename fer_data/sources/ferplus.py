@@ -47,7 +47,7 @@ Votes = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Verdict:
+class FerPlusLabels:
     """FER+'s labels of n images.
 
     labels: [n] uint8; kept: [n], False where the label is contempt, unknown or no face, or where there is no majority;
@@ -59,7 +59,7 @@ class Verdict:
     soft_labels: SoftLabels
 
 
-def judge(path: Path, rows: Rows, *, majority: bool = False) -> Verdict:
+def judge(path: Path, rows: Rows, *, majority: bool = False) -> FerPlusLabels:
     """Return FER+'s labels of the rows of a FER2013 csv, by its own rule if `majority`, else by plurality.
 
     Of several columns with the most votes the plurality is the first in FER+'s file: neutral, happiness,
@@ -88,7 +88,7 @@ def judge(path: Path, rows: Rows, *, majority: bool = False) -> Verdict:
     if majority:
         kept &= 2 * counted.max(axis=1) > counted.sum(axis=1)
     labels = expression[np.where(kept, winners, 0)]
-    return Verdict(labels, kept, _shares(votes[:, : len(expression)], expression))
+    return FerPlusLabels(labels, kept, _shares(votes[:, : len(expression)], expression))
 
 
 def _shares(votes: Votes, expression: Labels) -> SoftLabels:

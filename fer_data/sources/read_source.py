@@ -19,7 +19,7 @@ _LEFT_OUT_SHOWN = 5
 
 
 def read_source(options: DataOptions) -> Faces:
-    """Read the whole source that the options name; views are applied later.
+    """Read the whole source that the options name; subsets are taken later.
 
     A file is a FER2013 csv, plain or in an archive; a folder holds LMDB data sets, Caffe's index lists, or images.
 

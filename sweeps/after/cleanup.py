@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Leavings:
+class Cleanup:
     """What of one sweep can go: files, MLflow's copies of weights, and runs to be closed.
 
     `kept` names what would go if no other run needed it, `spared` is the reason for skipping the sweep.
@@ -61,7 +61,7 @@ def clean_up(
     keep: int,
     act: bool,
     on_warning: Callable[[str], None],
-) -> Iterator[Leavings]:
+) -> Iterator[Cleanup]:
     """Check sweeps, all in `out` where none is named; with `act` remove files and close runs.
 
     A sweep with a driver is skipped, as is one whose journal cannot be read. Trials that a resume continues keep
@@ -81,7 +81,7 @@ def clean_up(
             try:
                 recorded = recorded_spec(SweepHistory.load(folder.journal)).tracking_uri
             except (InputError, TrackingError) as error:
-                yield Leavings(folder.root.name, spared=f"{error}; left alone")
+                yield Cleanup(folder.root.name, spared=f"{error}; left alone")
                 continue
             yield _clean(folder, client(recorded), keep, mine, act=act)
 
@@ -103,10 +103,10 @@ def size_text(size_bytes: int) -> str:
 
 def _clean(
     folder: SweepFolder, client: MlflowClient | None, keep: int, needed: Mapping[int, str], *, act: bool
-) -> Leavings:
+) -> Cleanup:
     name, holder = folder.root.name, folder_holder(folder.root)
     if holder is not None:
-        return Leavings(name, spared=f"is being worked on (host {holder.host}, pid {holder.pid}), left alone")
+        return Cleanup(name, spared=f"is being worked on (host {holder.host}, pid {holder.pid}), left alone")
     with ExitStack() as stack:
         if act:
             stack.enter_context(hold_folder(folder.root))
@@ -121,7 +121,7 @@ def _clean(
             if client:
                 remove_copies(client, copies)
                 close_runs(client, runs)
-    return Leavings(name, tuple(files), tuple(copies), tuple(runs), tuple(sorted(kept)))
+    return Cleanup(name, tuple(files), tuple(copies), tuple(runs), tuple(sorted(kept)))
 
 
 def _place(path: Path) -> str:

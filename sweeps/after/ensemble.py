@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from sweeps.after.derived_run import new_folder, record_run
 from sweeps.errors import InputError
 from sweeps.runs import Run, find_run
-from sweeps.trial.messages import Method
+from sweeps.trial.messages import EnsembleMethod
 from tracking.metrics.probability_scores import image_log_losses
 from tracking.record.layout import SweepFolder
 from tracking.record.predictions import Predictions
@@ -41,7 +41,7 @@ class Choice:
     probabilities: NDArray[np.float64]
 
 
-def combine(labels: NDArray[np.int64], candidates: NDArray[np.floating], method: Method) -> Choice:
+def combine(labels: NDArray[np.int64], candidates: NDArray[np.floating], method: EnsembleMethod) -> Choice:
     """Combine probabilities [members, n, classes].
 
     `mean` weighs all equally; `weighted` uses the weights with the least log loss on these labels; `greedy` adds, with
@@ -56,7 +56,9 @@ def combine(labels: NDArray[np.int64], candidates: NDArray[np.floating], method:
     return Choice(weights, _average(candidates, weights))
 
 
-def fitted_apart(labels: NDArray[np.int64], candidates: NDArray[np.floating], method: Method) -> NDArray[np.float64]:
+def fitted_apart(
+    labels: NDArray[np.int64], candidates: NDArray[np.floating], method: EnsembleMethod
+) -> NDArray[np.float64]:
     """As `combine`, but each face's prediction has weights that were fitted without it: probabilities [n, classes].
 
     Greedy selection gains a point and more on the faces that it is fitted to, and on no others.
@@ -117,7 +119,9 @@ def _score(labels: NDArray[np.int64], probabilities: NDArray[np.floating]) -> tu
     return right, -float(image_log_losses(labels, probabilities.astype(np.float64)).mean())
 
 
-def make_ensemble(runs: Sequence[Run], method: Method, name: str, out: Path, *, tracking_uri: str | None = None) -> Run:
+def make_ensemble(
+    runs: Sequence[Run], method: EnsembleMethod, name: str, out: Path, *, tracking_uri: str | None = None
+) -> Run:
     """Combine runs into one that is recorded under `name`; `tracking_uri` as in `record_run`.
 
     Raises InputError where they cannot be combined.
@@ -151,7 +155,7 @@ def _refuse_unfit(runs: Sequence[Run]) -> None:
 def _record(
     folder: SweepFolder,
     members: Sequence[tuple[Run, float]],
-    method: Method,
+    method: EnsembleMethod,
     probabilities: NDArray[np.float64],
     candidates: Sequence[str],
     tracking_uri: str | None,

@@ -50,7 +50,7 @@ class Closing:
             self._drawn = not hurried
         self.notes.append(f"report: {page}")
 
-    def keep_best(self, tracking_uri: str) -> None:
+    def publish_best(self, tracking_uri: str) -> None:
         """Draw what the best trial's net looks at and register it, once MLflow has all of the sweep.
 
         Skipped where nothing has changed, and for a sweep that took less time than this would.
@@ -59,7 +59,7 @@ class Closing:
         trained_seconds = sum(epoch.metrics.get("epoch_seconds", 0.0) for epoch in epochs)
         if not self._drawn or trained_seconds < _LEAST_TRAINED_SECONDS:
             return
-        fault, said = _in_a_child("keep_best", self._folder, _LONGEST_SECONDS, tracking_uri)
+        fault, said = _in_a_child("publish_best", self._folder, _LONGEST_SECONDS, tracking_uri)
         self.notes += said
         if fault:
             self._on_warning(f"the best trial is not inspected or registered in full: {fault}")
@@ -98,7 +98,7 @@ def draw_sweep(folder: SweepFolder) -> None:
     write_bytes(report_path(folder), report_page(report, faces).encode())
 
 
-def keep_best(folder: SweepFolder, tracking_uri: str) -> Iterator[str]:
+def publish_best(folder: SweepFolder, tracking_uri: str) -> Iterator[str]:
     """Draw the best trial's filters and maps, log them, register its net; return the results, one line each.
 
     Each part is tried; SystemExit lists all faults.
@@ -164,5 +164,5 @@ def main() -> None:
     if task == "draw":
         draw_sweep(SweepFolder(Path(root)))
     else:
-        for line in keep_best(SweepFolder(Path(root)), os.environ["MLFLOW_TRACKING_URI"]):
+        for line in publish_best(SweepFolder(Path(root)), os.environ["MLFLOW_TRACKING_URI"]):
             print(line, flush=True)  # noqa: T201

@@ -16,17 +16,17 @@ from sweeps.errors import InputError
 from sweeps.planning.resources import Device
 from sweeps.runs import Run
 from tracking.metrics.summary import data_name
-from tracking.mlflow_sync.upkeep import find_run, log_file, opened
+from tracking.mlflow_sync.upkeep import find_mlflow_run, log_file, opened
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import nn
 
     from fer_models.inspection.activations import Watched
-    from tracking.figures.inspect_figures import Portraits
+    from tracking.figures.inspect_figures import FaceSheet
 
-Method = Literal["gradcam", "occlusion"]
-METHODS: tuple[Method, ...] = get_args(Method)
+MapMethod = Literal["gradcam", "occlusion"]
+METHODS: tuple[MapMethod, ...] = get_args(MapMethod)
 
 
 def net_table(run: Run) -> str:
@@ -55,7 +55,7 @@ def inspect_run(
     shown: Shown,
     *,
     layers: Sequence[str] = (),
-    methods: Sequence[Method] = (),
+    methods: Sequence[MapMethod] = (),
     folder: Path | None = None,
     device: Device = "cpu",
 ) -> Iterator[Path]:
@@ -89,8 +89,8 @@ def inspect_run(
             "or take --method occlusion"
         )
     probabilities = predict(net, shown.images, device=device)
-    portraits = _portraits(shown, probabilities, run.spec.classes)
-    scene = _Scene(net, shown, watched, portraits, probabilities.argmax(1), f"{_what(run)}, {shown.title}")
+    sheet = _face_sheet(shown, probabilities, run.spec.classes)
+    scene = _Scene(net, shown, watched, sheet, probabilities.argmax(1), f"{_what(run)}, {shown.title}")
     return _written(_pictures(run, faces, scene, methods), folder or run.files.root / "inspect")
 
 
@@ -125,7 +125,7 @@ def log_pictures(run: Run, pictures: Sequence[Path], tracking_uri: str) -> None:
         TrackingError: MLflow does not answer, or has no store or no run of the trial yet.
     """
     with opened(tracking_uri) as client:
-        run_id = find_run(client, run.history.started, run.trial.number)
+        run_id = find_mlflow_run(client, run.history.started, run.trial.number)
         for path in pictures:
             log_file(client, run_id, path, "inspect")
 
@@ -137,12 +137,12 @@ class _Scene:
     net: nn.Module
     shown: Shown
     watched: Sequence[Watched]
-    portraits: Portraits
+    sheet: FaceSheet
     said: NDArray[np.intp]
     title: str
 
 
-def _pictures(run: Run, faces: Faces, scene: _Scene, methods: Sequence[Method]) -> Iterator[tuple[str, Figure]]:
+def _pictures(run: Run, faces: Faces, scene: _Scene, methods: Sequence[MapMethod]) -> Iterator[tuple[str, Figure]]:
     """File name and picture."""
     from fer_models.inspection.activations import first_filters
     from tracking.figures.inspect_figures import filters_figure
@@ -166,7 +166,7 @@ def _maps(scene: _Scene) -> Iterator[tuple[str, Figure]]:
     for layer in scene.watched:
         draw = maps_figure if layer.is_map else units_figure
         name = layer.name if layer.name == layer.path else f"{layer.name} ({layer.path})"
-        yield f"maps_{layer.name}.png", draw(scene.portraits, given[layer.name], f"{scene.title}\n{name}")
+        yield f"maps_{layer.name}.png", draw(scene.sheet, given[layer.name], f"{scene.title}\n{name}")
 
 
 def _grad_cam(scene: _Scene) -> Figure:
@@ -178,7 +178,7 @@ def _grad_cam(scene: _Scene) -> Figure:
         for layer in scene.watched
         if layer.is_map
     }
-    return evidence_figure(scene.portraits, maps, f"{scene.title}\nGrad-CAM for the predicted class, by layer")
+    return evidence_figure(scene.sheet, maps, f"{scene.title}\nGrad-CAM for the predicted class, by layer")
 
 
 def _occlusion(scene: _Scene) -> Figure:
@@ -188,12 +188,12 @@ def _occlusion(scene: _Scene) -> Figure:
     images = scene.shown.images
     side, step = occlusion_window(*images.shape[1:])
     about = f"occlusion: how a grey square of {side}×{side}, moved by {step}, lowers the predicted class"
-    return drop_figure(scene.portraits, occlusion(scene.net, images, scene.said), f"{scene.title}\n{about}")
+    return drop_figure(scene.sheet, occlusion(scene.net, images, scene.said), f"{scene.title}\n{about}")
 
 
-def _portraits(shown: Shown, probabilities: NDArray[np.float32], classes: Sequence[str]) -> Portraits:
+def _face_sheet(shown: Shown, probabilities: NDArray[np.float32], classes: Sequence[str]) -> FaceSheet:
     from tracking.figure_text import drawable
-    from tracking.figures.inspect_figures import Portraits
+    from tracking.figures.inspect_figures import FaceSheet
 
     classes = drawable(classes)
     captions, wrong = [], []
@@ -202,7 +202,7 @@ def _portraits(shown: Shown, probabilities: NDArray[np.float32], classes: Sequen
         true = name if label is None else f"{classes[label]} ({name})"
         captions.append(f"{true}\nsaid {classes[said]} {row[said]:.0%}")
         wrong.append(label is not None and said != label)
-    return Portraits(np.clip(shown.images, 0, 255).astype(np.uint8), captions, wrong)
+    return FaceSheet(np.clip(shown.images, 0, 255).astype(np.uint8), captions, wrong)
 
 
 def _single(run: Run) -> Run:

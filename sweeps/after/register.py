@@ -16,9 +16,8 @@ from sweeps.after import pyfunc_model
 from sweeps.after.ensemble import answers_fitted_apart
 from sweeps.runs import Run, best_runs, related_sweeps
 from sweeps.use.packing import pack
-from tracking.mlflow_sync.models import Candidate, Verdict, log_model_folder, model_name, register
-from tracking.mlflow_sync.upkeep import find_run as find_mlflow_run
-from tracking.mlflow_sync.upkeep import opened
+from tracking.mlflow_sync.models import Candidate, Promotion, log_model_folder, model_name, register
+from tracking.mlflow_sync.upkeep import find_mlflow_run, opened
 from tracking.record.history import SweepHistory
 from tracking.record.layout import SweepFolder
 from tracking.record.predictions import Predictions
@@ -92,7 +91,7 @@ def _requirements(run: Run) -> list[str]:
     return [f"{name}=={version(name)}" for name in packages]
 
 
-def _sentence(candidate: Candidate, verdict: Verdict) -> str:
+def _sentence(candidate: Candidate, verdict: Promotion) -> str:
     if verdict.version is None:
         return verdict.reason
     place = "champion" if verdict.is_champion else "not champion"

@@ -17,9 +17,9 @@ from sweeps.planning.budgets import Budgets
 from sweeps.runs import Run
 from sweeps.spec import SweepSpec, recorded_spec
 from sweeps.trial.messages import PARAMETERS, val_title
-from tracking.metrics.compare import Comparison, Contender, compare
-from tracking.metrics.compare_sweeps import course
-from tracking.pages.report import DataFacts, Report, report_page
+from tracking.metrics.compare import ComparedRun, Comparison, compare
+from tracking.metrics.compare_sweeps import sweep_summary
+from tracking.pages.report import DataFacts, SweepReport, report_page
 from tracking.record.events import OBJECTIVE
 from tracking.record.flatten import flatten
 from tracking.record.history import SweepHistory
@@ -33,11 +33,11 @@ def compare_runs(runs: Sequence[Run], whole: Sequence[str] = (), *, numbers_only
     `whole` names the sweeps that were given as such, and whose best trials are among `runs`: two or more are
     also compared as a whole. Raises TrackingError where faces differ.
     """
-    contenders = [_contender(run) for run in runs]
-    found = compare(contenders, numbers_only=numbers_only)
+    compared = [_compared_run(run) for run in runs]
+    found = compare(compared, numbers_only=numbers_only)
     asked = {run.sweep.root.name: run for run in runs if run.sweep.root.name in whole}
     searched = {name: run for name, run in asked.items() if not (run.members or run.svm)}
-    courses = tuple(course(name, run.history) for name, run in searched.items()) if len(searched) > 1 else ()
+    summaries = tuple(sweep_summary(name, run.history) for name, run in searched.items()) if len(searched) > 1 else ()
     notes = [
         f"the weights of {run.name} were fitted to these faces, which flatters its numbers"
         for run in runs
@@ -46,16 +46,16 @@ def compare_runs(runs: Sequence[Run], whole: Sequence[str] = (), *, numbers_only
     return found.model_copy(
         update={
             "stands_for": {name: run.name for name, run in searched.items()},
-            "sweeps": courses,
+            "sweeps": summaries,
             "notes": (*found.notes, *notes),
         }
     )
 
 
-def _contender(run: Run) -> Contender:
+def _compared_run(run: Run) -> ComparedRun:
     best, spec = run.trial.best_epoch(), run.spec
     answers = run.kept_predictions()
-    return Contender(
+    return ComparedRun(
         name=run.name,
         settings=flatten(run.trial.started.config),
         metrics=dict(best.metrics) if best else {},
@@ -92,11 +92,11 @@ def sweep_page(folder: SweepFolder, history: SweepHistory) -> str:
     return report_page(*sweep_report(folder, history))
 
 
-def sweep_report(folder: SweepFolder, history: SweepHistory) -> tuple[Report, NDArray[np.uint8] | None]:
+def sweep_report(folder: SweepFolder, history: SweepHistory) -> tuple[SweepReport, NDArray[np.uint8] | None]:
     """The content of a sweep's report, and its validation faces as grey levels where they are available."""
     spec = recorded_spec(history)
     faces = _faces(spec)
-    report = Report(
+    report = SweepReport(
         history=history,
         folder=folder,
         data=_facts(spec, faces, _answered(folder, history)),

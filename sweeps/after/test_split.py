@@ -20,7 +20,7 @@ from sweeps.runs import Run, readable_sweeps, related_sweeps
 from sweeps.trial.results import draw_scores, write_answers, write_scores
 from tracking.metrics.probability_scores import fit_temperature
 from tracking.metrics.scores import Interval, wilson_interval
-from tracking.metrics.summary import Summary, data_name, summary
+from tracking.metrics.summary import ScoreSummary, data_name, summary
 from tracking.record.events import TrialTested
 from tracking.record.folder_lock import hold_folder
 from tracking.record.history import SweepHistory
@@ -50,7 +50,7 @@ class Outcome:
     leak_free_n: int
     leak_free: Interval | None
     looks: Looks
-    scores: Summary
+    scores: ScoreSummary
     """Calibrated at the temperature that the validation split gave."""
     files: tuple[Path, ...]
     """Predictions, scores and their pictures."""
@@ -110,14 +110,14 @@ def _leak_free(faces: Faces, probabilities: NDArray[np.float32]) -> Interval | N
     return wilson_interval(int(right.sum()), len(right))
 
 
-def _scores(run: Run, faces: Faces, probabilities: NDArray[np.float32]) -> Summary:
+def _scores(run: Run, faces: Faces, probabilities: NDArray[np.float32]) -> ScoreSummary:
     of_val = run.predictions()
     temperature = fit_temperature(of_val.labels, of_val.probabilities.astype(np.float64))
     labels = np.asarray(faces.test.labels, np.int64)
     return summary(labels, probabilities, faces.classes, faces.test.leaked, temperature)
 
 
-def _keep(run: Run, faces: Faces, probabilities: NDArray[np.float32], found: Summary) -> tuple[Path, ...]:
+def _keep(run: Run, faces: Faces, probabilities: NDArray[np.float32], found: ScoreSummary) -> tuple[Path, ...]:
     best = run.trial.best_epoch()
     epoch = best.epoch if best else 0
     folder, kept = run.files.test.create(), run.files.test_probabilities

@@ -15,7 +15,7 @@ from fer_models import Kernel
 from sweeps.cli.use_arguments import add_use_verbs
 from sweeps.errors import InputError
 from sweeps.options import GROUPS, RUN, TRAINED, Options, read_seconds
-from sweeps.trial.messages import Method
+from sweeps.trial.messages import EnsembleMethod
 
 
 def parser() -> argparse.ArgumentParser:
@@ -124,7 +124,7 @@ def _add_after_a_sweep(verbs: Any) -> None:
     ensemble.add_argument("runs", metavar="RUN", nargs="*", help=run)
     ensemble.add_argument("--sweep", metavar="NAME", help="the best trials of this sweep")
     ensemble.add_argument("--top", type=int, default=5, metavar="N", help="how many of them (default 5)")
-    ensemble.add_argument("--method", choices=get_args(Method), default="mean",
+    ensemble.add_argument("--method", choices=get_args(EnsembleMethod), default="mean",
                           help="mean (default), weighted by log loss on val, or greedy selection on val")  # fmt: skip
     ensemble.add_argument("--name", help="its name and folder (default ensemble-<UTC time>)")
     svm = verbs.add_parser("svm", help="put a support vector machine in place of a net's last layer")

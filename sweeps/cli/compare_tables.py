@@ -11,11 +11,10 @@ from rich.text import Text
 
 from sweeps.runs import Run
 from tracking.metrics.compare import Comparison
-from tracking.metrics.compare_sweeps import Course
+from tracking.metrics.compare_sweeps import SweepSummary
 from tracking.metrics.scores import Interval
-from tracking.metrics.summary import METRIC_NAMES, Summary
-from tracking.mlflow_sync.upkeep import find_run as find_mlflow_run
-from tracking.mlflow_sync.upkeep import log_file, opened
+from tracking.metrics.summary import METRIC_NAMES, ScoreSummary
+from tracking.mlflow_sync.upkeep import find_mlflow_run, log_file, opened
 from tracking.pages.page import sentence, short_setting, where
 from tracking.record.files import write_bytes
 
@@ -41,7 +40,7 @@ def tables(found: Comparison) -> Iterator[Table | str]:
     yield from (sentence(pair) for pair in found.pairs)
 
 
-def _whole(sweeps: Sequence[Course], place: str) -> Table:
+def _whole(sweeps: Sequence[SweepSummary], place: str) -> Table:
     table = Table(title=Text(f"the sweeps as a whole; {place}"), header_style="bold")
     table.add_column("")
     for one in sweeps:
@@ -97,7 +96,7 @@ def _file_name(names: Sequence[str]) -> str:
     return (name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}-and-more") + ".html"
 
 
-def score_table(found: Summary, title: str) -> Table:
+def score_table(found: ScoreSummary, title: str) -> Table:
     """Recall, precision, F1 and AUC with its grade per class; the scores of all classes below."""
     table = Table(title=Text(title), caption=Text(_caption(found)), header_style="bold")
     for heading in ("class", "faces", "recall", "precision", "F1", "AUC", "grade"):
@@ -111,7 +110,7 @@ def score_table(found: Summary, title: str) -> Table:
     return table
 
 
-def _caption(found: Summary) -> str:
+def _caption(found: ScoreSummary) -> str:
     shown = {name: found.full.value(metric) for metric, name in METRIC_NAMES.items() if metric != "accuracy"}
     scores = ", ".join(f"{name} {value:.3f}" for name, value in shown.items() if value is not None)
     return f"{scores}; the temperature, {found.temperature:.2f}, is that of the validation split"

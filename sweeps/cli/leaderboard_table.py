@@ -27,10 +27,10 @@ _ACTS_SHOWN = 10
 def leaderboard(history: SweepHistory, spec: SweepSpec, folder: SweepFolder) -> Table:
     """Trials by their best epoch; differences are to the best baseline, paired image by image where possible."""
     ranked = history.ranked()
-    rival = next((one for one in ranked if one.started.baseline and not history.is_short(one)), None)
+    best_baseline = next((one for one in ranked if one.started.baseline and not history.is_short(one)), None)
     table = Table(
         title=Text(f"{spec.name}: best epoch of each trial on {spec.dataset}, {val_title(spec.dataset)}"),
-        caption=Text(_caption(spec, history, folder, rival, len(ranked))),
+        caption=Text(_caption(spec, history, folder, best_baseline, len(ranked))),
         header_style="bold",
     )
     headings = ("", "trial", "state", "epochs", "val_accuracy", "95 % interval", "to the best baseline", "settings")
@@ -38,7 +38,7 @@ def leaderboard(history: SweepHistory, spec: SweepSpec, folder: SweepFolder) -> 
         table.add_column(heading, justify="left" if heading in ("trial", "state", "settings") else "right")
     for rank, trial in enumerate(ranked[:_SHOWN], start=1):
         short = history.length_note(trial) if history.is_short(trial) else ""
-        table.add_row(str(rank), *_row(trial, rival, folder, short))
+        table.add_row(str(rank), *_row(trial, best_baseline, folder, short))
     for trial in history.trials.values():
         if trial.best_accuracy is None:
             table.add_row("", trial_name(trial), trial.state, "0", "", "", "", _settings(trial))
@@ -63,7 +63,7 @@ def acts(history: SweepHistory) -> list[str]:
     return lines
 
 
-def _row(trial: TrialHistory, rival: TrialHistory | None, folder: SweepFolder, short: str) -> tuple[str, ...]:
+def _row(trial: TrialHistory, best_baseline: TrialHistory | None, folder: SweepFolder, short: str) -> tuple[str, ...]:
     best = trial.best_epoch()
     assert best is not None
     mine = best_predictions(folder.trial(trial.number), trial)
@@ -74,17 +74,19 @@ def _row(trial: TrialHistory, rival: TrialHistory | None, folder: SweepFolder, s
         f"{best.epoch} of {trial.last_epoch}",
         f"{best.metrics[OBJECTIVE]:.2%}",
         f"{interval.low:.1%} to {interval.high:.1%}" if interval else "",
-        f"short: {short}" if short else _difference(trial, mine, rival, folder),
+        f"short: {short}" if short else _difference(trial, mine, best_baseline, folder),
         _settings(trial),
     )
 
 
-def _difference(trial: TrialHistory, mine: Predictions | None, rival: TrialHistory | None, folder: SweepFolder) -> str:
-    if rival is None:
+def _difference(
+    trial: TrialHistory, mine: Predictions | None, best_baseline: TrialHistory | None, folder: SweepFolder
+) -> str:
+    if best_baseline is None:
         return ""
-    if trial is rival:
+    if trial is best_baseline:
         return "best baseline"
-    theirs = best_predictions(folder.trial(rival.number), rival)
+    theirs = best_predictions(folder.trial(best_baseline.number), best_baseline)
     if mine is None or theirs is None:
         return ""
     gap = paired_difference_interval(mine.labels, mine.probabilities.argmax(1), theirs.probabilities.argmax(1))
@@ -115,7 +117,7 @@ def _short(value: object) -> str:
 
 
 def _caption(
-    spec: SweepSpec, history: SweepHistory, folder: SweepFolder, rival: TrialHistory | None, scored: int
+    spec: SweepSpec, history: SweepHistory, folder: SweepFolder, best_baseline: TrialHistory | None, scored: int
 ) -> str:
     reported = [f"{name}: {text}" for name, text in spec.baselines.items() if text]
     lines = [f"reported: {'; '.join(reported)}"] if reported else []
@@ -123,8 +125,8 @@ def _caption(
     lines += [f"{trial.started.baseline}: {note}" for trial in whole if (note := history.length_note(trial))]
     if any(history.is_short(trial) for trial in history.trials.values()):
         lines.append("a short baseline is no measure of longer trials: no difference to it is given")
-    if rival:
-        lines.append(f"differences in points, with 95 % intervals paired by image, to {rival.started.baseline}")
+    if best_baseline:
+        lines.append(f"differences in points, with 95 % intervals paired by image, to {best_baseline.started.baseline}")
     if scored > 1 and (choice := choice_of(folder, history)):
         lines.append(str(choice))
     if scored > _SHOWN:

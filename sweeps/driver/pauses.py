@@ -48,8 +48,8 @@ def by_promise(history: SweepHistory, numbers: Iterable[int]) -> list[int]:
         epoch, own = trial.last_epoch, trial.epochs[-1].metrics[OBJECTIVE]
         if epoch not in values:
             values[epoch] = [value for one in history.trials.values() for value in _value_at(one, epoch)]
-        rivals = values[epoch]
-        return sum(value <= own for value in rivals) / len(rivals)
+        others = values[epoch]
+        return sum(value <= own for value in others) / len(others)
 
     return sorted(numbers, key=lambda number: (-promise(number), number))
 

@@ -30,7 +30,7 @@ _STEPS_TIMED = 3
 
 
 @dataclass(frozen=True)
-class Probe:
+class StepCost:
     """What one step of a configuration showed. `peak_bytes`: weights, gradients, optimizer and kept activations."""
 
     title: str
@@ -41,32 +41,32 @@ class Probe:
 
 
 def dry_run(plan: Plan, console: Console) -> None:
-    """Probe every baseline and 20 sampled configurations and print the table and the sweep's expected time."""
+    """Measure every baseline and 20 sampled configurations and print the table and the sweep's expected time."""
     torch.set_num_threads(plan.spec.threads)
     table = Table(title=f"dry run of {plan.space.name} on {plan.spec.dataset}", header_style="bold")
     for heading in ("configuration", "net", "parameters", "memory", "images/s", "epoch"):
         table.add_column(heading, justify="left" if heading in ("configuration", "net") else "right")
-    probes = []
+    costs = []
     for title, config in configurations(plan, _SAMPLES):
         faces = open_cached(preprocessed(Path(plan.spec.faces), config.preprocess))
-        probe = measure(faces, title, config, plan.spec.device)
-        probes.append(probe)
+        cost = measure(faces, title, config, plan.spec.device)
+        costs.append(cost)
         table.add_row(
-            probe.title,
+            cost.title,
             f"{config.net.name} {config.precision} {config.memory_format}, batch {config.recipe.batch_size}",
-            f"{probe.parameters:,}",
-            f"{probe.peak_bytes / 2**20:,.0f} MiB",
-            f"{probe.images_per_second:,.0f}",
-            duration(_epoch_seconds(plan, probe)),
+            f"{cost.parameters:,}",
+            f"{cost.peak_bytes / 2**20:,.0f} MiB",
+            f"{cost.images_per_second:,.0f}",
+            duration(_epoch_seconds(plan, cost)),
         )
     console.print(table)
-    console.print(_estimate(plan, probes))
+    console.print(_estimate(plan, costs))
     for line in plan.budgets.lines(plan.recorded):
         console.print(f"budget: {line}")
     console.print("nothing was written")
 
 
-def measure(faces: Faces, title: str, config: TrialConfig, device: str) -> Probe:
+def measure(faces: Faces, title: str, config: TrialConfig, device: str) -> StepCost:
     """One step to warm up and measure memory, a few more to time, each as an epoch of its own."""
     recipe, classes = config.recipe, len(faces.classes)
     net = new_net(config, faces)
@@ -87,7 +87,7 @@ def measure(faces: Faces, title: str, config: TrialConfig, device: str) -> Probe
     with _bytes_kept() as kept:
         next(steps)
     rate = statistics.median(step.images_per_second for step in steps)
-    return Probe(title, config, parameters, _held_bytes(state) + sum(kept), rate)
+    return StepCost(title, config, parameters, _held_bytes(state) + sum(kept), rate)
 
 
 @contextmanager
@@ -116,17 +116,17 @@ def _held_bytes(state: TrainingState) -> int:
     return sum(tensor.nbytes for tensor in tensors if isinstance(tensor, Tensor))
 
 
-def _epoch_seconds(plan: Plan, probe: Probe) -> float:
+def _epoch_seconds(plan: Plan, cost: StepCost) -> float:
     # Evaluation does the forward third of a step's work on each validation face.
     images = len(plan.faces.train) + len(plan.faces.val) / 3
-    return images / probe.images_per_second
+    return images / cost.images_per_second
 
 
-def _estimate(plan: Plan, probes: list[Probe]) -> str:
+def _estimate(plan: Plan, costs: list[StepCost]) -> str:
     spec, space = plan.spec, plan.space
-    own = sum(_epoch_seconds(plan, probe) * epochs for probe, epochs in zip(probes, spec.baseline_epochs, strict=False))
+    own = sum(_epoch_seconds(plan, cost) * epochs for cost, epochs in zip(costs, spec.baseline_epochs, strict=False))
     sampled = (spec.trials - len(spec.baseline_epochs)) * statistics.mean(
-        _epoch_seconds(plan, p) for p in probes[len(space.baselines) :]
+        _epoch_seconds(plan, p) for p in costs[len(space.baselines) :]
     )
     pruned = own + sampled * space.expected_epochs(spec.max_epochs)
     return (

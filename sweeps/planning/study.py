@@ -63,10 +63,10 @@ def random_trials(seed: int, known: Mapping[str, BaseDistribution] = MappingProx
         yield AskedTrial(study.ask(), seen)
 
 
-def drawn_parameters(history: Iterable[TrialStarted]) -> dict[str, BaseDistribution]:
+def drawn_parameters(starts: Iterable[TrialStarted]) -> dict[str, BaseDistribution]:
     """The parameters of the drawn trials, each as first seen."""
     known: dict[str, BaseDistribution] = {}
-    for started in history:
+    for started in starts:
         for name, text in started.distributions.items():
             known.setdefault(name, json_to_distribution(text))
     return known
@@ -112,7 +112,7 @@ class _OwnLog(BaseJournalBackend):
 class Study:
     """Wraps the sampler and the pruner; trials have the journal's numbers. Not thread-safe."""
 
-    def __init__(self, log: Path, space: Space, seed: int, history: Iterable[Event] = ()) -> None:
+    def __init__(self, log: Path, space: Space, seed: int, events: Iterable[Event] = ()) -> None:
         """Build the study at `log` from the journal's events, replacing what is there."""
         self._space = space
         self._seed = seed
@@ -135,7 +135,7 @@ class Study:
             sampler=optuna.samplers.RandomSampler(seed=seed % 2**32),
             pruner=optuna.pruners.NopPruner(),
         )
-        for event in history:
+        for event in events:
             self._replay(event)
 
     def _replay(self, event: Event) -> None:

@@ -18,7 +18,7 @@ from sweeps.sharing.division import Claim, capacity_of, divide, entitled, is_ove
 from sweeps.sharing.files import ClaimStore
 
 LOOK_SECONDS = 0.5
-"""Maximum age of the view of the others' claims."""
+"""Maximum age of what is known of the others' claims."""
 
 QUANTUM_SECONDS = 20.0
 """Slot-seconds after which an indivisible slot rotates."""

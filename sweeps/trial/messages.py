@@ -37,7 +37,7 @@ def val_title(dataset: str) -> str:
     return "PublicTest (val)" if dataset == "FER2013" else "val"
 
 
-Method = Literal["mean", "weighted", "greedy"]
+EnsembleMethod = Literal["mean", "weighted", "greedy"]
 """How an ensemble's members are weighed."""
 
 

@@ -19,7 +19,7 @@ from tracking.record.predictions import Predictions, read_predictions
 
 if TYPE_CHECKING:
     from fer_data import Faces, Split
-    from tracking.metrics.summary import Summary
+    from tracking.metrics.summary import ScoreSummary
     from tracking.record.events import EpochDone
 
 
@@ -59,7 +59,7 @@ def score(folder: TrialFolder, faces: Faces, epoch: int) -> dict[str, float]:
     return found.metrics()
 
 
-def write_scores(folder: TrialFolder, found: Summary, faces: Faces, split: str, epoch: int) -> None:
+def write_scores(folder: TrialFolder, found: ScoreSummary, faces: Faces, split: str, epoch: int) -> None:
     """Write scores and confusion matrix on one split as JSON."""
     write_bytes(folder.scores, found.model_dump_json(indent=1).encode())
     counts = np.array(found.full.confusion)
@@ -78,16 +78,21 @@ def write_scores(folder: TrialFolder, found: Summary, faces: Faces, split: str, 
 def draw(folder: TrialFolder, faces: Faces, epochs: Sequence[EpochDone], epoch: int, what: str) -> None:
     """Draw every picture of a trial from its kept predictions; `what` names trial and net."""
     from tracking.figures.trial_figures import draw_curves
-    from tracking.metrics.summary import Summary, data_name
+    from tracking.metrics.summary import ScoreSummary, data_name
 
     title = f"{what} on {data_name(faces.name, faces.synthetic)}, {val_title(faces.name)}, n = {len(faces.val):,}"
-    found = Summary.model_validate_json(folder.scores.read_bytes())
+    found = ScoreSummary.model_validate_json(folder.scores.read_bytes())
     draw_curves(folder.curves, epochs, title, epoch)
     draw_scores(folder, faces, faces.val, _answers(folder, epoch).probabilities, found, f"{title}, epoch {epoch}")
 
 
 def draw_scores(
-    folder: TrialFolder, faces: Faces, split: Split, probabilities: NDArray[np.floating], found: Summary, title: str
+    folder: TrialFolder,
+    faces: Faces,
+    split: Split,
+    probabilities: NDArray[np.floating],
+    found: ScoreSummary,
+    title: str,
 ) -> list[Path]:
     """Draw what is to be seen of probabilities [n, classes] on one split; return the pictures' paths."""
     from tracking.figure_text import drawable

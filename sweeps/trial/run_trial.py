@@ -126,9 +126,9 @@ def _train(task: Task, folder: TrialFolder, memory: GpuMemory) -> Generator[Mess
     config, cache = task.config, cache_here(task.faces, task.data)
     faces = open_cached(preprocessed(cache, config.preprocess))
     batch_size, classes = config.recipe.batch_size, len(faces.classes)
-    state, history = _begin(task, folder, faces)
+    state, reports = _begin(task, folder, faces)
     memory.last_epoch = state.epoch
-    yield from history.values()
+    yield from reports.values()
     how = {
         **fit_arguments(config, faces),
         "epochs": task.epochs,
@@ -169,14 +169,14 @@ def _train(task: Task, folder: TrialFolder, memory: GpuMemory) -> Generator[Mess
         )
         if not still_owned(task):
             return {}
-        history.setdefault(epoch.number, report)  # trained again, it may differ from what is recorded
-        _checkpoint(folder, state, history)
+        reports.setdefault(epoch.number, report)  # trained again, it may differ from what is recorded
+        _checkpoint(folder, state, reports)
         memory.last_epoch = epoch.number
-        if _best_epoch(config, history) == epoch.number and read_predictions(folder, epoch.number) is None:
+        if _best_epoch(config, reports) == epoch.number and read_predictions(folder, epoch.number) is None:
             keep_answers(folder, epoch.val_probabilities, epoch.number, faces)
             _keep_weights(folder, state, faces)
-        yield history[epoch.number]
-    return _finish(task, folder, faces, history)
+        yield reports[epoch.number]
+    return _finish(task, folder, faces, reports)
 
 
 def cache_here(faces: str, data: DataOptions) -> Path:
@@ -222,31 +222,33 @@ def _begin(task: Task, folder: TrialFolder, faces: Faces) -> tuple[TrainingState
                 past: dict[str, Any] = load_state(state, checkpoint)
             except ModelError:
                 continue  # cut short or damaged
-            reports = [EpochReport.model_validate(report) for report in past["reports"]]
-            own = {report.epoch: report.model_copy(update={"attempt": task.attempt}) for report in reports}
-            history = own | recorded
-            best = _best_epoch(config, history)
+            own = {
+                report.epoch: report.model_copy(update={"attempt": task.attempt})
+                for report in map(EpochReport.model_validate, past["reports"])
+            }
+            reports = own | recorded
+            best = _best_epoch(config, reports)
             if best is None or read_predictions(folder, best) is None:
                 continue
             if best == state.epoch:
                 _keep_weights(folder, state, faces)
-            return state, history
+            return state, reports
     net = new_net(config, faces, task.seed)
     load_pretrained(net, config.net, config.transfer)
     return new_state(net, config.recipe, config.transfer), recorded
 
 
-def _best_epoch(config: TrialConfig, history: dict[int, EpochReport]) -> int | None:
-    best = best_epoch(history.values(), config.keep_best)
+def _best_epoch(config: TrialConfig, reports: dict[int, EpochReport]) -> int | None:
+    best = best_epoch(reports.values(), config.keep_best)
     return best.epoch if best else None
 
 
-def _checkpoint(folder: TrialFolder, state: TrainingState, history: dict[int, EpochReport]) -> None:
+def _checkpoint(folder: TrialFolder, state: TrainingState, reports: dict[int, EpochReport]) -> None:
     from fer_models.training.weights import save_state
 
     if folder.last.exists():
         folder.last.replace(folder.previous)
-    save_state(state, folder.last, {"reports": [report.model_dump(mode="json") for report in history.values()]})
+    save_state(state, folder.last, {"reports": [report.model_dump(mode="json") for report in reports.values()]})
 
 
 def _keep_weights(folder: TrialFolder, state: TrainingState, faces: Faces) -> None:
@@ -259,12 +261,12 @@ def _keep_weights(folder: TrialFolder, state: TrainingState, faces: Faces) -> No
     )
 
 
-def _finish(task: Task, folder: TrialFolder, faces: Faces, history: dict[int, EpochReport]) -> dict[str, float]:
+def _finish(task: Task, folder: TrialFolder, faces: Faces, reports: dict[int, EpochReport]) -> dict[str, float]:
     """Score the best epoch, draw the pictures, and drop what only a running trial needs."""
     from fer_models.training.saved_parameters import count_saved
 
     scores: dict[str, float] = {}
-    best = _best_epoch(task.config, history)
+    best = _best_epoch(task.config, reports)
     if best is not None and read_predictions(folder, best):
         scores = score(folder, faces, best)
         if count := count_saved(folder.best):
@@ -272,7 +274,7 @@ def _finish(task: Task, folder: TrialFolder, faces: Faces, history: dict[int, Ep
         if task.figures:
             epochs = [
                 EpochDone(trial=task.trial, epoch=report.epoch, metrics=report.metrics, iterations=report.iterations)
-                for report in history.values()
+                for report in reports.values()
             ]
             draw(folder, faces, epochs, best, f"trial {task.trial}: {task.config.net.name}")
     folder.previous.unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from fer_data.images.resizing import all_resized
 from fer_data.sources.fer2013 import read_rows_of
 from sweeps.errors import InputError
 from sweeps.use.classifier import Classifier
-from tracking.metrics.summary import Summary, summary
+from tracking.metrics.summary import ScoreSummary, summary
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +22,7 @@ class Scored:
 
     labels: NDArray[np.int64]
     probabilities: NDArray[np.float32]
-    scores: Summary
+    scores: ScoreSummary
     faults: tuple[str, ...]
 
 

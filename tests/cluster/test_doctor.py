@@ -13,7 +13,7 @@ import pytest
 from cluster import checks, probe
 from cluster.checks import Check
 from cluster.cli import main
-from cluster.doctor import Report, tracking_check
+from cluster.doctor import DoctorReport, tracking_check
 from cluster.errors import ClusterError
 from cluster.probe import NodeFacts, Probe
 
@@ -275,8 +275,8 @@ def test_bad_input_is_one_line_and_exits_2(arguments: list[str], said: str, caps
 
 
 def test_a_report_is_found_again_in_what_a_job_printed() -> None:
-    report = Report("2 nodes", (checks.Check("clocks", "failed", "b: +3.0 s", "run chrony"),))
-    assert Report.from_log(f"2026 INFO noise\n{report.as_json()}\nbye\n") == report
+    report = DoctorReport("2 nodes", (checks.Check("clocks", "failed", "b: +3.0 s", "run chrony"),))
+    assert DoctorReport.from_log(f"2026 INFO noise\n{report.as_json()}\nbye\n") == report
     assert not report.healthy
     with pytest.raises(ClusterError, match=r"did not finish.*\nTraceback"):
-        Report.from_log("Traceback: boom")
+        DoctorReport.from_log("Traceback: boom")

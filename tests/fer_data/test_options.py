@@ -12,7 +12,7 @@ def test_a_source_may_be_a_path_and_synthetic_is_none():
 
 
 @pytest.mark.parametrize(
-    ("given", "has_view"),
+    ("given", "has_subset"),
     [
         ({}, False),
         ({"source": "a.csv", "resize": 64, "skip_bad": True}, False),
@@ -23,8 +23,8 @@ def test_a_source_may_be_a_path_and_synthetic_is_none():
         ({"limit_train": 7}, True),
     ],
 )
-def test_what_is_a_view(given, has_view):
-    assert DataOptions(**given).has_view is has_view
+def test_what_is_a_subset(given, has_subset):
+    assert DataOptions(**given).has_subset is has_subset
 
 
 @pytest.mark.parametrize(

@@ -129,9 +129,9 @@ def _cache(given: argparse.Namespace, row: Row) -> Path:
     if not row.classes:
         return Path(given.cache)
     from fer_data.cache.cache_folder import keep, open_with_all_soft_labels
-    from fer_data.cache.subsets import apply_views
+    from fer_data.cache.subsets import take_subsets
 
-    return keep(apply_views(open_with_all_soft_labels(given.cache), DataOptions(classes=row.classes)))
+    return keep(take_subsets(open_with_all_soft_labels(given.cache), DataOptions(classes=row.classes)))
 
 
 def _resolved(config: TrialConfig, device: str) -> TrialConfig:

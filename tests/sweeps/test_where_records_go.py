@@ -20,7 +20,7 @@ from tests.stand_ins import NoClosing
 from tests.sweeps import fake_trials
 from tests.sweeps.fake_trials import refused
 from tracking.mlflow_sync.default_store import default_uri
-from tracking.mlflow_sync.upkeep import find_run, opened
+from tracking.mlflow_sync.upkeep import find_mlflow_run, opened
 from tracking.record.folder_lock import hold_folder
 from tracking.record.history import SweepHistory
 
@@ -118,7 +118,7 @@ def test_sync_and_register_say_the_same_of_a_run_that_was_deleted(
     (out / "mlflow.db").write_bytes(made_store.read_bytes())
     assert run("--trials", "1") == 0
     with opened(default_uri(out)) as client:
-        run_id = find_run(client, SweepHistory.load(out / "night/journal.jsonl").started, 0)
+        run_id = find_mlflow_run(client, SweepHistory.load(out / "night/journal.jsonl").started, 0)
         client.delete_run(run_id)
     capsys.readouterr()
     assert main(["sync", "night", "--out", str(out)]) == 0

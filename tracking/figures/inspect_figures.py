@@ -31,7 +31,7 @@ _ALIKE = 1e-6
 
 
 @dataclass(frozen=True)
-class Portraits:
+class FaceSheet:
     """Faces [n, h, w] in 0..255, the lines above each, and which of them the net got wrong: both [n]."""
 
     images: Floats | NDArray[np.uint8]
@@ -55,7 +55,7 @@ def filters_figure(filters: Floats, title: str) -> Figure:
     return sheet.figure
 
 
-def maps_figure(portraits: Portraits, maps: Floats, title: str) -> Figure:
+def maps_figure(faces: FaceSheet, maps: Floats, title: str) -> Figure:
     """Maps [n, c, h, w] of one layer, one face per row: the channels that vary most over these faces, on one scale.
 
     The subtitle gives the number of channels, and how many are constant.
@@ -65,14 +65,14 @@ def maps_figure(portraits: Portraits, maps: Floats, title: str) -> Figure:
     sheet = _Sheet(len(maps), 1 + len(chosen), f"{title}\n{_about(maps, len(chosen))}", side=0.95, line=0.3)
     scale = _scale_of(maps[:, chosen])
     for row, channels in enumerate(maps):
-        sheet.draw_face(row, 0, portraits, row, fontsize=7)
+        sheet.draw_face(row, 0, faces, row, fontsize=7)
         for column, channel in enumerate(chosen, 1):
             sheet.draw(row, column, channels[channel], scale, "" if row else str(channel))
     scale.show(sheet.figure, "output")
     return sheet.figure
 
 
-def units_figure(portraits: Portraits, units: Floats, title: str) -> Figure:
+def units_figure(faces: FaceSheet, units: Floats, title: str) -> Figure:
     """Outputs [n, ...] of a layer without maps: one face per row, one unit per column."""
     values = units.reshape(len(units), -1)
     height = 1.3 + 0.42 * len(values)
@@ -82,20 +82,20 @@ def units_figure(portraits: Portraits, units: Floats, title: str) -> Figure:
     axes = figure.subplots()
     scale = _scale_of(values)
     axes.imshow(values, cmap=scale.colours, norm=scale.norm, aspect="auto", interpolation="none")
-    axes.set_yticks(range(len(values)), [caption.replace("\n", ", ") for caption in portraits.captions], fontsize=8)
+    axes.set_yticks(range(len(values)), [caption.replace("\n", ", ") for caption in faces.captions], fontsize=8)
     axes.set_xlabel("unit")
     scale.show(figure, "output")
     return figure
 
 
-def evidence_figure(portraits: Portraits, layers: Mapping[str, Floats], title: str) -> Figure:
+def evidence_figure(faces: FaceSheet, layers: Mapping[str, Floats], title: str) -> Figure:
     """Beside each face, per layer, the evidence for the answer: [n, h, w], each map on its own scale from zero."""
-    sheet, places = _beside_faces(portraits, 1 + len(layers), title)
+    sheet, places = _beside_faces(faces, 1 + len(layers), title)
     scale = _Scale(1.0, signed=False)
     for index, (row, column) in enumerate(places):
         for offset, (name, maps) in enumerate(layers.items(), 1):
             most = float(maps[index].max())
-            face = portraits.images[index]
+            face = faces.images[index]
             sheet.draw(row, column + offset, face, None, name if most > 0 else f"{name}\nnothing for it", fontsize=9)
             if most > 0:
                 sheet.draw(row, column + offset, maps[index] / most, scale, alpha=0.6)
@@ -103,12 +103,12 @@ def evidence_figure(portraits: Portraits, layers: Mapping[str, Floats], title: s
     return sheet.figure
 
 
-def drop_figure(portraits: Portraits, drops: Floats, title: str) -> Figure:
+def drop_figure(faces: FaceSheet, drops: Floats, title: str) -> Figure:
     """Beside each face, how far covering a region lowers the answer's probability: [n, h, w], all on one scale."""
-    sheet, places = _beside_faces(portraits, 2, title)
+    sheet, places = _beside_faces(faces, 2, title)
     scale = _Scale(max(1.0, 100 * float(np.abs(drops).max())), signed=True)
     for index, (row, column) in enumerate(places):
-        sheet.draw(row, column + 1, portraits.images[index], None)
+        sheet.draw(row, column + 1, faces.images[index], None)
         sheet.draw(row, column + 1, 100 * drops[index], scale, alpha=0.6)
     scale.show(sheet.figure, "drop of the\nprobability, points")
     return sheet.figure
@@ -180,21 +180,21 @@ class _Sheet:
         middle = left + self.side / 2
         self._axes.text(middle, top - 0.03, caption, ha="center", va="bottom", fontsize=fontsize, color=ink)
 
-    def draw_face(self, row: int, column: int, portraits: Portraits, index: int, *, fontsize: float) -> None:
+    def draw_face(self, row: int, column: int, faces: FaceSheet, index: int, *, fontsize: float) -> None:
         """Draw a face under its label and its prediction."""
-        ink = ORANGE if portraits.wrong[index] else "black"
-        caption = portraits.captions[index]
-        self.draw(row, column, portraits.images[index], None, caption, fontsize=fontsize, ink=ink)
+        ink = ORANGE if faces.wrong[index] else "black"
+        caption = faces.captions[index]
+        self.draw(row, column, faces.images[index], None, caption, fontsize=fontsize, ink=ink)
 
 
-def _beside_faces(portraits: Portraits, width: int, title: str) -> tuple[_Sheet, list[tuple[int, int]]]:
-    """A sheet with `width` cells per portrait and several portraits per row, and the columns of the portraits."""
-    count = len(portraits.images)
+def _beside_faces(faces: FaceSheet, width: int, title: str) -> tuple[_Sheet, list[tuple[int, int]]]:
+    """A sheet with `width` cells per portrait and several portraits per row, and the columns of the faces."""
+    count = len(faces.images)
     across = min(count, max(1, _CELLS_A_ROW // width))
     sheet = _Sheet(math.ceil(count / across), across * width, title, side=1.7, line=0.4)
     places = [(index // across, index % across * width) for index in range(count)]
     for index, (row, column) in enumerate(places):
-        sheet.draw_face(row, column, portraits, index, fontsize=9)
+        sheet.draw_face(row, column, faces, index, fontsize=9)
     return sheet, places
 
 

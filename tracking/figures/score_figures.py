@@ -24,7 +24,7 @@ from tracking.metrics.probability_scores import (
     roc_curves,
 )
 from tracking.metrics.scores import IntArray
-from tracking.metrics.summary import ClassScores, Summary
+from tracking.metrics.summary import ClassScores, ScoreSummary
 
 _FACES_A_ROW = 8
 
@@ -48,7 +48,7 @@ def surest_mistakes(labels: IntArray, probabilities: NDArray[np.floating], count
 
 
 def score_figures(
-    labels: IntArray, probabilities: NDArray[np.floating], scores: Summary, names: Sequence[str], title: str
+    labels: IntArray, probabilities: NDArray[np.floating], scores: ScoreSummary, names: Sequence[str], title: str
 ) -> dict[str, Figure]:
     """`roc`, `calibration` and `classes` of probabilities [n, classes]; `names` are those of the classes there."""
     checked = checked_probabilities(labels, probabilities)

@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from tracking.errors import TrackingError
-from tracking.metrics.compare_sweeps import Course
+from tracking.metrics.compare_sweeps import SweepSummary
 from tracking.metrics.scores import Interval
 from tracking.metrics.significance import holm, mcnemar_mid_p, paired_bootstrap
-from tracking.metrics.summary import Summary, summary
+from tracking.metrics.summary import ScoreSummary, summary
 from tracking.record.predictions import Predictions
 
 _DISAGREEMENTS = 60
 
 
 @dataclass(frozen=True)
-class Contender:
+class ComparedRun:
     """One net to compare. Without `answers` only its `metrics` can be set beside the others'.
 
     `settings` are flat (dotted names), `leaked` [n] marks faces also in training, `split` is as shown to
@@ -105,14 +105,14 @@ class Comparison(_Record):
     settings: dict[str, tuple[str | None, ...]]
     """Those that differ, in the nets' order; None where a net has no such setting."""
     metrics: dict[str, tuple[float | None, ...]]
-    summaries: tuple[Summary, ...]
+    summaries: tuple[ScoreSummary, ...]
     pairs: tuple[Pair, ...]
     disagreements: tuple[Disagreement, ...]
     disagreed: int
     """On how many faces not all predictions are equal."""
     stands_for: dict[str, str] = {}
     """Sweep → its best trial, which is compared in its place."""
-    sweeps: tuple[Course, ...] = ()
+    sweeps: tuple[SweepSummary, ...] = ()
     """Of two or more sweeps: each as a whole."""
 
     def to_json(self) -> str:
@@ -120,7 +120,7 @@ class Comparison(_Record):
         return self.model_dump_json(indent=2)
 
 
-def compare(contenders: Sequence[Contender], *, numbers_only: bool = False) -> Comparison:
+def compare(runs: Sequence[ComparedRun], *, numbers_only: bool = False) -> Comparison:
     """Compare two or more nets. The bootstrap's seed is fixed: the same nets give the same intervals.
 
     Nets with answers on other faces are refused, unless `numbers_only` asks for settings and metrics alone.
@@ -128,61 +128,61 @@ def compare(contenders: Sequence[Contender], *, numbers_only: bool = False) -> C
     Raises:
         TrackingError: fewer than two, two of one name, or answers on different faces.
     """
-    _check_names(contenders)
-    answers = [contender.answers for contender in contenders]
+    _check_names(runs)
+    answers = [run.answers for run in runs]
     there = [answer for answer in answers if answer is not None]
-    if numbers_only or len(there) < len(contenders):
-        return _numbers(contenders, numbers_only)
-    _check_same_faces(contenders, there)
-    labels, leaked = there[0].labels, contenders[0].leaked
-    pairs = _pairs([contender.name for contender in contenders], there, contenders[0].classes, np.random.default_rng(0))
-    disagreements, disagreed = _disagreements(there, contenders[0].classes, leaked)
+    if numbers_only or len(there) < len(runs):
+        return _numbers(runs, numbers_only)
+    _check_same_faces(runs, there)
+    labels, leaked = there[0].labels, runs[0].leaked
+    pairs = _pairs([run.name for run in runs], there, runs[0].classes, np.random.default_rng(0))
+    disagreements, disagreed = _disagreements(there, runs[0].classes, leaked)
     return Comparison(
-        **_common(contenders),
+        **_common(runs),
         n=labels.size,
         n_leaked=int(leaked.sum()) if leaked is not None else 0,
         notes=(),
-        summaries=tuple(summary(labels, answer.probabilities, contenders[0].classes, leaked) for answer in there),
+        summaries=tuple(summary(labels, answer.probabilities, runs[0].classes, leaked) for answer in there),
         pairs=pairs,
         disagreements=disagreements,
         disagreed=disagreed,
     )
 
 
-def _check_names(contenders: Sequence[Contender]) -> None:
-    names = [contender.name for contender in contenders]
+def _check_names(runs: Sequence[ComparedRun]) -> None:
+    names = [run.name for run in runs]
     if len(names) < 2:
         raise TrackingError(f"{len(names)} to compare: expected two at least")
     if len(set(names)) < len(names):
         raise TrackingError(f"two of one name among {', '.join(names)}: give each its own")
 
 
-def _check_same_faces(contenders: Sequence[Contender], answers: Sequence[Predictions]) -> None:
-    first = contenders[0]
-    for contender, answer in zip(contenders[1:], answers[1:], strict=True):
-        same = (contender.fingerprint, contender.split, contender.classes) == (
+def _check_same_faces(runs: Sequence[ComparedRun], answers: Sequence[Predictions]) -> None:
+    first = runs[0]
+    for run, answer in zip(runs[1:], answers[1:], strict=True):
+        same = (run.fingerprint, run.split, run.classes) == (
             first.fingerprint, first.split, first.classes,
         )  # fmt: skip
         if not same or not np.array_equal(answer.labels, answers[0].labels):
             raise TrackingError(
-                f"{first.name} was judged on {_data(first)}, {contender.name} on {_data(contender)}: answers can be "
+                f"{first.name} was judged on {_data(first)}, {run.name} on {_data(run)}: answers can be "
                 "compared on the same faces only; ask for the numbers alone, or choose runs of one data set"
             )
 
 
-def _data(contender: Contender) -> str:
-    n = len(contender.answers.labels) if contender.answers else 0
-    return f"{contender.dataset} {contender.split}, n = {n:,} (fingerprint {contender.fingerprint})"
+def _data(run: ComparedRun) -> str:
+    n = len(run.answers.labels) if run.answers else 0
+    return f"{run.dataset} {run.split}, n = {n:,} (fingerprint {run.fingerprint})"
 
 
-def _numbers(contenders: Sequence[Contender], asked: bool) -> Comparison:
-    without = [contender.name for contender in contenders if contender.answers is None]
+def _numbers(runs: Sequence[ComparedRun], asked: bool) -> Comparison:
+    without = [run.name for run in runs if run.answers is None]
     notes = [] if asked else [f"no answers on single faces of {', '.join(without)}: no intervals, no test"]
-    if len({contender.fingerprint for contender in contenders}) > 1:
-        data = "; ".join(f"{contender.name}: {_data(contender)}" for contender in contenders)
+    if len({run.fingerprint for run in runs}) > 1:
+        data = "; ".join(f"{run.name}: {_data(run)}" for run in runs)
         notes.append(f"judged on different faces, so the numbers do not rank the nets ({data})")
     return Comparison(
-        **_common(contenders),
+        **_common(runs),
         n=None,
         n_leaked=0,
         notes=tuple(notes),
@@ -193,30 +193,30 @@ def _numbers(contenders: Sequence[Contender], asked: bool) -> Comparison:
     )
 
 
-def _common(contenders: Sequence[Contender]) -> dict[str, object]:
-    first = contenders[0]
+def _common(runs: Sequence[ComparedRun]) -> dict[str, object]:
+    first = runs[0]
 
     def shared(values: Sequence[str]) -> str:
         return ", ".join(dict.fromkeys(values))
 
     return {
-        "names": tuple(contender.name for contender in contenders),
-        "dataset": shared([contender.dataset for contender in contenders]),
-        "fingerprint": shared([contender.fingerprint for contender in contenders]),
-        "split": shared([contender.split for contender in contenders]),
-        "synthetic": any(contender.synthetic for contender in contenders),
+        "names": tuple(run.name for run in runs),
+        "dataset": shared([run.dataset for run in runs]),
+        "fingerprint": shared([run.fingerprint for run in runs]),
+        "split": shared([run.split for run in runs]),
+        "synthetic": any(run.synthetic for run in runs),
         "classes": first.classes,
-        "settings": _differing_settings(contenders),
+        "settings": _differing_settings(runs),
         "metrics": {
-            name: tuple(contender.metrics.get(name) for contender in contenders)
-            for name in dict.fromkeys(name for contender in contenders for name in contender.metrics)
+            name: tuple(run.metrics.get(name) for run in runs)
+            for name in dict.fromkeys(name for run in runs for name in run.metrics)
         },
     }
 
 
-def _differing_settings(contenders: Sequence[Contender]) -> dict[str, tuple[str | None, ...]]:
-    names = dict.fromkeys(name for contender in contenders for name in contender.settings)
-    values = {name: tuple(contender.settings.get(name) for contender in contenders) for name in names}
+def _differing_settings(runs: Sequence[ComparedRun]) -> dict[str, tuple[str | None, ...]]:
+    names = dict.fromkeys(name for run in runs for name in run.settings)
+    values = {name: tuple(run.settings.get(name) for run in runs) for name in names}
     return {name: row for name, row in values.items() if len(set(row)) > 1}
 
 

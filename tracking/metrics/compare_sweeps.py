@@ -13,7 +13,7 @@ from tracking.record.history import SweepHistory
 from tracking.record.spans import MINUTE_MS, attempt_spans, trial_minutes
 
 
-class Gain(BaseModel):
+class Improvement(BaseModel):
     """A trial's epoch that was better than all before it in its sweep.
 
     `minutes` are working time of the sweep until then, without pauses between two drivers.
@@ -28,7 +28,7 @@ class Gain(BaseModel):
     accuracy: float
 
 
-class Course(BaseModel):
+class SweepSummary(BaseModel):
     """A sweep as a whole; accuracies are of each trial's best epoch on the split that selects."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -44,16 +44,16 @@ class Course(BaseModel):
     worker_minutes: float
     minutes: float
     """Working minutes, from the first trial's start to the last event of any."""
-    gains: tuple[Gain, ...]
+    gains: tuple[Improvement, ...]
 
 
-def course(name: str, history: SweepHistory) -> Course:
+def sweep_summary(name: str, history: SweepHistory) -> SweepSummary:
     """Summarise a sweep that has a trial with a finished epoch."""
     trials = list(history.trials.values())
     ranked = history.ranked()
     scores = [trial.best_accuracy or 0.0 for trial in ranked]
     clock = _Clock(span for trial in trials for span in attempt_spans(trial))
-    return Course(
+    return SweepSummary(
         name=name,
         best_trial=ranked[0].number,
         best=scores[0],
@@ -63,7 +63,7 @@ def course(name: str, history: SweepHistory) -> Course:
         epochs=sum(len(trial.epochs) for trial in trials),
         worker_minutes=sum(trial_minutes(trial) for trial in trials),
         minutes=clock.minutes_at(clock.end_ms),
-        gains=_gains(history, clock),
+        gains=_improvements(history, clock),
     )
 
 
@@ -82,16 +82,16 @@ class _Clock:
         return sum(max(0, min(end, time_ms) - max(begin, covered)) for (begin, end), covered in parts) / MINUTE_MS
 
 
-def _gains(history: SweepHistory, clock: _Clock) -> tuple[Gain, ...]:
+def _improvements(history: SweepHistory, clock: _Clock) -> tuple[Improvement, ...]:
     trials = history.trials.values()
     epochs = sorted((epoch for trial in trials for epoch in trial.epochs), key=lambda epoch: epoch.time_ms)
     starts = sorted(trial.started.time_ms for trial in trials)
-    gains: list[Gain] = []
+    gains: list[Improvement] = []
     for epoch in epochs:
         accuracy = epoch.metrics.get(OBJECTIVE, math.nan)
         if math.isfinite(accuracy) and (not gains or accuracy > gains[-1].accuracy):
             gains.append(
-                Gain(
+                Improvement(
                     trial=epoch.trial,
                     trials=sum(start <= epoch.time_ms for start in starts),
                     minutes=clock.minutes_at(epoch.time_ms),

@@ -89,7 +89,7 @@ class Scores(_Record):
         return found.value if isinstance(found, Interval) else found
 
 
-class Summary(_Record):
+class ScoreSummary(_Record):
     """Scores on all images and, if some are also in the training split, without those."""
 
     temperature: float
@@ -111,7 +111,7 @@ def summary(
     classes: Sequence[str],
     leaked: NDArray[np.bool_] | None = None,
     temperature: float | None = None,
-) -> Summary:
+) -> ScoreSummary:
     """Score probabilities [n, classes] against labels [n]; `leaked` [n] marks faces that are also in training.
 
     The `temperature` is fitted on these images unless given, for example as fitted on another split.
@@ -131,9 +131,9 @@ def summary(
     calibrated = at_temperature(checked, temperature)
     full = _scores(labels, checked, calibrated, classes)
     if leaked is None or not leaked.any() or leaked.all():
-        return Summary(temperature=temperature, full=full)
+        return ScoreSummary(temperature=temperature, full=full)
     rest = ~leaked
-    return Summary(
+    return ScoreSummary(
         temperature=temperature, full=full, leak_free=_scores(labels[rest], checked[rest], calibrated[rest], classes)
     )
 

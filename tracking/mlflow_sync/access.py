@@ -27,7 +27,7 @@ def set_client_environment(timeout_seconds: int) -> None:
     logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)
 
 
-def knock(uri: str, timeout_seconds: int) -> None:
+def ping(uri: str, timeout_seconds: int) -> None:
     """Check that a server answers, before its client is imported, which takes seconds.
 
     Raises:

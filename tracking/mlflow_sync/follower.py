@@ -34,7 +34,7 @@ class Receiver(Protocol):
         If this raises, `connect` is called before anything else.
         """
 
-    def is_sure(self) -> bool:
+    def all_acknowledged(self) -> bool:
         """Whether every request so far was answered; if not, one more `connect` repairs what is missing."""
 
     def describe(self, error: Exception) -> str:
@@ -140,7 +140,7 @@ class Follower:
         self._news.clear()
         try:
             self._send_waiting()
-            if self._closing.is_set() and not self._receiver.is_sure():
+            if self._closing.is_set() and not self._receiver.all_acknowledged():
                 self._connected = False
                 self._send_waiting()
         except Exception:

@@ -57,7 +57,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Promotion:
     """A candidate's registered version, whether it is champion now, and why."""
 
     version: str | None
@@ -114,13 +114,13 @@ def model_name(candidate: Candidate) -> str:
     return f"{candidate.space}-{candidate.fingerprint[:12]}"
 
 
-def register(client: "MlflowClient", candidate: Candidate) -> Verdict:
+def register(client: "MlflowClient", candidate: Candidate) -> Promotion:
     """Register a net and make it champion if there is none, or if it beats the present one beyond chance.
 
     Nets of synthetic faces are never registered. Called again, it finds the run's version and judges that.
     """
     if candidate.synthetic:
-        return Verdict(None, False, "trained on synthetic faces: never registered")
+        return Promotion(None, False, "trained on synthetic faces: never registered")
     name = model_name(candidate)
     _keep_right(client, candidate)
     _create_name(client, name)
@@ -128,13 +128,13 @@ def register(client: "MlflowClient", candidate: Candidate) -> Verdict:
     present = _champion(client, name)
     # SQLite stores give the version as a number, servers as text.
     if present is not None and str(present.version) == version:
-        return Verdict(version, True, "it is the champion already")
+        return Promotion(version, True, "it is the champion already")
     wins, reason = True, "the first of its space on these faces"
     if present is not None:
         wins, reason = _beats(client, candidate, present)
     if wins:
         client.set_registered_model_alias(name, CHAMPION, version)
-    return Verdict(version, wins, reason)
+    return Promotion(version, wins, reason)
 
 
 @dataclass(frozen=True)

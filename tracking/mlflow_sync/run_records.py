@@ -69,7 +69,7 @@ class RunWork:
 
 
 @dataclass
-class Course:
+class SweepProgress:
     """A sweep's progress, computed from all its events in order, whichever runs are settled.
 
     Its points are those of the sweep's own run: the best value over total epochs trained, the counts over trials ended.
@@ -102,7 +102,7 @@ class Course:
 
 
 @dataclass
-class Gatherer:
+class EventGrouper:
     """Groups a journal's events by run, part by part.
 
     `settled` names runs whose records are complete, with the time (ms) of their end: all of theirs up to that
@@ -113,9 +113,9 @@ class Gatherer:
     running: dict[int, int] = field(default_factory=dict)
     seen_epochs: dict[int, int] = field(default_factory=dict)
     driver: DriverStarted | None = None
-    course: Course = field(default_factory=Course)
+    progress: SweepProgress = field(default_factory=SweepProgress)
 
-    def gather(self, events: Iterable[Event]) -> dict[int, RunWork]:
+    def group(self, events: Iterable[Event]) -> dict[int, RunWork]:
         """The next part, by run; an epoch that the journal has twice is there once."""
         works: dict[int, RunWork] = {}
         for event in events:
@@ -128,7 +128,7 @@ class Gatherer:
                 self._add(works.setdefault(number, RunWork()), event)
             elif isinstance(event, Ending) and event.time_ms == self.settled[number]:
                 del self.settled[number]
-            points = self.course.points(event)
+            points = self.progress.points(event)
             if points and PARENT not in self.settled:
                 works.setdefault(PARENT, RunWork()).points.extend(points)
         return works

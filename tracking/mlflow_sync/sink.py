@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tracking.errors import TrackingError
 from tracking.metrics.chosen import choice_of
-from tracking.mlflow_sync.access import describe, knock, set_client_environment
+from tracking.mlflow_sync.access import describe, ping, set_client_environment
 from tracking.mlflow_sync.default_store import default_path, default_uri, open_default_store
 from tracking.mlflow_sync.experiment import experiment_id
 from tracking.mlflow_sync.follower import Follower
@@ -22,7 +22,7 @@ from tracking.mlflow_sync.run_records import (
     REASON_TAG,
     STATE_TAG,
     WEIGHTS_TAG,
-    Gatherer,
+    EventGrouper,
     Point,
     RunWork,
     ending_status,
@@ -99,7 +99,7 @@ class _MlflowReceiver:
         self._on_warning = on_warning
         self._client = client
         self._timeout_seconds = _FIRST_TIMEOUT_SECONDS
-        self._is_sure = True
+        self._all_acknowledged = True
         self.deleted = 0
         self._to_replay: list[Path] = []
         self._refusals: Counter[int] = Counter()
@@ -109,7 +109,7 @@ class _MlflowReceiver:
         # A slow answer and none look alike: until something is taken, each try waits longer.
         self._timeout_seconds = min(2 * timeout_seconds, _LONGEST_TIMEOUT_SECONDS)
         set_client_environment(timeout_seconds)
-        knock(self._uri, timeout_seconds - 1)
+        ping(self._uri, timeout_seconds - 1)
         self._client = self._client or self._open()
         artifacts = self._out / ARTIFACTS if self._uri.startswith("sqlite") else None
         self._session = _Session(self._client, journal, end, artifacts)
@@ -120,7 +120,7 @@ class _MlflowReceiver:
             self._to_replay.pop(0)
 
     def send(self, events: Iterable[Event]) -> None:
-        works = self._session.gatherer.gather(events)
+        works = self._session.grouper.group(events)
         # The sweep's own run is made first, for the others to hang on, and ends last, when all are told.
         parent = works.pop(PARENT, None)
         if parent is not None:
@@ -131,8 +131,8 @@ class _MlflowReceiver:
             self._tell(number, work)
         self._timeout_seconds = _FIRST_TIMEOUT_SECONDS
 
-    def is_sure(self) -> bool:
-        return self._is_sure
+    def all_acknowledged(self) -> bool:
+        return self._all_acknowledged
 
     def describe(self, error: Exception) -> str:
         return f"MLflow at {without_password(self._uri)} does not take results ({describe(error, self._uri)})"
@@ -189,7 +189,7 @@ class _MlflowReceiver:
                 raise
             self._on_warning(f"{self.describe(error)}: run {number} of {self._session.sweep.name} is left out there")
         finally:
-            self._is_sure &= self._session.is_sure
+            self._all_acknowledged &= self._session.all_acknowledged
 
 
 class _Session:
@@ -200,7 +200,7 @@ class _Session:
         if not isinstance(first, SweepStarted):
             raise TrackingError(f"the journal {journal} is empty: the sweep never started")
         self.sweep = first
-        self.is_sure = True
+        self.all_acknowledged = True
         self._client = client
         self._folder = SweepFolder(journal.parent)
         self._experiment = experiment_id(client, first, artifacts)
@@ -214,7 +214,7 @@ class _Session:
         self._weights = {
             number: run.data.tags[WEIGHTS_TAG] for number, run in found.items() if WEIGHTS_TAG in run.data.tags
         }
-        self.gatherer = Gatherer(
+        self.grouper = EventGrouper(
             {
                 number: time_ms
                 for number, time_ms in last_endings(read(journal, end)).items()
@@ -273,9 +273,9 @@ class _Session:
         if number != PARENT:
             tags["mlflow.parentRunId"] = self._run_ids[PARENT]
         # Until the answer is here the run may have been made, or yet be.
-        self.is_sure = False
+        self.all_acknowledged = False
         run = self._client.create_run(self._experiment, work.started.time_ms, tags, run_name(work.started))
-        self.is_sure = True
+        self.all_acknowledged = True
         self._run_ids[number] = str(run.info.run_id)
         return self._run_ids[number]
 

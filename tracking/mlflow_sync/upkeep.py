@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from tracking.errors import TrackingError
-from tracking.mlflow_sync.access import describe, knock, set_client_environment
+from tracking.mlflow_sync.access import describe, ping, set_client_environment
 from tracking.mlflow_sync.default_store import sqlite_path
 from tracking.mlflow_sync.experiment import page
 from tracking.mlflow_sync.moved_artifacts import follow_artifacts
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 _TIMEOUT_SECONDS = 30
-_KNOCK_SECONDS = 5
+_PING_SECONDS = 5
 _RUNS_A_PAGE = 200
 
 
@@ -56,7 +56,7 @@ def opened(tracking_uri: str) -> "Iterator[MlflowClient]":
     if path and not path.exists():
         raise TrackingError(f"there is no MLflow store {path} yet; sweeps sync makes it")
     try:
-        knock(tracking_uri, _KNOCK_SECONDS)
+        ping(tracking_uri, _PING_SECONDS)
     except OSError as error:
         raise TrackingError(f"MLflow at {shown} does not answer: {error}") from error
     try:
@@ -93,7 +93,7 @@ def close_runs(client: "MlflowClient", runs: Sequence[DeadRun]) -> None:
         client.set_terminated(run.run_id, "KILLED", run.last_sign_ms)
 
 
-def find_run(client: "MlflowClient", sweep: SweepStarted, trial: int | None = None) -> str:
+def find_mlflow_run(client: "MlflowClient", sweep: SweepStarted, trial: int | None = None) -> str:
     """The id of a trial's run, or of the sweep's own.
 
     Raises:

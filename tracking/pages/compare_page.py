@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tracking.figures.parts import BLUE, COLOURS, LINES, ORANGE, plain, svg
 from tracking.figures.score_figures import matrices_figure
 from tracking.metrics.compare import Comparison, Pair
-from tracking.metrics.compare_sweeps import Course
+from tracking.metrics.compare_sweeps import SweepSummary
 from tracking.metrics.summary import data_name
 from tracking.pages.page import face_uris, render, sentence, where
 
@@ -72,7 +72,7 @@ def comparison_figures(comparison: Comparison, title: str) -> list[Figure]:
     ]
 
 
-def courses_figure(sweeps: Sequence[Course], title: str) -> Figure:
+def progress_figure(sweeps: Sequence[SweepSummary], title: str) -> Figure:
     """The best `val_accuracy` so far of each sweep, over the trials started and over working minutes."""
     figure = Figure(figsize=(10.5, 4.0))
     figure.suptitle(title, fontsize=12)
@@ -98,11 +98,11 @@ def courses_figure(sweeps: Sequence[Course], title: str) -> Figure:
 
 
 def _figures(comparison: Comparison) -> dict[str, object]:
-    courses = {"courses": Markup(svg(courses_figure(comparison.sweeps, "")))} if comparison.sweeps else {}
+    progress = {"progress": Markup(svg(progress_figure(comparison.sweeps, "")))} if comparison.sweeps else {}
     if not comparison.pairs:
-        return {**courses}
+        return {**progress}
     return {
-        **courses,
+        **progress,
         "differences": Markup(svg(differences_figure(comparison.pairs, ""))),
         "matrices": [Markup(svg(figure)) for figure in comparison_figures(comparison, "")],
     }

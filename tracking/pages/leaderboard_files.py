@@ -5,12 +5,12 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 
-from tracking.pages.report import Report
+from tracking.pages.report import SweepReport
 from tracking.pages.report_rows import Row, ranked_rows
 from tracking.record.flatten import flatten
 
 
-def leaderboard_records(report: Report) -> list[dict[str, object]]:
+def leaderboard_records(report: SweepReport) -> list[dict[str, object]]:
     """One record per trial, best first. Shares are 0..1, `minutes` are worker minutes, settings have dotted names."""
     return [_record(row, report.parameters) for row in ranked_rows(report.history, report.data.n)]
 
@@ -25,7 +25,7 @@ def leaderboard_csv(records: Sequence[Mapping[str, object]]) -> bytes:
     return text.getvalue().encode()
 
 
-def leaderboard_json(records: Sequence[Mapping[str, object]], report: Report) -> bytes:
+def leaderboard_json(records: Sequence[Mapping[str, object]], report: SweepReport) -> bytes:
     """The records as JSON, with the data they were measured on."""
     data = report.data
     content = {

@@ -14,9 +14,9 @@ from tracking.figures.parts import svg
 from tracking.figures.score_figures import mistakes_figure, score_figures, surest_mistakes
 from tracking.figures.trial_figures import confusion_figure
 from tracking.metrics.chosen import choice_of
-from tracking.metrics.compare import Comparison, Contender, compare
+from tracking.metrics.compare import ComparedRun, Comparison, compare
 from tracking.metrics.scores import Interval, paired_difference_interval
-from tracking.metrics.summary import Summary, data_name, summary
+from tracking.metrics.summary import ScoreSummary, data_name, summary
 from tracking.pages.compare_page import comparison_figures
 from tracking.pages.page import render, sentence, where
 from tracking.pages.report_rows import Row, ranked_rows, reached
@@ -50,7 +50,7 @@ class DataFacts:
 
 
 @dataclass(frozen=True)
-class Report:
+class SweepReport:
     """The content of a report.
 
     `question` is one sentence, `asked` its settings by name; `published` maps a baseline's name to
@@ -69,7 +69,7 @@ class Report:
     importances: Mapping[str, Interval] = field(default_factory=dict)
 
 
-def report_page(report: Report, faces: NDArray[np.uint8] | None = None) -> str:
+def report_page(report: SweepReport, faces: NDArray[np.uint8] | None = None) -> str:
     """One self-contained HTML page.
 
     `faces` are all of the split that selected, [n, height, width] or [n, height, width, 3], for the sheet of mistakes;
@@ -79,12 +79,12 @@ def report_page(report: Report, faces: NDArray[np.uint8] | None = None) -> str:
     rows = ranked_rows(history, data.n)
     best = rows[0] if rows and rows[0].rank else None
     baselines = [row for row in rows if row.rank and row.trial.started.baseline]
-    rival = next((row for row in baselines if not history.is_short(row.trial)), None)
-    kept = {row.name: row.predictions(report.folder) for row in _compared(rows, rival, history)}
+    best_baseline = next((row for row in baselines if not history.is_short(row.trial)), None)
+    kept = {row.name: row.predictions(report.folder) for row in _compared(rows, best_baseline, history)}
     answers = {name: found for name, found in kept.items() if found}
     mine = answers.get(best.name) if best else None
     scores = summary(mine.labels, mine.probabilities, data.classes, data.leaked) if mine else None
-    comparison = _comparison(report, rows, rival, answers)
+    comparison = _comparison(report, rows, best_baseline, answers)
     return render(
         "report.html",
         r=report,
@@ -96,8 +96,8 @@ def report_page(report: Report, faces: NDArray[np.uint8] | None = None) -> str:
         where=where(data.dataset, data.split, data.n, data.synthetic),
         state_note=_state_note(history),
         best=best,
-        rival=rival,
-        rival_gap=_gap(best, rival, answers),
+        best_baseline=best_baseline,
+        gap_to_baseline=_gap(best, best_baseline, answers),
         choice=choice_of(report.folder, history),
         leak_free=scores.leak_free.accuracy if scores and scores.leak_free else None,
         leak_free_n=scores.leak_free.n if scores and scores.leak_free else 0,
@@ -118,30 +118,30 @@ def _reached(row: Row, history: SweepHistory) -> str:
     return f"{reached(row)} ({note})" if note else reached(row)
 
 
-def _compared(rows: Sequence[Row], rival: Row | None, history: SweepHistory) -> list[Row]:
+def _compared(rows: Sequence[Row], best_baseline: Row | None, history: SweepHistory) -> list[Row]:
     """The best trial, the best baseline and the runner-up, each once; baselines with too few epochs are left out."""
     chosen = [row for row in rows if row.rank and (row.rank == 1 or not history.is_short(row.trial))][:2]
-    return [*chosen, rival] if rival and rival not in chosen else chosen
+    return [*chosen, best_baseline] if best_baseline and best_baseline not in chosen else chosen
 
 
-def _gap(best: Row | None, rival: Row | None, answers: Mapping[str, Predictions]) -> Interval | None:
-    if best is None or rival is None or best is rival or not {best.name, rival.name} <= answers.keys():
+def _gap(best: Row | None, baseline: Row | None, answers: Mapping[str, Predictions]) -> Interval | None:
+    if best is None or baseline is None or best is baseline or not {best.name, baseline.name} <= answers.keys():
         return None
-    mine, theirs = (answers[row.name].probabilities.argmax(axis=1) for row in (best, rival))
+    mine, theirs = (answers[row.name].probabilities.argmax(axis=1) for row in (best, baseline))
     return paired_difference_interval(answers[best.name].labels, mine, theirs)
 
 
 def _comparison(
-    report: Report, rows: Sequence[Row], rival: Row | None, answers: Mapping[str, Predictions]
+    report: SweepReport, rows: Sequence[Row], best_baseline: Row | None, answers: Mapping[str, Predictions]
 ) -> Comparison | None:
     data = report.data
     # The pair that matters comes first: the best against the best baseline, or else against the runner-up.
-    compared = [row for row in _compared(rows, rival, report.history) if row.name in answers]
+    compared = [row for row in _compared(rows, best_baseline, report.history) if row.name in answers]
     there = [*compared[-1:], *compared[:-1]]
     if len(there) < 2:
         return None
-    contenders = [
-        Contender(
+    runs = [
+        ComparedRun(
             name=row.name,
             settings=flatten(row.trial.started.config),
             metrics={OBJECTIVE: row.accuracy or 0.0},
@@ -155,13 +155,13 @@ def _comparison(
         )
         for row in there
     ]
-    return compare(contenders)
+    return compare(runs)
 
 
 def _figures(
-    report: Report,
+    report: SweepReport,
     mine: Predictions | None,
-    scores: Summary | None,
+    scores: ScoreSummary | None,
     comparison: Comparison | None,
     faces: NDArray[np.uint8] | None,
 ) -> dict[str, object]:

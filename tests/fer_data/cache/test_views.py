@@ -5,7 +5,7 @@ import pytest
 
 from fer_data import DataError, DataOptions, Faces, Split, limit_train, open_cached, prepare
 from fer_data.cache.leaks import leaks
-from fer_data.cache.subsets import apply_views, choose_classes, dedupe_train, fold
+from fer_data.cache.subsets import choose_classes, dedupe_train, fold, take_subsets
 from tests.fer_data.small_faces import faces_of
 
 
@@ -155,7 +155,7 @@ def test_folds_that_cannot_be_are_refused(k, n, says):
 
 def test_views_are_taken_in_a_fixed_order():
     options = DataOptions(limit_train=30, dedupe="train", fold=2, folds=5, classes=("disgust", "Angry"))
-    faces, step = apply_views(many(), options), many()
+    faces, step = take_subsets(many(), options), many()
     for view in (
         lambda faces: choose_classes(faces, ["disgust", "Angry"]),
         lambda faces: fold(faces, 2, 5, 0),

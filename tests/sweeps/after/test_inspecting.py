@@ -20,7 +20,7 @@ from sweeps.cli.main import main
 from sweeps.runs import find_run
 from tests.sweeps.fake_trials import refused
 from tracking.mlflow_sync.default_store import default_uri
-from tracking.mlflow_sync.upkeep import find_run as find_mlflow_run
+from tracking.mlflow_sync.upkeep import find_mlflow_run
 from tracking.record.history import SweepHistory
 
 Capture = pytest.CaptureFixture[str]

@@ -150,7 +150,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_csv: Path, face_cache
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FER_CACHE", str(face_cache))
         patch.setattr("os.fsync", lambda descriptor: None)
-        patch.setattr("sweeps.sweep.Closing.keep_best", lambda self, uri: None)
+        patch.setattr("sweeps.sweep.Closing.publish_best", lambda self, uri: None)
         run_sweep(space, data=tiny_csv, trials=4, epochs=2, name="night", out=out, runner="inline", keep=1)
     return out
 

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from tracking import TrackingError
 from tracking.figures.inspect_figures import (
-    Portraits,
+    FaceSheet,
     drop_figure,
     evidence_figure,
     filters_figure,
@@ -17,7 +17,7 @@ from tracking.figures.inspect_figures import (
 from tracking.figures.parts import png
 
 FACES = np.full((2, 8, 8), 90, np.uint8)
-PORTRAITS = Portraits(FACES, ["Happy (0)\nsaid Sad 60%", "Sad (1)\nsaid Sad 70%"], [True, False])
+SHEET = FaceSheet(FACES, ["Happy (0)\nsaid Sad 60%", "Sad (1)\nsaid Sad 70%"], [True, False])
 
 
 def words(figure: Figure) -> str:
@@ -51,16 +51,16 @@ def test_maps_show_the_channels_that_vary_most_and_count_the_dead() -> None:
     maps = np.zeros((2, 20, 4, 4))
     for channel in range(18):
         maps[:, channel, 0, 0] = 18 - channel
-    figure = maps_figure(PORTRAITS, maps, "val, 2 of n = 10")
+    figure = maps_figure(SHEET, maps, "val, 2 of n = 10")
     shown = words(figure)
     assert "the 16 of 20 channels that vary most, maps of 4×4; 2 of 20 give the same everywhere" in shown
     assert [line for line in shown.split("\n") if line.isdecimal()] == [str(channel) for channel in range(16)]
     assert limits(figure)[0] == 0
-    assert limits(maps_figure(PORTRAITS, -maps, "signed"))[0] < 0
+    assert limits(maps_figure(SHEET, -maps, "signed"))[0] < 0
 
 
 def test_a_wrong_answer_is_told_by_colour_and_word() -> None:
-    figure = drop_figure(PORTRAITS, np.zeros((2, 8, 8)), "t")
+    figure = drop_figure(SHEET, np.zeros((2, 8, 8)), "t")
     inks = {text.get_text().split("\n")[-1]: text.get_color() for axes in figure.axes for text in axes.texts}
     assert inks["said Sad 60%"] != inks["said Sad 70%"] == "black"
 
@@ -68,7 +68,7 @@ def test_a_wrong_answer_is_told_by_colour_and_word() -> None:
 def test_drops_are_in_points_on_one_scale() -> None:
     drops = np.zeros((2, 8, 8))
     drops[1, 3, 3] = -0.25
-    figure = drop_figure(PORTRAITS, drops, "t")
+    figure = drop_figure(SHEET, drops, "t")
     assert limits(figure) == (-25, 25)
     assert "points" in words(figure)
 
@@ -76,7 +76,7 @@ def test_drops_are_in_points_on_one_scale() -> None:
 def test_evidence_is_shown_where_there_is_some() -> None:
     nothing, some = np.zeros((2, 8, 8)), np.zeros((2, 8, 8))
     some[:, :4] = 3.0
-    figure = evidence_figure(PORTRAITS, {"conv1, 8×8": some, "conv2, 4×4": nothing}, "t")
+    figure = evidence_figure(SHEET, {"conv1, 8×8": some, "conv2, 4×4": nothing}, "t")
     assert words(figure).count("nothing for it") == 2
     picture = drawn(figure)
     colourful = np.ptp(picture, axis=2) > 0.2
@@ -84,11 +84,11 @@ def test_evidence_is_shown_where_there_is_some() -> None:
 
 
 def test_units_of_any_shape_are_a_line_a_face() -> None:
-    figure = units_figure(PORTRAITS, np.arange(12).reshape(2, 6, 1, 1), "t")
+    figure = units_figure(SHEET, np.arange(12).reshape(2, 6, 1, 1), "t")
     assert figure.axes[0].get_xlim() == (-0.5, 5.5)
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()][1] == "Sad (1), said Sad 70%"
 
 
 def test_a_caption_a_face() -> None:
     with pytest.raises(TrackingError, match=r"\(2, 1, 2\), expected one of each"):
-        Portraits(FACES, ["Happy"], [True, False])
+        FaceSheet(FACES, ["Happy"], [True, False])

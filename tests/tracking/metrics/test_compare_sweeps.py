@@ -4,7 +4,7 @@ import pytest
 from tests.tracking.small_sweep import Sweep
 from tracking import AttemptStarted, EpochDone, SweepHistory, TrialEnded, TrialStarted
 from tracking.metrics.compare import Comparison
-from tracking.metrics.compare_sweeps import Course, course
+from tracking.metrics.compare_sweeps import SweepSummary, sweep_summary
 from tracking.pages.compare_page import comparison_page
 
 MINUTE = 60_000
@@ -33,7 +33,7 @@ def paused(sweep: Sweep) -> SweepHistory:
 
 
 def test_a_course_by_hand(paused: SweepHistory) -> None:
-    found = course("night", paused)
+    found = sweep_summary("night", paused)
     assert (found.best_trial, found.best, found.trials, found.epochs) == (1, 0.7, 2, 4)
     assert found.states == {"done": 2}
     assert found.median == pytest.approx((0.4 + 0.7) / 2)
@@ -42,7 +42,7 @@ def test_a_course_by_hand(paused: SweepHistory) -> None:
     steps = [(gain.trial, gain.trials, gain.accuracy) for gain in found.gains]
     assert steps == [(0, 2, 0.3), (0, 2, 0.4), (1, 2, 0.7)]
     assert [gain.minutes for gain in found.gains] == pytest.approx([1, 2, 3])
-    assert Course.model_validate_json(found.model_dump_json()) == found
+    assert SweepSummary.model_validate_json(found.model_dump_json()) == found
 
 
 def test_a_diverged_epoch_is_no_gain(sweep: Sweep) -> None:
@@ -50,11 +50,11 @@ def test_a_diverged_epoch_is_no_gain(sweep: Sweep) -> None:
     sweep.write(TrialStarted(time_ms=sweep.tick(), trial=0, config_id="c", config={}, seed=0, epochs=3))
     for epoch, accuracy in enumerate((0.2, np.nan, 0.1), start=1):
         sweep.write(EpochDone(time_ms=sweep.tick(), trial=0, epoch=epoch, metrics={"val_accuracy": accuracy}))
-    assert [gain.accuracy for gain in course("night", SweepHistory.load(sweep.folder.journal)).gains] == [0.2]
+    assert [gain.accuracy for gain in sweep_summary("night", SweepHistory.load(sweep.folder.journal)).gains] == [0.2]
 
 
 def test_the_page_says_whose_best_trial_stands_for_a_sweep(paused: SweepHistory) -> None:
-    first = course("night", paused)
+    first = sweep_summary("night", paused)
     found = Comparison(
         names=("night/1", "day/0"), dataset="FER2013", fingerprint="ab", split="val", synthetic=False, classes=("Happy",),
         n=None, n_leaked=0, notes=(), settings={}, metrics={"val_accuracy": (0.7, 0.6)}, summaries=(), pairs=(),

@@ -19,7 +19,7 @@ from tracking.metrics.probability_scores import (
     reliability,
     roc_curves,
 )
-from tracking.metrics.summary import Summary, summary
+from tracking.metrics.summary import ScoreSummary, summary
 
 CLASSES = ("Angry", "Disgust", "Fear", "Happy", "Sad", "Surprise", "Neutral")
 CAFFE = [  # the Caffe report's own matrix, row = label
@@ -112,7 +112,7 @@ def test_leaked_faces_are_left_out() -> None:
     assert both.leak_free.n == 800 - leaked.sum()
     rest = summary(LABELS[~leaked], PROBABILITIES[~leaked], CLASSES).full
     assert both.leak_free.macro_f1 == rest.macro_f1
-    assert Summary.model_validate_json(both.model_dump_json()) == both
+    assert ScoreSummary.model_validate_json(both.model_dump_json()) == both
     metrics = both.metrics()
     assert metrics["best_val_macro_f1"] == both.full.macro_f1
     assert metrics["best_val_macro_f1_leak_free"] == rest.macro_f1

@@ -32,7 +32,7 @@ from tracking import (
 )
 from tracking.mlflow_sync.default_store import default_path, default_uri
 from tracking.mlflow_sync.sink import MlflowSink
-from tracking.mlflow_sync.upkeep import find_run, opened
+from tracking.mlflow_sync.upkeep import find_mlflow_run, opened
 from tracking.record.folder_lock import FolderHeldError, hold_folder
 from tracking.record.history import SweepHistory
 
@@ -279,7 +279,7 @@ def test_a_run_that_a_person_deleted_stays_deleted(sweep: Sweep, new_sink: NewSi
     assert restore in warnings[0]
     started = SweepHistory.load(sweep.folder.journal).started
     with pytest.raises(TrackingError, match=re.escape(restore)), opened(default_uri(out)) as there:
-        find_run(there, started, 1)
+        find_mlflow_run(there, started, 1)
     client.restore_run(str(run_id))
     assert new_sink().sync() == 0
     assert f"{SWEEP_ID}/1" in stored.runs()

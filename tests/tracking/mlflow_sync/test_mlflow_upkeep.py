@@ -15,7 +15,7 @@ from tracking.metrics.significance import BoolArray
 from tracking.mlflow_sync.default_store import default_uri
 from tracking.mlflow_sync.models import CHAMPION, Candidate, log_model_folder, model_name, register
 from tracking.mlflow_sync.sink import MlflowSink
-from tracking.mlflow_sync.upkeep import close_runs, dead_runs, find_run, log_file, open_client, opened
+from tracking.mlflow_sync.upkeep import close_runs, dead_runs, find_mlflow_run, log_file, open_client, opened
 
 NewSink = Callable[[], MlflowSink]
 N = 200
@@ -103,9 +103,9 @@ def test_files_of_the_whole_sweep_are_kept(sweep: Sweep, new_sink: NewSink, out:
     sweep.whole()
     started = SweepHistory.load(sweep.folder.journal).started
     with pytest.raises(TrackingError, match="MLflow has no run of it"):
-        find_run(client, started)
+        find_mlflow_run(client, started)
     new_sink().sync()
-    parent, child = find_run(client, started), find_run(client, started, 1)
+    parent, child = find_mlflow_run(client, started), find_mlflow_run(client, started, 1)
     assert client.get_run(child).info.run_name == "0001 lenet"
     later = out / "compare.html"
     later.write_text("page")
@@ -127,7 +127,7 @@ def right(wrong: int, seed: int = 0) -> BoolArray:
 def candidate(sweep: Sweep, new_sink: NewSink, client: MlflowClient) -> Candidate:
     sweep.whole()
     new_sink().sync()
-    run_id = find_run(client, SweepHistory.load(sweep.folder.journal).started, 2)
+    run_id = find_mlflow_run(client, SweepHistory.load(sweep.folder.journal).started, 2)
     return Candidate(run_id, "lenet_space", "FER2013", "f8428a1edbd21e88", synthetic=False, labels=LABELS,
                      is_right=right(60), among=right(60)[None])  # fmt: skip
 
@@ -156,13 +156,13 @@ def test_a_champion_falls_to_more_than_chance_only(
         kept_by_an_older_version(client, candidate, tmp_path)
     started = SweepHistory.load(sweep.folder.journal).started
     rivals = np.stack([right(58, 1), *(right(60, seed) for seed in range(3, 14))])
-    close = replace(candidate, run_id=find_run(client, started, 1), is_right=rivals[0], among=rivals)
+    close = replace(candidate, run_id=find_mlflow_run(client, started, 1), is_right=rivals[0], among=rivals)
     verdict = register(client, close)
     assert (verdict.version, verdict.is_champion) == ("2", False)
     assert "as the best of 12" in verdict.reason
     assert ("alone right on" in verdict.reason) is (kept != "nowhere")
     assert str(client.get_model_version_by_alias(name, CHAMPION).version) == "1"
-    far = replace(candidate, run_id=find_run(client, started, 0), is_right=right(20, 2))
+    far = replace(candidate, run_id=find_mlflow_run(client, started, 0), is_right=right(20, 2))
     better = register(client, far)
     assert (better.version, better.is_champion) == ("3", True)
     assert str(client.get_model_version_by_alias(name, CHAMPION).version) == "3"
@@ -172,7 +172,7 @@ def test_the_luckiest_of_many_is_no_champion(candidate: Candidate, client: Mlflo
     """Alone it would have won: 41 against 60 wrong of 200 is what the best of fifty may come to by chance."""
     register(client, candidate)
     started = SweepHistory.load(sweep.folder.journal).started
-    lucky = replace(candidate, run_id=find_run(client, started, 0), is_right=right(42, 1))
+    lucky = replace(candidate, run_id=find_mlflow_run(client, started, 0), is_right=right(42, 1))
     among = np.stack([lucky.is_right, *(right(60, seed) for seed in range(3, 52))])
     verdict = register(client, replace(lucky, among=among))
     assert (verdict.is_champion, verdict.version) == (False, "2")

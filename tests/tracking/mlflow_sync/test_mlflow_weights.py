@@ -12,7 +12,7 @@ from tests.tracking.small_sweep import SWEEP_ID, Stored, Sweep
 from tracking import SweepHistory
 from tracking.mlflow_sync.default_store import default_uri
 from tracking.mlflow_sync.sink import MlflowSink
-from tracking.mlflow_sync.upkeep import find_run, open_client
+from tracking.mlflow_sync.upkeep import find_mlflow_run, open_client
 from tracking.mlflow_sync.weights import copies_of_weights, remove_copies
 
 NewSink = Callable[[], MlflowSink]
@@ -29,7 +29,7 @@ def kept(sweep: Sweep, out: Path, client: MlflowClient) -> Callable[[], dict[int
 
     def read() -> dict[int, bytes]:
         started = SweepHistory.load(sweep.folder.journal).started
-        folders = {client.get_run(find_run(client, started, number)).info.run_id: number for number in range(3)}
+        folders = {client.get_run(find_mlflow_run(client, started, number)).info.run_id: number for number in range(3)}
         return {
             folders[path.parents[1].name]: path.read_bytes()
             for path in out.glob("mlartifacts/*/*/artifacts/best.safetensors")

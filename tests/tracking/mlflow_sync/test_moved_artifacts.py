@@ -14,7 +14,7 @@ from tests.tracking.small_sweep import SWEEP_ID, Stored, Sweep
 from tracking import SweepFolder
 from tracking.mlflow_sync.default_store import default_path, default_uri
 from tracking.mlflow_sync.sink import MlflowSink
-from tracking.mlflow_sync.upkeep import find_run, log_file, opened
+from tracking.mlflow_sync.upkeep import find_mlflow_run, log_file, opened
 from tracking.record.history import SweepHistory
 
 
@@ -58,7 +58,7 @@ def places(out: Path) -> set[object]:
 def files(out: Path) -> list[str]:
     """Artifacts of trial 1's run, as MLflow's page finds them."""
     with opened(default_uri(out)) as client:
-        run_id = find_run(client, SweepHistory.load(out / "night/journal.jsonl").started, 1)
+        run_id = find_mlflow_run(client, SweepHistory.load(out / "night/journal.jsonl").started, 1)
         return [file.path for file in client.list_artifacts(run_id)]
 
 
@@ -80,7 +80,7 @@ def test_a_verb_that_logs_a_file_follows_them_too(here: Path, tmp_path: Path) ->
     page = tmp_path / "page.html"
     page.write_text("page")
     with opened(default_uri(there)) as client:
-        log_file(client, find_run(client, SweepHistory.load(there / "night/journal.jsonl").started, 1), page)
+        log_file(client, find_mlflow_run(client, SweepHistory.load(there / "night/journal.jsonl").started, 1), page)
     assert files(there) == ["curves.png", "page.html"]
     assert not here.exists()
 

@@ -9,10 +9,10 @@ from scipy.special import softmax
 from tests.tracking.small_sweep import Sweep
 from tracking import AttemptStarted, SweepHistory, TrackingError, TrialStarted
 from tracking.figures.sweep_figures import timeline_figure
-from tracking.metrics.compare import Comparison, Contender, compare
+from tracking.metrics.compare import ComparedRun, Comparison, compare
 from tracking.metrics.scores import Interval
 from tracking.pages.compare_page import comparison_page
-from tracking.pages.report import DataFacts, Report, report_page
+from tracking.pages.report import DataFacts, SweepReport, report_page
 from tracking.record.predictions import Predictions, read_predictions
 from tracking.record.spans import attempt_spans, trial_minutes
 
@@ -28,8 +28,8 @@ def answers(sureness: float, seed: int) -> Predictions:
     return Predictions(LABELS, softmax(logits, axis=1).astype(np.float32), 3)
 
 
-def contender(name: str, sureness: float = 1.0, seed: int = 1) -> Contender:
-    return Contender(
+def compared_run(name: str, sureness: float = 1.0, seed: int = 1) -> ComparedRun:
+    return ComparedRun(
         name=name, settings={"recipe.lr": str(sureness), "net.name": "lenet"}, metrics={"best_val_accuracy": 0.5},
         dataset="FER2013", fingerprint="ab12", split="PublicTest (val)", classes=CLASSES, synthetic=False,
         answers=answers(sureness, seed), leaked=LEAKED,
@@ -63,7 +63,7 @@ class Page(HTMLParser):
 
 
 def test_a_better_net_is_told_from_a_worse_one() -> None:
-    found = compare([contender("worse", 0.3), contender("better", 4.0, 2), contender("twin", 0.3)])  # fmt: skip
+    found = compare([compared_run("worse", 0.3), compared_run("better", 4.0, 2), compared_run("twin", 0.3)])  # fmt: skip
     verdicts = {(pair.first, pair.second): pair.is_beyond_chance for pair in found.pairs}
     assert verdicts == {("worse", "better"): True, ("worse", "twin"): False, ("better", "twin"): True}
     first = found.pairs[0]
@@ -78,7 +78,7 @@ def test_a_better_net_is_told_from_a_worse_one() -> None:
 
 
 def test_faces_they_disagree_on_are_those_predicted_otherwise() -> None:
-    pair = contender("a", 1.0), contender("b", 1.0, 2)
+    pair = compared_run("a", 1.0), compared_run("b", 1.0, 2)
     found = compare(pair)
     said = [np.asarray(one.answers.probabilities).argmax(1) for one in pair if one.answers]
     differ = set(np.flatnonzero(said[0] != said[1]).tolist())
@@ -98,7 +98,7 @@ def test_faces_they_disagree_on_are_those_predicted_otherwise() -> None:
     ],
 )
 def test_other_faces_are_refused_but_for_their_numbers(other: dict[str, object]) -> None:
-    pair = [contender("a"), replace(contender("b"), **other)]  # type: ignore[arg-type]
+    pair = [compared_run("a"), replace(compared_run("b"), **other)]  # type: ignore[arg-type]
     with pytest.raises(TrackingError, match="same faces only"):
         compare(pair)
     found = compare(pair, numbers_only=True)
@@ -109,14 +109,14 @@ def test_other_faces_are_refused_but_for_their_numbers(other: dict[str, object])
 
 def test_two_of_one_name_or_one_alone_are_refused() -> None:
     with pytest.raises(TrackingError, match="two of one name"):
-        compare([contender("a"), contender("a")])
+        compare([compared_run("a"), compared_run("a")])
     with pytest.raises(TrackingError, match="two at least"):
-        compare([contender("a")])
+        compare([compared_run("a")])
 
 
 def test_the_comparison_s_page_stands_alone_and_escapes() -> None:
     name = "<script>alert(1)</script>"
-    synthetic = [replace(contender(one, 1.0, seed), synthetic=True) for seed, one in enumerate(("b", name))]
+    synthetic = [replace(compared_run(one, 1.0, seed), synthetic=True) for seed, one in enumerate(("b", name))]
     found = compare(synthetic)
     page = comparison_page(found, FACES)
     assert name not in page
@@ -138,13 +138,13 @@ def swept(sweep: Sweep) -> Sweep:
     return sweep
 
 
-def report(sweep: Sweep) -> Report:
+def report(sweep: Sweep) -> SweepReport:
     history = SweepHistory.load(sweep.folder.journal)
     data = DataFacts(
         dataset="FER2013", fingerprint="ab12", split="PublicTest (val)", n=N, sizes={"train": 500, "PublicTest (val)": N},
         classes=CLASSES, synthetic=False, notes=("10 faces stand in Training too",), leaked=LEAKED,
     )  # fmt: skip
-    return Report(
+    return SweepReport(
         history, sweep.folder, data, question="Which <lr>?", asked={"trials": "3"},
         published={"LENET_1": "53.1 % validation"}, commands={"again": "python -m sweeps.run lenet_space"},
         importances={"lr": Interval(0.75, 0.6, 0.9), "dropout": Interval(0.25, 0.1, 0.4)}, parameters={0: 60_000, 1: 60_000, 2: 60_000},

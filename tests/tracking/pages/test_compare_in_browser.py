@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from tracking.metrics.compare import Contender, compare
+from tracking.metrics.compare import ComparedRun, compare
 from tracking.pages.compare_page import comparison_page
 from tracking.record.predictions import Predictions
 
@@ -17,11 +17,11 @@ FACES = np.random.default_rng(0).integers(0, 255, (120, 8, 8), dtype=np.uint8)
 RATES = {"mild": 0.02, "bold": 0.1}
 
 
-def contender(name: str, seed: int) -> Contender:
+def compared_run(name: str, seed: int) -> ComparedRun:
     logits = np.eye(4)[LABELS] + np.random.default_rng(seed).normal(size=(120, 4))
     settings = {"recipe.lr": str(RATES[name]), "recipe.momentum": str(0.9 + seed / 100),
                 "net.name": name, "net.dropout": str(seed / 10), "augment.flip": str(seed)}  # fmt: skip
-    return Contender(
+    return ComparedRun(
         name=name, settings=settings, metrics={}, dataset="FER2013", fingerprint="ab12", split="val", classes=CLASSES,
         synthetic=False, answers=Predictions(LABELS, softmax(logits, axis=1).astype(np.float32), 1),
     )  # fmt: skip
@@ -29,7 +29,7 @@ def contender(name: str, seed: int) -> Contender:
 
 @pytest.fixture
 def page(browser: Any, tmp_path: Path) -> Any:
-    found = compare([contender("mild", 1), contender("bold", 2)])
+    found = compare([compared_run("mild", 1), compared_run("bold", 2)])
     (tmp_path / "page.html").write_text(comparison_page(found, FACES))
     opened = browser.new_page(viewport={"width": 1200, "height": 900})
     opened.faults = []
