@@ -21,17 +21,15 @@ _POOL_PIXELS = 2**20
 
 
 class _Uniform:
-    """Random numbers, [n] float32 on the images' device, drawn in bulk because each transfer to a GPU costs time."""
+    """What is drawn for each image: [n] float32 on the images' device, a row of the given ones per call."""
 
-    def __init__(self, images: Tensor, generator: torch.Generator) -> None:
-        self._n, self._device, self._generator = len(images), images.device, generator
-        self._rows: list[Tensor] = []
+    def __init__(self, rows: Tensor) -> None:
+        self._rows, self.taken = rows, 0
 
     def between(self, low: float, high: float) -> Tensor:
-        if not self._rows:
-            shape, device = (_DRAWN_AT_ONCE, self._n), self._generator.device
-            self._rows = list(torch.rand(shape, generator=self._generator, device=device).to(self._device))
-        return low + (high - low) * self._rows.pop()
+        row = self._rows[self.taken % len(self._rows)]
+        self.taken += 1
+        return low + (high - low) * row
 
     def below(self, limit: int) -> Tensor:
         """Whole numbers 0..limit-1, [n] int64."""
@@ -44,12 +42,36 @@ def augment(images: Tensor, config: AugmentConfig, generator: torch.Generator) -
     Args:
         images: [n, height, width] uint8, or float32 on the same scale.
         config: what may vary, and how far.
-        generator: source of all randomness; on the images' device or the CPU.
+        generator: source of all randomness, on the CPU.
 
     Returns:
-        [n, 1, height, width] float32, 0..255 where the images are uint8; the unchanged images where everything is off.
+        [n, 1, height, width] float32, 0..255 where the images are uint8; exactly the images where everything is off.
     """
-    draw = _Uniform(images, generator)
+    return vary(images, config, draw_rows(len(images), config, generator).to(images.device))
+
+
+def draw_rows(n: int, config: AugmentConfig, generator: torch.Generator) -> Tensor:
+    """Draw what `vary` needs for n images: [rows, n] float32 in 0..1, on the CPU."""
+    needed = _rows_needed(config)
+    shape = (_DRAWN_AT_ONCE, n)
+    blocks = [torch.rand(shape, generator=generator).flip(0) for _ in range(0, needed, _DRAWN_AT_ONCE)]
+    return torch.cat(blocks)[:needed] if blocks else torch.empty(0, n)
+
+
+@lru_cache(maxsize=64)
+def _rows_needed(config: AugmentConfig) -> int:
+    """How many rows `vary` takes: counted while it varies one image."""
+    draw = _Uniform(torch.zeros(1, 1))
+    _vary(torch.zeros(1, 8, 8, dtype=torch.uint8), config, draw)
+    return draw.taken
+
+
+def vary(images: Tensor, config: AugmentConfig, rows: Tensor) -> Tensor:
+    """`augment` by the random numbers of `draw_rows`, which are on the images' device. Nothing waits for a GPU."""
+    return _vary(images, config, _Uniform(rows))
+
+
+def _vary(images: Tensor, config: AugmentConfig, draw: _Uniform) -> Tensor:
     # What follows changes `varied` in place: _move returns memory of its own.
     varied = _move(_crop(images, config.crop_pad, draw) if config.crop_pad else images, config, draw)
     if config.blur:
@@ -69,10 +91,11 @@ def _move(images: Tensor, config: AugmentConfig, draw: _Uniform) -> Tensor:
     """Mirror and warp, in one pass where both are wanted: [n, h, w] float32."""
     mirrored = draw.between(0, 1) < config.flip if config.flip else None
     if not config.moves:
-        moved = images.float() if images.dtype == torch.uint8 else images.clone()
-        if mirrored is not None:
-            moved[mirrored] = moved[mirrored].flip(-1)
-        return moved
+        if mirrored is None:
+            return images.float() if images.dtype == torch.uint8 else images.clone()
+        moved, number = images.float(), torch.arange(len(images), device=images.device)
+        # Faster than torch.where; an assignment by a mask would wait for a GPU.
+        return torch.cat((moved, moved.flip(-1))).index_select(0, number + len(images) * mirrored)
     affine = _affine(images, config, draw)
     if mirrored is not None:
         affine[:, 0] *= torch.where(mirrored, -1.0, 1.0).unsqueeze(1)
@@ -153,8 +176,8 @@ def _expose(images: Tensor, config: AugmentConfig, draw: _Uniform) -> None:
         )
         images.addcmul_(_noise("normal", images, draw), deviation.view(-1, 1, 1))
         if config.engine == "batched_int64":
-            noisy = deviation > 0
-            images[noisy] = images[noisy].clamp_(0, 1).floor_()
+            noisy = (deviation > 0).view(-1, 1, 1)
+            images.copy_(torch.where(noisy, images.clamp(0, 1).floor(), images))
 
 
 def _noise(kind: Literal["normal", "uniform"], like: Tensor, draw: _Uniform) -> Tensor:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -11,20 +12,31 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from fer_data.augmentation.augment import augment
+from fer_data.augmentation.augment import draw_rows, vary
 from fer_data.augmentation.augment_config import AugmentConfig
-from fer_data.augmentation.mix import mix
+from fer_data.augmentation.mix import Mixing, draw_mixing, mix_drawn
 from fer_data.faces import DataError, Split
 
 Batch = tuple[Tensor, Tensor]
-Indices = NDArray[np.intp]
 
 
-class _Chosen(NamedTuple):
-    """The images of one batch: those shown as they are, and those varied."""
+_RESIDENT_BYTES = 2**30
+"""Up to this size the images of a split stay on a GPU; larger ones are moved there batch by batch."""
 
-    plain: Indices
-    varied: Indices
+_resident: WeakKeyDictionary[Split, dict[torch.device, Tensor]] = WeakKeyDictionary()
+
+
+class _Drawn(NamedTuple):
+    """What is drawn for one batch: the images shown as they are, and those varied, with the numbers they are varied by.
+
+    `rows` is empty for albumentations, `partner` and `mixing` where images are not mixed.
+    """
+
+    plain: Tensor
+    varied: Tensor
+    rows: Tensor
+    partner: Tensor
+    mixing: Tensor
 
 
 def batches_per_epoch(split: Split, batch_size: int, augment_config: AugmentConfig) -> int:
@@ -88,52 +100,90 @@ def _batches(
     classes: int | None,
     workers: int,
 ) -> Iterator[Batch]:
-    batches = _shuffled(split, batch_size, config, generator)
-    varied = _varied(split, [chosen.varied for chosen in batches], config, generator, device, workers)
-    for chosen, images in zip(batches, varied, strict=True):
-        labels = _labels(split, chosen.varied, config, classes, device)
-        if config.mixes and len(labels):
-            images, labels = mix(images, labels, config, generator)
-        if len(chosen.plain):
-            plain = torch.from_numpy(split.images[chosen.plain]).to(device).unsqueeze(1).float()
-            images = torch.cat((plain, images))
-            labels = torch.cat((_labels(split, chosen.plain, config, classes, device), labels))
-        yield images, labels
+    seeds, epoch = _draw_epoch(split, batch_size, config, generator)
+    outside = _by_albumentations(split, epoch, seeds, config, workers)
+    labels, *drawn = _moved([_labels(split, config, classes), *(part for batch in epoch for part in batch)], device)
+    images = _images(split, device)
+    parts = len(_Drawn._fields)
+    for first in range(0, len(drawn), parts):
+        batch = _Drawn(*drawn[first : first + parts])
+        if outside is None:
+            x = vary(images(batch.varied), config, batch.rows)
+        else:
+            x = torch.from_numpy(next(outside)).to(device).unsqueeze(1).float()
+        y = labels[batch.varied]
+        if config.mixes and len(y):
+            x, y = mix_drawn(x, y, Mixing(batch.partner, batch.mixing))
+        if len(batch.plain):
+            x = torch.cat((images(batch.plain).unsqueeze(1).float(), x))
+            y = torch.cat((labels[batch.plain], y))
+        yield x, y
 
 
-def _shuffled(split: Split, batch_size: int, config: AugmentConfig, generator: torch.Generator) -> list[_Chosen]:
-    images = _epoch_images(split, config)
-    order = torch.randperm(images, generator=generator).numpy()
-    batches = (order[start : start + batch_size] for start in range(0, images - batch_size + 1, batch_size))
-    if not config.plain_and_augmented:
-        return [_Chosen(chosen[:0], chosen) for chosen in batches]
-    n = len(split)
-    return [_Chosen(chosen[chosen < n], chosen[chosen >= n] - n) for chosen in batches]
+def _draw_epoch(
+    split: Split, batch_size: int, config: AugmentConfig, generator: torch.Generator
+) -> tuple[list[int], list[_Drawn]]:
+    """Draw all that is random in an epoch, on the CPU: a seed per batch for albumentations, and each batch."""
+    images, n = _epoch_images(split, config), len(split)
+    order = torch.randperm(images, generator=generator)
+    chosen = [order[start : start + batch_size] for start in range(0, images - batch_size + 1, batch_size)]
+    outside = config.engine == "albumentations"
+    seeds: list[int] = []
+    if outside:
+        seeds = torch.randint(2**63 - 1, (len(chosen),), generator=generator).tolist()
+    epoch = []
+    for places in chosen:
+        plain, varied = places[:0], places
+        if config.plain_and_augmented:
+            plain, varied = places[places < n], places[places >= n] - n
+        rows = torch.empty(0) if outside else draw_rows(len(varied), config, generator)
+        mixing = Mixing(places[:0], torch.empty(0))
+        if config.mixes and len(varied):
+            mixing = draw_mixing(len(varied), config, generator)
+        epoch.append(_Drawn(plain, varied, rows, *mixing))
+    return seeds, epoch
 
 
-def _varied(
-    split: Split,
-    batches: Sequence[Indices],
-    config: AugmentConfig,
-    generator: torch.Generator,
-    device: torch.device,
-    workers: int,
-) -> Iterator[Tensor]:
-    """Yield the varied images [k, 1, height, width] float32 of each batch."""
-    if config.engine == "albumentations":
-        from fer_data.augmentation.albumentations_engine import augmented
+def _by_albumentations(
+    split: Split, epoch: Sequence[_Drawn], seeds: list[int], config: AugmentConfig, workers: int
+) -> Iterator[NDArray[Any]] | None:
+    """The varied images of each batch, where they are not varied on the device."""
+    if config.engine != "albumentations":
+        return None
+    from fer_data.augmentation.albumentations_engine import augmented
 
-        seeds = torch.randint(2**63 - 1, (len(batches),), generator=generator).tolist()
-        for images in augmented(split.images, batches, seeds, config, workers):
-            yield torch.from_numpy(images).to(device).unsqueeze(1).float()
-        return
-    for chosen in batches:
-        yield augment(torch.from_numpy(split.images[chosen]).to(device), config, generator)
+    return augmented(split.images, [batch.varied.numpy() for batch in epoch], seeds, config, workers)
 
 
-def _labels(split: Split, chosen: Indices, config: AugmentConfig, classes: int | None, device: torch.device) -> Tensor:
-    """Return labels [k] int64, or shares [k, classes] float32 where the split has them or images are mixed."""
+def _moved(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+    """The tensors on the device, in one transfer per type."""
+    if device.type == "cpu":
+        return list(tensors)
+    moved: dict[int, Tensor] = {}
+    for dtype in {tensor.dtype for tensor in tensors}:
+        places = [place for place, tensor in enumerate(tensors) if tensor.dtype == dtype]
+        together = torch.cat([tensors[place].flatten() for place in places]).to(device)
+        pieces = torch.split(together, [tensors[place].numel() for place in places])
+        moved |= {place: piece.view(tensors[place].shape) for place, piece in zip(places, pieces, strict=True)}
+    return [moved[place] for place in range(len(tensors))]
+
+
+def _images(split: Split, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """A function from places [k] on the device to the images [k, height, width] there.
+
+    A GPU keeps a copy of the split for as long as the split is in use. A CPU reads the memory map.
+    """
+    if device.type == "cpu" or split.images.nbytes > _RESIDENT_BYTES:
+        return lambda chosen: torch.from_numpy(split.images[chosen.cpu().numpy()]).to(device)
+    copies = _resident.setdefault(split, {})
+    if device not in copies:
+        copies[device] = torch.tensor(split.images, device=device)
+    return copies[device].__getitem__
+
+
+def _labels(split: Split, config: AugmentConfig, classes: int | None) -> Tensor:
+    """Return the labels of a split: [n] int64, or shares [n, classes] float32 where images have any or are mixed."""
     if split.soft_labels is not None:
-        return torch.from_numpy(split.soft_labels[chosen]).to(device)
-    labels = torch.from_numpy(split.labels[chosen].astype(np.int64)).to(device)
+        return torch.tensor(split.soft_labels)
+    labels = torch.tensor(split.labels.astype(np.int64))
     return F.one_hot(labels, classes or -1).float() if config.mixes else labels

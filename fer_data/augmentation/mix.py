@@ -5,6 +5,8 @@ Shapes: images [n, 1, height, width] float32; labels [n, classes] float32, each 
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,8 +15,19 @@ from fer_data.augmentation.augment import inside
 from fer_data.augmentation.augment_config import AugmentConfig
 
 
+class Mixing(NamedTuple):
+    """What is drawn for one batch of n images: each one's partner [n] int64, and how much of the partner is taken.
+
+    `numbers` is [1, n] float32 for mixup, the partner's share; [3, n] for cutmix: the rectangle's side as a fraction,
+    and where along height and width it is.
+    """
+
+    partner: Tensor
+    numbers: Tensor
+
+
 def mix(images: Tensor, labels: Tensor, config: AugmentConfig, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Mix every image with a random one of the batch, by mixup or cutmix; where both are on, by one chosen at random.
+    """Mix every image with a random one of the batch, by mixup or cutmix, or where both are on by either at even odds.
 
     mixup (Zhang et al. 2018, arXiv:1710.09412) fades two images into each other; cutmix (Yun et al. 2019,
     arXiv:1905.04899) pastes a rectangle of one into the other, where it keeps its place. The share of each
@@ -26,19 +39,32 @@ def mix(images: Tensor, labels: Tensor, config: AugmentConfig, generator: torch.
         config: mixup and cutmix are the alphas.
         generator: a CPU generator.
     """
+    drawn = draw_mixing(len(images), config, generator)
+    return mix_drawn(images, labels, Mixing(*(part.to(images.device) for part in drawn)))
+
+
+def draw_mixing(n: int, config: AugmentConfig, generator: torch.Generator) -> Mixing:
+    """Draw what `mix_drawn` needs for n images, on the CPU."""
     rng = np.random.default_rng(int(torch.randint(2**63 - 1, (), generator=generator)))
-    n, height, width = len(images), *images.shape[-2:]
-    partner = torch.from_numpy(rng.permutation(n)).to(images.device)
+    partner = torch.from_numpy(rng.permutation(n))
     if not config.cutmix or (config.mixup and rng.random() < 0.5):
-        share = _on(images, rng.beta(config.mixup, config.mixup, n))
-        mixed = images.lerp(images[partner], share.view(n, 1, 1, 1))
+        numbers = [rng.beta(config.mixup, config.mixup, n)]
     else:
-        side = _on(images, rng.beta(config.cutmix, config.cutmix, n)).sqrt()
-        rows, columns = (inside(length, side, _on(images, rng.random(n))) for length in (height, width))
+        numbers = [rng.beta(config.cutmix, config.cutmix, n), rng.random(n), rng.random(n)]
+    return Mixing(partner, torch.from_numpy(np.stack(numbers).astype(np.float32)))
+
+
+def mix_drawn(images: Tensor, labels: Tensor, drawn: Mixing) -> tuple[Tensor, Tensor]:
+    """`mix` by the numbers of `draw_mixing`, which are on the images' device. Nothing waits for a GPU."""
+    partner, numbers = drawn
+    if len(numbers) == 1:
+        share = numbers[0]
+        mixed = images.lerp(images[partner], share.view(-1, 1, 1, 1))
+    else:
+        side = numbers[0].sqrt()
+        rows, columns = (
+            inside(length, side, place) for length, place in zip(images.shape[-2:], numbers[1:], strict=True)
+        )
         pasted = (rows.unsqueeze(2) * columns.unsqueeze(1)).unsqueeze(1)
         share, mixed = pasted.mean((1, 2, 3)), images.lerp(images[partner], pasted)
     return mixed, labels.lerp(labels[partner], share.unsqueeze(1))
-
-
-def _on(images: Tensor, numbers: np.ndarray[tuple[int], np.dtype[np.float64]]) -> Tensor:
-    return torch.from_numpy(numbers.astype(np.float32)).to(images.device)

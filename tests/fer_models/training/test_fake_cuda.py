@@ -14,9 +14,10 @@ import torch
 
 from fer_data import AugmentConfig
 from fer_data.augmentation.augment import _paths, _pool
+from fer_data.augmentation.augment_config import DL_COURSE, DL_COURSE_AS_IT_RAN
 from fer_data.augmentation.batches import train_batches
 from fer_data.faces import Split
-from fer_models import NET_CONFIGS, CompactResNetConfig, LeNetConfig, ModelError, NetConfig, Recipe
+from fer_models import NET_CONFIGS, CompactResNetConfig, ModelError, NetConfig, Recipe
 from fer_models.configs.transfer_config import Transfer
 from fer_models.nets.registry import build
 from fer_models.training.evaluate import predict_logits
@@ -90,19 +91,36 @@ def test_every_net_trains_and_validates_on_one_device(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("augment", "most"),
+    "augment",
     [
-        (AugmentConfig(), 2),  # images and labels
-        (AugmentConfig(flip=0.5), 5),  # and a row of random numbers; a mask is looked up twice
-        (AugmentConfig(flip=0.5, rotate_deg=12, shift=0.1, scale=0.1, erase=0.4), 3),
-        (EVERYTHING, 8),
+        AugmentConfig(),
+        AugmentConfig(flip=0.5),
+        DL_COURSE,
+        DL_COURSE_AS_IT_RAN,
+        EVERYTHING,
+        EVERYTHING.model_copy(update={"plain_and_augmented": True}),
     ],
 )
-def test_a_batch_is_loaded_with_no_more_blocking_copies_than_known(augment: AugmentConfig, most: int) -> None:
-    state = on_fake_gpu(LeNetConfig(), ADAM)
+def test_no_batch_but_the_first_waits_for_the_gpu(augment: AugmentConfig) -> None:
+    """The first one brings the faces, and what is drawn for the epoch."""
+    batches = train_batches(split(), BATCH, augment, torch.Generator().manual_seed(1), DEVICE, classes=7)
     with fake_cuda():
-        load, _ = trained(state, ADAM, augment)
-    assert load.blocking.total() <= most, load.blocking
+        with Copies() as first:
+            next(batches)
+        assert 0 < first.blocking.total() <= 6, "faces, whole numbers, fractions, and three tables of augmentation"
+        with Copies() as others:
+            assert {x.device.type for batch in batches for x in batch} == {"cuda"}
+    assert others.blocking == {}
+
+
+def test_faces_are_brought_to_the_gpu_once() -> None:
+    faces = split()
+    with fake_cuda():
+        for expected in (3, 2):  # whole numbers and fractions are drawn for each epoch
+            batches = train_batches(faces, BATCH, AugmentConfig(), torch.Generator().manual_seed(1), DEVICE)
+            with Copies() as epoch:
+                list(batches)
+            assert epoch.blocking.total() == expected
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "nesterov", "adam", "adamw"])
