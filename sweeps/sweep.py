@@ -21,7 +21,7 @@ from sweeps.driver.kept_states import KeptStates
 from sweeps.driver.kept_weights import KeptWeights
 from sweeps.driver.notify import Notifier
 from sweeps.driver.recorder import Listener
-from sweeps.driver.runner import InlineRunner, Runner, TrialBody
+from sweeps.driver.runner import GRACE_SECONDS, InlineRunner, Runner, TrialBody
 from sweeps.errors import InputError
 from sweeps.options import Options
 from sweeps.planning.plan import Plan, make_plan
@@ -288,7 +288,9 @@ def _signals_stop(director: Director) -> Iterator[list[int]]:
         director.request_stop(f"stopped by {signal.Signals(number).name}")
         if len(received) > 1:
             raise KeyboardInterrupt
-        sys.stderr.write("\nstopping at the end of this epoch, in 20 s at most; once more to leave at once\n")
+        sys.stderr.write(
+            f"\nstopping at the end of this epoch, in {GRACE_SECONDS:.0f} s at most; once more to leave at once\n"
+        )
 
     numbers = [
         number

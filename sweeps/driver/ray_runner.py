@@ -30,7 +30,7 @@ from ray.tune.stopper import Stopper
 from cluster.connect import joined_ray, local_ray
 from sweeps.driver.director import Director
 from sweeps.driver.memory_guard import MemoryGuard, leave, reason_of_leaving
-from sweeps.driver.runner import POLL_SECONDS, TrialBody
+from sweeps.driver.runner import GRACE_SECONDS, POLL_SECONDS, TrialBody
 from sweeps.errors import WorkerMustLeave
 from sweeps.planning.mps import MpsError, mps
 from sweeps.planning.resources import Slots
@@ -39,7 +39,6 @@ from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd
 T = TypeVar("T")
 
 _MESSAGE: TypeAdapter[Message] = TypeAdapter(Message)
-_GRACE_SECONDS = 20.0
 _ROUNDING = 1e-6
 _HANG_FLOOR_SECONDS = 900.0
 _HANG_FIRST_SECONDS = 6 * 3600.0
@@ -287,7 +286,7 @@ class _StopAfterGrace(Stopper):
         if not self._director.stopping:
             return False
         self._since = self._since or time.monotonic()
-        return time.monotonic() - self._since > _GRACE_SECONDS
+        return time.monotonic() - self._since > GRACE_SECONDS
 
     def __getstate__(self) -> dict[str, Any]:
         return {}

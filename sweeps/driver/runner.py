@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import _thread
+import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Protocol
@@ -11,6 +14,9 @@ from sweeps.errors import WorkerMustLeave
 from sweeps.trial.messages import Message, Task
 
 POLL_SECONDS = 0.1
+
+GRACE_SECONDS = 20.0
+"""How long trials may take to their next report after a signal; then they leave in the middle of an epoch."""
 
 TrialBody = Callable[[Task], Iterator[Message]]
 """Runs one trial: yields an EpochReport after each epoch and, last, a TrialEnd. Closing it leaves the trial resumable.
@@ -40,15 +46,44 @@ class InlineRunner:
 
     def run(self, director: Director, body: TrialBody) -> None:
         """Run the sweep in this thread."""
-        for task in _tasks(director):
-            messages = body(task)
-            try:
-                for message in _to_its_end(messages, task, director):
-                    if not director.take(task.trial, message):
-                        break
-            finally:
-                if hasattr(messages, "close"):
-                    messages.close()
+        with _interrupted_after_grace(director):
+            for task in _tasks(director):
+                messages = body(task)
+                try:
+                    for message in _to_its_end(messages, task, director):
+                        if not director.take(task.trial, message):
+                            break
+                finally:
+                    if hasattr(messages, "close"):
+                        messages.close()
+
+
+@contextlib.contextmanager
+def _interrupted_after_grace(director: Director) -> Iterator[None]:
+    """Raise KeyboardInterrupt in the block if a signal's request to stop has had no effect for `GRACE_SECONDS`.
+
+    Only the main thread gets signals.
+    """
+    left = threading.Event()
+
+    def watch() -> None:
+        since: float | None = None
+        while not left.wait(POLL_SECONDS):
+            if director.stop_reason is not None:
+                since = since or time.monotonic()
+                if time.monotonic() - since > GRACE_SECONDS:
+                    _thread.interrupt_main()  # as a second signal
+                    return
+
+    watcher = threading.Thread(target=watch, name="grace", daemon=True)
+    if threading.current_thread() is threading.main_thread():
+        watcher.start()
+    try:
+        yield
+    finally:
+        left.set()
+        if watcher.ident is not None:
+            watcher.join()
 
 
 def _tasks(director: Director) -> Iterator[Task]:

@@ -96,6 +96,21 @@ def test_resuming_a_finished_sweep_exits_0_whatever_became_of_its_trials(sweep: 
     assert sweep(trials=3, body=body, resume=True).exit_code == 1
 
 
+def test_a_long_epoch_is_left_after_the_grace(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    def body(task: Task) -> Iterator[Message]:
+        yield next(iter(good_body(task)))
+        os.kill(os.getpid(), signal.SIGTERM)
+        for _ in range(300):
+            time.sleep(0.1)
+        raise AssertionError("not reached")
+
+    monkeypatch.setattr("sweeps.driver.runner.GRACE_SECONDS", 0.3)
+    began = time.monotonic()
+    stopped = sweep(trials=2, epochs=3, body=body)
+    assert time.monotonic() - began < 20
+    assert (stopped.exit_code, stopped[0].state, stopped[0].last_epoch) == (143, "stopped", 1)
+
+
 def test_a_second_signal_leaves_at_once(sweep: Sweep) -> None:
     def body(task: Task) -> Iterator[Message]:
         yield from ()
