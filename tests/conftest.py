@@ -1,19 +1,30 @@
-"""No test shares slots with what else runs on this machine."""
+"""Every process that runs tests has its own home folder and slots, and one thread for arithmetic.
+
+Two processes run the whole suite (`make test`). Neither sees the other's claims, Ray tokens or settings, nor the user's.
+"""
 
 import os
 import tempfile
 from collections.abc import Iterator
 
+import matplotlib
 import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported, which is after this
+SLOW_SECONDS = 300
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests may take longer than the default limit."""
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(SLOW_SECONDS))
 
 
 @pytest.fixture(scope="session", autouse=True)
-def slots_of_their_own() -> Iterator[None]:
-    with tempfile.TemporaryDirectory(prefix="fer-slots-") as folder:
-        before = os.environ.get("FER_SLOTS")
-        os.environ["FER_SLOTS"] = folder
+def own_home_and_slots() -> Iterator[None]:
+    with tempfile.TemporaryDirectory(prefix="fer-tests-") as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MPLCONFIGDIR", matplotlib.get_cachedir())  # its list of fonts takes seconds to make
+        patch.setenv("HOME", folder)
+        patch.setenv("FER_SLOTS", f"{folder}/slots")
         yield
-        if before is None:
-            del os.environ["FER_SLOTS"]
-        else:
-            os.environ["FER_SLOTS"] = before
