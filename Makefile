@@ -7,6 +7,8 @@ EPOCHS ?= 16
 # The reports' own AlexNets stay at chance for their first 900 steps, which is longer than a first look.
 BASELINES ?= none
 OUT ?= runs
+# Processes that run the fast tests.
+JOBS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-all check docs format ui benchmark gpu-check gpu-rows clean
@@ -18,10 +20,10 @@ run: .venv/installed  ## set up, then sweep alexnet_space on the built-in faces
 	$(BIN)/python -m sweeps.run $(SPACE) --epochs $(EPOCHS) --baselines $(BASELINES) --out $(OUT)
 
 test: .venv/installed  ## set up, then run the fast tests
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder  # a file's set-up once; long files early
 
-test-all: .venv/installed  ## also the slow tests; FER2013_CSV=path adds those on the real faces
-	$(BIN)/pytest -m ""
+test-all: test  ## also the slow tests; FER2013_CSV=path adds those on the real faces
+	$(BIN)/pytest -m slow
 
 check: .venv/installed docs  ## lint, format, types, documentation
 	$(BIN)/ruff check .

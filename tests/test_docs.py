@@ -13,6 +13,8 @@ import pytest
 from sweeps.cli.arguments import parser
 from tests import ROOT
 
+pytestmark = pytest.mark.timeout(120)
+
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:

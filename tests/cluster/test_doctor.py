@@ -17,6 +17,8 @@ from cluster.doctor import DoctorReport, tracking_check
 from cluster.errors import ClusterError
 from cluster.probe import NodeFacts, Probe
 
+pytestmark = pytest.mark.timeout(120)
+
 GIB = 1 << 30
 VERSIONS = {"python": "3.11.7", "ray": "2.60.0", "torch": "2.14.1", "mlflow": "3.17.2"}
 

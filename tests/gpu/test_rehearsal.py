@@ -13,6 +13,8 @@ from sweeps.spaces.rows import ROWS
 from tests.gpu.rows import IN_ORDER
 from tracking.record.history import SweepHistory
 
+pytestmark = pytest.mark.timeout(300)
+
 
 def _run(module: str, *words: str) -> str:
     done = subprocess.run([sys.executable, "-m", module, *words], capture_output=True, text=True, timeout=250)

@@ -14,6 +14,8 @@ import pytest
 
 from tests import ROOT
 
+pytestmark = pytest.mark.timeout(120)
+
 
 def refusal(out: Path, *more: str, run: tuple[str, ...] = (sys.executable,), **environment: str) -> str:
     """The one line on stderr of a sweep into `out` that must not start."""

@@ -24,6 +24,8 @@ from tracking.mlflow_sync.upkeep import find_mlflow_run, opened
 from tracking.record.folder_lock import hold_folder
 from tracking.record.history import SweepHistory
 
+pytestmark = pytest.mark.timeout(120)
+
 Capture = pytest.CaptureFixture[str]
 Run = Callable[..., int]
 

@@ -14,6 +14,8 @@ from fer_data.cache import store
 from fer_data.cache.preprocess_cache import preprocessed
 from fer_data.export import export
 
+pytestmark = pytest.mark.timeout(120)
+
 
 def contents(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}

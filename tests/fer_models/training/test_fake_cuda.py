@@ -26,6 +26,8 @@ from fer_models.training.schedule import phases
 from fer_models.training.state import TrainingState, move, new_state
 from tests.fer_models.training.fake_cuda import DEVICE, Copies, fake_cuda, no_backward, to_cuda
 
+pytestmark = pytest.mark.timeout(120)
+
 BATCH = 8
 EVERYTHING = AugmentConfig(flip=0.5, crop_pad=4, rotate_deg=12, shift=0.1, scale=0.1, blur=0.3, brightness=0.1,
                            contrast=0.1, noise=5, cutout=2, erase=0.4, mixup=0.3, cutmix=0.3)  # fmt: skip

@@ -28,6 +28,8 @@ from tests.sweeps.cli.test_console import ASCII
 from tests.sweeps.fake_trials import refused
 from tracking.record.history import SweepHistory
 
+pytestmark = pytest.mark.timeout(120)
+
 Capture = pytest.CaptureFixture[str]
 
 

@@ -22,6 +22,8 @@ from tests.sweeps.fake_trials import good_body
 from tracking.errors import TrackingError
 from tracking.record.layout import SweepFolder, TrialFolder
 
+pytestmark = pytest.mark.timeout(120)
+
 Sweep = Callable[..., SweepResult]
 ALWAYS = {"leaderboard.csv", "leaderboard.json", "best_curves.png", "timeline.png", "cost.png",
           "optimisation_history.png", "pareto_front.png", "report.html"}  # fmt: skip

@@ -23,6 +23,8 @@ from tracking.mlflow_sync.default_store import default_uri
 from tracking.mlflow_sync.upkeep import find_mlflow_run
 from tracking.record.history import SweepHistory
 
+pytestmark = pytest.mark.timeout(120)
+
 Capture = pytest.CaptureFixture[str]
 
 

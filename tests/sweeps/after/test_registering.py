@@ -27,6 +27,8 @@ from tracking.mlflow_sync.upkeep import opened
 from tracking.record.history import SweepHistory
 from tracking.record.layout import SweepFolder
 
+pytestmark = pytest.mark.timeout(120)
+
 Capture = pytest.CaptureFixture[str]
 
 # Run by an interpreter that does not find the project: what it needs of it, the model has.

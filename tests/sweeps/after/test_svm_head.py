@@ -19,6 +19,8 @@ from sweeps.runs import find_run
 from tests.sweeps.fake_trials import refused
 from tracking.record.history import SweepHistory
 
+pytestmark = pytest.mark.timeout(120)
+
 Capture = pytest.CaptureFixture[str]
 
 

@@ -14,6 +14,8 @@ from tests import ROOT
 from tests.sweeps.fake_trials import refused
 from tracking.record.history import SweepHistory
 
+pytestmark = pytest.mark.timeout(120)
+
 Capture = pytest.CaptureFixture[str]
 PAGE = (ROOT / "docs/results.md").read_text()
 

@@ -20,6 +20,8 @@ from tracking.record.history import SweepHistory
 from tracking.record.journal import Journal
 from tracking.record.layout import SweepFolder, TrialFolder
 
+pytestmark = pytest.mark.timeout(120)
+
 Capture = pytest.CaptureFixture[str]
 
 

@@ -13,6 +13,8 @@ from tests import ROOT
 from tracking.record.history import SweepHistory
 from tracking.record.journal import _write_all
 
+pytestmark = pytest.mark.timeout(120)
+
 
 @pytest.fixture(scope="module")
 def ray_of_the_caller() -> Iterator[None]:

@@ -29,6 +29,8 @@ from tracking.record.events import AttemptStarted, Event
 from tracking.record.history import SweepHistory
 from tracking.record.journal import Journal
 
+pytestmark = pytest.mark.timeout(120)
+
 Sweep = Callable[..., SweepResult]
 
 

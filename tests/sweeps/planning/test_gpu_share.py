@@ -22,6 +22,8 @@ from sweeps.planning.plan import make_plan
 from tests.stand_ins import Card, FakeNvml
 from tests.sweeps.fake_trials import only_sampled
 
+pytestmark = pytest.mark.timeout(120)
+
 GIB = 1 << 30
 
 

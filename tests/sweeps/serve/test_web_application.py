@@ -35,6 +35,8 @@ from tracking.record.events import AttemptStarted, DriverStarted, EpochDone
 from tracking.record.journal import Journal
 from tracking.record.layout import SweepFolder
 
+pytestmark = pytest.mark.timeout(120)
+
 LENET = TrialConfig(net=LeNetConfig(), recipe=Recipe(lr=0.01, batch_size=8), precision="fp32",
                     memory_format="contiguous")  # fmt: skip
 

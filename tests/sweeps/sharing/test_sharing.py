@@ -28,6 +28,8 @@ from tests.sweeps.fake_trials import good_body
 from tracking.record.events import TrialPaused
 from tracking.record.journal import read
 
+pytestmark = pytest.mark.timeout(120)
+
 
 def test_two_to_one_on_four_slots() -> None:
     share, busy = two_to_one()

@@ -23,6 +23,8 @@ from tests.sweeps.trial.gpu_fault_trials import ALWAYS, ASSERTED, BATCH, CALM, C
 from tracking.record.history import SweepHistory, TrialHistory
 from tracking.record.layout import SweepFolder
 
+pytestmark = pytest.mark.timeout(300)
+
 GIB = 1 << 30
 
 

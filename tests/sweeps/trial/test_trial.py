@@ -27,6 +27,8 @@ from tracking.record.files import write_json
 from tracking.record.layout import TrialFolder
 from tracking.record.predictions import read_predictions
 
+pytestmark = pytest.mark.timeout(120)
+
 EPOCHS = 4
 
 

@@ -18,6 +18,8 @@ from sweeps import Baseline, Space, TrialConfig, run_sweep
 from sweeps.cli.main import main
 from sweeps.runs import find_run
 
+pytestmark = pytest.mark.timeout(120)
+
 Capture = pytest.CaptureFixture[str]
 
 

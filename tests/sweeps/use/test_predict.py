@@ -16,6 +16,8 @@ from fer_models import LeNetConfig, Recipe
 from sweeps import Space, TrialConfig, run_sweep
 from sweeps.cli.main import main
 
+pytestmark = pytest.mark.timeout(120)
+
 Capture = pytest.CaptureFixture[str]
 
 LENET = TrialConfig(net=LeNetConfig(), recipe=Recipe(lr=0.01, batch_size=8), precision="fp32",

@@ -36,6 +36,8 @@ from tracking.mlflow_sync.upkeep import find_mlflow_run, opened
 from tracking.record.folder_lock import FolderHeldError, hold_folder
 from tracking.record.history import SweepHistory
 
+pytestmark = pytest.mark.timeout(120)
+
 NewSink = Callable[[], MlflowSink]
 
 

@@ -17,6 +17,8 @@ from tracking.mlflow_sync.models import CHAMPION, Candidate, log_model_folder, m
 from tracking.mlflow_sync.sink import MlflowSink
 from tracking.mlflow_sync.upkeep import close_runs, dead_runs, find_mlflow_run, log_file, open_client, opened
 
+pytestmark = pytest.mark.timeout(120)
+
 NewSink = Callable[[], MlflowSink]
 N = 200
 

@@ -17,6 +17,8 @@ from tracking.mlflow_sync.sink import MlflowSink
 from tracking.mlflow_sync.upkeep import find_mlflow_run, log_file, opened
 from tracking.record.history import SweepHistory
 
+pytestmark = pytest.mark.timeout(120)
+
 
 def sweep_in(out: Path, empty_store: Path) -> Sweep:
     """A whole sweep, in MLflow too."""

@@ -11,6 +11,8 @@ from tracking.metrics.compare import ComparedRun, compare
 from tracking.pages.compare_page import comparison_page
 from tracking.record.predictions import Predictions
 
+pytestmark = pytest.mark.timeout(120)
+
 CLASSES = ("Angry", "Happy", "Sad", "Neutral")
 LABELS = np.arange(120) % 4
 FACES = np.random.default_rng(0).integers(0, 255, (120, 8, 8), dtype=np.uint8)
