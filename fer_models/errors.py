@@ -19,3 +19,7 @@ class Diverged(ModelError):  # noqa: N818  (an outcome of a trial, not a fault)
 
     def __reduce__(self) -> tuple[type, tuple[str, int, int, float]]:
         return type(self), (self.metric, self.epoch, self.step, self.value)
+
+
+class Cancelled(Exception):  # noqa: N818  (asked for, not a fault)
+    """Training was told to leave in the middle of an epoch."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from fer_common.transfers import copy_together
 from fer_data.augmentation.augment import draw_rows, vary
 from fer_data.augmentation.augment_config import AugmentConfig
 from fer_data.augmentation.mix import Mixing, draw_mixing, mix_drawn
@@ -102,7 +103,8 @@ def _batches(
 ) -> Iterator[Batch]:
     seeds, epoch = _draw_epoch(split, batch_size, config, generator)
     outside = _by_albumentations(split, epoch, seeds, config, workers)
-    labels, *drawn = _moved([_labels(split, config, classes), *(part for batch in epoch for part in batch)], device)
+    drawn = [_labels(split, config, classes), *(part for batch in epoch for part in batch)]
+    labels, *drawn = copy_together(drawn, device) if device.type != "cpu" else drawn
     images = _images(split, device)
     parts = len(_Drawn._fields)
     for first in range(0, len(drawn), parts):
@@ -153,19 +155,6 @@ def _by_albumentations(
     from fer_data.augmentation.albumentations_engine import augmented
 
     return augmented(split.images, [batch.varied.numpy() for batch in epoch], seeds, config, workers)
-
-
-def _moved(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
-    """The tensors on the device, in one transfer per type."""
-    if device.type == "cpu":
-        return list(tensors)
-    moved: dict[int, Tensor] = {}
-    for dtype in {tensor.dtype for tensor in tensors}:
-        places = [place for place, tensor in enumerate(tensors) if tensor.dtype == dtype]
-        together = torch.cat([tensors[place].flatten() for place in places]).to(device)
-        pieces = torch.split(together, [tensors[place].numel() for place in places])
-        moved |= {place: piece.view(tensors[place].shape) for place, piece in zip(places, pieces, strict=True)}
-    return [moved[place] for place in range(len(tensors))]
 
 
 def _images(split: Split, device: torch.device) -> Callable[[Tensor], Tensor]:

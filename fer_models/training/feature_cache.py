@@ -11,7 +11,7 @@ import hashlib
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -64,6 +64,7 @@ def fit_on_features(
     memory_format: MemoryFormat = "contiguous",
     class_counts: Sequence[int] | None = None,
     micro_batches: int = 1,
+    is_cancelled: Callable[[], bool] = lambda: False,
 ) -> Iterator[Epoch | Computing]:
     """`fit` on unaugmented faces, each epoch's order drawn by `torch.randperm`, to the same numbers but for rounding.
 
@@ -95,6 +96,7 @@ def fit_on_features(
         "memory_format": memory_format,
         "class_counts": class_counts,
         "micro_batches": micro_batches,
+        "is_cancelled": is_cancelled,
     }
     batch_size = -(-EVALUATION_BATCH // micro_batches)
     place(state, torch.device(device), memory_format)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from fer_models.configs.recipe import MemoryFormat, Precision, Recipe
 from fer_models.configs.transfer_config import Transfer
-from fer_models.errors import Diverged, ModelError
+from fer_models.errors import Cancelled, Diverged, ModelError
 from fer_models.parts.auxiliary import WithAuxiliary
 from fer_models.parts.stages import freeze_stages
 from fer_models.training.evaluate import EVALUATION_BATCH, Pixels, autocast, predict_logits
@@ -107,6 +107,7 @@ def fit(
     class_counts: Sequence[int] | None = None,
     transfer: Transfer = _FROM_SCRATCH,
     micro_batches: int = 1,
+    is_cancelled: Callable[[], bool] = lambda: False,
 ) -> Iterator[Epoch]:
     """Train from `state.epoch + 1` to `epochs`; yield each epoch when `state` is after it.
 
@@ -124,8 +125,10 @@ def fit(
         micro_batches: into how many parts each batch is split to save memory. Gradients are accumulated, so that
             a step is the whole batch's within rounding, but batch norm takes its statistics over each part, and
             dropout draws other masks. Validation batches become smaller by the same factor.
+        is_cancelled: asked before each batch; the epoch ends there in `Cancelled`.
 
     Raises:
+        Cancelled: `is_cancelled` said so.
         Diverged: a loss is NaN or infinite.
         ModelError: another number of batches than promised, balanced weights without counts, or more stages to
             freeze than the net has.
@@ -144,7 +147,7 @@ def fit(
         batch_seed, net_seed = (int(word) for word in np.random.SeedSequence((seed, number)).generate_state(2))
         with torch.random.fork_rng(devices=_cuda_devices(device)):
             torch.manual_seed(net_seed)
-            epoch_batches = batches(torch.Generator().manual_seed(batch_seed))
+            epoch_batches = _until(is_cancelled, batches(torch.Generator().manual_seed(batch_seed)))
             trained = trainer.train_epoch(epoch_batches, number)
         probabilities, val_loss, val_accuracy = _validate(
             state.judged_net, val, recipe, device, precision, -(-EVALUATION_BATCH // micro_batches)
@@ -166,6 +169,15 @@ def fit(
             iterations=trained.points(first=state.epoch * iterations_per_epoch - iterations_per_epoch),
             val_probabilities=probabilities,
         )
+
+
+def _until(
+    is_cancelled: Callable[[], bool], batches: Iterator[tuple[Tensor, Tensor]]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    for batch in batches:
+        if is_cancelled():
+            raise Cancelled
+        yield batch
 
 
 @dataclass(frozen=True)

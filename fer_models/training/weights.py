@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from fer_common.transfers import copy_together
 from fer_models.errors import ModelError
 from fer_models.training.state import Plateau, TrainingState, laid_out_as
 from fer_models.training.tensor_file import read_tensors, write_tensors
@@ -40,15 +41,36 @@ def load_weights(net: nn.Module, path: Path) -> dict[str, str]:
     return metadata
 
 
-def save_state(state: TrainingState, path: Path, extra: dict[str, Any] | None = None) -> None:
-    """Write all of `state` in one file, with `extra` (of what JSON can say) carried along.
+@dataclass(frozen=True)
+class Snapshot:
+    """A training state as it was after `epoch`, on the CPU. The state itself may be trained further meanwhile."""
+
+    epoch: int
+    plateau: Plateau
+    tensors: dict[str, Tensor]
+
+    def save_judged_net(self, path: Path, metadata: dict[str, str]) -> None:
+        """`save_weights` of the state's `judged_net`."""
+        tensors = dict(self.tensors)
+        write_tensors(path, _take(tensors, _EMA) or _take(tensors, _NET), metadata)
+
+
+def take_snapshot(state: TrainingState) -> Snapshot:
+    """Copy all of `state`."""
+    tensors = _state_tensors(state)
+    copies = copy_together(list(tensors.values()), "cpu")
+    return Snapshot(state.epoch, replace(state.plateau), dict(zip(tensors, copies, strict=True)))
+
+
+def save_state(snapshot: Snapshot, path: Path, extra: dict[str, Any] | None = None) -> None:
+    """Write all of a state in one file, with `extra` (of what JSON can say) carried along.
 
     Raises:
         ModelError: the file cannot be written; an earlier file of that name is still whole.
     """
-    about = {"epoch": state.epoch, "plateau": asdict(state.plateau)}
+    about = {"epoch": snapshot.epoch, "plateau": asdict(snapshot.plateau)}
     metadata = {"state": json.dumps(about), "extra": json.dumps(extra or {})}
-    write_tensors(path, _state_tensors(state), metadata)
+    write_tensors(path, snapshot.tensors, metadata)
 
 
 def load_state(state: TrainingState, path: Path) -> dict[str, Any]:

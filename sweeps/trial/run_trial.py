@@ -10,6 +10,7 @@ import json
 import traceback
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from fer_data import AugmentConfig, DataError, DataOptions, open_cached, prepare
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from fer_models.training.feature_cache import Computing
     from fer_models.training.fit import Epoch
     from fer_models.training.state import TrainingState
+    from fer_models.training.weights import Snapshot
     from sweeps.trial.gpu_memory import GpuMemory
 
 
@@ -115,68 +117,83 @@ def _train(task: Task, folder: TrialFolder, memory: GpuMemory) -> Generator[Mess
     """Yields one EpochReport per epoch and returns the scores at the best one."""
     import torch
 
-    from fer_data.augmentation.batches import batches_per_epoch, train_batches
     from fer_data.cache.preprocess_cache import preprocessed
-    from fer_models.training.feature_cache import Computing, fit_on_features
-    from fer_models.training.fit import fit
-    from sweeps.trial.build_net import fit_arguments
+    from fer_models.training.feature_cache import Computing
+    from sweeps.trial.one_ahead import one_ahead
     from sweeps.trial.resource_usage import Usage
 
     torch.set_num_threads(task.threads)
     config, cache = task.config, cache_here(task.faces, task.data)
     faces = open_cached(preprocessed(cache, config.preprocess))
-    batch_size, classes = config.recipe.batch_size, len(faces.classes)
     state, reports = _begin(task, folder, faces)
     memory.last_epoch = state.epoch
     yield from reports.values()
+    usage = Usage(task.device)
+    # Files are written here while the next epoch is trained in a thread. A report follows its files.
+    with one_ahead(lambda cancelled: _epochs(task, cache, faces, state, memory, cancelled), task.threads) as epochs:
+        # The driver's verdict stands in the trial's folder before it asks for the next epoch.
+        while not folder.verdict.exists() and (coming := next(epochs, None)) is not None:
+            if isinstance(coming, Computing):
+                yield Preparing(attempt=task.attempt, what=str(coming))
+                continue
+            epoch, snapshot = coming
+            report = EpochReport(
+                attempt=task.attempt,
+                epoch=epoch.number,
+                metrics=epoch.metrics()
+                | leak_free_accuracy(epoch.val_probabilities, faces)
+                | usage.since_last()
+                | memory.metrics(),
+                iterations=epoch.iterations,
+            )
+            if not still_owned(task):
+                return {}
+            reports.setdefault(epoch.number, report)  # trained again, it may differ from what is recorded
+            _checkpoint(folder, snapshot, reports)
+            memory.last_epoch = epoch.number
+            if _best_epoch(config, reports) == epoch.number and read_predictions(folder, epoch.number) is None:
+                keep_answers(folder, epoch.val_probabilities, epoch.number, faces)
+                _keep_weights(folder, snapshot, faces)
+            yield reports[epoch.number]
+    return _finish(task, folder, faces, reports)
+
+
+def _epochs(
+    task: Task, cache: Path, faces: Faces, state: TrainingState, memory: GpuMemory, cancelled: Event
+) -> Iterator[tuple[Epoch, Snapshot] | Computing]:
+    """Each epoch with the state after it, and how far what comes before one is."""
+    from fer_data.augmentation.batches import batches_per_epoch, train_batches
+    from fer_models.training.feature_cache import Computing, fit_on_features
+    from fer_models.training.fit import fit
+    from fer_models.training.weights import take_snapshot
+    from sweeps.trial.build_net import fit_arguments
+
+    config, classes = task.config, len(faces.classes)
+    size, augment = config.recipe.batch_size, config.augment
     how = {
         **fit_arguments(config, faces),
         "epochs": task.epochs,
         "seed": task.seed,
         "device": task.device,
         "micro_batches": memory.micro_batches,
+        "is_cancelled": cancelled.is_set,
     }
     val = (faces.val.images, faces.val.labels)
     if _features_can_be_kept(config, faces):
-        train = (faces.train.images, faces.train.labels)
+        train, features = (faces.train.images, faces.train.labels), cache.parent / "features"
         epochs: Iterator[Epoch | Computing] = fit_on_features(
-            state, train, val, folder=cache.parent / "features", fingerprint=faces.fingerprint, **how
+            state, train, val, folder=features, fingerprint=faces.fingerprint, **how
         )
     else:
         epochs = fit(
             state,
-            lambda generator: train_batches(
-                faces.train, batch_size, config.augment, generator, task.device, classes=classes
-            ),
+            lambda generator: train_batches(faces.train, size, augment, generator, task.device, classes=classes),
             val,
-            iterations_per_epoch=batches_per_epoch(faces.train, batch_size, config.augment),
+            iterations_per_epoch=batches_per_epoch(faces.train, size, augment),
             **how,
         )
-    usage = Usage(task.device)
-    # The driver's verdict stands in the trial's folder before it asks for the next epoch.
-    while not folder.verdict.exists() and (epoch := next(epochs, None)) is not None:
-        if isinstance(epoch, Computing):
-            yield Preparing(attempt=task.attempt, what=str(epoch))
-            continue
-        report = EpochReport(
-            attempt=task.attempt,
-            epoch=epoch.number,
-            metrics=epoch.metrics()
-            | leak_free_accuracy(epoch.val_probabilities, faces)
-            | usage.since_last()
-            | memory.metrics(),
-            iterations=epoch.iterations,
-        )
-        if not still_owned(task):
-            return {}
-        reports.setdefault(epoch.number, report)  # trained again, it may differ from what is recorded
-        _checkpoint(folder, state, reports)
-        memory.last_epoch = epoch.number
-        if _best_epoch(config, reports) == epoch.number and read_predictions(folder, epoch.number) is None:
-            keep_answers(folder, epoch.val_probabilities, epoch.number, faces)
-            _keep_weights(folder, state, faces)
-        yield reports[epoch.number]
-    return _finish(task, folder, faces, reports)
+    for epoch in epochs:
+        yield epoch if isinstance(epoch, Computing) else (epoch, take_snapshot(state))
 
 
 def cache_here(faces: str, data: DataOptions) -> Path:
@@ -210,7 +227,7 @@ def _begin(task: Task, folder: TrialFolder, faces: Faces) -> tuple[TrainingState
     from fer_models import ModelError
     from fer_models.training.state import new_state
     from fer_models.training.transfer import load_pretrained
-    from fer_models.training.weights import load_state
+    from fer_models.training.weights import load_state, take_snapshot
     from sweeps.trial.build_net import new_net
 
     config = task.config
@@ -231,7 +248,7 @@ def _begin(task: Task, folder: TrialFolder, faces: Faces) -> tuple[TrainingState
             if best is None or read_predictions(folder, best) is None:
                 continue
             if best == state.epoch:
-                _keep_weights(folder, state, faces)
+                _keep_weights(folder, take_snapshot(state), faces)
             return state, reports
     net = new_net(config, faces, task.seed)
     load_pretrained(net, config.net, config.transfer)
@@ -243,22 +260,17 @@ def _best_epoch(config: TrialConfig, reports: dict[int, EpochReport]) -> int | N
     return best.epoch if best else None
 
 
-def _checkpoint(folder: TrialFolder, state: TrainingState, reports: dict[int, EpochReport]) -> None:
+def _checkpoint(folder: TrialFolder, snapshot: Snapshot, reports: dict[int, EpochReport]) -> None:
     from fer_models.training.weights import save_state
 
     if folder.last.exists():
         folder.last.replace(folder.previous)
-    save_state(state, folder.last, {"reports": [report.model_dump(mode="json") for report in reports.values()]})
+    save_state(snapshot, folder.last, {"reports": [report.model_dump(mode="json") for report in reports.values()]})
 
 
-def _keep_weights(folder: TrialFolder, state: TrainingState, faces: Faces) -> None:
-    from fer_models.training.weights import save_weights
-
-    save_weights(
-        state.judged_net,
-        folder.best,
-        {"epoch": str(state.epoch), "dataset": faces.name, "dataset.fingerprint": faces.fingerprint},
-    )
+def _keep_weights(folder: TrialFolder, snapshot: Snapshot, faces: Faces) -> None:
+    about = {"epoch": str(snapshot.epoch), "dataset": faces.name, "dataset.fingerprint": faces.fingerprint}
+    snapshot.save_judged_net(folder.best, about)
 
 
 def _finish(task: Task, folder: TrialFolder, faces: Faces, reports: dict[int, EpochReport]) -> dict[str, float]:

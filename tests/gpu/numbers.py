@@ -11,7 +11,7 @@ import torch
 from fer_data import Faces
 from fer_data.augmentation.augment import augment
 from fer_models.training.evaluate import predict_logits
-from fer_models.training.weights import load_state, save_state
+from fer_models.training.weights import load_state, save_state, take_snapshot
 from tests.gpu.cases import AUGMENT, EVERY_SWITCH, Nets, Training
 from tests.gpu.report import Row
 
@@ -60,7 +60,7 @@ def checkpoint_moves(faces: Faces, device: str, nets: Nets) -> Iterator[Row]:
     there.losses(4)
     there.state.epoch = 1
     with tempfile.TemporaryDirectory() as folder:
-        save_state(there.state, Path(folder) / "last.safetensors", {})
+        save_state(take_snapshot(there.state), Path(folder) / "last.safetensors", {})
         load_state(here.state, Path(folder) / "last.safetensors")
     images = faces.val.images[:512]
     theirs, ours = (

@@ -17,7 +17,7 @@ from fer_models.parts.auxiliary import WithAuxiliary
 from fer_models.parts.staged import Staged
 from fer_models.training.fit import Batches, Constrained, Epoch, fit
 from fer_models.training.state import TrainingState, new_state
-from fer_models.training.weights import load_state, save_state
+from fer_models.training.weights import load_state, save_state, take_snapshot
 from tests.fer_models.small_nets import changed, copied, make, names_in
 
 Faces = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
@@ -134,7 +134,7 @@ def test_a_run_of_two_phases_resumes_to_the_last_bit(
     epochs = fit(stopped, batches, faces, recipe=recipe, seed=5, iterations_per_epoch=4, **options)  # type: ignore[arg-type]
     for _ in range(stopped_after):
         next(epochs)
-    save_state(stopped, tmp_path / "last.safetensors")
+    save_state(take_snapshot(stopped), tmp_path / "last.safetensors")
     resumed = new_state(make(seed=1), recipe, transfer)
     load_state(resumed, tmp_path / "last.safetensors")
     rest = run(resumed, faces, batches, recipe, **options)

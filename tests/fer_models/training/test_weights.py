@@ -16,7 +16,7 @@ from fer_models.configs.transfer_config import Transfer
 from fer_models.nets.registry import build
 from fer_models.training.fit import Batches, Epoch, fit
 from fer_models.training.state import TrainingState, new_state
-from fer_models.training.weights import load_state, load_weights, read_metadata, save_state, save_weights
+from fer_models.training.weights import load_state, load_weights, read_metadata, save_state, save_weights, take_snapshot
 
 Faces = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
 
@@ -169,7 +169,7 @@ def test_a_resumed_run_is_the_undisturbed_run_to_the_last_bit(
     stopped = new_state(make(config), recipe)
     epochs = fit(stopped, batches, faces, recipe=recipe, epochs=3, seed=9, iterations_per_epoch=2, **options)
     first = next(epochs)
-    save_state(stopped, path, {"history": [first.metrics()]})
+    save_state(take_snapshot(stopped), path, {"history": [first.metrics()]})
 
     resumed = new_state(make(config, seed=1), recipe)
     assert load_state(resumed, path) == {"history": [first.metrics()]}
@@ -184,9 +184,9 @@ def test_a_resumed_run_is_the_undisturbed_run_to_the_last_bit(
             theirs.learning_rate,
         )
         assert np.array_equal(ours.val_probabilities, theirs.val_probabilities)
-    save_state(undisturbed, path)
+    save_state(take_snapshot(undisturbed), path)
     wanted = load_file(path)
-    save_state(resumed, path)
+    save_state(take_snapshot(resumed), path)
     assert all(torch.equal(value, wanted[name]) for name, value in load_file(path).items())
     assert resumed.plateau == undisturbed.plateau
 
@@ -223,7 +223,7 @@ def test_a_state_of_another_recipe_is_refused(faces: Faces, batches_of: Callable
     path = tmp_path / "last.safetensors"
     state = new_state(make(LeNetConfig()), ADAMW)
     train(state, faces, batches_of(*faces, 14), ADAMW, {})
-    save_state(state, path)
+    save_state(take_snapshot(state), path)
     with pytest.raises(ModelError, match=r"optimizer's memory '0\..*' is not of this recipe's SGD"):
         load_state(new_state(make(LeNetConfig()), SGD), path)
     averaging = new_state(make(LeNetConfig()), ADAMW.model_copy(update={"ema_decay": 0.9}))

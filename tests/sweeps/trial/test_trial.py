@@ -5,18 +5,25 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import multiprocessing
 import os
+import random
+import threading
+import time
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from fer_data import AugmentConfig, DataOptions, open_cached, prepare
-from fer_models import LeNetConfig, Recipe
+from fer_data.augmentation import batches
+from fer_models import LeNetConfig, ModelError, Recipe
 from fer_models.nets.registry import build
+from fer_models.training import weights
 from fer_models.training.evaluate import predict
 from fer_models.training.weights import load_weights
 from sweeps import SweepResult
@@ -256,3 +263,73 @@ def test_a_fault_leaves_its_traceback_beside_the_trial(task: Task, monkeypatch: 
     assert (end.state, end.diverged) == ("failed", False)
     assert str(log) in str(end.reason)
     assert "Traceback" in log.read_text()
+
+
+def test_the_next_epoch_is_trained_while_the_checkpoint_is_written(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, save = count(), weights.save_state
+    second = threading.Event()
+    make = batches.train_batches
+
+    def noticed(*given: Any, **how: Any) -> Any:
+        if next(begun) == 1:
+            second.set()
+        return make(*given, **how)
+
+    def slow(*given: Any) -> None:
+        assert second.wait(30), "epoch 2 is not begun before the checkpoint of epoch 1 is on disk"
+        save(*given)
+
+    monkeypatch.setattr(batches, "train_batches", noticed)
+    monkeypatch.setattr(weights, "save_state", slow)
+    assert len(numbers(run_trial(task))) == EPOCHS
+
+
+def test_left_in_the_middle_of_an_epoch_it_stops_training_at_once(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    make, epochs, steps = batches.train_batches, count(1), count()
+
+    def long_second(*given: Any, **how: Any) -> Iterator[Any]:
+        repeats = 100_000 if next(epochs) == 2 else 1
+        for batch in make(*given, **how):
+            for _ in range(repeats):
+                next(steps)
+                yield batch
+
+    monkeypatch.setattr(batches, "train_batches", long_second)
+    cut_short(task, 1)
+    assert next(steps) < 10_000
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("train")]
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(50, marks=pytest.mark.slow)])
+def test_killed_at_any_moment_it_has_a_checkpoint_of_every_epoch_that_it_reported(task: Task, kills: int) -> None:
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload([__name__])
+    rng = random.Random(0)
+    for kill in range(kills):
+        mine = elsewhere(task, f"killed-{kill}").model_copy(update={"epochs": 1000})
+        reports, told = processes.Pipe(duplex=False)
+        worker = processes.Process(target=_tell_epochs, args=(mine, told), daemon=True)
+        worker.start()
+        told.close()
+        reported = [reports.recv() for _ in range(rng.randint(1, 3))]
+        time.sleep(rng.uniform(0, 0.1))  # an epoch takes about as long
+        worker.kill()
+        worker.join()
+        with contextlib.suppress(EOFError):
+            while True:
+                reported.append(reports.recv())
+        assert _last_on_disk(mine) >= max(reported)
+
+
+def _tell_epochs(task: Task, told: Any) -> None:
+    torch.set_num_threads(1)
+    for message in run_trial(task):
+        told.send(message.epoch if isinstance(message, EpochReport) else -1)
+
+
+def _last_on_disk(task: Task) -> int:
+    folder, found = TrialFolder(Path(task.folder)), [0]
+    for path in (folder.last, folder.previous):
+        with contextlib.suppress(ModelError):
+            found.append(json.loads(weights.read_metadata(path)["state"])["epoch"])
+    return max(found)
