@@ -13,7 +13,8 @@ _NEEDED = (
 
 def refuse_hidden_packages() -> None:
     """End `python -m sweeps…` with one line where files of the working folder hide packages."""
-    if sys.argv[:1] != ["-m"]:  # as it is while Python looks for the module that -m names, and only then
+    # The name is -m while Python looks for the module of `python -m`, and only then; -P leaves the working folder out.
+    if sys.argv[:1] != ["-m"] or sys.flags.safe_path:
         return
     if hiding := list(_hiding(Path.cwd())):
         sys.stderr.write(

@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Any, Literal, overload
 
 from cluster.connect import prepare_environment
-from sweeps.after.finish import Closing
+from sweeps.after.finish import AtEnd, Closing
 from sweeps.driver.acts import Acts
 from sweeps.driver.director import Attendant, Director
 from sweeps.driver.environment import differences, driver_started, free_bytes
@@ -38,6 +38,7 @@ from tracking.record.folder_lock import hold_folder, refuse_if_held
 from tracking.record.history import SweepHistory, TrialHistory
 from tracking.record.journal import Journal, read
 from tracking.record.layout import SweepFolder
+from tracking.tracker import Tracker
 
 _LEAST_FREE_BYTES = 1 << 30
 
@@ -83,16 +84,22 @@ class SweepResult(Sequence[TrialHistory]):
 
 
 def run_sweep(
-    space: Space | str, *, listeners: Sequence[Listener] = (), body: TrialBody = run_trial, **options: Any
+    space: Space | str,
+    *,
+    listeners: Sequence[Listener] = (),
+    body: TrialBody = run_trial,
+    tracker: Tracker | None = None,
+    at_end: AtEnd | None = None,
+    **options: Any,
 ) -> SweepResult:
     """Run a sweep, or continue with one (`resume=True`), and return its trials.
 
     `space` is a Space, a built-in space's name or the path of a file that defines SPACE; `options` are the fields of
-    `Options`. Works in a notebook. Raises InputError, DataError or TrackingError for bad input, before anything is
-    written.
+    `Options`; `tracker` and `at_end` are as in `run_plan`. Works in a notebook.
+    Raises InputError, DataError or TrackingError for bad input, before anything is written.
     """
     plan = make_plan(space, Options.parse(options))
-    return run_plan(plan, listeners=listeners, body=body)
+    return run_plan(plan, listeners=listeners, body=body, tracker=tracker, at_end=at_end)
 
 
 def run_plan(
@@ -103,23 +110,29 @@ def run_plan(
     on_note: Callable[[str], None] = lambda _: None,
     on_preparing: Callable[[TrialHistory, str], None] | None = None,
     body: TrialBody = run_trial,
+    runner: Runner | None = None,
+    tracker: Tracker | None = None,
+    at_end: AtEnd | None = None,
 ) -> SweepResult:
     """Run a plan to its end, or until a signal or the time budget stops it.
 
     `on_note` gets what the sweep waits for, `on_preparing` what a trial does between epochs where that takes long.
+    `runner`, `tracker` and `at_end` replace what the plan's options say: where trials run, what the results are sent
+    to, and what is drawn and published once the trials are over.
     """
     folder = plan.folder
     _check_space_left(folder)
     refuse_if_held(folder.root)
     with contextlib.ExitStack() as ready, contextlib.ExitStack() as held:
         slots = ready.enter_context(share_of(plan, on_note, on_warning))
-        runner = ready.enter_context(_runner(plan))
+        runner = runner or ready.enter_context(_runner(plan))
         held.enter_context(hold_folder(folder.create().root))
         journal = held.enter_context(Journal.open(folder.journal))
         history, study = _open_books(plan, journal, on_warning)
-        out = plan.options.out
-        uri = plan.tracking_uri
-        sink = MlflowSink(folder.journal, tracking_uri=uri, out=out, on_warning=on_warning)
+        tracker = tracker or MlflowSink(
+            folder.journal, tracking_uri=plan.tracking_uri, out=plan.options.out, on_warning=on_warning
+        )
+        at_end = at_end or Closing(folder, on_warning)
         news = held.enter_context(_news(plan, history, on_warning))
         acts = Acts(folder, plan.space, plan.room, slots.set_rank if slots else None)
         director = Director(
@@ -132,19 +145,13 @@ def run_plan(
             resolve=plan.resolve,
             time_budget_seconds=plan.options.time_budget_seconds,
             on_preparing=on_preparing,
-            listeners=(
-                *listeners,
-                *([news] if news else []),
-                KeptWeights(folder, history, plan.spec.keep, on_warning),
-                KeptStates(folder, plan.spec.keep_states, on_warning),
-                _tell(sink),
-            ),
+            listeners=(*listeners, *_listeners(plan, history, news, tracker, on_warning)),
             attendants=[acts, *_attendants(plan, history, slots)],
         )
-        if not uri.startswith("sqlite"):
-            sink.start()  # so that a server that does not answer is said at once
+        if not plan.tracking_uri.startswith("sqlite"):
+            tracker.start()  # so that a server that does not answer is said at once
         was_finished = history.finished is not None
-        writable, backlog, closing = True, 0, Closing(folder, history, on_warning)
+        writable, backlog, notes = True, 0, list[str]()
         with _signals_stop(director) as received:
             try:
                 with ready:  # the workers have left before pictures are drawn
@@ -160,16 +167,26 @@ def run_plan(
                     if news:
                         news.end(history)
                     if plan.spec.figures:
-                        closing.draw(hurried=bool(received))
-                sink.start()
-                sink.wake()
-                backlog = sink.close(5.0 if received else 60.0)
+                        notes += at_end.draw(history, hurried=bool(received))
+                tracker.start()
+                tracker.wake()
+                backlog = tracker.close(5.0 if received else 60.0)
             if not received and not backlog:
-                closing.publish_best(uri)
+                notes += at_end.publish_best(history, plan.tracking_uri)
     return SweepResult(
         folder, history, director.stop_reason, received[0] if received else None, director.faults, backlog,
-        closing.notes, was_finished,
+        notes, was_finished,
     )  # fmt: skip
+
+
+def _listeners(
+    plan: Plan, history: SweepHistory, news: Notifier | None, tracker: Tracker, on_warning: Callable[[str], None]
+) -> Iterator[Listener]:
+    if news:
+        yield news
+    yield KeptWeights(plan.folder, history, plan.spec.keep, on_warning)
+    yield KeptStates(plan.folder, plan.spec.keep_states, on_warning)
+    yield _tell(tracker)
 
 
 def _attendants(plan: Plan, history: SweepHistory, slots: SharedSlots | None) -> list[Attendant]:
@@ -196,13 +213,13 @@ def _news(plan: Plan, history: SweepHistory, on_warning: Callable[[str], None]) 
         notifier.close()
 
 
-def _tell(sink: MlflowSink) -> Listener:
-    """Wake the sink at each event; start it with the first epoch, as importing MLflow would delay the first step."""
+def _tell(tracker: Tracker) -> Listener:
+    """Wake the tracker at each event; start it with the first epoch, as importing MLflow would delay the first step."""
 
     def tell(event: Event, _: SweepHistory) -> None:
         if isinstance(event, EpochDone):
-            sink.start()
-        sink.wake()
+            tracker.start()
+        tracker.wake()
 
     return tell
 

@@ -3,30 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from sweeps.after.finish import NothingAtEnd
+from tracking.tracker import NoTracker
 
-class NoTracker:
-    """Stands where MLflow's sink stands."""
-
-    def __init__(self, journal: Path, **_: Any) -> None: ...
-    def start(self) -> None: ...
-    def wake(self) -> None: ...
-
-    def close(self, timeout_seconds: float) -> int:
-        return 0
-
-
-class NoClosing:
-    """Stands where a sweep's closing stands, which takes seconds."""
-
-    notes = ()
-
-    def __init__(self, *_: Any) -> None: ...
-    def draw(self, **_: Any) -> None: ...
-    def publish_best(self, tracking_uri: str) -> None: ...
+QUIET: dict[str, Any] = {"tracker": NoTracker(), "at_end": NothingAtEnd()}
+"""For `run_sweep` and `run_plan`: nothing is sent, drawn or published."""
 
 
 class NvmlError(Exception): ...

@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from rich.text import Text
 
@@ -20,14 +21,12 @@ from sweeps.cli.overview import all_sweeps, sweep_row
 from sweeps.cli.overview_table import as_json, count_of, state_text, table_of
 from sweeps.cli.progress import STATES, Progress
 from sweeps.cli.records import records_uri
-from sweeps.driver.runner import TrialBody
 from sweeps.options import Options
 from sweeps.planning.plan import Plan, make_plan
 from sweeps.runs import find_run, open_sweep
 from sweeps.spec import recorded_spec
 from sweeps.sweep import SweepResult, run_plan
 from sweeps.time_left import duration
-from sweeps.trial.run_trial import run_trial
 from tracking.errors import TrackingError
 from tracking.mlflow_sync.uri import ignored_environment, without_password
 from tracking.record.folder_lock import FolderHeldError
@@ -118,7 +117,7 @@ def _rerun(given: argparse.Namespace) -> int:
     plan = make_plan(recorded_spec(SweepHistory.load(folder.journal)).space, options, console.print)
     # As many threads sum in the same order.
     plan = replace(plan, spec=plan.spec.model_copy(update={"threads": run.spec.threads}))
-    code = _run_plan(plan, rerun.Until(run.trial.last_epoch))
+    code = _run_plan(plan, partial(run_plan, body=rerun.Until(run.trial.last_epoch)))
     again = find_run(f"{folder.root.name}/0", given.out)
     if not again.trial.is_over:
         command = ["python", "-m", "sweeps", "rerun", run.name, "--name", folder.root.name]
@@ -127,19 +126,18 @@ def _rerun(given: argparse.Namespace) -> int:
     return rerun.say_whether_equal(run, again, console)
 
 
-def _run_plan(plan: Plan, body: TrialBody = run_trial) -> int:
+def _run_plan(plan: Plan, run: Callable[..., SweepResult] | None = None) -> int:
     _announce(plan)
     if plan.is_finished():
         console.print("this sweep is finished: nothing is left to run; a larger --trials extends it")
     progress = Progress(console, plan.spec, plan.at_once, plan.budgets)
     with progress.showing():
-        result = run_plan(
+        result = (run or run_plan)(
             plan,
             listeners=[progress],
             on_warning=warn,
             on_note=console.print,
             on_preparing=progress.preparing,
-            body=body,
         )
     _conclude(plan, result)
     if console.is_terminal:

@@ -115,11 +115,11 @@ def compare(given: argparse.Namespace) -> int:
 
 def report(given: argparse.Namespace) -> int:
     """Write a sweep's report as one page, with its leaderboard and pictures."""
-    from sweeps.after.finish import draw_sweep, report_path
+    from sweeps.after.draw_sweep import draw_sweep
     from sweeps.after.report_input import sweep_page
 
     folder, history = open_sweep(given.name, given.out)
-    path = given.html or report_path(folder)
+    path = given.html or folder.report
     if given.html:
         write_bytes(path, sweep_page(folder, history).encode())
     else:

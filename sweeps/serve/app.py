@@ -27,6 +27,7 @@ from sweeps.serve.living import AllLiving, Living
 from sweeps.serve.model_pool import ModelPool
 from sweeps.use.predict import Answered, predict_photo
 from tracking.errors import TrackingError
+from tracking.record.layout import SweepFolder
 
 MAX_UPLOAD = 10 * 2**20
 """Bytes of a photograph."""
@@ -175,12 +176,12 @@ def _pages(out: Path, pool: ModelPool, living: AllLiving, guard: Guard) -> APIRo
     @pages.get("/sweeps/{name}")
     def sweep(name: str) -> str:
         state = _found(living, name).state()
-        report = (living.out / name / "figures" / "report.html").is_file()
+        report = SweepFolder(living.out / name).report.is_file()
         return _template("sweep.html", name=name, state=state, has_report=report, out=str(out))
 
     @pages.get("/sweeps/{name}/report")
     def report(name: str) -> FileResponse:
-        path = _found(living, name).folder.figures / "report.html"
+        path = _found(living, name).folder.report
         if not path.is_file():
             raise HTTPException(404, f"no report of {name} yet: python -m sweeps report {name}")
         return FileResponse(path, headers={"Content-Security-Policy": "sandbox allow-scripts"})

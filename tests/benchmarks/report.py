@@ -29,7 +29,7 @@ from tests.benchmarks.rows import spread
 from tests.sweeps.fake_trials import SPACE, good_body
 from tracking.record.layout import SweepFolder, TrialFolder
 
-DRAW = "from sweeps.after.finish import main; main()"
+DRAW = "sweeps.after.draw_sweep"
 
 
 def main() -> None:
@@ -76,7 +76,7 @@ def _answer(task: Task) -> Iterator[Message]:
 def _draw(folder: SweepFolder) -> tuple[float, float]:
     """Seconds of the wall clock and of the child's processor."""
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    subprocess.run([sys.executable, "-c", DRAW, "draw", str(folder.root)], check=True)
+    subprocess.run([sys.executable, "-m", DRAW, "draw", str(folder.root)], check=True)
     wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
     return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 

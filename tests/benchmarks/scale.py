@@ -15,7 +15,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,12 +36,12 @@ from sweeps.planning.study import Proposal, Study
 from sweeps.sweep import SweepResult, run_plan
 from sweeps.time_left import seconds_left
 from tests.benchmarks.simulated import SPACE, Call, SimulatedRunner, learning
-from tests.stand_ins import NoTracker
 from tracking.mlflow_sync.sink import MlflowSink
 from tracking.mlflow_sync.uri import resolve_tracking_uri
 from tracking.record.events import EpochDone, Event, TrialEnded, TrialStarted
 from tracking.record.history import SweepHistory
 from tracking.record.journal import read
+from tracking.tracker import NoTracker
 
 SIZES = (100, 1_000, 2_000, 5_000, 10_000)
 _ASKS = 20
@@ -109,14 +109,12 @@ def sweep(given: argparse.Namespace) -> None:
 
 def _run(plan: Plan, runner: SimulatedRunner, *, mlflow: bool, random: bool) -> SweepResult:
     with ExitStack() as stack:
-        stack.enter_context(mock.patch("sweeps.sweep._runner", return_value=nullcontext(runner)))
         if random:
             stack.enter_context(mock.patch.object(Study, "propose", at_times(Study.propose)))
-        if not mlflow:
-            stack.enter_context(mock.patch("sweeps.sweep.MlflowSink", NoTracker))
         screen = stack.enter_context(Path(os.devnull).open("w"))
         progress = Progress(Console(file=screen), plan.spec, 1)
-        return run_plan(plan, listeners=[progress], body=learning)
+        tracker = None if mlflow else NoTracker()
+        return run_plan(plan, listeners=[progress], body=learning, runner=runner, tracker=tracker)
 
 
 def _by_size(observer: Observer, given: argparse.Namespace) -> Table:
@@ -199,14 +197,10 @@ def _ray_row(workers: int, out: Path) -> Iterator[str]:
     plan = make_plan(replace(SPACE, first_rung_epochs=_RAY_EPOCHS + 1), options)
     diary: list[tuple[float, Event]] = []
     began = time.perf_counter()
-    runner = ray_runner(
-        Slots(node_cpus=(workers,), gpus=0, cpus_per_trial=1.0, gpus_per_trial=0.0, count=workers, room=workers)
-    )
-    with (
-        mock.patch("sweeps.sweep._runner", return_value=runner),
-        mock.patch("sweeps.sweep.MlflowSink", NoTracker),
-    ):
-        run_plan(plan, listeners=[lambda event, _: diary.append((time.perf_counter(), event))], body=learning)
+    slots = Slots(node_cpus=(workers,), gpus=0, cpus_per_trial=1.0, gpus_per_trial=0.0, count=workers, room=workers)
+    with ray_runner(slots) as runner:
+        run_plan(plan, listeners=[lambda event, _: diary.append((time.perf_counter(), event))], body=learning,
+                 runner=runner, tracker=NoTracker())  # fmt: skip
     starts = [at for at, event in diary if isinstance(event, TrialStarted)]
     ends = [at for at, event in diary if isinstance(event, TrialEnded)]
     firsts = {event.trial: at for at, event in diary if isinstance(event, EpochDone) and event.epoch == 1}

@@ -11,7 +11,8 @@ from optuna.storages.journal import JournalFileBackend
 
 from tests.cluster.quick_trials import diaries, val_accuracy
 from tests.integration.conftest import check_mlflow
-from tracking.record.events import AttemptStarted, EpochDone, Event, SweepEnded, TrialEnded, TrialStarted, Verdict
+from tests.journal_laws import check_trials
+from tracking.record.events import AttemptStarted, EpochDone, Event, SweepEnded, TrialEnded, TrialStarted
 from tracking.record.journal import read
 from tracking.record.layout import SweepFolder
 
@@ -20,29 +21,10 @@ def check_so_far(sweep: Path, *, quick: bool = True) -> None:
     """The laws that hold at every moment, a killed driver's leavings included; `quick` are `quick_trials`."""
     events = list(read(sweep / "journal.jsonl"))
     numbers = [event.trial for event in events if isinstance(event, TrialStarted)]
-    assert numbers == list(range(len(numbers))), "every trial starts once, in order"
-    for number in numbers:
-        mine = [event for event in events if getattr(event, "trial", None) == number]
-        _check_trial(mine)
-        if quick:
-            _check_numbers(mine)
-            _check_no_epoch_of_a_disowned_attempt(sweep, number)
-
-
-def _check_trial(events: list[Event]) -> None:
-    started = events[0]
-    assert isinstance(started, TrialStarted)
-    epochs = [event for event in events if isinstance(event, EpochDone)]
-    assert [event.epoch for event in epochs] == list(range(1, len(epochs) + 1)), "no epoch is lost and none comes twice"
-    attempts = [event.attempt for event in events if isinstance(event, AttemptStarted)]
-    assert attempts == list(range(1, len(attempts) + 1)), "attempts are counted"
-    final = [event for event in events if isinstance(event, TrialEnded) and event.final]
-    assert len(final) <= 1, "a trial ends once"
-    assert not final or events[-1] is final[0], "and nothing comes after its end"
-    verdicts = [event for event in events if isinstance(event, Verdict)]
-    if final and final[0].state == "done":
-        assert len(epochs) == started.epochs
-        assert not verdicts
+    check_trials(events)
+    for number in numbers if quick else ():
+        _check_numbers([event for event in events if getattr(event, "trial", None) == number])
+        _check_no_epoch_of_a_disowned_attempt(sweep, number)
 
 
 def _check_numbers(events: list[Event]) -> None:

@@ -10,7 +10,7 @@ import pytest
 import sweeps.sweep
 from sweeps.cli.main import run_main
 from sweeps.sweep import run_plan
-from tests.stand_ins import NoClosing, NoTracker
+from tests.stand_ins import QUIET
 from tests.sweeps import fake_trials
 
 
@@ -43,19 +43,18 @@ def tiny_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def no_mlflow(monkeypatch: pytest.MonkeyPatch) -> type[NoTracker]:
-    monkeypatch.setattr("sweeps.sweep.MlflowSink", NoTracker)
-    monkeypatch.setattr("sweeps.sweep.Closing", NoClosing)
-    return NoTracker
+def no_mlflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands send nothing, and draw and publish nothing at a sweep's end."""
+    monkeypatch.setattr("sweeps.cli.main.run_plan", functools.partial(run_plan, **QUIET))
 
 
 @pytest.fixture
-def sweep(tmp_path: Path, tiny_csv: Path, no_mlflow: type[NoTracker]) -> Callable[..., sweeps.sweep.SweepResult]:
+def sweep(tmp_path: Path, tiny_csv: Path) -> Callable[..., sweeps.sweep.SweepResult]:
     """`run_sweep` of the fake space on the tiny csv, in this process, in ./runs/night."""
 
     def run(**options: Any) -> sweeps.sweep.SweepResult:
         asked = {"data": str(tiny_csv), "name": "night", "runner": "inline", "out": tmp_path / "runs",
-                 "space": fake_trials.SPACE, "body": fake_trials.good_body}  # fmt: skip
+                 "space": fake_trials.SPACE, "body": fake_trials.good_body, **QUIET}  # fmt: skip
         return sweeps.run_sweep(**asked | options)
 
     return run
@@ -73,11 +72,9 @@ def space(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def run(
-    monkeypatch: pytest.MonkeyPatch, no_mlflow: object, space: str, tiny_csv: Path, out: Path
-) -> Callable[..., int]:
+def run(monkeypatch: pytest.MonkeyPatch, space: str, tiny_csv: Path, out: Path) -> Callable[..., int]:
     """`python -m sweeps.run my_space.py --data tiny.csv --name night …` with bodies that cost nothing."""
-    monkeypatch.setattr("sweeps.cli.main.run_plan", functools.partial(run_plan, body=fake_trials.good_body))
+    monkeypatch.setattr("sweeps.cli.main.run_plan", functools.partial(run_plan, body=fake_trials.good_body, **QUIET))
 
     def act(*more: str) -> int:
         return run_main(

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from sweeps.after.finish import NothingAtEnd
 from sweeps.cli.main import main, run_main
 from sweeps.sweep import run_plan
-from tests.stand_ins import NoClosing
 from tests.sweeps import fake_trials
 from tests.sweeps.fake_trials import refused
 from tracking.mlflow_sync.default_store import default_uri
@@ -43,8 +43,9 @@ def made_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, space: str, tiny_csv: Path, out: Path) -> Run:
     """`python -m sweeps.run my_space.py --name night …` with bodies that cost nothing and MLflow's real client."""
-    monkeypatch.setattr("sweeps.cli.main.run_plan", functools.partial(run_plan, body=fake_trials.good_body))
-    monkeypatch.setattr("sweeps.sweep.Closing", NoClosing)
+    monkeypatch.setattr(
+        "sweeps.cli.main.run_plan", functools.partial(run_plan, body=fake_trials.good_body, at_end=NothingAtEnd())
+    )
     words = [space, "--data", str(tiny_csv), "--out", str(out), "--runner", "inline", "--name", "night"]
     return lambda *more: run_main([*words, *more])
 

@@ -132,6 +132,11 @@ class SweepFolder:
         return self.root / "figures"
 
     @property
+    def report(self) -> Path:
+        """The sweep's page."""
+        return self.figures / "report.html"
+
+    @property
     def inbox(self) -> Path:
         """Folder of acts that the driver has not read yet."""
         return self.root / "inbox"

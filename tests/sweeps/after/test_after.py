@@ -23,6 +23,7 @@ from sweeps.after.report_input import _commands
 from sweeps.cli.main import main, run_main
 from sweeps.config import parse_settings, setting_text
 from tests import ROOT
+from tests.stand_ins import QUIET
 from tests.sweeps import fake_trials
 from tests.sweeps.cli.test_console import ASCII
 from tests.sweeps.fake_trials import refused
@@ -172,14 +173,12 @@ def test_looks_are_counted_over_the_sweep_and_the_data(
     assert (tested.look, tested.metrics["test_looks_in_sweep"]) == (1, 3)
 
 
-def test_no_leak_free_accuracy_without_a_leak_free_face(
-    tmp_path: Path, no_mlflow: object, out: Path, capsys: Capture
-) -> None:
+def test_no_leak_free_accuracy_without_a_leak_free_face(tmp_path: Path, out: Path, capsys: Capture) -> None:
     rows = [f"{label},{' '.join([str(30 * label)] * 2304)},{usage}"
             for usage in ("Training", "Training", "PublicTest", "PrivateTest") for label in range(7)]  # fmt: skip
     (tmp_path / "same.csv").write_text("\n".join(["emotion,pixels,Usage", *rows]) + "\n")
     space = Space(suggest=lambda trial: _lenet(0.01), name="one_space")
-    run_sweep(space, data=tmp_path / "same.csv", trials=1, epochs=1, name="same", out=out, runner="inline")
+    run_sweep(space, data=tmp_path / "same.csv", trials=1, epochs=1, name="same", out=out, runner="inline", **QUIET)
     assert main(["test", "same/0", "--out", str(out)]) == 0
     assert "no leak-free accuracy: same's test has no face" in capsys.readouterr().out
     (tested,) = SweepHistory.load(out / "same/journal.jsonl").trials[0].tests

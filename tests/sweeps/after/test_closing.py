@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 from fer_models import CompactResNetConfig
 from fer_models.training.saved_parameters import count_saved
 from sweeps import SweepResult, run_sweep
-from sweeps.after.finish import Closing, draw_sweep
+from sweeps.after.draw_sweep import draw_sweep
 from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd
 from tests.sweeps import fake_trials
 from tests.sweeps.fake_trials import good_body
@@ -32,7 +33,7 @@ SEARCHED = {"parallel_coordinates.png", "slices.png"}
 
 DRAW = """
 import sys
-from sweeps.after.finish import main
+from sweeps.after.draw_sweep import main
 sys.argv.insert(1, "draw")
 main()
 sys.exit(", ".join({"torch", "mlflow", "ray"} & set(sys.modules)) or None)
@@ -97,42 +98,39 @@ def test_the_leaderboard_says_what_the_journal_says(drawn: SweepFolder) -> None:
 
 
 @pytest.fixture
-def closing(monkeypatch: pytest.MonkeyPatch, no_mlflow: object) -> None:
+def closing(sweep: Sweep) -> Sweep:
     """Sweeps that close as they do for a user; the other tests go without."""
-    monkeypatch.setattr("sweeps.sweep.Closing", Closing)
+    return partial(sweep, at_end=None)
 
 
-@pytest.mark.usefixtures("closing")
-def test_a_sweep_closes_itself_and_a_resume_mends_what_is_missing(sweep: Sweep) -> None:
+def test_a_sweep_closes_itself_and_a_resume_mends_what_is_missing(closing: Sweep) -> None:
     asked: dict[str, Any] = {"trials": 2, "epochs": 1, "body": answering_body}
-    folder = sweep(figures=False, **asked).folder
+    folder = closing(figures=False, **asked).folder
     page = folder.figures / "report.html"
     assert not page.exists()
-    assert sweep(resume=True, **asked).notes == (), "a resume keeps figures=False"
-    assert sweep(resume=True, figures=True, **asked).notes == (f"report: {page}",)
+    assert closing(resume=True, **asked).notes == (), "a resume keeps figures=False"
+    assert closing(resume=True, figures=True, **asked).notes == (f"report: {page}",)
     assert {path.name for path in folder.figures.iterdir()} == ALWAYS, "baselines alone: nothing was searched"
     assert "not finished" not in page.read_text()
     first = page.stat().st_mtime_ns
-    assert sweep(resume=True, figures=True, **asked).notes == (f"report: {page}",)
+    assert closing(resume=True, figures=True, **asked).notes == (f"report: {page}",)
     assert page.stat().st_mtime_ns == first, "it stands as the journal is"
 
 
-@pytest.mark.usefixtures("closing")
-def test_a_sweep_without_a_finished_trial_says_so(sweep: Sweep) -> None:
+def test_a_sweep_without_a_finished_trial_says_so(closing: Sweep) -> None:
     def body(task: Task) -> Iterator[Message]:
         yield TrialEnd(attempt=task.attempt, state="failed", diverged=True, reason="nan")
 
-    result = sweep(trials=2, epochs=2, body=body)
+    result = closing(trials=2, epochs=2, body=body)
     assert result.notes == ("no report yet: no trial has finished",)
     assert not result.folder.figures.exists()
 
 
-@pytest.mark.usefixtures("closing")
-def test_a_fault_in_closing_is_one_warning(sweep: Sweep, tmp_path: Path) -> None:
+def test_a_fault_in_closing_is_one_warning(closing: Sweep, tmp_path: Path) -> None:
     (tmp_path / "runs/night").mkdir(parents=True)
     (tmp_path / "runs/night/figures").write_text("in the way")
     with pytest.warns(UserWarning, match="the report is not made .*python -m sweeps report night") as warned:
-        result = sweep(trials=2, epochs=1)
+        result = closing(trials=2, epochs=1)
     assert len(warned) == 1
     assert (result.exit_code, result.notes) == (0, ())
 
@@ -168,15 +166,14 @@ def test_the_page_of_two_hundred_trials_names_them_all_in_five_megabytes(sweep: 
     assert len(page) < 5e6
 
 
-@pytest.mark.usefixtures("closing")
 @pytest.mark.parametrize("path", [None, "", "/nowhere:"])
 def test_the_report_is_drawn_without_the_modules_of_the_working_folder(
-    sweep: Sweep, path: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    closing: Sweep, path: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "matplotlib.py").write_text("raise SystemExit('a stranger')")
     if path is None:
         monkeypatch.delenv("PYTHONPATH", raising=False)
     else:
         monkeypatch.setenv("PYTHONPATH", path)
-    done = sweep(trials=1, epochs=1, body=answering_body)
+    done = closing(trials=1, epochs=1, body=answering_body)
     assert done.notes == (f"report: {done.folder.figures / 'report.html'}",)

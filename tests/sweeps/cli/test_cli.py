@@ -1,8 +1,8 @@
+import functools
 import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,10 @@ from sweeps import SweepResult
 from sweeps.cli.main import main, run_main
 from sweeps.driver.runner import InlineRunner
 from sweeps.spaces import SPACES
+from sweeps.sweep import run_plan
 from sweeps.trial.messages import Message, Task, TrialEnd
-from tests.stand_ins import Card, FakeNvml
-from tests.sweeps.fake_trials import refused
+from tests.stand_ins import QUIET, Card, FakeNvml
+from tests.sweeps.fake_trials import good_body, refused
 from tracking.record.history import SweepHistory
 
 Capture = pytest.CaptureFixture[str]
@@ -72,7 +73,8 @@ def test_a_stopped_sweep_says_how_to_go_on_and_that_does(
     assert "not finished (the time budget of" in shown
     command = next(line for line in shown.splitlines() if "sweeps resume" in line)
     assert shlex.split(command) == ["python", "-m", "sweeps", "resume", "night", "--out", str(out)]
-    monkeypatch.setattr("sweeps.sweep._runner", lambda plan: nullcontext(InlineRunner()))
+    inline = functools.partial(run_plan, body=good_body, runner=InlineRunner(), **QUIET)
+    monkeypatch.setattr("sweeps.cli.main.run_plan", inline)
     assert main(shlex.split(command)[3:]) == 0
     assert history(out).finished is not None
     assert len(history(out).trials) == 4

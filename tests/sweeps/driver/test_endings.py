@@ -11,6 +11,7 @@ from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd
 from tests.sweeps.fake_trials import good_body, outcome, report
 from tracking.record.events import TrialStarted
 from tracking.record.journal import read
+from tracking.tracker import NoTracker
 
 Sweep = Callable[..., SweepResult]
 
@@ -124,18 +125,18 @@ def test_a_second_signal_leaves_at_once(sweep: Sweep) -> None:
 
 
 def test_a_second_signal_while_the_last_words_are_sent_leaves_at_once(
-    sweep: Sweep, no_mlflow: Any, monkeypatch: pytest.MonkeyPatch
+    sweep: Sweep,
 ) -> None:
     def body(task: Task) -> Iterator[Message]:
         yield from ()
         os.kill(os.getpid(), signal.SIGINT)
 
-    def close(sink: Any, timeout_seconds: float) -> int:
-        os.kill(os.getpid(), signal.SIGINT)
-        raise AssertionError("not reached")
+    class Slow(NoTracker):
+        def close(self, timeout_seconds: float) -> int:
+            os.kill(os.getpid(), signal.SIGINT)
+            raise AssertionError("not reached")
 
-    monkeypatch.setattr(no_mlflow, "close", close)
-    assert sweep(trials=2, epochs=2, body=body).exit_code == 130
+    assert sweep(trials=2, epochs=2, body=body, tracker=Slow()).exit_code == 130
 
 
 def test_a_diverged_trial_has_failed_and_is_a_result(sweep: Sweep) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from fer_models import LeNetConfig, Recipe
 from sweeps import Space, TrialConfig, run_sweep
+from sweeps.after.finish import NothingAtEnd
 from sweeps.cli.main import main, run_main
 from sweeps.driver.runner import TrialBody
 from sweeps.sweep import SweepResult
@@ -152,8 +153,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_csv: Path, face_cache
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FER_CACHE", str(face_cache))
         patch.setattr("os.fsync", lambda descriptor: None)
-        patch.setattr("sweeps.sweep.Closing.publish_best", lambda self, uri: None)
-        run_sweep(space, data=tiny_csv, trials=4, epochs=2, name="night", out=out, runner="inline", keep=1)
+        run_sweep(space, data=tiny_csv, trials=4, epochs=2, name="night", out=out, runner="inline", keep=1,
+                  at_end=NothingAtEnd())  # fmt: skip
     return out
 
 
@@ -187,7 +188,7 @@ def test_a_trial_without_weights_says_how_it_is_trained_again(
     assert SweepHistory.load(trained / "again/journal.jsonl").started.space == f"night-000{(best + 1) % 4}"
 
 
-def test_tables_and_pages_do_without_weights(trained: Path, no_mlflow: object, capsys: Capture) -> None:
+def test_tables_and_pages_do_without_weights(trained: Path, capsys: Capture) -> None:
     out = ["--out", str(trained)]
     assert main(["report", "night", *out]) == 0
     table = (trained / "night/figures/leaderboard.csv").read_text().splitlines()

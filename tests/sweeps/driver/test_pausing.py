@@ -18,6 +18,7 @@ from sweeps.driver.kept_states import KeptStates
 from sweeps.driver.runner import InlineRunner
 from sweeps.trial.messages import EpochReport, Message, Task
 from tests.benchmarks.simulated import SimulatedRunner
+from tests.stand_ins import QUIET
 from tests.sweeps.fake_trials import (
     Desk,
     ended,
@@ -222,7 +223,7 @@ def pause_once(director: Director) -> None:
 
 
 def test_a_trial_paused_twice_comes_to_the_same_bits_as_an_unbroken_one(
-    tiny_csv: Path, out: Path, no_mlflow: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny_csv: Path, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Another terminal asks for a pause after the first and the third epoch; weights, state and journal are compared."""
     monkeypatch.setattr("sweeps.driver.acts._LOOK_SECONDS", 0.0)
@@ -238,7 +239,7 @@ def test_a_trial_paused_twice_comes_to_the_same_bits_as_an_unbroken_one(
                 post(folder, Request(verb="pause", arguments={"trial": 0}))
 
         return run_sweep(alone, data=str(tiny_csv), name=name, out=out, runner="inline", figures=False, resume=resume,
-                         listeners=[ask])  # fmt: skip
+                         listeners=[ask], **QUIET)  # fmt: skip
 
     unbroken = train("unbroken")
     for resume, epoch in ((False, 1), (True, 3)):

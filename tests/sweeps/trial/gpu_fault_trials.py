@@ -18,7 +18,7 @@ from fer_models.training.fit import _Trainer
 from sweeps import Space, TrialConfig, run_sweep
 from sweeps.trial.messages import Message, Task
 from sweeps.trial.run_trial import run_trial
-from tests.stand_ins import NoClosing, NoTracker
+from tests.stand_ins import QUIET
 
 BATCH = 8
 ONCE, WHOLE_BATCHES, ALWAYS, ASSERTED, CUBLAS, CUDNN, CALM = range(7)
@@ -70,8 +70,7 @@ SPACE = Space(suggest=suggest, max_epochs=3, first_rung_epochs=3, trials=len(ERR
 
 def sweep(folder: str, csv: str) -> int:
     asked = {"data": csv, "name": "faults", "out": Path(folder), "figures": False}
-    with mock.patch("sweeps.sweep.MlflowSink", NoTracker), mock.patch("sweeps.sweep.Closing", NoClosing):
-        return run_sweep(SPACE, body=body, max_concurrent=2, cpus_per_trial=0.5, **asked).exit_code
+    return run_sweep(SPACE, body=body, max_concurrent=2, cpus_per_trial=0.5, **asked, **QUIET).exit_code
 
 
 if __name__ == "__main__":

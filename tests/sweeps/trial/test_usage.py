@@ -12,6 +12,7 @@ from fer_models import LeNetConfig, Recipe
 from sweeps import Baseline, Space, TrialConfig, run_sweep
 from sweeps.trial.messages import CPU, MEMORY
 from sweeps.trial.resource_usage import Usage
+from tests.stand_ins import QUIET
 
 
 def test_a_busy_process_uses_a_core_and_an_idle_one_none() -> None:
@@ -64,11 +65,19 @@ def test_a_measurement_takes_less_than_a_millisecond() -> None:
     assert float(np.median(times)) < 1e-3
 
 
-def test_every_epoch_has_it_and_no_result_is_made_of_it(tmp_path: Path, tiny_csv: Path, no_mlflow: object) -> None:
+def test_every_epoch_has_it_and_no_result_is_made_of_it(tmp_path: Path, tiny_csv: Path) -> None:
     config = TrialConfig(net=LeNetConfig(), recipe=Recipe(lr=0.01, batch_size=8))
     space = Space(suggest=lambda trial: config, baselines=[Baseline("report", config)])
     (trial,) = run_sweep(
-        space, data=tiny_csv, trials=1, epochs=2, name="night", out=tmp_path, runner="inline", figures=False
+        space,
+        data=tiny_csv,
+        trials=1,
+        epochs=2,
+        name="night",
+        out=tmp_path,
+        runner="inline",
+        figures=False,
+        **QUIET,
     )
     assert [epoch.metrics[CPU] > 0 and epoch.metrics[MEMORY] > 100 for epoch in trial.epochs] == [True, True]
     assert trial.end is not None
