@@ -19,8 +19,8 @@ from tracking.record.predictions import Predictions, read_predictions
 
 if TYPE_CHECKING:
     from fer_data import Faces, Split
+    from tracking.figures.trial_figures import EpochRow
     from tracking.metrics.summary import ScoreSummary
-    from tracking.record.events import EpochDone
 
 
 def leak_free_accuracy(probabilities: NDArray[np.floating], faces: Faces) -> dict[str, float]:
@@ -75,7 +75,7 @@ def write_scores(folder: TrialFolder, found: ScoreSummary, faces: Faces, split: 
     write_json(folder.confusion_matrix_json, content)
 
 
-def draw(folder: TrialFolder, faces: Faces, epochs: Sequence[EpochDone], epoch: int, what: str) -> None:
+def draw(folder: TrialFolder, faces: Faces, epochs: Sequence[EpochRow], epoch: int, what: str) -> None:
     """Draw every picture of a trial from its kept predictions; `what` names trial and net."""
     from tracking.figures.trial_figures import draw_curves
     from tracking.metrics.summary import ScoreSummary, data_name

@@ -20,7 +20,6 @@ from sweeps.errors import WorkerMustLeave
 from sweeps.trial.messages import PARAMETERS, EpochReport, Message, Preparing, Task, TrialEnd
 from sweeps.trial.results import draw, keep_answers, leak_free_accuracy, score
 from tracking.record.best_epoch import best_epoch
-from tracking.record.events import EpochDone
 from tracking.record.files import write_bytes, write_json
 from tracking.record.layout import TrialFolder
 from tracking.record.predictions import read_predictions
@@ -284,11 +283,7 @@ def _finish(task: Task, folder: TrialFolder, faces: Faces, reports: dict[int, Ep
         if count := count_saved(folder.best):
             scores[PARAMETERS] = float(count)
         if task.figures:
-            epochs = [
-                EpochDone(trial=task.trial, epoch=report.epoch, metrics=report.metrics, iterations=report.iterations)
-                for report in reports.values()
-            ]
-            draw(folder, faces, epochs, best, f"trial {task.trial}: {task.config.net.name}")
+            draw(folder, faces, list(reports.values()), best, f"trial {task.trial}: {task.config.net.name}")
     folder.previous.unlink(missing_ok=True)
     if folder.verdict.exists():
         _drop_state(folder)

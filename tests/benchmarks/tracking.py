@@ -19,9 +19,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tracking import AttemptStarted, EpochDone, Journal, SweepEnded, SweepFolder, SweepStarted, TrialEnded, TrialStarted
 from tracking.mlflow_sync.default_store import default_path, default_uri, open_default_store
 from tracking.mlflow_sync.sink import MlflowSink
+from tracking.record.events import AttemptStarted, EpochDone, SweepEnded, SweepStarted, TrialEnded, TrialStarted
+from tracking.record.journal import Journal
+from tracking.record.layout import SweepFolder
 
 METRICS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate", "epoch_seconds",
            "images_per_second")  # fmt: skip

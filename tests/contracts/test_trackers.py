@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.tracking.small_sweep import Sweep
-from tracking import SweepFolder
 from tracking.mlflow_sync.default_store import default_uri
 from tracking.mlflow_sync.sink import MlflowSink
+from tracking.record.layout import SweepFolder
 from tracking.tracker import NoTracker, Tracker
 
 

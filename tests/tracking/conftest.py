@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from tests.tracking.small_sweep import Stored, Sweep
-from tracking import SweepFolder
 from tracking.mlflow_sync.default_store import default_path, default_uri
 from tracking.mlflow_sync.sink import MlflowSink
+from tracking.record.layout import SweepFolder
 
 
 @pytest.fixture(scope="session")

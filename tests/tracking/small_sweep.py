@@ -5,19 +5,19 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tracking import (
+from tracking.record.events import (
     AttemptStarted,
     DriverStarted,
     DriverStopped,
     EpochDone,
     Event,
-    Journal,
     SweepEnded,
-    SweepFolder,
     SweepStarted,
     TrialEnded,
     TrialStarted,
 )
+from tracking.record.journal import Journal
+from tracking.record.layout import SweepFolder
 
 SWEEP_ID = "0123456789abcdef0123456789abcdef"
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,10 +11,19 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from tracking.figures.parts import BLUE, GREEN, GREY, ORANGE, SKY, as_percent, draw_cells, plain, save_png
-from tracking.record.events import EpochDone
+from tracking.record.best_epoch import EpochScores
 
 
-def draw_curves(path: Path, epochs: Sequence[EpochDone], title: str, best: int | None = None) -> None:
+class EpochRow(EpochScores, Protocol):
+    """What an epoch adds to a trial's curves."""
+
+    @property
+    def iterations(self) -> Sequence[tuple[int, float, float]]:
+        """(iteration, train_loss, learning_rate) within the epoch."""
+        ...
+
+
+def draw_curves(path: Path, epochs: Sequence[EpochRow], title: str, best: int | None = None) -> None:
     """Write `curves_figure`; whole or not at all.
 
     Raises:
@@ -31,7 +41,7 @@ def draw_confusion_matrix(path: Path, matrix: NDArray[np.int64], classes: Sequen
     save_png(confusion_figure(matrix, classes, title), path)
 
 
-def curves_figure(epochs: Sequence[EpochDone], title: str, best: int | None = None) -> Figure:
+def curves_figure(epochs: Sequence[EpochRow], title: str, best: int | None = None) -> Figure:
     """Loss, accuracy and learning rate over the epochs; the epoch `best` is marked."""
     figure = Figure(figsize=(13, 4.2))
     figure.subplots_adjust(left=0.05, right=0.985, top=0.85, bottom=0.12, wspace=0.22)
@@ -47,7 +57,7 @@ def curves_figure(epochs: Sequence[EpochDone], title: str, best: int | None = No
     return figure
 
 
-def iterations_figure(epochs: Sequence[EpochDone], title: str) -> Figure:
+def iterations_figure(epochs: Sequence[EpochRow], title: str) -> Figure:
     """Loss, accuracy and learning rate against iterations in one picture, as Caffe's tools draw a training.
 
     Epochs without iterations, as those of an ensemble, are left out.
@@ -84,7 +94,7 @@ def iterations_figure(epochs: Sequence[EpochDone], title: str) -> Figure:
     return figure
 
 
-def _values(epochs: Sequence[EpochDone], metric: str) -> list[float]:
+def _values(epochs: Sequence[EpochRow], metric: str) -> list[float]:
     return [epoch.metrics.get(metric, np.nan) for epoch in epochs]
 
 
@@ -109,7 +119,7 @@ def row_shares(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
     return shares
 
 
-def _draw_metric(axes: Axes, epochs: Sequence[EpochDone], name: str) -> None:
+def _draw_metric(axes: Axes, epochs: Sequence[EpochRow], name: str) -> None:
     numbers = [epoch.epoch for epoch in epochs]
     every = max(1, len(numbers) // 15)
     for split, colour, marker, line in (("train", BLUE, "o", "--"), ("val", ORANGE, "s", "-")):
@@ -133,7 +143,7 @@ def _draw_metric(axes: Axes, epochs: Sequence[EpochDone], name: str) -> None:
     axes.legend(frameon=False)
 
 
-def _draw_learning_rate(axes: Axes, epochs: Sequence[EpochDone]) -> None:
+def _draw_learning_rate(axes: Axes, epochs: Sequence[EpochRow]) -> None:
     points = [(iteration, rate) for epoch in epochs for iteration, _, rate in epoch.iterations]
     axes.plot([iteration for iteration, _ in points], [rate for _, rate in points], color=BLUE)
     axes.set_xlabel("iteration")

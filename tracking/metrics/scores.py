@@ -38,12 +38,6 @@ def confusion_matrix(labels: IntArray, predictions: IntArray, classes: int) -> N
     return np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
 
 
-def accuracy(matrix: NDArray[np.int64]) -> float:
-    """Share of right predictions, 0..1; NaN of an empty matrix."""
-    total = int(matrix.sum())
-    return float(np.trace(matrix)) / total if total else math.nan
-
-
 def macro_f1(labels: IntArray, predictions: IntArray, classes: int) -> float:
     """Mean over the classes of the F1 score; a class without labels and predictions counts 0."""
     from sklearn.metrics import f1_score

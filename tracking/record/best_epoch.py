@@ -12,15 +12,21 @@ KeepBest = Literal["val_accuracy", "val_loss"]
 """The metric that selects a trial's best epoch."""
 
 
-class _Epoch(Protocol):
-    @property
-    def epoch(self) -> int: ...
+class EpochScores(Protocol):
+    """An epoch's number and scores: as a trial reports them, and as the journal has them."""
 
     @property
-    def metrics(self) -> Mapping[str, float]: ...
+    def epoch(self) -> int:
+        """From 1."""
+        ...
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """Its scalars by name."""
+        ...
 
 
-AnEpoch = TypeVar("AnEpoch", bound=_Epoch)
+AnEpoch = TypeVar("AnEpoch", bound=EpochScores)
 
 
 def best_epoch(epochs: Iterable[AnEpoch], keep_best: KeepBest = OBJECTIVE) -> AnEpoch | None:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from tracking import TrackingError
+from tracking.errors import TrackingError
 from tracking.figures.inspect_figures import (
     FaceSheet,
     drop_figure,

@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 
 from tests.tracking.small_sweep import Sweep
-from tracking import AttemptStarted, EpochDone, SweepHistory, TrialEnded, TrialStarted
 from tracking.metrics.compare import Comparison
 from tracking.metrics.compare_sweeps import SweepSummary, sweep_summary
 from tracking.pages.compare_page import comparison_page
+from tracking.record.events import AttemptStarted, EpochDone, TrialEnded, TrialStarted
+from tracking.record.history import SweepHistory
 
 MINUTE = 60_000
 

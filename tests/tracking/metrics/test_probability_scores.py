@@ -7,7 +7,7 @@ import pytest
 from scipy.special import softmax
 from sklearn import metrics as sk
 
-from tracking import TrackingError
+from tracking.errors import TrackingError
 from tracking.figures.score_figures import mistakes_figure, surest_mistakes
 from tracking.metrics.probability_scores import (
     at_temperature,

@@ -6,7 +6,7 @@ from scipy.special import softmax
 from scipy.stats import bootstrap
 from sklearn import metrics as sk
 
-from tracking import TrackingError
+from tracking.errors import TrackingError
 from tracking.metrics.significance import BoolArray, holm, mcnemar_mid_p, paired_bootstrap, selected_p
 
 RNG = np.random.default_rng(9)

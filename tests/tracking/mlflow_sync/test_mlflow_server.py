@@ -16,7 +16,7 @@ import pytest
 
 from tests.certificates import Certificate, certificate, needs_openssl
 from tests.tracking.small_sweep import Stored, Sweep
-from tracking import TrackingError
+from tracking.errors import TrackingError
 from tracking.mlflow_sync.default_store import default_path, default_uri
 from tracking.mlflow_sync.sink import MlflowSink
 

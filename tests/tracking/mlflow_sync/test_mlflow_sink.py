@@ -19,22 +19,15 @@ import pytest
 from mlflow import MlflowClient
 
 from tests.tracking.small_sweep import SWEEP_ID, Stored, Sweep
-from tracking import (
-    AttemptStarted,
-    EpochDone,
-    SweepFolder,
-    TrackingError,
-    TrialEnded,
-    TrialPaused,
-    TrialStarted,
-    TrialUnpaused,
-    read,
-)
+from tracking.errors import TrackingError
 from tracking.mlflow_sync.default_store import default_path, default_uri
 from tracking.mlflow_sync.sink import MlflowSink
 from tracking.mlflow_sync.upkeep import find_mlflow_run, opened
+from tracking.record.events import AttemptStarted, EpochDone, TrialEnded, TrialPaused, TrialStarted, TrialUnpaused
 from tracking.record.folder_lock import FolderHeldError, hold_folder
 from tracking.record.history import SweepHistory
+from tracking.record.journal import read
+from tracking.record.layout import SweepFolder
 
 pytestmark = pytest.mark.timeout(120)
 

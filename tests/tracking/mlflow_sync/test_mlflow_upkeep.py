@@ -10,12 +10,14 @@ from mlflow import MlflowClient
 from safetensors.numpy import save_file
 
 from tests.tracking.small_sweep import SWEEP_ID, Stored, Sweep
-from tracking import AttemptStarted, SweepHistory, TrackingError
+from tracking.errors import TrackingError
 from tracking.metrics.significance import BoolArray
 from tracking.mlflow_sync.default_store import default_uri
 from tracking.mlflow_sync.models import CHAMPION, Candidate, log_model_folder, model_name, register
 from tracking.mlflow_sync.sink import MlflowSink
 from tracking.mlflow_sync.upkeep import close_runs, dead_runs, find_mlflow_run, log_file, open_client, opened
+from tracking.record.events import AttemptStarted
+from tracking.record.history import SweepHistory
 
 pytestmark = pytest.mark.timeout(120)
 

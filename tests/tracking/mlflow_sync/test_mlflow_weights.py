@@ -9,11 +9,11 @@ import pytest
 from mlflow import MlflowClient
 
 from tests.tracking.small_sweep import SWEEP_ID, Stored, Sweep
-from tracking import SweepHistory
 from tracking.mlflow_sync.default_store import default_uri
 from tracking.mlflow_sync.sink import MlflowSink
 from tracking.mlflow_sync.upkeep import find_mlflow_run, open_client
 from tracking.mlflow_sync.weights import copies_of_weights, remove_copies
+from tracking.record.history import SweepHistory
 
 NewSink = Callable[[], MlflowSink]
 

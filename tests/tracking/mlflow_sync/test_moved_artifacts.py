@@ -11,11 +11,11 @@ from mlflow import MlflowClient
 from mlflow.tracking._tracking_service import utils
 
 from tests.tracking.small_sweep import SWEEP_ID, Stored, Sweep
-from tracking import SweepFolder
 from tracking.mlflow_sync.default_store import default_path, default_uri
 from tracking.mlflow_sync.sink import MlflowSink
 from tracking.mlflow_sync.upkeep import find_mlflow_run, log_file, opened
 from tracking.record.history import SweepHistory
+from tracking.record.layout import SweepFolder
 
 pytestmark = pytest.mark.timeout(120)
 

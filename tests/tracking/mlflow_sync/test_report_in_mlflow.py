@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from tests.tracking.small_sweep import SWEEP_ID, Stored, Sweep
-from tracking import SweepHistory
 from tracking.figures.parts import save_png
 from tracking.figures.sweep_figures import timeline_figure
 from tracking.mlflow_sync.sink import MlflowSink
+from tracking.record.history import SweepHistory
 
 Sinks = Callable[[], MlflowSink]
 

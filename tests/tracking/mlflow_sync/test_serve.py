@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tracking import TrackingError
+from tracking.errors import TrackingError
 from tracking.mlflow_sync.serve import PASSWORD, SECRET, Served, check, command, main
 
 SAFE = {PASSWORD: "a long pass phrase", SECRET: "0123456789abcdef"}

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tracking import TrackingError
+from tracking.errors import TrackingError
 from tracking.mlflow_sync.default_store import default_uri, sqlite_path, sqlite_uri
 from tracking.mlflow_sync.uri import ignored_environment, recordable, resolve_tracking_uri, without_password
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.tracking.small_sweep import Sweep
-from tracking import TrackingError
+from tracking.errors import TrackingError
 from tracking.mlflow_sync.default_store import default_uri
 from tracking.mlflow_sync.sink import MlflowSink
 from tracking.mlflow_sync.ui import HOST, open_in_browser, page_server

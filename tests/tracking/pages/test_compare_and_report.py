@@ -7,12 +7,14 @@ import pytest
 from scipy.special import softmax
 
 from tests.tracking.small_sweep import Sweep
-from tracking import AttemptStarted, SweepHistory, TrackingError, TrialStarted
+from tracking.errors import TrackingError
 from tracking.figures.sweep_figures import timeline_figure
 from tracking.metrics.compare import ComparedRun, Comparison, compare
 from tracking.metrics.scores import Interval
 from tracking.pages.compare_page import comparison_page
 from tracking.pages.report import DataFacts, SweepReport, report_page
+from tracking.record.events import AttemptStarted, TrialStarted
+from tracking.record.history import SweepHistory
 from tracking.record.predictions import Predictions, read_predictions
 from tracking.record.spans import attempt_spans, trial_minutes
 

@@ -1,8 +1,10 @@
 import pytest
 
 from tests.tracking.small_sweep import Sweep
-from tracking import AttemptStarted, SweepHistory, TrackingError
+from tracking.errors import TrackingError
 from tracking.record.cleaning import BestTrials, removable, remove
+from tracking.record.events import AttemptStarted
+from tracking.record.history import SweepHistory
 
 
 def test_only_what_nobody_reads_again_goes(sweep: Sweep) -> None:

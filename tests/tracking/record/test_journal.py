@@ -12,23 +12,12 @@ from hypothesis import strategies as st
 
 from tests import ROOT
 from tests.tracking.small_sweep import Sweep
-from tracking import (
-    AttemptStarted,
-    DriverStopped,
-    EpochDone,
-    Journal,
-    SweepFolder,
-    SweepHistory,
-    SweepStarted,
-    TrackingError,
-    Verdict,
-    folder_holder,
-    hold_folder,
-    read,
-    read_from,
-    trim_torn_tail,
-)
-from tracking.record.events import EVENT, FORMAT
+from tracking.errors import TrackingError
+from tracking.record.events import EVENT, FORMAT, AttemptStarted, DriverStopped, EpochDone, SweepStarted, Verdict
+from tracking.record.folder_lock import folder_holder, hold_folder
+from tracking.record.history import SweepHistory
+from tracking.record.journal import Journal, read, read_from, trim_torn_tail
+from tracking.record.layout import SweepFolder
 
 
 @given(st.floats(), st.floats(), st.integers(0, 2**53))
@@ -159,7 +148,9 @@ def test_nothing_beyond_the_end_asked_for_is_read(sweep: Sweep) -> None:
 _FILL = """
 import resource, sys
 from pathlib import Path
-from tracking import DriverStopped, Journal, TrackingError
+from tracking.record.events import DriverStopped
+from tracking.record.journal import Journal
+from tracking.errors import TrackingError
 import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 path = Path(sys.argv[1])
 journal = Journal.open(path)
@@ -230,7 +221,7 @@ def test_an_epoch_of_a_trial_never_started_is_refused(sweep: Sweep) -> None:
 _HOLD = """
 import sys
 from pathlib import Path
-from tracking import hold_folder
+from tracking.record.folder_lock import hold_folder
 with hold_folder(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
