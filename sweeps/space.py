@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 WhichBaselines = Literal["none", "first", "all"]
 """Which of a space's baselines a sweep runs."""
 
-Sampler = Literal["tpe", "random", "qmc", "grid", "gp"]
+Sampler = Literal["tpe", "qmc-tpe", "random", "qmc", "grid", "gp"]
 """What proposes a sweep's trials."""
 
-Pruner = Literal["halving", "hyperband", "median", "one-epoch", "none"]
+Pruner = Literal["halving", "promoting", "hyperband", "median", "one-epoch", "none"]
 """What gives trials up."""
 
 
@@ -56,7 +56,8 @@ class Space:
 
     `trials` (baselines included) and `max_epochs` are the defaults of the command line. A pruner asks after
     `first_rung_epochs`, then after each `reduction_factor` times as many, and lets about one in
-    `reduction_factor` continue (Li et al., 2020, asynchronous successive halving).
+    `reduction_factor` continue (Li et al., 2020, asynchronous successive halving). None is the pruner's own: 4 for
+    promoting, else 3.
     """
 
     suggest: Callable[[optuna.Trial], TrialConfig]
@@ -64,7 +65,7 @@ class Space:
     max_epochs: int = 20
     trials: int = 30
     first_rung_epochs: int = 2
-    reduction_factor: int = 3
+    reduction_factor: int | None = None
     name: str = ""
     sampler: Sampler = "tpe"
     pruner: Pruner = "halving"
@@ -76,7 +77,7 @@ class Space:
                 ("max_epochs", self.max_epochs, 1),
                 ("trials", self.trials, 1),
                 ("first_rung_epochs", self.first_rung_epochs, 1),
-                ("reduction_factor", self.reduction_factor, 2),
+                ("reduction_factor", self.kept_one_in, 2),
             )
             if not isinstance(value, int) or value < least
         ]
@@ -118,10 +119,17 @@ class Space:
             raise InputError(f"space {self.name}: suggest must return a TrialConfig, got {config!r}")
         return config
 
+    @property
+    def kept_one_in(self) -> int:
+        """How many trials reach a rung for each that passes it."""
+        if self.reduction_factor is None:
+            return 4 if self.pruner == "promoting" else 3
+        return self.reduction_factor
+
     def expected_epochs(self, max_epochs: int) -> float:
         """Mean epochs of a sampled trial, if one in `reduction_factor` passes each rung."""
         total, rung, share, last = 0.0, self.first_rung_epochs, 1.0, 0
         while rung < max_epochs:
-            total, last, share = total + share * (rung - last), rung, share / self.reduction_factor
-            rung *= self.reduction_factor
+            total, last, share = total + share * (rung - last), rung, share / self.kept_one_in
+            rung *= self.kept_one_in
         return total + share * (max_epochs - last)

@@ -16,6 +16,7 @@ ONLY_IN = {
     "optuna": {
         "sweeps/planning/drawn_as.py",
         "sweeps/planning/study.py",
+        "sweeps/planning/study_storage.py",
         "sweeps/planning/asked_trial.py",
         "sweeps/planning/samplers.py",
         "sweeps/after/importances.py",

@@ -136,8 +136,9 @@ def event_line(event: Event, history: SweepHistory, left: str = "") -> str | Non
         case Act():
             return f"{event.who} asked to {event.verb}: {'refused: ' if event.refused else ''}{event.answer}"
         case TrialPaused():
-            name = trial_name(history.trials[event.trial])
-            return f"trial {name}: paused after epoch {event.epoch}: {event.text}"
+            trial = history.trials[event.trial]
+            why = history.reason_of(trial)
+            return f"trial {trial_name(trial)}: paused after epoch {event.epoch}: {why}"
         case TrialEnded():
             best = event.best.get("best_val_accuracy")
             shown = f", best val_accuracy {best:.2%} at epoch {event.best['best_epoch']:.0f}" if best else ""

@@ -5,11 +5,13 @@ Order of writes, always: the worker's checkpoint, then the journal, then the stu
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 
 from sweeps.config import TrialConfig
 from sweeps.driver.endings import Endings
+from sweeps.driver.pauses import Pause, continues_by_itself
 from sweeps.driver.recorder import Listener, Recorder
 from sweeps.driver.starting import Starting
 from sweeps.driver.trial_queue import TrialQueue
@@ -109,7 +111,21 @@ class Director:
     @property
     def _to_do(self) -> int:
         """Trials that are out, that wait for a slot, and that are still to be started."""
-        return len(self._queue) + max(self.spec.trials - self.history.next_number, 0)
+        return len(self._queue) + self._to_start + len(self._promotable)
+
+    @property
+    def _to_start(self) -> int:
+        return max(self.spec.trials - self.history.next_number, 0)
+
+    @property
+    def _promotable(self) -> list[int]:
+        """The trials that wait at a rung and are to continue now."""
+        queue = self._queue
+        if self._to_start or len(queue) > len(queue.out):
+            settled: float = 0  # more trials will arrive at the rungs
+        else:
+            settled = min((self.history.trials[number].last_epoch for number in queue.out), default=math.inf)
+        return self._study.promotable(settled)
 
     @property
     def has_task(self) -> bool:
@@ -150,23 +166,34 @@ class Director:
         self.attend()
         while not self.exhausted and self._queue.has_slot:
             if (number := self._queue.next_waiting()) is not None:
-                return self._continue(self.history.trials[number])
+                if task := self._continue(self.history.trials[number]):
+                    return task
+                continue
             if self._wanted:
                 return self._hand_out(self._starting.start_wanted(self._wanted.pop(0)), 0)
             if (number := self._queue.next_ready()) is not None:
                 return self._continue(self.history.trials[number])
+            if promotable := self._promotable:
+                return self._continue(self.history.trials[promotable[0]])
             if trial := self._starting.start_next(self.spec):
                 return self._hand_out(trial, 0)
         return None
 
-    def _continue(self, trial: TrialHistory) -> Task:
+    def _continue(self, trial: TrialHistory) -> Task | None:
+        """Hand out a trial again; None where its last driver died between its rung and its pause there."""
         if trial.verdict is not None:
             self._endings.write_verdict(trial.verdict)
         else:
             self._endings.apply_pruner(trial, self._study.owed_verdict(trial.number))
+        if self._is_to_wait(trial):
+            self._pause(trial.number, Pause("rung"))
+            return None
+        self._study.leave_rung(trial.number)
         deaths = self._deaths.get(trial.number)
-        died = f"its worker died: {deaths[-1]}" if deaths else "resumed"
-        reason = "unpaused" if trial.paused else died
+        if trial.paused:
+            reason = "unpaused" if continues_by_itself(trial) else "promoted"
+        else:
+            reason = f"its worker died: {deaths[-1]}" if deaths else "resumed"
         attempt = len(trial.attempts) + 1
         self._recorder.record(AttemptStarted(trial=trial.number, attempt=attempt, reason=reason))
         return self._hand_out(trial, attempt)
@@ -197,10 +224,22 @@ class Director:
             self._endings.stop(number, self.stop_reason)
             return False
         pause = self._queue.due(number)
+        if self._is_to_wait(trial) and (pause is None or pause.reason != "person"):
+            pause = Pause("rung")
         if pause is None or trial.last_epoch == trial.started.epochs:
             return True
-        self._queue.pause_now(number, pause)
+        self._pause(number, pause)
         return False
+
+    def _is_to_wait(self, trial: TrialHistory) -> bool:
+        return self._study.is_at_rung(trial.number) and not self._endings.is_spared(trial)
+
+    def _pause(self, number: int, pause: Pause) -> None:
+        self._queue.pause_now(number, pause)
+        if pause.reason == "rung":
+            self._study.wait(number)
+        else:
+            self._study.leave_rung(number)
 
     def _take_epoch(self, trial: TrialHistory, report: EpochReport) -> None:
         number, epoch, metrics = trial.number, report.epoch, report.metrics
@@ -236,6 +275,7 @@ class Director:
     def unpause(self, number: int, who: str | None = None) -> None:
         """Have a paused trial continue next, under its number. Raises InputError where it is not paused."""
         self._queue.unpause(number, who)
+        self._study.leave_rung(number)
 
     def worker_died(self, number: int, reason: str) -> None:
         """Queue the trial, to continue from its last checkpoint; after too many deaths without an epoch it has failed.
@@ -252,7 +292,7 @@ class Director:
                 number, "failed", f"its worker died {count} times after epoch {trial.last_epoch}, last: {reason}"
             )
         elif trial.verdict is None and (pause := self._queue.due(number)):
-            self._queue.pause_now(number, pause)  # after its last report: nothing runs that could be waited for
+            self._pause(number, pause)  # after its last report: nothing runs that could be waited for
         else:
             self._queue.release(number)
             self._queue.put_first(number)
@@ -265,10 +305,16 @@ class Director:
     def leave(self) -> None:
         """Mark what has not ended as stopped, to be resumed: what is out, and what waits for another worker.
 
-        Paused trials stay paused; where nothing else is left to do, they are why the driver leaves.
+        Paused trials stay paused; where nothing else is left to do, they are why the driver leaves. Trials that wait
+        at a rung are pruned where nothing is left that could promote them.
         """
-        if self.stop_reason is None and self.paused:
-            self.request_stop(f"trial {', '.join(str(trial.number) for trial in self.paused)} paused")
+        at_rung = [trial for trial in self.paused if trial.paused and trial.paused.reason == "rung"]
+        others = [trial for trial in self.paused if trial not in at_rung]
+        if self.stop_reason is None and others:
+            self.request_stop(f"trial {', '.join(str(trial.number) for trial in others)} paused")
+        elif self.stop_reason is None and self.exhausted and not self.busy:
+            for trial in at_rung:
+                self._endings.prune_waiting(trial)
         for trial in self.history.unfinished:
             if trial.state == "running":
                 self._endings.stop(trial.number, self.stop_reason or "the runner ended")

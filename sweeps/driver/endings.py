@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from types import MappingProxyType
 
 from sweeps.driver.recorder import Recorder
 from sweeps.driver.trial_queue import TrialQueue
 from sweeps.planning.study import Study
 from sweeps.trial.messages import OBJECTIVE, SYSTEM, TrialEnd
+from tracking.errors import TrackingError
+from tracking.record.cleaning import remove, states
 from tracking.record.events import Told, TrialEnded, TrialState, Verdict
 from tracking.record.files import write_json
 from tracking.record.history import TrialHistory
@@ -23,12 +26,27 @@ class Endings:
         self._study, self._queue, self._folder = study, queue, folder
 
     def apply_pruner(self, trial: TrialHistory, reason: str | None) -> None:
-        """Prune the trial if the pruner has a reason; baselines, and trials at their last epoch, are spared."""
+        """Prune the trial if the pruner has a reason and the trial is not spared."""
+        if reason is not None and not self.is_spared(trial) and trial.verdict is None:
+            self._decide(Verdict(trial=trial.number, state="pruned", epoch=trial.last_epoch, reason=reason), "pruned")
+
+    def is_spared(self, trial: TrialHistory) -> bool:
+        """Whether the pruner has no say: on baselines, trials at their last epoch, and epochs of a fork's source."""
         wanted = trial.started.wanted
         of_source = wanted is not None and wanted.epoch is not None and trial.last_epoch <= wanted.epoch
-        spared = trial.started.baseline is not None or trial.last_epoch == trial.started.epochs or of_source
-        if reason is not None and not spared and trial.verdict is None:
-            self._decide(Verdict(trial=trial.number, state="pruned", epoch=trial.last_epoch, reason=reason), "pruned")
+        return trial.started.baseline is not None or trial.last_epoch == trial.started.epochs or of_source
+
+    def prune_waiting(self, trial: TrialHistory) -> None:
+        """Prune a trial that waits at a rung, at the end of the sweep."""
+        rank, count = self._study.rank(trial.number)
+        reason = f"stopped at epoch {trial.last_epoch}: not promoted, rank {rank} of {count}"
+        self._close_idle(trial, "pruned", reason)
+
+    def _close_idle(self, trial: TrialHistory, state: TrialState, reason: str) -> None:
+        """End a trial without a worker, which would delete the state to continue from."""
+        self.close(trial.number, state, reason)
+        with suppress(TrackingError):  # `clean` finds what is left
+            remove(list(states(self._folder, trial)))
 
     def give_up(self, number: int, reason: str) -> str:
         """Stop a trial for good, as a person asked; what follows. Raises InputError."""
@@ -37,7 +55,7 @@ class Endings:
             self._decide(Verdict(trial=number, state="stopped", epoch=trial.last_epoch, reason=reason), "nothing")
             return f"trial {number} finishes at its next report"
         self._queue.remove(number)
-        self.close(number, "stopped", reason)
+        self._close_idle(trial, "stopped", reason)
         return f"trial {number} is stopped"
 
     def _decide(self, verdict: Verdict, told: Told) -> None:

@@ -24,6 +24,7 @@ class KeptStates:
 
     def __init__(self, folder: SweepFolder, most_bytes: int | None, on_warning: Callable[[str], None]) -> None:
         self._folder, self._most_bytes, self._on_warning = folder, most_bytes, on_warning
+        self._warned = False
 
     def __call__(self, event: Event, history: SweepHistory) -> None:
         """Take in an event, as a director's listener."""
@@ -43,6 +44,9 @@ class KeptStates:
             except TrackingError as error:
                 self._on_warning(str(error))
                 return
+            if self._warned and event.reason == "rung":
+                continue  # many trials wait at rungs, and few of them continue
+            self._warned = True
             self._on_warning(
                 f"trial {number}: its state is dropped, as those of paused trials take more than "
                 f"{most / 2**20:,.0f} MiB (--keep-states); it trains its epochs again when it continues"

@@ -1,15 +1,17 @@
-"""Asynchronous successive halving (Li et al. 2020), rung by rung to the letter what `SuccessiveHalvingPruner` of Optuna
-decides, which looks through all trials at each report: here a rung's values lie sorted."""
+"""Asynchronous successive halving (Li et al. 2020), stopping and promoting. The values of a rung are kept sorted."""
 
 from __future__ import annotations
 
 import math
-from bisect import bisect_right, insort
+from bisect import bisect_left, bisect_right, insort
 from collections import defaultdict
 
 
 class Halving:
-    """Higher is better. Every trial that ever reached a rung competes there, whatever became of it."""
+    """Stops a trial at once that is not among the best of its rung, as Optuna's `SuccessiveHalvingPruner` does.
+
+    Higher is better. Every trial that ever reached a rung competes there, whatever became of it.
+    """
 
     def __init__(self, first_rung_epochs: int, reduction_factor: int, rungs: float = math.inf) -> None:
         self._first_rung_epochs = first_rung_epochs
@@ -35,3 +37,68 @@ class Halving:
     def _next_rung(self, trial: int) -> int:
         rung: int = self._first_rung_epochs * self._reduction_factor ** self._reached[trial]
         return rung
+
+
+class Promoting:
+    """Pauses every trial at its rung, and continues those that come to be among the best of all that reached the rung.
+
+    A trial that is poor for its rung thus costs no more than the rung, and one that is early is not promoted for lack
+    of rivals. Higher is better; of equal trials the lower number is ranked first.
+    """
+
+    def __init__(self, first_rung_epochs: int, reduction_factor: int) -> None:
+        self._first_rung_epochs = first_rung_epochs
+        self._reduction_factor = reduction_factor
+        self._rungs: defaultdict[int, list[tuple[float, int]]] = defaultdict(list)  # epoch → (-value, trial), sorted
+        self._at: dict[int, tuple[int, float]] = {}  # trial → its last rung, and its value there
+        self._waiting: dict[int, int] = {}  # trial → the rung where it waits
+
+    def report(self, trial: int, epoch: int, value: float) -> str | None:
+        """Enter a trial's value after an epoch; why it is to be given up, or None."""
+        self._at.pop(trial, None)
+        if not self._is_rung(epoch):
+            return None
+        if math.isnan(value):
+            return f"stopped at epoch {epoch}: not a number"
+        insort(self._rungs[epoch], (-value, trial))
+        self._at[trial] = (epoch, value)
+        return None
+
+    def is_at_rung(self, trial: int) -> bool:
+        """Whether the trial is to pause: it has reached a rung, and was not yet paused or continued there."""
+        return trial in self._at and trial not in self._waiting
+
+    def wait(self, trial: int) -> None:
+        """Have a trial that is at a rung wait for its promotion."""
+        self._waiting[trial] = self._at[trial][0]
+
+    def leave(self, trial: int) -> None:
+        """Have a trial wait no longer; its value stays at the rung."""
+        self._waiting.pop(trial, None)
+        self._at.pop(trial, None)
+
+    def rank(self, trial: int) -> tuple[int, int]:
+        """The place of a trial at its rung, and how many trials reached the rung."""
+        epoch, value = self._at[trial]
+        return 1 + bisect_left(self._rungs[epoch], (-value, trial)), len(self._rungs[epoch])
+
+    def promotable(self, settled: float) -> list[int]:
+        """The trials to continue now, those of the highest rung first.
+
+        At a rung of at most `settled` epochs no further trial will arrive from outside. There the best trials are
+        continued although they are fewer than the reduction factor, so that a sweep ends with complete trials.
+        """
+        found: list[int] = []
+        for epoch in sorted(self._rungs):
+            rung = self._rungs[epoch]
+            is_settled = epoch <= settled and not found
+            share = len(rung) / self._reduction_factor
+            quota = math.ceil(share) if is_settled else int(share)
+            found = [trial for _, trial in rung[:quota] if self._waiting.get(trial) == epoch] + found
+        return found
+
+    def _is_rung(self, epoch: int) -> bool:
+        rung = self._first_rung_epochs
+        while rung < epoch:
+            rung *= self._reduction_factor
+        return rung == epoch

@@ -131,6 +131,6 @@ def _estimate(plan: Plan, costs: list[StepCost]) -> str:
     pruned = own + sampled * space.expected_epochs(spec.max_epochs)
     return (
         f"about {duration(pruned / plan.at_once)} for {spec.trials} trials, {plan.at_once} at once, "
-        f"if the pruner lets one in {space.reduction_factor} pass each rung; "
+        f"if the pruner lets one in {space.kept_one_in} pass each rung; "
         f"{duration((own + sampled * spec.max_epochs) / plan.at_once)} with none pruned"
     )

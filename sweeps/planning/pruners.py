@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from sweeps.planning.asha import Halving
+from sweeps.planning.asha import Halving, Promoting
 from sweeps.space import Pruner, Space
 
 _MEDIAN_OF = 5
@@ -25,10 +25,12 @@ class Rule(Protocol):
 
 def make_pruner(kind: Pruner, space: Space, seed: int) -> Rule:
     """The rule of that name with the space's first rung and reduction factor."""
-    first, factor, max_epochs = space.first_rung_epochs, space.reduction_factor, space.max_epochs
+    first, factor, max_epochs = space.first_rung_epochs, space.kept_one_in, space.max_epochs
     match kind:
         case "halving":
             return Halving(first, factor)
+        case "promoting":
+            return Promoting(first, factor)
         case "hyperband":
             return Hyperband(first, factor, max_epochs, seed)
         case "median":

@@ -25,6 +25,9 @@ from sweeps.space import Sampler, Space
 
 _MOST_POINTS = 10_000
 _NAMES_SHOWN = 8
+_SPREAD_FIRST = 30
+"""Trials that qmc-tpe spreads evenly before TPE learns from them."""
+
 _SOBOL_DIMENSIONS = 64
 _SOBOL_POINTS = 1 << 14
 
@@ -36,12 +39,12 @@ def make_sampler(
 
     The points of a grid are given to the study, so that nothing is left to draw.
     """
-    if kind == "qmc":
+    if kind == "qmc" or (kind == "qmc-tpe" and number < _SPREAD_FIRST):
         return SobolSampler(seed, known)
     seed = derive_seed(seed, "sampler", number) % 2**32
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        if kind == "tpe":
+        if kind in ("tpe", "qmc-tpe"):
             # `group` is what keeps TPE's joint model usable beside conditional parameters.
             return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True)
         if kind == "gp":

@@ -10,12 +10,13 @@ a point of the search space: among the best trials it would only hide those that
 
 from __future__ import annotations
 
-import json
 import math
 import os
+from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -24,23 +25,39 @@ import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
 from optuna.storages import JournalStorage
-from optuna.storages.journal import BaseJournalBackend
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sweeps.config import TrialConfig
 from sweeps.errors import InputError
+from sweeps.planning.asha import Promoting
 from sweeps.planning.asked_trial import AskedTrial
 from sweeps.planning.pruners import make_pruner
 from sweeps.planning.samplers import grid_points, make_sampler
 from sweeps.planning.seeds import derive_seed
+from sweeps.planning.study_storage import OwnLog, SweepStorage
 from sweeps.space import Space
 from sweeps.trial.messages import OBJECTIVE
-from tracking.record.events import EpochDone, Event, Told, TrialEnded, TrialStarted, Verdict
+from tracking.record.events import (
+    AttemptStarted,
+    EpochDone,
+    Event,
+    Told,
+    TrialEnded,
+    TrialPaused,
+    TrialStarted,
+    TrialUnpaused,
+    Verdict,
+)
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 _TPE_NOTE = "tpe:relative_params:0"
 """Where TPE stores values of all known parameters with a trial, whether `suggest` asks for them or not."""
+
+_BEST_SHOWN, _LATEST_SHOWN = 50, 250
+"""How many trials the sampler learns from: its cost grows with their number, and TPE takes 25 for good at most."""
+
+_Place = tuple[int, float, float]
 
 _LESSONS: dict[str, Told] = {"done": "value", "pruned": "pruned", "failed": "nothing", "stopped": "nothing"}
 _TOLD = {
@@ -56,7 +73,7 @@ def random_trials(seed: int, known: Mapping[str, BaseDistribution] = MappingProx
 
     `known` are the parameters of a sweep that is resumed.
     """
-    storage = JournalStorage(_OwnLog(Path(os.devnull)))  # takes what a sweep's takes, and no more
+    storage = JournalStorage(OwnLog(Path(os.devnull)))  # takes what a sweep's takes, and no more
     study = optuna.create_study(storage=storage, sampler=optuna.samplers.RandomSampler(seed=seed % 2**32))
     seen = dict(known)
     while True:
@@ -85,30 +102,6 @@ class Proposal:
     fault: str | None = None
 
 
-class _OwnLog(BaseJournalBackend):
-    """Writes what `JournalFileBackend` reads, for one storage that never reads another's.
-
-    It has no lock and does not fsync each operation: one driver holds the sweep's folder, and after a crash the log is
-    rebuilt.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._written = 0
-        self._unread: list[str] = []
-
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        lines = [json.dumps(log, separators=(",", ":")) for log in logs]
-        with self._path.open("a", encoding="utf-8") as file:
-            file.writelines(line + "\n" for line in lines)
-        self._written += len(lines)
-        self._unread += lines
-
-    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
-        del self._unread[: log_number_from - self._written + len(self._unread)]
-        yield from map(json.loads, self._unread)
-
-
 class Study:
     """Wraps the sampler and the pruner; trials have the journal's numbers. Not thread-safe."""
 
@@ -121,13 +114,16 @@ class Study:
         self._whole: set[frozenset[str]] = set()  # the names of parameters that draws came to a configuration with
         self._curves: defaultdict[int, dict[int, float]] = defaultdict(dict)
         self._owed: dict[int, str] = {}
+        self._lessons: dict[int, FrozenTrial] = {}  # what the sampler learns of each trial, the latest last
+        self._ranked: list[tuple[_Place, int]] = []  # the same trials, the best first
         self._least = math.inf  # of the values that the sampler was told
         self._pruner = make_pruner(space.pruner, space, derive_seed(seed, "pruner"))
+        self._rungs = self._pruner if isinstance(self._pruner, Promoting) else None
         self._grid = grid_points(space) if space.sampler == "grid" else []
         np.random.default_rng(derive_seed(seed, "grid")).shuffle(self._grid)
         self._proposed = 0  # the point of the grid that is next
         log.unlink(missing_ok=True)
-        self._storage = JournalStorage(_OwnLog(log))
+        self._storage = SweepStorage(OwnLog(log), self._shown)
         self._study = optuna.create_study(
             storage=self._storage,
             study_name=space.name,
@@ -150,6 +146,10 @@ class Study:
                 self._owed.pop(event.trial, None)
                 if reason:
                     self._owed[event.trial] = reason
+            case TrialPaused(reason="rung"):
+                self.wait(event.trial)
+            case AttemptStarted() | TrialPaused() | TrialUnpaused():
+                self.leave_rung(event.trial)
             case Verdict():
                 self.finish(event.trial, _LESSONS[event.state])
             case TrialEnded(final=True):
@@ -205,6 +205,30 @@ class Study:
         self._curves[number][epoch] = value
         return self._pruner.report(number, epoch, value)
 
+    def is_at_rung(self, number: int) -> bool:
+        """Whether the trial is to pause now, until it is promoted."""
+        return self._rungs is not None and self._rungs.is_at_rung(number)
+
+    def wait(self, number: int) -> None:
+        """Have a trial that is at a rung wait, and teach the sampler what the trial has reached."""
+        if self._rungs is not None:
+            self._rungs.wait(number)
+        self._teach(number, "pruned", None)
+
+    def leave_rung(self, number: int) -> None:
+        """Have a trial wait for no promotion, as it continues, or somebody else decides on it."""
+        if self._rungs is not None:
+            self._rungs.leave(number)
+
+    def promotable(self, settled: float) -> list[int]:
+        """The waiting trials to continue now, the first ones first; as `Promoting.promotable`."""
+        return self._rungs.promotable(settled) if self._rungs is not None else []
+
+    def rank(self, number: int) -> tuple[int, int]:
+        """The place of a waiting trial at its rung, and how many trials reached the rung."""
+        assert self._rungs is not None
+        return self._rungs.rank(number)
+
     def owed_verdict(self, number: int) -> str | None:
         """The pruner's reason after the journal's last epoch, where the driver died before it wrote its verdict."""
         return self._owed.get(number)
@@ -229,20 +253,58 @@ class Study:
         """Close a trial, once, and tell the sampler about it; `best` is its value."""
         if number not in self._open:
             return
+        self.leave_rung(number)
+        self._teach(number, told, best)
         trial, curve = self._open.pop(number), self._curves.pop(number, {})
         if trial is None:
             return
         # TPE ranks pruned trials by their last epoch, and one that has none below all others.
         for epoch, accuracy in curve.items() if told != "worst" else ():
             trial.report(accuracy, epoch)
+        self._study.tell(trial, best if told == "value" else None, state=_TOLD[told])
+
+    def _teach(self, number: int, told: Told, best: float | None) -> None:
+        """Replace what the sampler has learned of a trial."""
+        if old := self._lessons.pop(number, None):
+            self._ranked.pop(bisect_left(self._ranked, (_place(old), number)))
+        trial, curve = self._open[number], self._curves.get(number, {})
+        if trial is None or told == "nothing":
+            return
         value, state = best if told == "value" else None, _TOLD[told]
         if self._space.sampler == "gp" and told in ("pruned", "worst"):
             value, state = self._as_value(told, curve), TrialState.COMPLETE
         if value is not None:
             self._least = min(self._least, value)
-        self._study.tell(trial, value, state=state)
+        lesson = create_trial(
+            state=state,
+            value=value,
+            params=trial.params,
+            distributions=trial.distributions,
+            intermediate_values={} if told == "worst" else dict(curve),
+        )
+        lesson.number = number
+        self._lessons[number] = lesson
+        insort(self._ranked, (_place(lesson), number))
+
+    def _shown(self) -> list[FrozenTrial]:
+        """The best and the latest of the trials to learn from, and those that run and have taught nothing yet."""
+        best = [number for _, number in self._ranked[:_BEST_SHOWN]]
+        latest = islice(reversed(self._lessons), _LATEST_SHOWN)
+        lessons = [self._lessons[number] for number in sorted({*best, *latest})]
+        trials = [trial for number, trial in self._open.items() if trial and number not in self._lessons]
+        return lessons + [self._storage.get_trial(trial._trial_id) for trial in trials]
 
     def _as_value(self, told: Told, curve: Mapping[int, float]) -> float:
         """The value of a trial without a final value, for a sampler that learns only from values."""
         least = self._least if math.isfinite(self._least) else 0.0
         return max(curve.values(), default=least) if told == "pruned" else least
+
+
+def _place(trial: FrozenTrial) -> _Place:
+    """Orders trials as TPE does, the best first: complete ones, then those that came furthest."""
+    if trial.value is not None:
+        return 0, -trial.value, 0.0
+    if not trial.intermediate_values:
+        return 2, 0.0, 0.0
+    step, value = max(trial.intermediate_values.items())
+    return 1, -step, -value

@@ -49,7 +49,7 @@ def ranked_rows(history: SweepHistory, n: int) -> list[Row]:
                 rank=rank if accuracy is not None else 0,
                 name=_name(trial, history.length_note(trial)),
                 state=trial.state,
-                reason=(trial.end.reason or "") if trial.end else "",
+                reason=trial.reason,
                 best_epoch=best.epoch if best else 0,
                 epochs=trial.last_epoch,
                 accuracy=accuracy,

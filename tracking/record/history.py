@@ -200,6 +200,15 @@ class SweepHistory:
         scored = sorted((-accuracy, number) for number, accuracy in best.items() if accuracy is not None)
         return [self.trials[number] for _, number in scored]
 
+    def reason_of(self, trial: TrialHistory) -> str:
+        """Why a trial is paused, ended or given up, with its rank where it waits at a rung; may be empty."""
+        if trial.paused is None or trial.paused.reason != "rung":
+            return trial.reason
+        epoch = trial.paused.epoch
+        values = [one.epochs[epoch - 1].metrics[OBJECTIVE] for one in self.trials.values() if one.last_epoch >= epoch]
+        rank = 1 + sum(value > trial.epochs[epoch - 1].metrics[OBJECTIVE] for value in values)
+        return f"{trial.reason}: rank {rank} of {len(values)} after epoch {epoch}"
+
     def count(self, state: TrialState | Literal["running", "paused"]) -> int:
         """How many trials are in `state`."""
         return sum(trial.state == state for trial in self.trials.values())

@@ -121,7 +121,7 @@ def _screen(folder: SweepFolder, history: SweepHistory) -> Group:
     )
     rows = max(console.height - _LINES_BESIDE_TRIALS, 3)
     for trial in trials[:rows]:
-        table.add_row(*_trial_row(trial))
+        table.add_row(*_trial_row(trial, history))
     if len(trials) > rows:
         table.add_row(f"and {len(trials) - rows} more")
     said = [*(f"failed: {text}" for text in failures(history)[-2:]), *acts(history)[-3:]]
@@ -135,7 +135,7 @@ def _screen(folder: SweepFolder, history: SweepHistory) -> Group:
     )
 
 
-def _trial_row(trial: TrialHistory) -> tuple[str, ...]:
+def _trial_row(trial: TrialHistory, history: SweepHistory) -> tuple[str, ...]:
     values = [epoch.metrics[OBJECTIVE] for epoch in trial.epochs]
     best = trial.best_epoch()
     return (
@@ -145,5 +145,5 @@ def _trial_row(trial: TrialHistory) -> tuple[str, ...]:
         f"{values[-1]:.2%}" if values else "",
         f"{best.metrics[OBJECTIVE]:.2%}" if best else "",
         sparkline(values),
-        trial.reason,
+        history.reason_of(trial),
     )

@@ -129,18 +129,27 @@ class OneEpoch:
 class OurMethod:
     """This project's study, as the director asks it."""
 
-    def __init__(self, seed: int, sampler: Sampler = "tpe", pruner: Pruner = "halving") -> None:
+    def __init__(self, seed: int, epochs: int, sampler: Sampler = "tpe", pruner: Pruner = "halving") -> None:
+        self._epochs = epochs
         self._folder = tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None)
         self._study = Study(Path(self._folder.name) / "study.log", replace(SPACE, sampler=sampler, pruner=pruner), seed)
 
     def thaw(self) -> int | None:
-        return None
+        number = next(iter(self._study.promotable(0)), None)
+        if number is not None:
+            self._study.leave_rung(number)
+        return number
 
     def propose(self, number: int) -> Mapping[str, Any] | None:
         return self._study.propose(number).params
 
     def report(self, number: int, epoch: int, value: float) -> Decision:
-        return "stop" if self._study.report(number, epoch, value) else "go"
+        if self._study.report(number, epoch, value):
+            return "stop"
+        if epoch < self._epochs and self._study.is_at_rung(number):
+            self._study.wait(number)
+            return "pause"
+        return "go"
 
     def ended(self, number: int, curve: list[float], state: End) -> None:
         told = self._study.lesson(number, state, unfit=state == "failed")
@@ -162,11 +171,14 @@ METHODS: dict[str, Callable[[int, int], Method]] = {
     "Optuna TPE, percentile 25": _optuna(lambda _: optuna.pruners.PercentilePruner(25.0)),
     "Optuna TPE, SuccessiveHalving": _optuna(lambda _: optuna.pruners.SuccessiveHalvingPruner()),
     "Optuna TPE, Hyperband": _optuna(lambda epochs: optuna.pruners.HyperbandPruner(max_resource=epochs)),
-    "ours: tpe, halving": lambda seed, _: OurMethod(seed),
-    "ours: random, halving": lambda seed, _: OurMethod(seed, "random"),
-    "ours: qmc, one-epoch": lambda seed, _: OurMethod(seed, "qmc", "one-epoch"),
-    "ours: tpe, one-epoch": lambda seed, _: OurMethod(seed, "tpe", "one-epoch"),
-    "ours: tpe, hyperband": lambda seed, _: OurMethod(seed, "tpe", "hyperband"),
-    "ours: tpe, median": lambda seed, _: OurMethod(seed, "tpe", "median"),
+    "ours: tpe, halving": OurMethod,
+    "ours: random, halving": lambda seed, epochs: OurMethod(seed, epochs, "random"),
+    "ours: qmc, one-epoch": lambda seed, epochs: OurMethod(seed, epochs, "qmc", "one-epoch"),
+    "ours: tpe, one-epoch": lambda seed, epochs: OurMethod(seed, epochs, "tpe", "one-epoch"),
+    "ours: qmc-tpe, promoting": lambda seed, epochs: OurMethod(seed, epochs, "qmc-tpe", "promoting"),
+    "ours: tpe, promoting": lambda seed, epochs: OurMethod(seed, epochs, "tpe", "promoting"),
+    "ours: qmc, promoting": lambda seed, epochs: OurMethod(seed, epochs, "qmc", "promoting"),
+    "ours: tpe, hyperband": lambda seed, epochs: OurMethod(seed, epochs, "tpe", "hyperband"),
+    "ours: tpe, median": lambda seed, epochs: OurMethod(seed, epochs, "tpe", "median"),
 }
 """Name -> maker of the method from a seed and the length of a trial."""

@@ -57,6 +57,7 @@ def swept(folder: Path, space: Space, trials: int = 14) -> tuple[SweepHistory, l
     asked = spec(trials=trials, max_epochs=space.max_epochs)
     desk = open_desk(folder, space, asked)
     InlineRunner().run(desk.director, by_settings)
+    desk.director.leave()
     return desk.director.history, desk.events()
 
 
@@ -146,7 +147,7 @@ def test_shares_become_values(distribution: Any, values: list[Any]) -> None:
     [
         (CONDITIONAL, {"sampler": "gp"}, "--sampler gp: 'dropout', 'norm' of fake_space are drawn in some trials only"),
         (PLAIN, {"sampler": "grid"}, "--sampler grid: 'lr' of plain: a range without steps has no grid"),
-        (PLAIN, {"sampler": "tpee"}, "--sampler tpee: must be 'tpe', 'random', 'qmc', 'grid' or 'gp'"),
+        (PLAIN, {"sampler": "tpee"}, "--sampler tpee: must be 'tpe', 'qmc-tpe', 'random', 'qmc', 'grid' or 'gp'"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_written(

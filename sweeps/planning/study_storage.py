@@ -1,0 +1,56 @@
+"""Where a sweep's Optuna study is stored, and what of it samplers read."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Container, Iterator
+from pathlib import Path
+from typing import Any
+
+from optuna.storages import JournalStorage
+from optuna.storages.journal import BaseJournalBackend
+from optuna.trial import FrozenTrial, TrialState
+
+
+class OwnLog(BaseJournalBackend):
+    """Writes what `JournalFileBackend` reads, for one storage that never reads another's.
+
+    It has no lock and does not fsync each operation: one driver holds the sweep's folder, and after a crash the log is
+    rebuilt.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._written = 0
+        self._unread: list[str] = []
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Write the logs, and keep them for the next reading."""
+        lines = [json.dumps(log, separators=(",", ":")) for log in logs]
+        with self._path.open("a", encoding="utf-8") as file:
+            file.writelines(line + "\n" for line in lines)
+        self._written += len(lines)
+        self._unread += lines
+
+    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
+        """The logs from this number on, which were not read yet."""
+        del self._unread[: log_number_from - self._written + len(self._unread)]
+        yield from map(json.loads, self._unread)
+
+
+class SweepStorage(JournalStorage):
+    """Shows samplers the trials that `shown` returns, in place of all trials as they are stored."""
+
+    def __init__(self, backend: BaseJournalBackend, shown: Callable[[], list[FrozenTrial]]) -> None:
+        super().__init__(backend)
+        self._shown = shown
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        """The trials in these states."""
+        if states is not None and TrialState.WAITING in states:  # those that were enqueued, which a study asks for
+            return super().get_all_trials(study_id, deepcopy, states)
+        found = [trial for trial in self._shown() if states is None or trial.state in states]
+        return copy.deepcopy(found) if deepcopy else found

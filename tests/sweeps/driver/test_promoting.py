@@ -1,0 +1,165 @@
+"""Trials pause at rungs, the best of those that wait continue, and an ended sweep leaves none that waits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sweeps import InputError
+from sweeps.driver.kept_states import KeptStates
+from sweeps.driver.runner import InlineRunner
+from sweeps.planning.asha import Promoting
+from sweeps.planning.study import Study
+from tests.benchmarks.simulated import SimulatedRunner
+from tests.sweeps.fake_trials import Desk, only_sampled, open_desk, outcome, report, scripted_body, spec
+from tracking.record.events import AttemptStarted, TrialPaused, TrialStarted
+from tracking.record.history import SweepHistory
+
+SPACE = replace(only_sampled(), pruner="promoting", sampler="qmc", reduction_factor=3)
+"""Rungs after epochs 1 and 3, of 4."""
+
+VALUES = [0.2, 0.5, 0.3, 0.9, 0.1, 0.4, 0.8, 0.25, 0.6]
+
+
+def curves(values: list[float] = VALUES) -> dict[int, list[float]]:
+    return {number: [value + 0.01 * epoch for epoch in range(4)] for number, value in enumerate(values)}
+
+
+def desk(root: Path, trials: int = len(VALUES), **more: object) -> Desk:
+    return open_desk(root, SPACE, spec(trials=trials, max_epochs=4), **more)
+
+
+def swept(root: Path) -> Desk:
+    held = desk(root)
+    InlineRunner().run(held.director, scripted_body(curves()))
+    for trial in held.director.paused:
+        held.folder.trial(trial.number).create().last.write_bytes(b"state")
+    held.director.leave()
+    return held
+
+
+def test_the_best_of_those_that_wait_continue_and_the_rest_are_pruned_at_the_end(tmp_path: Path) -> None:
+    held = swept(tmp_path / "night")
+    trials = held.director.history.trials
+    assert {number: trial.last_epoch for number, trial in trials.items()} == {
+        0: 1, 1: 3, 2: 1, 3: 4, 4: 1, 5: 1, 6: 4, 7: 1, 8: 3
+    }  # fmt: skip
+    assert trials[3].state == "done"
+    assert not held.director.paused
+    assert held.director.stop_reason is None
+    assert not any(held.folder.trial(number).last.exists() for number in trials), "no state is left"
+    assert trials[0].reason == "stopped at epoch 1: not promoted, rank 8 of 9"
+    assert trials[8].reason == "stopped at epoch 3: not promoted, rank 3 of 4"
+    promoted = [event for event in held.events() if isinstance(event, AttemptStarted)]
+    assert [(event.trial, event.reason) for event in promoted] == [
+        (1, "promoted"), (3, "promoted"), (6, "promoted"), (3, "promoted"), (8, "promoted"), (6, "promoted")
+    ]  # fmt: skip
+
+
+def test_a_driver_killed_anywhere_comes_to_the_same_sweep(tmp_path: Path) -> None:
+    whole = swept(tmp_path / "whole")
+    lines = whole.folder.journal.read_text().splitlines(keepends=True)
+    for cut in range(2, len(lines), 3):
+        root = tmp_path / str(cut)
+        torn = desk(root)
+        torn.journal.close()
+        torn.folder.journal.write_text("".join(lines[:cut]))
+        again = swept(root)
+        assert not again.director.history.unfinished, cut
+        assert {n: t.last_epoch for n, t in again.director.history.trials.items()} == {
+            n: t.last_epoch for n, t in whole.director.history.trials.items()
+        }, cut
+        assert outcome(again.folder.journal) == outcome(whole.folder.journal), cut
+
+
+def test_the_sampler_learns_from_trials_that_wait_and_again_after_a_resume(tmp_path: Path) -> None:
+    space = replace(SPACE, sampler="tpe")
+    held = open_desk(tmp_path / "night", space, spec(trials=30, max_epochs=4))
+    for _ in range(16):
+        task = held.director.next_task()
+        assert task is not None
+        held.director.take(
+            task.trial, report(task, task.recorded[-1].epoch + 1 if task.recorded else 1, 0.5 - 0.01 * task.trial)
+        )
+    events = held.events()
+    at = max(place for place, event in enumerate(events) if isinstance(event, TrialStarted))
+    rebuilt = Study(tmp_path / "again.log", space, spec().seed, events[:at])
+    started = events[at]
+    assert isinstance(started, TrialStarted)
+    assert started.trial > 10, "beyond TPE's first trials, which are drawn at random"
+    assert rebuilt.propose(started.trial).params == started.params
+    untaught = [event for event in events[:at] if not isinstance(event, TrialPaused)]
+    assert (
+        Study(tmp_path / "untaught.log", space, spec().seed, untaught).propose(started.trial).params != started.params
+    )
+
+
+def test_several_workers_end_the_sweep_with_a_complete_trial_and_none_that_waits(tmp_path: Path) -> None:
+    held = desk(tmp_path / "night")
+    SimulatedRunner(4, clock=lambda: 0.0).run(held.director, scripted_body(curves()))
+    held.director.leave()
+    history = SweepHistory.load(held.folder.journal)
+    assert not history.unfinished
+    assert history.trials[3].state == "done"
+    assert history.count("pruned") >= 5
+
+
+def test_a_trial_without_rivals_is_complete(tmp_path: Path) -> None:
+    held = desk(tmp_path / "night", trials=1)
+    InlineRunner().run(held.director, scripted_body(curves()))
+    assert held.director.history.trials[0].state == "done"
+
+
+def test_a_stopped_driver_leaves_trials_waiting_for_the_next_one(tmp_path: Path) -> None:
+    held = desk(tmp_path / "night")
+    task = held.director.next_task()
+    assert task is not None
+    held.director.take(0, report(task, 1, 0.3))
+    (waiting,) = held.director.paused
+    assert waiting.paused is not None
+    assert waiting.paused.reason == "rung"
+    assert held.director.history.reason_of(waiting) == "waits for a promotion: rank 1 of 1 after epoch 1"
+    with pytest.raises(InputError, match="paused already"):
+        held.director.pause(0, "person")
+    held.director.request_stop("a signal")
+    held.director.leave()
+    assert [trial.number for trial in desk(tmp_path / "night").director.paused] == [0]
+
+
+def test_a_person_can_continue_a_trial_that_waits(tmp_path: Path) -> None:
+    held = desk(tmp_path / "night")
+    task = held.director.next_task()
+    assert task is not None
+    held.director.take(0, report(task, 1, 0.3))
+    held.director.unpause(0, "ana")
+    again = held.director.next_task()
+    assert again is not None
+    assert again.trial == 0
+    assert held.director.take(0, report(again, 2, 0.3)), "it has left its rung"
+
+
+def test_states_beyond_the_limit_are_dropped_with_one_warning(tmp_path: Path) -> None:
+    said: list[str] = []
+    held = desk(tmp_path / "night")
+    held.journal.close()
+    listeners = (KeptStates(held.folder, 0, said.append),)
+    held = desk(tmp_path / "night", listeners=listeners)
+    for number in range(3):
+        task = held.director.next_task()
+        assert task is not None
+        held.folder.trial(number).last.write_bytes(b"state")
+        held.director.take(number, report(task, 1, 0.3 - 0.1 * number))
+    assert len(said) == 1
+    assert "trial 0: its state is dropped" in said[0]
+
+
+def test_of_equal_trials_no_more_than_the_share_are_promoted() -> None:
+    rule = Promoting(1, 4)
+    for trial in range(8):
+        assert rule.report(trial, 1, 0.25) is None
+        rule.wait(trial)
+    assert rule.promotable(0) == [0, 1]
+    rule.leave(0)
+    assert rule.promotable(0) == [1]
