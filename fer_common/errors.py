@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from typing import Any, NoReturn
 
 BAD_INPUT = 2
+_MOST_LISTED = 30
 
 
 class UserError(Exception):
@@ -50,6 +51,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The same with all known names: `; did you mean 'x'? (known: x, y)`."""
+    """The same with all known names: `; did you mean 'x'? (known: x, y)`; of many names without a near one."""
     names = sorted(known)
-    return f"{nearest(name, names)} (known: {', '.join(names) or 'none'})"
+    near = nearest(name, names)
+    return near if near and len(names) > _MOST_LISTED else f"{near} (known: {', '.join(names) or 'none'})"

@@ -67,6 +67,8 @@ def parser() -> argparse.ArgumentParser:
             named.add_argument("--watch", action="store_true", help="a live table, until the sweep ends or Ctrl-C")
         _where(named)
         _common(named)
+    for verb in verbs._choices_actions:
+        verbs.choices[verb.dest].description = f"{verb.help[:1].upper()}{verb.help[1:]}."
     return top
 
 
@@ -138,7 +140,9 @@ def _add_after_a_sweep(verbs: Any) -> None:
     compare.add_argument("runs", metavar="RUN", nargs="+", help=run)
     compare.add_argument("--json", action="store_true", help="print the comparison as JSON")
     compare.add_argument("--html", type=Path, metavar="FILE", help="write it as one page")
-    compare.add_argument("--numbers-only", action="store_true", help="set numbers of different data side by side")
+    compare.add_argument(
+        "--numbers-only", action="store_true", help="compare runs on different data by their numbers alone"
+    )
     report = verbs.add_parser("report", help="write a sweep's report, one page")
     report.add_argument("name", metavar="NAME", help="the sweep's name")
     report.add_argument("--html", type=Path, metavar="FILE", help="the page alone, there (default OUT/NAME/figures)")

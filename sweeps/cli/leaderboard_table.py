@@ -33,7 +33,7 @@ def leaderboard(history: SweepHistory, spec: SweepSpec, folder: SweepFolder) -> 
         caption=Text(_caption(spec, history, folder, best_baseline, len(ranked))),
         header_style="bold",
     )
-    headings = ("", "trial", "state", "epochs", "val_accuracy", "95 % interval", "to the best baseline", "settings")
+    headings = ("", "trial", "state", "best epoch", "val_accuracy", "95 % interval", "to the best baseline", "settings")
     for heading in headings:
         table.add_column(heading, justify="left" if heading in ("trial", "state", "settings") else "right")
     for rank, trial in enumerate(ranked[:_SHOWN], start=1):

@@ -75,8 +75,8 @@ def svm(given: argparse.Namespace) -> int:
     made = make_svm(run, given.kernel, given.candidates, name, given.out, device=own_device(given.device),
                     tracking_uri=asked_for(given))  # fmt: skip
     console.print(
-        f"C {made.svm['c']:g} of {', '.join(f'{c:g}' for c in made.svm['tried'])}: right on "
-        f"{made.svm['held_out_accuracy']:.2%} of the fifth of train that chose it, which the net was trained on"
+        f"C = {made.svm['c']:g} was the best of {', '.join(f'{c:g}' for c in made.svm['tried'])}: "
+        f"{made.svm['held_out_accuracy']:.2%} on a fifth of train (optimistic: the net was trained on it)"
     )
     split, dataset = val_title(made.spec.dataset), made.spec.dataset
     console.print(f"{made.name}: {made.objective:.2%} on {dataset}, {split}; {run.name} itself {run.objective:.2%}")
@@ -211,8 +211,11 @@ def gc(given: argparse.Namespace) -> int:
             console.print(line)
     sizes = [one.size_bytes for leavings in found for ones in (leavings.files, leavings.copies) for one in ones]
     runs = sum(len(leavings.runs) for leavings in found)
-    what = f"{len(sizes)} files, {size_text(sum(sizes))}; {runs} runs of dead drivers"
-    console.print(f"removed and closed: {what}" if given.yes else f"to be removed and closed: {what}")
+    what = f"{len(sizes)} files ({size_text(sum(sizes))}) and {runs} runs of dead drivers"
+    if not (sizes or runs):
+        console.print("nothing to remove")
+    else:
+        console.print(f"removed or closed: {what}" if given.yes else f"to be removed or closed: {what}")
     if not given.yes and (sizes or runs):
         console.print(f"do it:\n  {without_password(shlex.join(['python', '-m', 'sweeps', *given.argv, '--yes']))}")
     return 0

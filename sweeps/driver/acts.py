@@ -181,8 +181,10 @@ class Acts:
         redone = {one.started.wanted.source for one in director.history.trials.values() if one.started.wanted}
         redone |= {want.source for want in director.history.wanted}
         again = [one for one, end in ends if not end.diverged and one.started.config and one.number not in redone]
+        if not ends:
+            raise InputError("no trial has failed")
         if not again:
-            raise InputError("no trial failed that could fare better: one that diverged would do so again")
+            raise InputError("the failed trials diverged, would do so again, or are trained again already")
         wants = [self._want(director, request, one, []) for one in again]
         return f"again: trial {', '.join(str(one.number) for one in again)}", _wanting(director, *wants)
 
@@ -210,7 +212,12 @@ class Acts:
         files = self._folder.trial(source.number)
         states = {state_epoch(path): path for path in (files.previous, files.last) if path.is_file()}
         if not states:
-            raise InputError(f"trial {source.number} has no state to continue from: it is {source.state}")
+            why = (
+                "has finished no epoch yet; fork it after its first"
+                if source.state == "running"
+                else f"is {source.state} and has no state to continue from; fork one that runs or is paused, or use try"
+            )
+            raise InputError(f"trial {source.number} {why}")
         chosen = max(states) if epoch is None else epoch
         if chosen not in states:
             raise InputError(f"--epoch {epoch}: trial {source.number} has its state after epoch "

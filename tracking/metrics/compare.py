@@ -177,7 +177,9 @@ def _data(run: ComparedRun) -> str:
 
 def _numbers(runs: Sequence[ComparedRun], asked: bool) -> Comparison:
     without = [run.name for run in runs if run.answers is None]
-    notes = [] if asked else [f"no answers on single faces of {', '.join(without)}: no intervals, no test"]
+    notes = (
+        [] if asked else [f"no predictions of {', '.join(without)} (not trained, or deleted): no intervals, no test"]
+    )
     if len({run.fingerprint for run in runs}) > 1:
         data = "; ".join(f"{run.name}: {_data(run)}" for run in runs)
         notes.append(f"judged on different faces, so the numbers do not rank the nets ({data})")

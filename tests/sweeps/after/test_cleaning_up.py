@@ -39,20 +39,20 @@ def test_it_says_first_and_removes_when_told(gc: Callable[..., int], out: Path, 
     said = capsys.readouterr()
     assert "night: trials/0000/last.safetensors (1.0 MiB): trial 0 is done: nothing continues from it" in said.out
     assert "is not among the best 1 by val_accuracy, nor a baseline" in said.out
-    assert "to be removed and closed: 7 files, 7.0 MiB; 0 runs of dead drivers" in said.out
+    assert "to be removed or closed: 7 files (7.0 MiB) and 0 runs of dead drivers" in said.out
     assert f"python -m sweeps gc night --keep 1 --out {out} --yes" in said.out
     assert "there is no MLflow store" in said.err
     assert nets(out, "last") == nets(out, "best") == [0, 1, 2, 3]
     assert gc("night", "--keep", "1", "--yes") == 0
-    assert "removed and closed: 7 files, 7.0 MiB" in capsys.readouterr().out
+    assert "removed or closed: 7 files (7.0 MiB)" in capsys.readouterr().out
     assert (nets(out, "last"), len(nets(out, "best"))) == ([], 1)
     assert nets(out, "last", "day") == [0, 1, 2, 3]
     assert gc() == 0
-    assert "to be removed and closed: 4 files, 4.0 MiB" in capsys.readouterr().out
+    assert "to be removed or closed: 4 files (4.0 MiB)" in capsys.readouterr().out
     assert gc("--yes") == 0
     assert nets(out, "last", "day") == []
     assert gc() == 0
-    assert "to be removed and closed: 0 files, 0.0 MiB" in capsys.readouterr().out
+    assert "nothing to remove" in capsys.readouterr().out
 
 
 def test_a_living_sweep_is_left_alone(gc: Callable[..., int], out: Path, capsys: Capture) -> None:

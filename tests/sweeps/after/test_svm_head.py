@@ -99,7 +99,7 @@ def test_what_takes_runs_takes_it(verb: Callable[..., int], out: Path, capsys: C
 def test_rbf_from_the_command_line(verb: Callable[..., int], out: Path, capsys: Capture) -> None:
     assert verb("svm", "night/0", "--kernel", "rbf", "--name", "round") == 0
     shown = capsys.readouterr().out
-    assert "of 0.1, 1, 10, 100: right on" in shown
+    assert "was the best of 0.1, 1, 10, 100: " in shown
     assert "round/0: " in shown
     assert find_run("round", out).svm["kernel"] == "rbf"
 

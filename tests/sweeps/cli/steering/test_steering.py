@@ -82,8 +82,8 @@ def test_a_full_inbox_takes_no_more(tmp_path: Path) -> None:
         ("set", {"weight": "0"}, "must be a number above 0"),
         ("try", {"settings": ["lerning=3"]}, "'lerning': unknown setting"),
         ("try", {"settings": ["batch_size=0"]}, "batch_size"),
-        ("fork", {"trial": 0, "settings": ["lr=0.1"]}, "trial 0 has no state to continue from: it is done"),
-        ("retry", {}, "no trial failed"),
+        ("fork", {"trial": 0, "settings": ["lr=0.1"]}, "trial 0 is done and has no state to continue from"),
+        ("retry", {}, "no trial has failed"),
         ("dance", {}, "not an act known to this version"),
     ],
 )
