@@ -67,8 +67,9 @@ def parser() -> argparse.ArgumentParser:
             named.add_argument("--watch", action="store_true", help="a live table, until the sweep ends or Ctrl-C")
         _where(named)
         _common(named)
-    for verb in verbs._choices_actions:
-        verbs.choices[verb.dest].description = f"{verb.help[:1].upper()}{verb.help[1:]}."
+    listed_verbs: Any = verbs._choices_actions  # argparse keeps each verb's line of help here alone
+    for one in listed_verbs:
+        verbs.choices[one.dest].description = f"{one.help[:1].upper()}{one.help[1:]}."
     return top
 
 
