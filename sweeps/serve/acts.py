@@ -12,35 +12,43 @@ from sweeps.errors import InputError
 from sweeps.serve.command import run_verb
 
 _SECONDS = 120
-Setting = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*=[^\n]{0,200}$")]
+_EXAMPLES = {"try": "lr=0.01", "fork": "lr=0.01", "set": "max-concurrent=2"}
+Setting = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.-]*=[^\n]{0,200}$")]
 
 
 class ActRequest(BaseModel):
-    """What a person asks: `trial` for a single one, `trials` (N or +N) to extend, `settings` (KEY=VALUE) to try."""
+    """What a person asks: `trial` for a single one, `trials` (N or +N) to extend, `settings` (KEY=VALUE) to
+    try, to fork a trial with, or to set."""
 
     model_config = ConfigDict(extra="forbid")
 
-    verb: Literal["stop", "pause", "unpause", "extend", "try"]
+    verb: Literal["stop", "pause", "unpause", "extend", "try", "fork", "set", "retry"]
     trial: int | None = Field(default=None, ge=0)
     trials: str | None = Field(default=None, pattern=r"^\+?[0-9]{1,6}$")
     settings: list[Setting] = Field(default_factory=list, max_length=40)
 
-    def words(self) -> list[str]:
-        """The command line's arguments behind the sweep's name."""
+    def words(self, name: str) -> list[str]:
+        """The command line's arguments: the sweep's name and what is asked of it."""
         if self.verb == "extend":
             if self.trials is None:
                 raise InputError("extend: say by how many trials, as +10")
-            return ["--trials", self.trials]
-        if self.verb == "try":
+            return [name, "--trials", self.trials]
+        if self.verb in _EXAMPLES:
             if not self.settings:
-                raise InputError("try: give settings, as recipe.lr=0.01")
-            return list(self.settings)
-        return [] if self.trial is None else [str(self.trial)]
+                raise InputError(f"{self.verb}: give settings, as {_EXAMPLES[self.verb]}")
+            if self.verb != "fork":
+                return [name, *self.settings]
+            if self.trial is None:
+                raise InputError("fork: say of which trial")
+            return [f"{name}/{self.trial}", *self.settings]
+        if self.verb == "retry":
+            return [name, "--failed"]
+        return [name] if self.trial is None else [name, str(self.trial)]
 
 
 def act(out: Path, name: str, request: ActRequest) -> str:
     """Have the act done; what came of it. Raises InputError where it is refused."""
-    words = [request.verb, name, *request.words(), "--out", str(out), "--json"]
+    words = [request.verb, *request.words(name), "--out", str(out), "--json"]
     printed = run_verb(*words, timeout=_SECONDS)
     answer = json.loads(printed.strip().splitlines()[-1])
     return str(answer["answer"])

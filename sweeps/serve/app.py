@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,9 @@ from sweeps.serve.acts import ActRequest, act
 from sweeps.serve.examples import example_png
 from sweeps.serve.guard import COOKIE, Guard
 from sweeps.serve.living import AllLiving, Living
+from sweeps.serve.mlflow_page import MlflowPages
 from sweeps.serve.model_pool import ModelPool
+from sweeps.serve.search import Searches
 from sweeps.use.predict import Answered, predict_photo
 from tracking.errors import TrackingError
 from tracking.record.layout import SweepFolder
@@ -39,13 +42,20 @@ _AT_ONCE = 2
 """Photographs that are decoded at a time, since each may take 200 MB while it is."""
 
 
-def web_app(out: Path, guard: Guard, pool: ModelPool) -> FastAPI:
-    """The application over the sweeps in `out` and the nets of `pool`."""
-    app = FastAPI(title="FER Sweeps", docs_url=None, redoc_url=None, openapi_url="/api/v1/openapi.json")
+def web_app(out: Path, guard: Guard, pool: ModelPool, pages: MlflowPages) -> FastAPI:
+    """The application over the sweeps in `out`, the nets of `pool`, and MLflow's `pages` of the sweeps."""
+
+    @asynccontextmanager
+    async def until_the_end(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        pages.close()
+
+    app = FastAPI(title="FER Sweeps", docs_url=None, redoc_url=None, openapi_url="/api/v1/openapi.json",
+                  lifespan=until_the_end)  # fmt: skip
     living = AllLiving(out)
     app.middleware("http")(guard)
     app.mount("/static", StaticFiles(directory=_HERE / "static"), name="static")
-    app.include_router(_api(out, pool, living), prefix="/api/v1")
+    app.include_router(_api(out, pool, living, pages), prefix="/api/v1")
     app.include_router(_pages(out, pool, living, guard), include_in_schema=False)
     for kind in (InputError, DataError, ModelError, TrackingError):
         app.add_exception_handler(kind, _refused)
@@ -63,8 +73,8 @@ def _found(living: AllLiving, name: str) -> Living:
     return found
 
 
-def _api(out: Path, pool: ModelPool, living: AllLiving) -> APIRouter:
-    api, at_once = APIRouter(), asyncio.Semaphore(_AT_ONCE)
+def _api(out: Path, pool: ModelPool, living: AllLiving, pages: MlflowPages) -> APIRouter:
+    api, at_once, searches = APIRouter(), asyncio.Semaphore(_AT_ONCE), Searches(out)
 
     @api.get("/sweeps")
     def sweeps() -> list[dict[str, Any]]:
@@ -83,9 +93,21 @@ def _api(out: Path, pool: ModelPool, living: AllLiving) -> APIRouter:
 
     @api.post("/sweeps/{name}/acts")
     async def acts(name: str, asked: ActRequest) -> dict[str, str]:
-        """Stop, pause, unpause, extend or try, as the command of that name does."""
+        """Stop, pause, unpause, extend, set, try, fork or retry, as the command of that name does."""
         _found(living, name)
         return {"answer": await run_in_threadpool(act, out, name, asked)}
+
+    @api.get("/sweeps/{name}/settings")
+    def settings(name: str) -> dict[str, Any]:
+        """Each trial's place on the axis of each setting, and the settings' importances. Takes some seconds."""
+        summary = _found(living, name).state()["summary"] or {"digest": {"trials": {}}}
+        return searches.get(name, sum(n for state, n in summary["digest"]["trials"].items() if state != "running"))
+
+    @api.post("/sweeps/{name}/mlflow")
+    def mlflow(name: str) -> dict[str, str]:
+        """The address of MLflow's page of the sweep. A server for a store of this machine is started if need be."""
+        _found(living, name)
+        return {"address": pages.address(name)}
 
     @api.get("/models")
     def models() -> list[str]:

@@ -40,6 +40,7 @@ class Living:
             summary = row.model_dump(mode="json") | {
                 "asked": row.digest.asked,
                 "classes": history.started.spec.get("classes", []),
+                "set": {name: history.spec.get(name) for name in ("max_concurrent", "priority", "weight")},
                 "synthetic": bool(history.started.spec.get("synthetic")),
             }
             return {"version": self.version, "summary": summary, "trials": trials}

@@ -20,6 +20,7 @@ def serve(given: argparse.Namespace) -> int:
     import uvicorn
 
     from sweeps.serve.app import web_app
+    from sweeps.serve.mlflow_page import MlflowPages
     from sweeps.serve.model_pool import ModelPool
 
     if not given.out.is_dir():
@@ -34,8 +35,10 @@ def serve(given: argparse.Namespace) -> int:
     console.print("Ctrl-C ends the server; the sweeps continue")
     pool = ModelPool(out, given.tracking_uri)
     threading.Thread(target=pool.warm, daemon=True).start()
-    uvicorn.run(web_app(out, guard, pool), host=given.host, port=given.port, log_level="warning", access_log=False,
-                timeout_graceful_shutdown=2, server_header=False, limit_concurrency=500)  # fmt: skip
+    pages = MlflowPages(out, given.tracking_uri)
+    uvicorn.run(web_app(out, guard, pool, pages), host=given.host, port=given.port, log_level="warning",
+                access_log=False, timeout_graceful_shutdown=2, server_header=False,
+                limit_concurrency=500)  # fmt: skip
     return 0
 
 

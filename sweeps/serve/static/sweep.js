@@ -4,7 +4,7 @@ const name = document.getElementById("sweep").dataset.name;
 const base = `/api/v1/sweeps/${encodeURIComponent(name)}`;
 const trials = new Map();
 const SHOWN = 200;
-let sort = { key: "best", down: true }, search = "", drawing = false, version = 0;
+let share = {}, undoing = null, sort = { key: "best", down: true }, search = "", drawing = false, version = 0;
 const percent = (share, digits = 1) => (share == null ? "none" : `${(100 * share).toFixed(digits)} %`);
 const put = (id, text) => { document.getElementById(id).textContent = text; };
 const colour = (variable) => getComputedStyle(document.documentElement).getPropertyValue(variable).trim();
@@ -25,8 +25,16 @@ function showSummary(now) {
   put("slots", String(now.slots));
   put("driver", now.driver ? `on ${now.driver.host}, process ${now.driver.pid}` : "no driver");
   put("left", now.state === "finished" ? "finished" : duration(now.seconds_left));
-  for (const button of document.querySelectorAll(".acts > button")) button.disabled = now.driver == null;
+  for (const button of document.querySelectorAll(".acts > button")) button.disabled = now.driver == null && button.dataset.verb !== "retry";
+  document.querySelector("[data-verb=retry]").hidden = !counts.failed;
+  share = now.set;
+  showShare();
+  window.dispatchEvent(new CustomEvent("summary", { detail: now }));
 }
+
+const setForm = document.querySelector("form[data-verb=set]");
+function shareNow() { const value = share[setForm.elements.key.value.replace("-", "_")]; return value == null ? "" : String(value); }
+function showShare() { if (document.activeElement !== setForm.elements.value) setForm.elements.value.value = shareNow(); }
 
 function ranked() {
   const words = search.toLowerCase().split(/\s+/);
@@ -53,6 +61,13 @@ function showTable() {
       button.textContent = verb === "unpause" ? "continue" : verb;
       button.ariaLabel = `${button.textContent} trial ${one.number}`;
       button.addEventListener("click", () => act(verb, { trial: one.number }));
+      last.append(button);
+    }
+    if (one.epoch && one.state !== "done" && one.state !== "failed") {
+      const button = document.createElement("button"), form = document.querySelector("form[data-verb=fork]");
+      button.textContent = "fork";
+      button.ariaLabel = `fork trial ${one.number}`;
+      button.addEventListener("click", () => { form.elements.trial.value = one.number; form.elements.settings.focus(); });
       last.append(button);
     }
     return row;
@@ -138,17 +153,45 @@ function listen() {
 async function act(verb, more) {
   const what = more.trial == null ? `the sweep ${name}` : `trial ${more.trial}`;
   if (verb === "stop" && !confirm(`Stop ${what}?` + (more.trial == null ? " It can be resumed." : " It will not continue."))) return;
+  const undo = undoOf(verb, more);
+  document.getElementById("undo").hidden = true;
   put("answer", `${verb} …`);
   const response = await fetch(`${base}/acts`, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ verb, ...more }) });
   const content = await response.json();
   put("answer", response.ok ? content.answer : typeof content.detail === "string" ? content.detail : "this is not understood: settings are KEY=VALUE, trials a number");
+  undoing = response.ok ? undo : null;
+  document.getElementById("undo").hidden = !undoing;
 }
+
+// What takes an act back; null where nothing does.
+function undoOf(verb, more) {
+  if (verb === "pause" || verb === "unpause") return [verb === "pause" ? "unpause" : "pause", more];
+  if (verb !== "set" || shareNow() === "") return null;
+  return ["set", { settings: [`${setForm.elements.key.value}=${shareNow()}`] }];
+}
+document.getElementById("undo").addEventListener("click", () => act(...undoing));
+setForm.elements.key.addEventListener("change", showShare);
+
+document.getElementById("mlflow").addEventListener("click", async (event) => {
+  const place = document.getElementById("mlflow-answer"), link = document.createElement("a");
+  event.target.disabled = true;
+  place.textContent = "starting MLflow, which takes some seconds …";
+  const response = await fetch(`${base}/mlflow`, { method: "POST" }), content = await response.json();
+  event.target.disabled = false;
+  if (!response.ok) { place.textContent = content.detail; return; }
+  link.href = link.textContent = content.address;
+  link.target = "_blank";
+  link.rel = "noopener";
+  place.replaceChildren(link);
+});
 
 for (const button of document.querySelectorAll(".acts > button")) button.addEventListener("click", () => act(button.dataset.verb, {}));
 for (const form of document.querySelectorAll(".acts form")) form.addEventListener("submit", (event) => {
   event.preventDefault();
-  const value = new FormData(form);
-  act(form.dataset.verb, form.dataset.verb === "extend" ? { trials: value.get("trials").trim() } : { settings: value.get("settings").trim().split(/\s+/) });
+  const value = new FormData(form), verb = form.dataset.verb;
+  if (verb === "extend") { act(verb, { trials: value.get("trials").trim() }); return; }
+  const settings = verb === "set" ? [`${value.get("key")}=${value.get("value").trim()}`] : value.get("settings").trim().split(/\s+/);
+  act(verb, verb === "fork" ? { settings, trial: Number(value.get("trial")) } : { settings });
 });
 for (const button of document.querySelectorAll("#trials th button")) button.addEventListener("click", () => {
   sort = { key: button.dataset.key, down: sort.key === button.dataset.key ? !sort.down : button.dataset.key === "best" };

@@ -9,7 +9,6 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -17,76 +16,29 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 import requests
-import uvicorn
 from PIL import Image
 from skimage import data
 
-from fer_models import LeNetConfig, Recipe
-from sweeps import Space, TrialConfig, run_sweep
 from sweeps.cli.main import main
 from sweeps.cli.overview import Best, Digest, Row
 from sweeps.errors import InputError
 from sweeps.serve import model_pool
 from sweeps.serve.acts import ActRequest
-from sweeps.serve.app import MAX_UPLOAD, web_app
+from sweeps.serve.app import MAX_UPLOAD
 from sweeps.serve.command import run_verb
-from sweeps.serve.guard import Guard, guard_for
+from sweeps.serve.guard import guard_for
+from tests.sweeps.serve.conftest import Served
 from tracking.record.events import AttemptStarted, DriverStarted, EpochDone
 from tracking.record.journal import Journal
 from tracking.record.layout import SweepFolder
 
 pytestmark = pytest.mark.timeout(120)
 
-LENET = TrialConfig(net=LeNetConfig(), recipe=Recipe(lr=0.01, batch_size=8), precision="fp32",
-                    memory_format="contiguous")  # fmt: skip
-
 
 def jpeg() -> bytes:
     file = io.BytesIO()
     Image.fromarray(data.astronaut()).save(file, "JPEG")
     return file.getvalue()
-
-
-@pytest.fixture(scope="module")
-def out(tmp_path_factory: pytest.TempPathFactory, tiny_csv: Path, face_cache: Path) -> Path:
-    """A sweep `night`, its net exported beside it, so that no test waits for that."""
-    out = tmp_path_factory.mktemp("served")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FER_CACHE", str(face_cache))
-        patch.setattr("os.fsync", lambda descriptor: None)
-        run_sweep(Space(suggest=lambda trial: LENET, name="lenet_space"), data=tiny_csv, trials=1, epochs=2, name="night", out=out,
-                  runner="inline", figures=False)  # fmt: skip
-        assert main(["export", "night/0", "--format", "onnx", "--file", str(out / "net.onnx"), "--out", str(out)]) == 0
-    return out
-
-
-class Served(uvicorn.Server):
-    """A server in a thread."""
-
-    def __init__(self, out: Path, guard: Guard) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
-        super().__init__(uvicorn.Config(web_app(out, guard, model_pool.ModelPool(out)), port=self.port,
-                                        log_level="warning", timeout_graceful_shutdown=1))  # fmt: skip
-        self.url = f"http://127.0.0.1:{self.port}"
-        self._thread = threading.Thread(target=self.run, daemon=True)
-
-    def __enter__(self) -> Served:
-        self._thread.start()
-        while not self.started:
-            time.sleep(0.01)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.should_exit = True
-        self._thread.join(10)
-
-
-@pytest.fixture(scope="module")
-def server(out: Path) -> Iterator[Served]:
-    with Served(out, Guard(frozenset({"127.0.0.1"}), None)) as served:
-        yield served
 
 
 def test_a_photograph_is_answered_and_not_kept(server: Served, out: Path) -> None:

@@ -1,0 +1,57 @@
+"""MLflow's page of a sweep, one click away: on its server, or on one that is started here for this machine."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from sweeps.errors import InputError
+
+_SECONDS = 120
+
+
+class MlflowPages:
+    """Runs `python -m sweeps ui` for each sweep that is asked for; `close` ends what still runs."""
+
+    def __init__(self, out: Path, tracking_uri: str | None) -> None:
+        self._words = ["--out", str(out), *(["--tracking-uri", tracking_uri] if tracking_uri else [])]
+        self._running: dict[str, tuple[subprocess.Popen[str], str]] = {}
+        self._lock = threading.Lock()
+
+    def address(self, name: str) -> str:
+        """Of MLflow's page of the sweep. Raises InputError with what the command says where there is none."""
+        with self._lock:
+            process, page = self._running.get(name, (None, ""))
+            if process is None or process.poll() is not None:
+                process, page = self._start(name)
+                self._running[name] = process, page
+        return page
+
+    def _start(self, name: str) -> tuple[subprocess.Popen[str], str]:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = int(free.getsockname()[1])
+        # Its lines arrive at once and whole, and no browser opens on the server's own desktop.
+        environment = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
+        environment |= {"PYTHONUNBUFFERED": "1", "COLUMNS": "1000"}
+        words = [sys.executable, "-m", "sweeps", "ui", name, "--port", str(port), *self._words]
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+        late = threading.Timer(_SECONDS, process.terminate)
+        late.start()
+        assert process.stdout is not None
+        assert process.stderr is not None
+        page = next((line.strip() for line in process.stdout if line.strip().startswith("http")), None)
+        late.cancel()
+        if page is None:
+            lines = process.stderr.read().strip().splitlines()
+            raise InputError(lines[-1].removeprefix("error: ") if lines else "MLflow's server did not answer")
+        threading.Thread(target=process.communicate, daemon=True).start()  # its pipes must not fill
+        return process, page
+
+    def close(self) -> None:
+        """End the servers."""
+        for process, _ in self._running.values():
+            process.terminate()

@@ -1,0 +1,82 @@
+"""What a sweep's settings do: each trial's place on each setting's axis, and the settings' importances.
+
+    python -m sweeps.serve.search OUT NAME
+
+prints it as JSON. That takes seconds and libraries that the web application does not load.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+from fer_common.errors import run_command
+from sweeps.serve.command import run_verb
+from tracking.record.history import SweepHistory
+from tracking.record.layout import SweepFolder
+
+_SECONDS = 120
+_KEPT = 8
+_MOST_TRIALS = 2000
+"""Lines that a picture can show; of more trials the best are taken."""
+
+
+class Searches:
+    """What the settings of sweeps do, worked out again when further trials have ended."""
+
+    def __init__(self, out: Path) -> None:
+        self._out = out
+        self._kept: dict[tuple[str, int], dict[str, Any]] = {}
+
+    def get(self, name: str, ended: int) -> dict[str, Any]:
+        """Of the sweep of that name, of which so many trials have ended. Raises InputError where it takes too long."""
+        key = (name, ended)
+        if key not in self._kept:
+            self._kept[key] = json.loads(run_verb(str(self._out), name, module="sweeps.serve.search", timeout=_SECONDS))
+            while len(self._kept) > _KEPT:
+                self._kept.pop(next(iter(self._kept)))
+        return self._kept[key]
+
+
+def settings_of(history: SweepHistory) -> dict[str, Any]:
+    """`settings` with the labels on their axes, `trials` with their places on them (0..1), and `importances`."""
+    from sweeps.after.importances import LEAST_TRIALS, importances
+    from tracking.figures.search_figures import searched_settings
+
+    settings = searched_settings(history)
+    trials = []
+    for trial in history.ranked()[:_MOST_TRIALS]:
+        params = trial.started.params
+        places = [one.position(params[one.name]) if one.name in params else math.nan for one in settings]
+        if params:
+            trials.append(
+                {
+                    "number": trial.number,
+                    "value": trial.best_accuracy,
+                    "places": [None if math.isnan(place) else round(place, 4) for place in places],
+                }
+            )
+    return {
+        "settings": [{"name": one.name, "log": one.log, "ticks": one.ticks} for one in settings],
+        "trials": trials,
+        "importances": {name: [share.value, share.low, share.high] for name, share in importances(history).items()},
+        "least_trials": LEAST_TRIALS,
+    }
+
+
+def main(argv: list[str]) -> int:
+    """The exit code."""
+
+    def show() -> int:
+        history = SweepHistory.load(SweepFolder(Path(argv[0]) / argv[1]).journal)
+        print(json.dumps(settings_of(history)))  # noqa: T201
+        return 0
+
+    return run_command(argv, show, lambda line: print(line, file=sys.stderr))  # noqa: T201
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,79 @@
+"""Acts, settings and MLflow's page of a sweep by the web application."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from sweeps.cli.arguments import parser
+from sweeps.errors import InputError
+from sweeps.serve.acts import ActRequest
+from sweeps.serve.guard import Guard
+from sweeps.serve.mlflow_page import MlflowPages
+from tests.sweeps.serve.conftest import Served
+
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"verb": "pause"}, ["night"]),
+        ({"verb": "stop", "trial": 3}, ["night", "3"]),
+        ({"verb": "extend", "trials": "+5"}, ["night", "--trials", "+5"]),
+        ({"verb": "try", "settings": ["lr=0.01"]}, ["night", "lr=0.01"]),
+        ({"verb": "set", "settings": ["max-concurrent=2"]}, ["night", "max-concurrent=2"]),
+        ({"verb": "fork", "trial": 3, "settings": ["lr=0.01"]}, ["night/3", "lr=0.01"]),
+        ({"verb": "retry"}, ["night", "--failed"]),
+    ],
+    ids=lambda given: given["verb"] if isinstance(given, dict) else "",
+)
+def test_an_act_is_the_command_of_its_name(given: dict[str, Any], words: list[str]) -> None:
+    request = ActRequest.model_validate(given)
+    assert request.words("night") == words
+    assert parser().parse_args([request.verb, *words]).verb == request.verb
+
+
+def test_a_fork_without_a_trial_or_settings_is_refused() -> None:
+    for given, message in (({"trial": 1}, "give settings, as lr=0.01"), ({"settings": ["lr=1"]}, "of which trial")):
+        with pytest.raises(InputError, match=message):
+            ActRequest.model_validate({"verb": "fork", **given}).words("night")
+
+
+def test_the_settings_of_a_sweep_have_places_on_their_axes(server: Served, out: Path) -> None:
+    axis = json.dumps(
+        {"name": "FloatDistribution", "attributes": {"low": 0.0, "high": 1.0, "step": None, "log": False}}
+    )
+    (out / "searched").mkdir()
+    lines = (out / "night/journal.jsonl").read_text().replace('"night"', '"searched"').splitlines(keepends=True)
+    events = [json.loads(line) for line in lines]
+    for event in events:
+        if event["event"] == "trial":
+            event |= {"params": {"recipe.lr": 0.25}, "distributions": {"recipe.lr": axis}}
+    (out / "searched/journal.jsonl").write_text("".join(f"{json.dumps(event)}\n" for event in events))
+    answer = requests.get(f"{server.url}/api/v1/sweeps/searched/settings", timeout=120).json()
+    assert answer["settings"] == [{"name": "recipe.lr", "log": False, "ticks": [[0.0, "0"], [1.0, "1"]]}]
+    assert [trial["places"] for trial in answer["trials"]] == [[0.25]]
+    assert (answer["importances"], answer["least_trials"]) == ({}, 30), "one trial says nothing of importance"
+
+
+def test_mlflow_page_of_a_sweep_is_served_until_the_server_ends(out: Path) -> None:
+    pages = MlflowPages(out, None)
+    with Served(out, Guard(frozenset({"127.0.0.1"}), None), pages) as served:
+        answer = requests.post(f"{served.url}/api/v1/sweeps/night/mlflow", timeout=180).json()
+        assert "workflowType=machine_learning" in answer["address"]
+        root = answer["address"].partition("#")[0]
+        assert requests.get(root, timeout=60).status_code == 200
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            requests.get(root, timeout=5)
+        except requests.ConnectionError:
+            return
+        time.sleep(0.2)
+    pytest.fail("MLflow's server is still there")
