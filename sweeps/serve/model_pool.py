@@ -23,6 +23,7 @@ _KEPT = 4
 _KEPT_FILES = 32
 _EXPORT_SECONDS = 600
 _LIST_SECONDS = 60
+_NEW_SECONDS = 10
 _EXPORTS = "1"
 """Changes when exported files do, so that older ones are not used."""
 
@@ -68,7 +69,7 @@ class ModelPool:
                 f"no finished sweep in {self._out} has weights; run one: python -m sweeps.run alexnet_space"
             )
         name = name or known[0]
-        if name not in known:
+        if name not in known and time.monotonic() - self._listed > _NEW_SECONDS:
             self._list()  # it may be new
             known = self.names()
         if name not in known:
