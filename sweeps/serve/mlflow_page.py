@@ -38,7 +38,9 @@ class MlflowPages:
         environment = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
         environment |= {"PYTHONUNBUFFERED": "1", "COLUMNS": "1000"}
         words = [sys.executable, "-m", "sweeps", "ui", name, "--port", str(port), *self._words]
-        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+        process = subprocess.Popen(
+            words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", env=environment
+        )
         late = threading.Timer(_SECONDS, process.terminate)
         late.start()
         assert process.stdout is not None
