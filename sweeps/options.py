@@ -146,6 +146,22 @@ class RecordedOptions(BaseModel):
             fixed=True,
         ),
     ] = None
+    replicates: Annotated[
+        int | None,
+        Field(ge=2),
+        Flag("train each configuration under N seeds; the sampler learns their mean", "N", group=TRAINED, fixed=True),
+    ] = None
+    folds: Annotated[
+        int | None,
+        Field(ge=2),
+        Flag(
+            "train each configuration on K folds of train and val, copies of a picture in one fold; the sampler learns "
+            "their mean",
+            "K",
+            group=TRAINED,
+            fixed=True,
+        ),
+    ] = None
     runner: Annotated[
         Literal["ray", "inline"],
         Flag("ray (default), or inline: in this process, one at a time, for a debugger", group=RUN),

@@ -128,14 +128,13 @@ class Run:
         return open_cached(self._cache())
 
     def _cache(self) -> Path:
-        folder = prepare(self.spec.data)
-        found = open_cached(folder)
+        found = open_cached(prepare(self.spec.data))
         if found.fingerprint != self.spec.fingerprint:
             raise InputError(
                 f"{self.name}: trained on data with fingerprint {self.spec.fingerprint}, "
                 f"{self.spec.data.source} now has {found.fingerprint}; put the old file back"
             )
-        return folder
+        return prepare(self.spec.data_of(self.trial.started))
 
     def _command(self, *words: str) -> str:
         return shlex.join(["python", "-m", "sweeps", *words, *self._out()])

@@ -10,10 +10,13 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from fer_common.flags import flags, option
+from fer_data import DataOptions
 from sweeps.config import explain
 from sweeps.errors import InputError
 from sweeps.options import Options, RecordedOptions
 from sweeps.space import Pruner, Sampler, Space, WhichBaselines
+from tracking.metrics.groups import next_member
+from tracking.record.events import TrialStarted
 from tracking.record.history import SweepHistory
 
 _FIXED = {"space": "the space", "fingerprint": "the data (fingerprint)"} | {
@@ -45,6 +48,8 @@ class SweepSpec(RecordedOptions):
     pruner: Pruner = "halving"
     device: Literal["cpu", "cuda"] = "cpu"
     threads: int = 1
+    fold_faces: tuple[str, ...] = ()
+    """The cache folder of each of the `folds`."""
     gpus_per_trial: float | None = None
     gpu_shares: dict[str, float] = Field(default={})
     """By net, where it was left to be measured."""
@@ -74,6 +79,27 @@ class SweepSpec(RecordedOptions):
             return space
         kept = [one for one in space.baselines if any(one.is_called(name) for name in self.baselines)]
         return replace(space, baselines=kept)
+
+    @property
+    def members(self) -> int:
+        """How many trials one configuration has."""
+        return self.replicates or self.folds or 1
+
+    def to_start(self, history: SweepHistory) -> int:
+        """How many trials are still to be started, at most: a group that cannot win is not completed."""
+        begun = next_member(history) if self.members > 1 else None
+        owed = begun[0].size - begun[1] if begun else 0
+        return owed + max(self.trials - history.configurations, 0) * self.members
+
+    def data_of(self, started: TrialStarted) -> DataOptions:
+        """The data that a trial is trained and judged on."""
+        if started.fold is None:
+            return self.data
+        return self.data.model_copy(update={"fold": started.fold, "folds": self.folds})
+
+    def faces_of(self, started: TrialStarted) -> str:
+        """The cache folder of the same."""
+        return self.faces if started.fold is None else self.fold_faces[started.fold - 1]
 
     def gpu_share(self, net: str) -> float:
         """What a trial of this net gets of a GPU; that of the largest for a net that was not measured."""

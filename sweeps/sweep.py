@@ -264,7 +264,7 @@ def _open_books(plan: Plan, journal: Journal, on_warning: Callable[[str], None])
     history = SweepHistory.replay(events)
     write_json(folder.spec, spec.model_dump(mode="json"))
     study = Study(folder.study_log, plan.space, spec.seed, events)
-    if history.unfinished or history.next_number < spec.trials:
+    if history.unfinished or spec.to_start(history):
         gpus = str(plan.hardware) if spec.device == "cuda" else ""
         started = driver_started(spec, resumed=len(events) > 1, suggest=plan.space.suggest, gpus=gpus)
         for sentence in differences(history, started):
@@ -278,7 +278,7 @@ def _close_books(director: Director, journal: Journal) -> None:
     history = director.history
     if history.finished:
         return
-    over = not history.unfinished and history.next_number >= director.spec.trials
+    over = not history.unfinished and not director.spec.to_start(history)
     states: tuple[Literal["done", "pruned", "failed", "stopped"], ...] = ("done", "pruned", "failed", "stopped")
     last = (
         SweepEnded(**{state: history.count(state) for state in states})

@@ -26,9 +26,10 @@ def epochs_left(history: SweepHistory, spec: SweepSpec) -> float:
     )
     mean = _mean(over) if over else _FIRST_GUESS * spec.max_epochs
     left = sum(_epochs_left_of(trial, over) for trial in history.trials.values() if not trial.is_over)
-    to_come = max(spec.trials - history.next_number, 0)
-    baselines = spec.baseline_epochs[history.next_number :][:to_come]
-    return left + sum(baselines) + mean * (to_come - len(baselines))
+    to_come = max(spec.trials - history.configurations, 0)
+    baselines = spec.baseline_epochs[history.configurations :][:to_come]
+    further = spec.to_start(history) - to_come * spec.members
+    return left + mean * further + spec.members * (sum(baselines) + mean * (to_come - len(baselines)))
 
 
 def _epochs_left_of(trial: TrialHistory, over: Counter[int]) -> float:

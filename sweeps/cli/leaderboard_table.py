@@ -12,12 +12,13 @@ from sweeps.cli.progress import trial_name
 from sweeps.spec import SweepSpec
 from sweeps.trial.messages import val_title
 from tracking.metrics.chosen import choice_of
-from tracking.metrics.scores import paired_difference_interval, wilson_interval
+from tracking.metrics.groups import difference_of_shares, mean_interval, right_answers
+from tracking.metrics.scores import wilson_interval
 from tracking.record.events import OBJECTIVE
 from tracking.record.flatten import flatten
-from tracking.record.history import SweepHistory, TrialHistory
+from tracking.record.history import SweepHistory, TrialGroup, TrialHistory
 from tracking.record.layout import SweepFolder
-from tracking.record.predictions import Predictions, best_predictions
+from tracking.record.predictions import best_predictions
 
 _SHOWN = 15
 _FAILURES_SHOWN = 5
@@ -26,8 +27,10 @@ _ACTS_SHOWN = 10
 
 def leaderboard(history: SweepHistory, spec: SweepSpec, folder: SweepFolder) -> Table:
     """Trials by their best epoch; differences are to the best baseline, paired image by image where possible."""
-    ranked = history.ranked()
-    best_baseline = next((one for one in ranked if one.started.baseline and not history.is_short(one)), None)
+    ranked = history.ranked_groups()
+    best_baseline = next(
+        (one for one in ranked if one.first.started.baseline and not history.is_short(one.first)), None
+    )
     table = Table(
         title=Text(f"{spec.name}: best epoch of each trial on {spec.dataset}, {val_title(spec.dataset)}"),
         caption=Text(_caption(spec, history, folder, best_baseline, len(ranked))),
@@ -36,9 +39,14 @@ def leaderboard(history: SweepHistory, spec: SweepSpec, folder: SweepFolder) -> 
     headings = ("", "trial", "state", "best epoch", "val_accuracy", "95 % interval", "to the best baseline", "settings")
     for heading in headings:
         table.add_column(heading, justify="left" if heading in ("trial", "state", "settings") else "right")
-    for rank, trial in enumerate(ranked[:_SHOWN], start=1):
-        short = history.length_note(trial) if history.is_short(trial) else ""
-        table.add_row(str(rank), *_row(trial, best_baseline, folder, short))
+    for rank, group in enumerate(ranked[:_SHOWN], start=1):
+        short = history.length_note(group.first) if history.is_short(group.first) else ""
+        gap = f"short: {short}" if short else _difference(group, best_baseline, folder)
+        if group.size > 1:
+            table.add_row(str(rank), *_group_row(group, gap))
+        for trial in group.ranked():
+            own = gap if group.size == 1 else ""
+            table.add_row(str(rank) if group.size == 1 else "", *_row(trial, folder, own))
     for trial in history.trials.values():
         if trial.best_accuracy is None:
             table.add_row("", trial_name(trial), trial.state, "0", "", "", "", _settings(trial))
@@ -63,7 +71,22 @@ def acts(history: SweepHistory) -> list[str]:
     return lines
 
 
-def _row(trial: TrialHistory, best_baseline: TrialHistory | None, folder: SweepFolder, short: str) -> tuple[str, ...]:
+def _group_row(group: TrialGroup, gap: str) -> tuple[str, ...]:
+    interval = mean_interval(list(group.done.values()))
+    place = group.first.started.group
+    confirmed = f"trial {place.confirms} confirmed: " if place and place.confirms is not None else ""
+    return (
+        f"{confirmed}mean of {len(group.accuracies)}",
+        "done" if group.is_whole else f"{len(group.done)} of {group.size} done",
+        "",
+        f"{group.mean:.2%}",
+        f"{interval.low:.1%} to {interval.high:.1%}" if interval else "",
+        gap,
+        _settings(group.first),
+    )
+
+
+def _row(trial: TrialHistory, folder: SweepFolder, gap: str) -> tuple[str, ...]:
     best = trial.best_epoch()
     assert best is not None
     mine = best_predictions(folder.trial(trial.number), trial)
@@ -74,22 +97,20 @@ def _row(trial: TrialHistory, best_baseline: TrialHistory | None, folder: SweepF
         f"{best.epoch} of {trial.last_epoch}",
         f"{best.metrics[OBJECTIVE]:.2%}",
         f"{interval.low:.1%} to {interval.high:.1%}" if interval else "",
-        f"short: {short}" if short else _difference(trial, mine, best_baseline, folder),
+        gap,
         _settings(trial),
     )
 
 
-def _difference(
-    trial: TrialHistory, mine: Predictions | None, best_baseline: TrialHistory | None, folder: SweepFolder
-) -> str:
+def _difference(group: TrialGroup, best_baseline: TrialGroup | None, folder: SweepFolder) -> str:
     if best_baseline is None:
         return ""
-    if trial is best_baseline:
+    if group is best_baseline:
         return "best baseline"
-    theirs = best_predictions(folder.trial(best_baseline.number), best_baseline)
-    if mine is None or theirs is None:
+    mine, theirs = right_answers(folder, group), right_answers(folder, best_baseline)
+    if mine is None or theirs is None or len(mine) != len(theirs):
         return ""
-    gap = paired_difference_interval(mine.labels, mine.probabilities.argmax(1), theirs.probabilities.argmax(1))
+    gap = difference_of_shares(mine, theirs)
     return f"{100 * gap.value:+.1f} ({100 * gap.low:+.1f} to {100 * gap.high:+.1f})"
 
 
@@ -117,16 +138,23 @@ def _short(value: object) -> str:
 
 
 def _caption(
-    spec: SweepSpec, history: SweepHistory, folder: SweepFolder, best_baseline: TrialHistory | None, scored: int
+    spec: SweepSpec, history: SweepHistory, folder: SweepFolder, best_baseline: TrialGroup | None, scored: int
 ) -> str:
     reported = [f"{name}: {text}" for name, text in spec.baselines.items() if text]
     lines = [f"reported: {'; '.join(reported)}"] if reported else []
     whole = [trial for trial in history.trials.values() if trial.started.baseline and not history.is_short(trial)]
-    lines += [f"{trial.started.baseline}: {note}" for trial in whole if (note := history.length_note(trial))]
+    notes = [f"{trial.started.baseline}: {note}" for trial in whole if (note := history.length_note(trial))]
+    lines += dict.fromkeys(notes)
     if any(history.is_short(trial) for trial in history.trials.values()):
         lines.append("a short baseline is no measure of longer trials: no difference to it is given")
     if best_baseline:
-        lines.append(f"differences in points, with 95 % intervals paired by image, to {best_baseline.started.baseline}")
+        lines.append(
+            f"differences in points, with 95 % intervals paired by image, to {best_baseline.first.started.baseline}"
+        )
+    if spec.members > 1:
+        lines.append(
+            f"a mean's interval is Student's t over its {'folds' if spec.folds else 'seeds'}, a trial's is over faces"
+        )
     if scored > 1 and (choice := choice_of(folder, history)):
         lines.append(str(choice))
     if scored > _SHOWN:

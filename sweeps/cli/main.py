@@ -19,12 +19,12 @@ from sweeps.cli.console import console, errors, hide_passwords_in_tracebacks, wa
 from sweeps.cli.leaderboard_table import acts, failures, leaderboard
 from sweeps.cli.overview import all_sweeps, sweep_row
 from sweeps.cli.overview_table import as_json, count_of, state_text, table_of
-from sweeps.cli.progress import STATES, Progress
+from sweeps.cli.progress import STATES, Progress, trials_begun
 from sweeps.cli.records import records_uri
 from sweeps.options import Options
 from sweeps.planning.plan import Plan, make_plan
 from sweeps.runs import find_run, open_sweep
-from sweeps.spec import recorded_spec
+from sweeps.spec import SweepSpec, recorded_spec
 from sweeps.sweep import SweepResult, run_plan
 from sweeps.time_left import duration
 from tracking.errors import TrackingError
@@ -157,7 +157,7 @@ def _announce(plan: Plan) -> None:
         )
     faces = plan.faces
     console.print(
-        f"sweep {spec.name}: {spec.trials} trials of {plan.space.name} on {spec.dataset} "
+        f"sweep {spec.name}: {spec.trials} trials of {plan.space.name}{_each(spec)} on {spec.dataset} "
         f"(train {len(faces.train)}, val {len(faces.val)}; fingerprint {spec.fingerprint})"
     )
     for note in (*faces.notes, *plan.notes):
@@ -174,6 +174,12 @@ def _announce(plan: Plan) -> None:
         console.print(f"budget: {line}")
 
 
+def _each(spec: SweepSpec) -> str:
+    if spec.members == 1:
+        return ""
+    return f", each on {spec.folds} folds," if spec.folds else f", each under {spec.replicates} seeds,"
+
+
 def _conclude(plan: Plan, result: SweepResult) -> None:
     history = result.history
     spec = recorded_spec(history)
@@ -181,7 +187,7 @@ def _conclude(plan: Plan, result: SweepResult) -> None:
     console.print(leaderboard(history, spec, result.folder))
     shown = [state for state in STATES[1:] if state != "paused" or history.count(state)]
     counts = ", ".join(f"{history.count(state)} {state}" for state in shown)
-    console.print(f"{len(history.trials)} of {spec.trials} trials: {counts}")
+    console.print(f"{trials_begun(history, spec)}: {counts}")
     for note in result.notes:
         console.print(note)
     for fault in result.faults:
@@ -234,9 +240,7 @@ def _status(given: argparse.Namespace) -> int:
     folder, history = open_sweep(given.name, given.out)
     spec = recorded_spec(history)
     row = sweep_row(folder, history)
-    console.print(
-        f"sweep {spec.name}: {state_text(row)}; {len(history.trials)} of {spec.trials} trials on {spec.dataset}"
-    )
+    console.print(f"sweep {spec.name}: {state_text(row)}; {trials_begun(history, spec)} on {spec.dataset}")
     if row.seconds_left:
         console.print(f"about {duration(row.seconds_left)} left on {count_of(row.slots, 'slot')}")
     console.print(leaderboard(history, spec, folder))

@@ -51,6 +51,8 @@ class Digest(BaseModel):
     dataset: str = ""
     synthetic: bool = False
     asked: int = 0
+    begun: int | None = None
+    """Trials, a group counted once; None in digests of earlier versions."""
     trials: dict[str, int] = {}
     """How many are in each state."""
     best: Best | None = None
@@ -119,6 +121,7 @@ def digest_of(folder: SweepFolder, history: SweepHistory) -> Digest:
         dataset=spec.dataset,
         synthetic=spec.synthetic,
         asked=spec.trials,
+        begun=history.configurations,
         trials={state: states.count(state) for state in dict.fromkeys(states)},
         best=_best(folder, history),
         priority=spec.priority,

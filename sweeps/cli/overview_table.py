@@ -59,7 +59,9 @@ def count_of(number: int, what: str) -> str:
 def _trials(row: Row) -> str:
     counts = row.digest.trials
     states = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
-    whole = f"{sum(counts.values())} of {row.digest.asked}"
+    nets, begun = sum(counts.values()), row.digest.begun
+    whole = f"{nets if begun is None else begun} of {row.digest.asked}"
+    whole += f" ({nets} nets)" if begun is not None and nets > begun else ""
     return f"{whole}: {states}" if states else whole
 
 

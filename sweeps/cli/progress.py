@@ -38,6 +38,13 @@ def trial_name(trial: TrialHistory) -> str:
     return f"{trial.number} {trial.started.title}"
 
 
+def trials_begun(history: SweepHistory, spec: SweepSpec) -> str:
+    """`3 of 12 trials`; with groups, how many nets were trained for them."""
+    nets = len(history.trials)
+    beside = f" ({nets} nets)" if nets > history.configurations else ""
+    return f"{history.configurations} of {spec.trials} trials{beside}"
+
+
 class _Sparingly(Generic[T]):
     """Caches a slow function so that it uses at most 1 % of the time."""
 
@@ -108,7 +115,7 @@ class Progress:
             table.add_row(f"and {len(running) - rows} more")
         counts = "   ".join(f"{state} {history.count(state)}" for state in STATES if history.count(state))
         elapsed = duration(time.monotonic() - self._started)
-        status = f"{len(history.trials)}/{self._spec.trials} trials   {counts}   {elapsed}{self._time_left(history)}"
+        status = f"{trials_begun(history, self._spec)}   {counts}   {elapsed}{self._time_left(history)}"
         if budgets := self._budgets.lines(history):
             status += f"   budget: {', '.join(budgets)}"
         return Group(table, Text(status), Text(best_line(history), style="bold green"))

@@ -246,7 +246,8 @@ def _number(name: str, text: str) -> float:
 
 
 def _wanting(director: Director, *wants: Wanted) -> Mapping[str, Any]:
-    trials = director.spec.trials + len(wants)
+    sources = (director.history.trials[want.source].started for want in wants if want.verb == "retry")
+    trials = director.spec.trials + len(wants) - sum(one.is_further_member for one in sources)
     return {"wanted": wants, "spec": {**director.spec.model_dump(mode="json"), "trials": trials}}
 
 

@@ -115,7 +115,7 @@ class Director:
 
     @property
     def _to_start(self) -> int:
-        return max(self.spec.trials - self.history.next_number, 0)
+        return self.spec.to_start(self.history)
 
     @property
     def _promotable(self) -> list[int]:
@@ -170,7 +170,7 @@ class Director:
                     return task
                 continue
             if self._wanted:
-                return self._hand_out(self._starting.start_wanted(self._wanted.pop(0)), 0)
+                return self._hand_out(self._starting.start_wanted(self._wanted.pop(0), self.spec), 0)
             if (number := self._queue.next_ready()) is not None:
                 return self._continue(self.history.trials[number])
             if promotable := self._promotable:

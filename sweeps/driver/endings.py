@@ -11,6 +11,7 @@ from sweeps.driver.trial_queue import TrialQueue
 from sweeps.planning.study import Study
 from sweeps.trial.messages import OBJECTIVE, SYSTEM, TrialEnd
 from tracking.errors import TrackingError
+from tracking.metrics.groups import why_given_up
 from tracking.record.cleaning import remove, states
 from tracking.record.events import Told, TrialEnded, TrialState, Verdict
 from tracking.record.files import write_json
@@ -62,6 +63,23 @@ class Endings:
         self._recorder.record(verdict)
         self._study.finish(verdict.trial, told)
         self.write_verdict(verdict)
+        self._give_up_lost_group(self._history.trials[verdict.trial])
+
+    def _give_up_lost_group(self, trial: TrialHistory) -> None:
+        """Prune what is left of the trial's group where the group is given up."""
+        if trial.started.group is None:
+            return
+        group = self._history.group_of(trial)
+        left = [one for one in group.members.values() if not one.is_over and one.verdict is None]
+        if not left or (reason := why_given_up(self._history, group)) is None:
+            return
+        for one in left:
+            if one.number in self._queue.out:
+                verdict = Verdict(trial=one.number, state="pruned", epoch=one.last_epoch, reason=reason)
+                self._decide(verdict, "pruned")
+            else:
+                self._queue.remove(one.number)
+                self._close_idle(one, "pruned", reason)
 
     def write_verdict(self, verdict: Verdict) -> None:
         """Write the verdict where the trial's worker looks for it."""
@@ -129,3 +147,4 @@ class Endings:
         self._queue.release(number)
         if told:
             self._study.finish(number, told, values.get(f"best_{OBJECTIVE}"))
+            self._give_up_lost_group(trial)

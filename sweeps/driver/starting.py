@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from sweeps.config import TrialConfig
 from sweeps.driver.endings import Endings
@@ -12,9 +13,10 @@ from sweeps.planning.study import Proposal, Study
 from sweeps.space import Space
 from sweeps.spec import SweepSpec
 from sweeps.trial.messages import EpochReport, Task
-from tracking.record.events import TrialStarted, Wanted
+from tracking.metrics.groups import next_member
+from tracking.record.events import Group, TrialStarted, Wanted, now_ms
 from tracking.record.files import write_json
-from tracking.record.history import TrialHistory
+from tracking.record.history import TrialGroup, TrialHistory
 from tracking.record.layout import SweepFolder, TrialFolder
 
 
@@ -35,14 +37,17 @@ class Starting:
         self._endings, self._resolve = endings, resolve
 
     def start_next(self, spec: SweepSpec) -> TrialHistory | None:
-        """Record the next baseline, or the sampler's next proposal.
+        """Record the next member of a group that is begun, the next baseline, or the sampler's next proposal.
 
         None where the trial is over at once: the space made no configuration of the proposal, which is a failed trial,
         or an equal trial is done.
         """
+        if spec.members > 1 and (begun := next_member(self._history)):
+            return self._start_or_end(self._member(spec, *begun))
         number = self._history.next_number
-        begun = sum(trial.started.baseline is not None for trial in self._history.trials.values())
-        baseline = next(iter(self._space.baselines[begun:]), None)
+        started = [trial.started for trial in self._history.trials.values()]
+        past = sum(one.baseline is not None and not one.is_further_member for one in started)
+        baseline = next(iter(self._space.baselines[past:]), None)
         if baseline:
             self._study.add_undrawn(number)
             proposal = Proposal(baseline.config, {}, {})
@@ -50,7 +55,8 @@ class Starting:
             proposal = self._study.propose(number)
         config = self._resolve(proposal.config) if proposal.config else None
         config_id = config.id if config else ""
-        self._recorder.record(
+        grouped = config is not None and spec.members > 1
+        return self._start_or_end(
             TrialStarted(
                 trial=number,
                 config_id=config_id,
@@ -61,18 +67,50 @@ class Starting:
                 baseline=baseline.name if baseline else None,
                 params=proposal.params,
                 distributions=proposal.distributions,
-            )
+                group=Group(first=number, member=0, size=spec.members) if grouped else None,
+                fold=1 if grouped and spec.folds else None,
+            ),
+            proposal.fault,
         )
+
+    def _member(self, spec: SweepSpec, group: TrialGroup, member: int) -> TrialStarted:
+        """A further member of a group: the same configuration under another seed, or on another fold."""
+        number, first = self._history.next_number, group.first.started
+        config = TrialConfig.model_validate(first.config)
+        if spec.folds is None:
+            config = config.model_copy(update={"replicate": config.replicate + member})
+        started = first.model_copy(
+            update={
+                "time_ms": now_ms(),
+                "trial": number,
+                "config_id": config.id,
+                "config": config.model_dump(mode="json"),
+                "seed": derive_seed(spec.seed, config.id),
+                "params": {},
+                "distributions": {},
+                "wanted": None,
+                "group": Group(first=first.trial, member=member, size=group.size),
+                "fold": member + 1 if spec.folds else None,
+            }
+        )
+        self._study.add_undrawn(number)
+        return started
+
+    def _start_or_end(self, started: TrialStarted, fault: str | None = None) -> TrialHistory | None:
+        """Record a trial; None where it is over at once."""
+        self._study.enter(started)
+        self._recorder.record(started)
+        number = started.trial
         trial = self._history.trials[number]
-        if config is None:
-            self._endings.close(number, "failed", proposal.fault)
+        if not started.config:
+            self._endings.close(number, "failed", fault)
         elif equal := self._done_equal(trial):
             self._endings.take_over(number, equal)
         else:
             return trial
         return None
 
-    def start_wanted(self, wanted: Wanted) -> TrialHistory:
+    def start_wanted(self, wanted: Wanted, spec: SweepSpec) -> TrialHistory:
         """Record a trial that a person asked for; the sampler sees it where the space can draw it."""
         number, config = self._history.next_number, self._resolve(TrialConfig.model_validate(wanted.config))
         started = TrialStarted(
@@ -84,13 +122,23 @@ class Starting:
             params=wanted.params,
             distributions=wanted.distributions,
             wanted=wanted,
+            **self._place_of(wanted, spec),
         )
+        self._study.enter(started)
         if wanted.params:
             self._study.add_drawn(started)
         else:
             self._study.add_undrawn(number)
         self._recorder.record(started)
         return self._history.trials[number]
+
+    def _place_of(self, wanted: Wanted, spec: SweepSpec) -> dict[str, Any]:
+        """A new configuration begins a group as any; what is trained again takes the place of what it was."""
+        source = self._history.trials[wanted.source].started
+        if wanted.verb == "try" and spec.members > 1:
+            number = self._history.next_number
+            return {"group": Group(first=number, member=0, size=spec.members), "fold": 1 if spec.folds else None}
+        return {"group": source.group if wanted.verb == "retry" else None, "fold": source.fold}
 
     def task(self, trial: TrialHistory, attempt: int, spec: SweepSpec) -> Task:
         """The task of an attempt at the trial, its folder made ready."""
@@ -106,8 +154,8 @@ class Starting:
             gpu_share=spec.gpu_share(config.net.name),
             seed=trial.started.seed,
             epochs=trial.started.epochs,
-            faces=spec.faces,
-            data=spec.data,
+            faces=spec.faces_of(trial.started),
+            data=spec.data_of(trial.started),
             device=spec.device,
             threads=spec.threads,
             figures=spec.figures,
@@ -120,8 +168,8 @@ class Starting:
     def _done_equal(self, trial: TrialHistory) -> TrialHistory | None:
         """A trial that is done with the same configuration, seed and length, from its beginning: the same result."""
 
-        def work(one: TrialHistory) -> tuple[str, int, int]:
-            return one.started.config_id, one.started.seed, one.started.epochs
+        def work(one: TrialHistory) -> tuple[str, int, int, int | None]:
+            return one.started.config_id, one.started.seed, one.started.epochs, one.started.fold
 
         done = (one for one in self._history.trials.values() if one.state == "done" and one.epochs)
         return next((one for one in done if work(one) == work(trial) and one.started.wanted is None), None)

@@ -128,6 +128,7 @@ def _estimate(plan: Plan, costs: list[StepCost]) -> str:
     sampled = (spec.trials - len(spec.baseline_epochs)) * statistics.mean(
         _epoch_seconds(plan, p) for p in costs[len(space.baselines) :]
     )
+    own, sampled = own * spec.members, sampled * spec.members
     pruned = own + sampled * space.expected_epochs(spec.max_epochs)
     return (
         f"about {duration(pruned / plan.at_once)} for {spec.trials} trials, {plan.at_once} at once, "

@@ -79,7 +79,7 @@ class Plan:
     def is_finished(self) -> bool:
         """Whether the sweep of that name has run all the trials asked for."""
         history = self.recorded
-        return history is not None and not history.unfinished and history.next_number >= self.spec.trials
+        return history is not None and not history.unfinished and not self.spec.to_start(history)
 
     def resolve(self, config: TrialConfig) -> TrialConfig:
         """`config` with `auto` replaced by what measured fastest for the net on the sweep's device, and with the
@@ -133,6 +133,7 @@ def make_plan(space: Space | str, options: Options, say: Callable[[str], None] =
     spec = _spec(found, str(label), options, faces, str(cached), device, slots.threads)
     spec = spec.model_copy(update={"tracking_uri": recordable(uri, options.out)})
     plan = Plan(found, spec, options, slots, faces, folder, hardware, recorded=history)
+    _check_groups(plan)
     _check_budgets(plan)
     _check_configurations(plan)
     if device == "cuda" and spec.runner == "ray":
@@ -176,8 +177,18 @@ def _spec(
         "baselines": {baseline.name: baseline.reported for baseline in space.baselines[:trials]},
         "baseline_epochs": tuple(baseline.epochs_in(max_epochs) for baseline in space.baselines[:trials]),
         "threads": threads,
+        "fold_faces": _fold_faces(options),
     }
     return SweepSpec(**{name: getattr(options, name) for name in RecordedOptions.model_fields} | resolved)
+
+
+def _fold_faces(options: Options) -> tuple[str, ...]:
+    folds = options.folds or 0
+    if options.data.fold is not None:
+        return ()
+    return tuple(
+        str(prepare(options.data.model_copy(update={"fold": fold, "folds": folds}))) for fold in range(1, folds + 1)
+    )
 
 
 def _trials(space: Space, asked: int | None) -> int:
@@ -284,6 +295,18 @@ def _check_pretrained(configs: list[TrialConfig], faces: Faces) -> None:
 
     for config in by_file.values():
         load_pretrained(new_net(config, faces), config.net, config.transfer)
+
+
+def _check_groups(plan: Plan) -> None:
+    spec = plan.spec
+    if spec.replicates and spec.folds:
+        raise InputError(
+            f"--replicates {spec.replicates} and --folds {spec.folds}: give one; the folds differ in faces and seeds"
+        )
+    if spec.folds and spec.data.fold:
+        raise InputError(
+            f"--fold {spec.data.fold}/{spec.data.folds} is one fold and --folds {spec.folds} is all: give one of them"
+        )
 
 
 def _check_budgets(plan: Plan) -> None:

@@ -33,14 +33,15 @@ _SOBOL_POINTS = 1 << 14
 
 
 def make_sampler(
-    kind: Sampler, seed: int, number: int, known: Mapping[str, BaseDistribution]
+    kind: Sampler, seed: int, number: int, known: Mapping[str, BaseDistribution], further: int = 0
 ) -> optuna.samplers.BaseSampler:
     """The sampler for trial `number` of a sweep, whose parameters so far are `known`, in the order of their appearance.
 
+    `further` of the trials before were not proposed, but train again what others began.
     The points of a grid are given to the study, so that nothing is left to draw.
     """
-    if kind == "qmc" or (kind == "qmc-tpe" and number < _SPREAD_FIRST):
-        return SobolSampler(seed, known)
+    if kind == "qmc" or (kind == "qmc-tpe" and number - further < _SPREAD_FIRST):
+        return SobolSampler(seed, known, further)
     seed = derive_seed(seed, "sampler", number) % 2**32
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -59,8 +60,8 @@ class SobolSampler(optuna.samplers.BaseSampler):
     met so far. Beyond 64 parameters or 16,384 trials it draws at random.
     """
 
-    def __init__(self, seed: int, known: Mapping[str, BaseDistribution]) -> None:
-        self._seed, self._known = seed, known
+    def __init__(self, seed: int, known: Mapping[str, BaseDistribution], further: int = 0) -> None:
+        self._seed, self._known, self._further = seed, known, further
         self._rest = optuna.samplers.RandomSampler(seed=seed)
 
     def infer_relative_search_space(self, study: optuna.Study, trial: Any) -> dict[str, BaseDistribution]:
@@ -78,9 +79,10 @@ class SobolSampler(optuna.samplers.BaseSampler):
     ) -> Any:
         """The parameter's coordinate of the trial's point, as a value of its distribution."""
         dimension = list(self._known).index(param_name)
-        if dimension >= _SOBOL_DIMENSIONS or trial.number >= _SOBOL_POINTS:
+        place = trial.number - self._further  # every n-th point alone would not be spread evenly
+        if dimension >= _SOBOL_DIMENSIONS or place >= _SOBOL_POINTS:
             return self._rest.sample_independent(study, trial, param_name, param_distribution)
-        return value_at(float(_sobol(self._seed)[trial.number, dimension]), param_distribution)
+        return value_at(float(_sobol(self._seed)[place, dimension]), param_distribution)
 
 
 @lru_cache(maxsize=4)

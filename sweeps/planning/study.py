@@ -15,9 +15,10 @@ import os
 from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from statistics import fmean
 from types import MappingProxyType
 from typing import Any
 
@@ -102,6 +103,18 @@ class Proposal:
     fault: str | None = None
 
 
+@dataclass
+class _Group:
+    """Trials of one configuration, known by the first, that the sampler has yet to learn of."""
+
+    first: int
+    size: int
+    started: set[int] = field(default_factory=set)
+    ended: dict[int, tuple[Told, float | None]] = field(default_factory=dict)
+    is_closed: bool = False
+    is_told: bool = False
+
+
 class Study:
     """Wraps the sampler and the pruner; trials have the journal's numbers. Not thread-safe."""
 
@@ -116,6 +129,8 @@ class Study:
         self._owed: dict[int, str] = {}
         self._lessons: dict[int, FrozenTrial] = {}  # what the sampler learns of each trial, the latest last
         self._ranked: list[tuple[_Place, int]] = []  # the same trials, the best first
+        self._groups: dict[int, _Group] = {}  # by each trial of a group
+        self._further = 0  # members of groups beside the first of each
         self._least = math.inf  # of the values that the sampler was told
         self._pruner = make_pruner(space.pruner, space, derive_seed(seed, "pruner"))
         self._rungs = self._pruner if isinstance(self._pruner, Promoting) else None
@@ -136,10 +151,12 @@ class Study:
 
     def _replay(self, event: Event) -> None:
         match event:
-            case TrialStarted(baseline=None) if event.params or event.wanted is None:
+            case TrialStarted(baseline=None) if event.params or not (event.wanted or event.is_further_member):
+                self.enter(event)
                 self.add_drawn(event)
                 self._proposed += event.wanted is None
             case TrialStarted():
+                self.enter(event)
                 self.add_undrawn(event.trial)
             case EpochDone():
                 reason = self.report(event.trial, event.epoch, event.metrics[OBJECTIVE])
@@ -162,7 +179,8 @@ class Study:
 
         A draw that `suggest` cannot make is a proposal without a configuration; the next number is another draw.
         """
-        self._study.sampler = make_sampler(self._space.sampler, self._seed, number, self._known)
+        self._close_groups()  # those before that were given up, incomplete
+        self._study.sampler = make_sampler(self._space.sampler, self._seed, number, self._known, self._further)
         if self._grid:
             self._study.enqueue_trial(self._grid[self._proposed % len(self._grid)])
         self._proposed += 1
@@ -189,6 +207,29 @@ class Study:
         self._study.enqueue_trial(started.params)
         self._enter(started.trial, self._study.ask(fixed_distributions=distributions), whole=bool(started.config))
 
+    def enter(self, started: TrialStarted) -> None:
+        """Take notice of a trial's group; call it before the trial is added.
+
+        The sampler is told of a group once: the mean of its members, when all that were started are over and no
+        further one will be, which is so when it is whole or another group has begun.
+        """
+        place = started.group
+        self._further += started.is_further_member
+        if place is None or place.confirms is not None:
+            return
+        group = self._groups.get(place.first)
+        if group is None:
+            self._close_groups()
+            group = _Group(place.first, place.size)
+        group.started.add(started.trial)
+        group.is_closed |= len(group.started) == group.size
+        self._groups[started.trial] = group
+
+    def _close_groups(self) -> None:
+        for group in list(self._groups.values()):
+            group.is_closed = True
+            self._settle(group)
+
     def add_undrawn(self, number: int) -> None:
         """Enter a baseline, or a trial that the space cannot draw: its values compete at the pruner's rungs, and the
         sampler never sees it.
@@ -202,6 +243,8 @@ class Study:
         """Enter an epoch's value; the reason to give the trial up, or None."""
         if number not in self._open:
             return None  # given up already; a report that crossed the verdict
+        if (group := self._groups.get(number)) and (number != group.first or number in group.ended):
+            return None  # the group competes with its first member
         self._curves[number][epoch] = value
         return self._pruner.report(number, epoch, value)
 
@@ -244,7 +287,7 @@ class Study:
             return _LESSONS[state]  # told so with its verdict
         trial = self._open[number]
         if trial is None:
-            return "nothing"
+            return "value" if state == "done" and number in self._groups else "nothing"
         if unfit:
             return "worst" if frozenset(trial.distributions) in self._whole else "nothing"
         return _LESSONS[state]
@@ -253,6 +296,27 @@ class Study:
         """Close a trial, once, and tell the sampler about it; `best` is its value."""
         if number not in self._open:
             return
+        group = self._groups.get(number)
+        if group is None:
+            self._close(number, told, best)
+            return
+        if number in group.ended:
+            return
+        group.ended[number] = told, best
+        if number != group.first:
+            self._close(number, "nothing", None)
+        self._settle(group)
+
+    def _settle(self, group: _Group) -> None:
+        """Tell the sampler of a group that is over, once."""
+        if not group.is_closed or group.started - group.ended.keys() or group.is_told:
+            return
+        group.is_told = True
+        told, best = group.ended[group.first]
+        values = [value for lesson, value in group.ended.values() if lesson == "value" and value is not None]
+        self._close(group.first, told, fmean(values) if told == "value" and values else best)
+
+    def _close(self, number: int, told: Told, best: float | None) -> None:
         self.leave_rung(number)
         self._teach(number, told, best)
         trial, curve = self._open.pop(number), self._curves.pop(number, {})

@@ -11,16 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracking.errors import TrackingError
-from tracking.metrics.scores import Interval, paired_difference_interval, wilson_interval
-from tracking.record.history import SweepHistory, TrialHistory
+from tracking.metrics.groups import difference_of_shares, right_answers
+from tracking.metrics.scores import Interval, wilson_interval
+from tracking.record.history import SweepHistory, TrialGroup
 from tracking.record.layout import SweepFolder
-from tracking.record.predictions import best_predictions
 
 _RESAMPLES = 1000
 _DEVIATIONS_BEHIND = 5.0
 """A trial further behind the best than this is never the best of a resample."""
 
-BoolArray = NDArray[np.bool_]
+Right = NDArray[np.bool_] | NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -59,29 +59,31 @@ class Choice:
 
 def choice_of(folder: SweepFolder, history: SweepHistory) -> Choice | None:
     """The `Choice` of a sweep's trials; None without the best one's predictions."""
-    ranked = history.ranked()
-    first = best_predictions(folder.trial(ranked[0].number), ranked[0]) if ranked else None
+    ranked = history.ranked_groups()
+    first = right_answers(folder, ranked[0]) if ranked else None
     if first is None:
         return None
-    accuracies = [trial.best_accuracy or 0.0 for trial in ranked]
-    rivals = [best_predictions(folder.trial(ranked[place].number), ranked[place])
-              for place in can_win(accuracies, len(first.labels))[1:]]  # fmt: skip
-    right = [first.is_right, *(one.is_right for one in rivals if one and len(one.labels) == len(first.labels))]
-    expected, accuracy = accuracy_when_chosen(right), float(first.is_right.mean())
-    baseline = next((one for one in ranked if one.started.baseline and not history.is_short(one)), None)
-    lead = _lead(folder, ranked[0], baseline, accuracy - expected.value)
+    rivals = [right_answers(folder, ranked[place]) for place in can_win([one.mean for one in ranked], len(first))[1:]]
+    right = [first, *(one for one in rivals if one is not None and len(one) == len(first))]
+    expected, accuracy = accuracy_when_chosen(right), float(first.mean())
+    baseline = next((one for one in ranked if one.first.started.baseline and not history.is_short(one.first)), None)
     return Choice(
-        ranked[0].number, len(ranked), accuracy, expected, baseline.started.baseline if baseline else None, lead
+        ranked[0].ranked()[0].number,
+        len(ranked),
+        accuracy,
+        expected,
+        baseline.first.started.baseline if baseline else None,
+        _lead(folder, ranked[0], baseline, accuracy - expected.value),
     )
 
 
-def _lead(folder: SweepFolder, best: TrialHistory, baseline: TrialHistory | None, flattery: float) -> Interval | None:
-    if baseline is None or best.started.baseline:
+def _lead(folder: SweepFolder, best: TrialGroup, baseline: TrialGroup | None, flattery: float) -> Interval | None:
+    if baseline is None or best.first.started.baseline:
         return None
-    mine, theirs = (best_predictions(folder.trial(one.number), one) for one in (best, baseline))
-    if mine is None or theirs is None or len(mine.labels) != len(theirs.labels):
+    mine, theirs = right_answers(folder, best), right_answers(folder, baseline)
+    if mine is None or theirs is None or len(mine) != len(theirs):
         return None
-    gap = paired_difference_interval(mine.labels, mine.probabilities.argmax(1), theirs.probabilities.argmax(1))
+    gap = difference_of_shares(mine, theirs)
     return Interval(gap.value - flattery, gap.low - flattery, gap.high - flattery)
 
 
@@ -95,7 +97,7 @@ def can_win(accuracies: Sequence[float], faces: int) -> list[int]:
     return [place for place in order if accuracies[place] >= best - reach]
 
 
-def accuracy_when_chosen(right: Sequence[BoolArray], seed: int = 0) -> Interval:
+def accuracy_when_chosen(right: Sequence[Right], seed: int = 0) -> Interval:
     """Expected accuracy on new faces of whichever trial is best on these, with a 95 % interval.
 
     Faces are resampled with replacement; the best trial on those drawn is judged on those left out (the bootstrap bias

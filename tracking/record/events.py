@@ -114,6 +114,21 @@ class Act(_Event):
     """What the sweep is asked to do from now on, where the act changes that."""
 
 
+class Group(BaseModel):
+    """A trial's place among the trials of one configuration, which the sampler sees as one.
+
+    `first` is the number of the group's first trial; members are counted from 0.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    first: int
+    member: int = Field(ge=0)
+    size: int = Field(ge=2)
+    confirms: int | None = None
+    """The trial whose accuracy the group checks under new seeds."""
+
+
 class TrialStarted(_Event):
     """A trial was proposed; its number is the journal's and never given twice.
 
@@ -133,12 +148,27 @@ class TrialStarted(_Event):
     distributions: dict[str, str] = {}
     wanted: Wanted | None = None
     """Of a trial that a person asked for: its lineage."""
+    group: Group | None = None
+    fold: int | None = None
+    """Which of the sweep's folds is its validation split, from 1."""
+
+    @property
+    def is_further_member(self) -> bool:
+        """Whether it trains again what another trial of its group began, or what a sweep's best trial did."""
+        return self.group is not None and (self.group.member > 0 or self.group.confirms is not None)
 
     @property
     def title(self) -> str:
         """A baseline's name, or the net's; a draw that came to no configuration has neither."""
         name: str = self.config.get("net", {}).get("name", "refused draw")
-        return self.baseline or name
+        return f"{self.baseline or name}{self._place}"
+
+    @property
+    def _place(self) -> str:
+        """`, seed 2 of 3` or `, fold 2 of 5`."""
+        if self.group is None:
+            return ""
+        return f", {'seed' if self.fold is None else 'fold'} {self.group.member + 1} of {self.group.size}"
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -85,6 +86,46 @@ class TrialHistory:
 
 
 @dataclass
+class TrialGroup:
+    """The trials of one configuration under `size` seeds or on as many folds; `size` 1 is a trial on its own."""
+
+    size: int
+    confirms: int | None = None
+    members: dict[int, TrialHistory] = field(default_factory=dict)
+
+    @property
+    def first(self) -> TrialHistory:
+        """Its first trial, which is what the sampler proposed."""
+        return self.members[min(self.members)]
+
+    @cached_property
+    def accuracies(self) -> dict[int, float]:
+        """The best validation accuracy of each member that has one."""
+        best = {member: trial.best_accuracy for member, trial in sorted(self.members.items())}
+        return {member: accuracy for member, accuracy in best.items() if accuracy is not None}
+
+    @cached_property
+    def mean(self) -> float:
+        """Of the accuracies."""
+        return sum(self.accuracies.values()) / len(self.accuracies)
+
+    @property
+    def done(self) -> dict[int, float]:
+        """The accuracies of the members that are done."""
+        return {member: one for member, one in self.accuracies.items() if self.members[member].state == "done"}
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of its members are done; of a trial on its own, always."""
+        return self.size == 1 or len(self.done) == self.size
+
+    def ranked(self) -> list[TrialHistory]:
+        """Its members with a finished epoch, the best first."""
+        accuracies = self.accuracies
+        return [self.members[member] for member in sorted(accuracies, key=lambda one: (-accuracies[one], one))]
+
+
+@dataclass
 class SweepHistory:
     """One sweep so far. `stopped` and `finished` are the driver's last event, None while one runs."""
 
@@ -96,6 +137,8 @@ class SweepHistory:
     finished: SweepEnded | None = None
     next_number: int = 0
     """Number of the next new trial."""
+    configurations: int = 0
+    """How many trials have begun, a group counted once."""
     spec: dict[str, Any] = field(default_factory=dict)
     """What the sweep was last asked to do."""
 
@@ -150,13 +193,14 @@ class SweepHistory:
             case TrialStarted():
                 self.trials[event.trial] = TrialHistory(event)
                 self.next_number = max(self.next_number, event.trial + 1)
+                self.configurations += not event.is_further_member
             case _:
                 _apply_to_trial(self._trial(event.trial), event)
 
     def _ask(self, spec: dict[str, Any]) -> None:
         if spec:
             self.spec = spec
-            if self.finished and int(spec.get("trials", 0)) > self.next_number:
+            if self.finished and int(spec.get("trials", 0)) > self.configurations:
                 self.finished = None
 
     @property
@@ -194,11 +238,34 @@ class SweepHistory:
         """Trials that a resume hands out first, by number."""
         return [trial for _, trial in sorted(self.trials.items()) if not trial.is_over]
 
+    def groups(self) -> list["TrialGroup"]:
+        """The trials by configuration; a trial without a group is one of its own."""
+        found: dict[int, TrialGroup] = {}
+        for number, trial in sorted(self.trials.items()):
+            place = trial.started.group
+            first, member, size = (place.first, place.member, place.size) if place else (number, 0, 1)
+            group = found.setdefault(first, TrialGroup(size, place.confirms if place else None))
+            group.members[member] = trial  # a trial that was retried gives way to the later one
+        return list(found.values())
+
+    def group_of(self, trial: TrialHistory) -> "TrialGroup":
+        """The group that a trial is of."""
+        return next(one for one in self.groups() if any(member is trial for member in one.members.values()))
+
+    def ranked_groups(self) -> list["TrialGroup"]:
+        """The groups with a finished epoch, by the mean of their members' best validation accuracies.
+
+        Confirmed ones come first, then whole ones; of equal ones the lower number.
+        """
+        scored = [group for group in self.groups() if group.accuracies]
+        return sorted(scored, key=lambda one: (one.confirms is None or not one.is_whole, not one.is_whole, -one.mean))
+
     def ranked(self) -> list[TrialHistory]:
-        """The trials with a finished epoch, by best validation accuracy; of equal ones the lower number first."""
-        best = {number: trial.best_accuracy for number, trial in self.trials.items()}
-        scored = sorted((-accuracy, number) for number, accuracy in best.items() if accuracy is not None)
-        return [self.trials[number] for _, number in scored]
+        """The trials with a finished epoch, by best validation accuracy; of equal ones the lower number first.
+
+        Those of one group are together, at the place that their mean gives them.
+        """
+        return [trial for group in self.ranked_groups() for trial in group.ranked()]
 
     def reason_of(self, trial: TrialHistory) -> str:
         """Why a trial is paused, ended or given up, with its rank where it waits at a rung; may be empty."""

@@ -17,7 +17,7 @@ from sweeps.cli.console import console
 from sweeps.cli.leaderboard_table import acts, failures
 from sweeps.cli.overview import sweep_row
 from sweeps.cli.overview_table import count_of, state_text
-from sweeps.cli.progress import STATES, best_line, event_line, trial_name
+from sweeps.cli.progress import STATES, best_line, event_line, trial_name, trials_begun
 from sweeps.errors import InputError
 from sweeps.runs import find_run, open_sweep, sweep_folder
 from sweeps.spec import recorded_spec
@@ -127,7 +127,7 @@ def _screen(folder: SweepFolder, history: SweepHistory) -> Group:
     said = [*(f"failed: {text}" for text in failures(history)[-2:]), *acts(history)[-3:]]
     return Group(
         Text(f"{spec.name}: {state_text(row)}{left}", style="bold"),
-        Text(f"{len(history.trials)} of {spec.trials} trials: {counts}"),
+        Text(f"{trials_begun(history, spec)}: {counts}"),
         Text(best_line(history), style="bold green"),
         table,
         *(Text(line, overflow="ellipsis", no_wrap=True) for line in said),

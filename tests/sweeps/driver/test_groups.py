@@ -1,0 +1,162 @@
+"""Groups: several seeds or folds of one configuration are one trial to the sampler, and given up as one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweeps.cli.leaderboard_table import leaderboard
+from sweeps.driver.runner import InlineRunner
+from sweeps.errors import InputError
+from sweeps.planning.study import Study
+from sweeps.space import Space
+from sweeps.sweep import SweepResult
+from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd
+from tests.sweeps.fake_trials import Desk, metrics, only_sampled, open_desk, outcome, report, spec
+from tracking.record.events import TrialEnded
+from tracking.record.history import SweepHistory
+from tracking.record.journal import read
+
+LATE = only_sampled(first_rung_epochs=9)
+
+
+def body(values: Callable[[Task], float]) -> Callable[[Task], Iterator[Message]]:
+    def run(task: Task) -> Iterator[Message]:
+        for epoch in range(1, task.epochs + 1):
+            yield EpochReport(attempt=task.attempt, epoch=epoch, metrics=metrics(values(task)))
+        yield TrialEnd(attempt=task.attempt, state="ended")
+
+    return run
+
+
+def ran(root: Path, values: Callable[[Task], float], space: Space = LATE, **asked: Any) -> Desk:
+    desk = open_desk(root, space, spec(max_epochs=2, **asked))
+    InlineRunner().run(desk.director, body(values))
+    return desk
+
+
+def by_seed(task: Task) -> float:
+    return 0.3 + (task.seed % 997) / 2000
+
+
+def values_told(desk: Desk, space: Space, seed: int = 7) -> list[float | None]:
+    study = Study(desk.folder.study_log, space, seed, read(desk.folder.journal))
+    return [trial.value for trial in study._study.trials if trial.value is not None]
+
+
+def test_seeds_of_a_configuration_are_one_trial_to_the_sampler(tmp_path: Path) -> None:
+    history = ran(tmp_path / "night", by_seed, trials=1, replicates=3).director.history
+    assert len(history.trials) == 3
+    (group,) = history.groups()
+    assert len({trial.started.seed for trial in history.trials.values()}) == 3
+    plain = {str(t.started.config | {"replicate": 0}) for t in history.trials.values()}
+    assert len(plain) == 1, "nothing but the seed differs"
+    desk = ran(tmp_path / "day", by_seed, trials=2, replicates=3)
+    means = [one.mean for one in desk.director.history.groups() if one.is_whole]
+    assert values_told(desk, LATE)[: len(means)] == pytest.approx(means)
+    assert group.mean == pytest.approx(means[0]), "the first proposal does not depend on what comes after"
+
+
+def test_a_group_that_cannot_win_is_not_completed(tmp_path: Path) -> None:
+    def values(task: Task) -> float:
+        return (0.6 if task.trial < 3 else 0.2) + 0.001 * (task.trial % 3)
+
+    desk = ran(tmp_path / "night", values, trials=3, replicates=3)
+    sizes = [len(group.members) for group in desk.director.history.groups()]
+    assert sizes == [3, 1, 1]
+    assert values_told(desk, LATE) == pytest.approx([0.601, 0.2]), "of the last once another one begins"
+
+
+def test_a_group_that_may_still_win_is_completed(tmp_path: Path) -> None:
+    def values(task: Task) -> float:
+        return [0.60, 0.52, 0.56, 0.55, 0.60, 0.62][task.trial]
+
+    groups = ran(tmp_path / "night", values, trials=2, replicates=3).director.history.ranked_groups()
+    assert [(group.first.number, len(group.members)) for group in groups] == [(3, 3), (0, 3)]
+
+
+def test_members_run_side_by_side_and_end_together_when_the_first_is_pruned(tmp_path: Path) -> None:
+    space = only_sampled(first_rung_epochs=1)
+    desk = open_desk(tmp_path / "night", space, spec(trials=2, max_epochs=4, replicates=2))
+    tasks = [task for _ in range(4) if (task := desk.director.next_task())]
+    assert [task.trial for task in tasks] == [0, 1, 2, 3]
+    assert desk.director.take(0, report(tasks[0], 1, 0.9))
+    assert desk.director.take(3, report(tasks[3], 1, 0.1)), "the group competes with its first member"
+    desk.director.take(2, report(tasks[2], 1, 0.2))
+    verdicts = {number: trial.verdict.reason for number, trial in desk.director.history.trials.items() if trial.verdict}
+    assert verdicts.keys() == {2, 3}
+    assert verdicts[3].startswith("trial 2 of its group is pruned: stopped at epoch 1")
+
+
+def test_a_sweep_killed_anywhere_comes_to_the_same_groups(tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"trials": 3, "replicates": 2}
+    whole = ran(tmp_path / "whole", by_seed, **asked)
+    lines = whole.folder.journal.read_text().splitlines(keepends=True)
+    for cut in range(1, len(lines), 3):
+        root = tmp_path / f"cut{cut}"
+        root.mkdir(mode=0o700)
+        (root / "journal.jsonl").write_text("".join(lines[:cut]))
+        again = ran(root, by_seed, **asked)
+        assert outcome(again.folder.journal) == outcome(whole.folder.journal), f"after line {cut}"
+        told = [event.told for event in again.events() if isinstance(event, TrialEnded)]
+        assert told.count("value") == 6
+
+
+def test_evenly_spread_proposals_stay_so(tmp_path: Path) -> None:
+    """Every second point of a Sobol sequence would be of one half of a range."""
+    space = replace(LATE, sampler="qmc")
+    alone = ran(tmp_path / "alone", by_seed, space, trials=4).director.history
+    groups = ran(tmp_path / "groups", by_seed, space, trials=4, replicates=2).director.history
+    drawn = [group.first.started.params for group in groups.groups()]
+    assert drawn == [trial.started.params for trial in alone.trials.values()]
+
+
+def test_the_table_has_a_mean_with_its_interval_above_the_members(tmp_path: Path) -> None:
+    desk = ran(tmp_path / "night", by_seed, trials=1, replicates=2)
+    table = leaderboard(desk.director.history, desk.director.spec, desk.folder)
+    trial, accuracy, interval = (list(table.columns[place].cells) for place in (1, 4, 5))
+    assert (trial[0], accuracy[0]) == ("mean of 2", f"{desk.director.history.groups()[0].mean:.2%}")
+    assert str(trial[1]).endswith("of 2")
+    assert " to " in str(interval[0])
+
+
+Sweep = Callable[..., SweepResult]
+
+
+def test_folds_are_folds_of_train_and_val(sweep: Sweep) -> None:
+    seen: dict[int, tuple[int | None, str]] = {}
+
+    def remembering(task: Task) -> Iterator[Message]:
+        seen[task.trial] = (task.data.fold, task.faces)
+        yield from body(by_seed)(task)
+
+    result = sweep(trials=1, folds=2, baselines="first", body=remembering, epochs=2)
+    assert [fold for fold, _ in seen.values()] == [1, 2]
+    assert len({faces for _, faces in seen.values()}) == 2
+    assert {trial.started.fold for trial in result} == {1, 2}
+    assert SweepHistory.load(result.folder.journal).trials[1].started.title.endswith("fold 2 of 2")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"replicates": 2, "folds": 2}, "give one"),
+        ({"folds": 2, "data": {"source": None, "fold": 1, "folds": 2}}, "is one fold and --folds 2 is all"),
+        ({"folds": 1}, "--folds"),
+    ],
+)
+def test_what_does_not_go_together(sweep: Sweep, tmp_path: Path, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        sweep(**options)
+    assert not (tmp_path / "runs/night").exists()
+
+
+def test_a_resume_keeps_the_groups(sweep: Sweep) -> None:
+    sweep(trials=1, replicates=2, epochs=2)
+    with pytest.raises(InputError, match="--replicates"):
+        sweep(resume=True, replicates=3)
+    assert len(sweep(resume=True, trials=2)) == 4

@@ -1,0 +1,126 @@
+"""What the members of a group say together: a mean with its interval, and whether the group can still win."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import NormalDist, fmean
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tracking.metrics.scores import Interval, paired_difference_interval
+from tracking.record.history import SweepHistory, TrialGroup
+from tracking.record.layout import SweepFolder
+from tracking.record.predictions import best_predictions
+
+_CONFIDENCE = 0.95
+
+
+def mean_interval(values: Sequence[float]) -> Interval | None:
+    """The mean with its 95 % interval by Student's t; None for fewer than two values.
+
+    The training sets of folds overlap, so that the interval of their mean is somewhat too narrow.
+    """
+    if len(values) < 2:
+        return None
+    from scipy.stats import t
+
+    mean, n = fmean(values), len(values)
+    deviation = math.sqrt(sum((value - mean) ** 2 for value in values) / (n - 1))
+    reach = float(t.ppf((1 + _CONFIDENCE) / 2, n - 1)) * deviation / math.sqrt(n)
+    return Interval(mean, mean - reach, mean + reach)
+
+
+def right_answers(folder: SweepFolder, group: TrialGroup) -> NDArray[np.float64] | None:
+    """Of each validation face [n], the share of the group's members that predict it right.
+
+    Folds follow one another: together they are all faces of train and val, each predicted by the one member that was
+    not trained on it. None for a group that is not whole, and without the predictions of a member.
+    """
+    if not group.is_whole:
+        return None
+    members = [trial for _, trial in sorted(group.members.items())]
+    found = [best_predictions(folder.trial(trial.number), trial) for trial in members]
+    right = [one.is_right.astype(np.float64) for one in found if one]
+    if len(right) < len(members):
+        return None
+    if group.first.started.fold is not None:
+        return np.concatenate(right)
+    return np.mean(right, axis=0) if len({len(one) for one in right}) == 1 else None
+
+
+def difference_of_shares(a: NDArray[np.float64], b: NDArray[np.float64]) -> Interval:
+    """Interval of the mean of `a` minus that of `b`, paired by face [n]."""
+    if np.isin(a, (0, 1)).all() and np.isin(b, (0, 1)).all():
+        return paired_difference_interval(np.ones(len(a), np.int64), a.astype(np.int64), b.astype(np.int64))
+    gap = a - b
+    reach = NormalDist().inv_cdf((1 + _CONFIDENCE) / 2) * float(gap.std(ddof=1)) / math.sqrt(len(gap))
+    return Interval(float(gap.mean()), float(gap.mean()) - reach, float(gap.mean()) + reach)
+
+
+def why_lost(history: SweepHistory, group: TrialGroup) -> str | None:
+    """Why the group's mean can no longer become the best, by a 95 % prediction from its members so far; or None.
+
+    How much members of one configuration differ is taken from the groups that are whole. Folds differ in difficulty:
+    a group is compared with the best one fold by fold. Without a whole group, or without a measure of the spread,
+    every group can win.
+    """
+    whole = [one for one in history.groups() if one.size == group.size and one.is_whole and one.confirms is None]
+    done = group.done
+    if not whole or not done or len(done) == group.size or group.first.started.baseline:
+        return None
+    best = max(whole, key=lambda one: one.mean)
+    on_folds = group.first.started.fold is not None
+    spread, freedom = _spread(whole, on_folds)
+    if freedom < 1:
+        return None
+    from scipy.stats import t
+
+    lead = fmean(value - (best.done[member] if on_folds else best.mean) for member, value in done.items())
+    size, count = group.size, len(done)
+    # The rest of the members scatter about a mean that is itself known from `count` of them.
+    deviation = spread * (size - count) / size * math.sqrt(1 / (size - count) + 1 / count)
+    most = lead + float(t.ppf((1 + _CONFIDENCE) / 2, freedom)) * deviation
+    if most >= 0:
+        return None
+    return (
+        f"its group can no longer win: {count} of {size} done, mean {fmean(done.values()):.4f}, at best "
+        f"{-100 * most:.1f} points under {best.mean:.4f}, the mean of trial {best.first.number}"
+    )
+
+
+def _spread(whole: Sequence[TrialGroup], on_folds: bool) -> tuple[float, int]:
+    """The standard deviation that `why_lost` needs, and its degrees of freedom: of members about the mean of their
+    group; on folds, of the difference of two groups, without what is common to a fold."""
+    size = whole[0].size
+    columns = [fmean(one.done[member] - one.mean for one in whole) if on_folds else 0.0 for member in range(size)]
+    squares = sum((one.done[member] - one.mean - columns[member]) ** 2 for one in whole for member in range(size))
+    freedom = (len(whole) - on_folds) * (size - 1)
+    return (math.sqrt((2 if on_folds else 1) * squares / freedom) if freedom else 0.0), freedom
+
+
+def why_given_up(history: SweepHistory, group: TrialGroup) -> str | None:
+    """Why no member of the group is to be trained further; None while it goes on. A confirmation always does."""
+    if group.size == 1 or group.confirms is not None:
+        return None
+    for one in group.members.values():
+        if one.verdict or (one.is_over and one.state != "done"):
+            state = one.verdict.state if one.verdict else one.state
+            return f"trial {one.number} of its group is {state}: {one.reason}"
+    return why_lost(history, group)
+
+
+def next_member(history: SweepHistory) -> tuple[TrialGroup, int] | None:
+    """The group of which a further member is to be started, and which one; None where there is none.
+
+    Groups are begun one after the other, so only the last one can lack members.
+    """
+    grouped = [one for one in history.groups() if one.size > 1]
+    if not grouped:
+        return None
+    last = grouped[-1]
+    started = len(last.members)
+    if started == last.size or why_given_up(history, last):
+        return None
+    return last, started
