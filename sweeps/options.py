@@ -162,6 +162,15 @@ class RecordedOptions(BaseModel):
             fixed=True,
         ),
     ] = None
+    confirm: Annotated[
+        int | None,
+        Field(ge=1),
+        Flag(
+            "train the best K again at the end, under new seeds (3, or --replicates), and choose by their mean",
+            "K",
+            group=TRAINED,
+        ),
+    ] = None
     runner: Annotated[
         Literal["ray", "inline"],
         Flag("ray (default), or inline: in this process, one at a time, for a debugger", group=RUN),

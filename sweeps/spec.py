@@ -15,13 +15,16 @@ from sweeps.config import explain
 from sweeps.errors import InputError
 from sweeps.options import Options, RecordedOptions
 from sweeps.space import Pruner, Sampler, Space, WhichBaselines
-from tracking.metrics.groups import next_member
+from tracking.metrics.groups import next_member, to_confirm
 from tracking.record.events import TrialStarted
 from tracking.record.history import SweepHistory
 
 _FIXED = {"space": "the space", "fingerprint": "the data (fingerprint)"} | {
     name: option(Options, name) for name, flag in flags(Options).items() if flag.fixed
 }
+
+
+_CONFIRMING_SEEDS = 3
 
 
 class SweepSpec(RecordedOptions):
@@ -87,9 +90,27 @@ class SweepSpec(RecordedOptions):
 
     def to_start(self, history: SweepHistory) -> int:
         """How many trials are still to be started, at most: a group that cannot win is not completed."""
-        begun = next_member(history) if self.members > 1 else None
+        begun = next_member(history) if self.members > 1 or self.confirm else None
         owed = begun[0].size - begun[1] if begun else 0
-        return owed + max(self.trials - history.configurations, 0) * self.members
+        fresh = max(self.trials - history.configurations, 0) * self.members
+        return owed + fresh + self._confirmations_left(history, fresh) * self.confirming_members
+
+    @property
+    def confirming_members(self) -> int:
+        """Under how many new seeds, or on how many folds, a trial is confirmed."""
+        return self.members if self.members > 1 else _CONFIRMING_SEEDS
+
+    def _confirmations_left(self, history: SweepHistory, fresh: int) -> int:
+        """How many trials are still to be confirmed, at most; none before a trial that waits for a person is over."""
+        if self.confirm is None:
+            return 0
+        before = [trial for trial in history.unfinished if not trial.is_confirming]
+        if any(trial.paused and trial.paused.reason not in ("share", "budget") for trial in before):
+            return 0
+        begun = {trial.started.group.confirms for trial in history.trials.values() if trial.started.group}
+        if before or fresh:
+            return max(self.confirm - len(begun - {None}), 0)
+        return sum(one.first.number not in begun for one in to_confirm(history, self.confirm))
 
     def data_of(self, started: TrialStarted) -> DataOptions:
         """The data that a trial is trained and judged on."""

@@ -73,7 +73,8 @@ class Closing:
         """
         epochs = [epoch for trial in history.trials.values() for epoch in trial.epochs]
         trained_seconds = sum(epoch.metrics.get("epoch_seconds", 0.0) for epoch in epochs)
-        if not self._drawn or trained_seconds < _LEAST_TRAINED_SECONDS:
+        in_folds = any(trial.started.fold for trial in history.trials.values())
+        if not self._drawn or in_folds or trained_seconds < _LEAST_TRAINED_SECONDS:
             return []
         fault, lines = _in_a_child("publish_best", self._folder, _LONGEST_SECONDS, tracking_uri)
         if fault:

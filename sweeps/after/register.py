@@ -14,6 +14,7 @@ import fer_data
 import fer_models
 from sweeps.after import pyfunc_model
 from sweeps.after.ensemble import answers_fitted_apart
+from sweeps.errors import InputError
 from sweeps.runs import Run, best_runs, related_sweeps
 from sweeps.use.packing import pack
 from tracking.mlflow_sync.models import Candidate, Promotion, log_model_folder, model_name, register
@@ -46,6 +47,11 @@ def register_run(run: Run, tracking_uri: str) -> str:
         InputError: the run's answers or weights are gone, or its faces are or have changed.
         TrackingError: MLflow does not have the run, does not answer, or refuses.
     """
+    if (fold := run.trial.started.fold) is not None:
+        raise InputError(
+            f"{run.name}: was trained on fold {fold} of {run.spec.folds}, and judged on faces that other nets learned "
+            "from; train its configuration on the whole train split to register it"
+        )
     answers = answers_fitted_apart(run)
     with opened(tracking_uri) as client, tempfile.TemporaryDirectory() as scratch:
         run_id = find_mlflow_run(client, run.history.started, run.trial.number)

@@ -95,7 +95,7 @@ def sweep_page(folder: SweepFolder, history: SweepHistory) -> str:
 def sweep_report(folder: SweepFolder, history: SweepHistory) -> tuple[SweepReport, NDArray[np.uint8] | None]:
     """The content of a sweep's report, and its validation faces as grey levels where they are available."""
     spec = recorded_spec(history)
-    faces = _faces(spec)
+    faces = None if spec.folds else _faces(spec)  # each fold has its own
     report = SweepReport(
         history=history,
         folder=folder,
@@ -134,9 +134,15 @@ def _facts(spec: SweepSpec, faces: Faces | None, answered: int) -> DataFacts:
         sizes={split.name: len(split) for split in splits},
         classes=spec.classes,
         synthetic=spec.synthetic,
-        notes=faces.notes if faces else ("the data is not where it was: sizes and leaks are not known",),
+        notes=faces.notes if faces else (_why_no_faces(spec),),
         leaked=faces.val.leaked if faces else None,
     )
+
+
+def _why_no_faces(spec: SweepSpec) -> str:
+    if spec.folds:
+        return f"val is one of {spec.folds} folds of train and val, another one for each trial of a group"
+    return "the data is not where it was: sizes and leaks are not known"
 
 
 def _asked(spec: SweepSpec, history: SweepHistory) -> Mapping[str, str]:
@@ -148,6 +154,8 @@ def _asked(spec: SweepSpec, history: SweepHistory) -> Mapping[str, str]:
         "seed": str(spec.seed),
         "device": f"{spec.device}, threads a trial: {spec.threads}",
     }
+    if spec.members > 1:
+        asked["trials of each configuration"] = f"{spec.members} {'folds' if spec.folds else 'seeds'}"
     if budgets := Budgets(spec).lines(history):
         asked["budget"] = ", ".join(budgets)
     return asked | {f"fixed: {name}": setting_text(value) for name, value in spec.settings.items()}

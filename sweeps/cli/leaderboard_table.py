@@ -12,7 +12,7 @@ from sweeps.cli.progress import trial_name
 from sweeps.spec import SweepSpec
 from sweeps.trial.messages import val_title
 from tracking.metrics.chosen import choice_of
-from tracking.metrics.groups import difference_of_shares, mean_interval, right_answers
+from tracking.metrics.groups import confirmation_of, difference_of_shares, mean_interval, right_answers
 from tracking.metrics.scores import wilson_interval
 from tracking.record.events import OBJECTIVE
 from tracking.record.flatten import flatten
@@ -151,10 +151,12 @@ def _caption(
         lines.append(
             f"differences in points, with 95 % intervals paired by image, to {best_baseline.first.started.baseline}"
         )
-    if spec.members > 1:
+    if spec.members > 1 or spec.confirm:
         lines.append(
             f"a mean's interval is Student's t over its {'folds' if spec.folds else 'seeds'}, a trial's is over faces"
         )
+    if confirmation := confirmation_of(history):
+        lines.append(str(confirmation))
     if scored > 1 and (choice := choice_of(folder, history)):
         lines.append(str(choice))
     if scored > _SHOWN:

@@ -131,7 +131,8 @@ class Director:
     def has_task(self) -> bool:
         """Whether `next_task` has one now, unless a draw comes to nothing."""
         self.attend()
-        return not self.exhausted and self._queue.has_slot
+        waits = len(self._queue) > len(self._queue.out) or bool(self._wanted) or bool(self._promotable)
+        return not self.exhausted and self._queue.has_slot and (waits or self._starting.can_start(self.spec))
 
     @property
     def busy(self) -> bool:
@@ -175,6 +176,8 @@ class Director:
                 return self._continue(self.history.trials[number])
             if promotable := self._promotable:
                 return self._continue(self.history.trials[promotable[0]])
+            if not self._starting.can_start(self.spec):
+                return None
             if trial := self._starting.start_next(self.spec):
                 return self._hand_out(trial, 0)
         return None

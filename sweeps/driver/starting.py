@@ -13,7 +13,7 @@ from sweeps.planning.study import Proposal, Study
 from sweeps.space import Space
 from sweeps.spec import SweepSpec
 from sweeps.trial.messages import EpochReport, Task
-from tracking.metrics.groups import next_member
+from tracking.metrics.groups import next_member, to_confirm
 from tracking.record.events import Group, TrialStarted, Wanted, now_ms
 from tracking.record.files import write_json
 from tracking.record.history import TrialGroup, TrialHistory
@@ -36,14 +36,23 @@ class Starting:
         self._study, self._space, self._folder = study, space, folder
         self._endings, self._resolve = endings, resolve
 
+    def can_start(self, spec: SweepSpec) -> bool:
+        """Whether there is a trial to start now: trials are confirmed once all others are over."""
+        if not spec.to_start(self._history):
+            return False
+        others = any(not trial.is_confirming for trial in self._history.unfinished)
+        return not others or self._history.configurations < spec.trials or next_member(self._history) is not None
+
     def start_next(self, spec: SweepSpec) -> TrialHistory | None:
         """Record the next member of a group that is begun, the next baseline, or the sampler's next proposal.
 
         None where the trial is over at once: the space made no configuration of the proposal, which is a failed trial,
         or an equal trial is done.
         """
-        if spec.members > 1 and (begun := next_member(self._history)):
+        if (spec.members > 1 or spec.confirm) and (begun := next_member(self._history)):
             return self._start_or_end(self._member(spec, *begun))
+        if self._history.configurations >= spec.trials:
+            return self._start_or_end(self._confirmation(spec))
         number = self._history.next_number
         started = [trial.started for trial in self._history.trials.values()]
         past = sum(one.baseline is not None and not one.is_further_member for one in started)
@@ -73,12 +82,28 @@ class Starting:
             proposal.fault,
         )
 
+    def _confirmation(self, spec: SweepSpec) -> TrialStarted:
+        """The first trial of the next of the best configurations, under a seed that no trial had."""
+        assert spec.confirm
+        begun = {one.confirms for one in self._history.groups()}
+        source = next(one for one in to_confirm(self._history, spec.confirm) if one.first.number not in begun)
+        place = Group(
+            first=self._history.next_number, member=0, size=spec.confirming_members, confirms=source.first.number
+        )
+        used = max(int(trial.started.config.get("replicate", 0)) for trial in self._history.trials.values())
+        return self._again(spec, source.first.started, place, used + 1)
+
     def _member(self, spec: SweepSpec, group: TrialGroup, member: int) -> TrialStarted:
         """A further member of a group: the same configuration under another seed, or on another fold."""
-        number, first = self._history.next_number, group.first.started
-        config = TrialConfig.model_validate(first.config)
-        if spec.folds is None:
-            config = config.model_copy(update={"replicate": config.replicate + member})
+        first = group.first.started
+        assert first.group
+        replicate = int(first.config.get("replicate", 0)) + (0 if spec.folds else member)
+        return self._again(spec, first, first.group.model_copy(update={"member": member}), replicate)
+
+    def _again(self, spec: SweepSpec, first: TrialStarted, place: Group, replicate: int) -> TrialStarted:
+        """A trial of a configuration that was trained before. The sampler does not see it."""
+        number = self._history.next_number
+        config = TrialConfig.model_validate(first.config | {"replicate": replicate})
         started = first.model_copy(
             update={
                 "time_ms": now_ms(),
@@ -89,8 +114,8 @@ class Starting:
                 "params": {},
                 "distributions": {},
                 "wanted": None,
-                "group": Group(first=first.trial, member=member, size=group.size),
-                "fold": member + 1 if spec.folds else None,
+                "group": place,
+                "fold": place.member + 1 if spec.folds else None,
             }
         )
         self._study.add_undrawn(number)

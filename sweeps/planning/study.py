@@ -130,6 +130,7 @@ class Study:
         self._lessons: dict[int, FrozenTrial] = {}  # what the sampler learns of each trial, the latest last
         self._ranked: list[tuple[_Place, int]] = []  # the same trials, the best first
         self._groups: dict[int, _Group] = {}  # by each trial of a group
+        self._confirming: set[int] = set()
         self._further = 0  # members of groups beside the first of each
         self._least = math.inf  # of the values that the sampler was told
         self._pruner = make_pruner(space.pruner, space, derive_seed(seed, "pruner"))
@@ -215,7 +216,10 @@ class Study:
         """
         place = started.group
         self._further += started.is_further_member
-        if place is None or place.confirms is not None:
+        if place is None:
+            return
+        if place.confirms is not None:
+            self._confirming.add(started.trial)
             return
         group = self._groups.get(place.first)
         if group is None:
@@ -243,8 +247,9 @@ class Study:
         """Enter an epoch's value; the reason to give the trial up, or None."""
         if number not in self._open:
             return None  # given up already; a report that crossed the verdict
-        if (group := self._groups.get(number)) and (number != group.first or number in group.ended):
-            return None  # the group competes with its first member
+        group = self._groups.get(number)
+        if number in self._confirming or (group and (number != group.first or number in group.ended)):
+            return None  # a group competes with its first member, a confirmation not at all
         self._curves[number][epoch] = value
         return self._pruner.report(number, epoch, value)
 

@@ -60,6 +60,8 @@ class Choice:
 def choice_of(folder: SweepFolder, history: SweepHistory) -> Choice | None:
     """The `Choice` of a sweep's trials; None without the best one's predictions."""
     ranked = history.ranked_groups()
+    if ranked and ranked[0].confirms is not None and ranked[0].is_whole:
+        ranked = [one for one in ranked if one.confirms is not None]
     first = right_answers(folder, ranked[0]) if ranked else None
     if first is None:
         return None

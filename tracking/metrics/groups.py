@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import NormalDist, fmean
 
 import numpy as np
@@ -109,6 +110,48 @@ def why_given_up(history: SweepHistory, group: TrialGroup) -> str | None:
             state = one.verdict.state if one.verdict else one.state
             return f"trial {one.number} of its group is {state}: {one.reason}"
     return why_lost(history, group)
+
+
+def to_confirm(history: SweepHistory, count: int) -> list[TrialGroup]:
+    """The best configurations, as many, of which something is done: what `--confirm` trains again."""
+    return [one for one in history.ranked_groups() if one.confirms is None and one.done][:count]
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """What the best configuration comes to under new seeds, beside what it was chosen by."""
+
+    trial: int
+    """The trial that is confirmed."""
+    first: float
+    """What it had when it was chosen."""
+    confirmed: Interval
+    """The mean under new seeds."""
+    among: int
+    best_at_first: float
+    """The best of all before, whichever trial had it."""
+
+    def __str__(self) -> str:
+        """One sentence, for a person."""
+        flattery = 100 * (self.best_at_first - self.confirmed.value)
+        return (
+            f"winner of {self.among} confirmed: trial {self.trial}, {self.confirmed.value:.2%} "
+            f"({self.confirmed.low:.1%} to {self.confirmed.high:.1%}) under new seeds, {self.first:.2%} when it "
+            f"was chosen; the best of all had {self.best_at_first:.2%}, {flattery:.1f} points more than is confirmed"
+        )
+
+
+def confirmation_of(history: SweepHistory) -> Confirmation | None:
+    """The winner of the confirmed configurations; None before one is whole."""
+    ranked = history.ranked_groups()
+    confirmed = [one for one in ranked if one.confirms is not None and one.is_whole]
+    interval = mean_interval(list(confirmed[0].done.values())) if confirmed else None
+    if interval is None:
+        return None
+    number = confirmed[0].confirms
+    source = next(one for one in ranked if number in {trial.number for trial in one.members.values()})
+    best = max(one.mean for one in ranked if one.confirms is None)
+    return Confirmation(source.first.number, source.mean, interval, len(confirmed), best)
 
 
 def next_member(history: SweepHistory) -> tuple[TrialGroup, int] | None:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from tracking.metrics.groups import mean_interval
 from tracking.record.events import (
     OBJECTIVE,
     Act,
@@ -16,6 +17,7 @@ from tracking.record.events import (
     DriverStopped,
     EpochDone,
     Event,
+    Group,
     SweepEnded,
     SweepStarted,
     TrialEnded,
@@ -102,6 +104,33 @@ class SweepProgress:
 
 
 @dataclass
+class GroupMeans:
+    """The means of groups, computed as `SweepProgress` is. Their points are those of each group's first trial."""
+
+    _places: dict[int, Group] = field(default_factory=dict)
+    _best: dict[int, dict[int, float]] = field(default_factory=dict)
+
+    def points(self, event: Event) -> tuple[int, list[Point]]:
+        """Take the next event in; return the trial whose group it completes, and what that changes."""
+        if isinstance(event, TrialStarted) and event.group:
+            self._places[event.trial] = event.group
+        if not (isinstance(event, TrialEnded) and event.state == "done" and event.trial in self._places):
+            return PARENT, []
+        place, value = self._places[event.trial], event.best.get(f"best_{OBJECTIVE}")
+        done = self._best.setdefault(place.first, {})
+        if value is not None:
+            done[place.member] = value
+        interval = mean_interval(list(done.values())) if len(done) == place.size else None
+        if interval is None:
+            return PARENT, []
+        names = {"": interval.value, "_low": interval.low, "_high": interval.high}
+        points = [
+            Point(f"group/mean_{OBJECTIVE}{end}", value, event.time_ms, len(done)) for end, value in names.items()
+        ]
+        return place.first, points
+
+
+@dataclass
 class EventGrouper:
     """Groups a journal's events by run, part by part.
 
@@ -114,6 +143,7 @@ class EventGrouper:
     seen_epochs: dict[int, int] = field(default_factory=dict)
     driver: DriverStarted | None = None
     progress: SweepProgress = field(default_factory=SweepProgress)
+    means: GroupMeans = field(default_factory=GroupMeans)
 
     def group(self, events: Iterable[Event]) -> dict[int, RunWork]:
         """The next part, by run; an epoch that the journal has twice is there once."""
@@ -129,8 +159,9 @@ class EventGrouper:
             elif isinstance(event, Ending) and event.time_ms == self.settled[number]:
                 del self.settled[number]
             points = self.progress.points(event)
-            if points and PARENT not in self.settled:
-                works.setdefault(PARENT, RunWork()).points.extend(points)
+            for run, more in ((PARENT, points), self.means.points(event)):
+                if more and run not in self.settled:
+                    works.setdefault(run, RunWork()).points.extend(more)
         return works
 
     def _note(self, number: int, event: Event) -> None:
@@ -234,6 +265,8 @@ def first_tags(
         "seed": str(started.seed),
         "config.id": started.config_id,
     }
+    if started.group:
+        tags |= {"group": str(started.group.first), "member": f"{started.group.member + 1} of {started.group.size}"}
     if started.wanted:
         tags["asked.for"] = f"{started.wanted.verb} of trial {started.wanted.source}"
     return tags | ({"baseline": started.baseline} if started.baseline else {})

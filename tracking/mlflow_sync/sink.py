@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from tracking.errors import TrackingError
 from tracking.metrics.chosen import choice_of
+from tracking.metrics.groups import confirmation_of
 from tracking.mlflow_sync.access import describe, ping, set_client_environment
 from tracking.mlflow_sync.default_store import default_path, default_uri, open_default_store
 from tracking.mlflow_sync.experiment import experiment_id
@@ -35,7 +36,7 @@ from tracking.mlflow_sync.run_records import (
 from tracking.mlflow_sync.upkeep import how_to_restore, run_title, search_runs
 from tracking.mlflow_sync.uri import BESIDE_THE_SWEEPS, without_password
 from tracking.mlflow_sync.weights import bring_up_to_date
-from tracking.record.events import DriverStarted, Event, SweepEnded, SweepStarted
+from tracking.record.events import DriverStarted, Event, SweepEnded, SweepStarted, TrialStarted
 from tracking.record.flatten import flatten
 from tracking.record.folder_lock import FolderHeldError, hold_folder
 from tracking.record.history import SweepHistory
@@ -253,7 +254,8 @@ class _Session:
 
     def _expectation(self, time_ms: int) -> list[Point]:
         """The best trial's expected accuracy on new faces, as metrics of the sweep's run."""
-        choice = choice_of(self._folder, SweepHistory.load(self._folder.journal))
+        history = SweepHistory.load(self._folder.journal)
+        choice, confirmation = choice_of(self._folder, history), confirmation_of(history)
         if choice is None:
             return []
         values = {
@@ -262,6 +264,11 @@ class _Session:
             "best_expected_accuracy_low": choice.expected.low,
             "best_expected_accuracy_high": choice.expected.high,
         }
+        if confirmation:
+            values["best_confirmed_accuracy"] = confirmation.confirmed.value
+            values["best_confirmed_accuracy_low"] = confirmation.confirmed.low
+            values["best_confirmed_accuracy_high"] = confirmation.confirmed.high
+            values["best_accuracy_at_first"] = confirmation.best_at_first
         if choice.lead:
             values["best_expected_lead_over_baseline"] = choice.lead.value
         return [Point(name, value, time_ms, 0) for name, value in values.items()]
@@ -271,7 +278,9 @@ class _Session:
             raise TrackingError(f"the journal in {self._folder.root} has an event of trial {number} before its start")
         tags = first_tags(self.sweep, work.started, work.driver)
         if number != PARENT:
-            tags["mlflow.parentRunId"] = self._run_ids[PARENT]
+            place = work.started.group if isinstance(work.started, TrialStarted) else None
+            above = place.first if place and place.first != number else PARENT
+            tags["mlflow.parentRunId"] = self._run_ids.get(above, self._run_ids[PARENT])
         # Until the answer is here the run may have been made, or yet be.
         self.all_acknowledged = False
         run = self._client.create_run(self._experiment, work.started.time_ms, tags, run_name(work.started))

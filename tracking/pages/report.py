@@ -15,11 +15,12 @@ from tracking.figures.score_figures import mistakes_figure, score_figures, sures
 from tracking.figures.trial_figures import confusion_figure
 from tracking.metrics.chosen import choice_of
 from tracking.metrics.compare import ComparedRun, Comparison, compare
+from tracking.metrics.groups import confirmation_of
 from tracking.metrics.scores import Interval, paired_difference_interval
 from tracking.metrics.summary import ScoreSummary, data_name, summary
 from tracking.pages.compare_page import comparison_figures
 from tracking.pages.page import render, sentence, where
-from tracking.pages.report_rows import Row, ranked_rows, reached
+from tracking.pages.report_rows import Row, group_rows, ranked_rows, reached
 from tracking.pages.sweep_pictures import sweep_pictures
 from tracking.record.events import OBJECTIVE
 from tracking.record.flatten import flatten
@@ -104,6 +105,8 @@ def report_page(report: SweepReport, faces: NDArray[np.uint8] | None = None) -> 
         states=_states(history),
         hours=_hours(history),
         ranked=rows,
+        groups=group_rows(history),
+        confirmation=confirmation_of(history),
         reached={row.trial.started.baseline: _reached(row, history) for row in rows if row.trial.started.baseline},
         scores=scores,
         comparison=comparison,
@@ -120,8 +123,9 @@ def _reached(row: Row, history: SweepHistory) -> str:
 
 def _compared(rows: Sequence[Row], best_baseline: Row | None, history: SweepHistory) -> list[Row]:
     """The best trial, the best baseline and the runner-up, each once; baselines with too few epochs are left out."""
-    chosen = [row for row in rows if row.rank and (row.rank == 1 or not history.is_short(row.trial))][:2]
-    return [*chosen, best_baseline] if best_baseline and best_baseline not in chosen else chosen
+    ranked = [row for row in rows if row.rank and row.trial.started.fold == rows[0].trial.started.fold]
+    chosen = [row for row in ranked if row.rank == 1 or not history.is_short(row.trial)][:2]
+    return [*chosen, best_baseline] if best_baseline in ranked and best_baseline not in chosen else chosen
 
 
 def _gap(best: Row | None, baseline: Row | None, answers: Mapping[str, Predictions]) -> Interval | None:

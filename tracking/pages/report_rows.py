@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tracking.metrics.scores import wilson_interval
+from tracking.metrics.groups import mean_interval
+from tracking.metrics.scores import Interval, wilson_interval
 from tracking.record.flatten import flatten
 from tracking.record.history import SweepHistory, TrialHistory
 from tracking.record.layout import SweepFolder
@@ -62,6 +63,41 @@ def ranked_rows(history: SweepHistory, n: int) -> list[Row]:
     return rows
 
 
+@dataclass(frozen=True)
+class GroupRow:
+    """A group in the report's table."""
+
+    rank: int
+    name: str
+    done: str
+    mean: float
+    interval: Interval | None
+    settings: str
+
+
+def group_rows(history: SweepHistory) -> list[GroupRow]:
+    """The groups of more than one trial, the best mean first."""
+    varied = _varied(list(history.trials.values()))
+    rows = []
+    for rank, group in enumerate(history.ranked_groups(), start=1):
+        if group.size == 1:
+            continue
+        first = group.first.started
+        numbers = ", ".join(str(one.number) for _, one in sorted(group.members.items()))
+        rows.append(
+            GroupRow(
+                rank=rank,
+                name=(f"trial {group.confirms} confirmed: " if group.confirms is not None else "")
+                + (f"{first.baseline} (trials {numbers})" if first.baseline else f"trials {numbers}"),
+                done=f"{len(group.done)} of {group.size}",
+                mean=group.mean,
+                interval=mean_interval(list(group.done.values())),
+                settings=_settings(group.first, varied),
+            )
+        )
+    return rows
+
+
 def _name(trial: TrialHistory, note: str) -> str:
     number = f"trial {trial.number}"
     where = f"{number}; {note}" if note else number
@@ -83,7 +119,7 @@ def _varied(trials: Sequence[TrialHistory]) -> dict[str, str]:
         if not trial.started.baseline:
             for name, value in flatten(trial.started.config).items():
                 seen.setdefault(name, set()).add(value)
-    varied = [name for name, values in seen.items() if len(values) > 1]
+    varied = [name for name, values in seen.items() if len(values) > 1 and name != "replicate"]
     last = Counter(name.rpartition(".")[2] for name in varied)
     return {name: short if last[short := name.rpartition(".")[2]] == 1 else name for name in varied}
 

@@ -168,7 +168,9 @@ class TrialStarted(_Event):
         """`, seed 2 of 3` or `, fold 2 of 5`."""
         if self.group is None:
             return ""
-        return f", {'seed' if self.fold is None else 'fold'} {self.group.member + 1} of {self.group.size}"
+        kind = "seed" if self.fold is None else "fold"
+        confirming = "" if self.group.confirms is None else f" confirming {self.group.confirms}"
+        return f",{confirming} {kind} {self.group.member + 1} of {self.group.size}"
 
     @property
     def settings(self) -> dict[str, Any]:

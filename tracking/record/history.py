@@ -70,6 +70,11 @@ class TrialHistory:
         return self.end is not None and self.end.final
 
     @property
+    def is_confirming(self) -> bool:
+        """Whether it checks another trial's accuracy under a new seed."""
+        return self.started.group is not None and self.started.group.confirms is not None
+
+    @property
     def last_epoch(self) -> int:
         """Highest epoch recorded; 0 before the first."""
         return self.epochs[-1].epoch if self.epochs else 0

@@ -17,6 +17,7 @@ from sweeps.space import Space
 from sweeps.sweep import SweepResult
 from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd
 from tests.sweeps.fake_trials import Desk, metrics, only_sampled, open_desk, outcome, report, spec
+from tracking.metrics.groups import confirmation_of
 from tracking.record.events import TrialEnded
 from tracking.record.history import SweepHistory
 from tracking.record.journal import read
@@ -124,6 +125,52 @@ def test_the_table_has_a_mean_with_its_interval_above_the_members(tmp_path: Path
     assert " to " in str(interval[0])
 
 
+def test_the_best_are_confirmed_under_new_seeds_and_the_winner_is_chosen_by_their_mean(tmp_path: Path) -> None:
+    """Trial 1 was lucky: under new seeds trial 2 is better."""
+
+    def values(task: Task) -> float:
+        return [0.50, 0.62, 0.60, 0.55, 0.54, 0.56, 0.58, 0.59, 0.60][task.trial]
+
+    desk = ran(tmp_path / "night", values, trials=3, confirm=2)
+    history = desk.director.history
+    assert [(one.confirms, len(one.members)) for one in history.groups()[3:]] == [(1, 3), (2, 3)]
+    assert len({trial.started.seed for trial in history.trials.values()}) == 9, "no seed is used twice"
+    assert history.ranked_groups()[0].confirms == 2
+    assert values_told(desk, LATE) == pytest.approx([0.50, 0.62, 0.60]), "the sampler does not see them"
+    found = confirmation_of(history)
+    assert found
+    assert (found.trial, found.first, found.best_at_first, found.among) == (2, 0.60, 0.62, 2)
+    assert found.confirmed.value == pytest.approx(0.59)
+    assert "3.0 points more than is confirmed" in str(found)
+    assert not desk.director.spec.to_start(history)
+
+
+def test_confirmation_waits_for_the_last_trial_and_is_kept_by_a_resume(tmp_path: Path) -> None:
+    asked = spec(trials=2, max_epochs=2, confirm=1)
+    desk = open_desk(tmp_path / "night", LATE, asked)
+    first, second = desk.director.next_task(), desk.director.next_task()
+    assert first
+    assert second
+    for epoch in (1, 2):
+        desk.director.take(0, report(first, epoch, 0.5))
+    desk.director.take(0, TrialEnd(attempt=0, state="ended"))
+    assert desk.director.next_task() is None
+    assert not desk.director.exhausted
+    assert not desk.director.has_task
+    again = open_desk(tmp_path / "night", LATE, asked)
+    InlineRunner().run(again.director, body(by_seed))
+    assert [trial.is_confirming for trial in again.director.history.trials.values()] == [False] * 2 + [True] * 3
+    assert again.director.exhausted
+
+
+def test_a_trial_that_waits_for_a_person_does_not_keep_the_driver(tmp_path: Path) -> None:
+    desk = open_desk(tmp_path / "night", LATE, spec(trials=1, max_epochs=2, confirm=1))
+    assert desk.director.next_task()
+    desk.director.worker_died(0, "gone")
+    desk.director.pause(0, "person", "ana")
+    assert desk.director.exhausted
+
+
 Sweep = Callable[..., SweepResult]
 
 
@@ -147,6 +194,8 @@ def test_folds_are_folds_of_train_and_val(sweep: Sweep) -> None:
         ({"replicates": 2, "folds": 2}, "give one"),
         ({"folds": 2, "data": {"source": None, "fold": 1, "folds": 2}}, "is one fold and --folds 2 is all"),
         ({"folds": 1}, "--folds"),
+        ({"replicates": 2, "pruner": "promoting"}, "take --pruner halving"),
+        ({"trials": 2, "confirm": 3}, "--confirm 3: the sweep has 2 trials; give 2 at most"),
     ],
 )
 def test_what_does_not_go_together(sweep: Sweep, tmp_path: Path, options: dict[str, Any], words: str) -> None:
