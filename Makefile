@@ -9,9 +9,11 @@ BASELINES ?= none
 OUT ?= runs
 # Processes that run the fast tests.
 JOBS ?= 2
+# One process runs all tests of a file, whose set-up is shared; in the order of their folders, as the longest are not last.
+TOGETHER = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all check docs format ui benchmark gpu-check gpu-rows clean
+.PHONY: help run test test-all test-minimum check docs format ui benchmark gpu-check gpu-rows clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -20,10 +22,13 @@ run: .venv/installed  ## set up, then sweep alexnet_space on the built-in faces
 	$(BIN)/python -m sweeps.run $(SPACE) --epochs $(EPOCHS) --baselines $(BASELINES) --out $(OUT)
 
 test: .venv/installed  ## set up, then run the fast tests
-	$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder  # a file's set-up once; long files early
+	$(BIN)/pytest $(TOGETHER)
 
 test-all: test  ## also the slow tests; FER2013_CSV=path adds those on the real faces
 	$(BIN)/pytest -m slow
+
+test-minimum: .venv-minimum/installed  ## the fast tests with the oldest libraries that pyproject.toml allows
+	.venv-minimum/bin/pytest $(TOGETHER)
 
 check: .venv/installed docs  ## lint, format, types, documentation
 	$(BIN)/ruff check .
@@ -55,5 +60,11 @@ gpu-rows: .venv/installed  ## the reports' rows by their own recipes on this mac
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
+.venv-minimum/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-minimum
+	$(PYTHON) -m tests.oldest_versions > .venv-minimum/constraints.txt
+	.venv-minimum/bin/python -m pip install --disable-pip-version-check --quiet --constraint .venv-minimum/constraints.txt --editable '.[dev]'
+	@touch $@
+
 clean:  ## remove the environment and what was built; runs stay
-	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-minimum build *.egg-info .mypy_cache .ruff_cache .pytest_cache
