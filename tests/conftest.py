@@ -1,4 +1,4 @@
-"""Every process that runs tests has its own home folder and slots, and one thread for arithmetic.
+"""Every process that runs tests has its own home folder, slots and cache of faces, and one thread for arithmetic.
 
 Two processes run the whole suite (`make test`). Neither sees the other's claims, Ray tokens or settings, nor the user's.
 """
@@ -22,9 +22,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def own_home_and_slots() -> Iterator[None]:
+def own_home_slots_and_faces() -> Iterator[None]:
     with tempfile.TemporaryDirectory(prefix="fer-tests-") as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("MPLCONFIGDIR", matplotlib.get_cachedir())  # its list of fonts takes seconds to make
         patch.setenv("HOME", folder)
         patch.setenv("FER_SLOTS", f"{folder}/slots")
+        patch.setenv("FER_CACHE", f"{folder}/faces")
         yield

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -28,7 +27,6 @@ def run(folder: Path, *arguments: str) -> str:
     done = subprocess.run(
         [sys.executable, *arguments],
         cwd=folder,
-        env=os.environ | {"FER_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=240,

@@ -23,18 +23,6 @@ from tracking.record.journal import read
 _TIMES = {"epoch_seconds", "images_per_second", "best_epoch_seconds", "best_images_per_second"}
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Faces are read once for all tests of this folder."""
-    before = os.environ.get("FER_CACHE")
-    os.environ["FER_CACHE"] = str(tmp_path_factory.mktemp("cache"))
-    yield
-    if before is None:
-        del os.environ["FER_CACHE"]
-    else:
-        os.environ["FER_CACHE"] = before
-
-
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """The arguments of a sweep whose epochs take a third of a second: 140 faces to train on, 42 to validate."""

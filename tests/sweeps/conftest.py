@@ -1,6 +1,7 @@
-"""Folders of their own for every test, one cache of faces for all, and sweeps without MLflow."""
+"""Folders of their own for every test, and sweeps without MLflow."""
 
 import functools
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,13 @@ from tests.sweeps import fake_trials
 
 
 @pytest.fixture(scope="session")
-def face_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("faces")
+def face_cache() -> Path:
+    return Path(os.environ["FER_CACHE"])
 
 
 @pytest.fixture(autouse=True)
-def away_from_home(tmp_path: Path, face_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def away_from_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("FER_CACHE", str(face_cache))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     for name in ("FER_DATA", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
