@@ -6,6 +6,9 @@ The baselines are the report's net and recipe on plain faces, on augmented ones,
 augmented (an epoch twice as long): as the report has it, and as its program computed it, with half of the augmented
 faces blank. The search is over the strengths of every variation, on the
 compact residual net, which two cores train in minutes.
+
+Measured 2026-11-27 on an H200 beside 13 other rows: 1.2 minutes, 63.33 % of PublicTest (`deep_cnn_augmented`, the
+third baseline, 9 epochs).
 """
 
 from __future__ import annotations

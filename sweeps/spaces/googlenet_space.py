@@ -5,6 +5,9 @@
 The baselines are BVLC's two solvers: SGD .01, momentum .9, decay 2e-4 on weights alone, biases at twice the learning
 rate, batch 32, mirror images, auxiliary heads weighing .3. The quick one, which made BVLC's published weights, lowers
 the rate as (1 - i / 2,400,000) ^ .5; the other one multiplies it by .96 each 320,000 of 10,000,000 iterations.
+
+Measured 2026-11-27 on an H200 beside 13 other rows: 7.4 minutes, 59.29 % of PublicTest (`googlenet`, 14 of 20
+epochs).
 """
 
 from __future__ import annotations

@@ -5,6 +5,9 @@
 The baseline is the report's: SGD .01 without momentum, batch 32, constant rate, here at 48 pixels (the report: 244,
 for which --set net.size=244, enlarged bilinearly where Keras takes the nearest pixel). Its best validation accuracy was
 78.27 %, on a split of its own.
+
+Measured 2026-11-27 on an H200 beside 13 other rows: 0.3 minutes, 80.94 % of PublicTest (`happy_sad_48`, its happy and
+sad faces, 10 epochs).
 """
 
 from __future__ import annotations

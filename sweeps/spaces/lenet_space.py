@@ -5,6 +5,8 @@
 The baselines are the report's schedules (SGD .01, momentum .9, decay 5e-4 on weights and biases, biases at twice the
 learning rate, batch 64, 10,000 iterations): "inv", and "step" each 500 iterations with gamma .9, as its text has it, .8
 and .5, as its log files do. Its best logged validation accuracy, 53.12 %, is in the log of gamma .8.
+
+Measured 2026-11-27 on an H200 beside 13 other rows: 0.6 minutes, 54.14 % of PublicTest (`lenet_step_8`, 22 epochs).
 """
 
 from __future__ import annotations

@@ -7,6 +7,9 @@ parameters, the last layer's bias at twice the learning rate, batch 10, (x-128)/
 150,000, 300,000, 450,000, 600,000 and 750,000 of 1,800,000 iterations. It had 55 % validation accuracy at a seventh of
 its run.
 On CPUs take a smaller size: cost grows with its square.
+
+Measured 2026-11-27 on an H200 beside 13 other rows: 7.1 minutes, 45.08 % of PublicTest (`resnet50_v1_224`, 5 of 20
+epochs).
 """
 
 from __future__ import annotations

@@ -5,6 +5,9 @@
 
 The configuration is the compact residual net's; --set changes it as anywhere. No trial is pruned, as members of an
 ensemble are wanted whole.
+
+Measured 2026-11-23 on 2 cores, three seeds: 4.9 minutes, 62.56 % of PublicTest (`record-5`, minutes per seed and the
+average, with its settings).
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@
 
 The baselines are a head alone on frozen features, the whole net at a hundredth of the head's rate a stage, and the same
 net from scratch. The search is over how much is frozen, how the rate falls from the head to the stem, and size.
+
+Measured 2026-11-23 on one core: 2.1 minutes, 48.40 % of PublicTest (--trials 1 --epochs 6: the head alone).
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@
 
 The baseline is the VGG report's exact net, which collapsed to one class at 48 pixels: Adam 1e-4, batch 128, raw grey
 levels. The search is over the same net with batch norm, He's start and standardised faces. For a GPU.
+
+Measured 2026-11-27 on an H200 beside 13 other rows: 0.4 minutes, 58.57 % of PublicTest (`vgg16`, 10 epochs).
 """
 
 from __future__ import annotations

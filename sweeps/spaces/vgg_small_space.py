@@ -3,6 +3,8 @@
     python -m sweeps.run vgg_small_space
 
 The baseline is the report's: Adam 1e-4, batch 128, raw grey levels, no augmentation, 100 epochs; it had 56.9 % test.
+
+Measured 2026-11-27 on an H200 beside 13 other rows: 2.9 minutes, 55.00 % of PublicTest (`vgg_small`, 100 epochs).
 """
 
 from __future__ import annotations

@@ -3,6 +3,9 @@
     python -m sweeps.run vgg_small_tuned_space
 
 The baseline is the report's: Adam 1e-4, batch 128, raw grey levels, no augmentation, 100 epochs; it had 61.5 % test.
+
+Measured 2026-11-27 on an H200 beside 13 other rows: 4.3 minutes, 59.93 % of PublicTest (`vgg_small_tuned`, 100
+epochs).
 """
 
 from __future__ import annotations

@@ -1,6 +1,9 @@
 """Every net that trains on 48-pixel faces, each with settings of its own: which net is best is what is searched.
 
 python -m sweeps.run zoo_space --trials 30
+
+Measured 2026-11-27 on one core of a busy machine: 4.7 minutes, 13.01 % of PublicTest (two trials, one epoch of 500
+faces each, which shows that it runs and nothing of the nets).
 """
 
 from __future__ import annotations
