@@ -35,7 +35,7 @@ class TrialConfig(BaseModel):
     transfer: Transfer = Transfer()
     replicate: int = Field(default=0, ge=0)
     """Changes only the seed: equal configurations have equal seeds, replicates of one have different ones."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Of training and of its validation; the test split is always predicted in fp32. `auto` is replaced by what
     measured fastest for the net on the device before the trial is recorded."""
     memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"

@@ -7,10 +7,13 @@ from typing import Literal
 
 from fer_models.configs.recipe import MemoryFormat, Precision
 
-DeviceKind = Literal["cuda", "cuda-fp32", "cpu-amx", "cpu-avx512_bf16", "cpu"]
+DeviceKind = Literal["cuda", "cuda-fp16", "cuda-fp32", "cpu-amx", "cpu-avx512_bf16", "cpu"]
 
 BF16_CAPABILITY = (8, 0)
 """NVIDIA's compute capability from which on tensor cores compute in bfloat16; below, torch emulates it, slowly."""
+
+FP16_CAPABILITY = (7, 0)
+"""The first one with tensor cores, which compute in float16."""
 
 # Training, images/s of processor time, one thread, batch 128, SGD; torch 2.14.1, November 2026; medians of 9 steps
 # taken in turns. The first block is an Intel Sapphire Rapids; the second is the same processor with oneDNN held to
@@ -27,7 +30,7 @@ BF16_CAPABILITY = (8, 0)
 # channels_last; alexnet, with torch's own layers, 517 in fp32 and 735 in bf16 contiguous. The Intel processor held to
 # AVX-512 with bf16 but without AMX is faster in fp32 (lenet 818 against 482): pin fp32 on such a machine.
 # Any other net takes its device's usual choice, on trust: with it a small VGG with batch norm on that Zen 4 went from
-# 181 to 448, and the rest is not measured. Nor is cuda: bf16 in channels_last is what tensor cores are made for.
+# 181 to 448, and the rest is not measured. Nor is cuda: tensor cores are made for 16 bits in channels_last.
 MEASURED: dict[tuple[str, DeviceKind], tuple[Precision, MemoryFormat]] = {
     ("alexnet", "cpu-avx512_bf16"): ("bf16", "contiguous"),
 }
@@ -35,6 +38,7 @@ MEASURED: dict[tuple[str, DeviceKind], tuple[Precision, MemoryFormat]] = {
 
 _USUAL: dict[DeviceKind, tuple[Precision, MemoryFormat]] = {
     "cuda": ("bf16", "channels_last"),
+    "cuda-fp16": ("fp16", "channels_last"),
     "cuda-fp32": ("fp32", "contiguous"),
     "cpu-amx": ("bf16", "channels_last"),
     "cpu-avx512_bf16": ("bf16", "channels_last"),
@@ -55,7 +59,9 @@ def device_kind(
     A GPU whose compute `capability` is not known is taken for one with bf16.
     """
     if device.startswith("cuda"):
-        return "cuda" if capability is None or capability >= BF16_CAPABILITY else "cuda-fp32"
+        if capability is None or capability >= BF16_CAPABILITY:
+            return "cuda"
+        return "cuda-fp16" if capability >= FP16_CAPABILITY else "cuda-fp32"
     try:
         flags = set(cpuinfo.read_text(encoding="utf-8").partition("\nflags")[2].partition("\n")[0].split())
     except OSError:

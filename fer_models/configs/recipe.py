@@ -21,7 +21,7 @@ from fer_models.configs.config_faults import validate_with
 
 Optimizer = Literal["sgd", "nesterov", "adam", "adamw"]
 LrPolicy = Literal["constant", "step", "multistep", "inv", "poly", "cosine", "onecycle", "plateau"]
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "fp16"]
 MemoryFormat = Literal["contiguous", "channels_last"]
 Views = Literal["plain", "mirror", "ten_crop"]
 """The views of a face in evaluation: the face; the face and its mirror image; or Krizhevsky's ten crops (2012, 4.1):

@@ -134,5 +134,6 @@ def _averaged(logits: Tensor) -> Tensor:
 
 
 def autocast(device: str, precision: Precision) -> Any:
-    """A context that computes in bfloat16 where that is safe, or leaves everything in float32."""
-    return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16")
+    """A context that computes in bfloat16 or float16 where that is safe, or leaves everything in float32."""
+    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
+    return torch.autocast(torch.device(device).type, dtype, enabled=precision != "fp32")

@@ -118,7 +118,7 @@ def fit_on_features(
         behind = replace(state, net=net, ema=None if state.ema is None else _cut(state.ema, count)[1])
         on_features = fit(behind, _batches(seen_train, recipe.batch_size), seen_val, **options)
         for epoch in _until(phase.last_epoch, on_features):
-            state.epoch, state.plateau = behind.epoch, behind.plateau
+            state.epoch, state.plateau, state.loss_scale = behind.epoch, behind.plateau, behind.loss_scale
             yield epoch
 
 

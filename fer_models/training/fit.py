@@ -41,6 +41,7 @@ Faces = tuple[Pixels, npt.NDArray[Any]]
 """Faces [n, h, w] and their labels: integers [n] or floats [n, classes]."""
 
 _FROM_SCRATCH = Transfer()
+_UNSCALED = torch.amp.GradScaler("cpu", enabled=False)
 
 
 @runtime_checkable
@@ -136,6 +137,9 @@ def fit(
     place(state, torch.device(device), memory_format)
     weights = _class_weights(recipe, class_counts, device)
     in_order = phases(recipe, transfer, epochs)
+    scaler = torch.amp.GradScaler(torch.device(device).type, enabled=precision == "fp16")
+    if state.loss_scale:
+        scaler.load_state_dict(state.loss_scale)
     while state.epoch < epochs:
         started = time.perf_counter()
         number = state.epoch + 1
@@ -143,7 +147,9 @@ def fit(
         if number == phase.first_epoch > 1:
             state.forget()
         frozen = freeze_stages(state.net, phase.freeze)
-        trainer = _Trainer(state, phase, frozen, iterations_per_epoch, device, precision, weights, micro_batches)
+        trainer = _Trainer(
+            state, phase, frozen, iterations_per_epoch, device, precision, weights, micro_batches, scaler
+        )
         batch_seed, net_seed = (int(word) for word in np.random.SeedSequence((seed, number)).generate_state(2))
         with torch.random.fork_rng(devices=_cuda_devices(device)):
             torch.manual_seed(net_seed)
@@ -156,7 +162,7 @@ def fit(
             raise Diverged("val_loss", number, number * iterations_per_epoch, val_loss)
         if recipe.lr_policy == "plateau":
             state.plateau.update(val_accuracy, recipe)
-        state.epoch = number
+        state.epoch, state.loss_scale = number, scaler.state_dict()
         yield Epoch(
             number=number,
             train_loss=math.fsum(trained.losses) / len(trained.losses),
@@ -207,6 +213,7 @@ class _Trainer:
     precision: Precision
     class_weights: Tensor | None
     micro_batches: int = 1
+    scaler: torch.amp.GradScaler = _UNSCALED
 
     def train_epoch(self, batches: Iterator[tuple[Tensor, Tensor]], epoch: int) -> _Trained:
         started = time.perf_counter()
@@ -247,11 +254,13 @@ class _Trainer:
             group["lr"] = rate * group["lr_factor"]
         optimizer.zero_grad(set_to_none=True)
         loss, right = self._backward(x, labels) if self.micro_batches == 1 else self._accumulate(x, labels)
+        self.scaler.unscale_(optimizer)
         if isinstance(net, Constrained):
             net.before_step()
         if recipe.clip_norm is not None:
             nn.utils.clip_grad_norm_(net.parameters(), recipe.clip_norm)
-        optimizer.step()
+        self.scaler.step(optimizer)  # which in fp16 leaves out a step whose gradients are infinite
+        self.scaler.update()
         if isinstance(net, Constrained):
             net.after_step()
         if self.state.ema is not None and recipe.ema_decay is not None and (iteration + 1) % EMA_ITERATIONS == 0:
@@ -279,7 +288,7 @@ class _Trainer:
             loss = loss + answer.weight * self._loss(auxiliary.float(), labels)
         if share is not None:
             loss = loss * share
-        loss.backward()  # type: ignore[no-untyped-call]
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         return loss.detach(), count_right(logits.detach(), labels)
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:

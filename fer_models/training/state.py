@@ -44,6 +44,8 @@ class TrainingState:
     ema: nn.Module | None
     epoch: int = 0
     plateau: Plateau = field(default_factory=Plateau)
+    loss_scale: dict[str, float] = field(default_factory=dict)
+    """Of precision fp16: what `GradScaler.state_dict` gives; empty in other precisions and before the first epoch."""
 
     @property
     def judged_net(self) -> nn.Module:

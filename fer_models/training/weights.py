@@ -47,6 +47,7 @@ class Snapshot:
 
     epoch: int
     plateau: Plateau
+    loss_scale: dict[str, float]
     tensors: dict[str, Tensor]
 
     def save_judged_net(self, path: Path, metadata: dict[str, str]) -> None:
@@ -59,7 +60,9 @@ def take_snapshot(state: TrainingState) -> Snapshot:
     """Copy all of `state`."""
     tensors = _state_tensors(state)
     copies = copy_together(list(tensors.values()), "cpu")
-    return Snapshot(state.epoch, replace(state.plateau), dict(zip(tensors, copies, strict=True)))
+    return Snapshot(
+        state.epoch, replace(state.plateau), dict(state.loss_scale), dict(zip(tensors, copies, strict=True))
+    )
 
 
 def save_state(snapshot: Snapshot, path: Path, extra: dict[str, Any] | None = None) -> None:
@@ -68,7 +71,7 @@ def save_state(snapshot: Snapshot, path: Path, extra: dict[str, Any] | None = No
     Raises:
         ModelError: the file cannot be written; an earlier file of that name is still whole.
     """
-    about = {"epoch": snapshot.epoch, "plateau": asdict(snapshot.plateau)}
+    about = {"epoch": snapshot.epoch, "plateau": asdict(snapshot.plateau), "loss_scale": snapshot.loss_scale}
     metadata = {"state": json.dumps(about), "extra": json.dumps(extra or {})}
     write_tensors(path, snapshot.tensors, metadata)
 
@@ -98,6 +101,7 @@ def load_state(state: TrainingState, path: Path) -> dict[str, Any]:
         state.optimizer.state[parameter][key] = laid_out_as(parameter, value)
     about = json.loads(metadata["state"])
     state.epoch, state.plateau = about["epoch"], Plateau(**about["plateau"])
+    state.loss_scale = about.get("loss_scale", {})  # earlier versions had none
     extra: dict[str, Any] = json.loads(metadata["extra"])
     return extra
 

@@ -336,7 +336,9 @@ def _check_configurations(plan: Plan) -> None:
     capability = plan.hardware.capability
     emulated = plan.spec.device == "cuda" and capability is not None and capability < BF16_CAPABILITY
     if emulated and any(config.precision == "bf16" for config in configs):
-        raise InputError(f"precision bf16: {plan.hardware} emulates it, slowly; use --set precision=fp32, or auto")
+        raise InputError(f"precision bf16: {plan.hardware} emulates it, slowly; use --set precision=fp16, or auto")
+    if plan.spec.device == "cpu" and any(config.precision == "fp16" for config in configs):
+        raise InputError("precision fp16: is for GPUs, and no CPU is fast in it; use --set precision=fp32, or auto")
     images, faces = len(plan.faces.train), plan.faces
     absent = [
         name for name, count in zip(faces.classes, faces.train.counts(len(faces.classes)), strict=True) if not count

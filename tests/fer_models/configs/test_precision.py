@@ -20,7 +20,8 @@ def test_a_cpu_is_known_by_its_flags(flags: str, kind: str, tmp_path: Path) -> N
     assert device_kind("cpu", cpuinfo) == kind
     assert device_kind("cuda:1", cpuinfo) == "cuda"
     assert device_kind("cuda", capability=(8, 0)) == "cuda"
-    assert device_kind("cuda", capability=(7, 5)) == "cuda-fp32"
+    assert device_kind("cuda", capability=(7, 5)) == "cuda-fp16"
+    assert device_kind("cuda", capability=(6, 1)) == "cuda-fp32"
 
 
 def test_a_cpu_that_cannot_be_known_computes_in_fp32(tmp_path: Path) -> None:
@@ -28,11 +29,11 @@ def test_a_cpu_that_cannot_be_known_computes_in_fp32(tmp_path: Path) -> None:
     assert {fastest(name, kind)[0] for name in NET_NAMES} == {"fp32"}
 
 
-@pytest.mark.parametrize("kind", ["cuda", "cuda-fp32", "cpu-amx", "cpu-avx512_bf16", "cpu"])
+@pytest.mark.parametrize("kind", ["cuda", "cuda-fp16", "cuda-fp32", "cpu-amx", "cpu-avx512_bf16", "cpu"])
 def test_every_net_has_a_choice_for_every_kind_of_device(kind: DeviceKind) -> None:
     for name in NET_NAMES:
         precision, memory_format = fastest(name, kind)
-        assert precision in ("fp32", "bf16")
+        assert precision in ("fp32", "bf16", "fp16")
         assert memory_format in ("contiguous", "channels_last")
 
 

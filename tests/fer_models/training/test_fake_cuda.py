@@ -17,7 +17,7 @@ from fer_data.augmentation.augment import _paths, _pool
 from fer_data.augmentation.augment_config import DL_COURSE, DL_COURSE_AS_IT_RAN
 from fer_data.augmentation.batches import train_batches
 from fer_data.faces import Split
-from fer_models import NET_CONFIGS, CompactResNetConfig, ModelError, NetConfig, Recipe
+from fer_models import NET_CONFIGS, CompactResNetConfig, ModelError, NetConfig, Precision, Recipe
 from fer_models.configs.transfer_config import Transfer
 from fer_models.nets.registry import build
 from fer_models.training.evaluate import predict_logits
@@ -61,10 +61,11 @@ def on_fake_gpu(config: NetConfig, recipe: Recipe) -> TrainingState:
 
 
 def trained(
-    state: TrainingState, recipe: Recipe, augment: AugmentConfig, micro_batches: int = 1
+    state: TrainingState, recipe: Recipe, augment: AugmentConfig, micro_batches: int = 1, precision: Precision = "bf16"
 ) -> tuple[Copies, Copies]:
     """Train an epoch's steps; what blocked per load of a batch, and in a step, of the last one."""
-    trainer = _Trainer(state, phases(recipe, Transfer(), 1)[0], (), 4, DEVICE, "bf16", None, micro_batches)
+    scaler = torch.amp.GradScaler("cuda", enabled=precision == "fp16")
+    trainer = _Trainer(state, phases(recipe, Transfer(), 1)[0], (), 4, DEVICE, precision, None, micro_batches, scaler)
     state.net.train()
     batches = train_batches(split(), BATCH, augment, torch.Generator().manual_seed(1), DEVICE, classes=7)
     load = step = Copies()
@@ -133,6 +134,13 @@ def test_every_optimizer_and_half_batches(optimizer: str, micro_batches: int) ->
     state = on_fake_gpu(CompactResNetConfig(), recipe)
     with fake_cuda():
         _, step = trained(state, recipe, EVERYTHING, micro_batches)
+    assert step.blocking == {}
+
+
+def test_no_step_in_fp16_waits_for_the_gpu() -> None:
+    state = on_fake_gpu(CompactResNetConfig(), ADAM)
+    with fake_cuda():
+        _, step = trained(state, ADAM, AugmentConfig(flip=0.5), precision="fp16")
     assert step.blocking == {}
 
 

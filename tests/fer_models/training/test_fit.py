@@ -285,6 +285,30 @@ def test_bf16_and_channels_last_agree_with_fp32(config: LeNetConfig | AlexNetCon
     np.testing.assert_allclose(exact.sum(1), 1, rtol=1e-5)
 
 
+def test_fp16_with_a_scaled_loss_trains_as_fp32(faces: Faces, batches_of: MakeBatches) -> None:
+    recipe = Recipe(lr=0.005, clip_norm=1.0)
+    losses = []
+    for precision in ("fp32", "fp16"):
+        state = start(LeNetConfig(), recipe)
+        losses.append(
+            [epoch.train_loss for epoch in run(state, faces, batches_of(*faces, 14), recipe, precision=precision)]
+        )
+    np.testing.assert_allclose(losses[1], losses[0], atol=0.02)
+    assert losses[1] != losses[0]
+
+
+def test_a_step_whose_fp16_gradients_overflow_is_left_out_and_the_scale_halved(
+    faces: Faces, batches_of: MakeBatches
+) -> None:
+    recipe = Recipe(lr=0.005, clip_norm=1.0)
+    state = start(LeNetConfig(), recipe)
+    state.loss_scale = torch.amp.GradScaler("cpu", init_scale=2.0**40).state_dict()
+    before = {name: value.clone() for name, value in state.net.named_parameters()}
+    run(state, faces, batches_of(*faces, 28), recipe, epochs=1, iterations_per_epoch=1, precision="fp16")
+    assert state.loss_scale["scale"] == 2.0**39
+    assert all(torch.equal(value, before[name]) for name, value in state.net.named_parameters())
+
+
 def test_faces_may_be_read_only(faces: Faces) -> None:
     faces[0].flags.writeable = False
     assert predict(start(LeNetConfig(), Recipe(lr=0.1)).net, faces[0]).shape == (28, 7)

@@ -150,8 +150,9 @@ def train(state: TrainingState, faces: Faces, batches: Batches, recipe: Recipe, 
         (LeNetConfig(dropout=0.5), ADAMW, {"memory_format": "channels_last"}),
         (LeNetConfig(), PLATEAU, {}),
         (BATCH, EMA, {"precision": "bf16", "memory_format": "channels_last"}),
+        (LeNetConfig(), EMA, {"precision": "fp16"}),
     ],
-    ids=["sgd", "adamw", "plateau", "ema-bf16"],
+    ids=["sgd", "adamw", "plateau", "ema-bf16", "fp16"],
 )
 def test_a_resumed_run_is_the_undisturbed_run_to_the_last_bit(
     config: LeNetConfig | AlexNetConfig,
@@ -189,6 +190,7 @@ def test_a_resumed_run_is_the_undisturbed_run_to_the_last_bit(
     save_state(take_snapshot(resumed), path)
     assert all(torch.equal(value, wanted[name]) for name, value in load_file(path).items())
     assert resumed.plateau == undisturbed.plateau
+    assert resumed.loss_scale == undisturbed.loss_scale
 
 
 def test_a_state_numbers_the_optimizers_memories_weights_first_then_biases_then_norms() -> None:

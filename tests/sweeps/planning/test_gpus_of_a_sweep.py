@@ -33,6 +33,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 OLD_DRIVER = {"driver": "535.183", "cuda": 12020}
 T4 = {"card": Card("GPU-t4", (7, 5), "Tesla T4")}
+GTX = {"card": Card("GPU-gtx", (6, 1), "GeForce GTX 1080")}
 
 
 @pytest.mark.parametrize(
@@ -47,6 +48,7 @@ T4 = {"card": Card("GPU-t4", (7, 5), "Tesla T4")}
             "--set precision=bf16 --runner inline",
             "precision bf16: Tesla T4 (compute capability 7.5), driver 580.65",
         ),
+        ({}, "--device cpu --set precision=fp16 --runner inline", "precision fp16: is for GPUs"),
     ],
 )
 def test_what_cannot_run_is_refused_before_anything_is_written(
@@ -60,7 +62,7 @@ def test_what_cannot_run_is_refused_before_anything_is_written(
     assert not out.exists()
 
 
-@pytest.mark.parametrize(("has", "precision"), [({}, "bf16"), (T4, "fp32")])
+@pytest.mark.parametrize(("has", "precision"), [({}, "bf16"), (T4, "fp16"), (GTX, "fp32")])
 def test_the_capability_decides_the_precision_and_the_record_says_on_what(
     machine: Callable[..., None], sweep: Callable[..., SweepResult], has: dict[str, object], precision: str
 ) -> None:
