@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ from fer_data.cache.preprocess_cache import preprocessed
 from sweeps.config import TrialConfig
 from sweeps.errors import InputError
 from sweeps.planning.resources import Device
+from sweeps.run_kinds import Ensemble, RunKind, SvmHead, kind_of
 from sweeps.spec import SweepSpec, recorded_spec
 from tracking.errors import TrackingError
 from tracking.record.history import SweepHistory, TrialHistory
@@ -77,9 +78,9 @@ class Run:
     def weights_file(self) -> Path:
         """The file of its weights at the best epoch. Raises InputError where it is not over, or has none of its own."""
         self.refuse_unfinished()
-        if self.members:
+        if isinstance(self.kind, Ensemble):
             raise InputError(
-                f"{self.name}: an ensemble has no weights of its own; name a member: {_listed(self.members)}"
+                f"{self.name}: an ensemble has no weights of its own; name a member: {_listed(self.kind.members)}"
             )
         if not self.files.best.is_file():
             keep = self.spec.keep
@@ -120,7 +121,7 @@ class Run:
 
     def faces(self) -> Faces:
         """The faces that it was trained on, preprocessed as for it. Raises InputError where they have changed."""
-        preprocessing = "none" if self.members else self.config.preprocess
+        preprocessing = "none" if isinstance(self.kind, Ensemble) else self.config.preprocess
         return open_cached(preprocessed(self._cache(), preprocessing))
 
     def raw_faces(self) -> Faces:
@@ -143,41 +144,29 @@ class Run:
         out = self.sweep.root.parent
         return [] if out == Path("runs") else ["--out", str(out)]
 
-    @property
-    def members(self) -> dict[str, float]:
-        """An ensemble's members and their weights; empty for a single net."""
-        found: dict[str, float] = self.trial.started.config.get("ensemble", {}).get("members", {})
-        return found
-
-    @property
-    def is_fitted(self) -> bool:
-        """Whether it is an ensemble whose weights were chosen by its predictions on the validation split."""
-        return bool(self.members) and self.trial.started.config["ensemble"]["method"] != "mean"
-
-    @property
-    def svm(self) -> dict[str, Any]:
-        """Of a support vector machine in place of the net's last layer, its settings; empty where there is none."""
-        found: dict[str, Any] = self.trial.started.config.get("svm", {})
-        return found
+    @cached_property
+    def kind(self) -> RunKind:
+        """What it is: a trained net, an ensemble, or a support vector machine on a net's features."""
+        return kind_of(self.trial.started.config)
 
     def nets(self) -> Iterator[tuple[Run, float]]:
         """The single nets of this run, each with its weight; they sum to 1.
 
         Raises InputError where a member of an ensemble is gone, or has other predictions than when it was made.
         """
-        if not self.members:
+        if not isinstance(self.kind, Ensemble):
             yield self, 1.0
             return
-        out = self.sweep.root.parent
-        members = [(find_run(name, out), weight) for name, weight in self.members.items()]
+        out, names = self.sweep.root.parent, self.kind.members
+        members = [(find_run(name, out), weight) for name, weight in names.items()]
         left = self.predictions().probabilities
         for member, weight in members:
             theirs = member.predictions().probabilities
             left = left - weight * theirs if theirs.shape == left.shape else np.full_like(left, np.inf)
         if np.abs(left).max(initial=0) > _ROUNDING:
             raise InputError(
-                f"{self.name}: its members {_listed(self.members)} do not answer as they did when it was made; "
-                f"make it again: {self._command('ensemble', *self.members, '--name', 'NAME')}"
+                f"{self.name}: its members {_listed(names)} do not answer as they did when it was made; "
+                f"make it again: {self._command('ensemble', *names, '--name', 'NAME')}"
             )
         for member, weight in members:
             yield from ((net, weight * share) for net, share in member.nets())
@@ -185,15 +174,14 @@ class Run:
     def predict(self, split: str, device: Device = "cpu") -> NDArray[np.float32]:
         """Probabilities [n, classes] on a split, of the weights at the best epoch, in the views of the recipe."""
         from fer_models.training.evaluate import predict
+        from fer_models.training.svm import load_svm, predict_svm
 
-        if self.members:
+        if isinstance(self.kind, Ensemble):
             parts = [weight * net.predict(split, device) for net, weight in self.nets()]
             return np.asarray(np.sum(parts, axis=0), np.float32)
         faces = self.faces()
         net, images, views = self.net(faces), getattr(faces, split).images, self.config.recipe.views
-        if self.svm:
-            from fer_models.training.svm import load_svm, predict_svm
-
+        if isinstance(self.kind, SvmHead):
             return predict_svm(net, load_svm(self.files.svm), images, device=device, views=views)
         return predict(net, images, device=device, views=views)
 
@@ -214,8 +202,7 @@ def _listed(names: Iterable[str]) -> str:
 
 def made_of(trial: TrialHistory) -> tuple[str, ...]:
     """The runs of which an ensemble or a support vector machine was made; none for a trained net."""
-    config = trial.started.config
-    return (*config.get("ensemble", {}).get("members", {}), *([config["svm"]["member"]] if "svm" in config else []))
+    return kind_of(trial.started.config).sources
 
 
 def find_run(reference: str, out: Path, tracking_uri: str | None = None) -> Run:

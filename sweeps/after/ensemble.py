@@ -10,15 +10,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sweeps.after.derived_run import new_folder, record_run
 from sweeps.errors import InputError
+from sweeps.run_kinds import Ensemble, EnsembleMethod
 from sweeps.runs import Run, find_run
-from sweeps.trial.messages import EnsembleMethod
 from tracking.metrics.probability_scores import image_log_losses
 from tracking.record.layout import SweepFolder
 from tracking.record.predictions import Predictions
@@ -74,14 +73,12 @@ def fitted_apart(
 
 def answers_fitted_apart(run: Run) -> Predictions:
     """A run's predictions on the validation split; an ensemble's have weights that were fitted without the face."""
-    made: dict[str, Any] = run.trial.started.config.get("ensemble", {})
-    if not made:
+    if not isinstance(run.kind, Ensemble):
         return run.predictions()
     out = run.sweep.root.parent
-    # Ensembles once recorded only the candidates that were taken.
-    candidates = [find_run(name, out).predictions() for name in made.get("candidates", made["members"])]
+    candidates = [find_run(name, out).predictions() for name in run.kind.candidates or run.kind.members]
     labels = candidates[0].labels
-    apart = fitted_apart(labels, np.stack([one.probabilities for one in candidates]), made["method"])
+    apart = fitted_apart(labels, np.stack([one.probabilities for one in candidates]), run.kind.method)
     return replace(run.predictions(), probabilities=apart.astype(np.float32))
 
 
@@ -161,12 +158,10 @@ def _record(
     tracking_uri: str | None,
 ) -> Run:
     what = f"{method} of {len(members)}"
+    weights = {run.name: float(weight) for run, weight in members}
+    made = Ensemble(method=method, members=weights, candidates=tuple(candidates))
     config = {
-        "ensemble": {
-            "method": method,
-            "members": {run.name: float(weight) for run, weight in members},
-            "candidates": list(candidates),
-        },
+        "ensemble": made.model_dump(mode="json"),
         "net": {"name": what},
     }
     like = members[0][0]

@@ -14,6 +14,7 @@ from fer_data import Faces
 from sweeps.after.inspected_faces import Shown, chosen_faces
 from sweeps.errors import InputError
 from sweeps.planning.resources import Device
+from sweeps.run_kinds import Ensemble, SvmHead
 from sweeps.runs import Run
 from tracking.metrics.summary import data_name
 from tracking.mlflow_sync.upkeep import find_mlflow_run, log_file, opened
@@ -206,11 +207,13 @@ def _face_sheet(shown: Shown, probabilities: NDArray[np.float32], classes: Seque
 
 
 def _single(run: Run) -> Run:
-    if run.members:
-        members = ", ".join(run.members)
-        raise InputError(f"{run.name} is an ensemble, which has no layers of its own; inspect a member: {members}")
-    if run.svm:
-        raise InputError(f"{run.name} answers by a support vector machine; inspect its net: {run.svm['member']}")
+    match run.kind:
+        case Ensemble(members=members):
+            raise InputError(
+                f"{run.name} is an ensemble, which has no layers of its own; inspect a member: {', '.join(members)}"
+            )
+        case SvmHead(member=member):
+            raise InputError(f"{run.name} answers by a support vector machine; inspect its net: {member}")
     return run
 
 

@@ -14,6 +14,7 @@ from sweeps.after.importances import importances
 from sweeps.config import setting_text
 from sweeps.options import same_trials
 from sweeps.planning.budgets import Budgets
+from sweeps.run_kinds import Ensemble, TrainedNet
 from sweeps.runs import Run
 from sweeps.spec import SweepSpec, recorded_spec
 from sweeps.trial.messages import PARAMETERS, val_title
@@ -36,12 +37,12 @@ def compare_runs(runs: Sequence[Run], whole: Sequence[str] = (), *, numbers_only
     compared = [_compared_run(run) for run in runs]
     found = compare(compared, numbers_only=numbers_only)
     asked = {run.sweep.root.name: run for run in runs if run.sweep.root.name in whole}
-    searched = {name: run for name, run in asked.items() if not (run.members or run.svm)}
+    searched = {name: run for name, run in asked.items() if isinstance(run.kind, TrainedNet)}
     summaries = tuple(sweep_summary(name, run.history) for name, run in searched.items()) if len(searched) > 1 else ()
     notes = [
         f"the weights of {run.name} were fitted to these faces, which flatters its numbers"
         for run in runs
-        if run.is_fitted
+        if isinstance(run.kind, Ensemble) and run.kind.is_fitted
     ]
     return found.model_copy(
         update={

@@ -14,6 +14,7 @@ from fer_models import Kernel
 from sweeps.after.derived_run import new_folder, record_run
 from sweeps.errors import InputError
 from sweeps.planning.resources import Device
+from sweeps.run_kinds import SvmHead, TrainedNet
 from sweeps.runs import Run
 
 SPACE = "svm_heads"
@@ -42,7 +43,7 @@ def make_svm(
     """
     from fer_models.training.svm import CANDIDATES, fit_svm, predict_svm
 
-    if run.members or run.svm:
+    if not isinstance(run.kind, TrainedNet):
         raise InputError(f"{run.name}: a support vector machine takes the place of one net's last layer; name a trial")
     folder = new_folder(name, out)
     faces = run.faces()
@@ -67,9 +68,9 @@ def make_svm(
     files = folder.create().trial(0).create()
     shutil.copyfile(run.weights_file(), files.best)
     head.save(files.svm)
-    settings = {
-        "member": run.name, "kernel": kernel, "c": head.c, "tried": tried, "held_out_accuracy": head.held_out_accuracy
-    }  # fmt: skip
-    config = run.trial.started.config | {"svm": settings}
+    made = SvmHead(
+        member=run.name, kernel=kernel, c=head.c, tried=tuple(tried), held_out_accuracy=head.held_out_accuracy
+    )
+    config = run.trial.started.config | {"svm": made.model_dump(mode="json")}
     what = f"{kernel} SVM on {run.name}"
     return record_run(folder, run, probabilities, space=SPACE, config=config, what=what, tracking_uri=tracking_uri)

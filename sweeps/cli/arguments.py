@@ -15,7 +15,7 @@ from fer_models import Kernel
 from sweeps.cli.use_arguments import add_use_verbs
 from sweeps.errors import InputError
 from sweeps.options import GROUPS, RUN, TRAINED, Options, read_seconds
-from sweeps.trial.messages import EnsembleMethod
+from sweeps.run_kinds import EnsembleMethod
 
 
 def parser() -> argparse.ArgumentParser:

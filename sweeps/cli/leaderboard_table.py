@@ -9,6 +9,7 @@ from rich.text import Text
 
 from fer_models.configs.transfer_config import PUBLISHED
 from sweeps.cli.progress import trial_name
+from sweeps.run_kinds import Ensemble, SvmHead, kind_of
 from sweeps.spec import SweepSpec
 from sweeps.trial.messages import val_title
 from tracking.metrics.chosen import choice_of
@@ -116,10 +117,11 @@ def _difference(group: TrialGroup, best_baseline: TrialGroup | None, folder: Swe
 
 def _settings(trial: TrialHistory) -> str:
     config = trial.started.config
-    if "ensemble" in config:
-        return ", ".join(f"{name} {weight:.2f}" for name, weight in config["ensemble"]["members"].items())
-    if "svm" in config:
-        return f"{config['svm']['kernel']} SVM, C {config['svm']['c']:g}, on {config['svm']['member']}"
+    match kind_of(config):
+        case Ensemble(members=members):
+            return ", ".join(f"{name} {weight:.2f}" for name, weight in members.items())
+        case SvmHead() as svm:
+            return f"{svm.kernel} SVM, C {svm.c:g}, on {svm.member}"
     if not config:
         return ", ".join(f"{name} {_short(value)}" for name, value in trial.started.params.items())
     shown = [

@@ -13,6 +13,7 @@ from sweeps.cli.console import console, errors, warn
 from sweeps.cli.records import asked_for, records_uri, send
 from sweeps.errors import InputError
 from sweeps.planning.resources import own_device
+from sweeps.run_kinds import Ensemble, SvmHead
 from sweeps.runs import Run, best_runs, find_run, open_sweep
 from sweeps.trial.messages import val_title
 from tracking.errors import TrackingError
@@ -57,8 +58,9 @@ def ensemble(given: argparse.Namespace) -> int:
     runs = best_runs(*open_sweep(given.sweep, given.out), given.top) if given.sweep else _runs(given)
     name = given.name or f"ensemble-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     made = make_ensemble(runs, given.method, name, given.out, tracking_uri=asked_for(given))
+    weights = made.kind.members if isinstance(made.kind, Ensemble) else {}
     for member in runs:
-        weight = made.members.get(member.name, 0.0)
+        weight = weights.get(member.name, 0.0)
         console.print(f"{member.name:24} {member.objective:.2%}   weight {weight:.3f}")
     split, dataset = val_title(made.spec.dataset), made.spec.dataset
     console.print(f"{made.name}: {made.objective:.2%} on {dataset}, {split}, where it was chosen")
@@ -74,10 +76,11 @@ def svm(given: argparse.Namespace) -> int:
     name = given.name or f"svm-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     made = make_svm(run, given.kernel, given.candidates, name, given.out, device=own_device(given.device),
                     tracking_uri=asked_for(given))  # fmt: skip
-    console.print(
-        f"C = {made.svm['c']:g} was the best of {', '.join(f'{c:g}' for c in made.svm['tried'])}: "
-        f"{made.svm['held_out_accuracy']:.2%} on a fifth of train (optimistic: the net was trained on it)"
-    )
+    if isinstance(made.kind, SvmHead):
+        console.print(
+            f"C = {made.kind.c:g} was the best of {', '.join(f'{c:g}' for c in made.kind.tried)}: "
+            f"{made.kind.held_out_accuracy:.2%} on a fifth of train (optimistic: the net was trained on it)"
+        )
     split, dataset = val_title(made.spec.dataset), made.spec.dataset
     console.print(f"{made.name}: {made.objective:.2%} on {dataset}, {split}; {run.name} itself {run.objective:.2%}")
     send(made, given)

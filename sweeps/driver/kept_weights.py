@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from sweeps.run_kinds import Ensemble, kind_of
 from sweeps.runs import open_sweep, sweep_names
 from tracking.errors import TrackingError
 from tracking.record.cleaning import BestTrials, Removal, removable, remove, states, weights
@@ -82,7 +83,8 @@ def needed_weights(out: Path) -> dict[tuple[str, int], str]:
 
 def _members(history: SweepHistory) -> Iterator[str]:
     for trial in history.trials.values():
-        yield from trial.started.config.get("ensemble", {}).get("members", {})
+        kind = kind_of(trial.started.config)
+        yield from kind.members if isinstance(kind, Ensemble) else ()
 
 
 def _starts(history: SweepHistory) -> Iterator[str]:

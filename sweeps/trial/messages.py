@@ -37,10 +37,6 @@ def val_title(dataset: str) -> str:
     return "PublicTest (val)" if dataset == "FER2013" else "val"
 
 
-EnsembleMethod = Literal["mean", "weighted", "greedy"]
-"""How an ensemble's members are weighed."""
-
-
 class _Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 

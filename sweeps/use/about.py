@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict
 
+from sweeps.run_kinds import Ensemble
 from sweeps.runs import Run
 from sweeps.trial.messages import val_title
 from tracking.metrics.scores import Interval, wilson_interval
@@ -71,7 +72,7 @@ def about_run(run: Run) -> About:
             "leak_free_n": len(clean),
         }
     spec = run.spec
-    net = "ensemble of " + ", ".join(run.members) if run.members else run.config.net.name
+    net = f"ensemble of {', '.join(run.kind.members)}" if isinstance(run.kind, Ensemble) else run.config.net.name
     return About(
         name=run.name, net=net, dataset=spec.dataset, synthetic=spec.synthetic, split=val_title(spec.dataset), **known
     )

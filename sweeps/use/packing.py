@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fer_models.packed_nets import DESCRIPTION, MEAN_IMAGE
 from sweeps.errors import InputError
+from sweeps.run_kinds import SvmHead
 from sweeps.runs import Run
 from tracking.record.files import write_json
 
@@ -36,10 +37,10 @@ def pack(run: Run, folder: Path) -> NDArray[np.uint8]:
 
 def _member(number: int, member: tuple[Run, float], folder: Path) -> dict[str, Any]:
     run, weight = member
-    if run.svm:
+    if isinstance(run.kind, SvmHead):
         raise InputError(
             f"{run.name}: a support vector machine cannot be registered or used elsewhere; its net can: "
-            f"{run.svm['member']}"
+            f"{run.kind.member}"
         )
     config, name = run.config, f"{number}.safetensors"
     shutil.copyfile(run.weights_file(), folder / name)

@@ -68,7 +68,7 @@ def test_val_is_answered_as_scikit_learn_answers_it(out: Path) -> None:
         for images in (faces.train.images, faces.val.images, np.asarray(faces.val.images)[:, :, ::-1].copy())
     )
     mean, deviation = train.mean(0), np.where(train.std(0) == 0, 1, train.std(0))
-    theirs = CalibratedClassifierCV(LinearSVC(C=machine.svm["c"], dual=False), cv=3, ensemble=False)
+    theirs = CalibratedClassifierCV(LinearSVC(C=machine.kind.c, dual=False), cv=3, ensemble=False)
     theirs.fit((train - mean) / deviation, faces.train.labels)
     expected = np.mean([theirs.predict_proba((part - mean) / deviation) for part in (val, mirrored)], axis=0)
     kept = np.load(out / "machine/trials/0000/val_probabilities.npz")["probabilities"]
@@ -101,7 +101,7 @@ def test_rbf_from_the_command_line(verb: Callable[..., int], out: Path, capsys: 
     shown = capsys.readouterr().out
     assert "was the best of 0.1, 1, 10, 100: " in shown
     assert "round/0: " in shown
-    assert find_run("round", out).svm["kernel"] == "rbf"
+    assert find_run("round", out).kind.kernel == "rbf"
 
 
 @pytest.mark.parametrize(

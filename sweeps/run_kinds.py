@@ -1,0 +1,73 @@
+"""What a recorded run is: a trained net, an ensemble of runs, or a support vector machine on a net's features.
+
+The kind is read from the run's recorded configuration: `ensemble` and `svm` are the keys that tell it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+EnsembleMethod = Literal["mean", "weighted", "greedy"]
+"""How an ensemble's members are weighed."""
+
+
+class _Kind(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The runs that it was made of."""
+        return ()
+
+
+class TrainedNet(_Kind):
+    """A net that a trial trained."""
+
+
+class Ensemble(_Kind):
+    """Runs that answer as one."""
+
+    method: EnsembleMethod
+    members: dict[str, float]
+    """Runs and their weights, which sum to 1."""
+    candidates: tuple[str, ...] = ()
+    """The runs that it was chosen from; empty in ensembles of earlier versions, which recorded only the members."""
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Its members."""
+        return tuple(self.members)
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether its weights were chosen by its predictions on the validation split."""
+        return self.method != "mean"
+
+
+class SvmHead(_Kind):
+    """A support vector machine in place of a net's last layer."""
+
+    member: str
+    kernel: str
+    c: float
+    tried: tuple[float, ...] = ()
+    """The values of C that were compared."""
+    held_out_accuracy: float
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The run of the net."""
+        return (self.member,)
+
+
+RunKind = TrainedNet | Ensemble | SvmHead
+
+
+def kind_of(config: Mapping[str, Any]) -> RunKind:
+    """The kind of the run that has this recorded configuration."""
+    if "ensemble" in config:
+        return Ensemble.model_validate(config["ensemble"])
+    return SvmHead.model_validate(config["svm"]) if "svm" in config else TrainedNet()
