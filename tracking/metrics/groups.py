@@ -133,11 +133,12 @@ class Confirmation:
 
     def __str__(self) -> str:
         """One sentence, for a person."""
-        flattery = 100 * (self.best_at_first - self.confirmed.value)
+        gap = 100 * (self.best_at_first - self.confirmed.value)
+        interval = f"{self.confirmed.low:.1%} to {self.confirmed.high:.1%}"
         return (
-            f"winner of {self.among} confirmed: trial {self.trial}, {self.confirmed.value:.2%} "
-            f"({self.confirmed.low:.1%} to {self.confirmed.high:.1%}) under new seeds, {self.first:.2%} when it "
-            f"was chosen; the best of all had {self.best_at_first:.2%}, {flattery:.1f} points more than is confirmed"
+            f"winner of {self.among} confirmed: trial {self.trial}, {self.confirmed.value:.2%} ({interval}) under new "
+            f"seeds, {self.first:.2%} when it was chosen; the best of all had {self.best_at_first:.2%} at first, "
+            f"{abs(gap):.1f} points {'more' if gap > 0 else 'less'}"
         )
 
 

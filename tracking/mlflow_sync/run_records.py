@@ -242,7 +242,7 @@ def run_name(started: SweepStarted | TrialStarted) -> str:
     if isinstance(started, SweepStarted):
         return started.name
     if started.baseline:
-        return started.baseline
+        return started.title
     return f"{started.trial:04d} {started.title}"
 
 
