@@ -34,6 +34,7 @@ _LEFT_BEHIND = shutil.ignore_patterns("__pycache__", "*.pyc", "secrets")
 _CHATTY = ("ray.dashboard.modules.job.sdk", "ray.dashboard.modules.dashboard_sdk", "ray._private.runtime_env.packaging")
 _STOP_SECONDS = 60
 _RETRY_SECONDS = 2.0
+_SHORT_SECONDS = 0.2
 _LIVING = ("PENDING", "RUNNING")
 
 
@@ -83,6 +84,20 @@ class Jobs:
                 metadata={"sweep": sweep, "number": str(number)},
             )
         return Job(submission_id, sweep, number, "PENDING", "", shlex.join(entrypoint), None)
+
+    def run(self, entrypoint: Sequence[str], who: str, write: Callable[[str], object]) -> int:
+        """Run a short command beside the head, as `who`; write what it prints, and return its exit code."""
+        with _shipment(()) as folder, _asking(self._config.address):
+            job = self._client.submit_job(
+                entrypoint=shlex.join(entrypoint),
+                runtime_env={"working_dir": str(folder), "env_vars": {"LOGNAME": who, "PYTHONUNBUFFERED": "1"}},
+            )
+            while (details := self._client.get_job_info(job)).status in _LIVING:
+                time.sleep(_SHORT_SECONDS)
+            write(str(self._client.get_job_logs(job)))
+            code = details.driver_exit_code
+            self._client.delete_job(job)
+        return 1 if code is None else code
 
     def all(self) -> list[Job]:
         """Every sweep's job, oldest first."""

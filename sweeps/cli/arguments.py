@@ -17,6 +17,9 @@ from sweeps.errors import InputError
 from sweeps.options import GROUPS, RUN, TRAINED, Options, read_seconds
 from sweeps.run_kinds import EnsembleMethod
 
+_AFAR = ("logs", "list", "status", "stop", "pause", "unpause", "extend", "set", "try", "fork", "retry")
+"""The verbs for a sweep on a cluster too."""
+
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line: `python -m sweeps VERB …`."""
@@ -43,9 +46,6 @@ def parser() -> argparse.ArgumentParser:
     logs.add_argument("--json", action="store_true", help="the journal's lines as they are")
     _where(logs)
     _add_steering(verbs)
-    for afar in (logs, verbs.choices["stop"]):
-        _add_cluster(afar)
-        add_flags(afar, Options, ["address"])
     _common(logs)
     page = verbs.add_parser("ui", help="open MLflow's page of a sweep's experiment, served from here if need be")
     page.add_argument("name", metavar="NAME", nargs="?", help="the sweep's name (default: the latest)")
@@ -70,6 +70,9 @@ def parser() -> argparse.ArgumentParser:
     listed_verbs: Any = verbs._choices_actions  # argparse keeps each verb's line of help here alone
     for one in listed_verbs:
         verbs.choices[one.dest].description = f"{one.help[:1].upper()}{one.help[1:]}."
+    for verb in _AFAR:
+        _add_cluster(verbs.choices[verb])
+        add_flags(verbs.choices[verb], Options, ["address"])
     return top
 
 

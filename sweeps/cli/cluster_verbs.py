@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from cluster.config import ClusterConfig, reach
 from cluster.submit import Jobs, exit_code, look_again
 from fer_common.flags import command_line
+from fer_common.user import user_name
 from sweeps.cli.arguments import options
 from sweeps.cli.console import console
 from sweeps.errors import InputError
@@ -79,6 +81,50 @@ def stop(given: argparse.Namespace) -> int:
     stopped = Jobs(config).stop(given.name)
     console.print(f"{given.name}: {'is stopping; it saves its trials first' if stopped else 'was not running'}")
     return 0
+
+
+def is_afar(given: argparse.Namespace) -> bool:
+    """Whether a command is for a sweep on a cluster."""
+    return given.cluster is not None or given.address is not None
+
+
+def there(given: argparse.Namespace) -> int:
+    """Run this command beside the sweep's folder on its cluster, and print what it prints there."""
+    config = _config(given)
+    jobs = Jobs(config)
+    out = _folder_there(given, config, jobs)
+    words = _without(given.argv, ("--cluster", "--address", "--out"))
+    lines: list[str] = []
+    code = jobs.run(["python", "-m", "sweeps", *words, "--out", out], user_name(), lines.append)
+    sys.stdout.write("".join(line for line in "".join(lines).splitlines(keepends=True) if not _is_rays_own(line)))
+    return code
+
+
+def _folder_there(given: argparse.Namespace, config: ClusterConfig, jobs: Jobs) -> str:
+    """The folder of the sweeps there: as given, as the sweep was started with, or as the cluster's file says."""
+    if given.out != Options().out:
+        return str(given.out)
+    name = getattr(given, "name", None) or getattr(given, "run", "").partition("/")[0]
+    words = shlex.split(jobs.find(name).entrypoint) if name else []
+    out = words[words.index("--out") + 1] if "--out" in words else config.storage
+    if out is None:
+        raise InputError("say where the sweeps are on the cluster: --out DIR, or storage in the cluster's file")
+    return out
+
+
+def _without(argv: list[str], options: tuple[str, ...]) -> list[str]:
+    kept, words = [], iter(argv)
+    for word in words:
+        if word in options:
+            next(words, None)
+        elif word.partition("=")[0] not in options:
+            kept.append(word)
+    return kept
+
+
+def _is_rays_own(line: str) -> bool:
+    """Whether Ray wrote the line into the job's log, about starting it."""
+    return "INFO job_manager.py" in line or "Runtime env is setting up" in line
 
 
 def _follow(jobs: Jobs, config: ClusterConfig, name: str) -> int:

@@ -14,13 +14,14 @@ from rich.text import Text
 from cluster.config import check_home, reach
 from fer_common.errors import run_command
 from fer_common.flags import command_line
-from sweeps.cli import arguments
+from sweeps.cli import arguments, cluster_verbs
 from sweeps.cli.console import console, errors, hide_passwords_in_tracebacks, warn
 from sweeps.cli.leaderboard_table import acts, failures, leaderboard
 from sweeps.cli.overview import all_sweeps, sweep_row
 from sweeps.cli.overview_table import as_json, count_of, state_text, table_of
 from sweeps.cli.progress import STATES, Progress, trials_begun
 from sweeps.cli.records import records_uri
+from sweeps.errors import InputError
 from sweeps.options import Options
 from sweeps.planning.plan import Plan, make_plan
 from sweeps.runs import find_run, open_sweep
@@ -80,11 +81,9 @@ def _dispatch(given: argparse.Namespace) -> int:
 
 
 def _run(given: argparse.Namespace) -> int:
-    from sweeps.cli import cluster_verbs as afar
-
     config = reach(given.cluster, given.address)
     if config and config.submits:
-        return afar.submit(given, config)
+        return cluster_verbs.submit(given, config)
     asked = arguments.options(given)
     place = {"address": config.address, "cluster_cpus": config.cpus, "cluster_gpus": config.gpus} if config else {}
     plan = make_plan(given.space, asked.model_copy(update={"address": None, **place}), console.print)
@@ -233,6 +232,10 @@ def _resume(given: argparse.Namespace) -> int:
 
 
 def _status(given: argparse.Namespace) -> int:
+    if cluster_verbs.is_afar(given):
+        if given.watch:
+            raise InputError("--watch needs the sweep's folder; follow the sweep with: logs NAME --address …")
+        return cluster_verbs.there(given)
     if given.watch:
         from sweeps.cli.steering.watch import watch
 
@@ -252,6 +255,8 @@ def _status(given: argparse.Namespace) -> int:
 
 
 def _list(given: argparse.Namespace) -> int:
+    if cluster_verbs.is_afar(given):
+        return cluster_verbs.there(given)
     rows = all_sweeps(given.out)
     if given.json:
         sys.stdout.write(as_json(rows))

@@ -27,9 +27,7 @@ _PATIENCE_SECONDS = 600.0
 
 def stop(given: argparse.Namespace) -> int:
     """Stop a sweep, resumable, or one of its trials for good."""
-    if given.cluster is not None or given.address is not None:
-        if given.trial is not None:
-            raise InputError("a single trial is stopped where the sweep's folder is: leave out --cluster and --address")
+    if cluster_verbs.is_afar(given) and given.trial is None:
         return cluster_verbs.stop(given)
     return _act(given, "stop", _trial(given))
 
@@ -68,6 +66,8 @@ def try_settings(given: argparse.Namespace) -> int:
 
 def fork(given: argparse.Namespace) -> int:
     """Continue from a trial's state with other settings."""
+    if cluster_verbs.is_afar(given):
+        return cluster_verbs.there(given)
     run = find_run(given.run, given.out)
     given.name = run.sweep.root.name
     asked = {"trial": run.trial.number, "settings": given.settings, "epoch": given.epoch}
@@ -91,6 +91,8 @@ def _trial(given: argparse.Namespace) -> Mapping[str, Any]:
 
 def _act(given: argparse.Namespace, verb: str, arguments: Mapping[str, Any]) -> int:
     """Perform the act and print its answer. Raises InputError where it is refused."""
+    if cluster_verbs.is_afar(given):
+        return cluster_verbs.there(given)
     folder = sweep_folder(given.name, given.out)
     request = Request(verb=verb, arguments=dict(arguments))
     try:

@@ -51,7 +51,7 @@ def watch(given: argparse.Namespace) -> int:
 
 def logs(given: argparse.Namespace) -> int:
     """Print the reports of a sweep or of one of its trials, until it has no driver."""
-    if given.cluster is not None or given.address is not None:
+    if cluster_verbs.is_afar(given):
         return cluster_verbs.logs(given)
     folder = sweep_folder(given.name, given.out)
     number = None if given.trial is None else find_run(f"{given.name}/{given.trial}", given.out).trial.number

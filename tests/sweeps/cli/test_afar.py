@@ -1,11 +1,23 @@
 """A sweep handed over to a cluster: what its job is told. The handing over itself is in tests/cluster."""
 
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
 import pytest
 
 from cluster.config import ClusterConfig
+from cluster.submit import Job
 from sweeps.cli import arguments
 from sweeps.cli.cluster_verbs import job_arguments
 from sweeps.cli.main import main
+from tests import ROOT
+from tracking.record.history import SweepHistory
 
 
 def job(*said: str, verb: tuple[str, ...] = (), **config: str) -> list[str]:
@@ -46,3 +58,52 @@ def test_shipped_files_go_by_their_bare_names() -> None:
 def test_looking_afar_needs_a_place(capsys) -> None:
     assert main(["logs", "night"]) == 2
     assert "no sweep 'night'" in capsys.readouterr().err
+
+
+class Head:
+    """Stands in for a cluster's jobs: what is run there is run here, with this interpreter."""
+
+    entrypoint = ""
+
+    def __init__(self, config: ClusterConfig) -> None: ...
+
+    def find(self, sweep: str) -> Job:
+        return Job(sweep, sweep, 1, "RUNNING", "", self.entrypoint, None)
+
+    def run(self, entrypoint: Sequence[str], who: str, write: Callable[[str], object]) -> int:
+        place = os.environ | {"LOGNAME": who, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run([sys.executable, *entrypoint[1:]], env=place, capture_output=True, text=True)
+        write(f"2026-01-01 INFO job_manager.py:1 -- Runtime env is setting up.\n{done.stdout}{done.stderr}")
+        return done.returncode
+
+
+@pytest.fixture
+def afar(run: Callable[..., int], out: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    assert run("--trials", "1") == 0
+    monkeypatch.setattr("sweeps.cli.cluster_verbs.Jobs", Head)
+    monkeypatch.setattr(Head, "entrypoint", f"python -m sweeps.run x --address auto --out {out}")
+    monkeypatch.setenv("LOGNAME", "ana")
+    return lambda *words: main([*words, "--address", "http://head:8265"])
+
+
+def test_an_act_is_done_where_the_sweep_is_and_by_whom(
+    afar: Callable[..., int], out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert afar("extend", "night", "--trials", "+2") == 0
+    said = capsys.readouterr().out
+    assert said.startswith("night: 3 trials instead of 1\n")
+    (act,) = SweepHistory.load(out / "night/journal.jsonl").acts
+    assert act.who.startswith("ana@")
+    assert afar("pause", "night", "7") == 2
+    assert "no trial 7" in capsys.readouterr().out
+
+
+def test_a_sweep_is_looked_at_afar(afar: Callable[..., int], out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert afar("status", "night") == 0
+    assert "best epoch of each trial" in " ".join(capsys.readouterr().out.split())
+    assert afar("list", "--json", "--out", str(out)) == 0
+    assert [row["name"] for row in json.loads(capsys.readouterr().out)] == ["night"]
+    assert afar("list") == 2
+    assert "say where the sweeps are on the cluster: --out DIR" in capsys.readouterr().err
+    assert afar("status", "night", "--watch") == 2
