@@ -35,7 +35,7 @@ _SAMPLES_CHECKED = 20
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep's plan: everything checked, nothing written yet."""
+    """A sweep's plan: everything is checked, and nothing is written but the faces, which are in the cache."""
 
     space: Space
     spec: SweepSpec

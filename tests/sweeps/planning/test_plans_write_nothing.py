@@ -1,0 +1,41 @@
+"""A plan, and the dry run that shows it, write nothing but the cache of faces."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sweeps.cli.main import run_main
+from sweeps.options import Options
+from sweeps.planning.plan import make_plan
+from tests.sweeps import fake_trials
+
+
+def state(*folders: Path) -> dict[Path, tuple[int, int]]:
+    """Size and time of change of all that is in the folders."""
+    found = [path for folder in folders for path in folder.rglob("*")]
+    return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in found}
+
+
+def test_a_plan_writes_the_cache_of_faces_and_nothing_else(tmp_path: Path, tiny_csv: Path, face_cache: Path) -> None:
+    asked = Options.parse({"data": str(tiny_csv), "name": "night", "runner": "inline", "out": tmp_path / "runs"})
+    before = state(tmp_path)
+    plan = make_plan(fake_trials.SPACE, asked)
+    assert state(tmp_path) == before
+    assert not plan.folder.root.exists()
+    before = state(tmp_path, face_cache)
+    make_plan(fake_trials.SPACE, asked)
+    assert state(tmp_path, face_cache) == before, "with the faces in the cache, a plan writes nothing at all"
+
+
+def test_a_dry_run_leaves_the_file_system_as_it_was(
+    tmp_path: Path, space: str, tiny_csv: Path, out: Path, face_cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [space, "--data", str(tiny_csv), "--out", str(out), "--runner", "inline", "--name", "night", "--dry-run"]
+    assert run_main(words) == 0
+    assert not out.exists()
+    before = state(tmp_path, face_cache)
+    assert run_main(words) == 0
+    assert state(tmp_path, face_cache) == before
+    assert "dry run of" in capsys.readouterr().out
