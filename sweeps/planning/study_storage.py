@@ -45,12 +45,19 @@ class SweepStorage(JournalStorage):
     def __init__(self, backend: BaseJournalBackend, shown: Callable[[], list[FrozenTrial]]) -> None:
         super().__init__(backend)
         self._shown = shown
+        self._newest: int | None = None
+
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        """As Optuna's."""
+        self._newest = super().create_new_trial(study_id, template_trial)
+        return self._newest
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
         """The trials in these states."""
-        if states is not None and TrialState.WAITING in states:  # those that were enqueued, which a study asks for
-            return super().get_all_trials(study_id, deepcopy, states)
+        if states is not None and TrialState.WAITING in states:  # one that is enqueued is asked for at once
+            newest = self.get_trial(self._newest) if self._newest is not None else None
+            return [newest] if newest and newest.state in states else []
         found = [trial for trial in self._shown() if states is None or trial.state in states]
         return copy.deepcopy(found) if deepcopy else found
