@@ -55,3 +55,11 @@ def test_a_journal_write_that_fails_once_ends_the_sweep_with_one_line(
 
     assert run("--runner", "inline", "--trials", "2", "--resume") == 0
     assert {trial.state for trial in SweepHistory.load(journal).trials.values()} == {"done"}
+
+
+def test_trials_pause_at_rungs_and_continue_on_ray(ray_of_the_caller: None, run: Callable[..., int], out: Path) -> None:
+    options = ("--baselines", "none", "--trials", "5", "--epochs", "3")
+    assert run("--runner", "ray", "--pruner", "promoting", "--sampler", "qmc-tpe", *options) == 0
+    history = SweepHistory.load(out / "night/journal.jsonl")
+    assert not history.unfinished
+    assert (history.count("done"), history.count("pruned")) == (2, 3)
