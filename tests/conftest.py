@@ -4,8 +4,10 @@ Two processes run the whole suite (`make test`). Neither sees the other's claims
 """
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
+from typing import Any
 
 import matplotlib
 import pytest
@@ -29,3 +31,16 @@ def own_home_slots_and_faces() -> Iterator[None]:
         patch.setenv("FER_SLOTS", f"{folder}/slots")
         patch.setenv("FER_CACHE", f"{folder}/faces")
         yield
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium without a window; its pages speak Playwright."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs pip install playwright")
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("needs Chromium")
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        yield opened
+        opened.close()

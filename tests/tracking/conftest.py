@@ -2,10 +2,9 @@
 
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -52,16 +51,3 @@ def new_sink(out: Path, sweep: Sweep) -> Callable[[], MlflowSink]:
         return MlflowSink(sweep.folder.journal, tracking_uri=default_uri(out), out=out, on_warning=pytest.fail)
 
     return make
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Chromium without a window; its pages speak Playwright."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs pip install playwright")
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("needs Chromium")
-    with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        yield opened
-        opened.close()

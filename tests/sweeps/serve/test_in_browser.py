@@ -1,0 +1,68 @@
+"""The web application in a real browser: accessibility of every page, a face tried, and use by keyboard alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from skimage import data
+
+from tests.sweeps.serve.conftest import Served
+
+pytestmark = pytest.mark.timeout(180)
+
+PAGES = ("/", "/sweeps/night", "/try", "/api/v1/docs", "/login")
+LARGE, PHONE = {"width": 1100, "height": 800}, {"width": 390, "height": 844}
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    opened, faults = browser.new_page(viewport=PHONE, color_scheme="dark"), []
+    opened.on("pageerror", lambda error: faults.append(str(error)))
+    yield opened
+    assert faults == []
+    opened.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("view", [LARGE, PHONE], ids=["large", "phone"])
+def test_axe_finds_no_serious_fault_on_any_page(browser: Any, server: Served, view: Any, scheme: str) -> None:
+    package = pytest.importorskip("axe_playwright_python")
+    axe = (Path(package.__path__[0]) / "axe.min.js").read_text(encoding="utf-8")
+    context = browser.new_context(viewport=view, color_scheme=scheme, bypass_csp=True)
+    opened = context.new_page()
+    for path in PAGES:
+        opened.goto(server.url + path)
+        opened.evaluate(axe)
+        found = opened.evaluate("axe.run()")["violations"]
+        assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == [], path
+        assert opened.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{path} is wider than the window"
+    context.close()
+
+
+def test_a_chosen_photograph_has_bars_and_where_the_net_looked(page: Any, server: Served, tmp_path: Path) -> None:
+    Image.fromarray(data.astronaut()).save(tmp_path / "face.png")  # type: ignore[no-untyped-call]
+    page.goto(f"{server.url}/try")
+    page.select_option("#model", "net.onnx")
+    page.set_input_files("#file", tmp_path / "face.png")
+    face = page.locator("section.face")
+    face.wait_for(timeout=60_000)
+    assert page.inner_text("#answer").startswith("The image expression is more ")
+    assert face.locator(".bar").count() == 7
+    assert face.locator("img").evaluate("image => image.naturalWidth") == 192
+
+
+def test_the_keyboard_alone_reaches_an_act(page: Any, server: Served) -> None:
+    page.goto(f"{server.url}/sweeps/night")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
+    for _ in range(30):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.name") == "settings":
+            break
+    page.keyboard.type("lrr=0.01")
+    page.keyboard.press("Enter")
+    page.locator("#answer", has_text="did you mean 'lr'?").wait_for(timeout=60_000)
