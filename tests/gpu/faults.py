@@ -69,13 +69,14 @@ def _used_mib(device: str) -> int:
     return int(subprocess.run(query, capture_output=True, text=True).stdout.split()[0])
 
 
-def _task(faces_folder: str, device: str, folder: str, *, batch_size: int, epochs: int) -> Any:
-    from fer_models import AlexNetConfig, Recipe
+def _task(faces_folder: str, device: str, folder: str, *, batch_size: int, epochs: int, small: bool = False) -> Any:
+    from fer_models import AlexNetConfig, LeNetConfig, Recipe
     from sweeps.config import TrialConfig
     from sweeps.trial.messages import Task
 
     config = TrialConfig(
-        net=AlexNetConfig(norm="batch"), recipe=Recipe(lr=0.01, batch_size=batch_size), precision="bf16",
+        net=LeNetConfig() if small else AlexNetConfig(norm="batch"),
+        recipe=Recipe(lr=0.01, batch_size=batch_size), precision="bf16",
         memory_format="channels_last",
     )  # fmt: skip
     return Task(
@@ -87,7 +88,7 @@ def _task(faces_folder: str, device: str, folder: str, *, batch_size: int, epoch
 def _train(faces_folder: str, device: str, folder: str) -> None:
     from sweeps.trial.run_trial import run_trial
 
-    for message in run_trial(_task(faces_folder, device, folder, batch_size=128, epochs=3)):
+    for message in run_trial(_task(faces_folder, device, folder, batch_size=128, epochs=3, small=True)):
         print(message.model_dump_json(), flush=True)
 
 

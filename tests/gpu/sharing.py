@@ -1,6 +1,8 @@
 """Throughput of several training processes on one GPU, with and without NVIDIA's Multi-Process Service (MPS).
 
-python -m tests.gpu.sharing FACES --device D --begin TIME --place K --windows N,N,... --window-seconds S   one process
+python -m tests.gpu.sharing FACES --device D --place K --windows N,N,... --window-seconds S   one process
+
+A process prints `ready` after its first steps, and reads from its input when to begin.
 """
 
 from __future__ import annotations
@@ -17,8 +19,7 @@ from pathlib import Path
 from tests.gpu.mps import CONTROL, mps
 from tests.gpu.report import Row
 
-_START_SECONDS = 22.0
-"""Until every process has imported torch, built its net and trained its first steps."""
+_PATIENCE_SECONDS = 60.0
 
 
 def throughput(faces_folder: Path, device: str, counts: tuple[int, ...], seconds: float) -> Iterator[Row]:
@@ -36,22 +37,33 @@ def throughput(faces_folder: Path, device: str, counts: tuple[int, ...], seconds
 def _measured(
     how: str, faces_folder: Path, device: str, counts: tuple[int, ...], seconds: float, environment: Mapping[str, str]
 ) -> Row:
-    begin = time.time() + _START_SECONDS
     command = [
-        sys.executable, "-m", "tests.gpu.sharing", str(faces_folder), "--device", device, "--begin", str(begin),
+        sys.executable, "-m", "tests.gpu.sharing", str(faces_folder), "--device", device,
         "--windows", ",".join(map(str, counts)), "--window-seconds", str(seconds),
     ]  # fmt: skip
     workers = [
-        subprocess.Popen([*command, "--place", str(place)], stdout=subprocess.PIPE, text=True, env=dict(environment))
+        subprocess.Popen(
+            [*command, "--place", str(place)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=dict(environment),
+        )
         for place in range(max(counts))
     ]
-    outputs = [worker.communicate(timeout=_START_SECONDS + (seconds + 1) * len(counts) + 60)[0] for worker in workers]
+    for worker in workers:
+        assert worker.stdout is not None
+        worker.stdout.readline()
+    begin, patience = time.time() + 0.5, (seconds + 1) * len(counts) + _PATIENCE_SECONDS
+    for worker in workers:
+        assert worker.stdin is not None
+        worker.stdin.write(f"{begin}\n")
+        worker.stdin.flush()
+    outputs = [worker.communicate(timeout=patience)[0] for worker in workers]
     found = [json.loads(output.splitlines()[-1]) for output in outputs]
     rates = {str(count): sum(worker["rates"].get(str(count), 0.0) for worker in found) for count in counts}
-    late = sum(worker["late"] for worker in found)
     text = ", ".join(f"{count}: {rate:,.0f}" for count, rate in rates.items()) + " images/s in all"
     text += f"; {found[0]['memory_mib']:.0f} MiB of the card per process" if found[0]["memory_mib"] else ""
-    text += f"; {late} processes were not ready in time" if late else ""
     return Row(f"processes on one card, {how}", None, text, {"rates": rates, "workers": found})
 
 
@@ -59,7 +71,6 @@ def _worker() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("faces", type=Path)
     parser.add_argument("--device", required=True)
-    parser.add_argument("--begin", type=float, required=True)
     parser.add_argument("--place", type=int, required=True)
     parser.add_argument("--windows", required=True)
     parser.add_argument("--window-seconds", type=float, required=True)
@@ -75,10 +86,11 @@ def _worker() -> None:
     for _ in range(5):
         training.step()
     wait(given.device)
-    late = time.time() > given.begin
+    print("ready", flush=True)
+    begin = float(input())
     rates = {}
     for index, count in enumerate(int(word) for word in given.windows.split(",")):
-        start = given.begin + index * (given.window_seconds + 1)
+        start = begin + index * (given.window_seconds + 1)
         if given.place >= count:
             continue
         time.sleep(max(0.0, start - time.time()))
@@ -89,7 +101,7 @@ def _worker() -> None:
             wait(given.device)
             steps += 5
         rates[str(count)] = 128 * steps / (time.time() - started) if steps else 0.0
-    print(json.dumps({"rates": rates, "late": late, "memory_mib": _memory_mib(given.device)}))
+    print(json.dumps({"rates": rates, "memory_mib": _memory_mib(given.device)}))
 
 
 def _memory_mib(device: str) -> float:
