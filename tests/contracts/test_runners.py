@@ -18,6 +18,8 @@ from tests.sweeps.fake_trials import Desk, good_body, only_sampled, open_desk, o
 from tracking.record.events import AttemptStarted, EpochDone, Event
 from tracking.record.history import SweepHistory
 
+pytestmark = pytest.mark.timeout(300)  # Ray starts a worker for each that dies
+
 SLOTS = Slots(node_cpus=(2,), gpus=0, cpus_per_trial=1.0, gpus_per_trial=0.0, count=2, room=2)
 UNPRUNED = only_sampled(first_rung_epochs=100)
 
