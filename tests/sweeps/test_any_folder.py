@@ -12,6 +12,8 @@ from sweeps.cli.main import main
 from tests.sweeps.fake_trials import MY_SPACE
 from tracking.record.history import SweepHistory
 
+pytestmark = pytest.mark.timeout(120)
+
 Run = Callable[..., int]
 
 

@@ -16,6 +16,8 @@ from sweeps.cli.main import main
 from tests.sweeps.fake_trials import refused
 from tracking.record.history import SweepHistory
 
+pytestmark = pytest.mark.timeout(120)
+
 Capture = pytest.CaptureFixture[str]
 
 

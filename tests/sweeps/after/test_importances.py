@@ -12,6 +12,8 @@ from tracking.figures.search_figures import importances_figure
 from tracking.record.events import EpochDone, Event, SweepStarted, TrialEnded, TrialStarted
 from tracking.record.history import SweepHistory
 
+pytestmark = pytest.mark.timeout(120)
+
 Objective = Callable[[dict[str, float], np.random.Generator], float]
 
 
