@@ -35,6 +35,10 @@ from tracking.record.layout import SweepFolder
 MAX_UPLOAD = 10 * 2**20
 """Bytes of a photograph."""
 
+_UPLOADS = 16
+"""Photographs that are held in memory at a time."""
+_UPLOAD_SECONDS = 60
+
 _HERE = Path(__file__).parent
 _LOOK_SECONDS = 0.4
 _BEAT_SECONDS = 15
@@ -75,6 +79,7 @@ def _found(living: AllLiving, name: str) -> Living:
 
 def _api(out: Path, pool: ModelPool, living: AllLiving, pages: MlflowPages) -> APIRouter:
     api, at_once, searches = APIRouter(), asyncio.Semaphore(_AT_ONCE), Searches(out)
+    uploads = asyncio.Semaphore(_UPLOADS)
 
     @api.get("/sweeps")
     def sweeps() -> list[dict[str, Any]]:
@@ -132,13 +137,18 @@ def _api(out: Path, pool: ModelPool, living: AllLiving, pages: MlflowPages) -> A
         The body is a PNG, JPEG or WebP of 10 MB at most. It is not kept. With `looked`, each face has a picture of
         where the net looked (Grad-CAM), as a data URI.
         """
-        data = await _body(request)
-        classifier = await run_in_threadpool(pool.get, model)
-        began = time.monotonic()
-        async with at_once:
-            answered: Answered = await run_in_threadpool(
-                partial(predict_photo, "upload", data, classifier, MAX_UPLOAD, as_whole=whole, looked=looked)
-            )
+        async with uploads:
+            try:
+                async with asyncio.timeout(_UPLOAD_SECONDS):
+                    data = await _body(request)
+            except TimeoutError:
+                raise HTTPException(408, f"the file took longer than {_UPLOAD_SECONDS} s to arrive") from None
+            classifier = await run_in_threadpool(pool.get, model)
+            began = time.monotonic()
+            async with at_once:
+                answered: Answered = await run_in_threadpool(
+                    partial(predict_photo, "upload", data, classifier, MAX_UPLOAD, as_whole=whole, looked=looked)
+                )
         if answered.photo is None:
             raise HTTPException(422, f"this file {answered.fault}")
         content = answered.content() | {

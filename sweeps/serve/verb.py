@@ -37,8 +37,7 @@ def serve(given: argparse.Namespace) -> int:
     threading.Thread(target=pool.warm, daemon=True).start()
     pages = MlflowPages(out, given.tracking_uri)
     uvicorn.run(web_app(out, guard, pool, pages), host=given.host, port=given.port, log_level="warning",
-                access_log=False, timeout_graceful_shutdown=2, server_header=False,
-                limit_concurrency=500)  # fmt: skip
+                access_log=False, timeout_graceful_shutdown=2, server_header=False)  # fmt: skip
     return 0
 
 

@@ -36,13 +36,17 @@ def out(tmp_path_factory: pytest.TempPathFactory, tiny_csv: Path, face_cache: Pa
     return out
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 class Served(uvicorn.Server):
     """A server in a thread."""
 
     def __init__(self, out: Path, guard: Guard, pages: MlflowPages | None = None) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        self.port = free_port()
         super().__init__(uvicorn.Config(web_app(out, guard, model_pool.ModelPool(out), pages or MlflowPages(out, None)), port=self.port,
                                         log_level="warning", timeout_graceful_shutdown=1))  # fmt: skip
         self.url = f"http://127.0.0.1:{self.port}"

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
 import shutil
 import socket
+import subprocess
+import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -27,7 +31,7 @@ from sweeps.serve.acts import ActRequest
 from sweeps.serve.app import MAX_UPLOAD
 from sweeps.serve.command import run_verb
 from sweeps.serve.guard import guard_for
-from tests.sweeps.serve.conftest import Served
+from tests.sweeps.serve.conftest import Served, free_port
 from tracking.record.events import AttemptStarted, DriverStarted, EpochDone
 from tracking.record.journal import Journal
 from tracking.record.layout import SweepFolder
@@ -184,6 +188,30 @@ def test_a_browser_that_goes_away_leaves_nothing_behind(server: Served) -> None:
         time.sleep(0.1)
     assert not server.server_state.connections
     assert requests.get(server.url, timeout=60).status_code == 200
+
+
+def test_a_thousand_requests_at_once_are_all_answered(out: Path) -> None:
+    async def status(port: int) -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /api/v1/sweeps/night HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+        answer = await reader.read()
+        writer.close()
+        return answer[9:12]
+
+    async def all_of(port: int) -> list[bytes]:
+        return await asyncio.gather(*(status(port) for _ in range(1000)))
+
+    words = [sys.executable, "-m", "sweeps", "serve", "--out", str(out), "--port", str(port := free_port())]
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL) as server:
+        try:
+            while True:
+                with suppress(requests.ConnectionError):
+                    requests.get(f"http://127.0.0.1:{port}/login", timeout=60)
+                    break
+                time.sleep(0.1)
+            assert set(asyncio.run(all_of(port))) == {b"200"}
+        finally:
+            server.terminate()
 
 
 def test_an_act_on_a_finished_sweep_is_answered_as_the_command_does(server: Served) -> None:
