@@ -124,7 +124,7 @@ def _without(argv: list[str], options: tuple[str, ...]) -> list[str]:
 
 def _is_rays_own(line: str) -> bool:
     """Whether Ray wrote the line into the job's log, about starting it."""
-    return "INFO job_manager.py" in line or "Runtime env is setting up" in line
+    return line.startswith("Running entrypoint for job ") or "Runtime env is setting up" in line
 
 
 def _follow(jobs: Jobs, config: ClusterConfig, name: str) -> int:

@@ -73,7 +73,9 @@ class Head:
     def run(self, entrypoint: Sequence[str], who: str, write: Callable[[str], object]) -> int:
         place = os.environ | {"LOGNAME": who, "PYTHONPATH": str(ROOT)}
         done = subprocess.run([sys.executable, *entrypoint[1:]], env=place, capture_output=True, text=True)
-        write(f"2026-01-01 INFO job_manager.py:1 -- Runtime env is setting up.\n{done.stdout}{done.stderr}")
+        write(
+            f"2026-01-01 INFO job_manager.py:1 -- Runtime env is setting up.\nRunning entrypoint for job x: python\n{done.stdout}{done.stderr}"
+        )
         return done.returncode
 
 
