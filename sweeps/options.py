@@ -300,5 +300,5 @@ class Options(RecordedOptions):
 
 def same_trials(recorded: RecordedOptions) -> list[str]:
     """The arguments after SPACE with which `sweeps.run` trains the same trials on another device or machine."""
-    shaping = ["trials", *(name for name, flag in flags(Options).items() if flag.fixed)]
+    shaping = ["trials", "confirm", *(name for name, flag in flags(Options).items() if flag.fixed)]
     return [*command_line(recorded.data), *command_line(Options().completed_by(recorded), shaping)]

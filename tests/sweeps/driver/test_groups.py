@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from sweeps.after.report_input import sweep_page
 from sweeps.cli.leaderboard_table import leaderboard
 from sweeps.driver.runner import InlineRunner
 from sweeps.errors import InputError
@@ -186,6 +187,16 @@ def test_folds_are_folds_of_train_and_val(sweep: Sweep) -> None:
     assert len({faces for _, faces in seen.values()}) == 2
     assert {trial.started.fold for trial in result} == {1, 2}
     assert SweepHistory.load(result.folder.journal).trials[1].started.title.endswith("fold 2 of 2")
+
+
+def test_the_report_has_the_means_and_the_command_that_repeats_them(sweep: Sweep) -> None:
+    result = sweep(trials=1, folds=2, baselines="first", body=body(by_seed), epochs=2, confirm=1)
+    page = sweep_page(result.folder, result.history)
+    assert "best mean val accuracy" in page
+    assert "trial 0 confirmed" in page
+    assert "under new seeds" in page
+    assert "--folds 2" in page
+    assert "--confirm 1" in page
 
 
 @pytest.mark.parametrize(
