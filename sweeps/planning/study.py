@@ -351,7 +351,7 @@ class Study:
             distributions=trial.distributions,
             intermediate_values={} if told == "worst" else dict(curve),
         )
-        lesson.number = number
+        lesson.number = trial.number
         self._lessons[number] = lesson
         insort(self._ranked, (_place(lesson), number))
 
