@@ -22,4 +22,4 @@ class Diverged(ModelError):  # noqa: N818  (an outcome of a trial, not a fault)
 
 
 class Cancelled(Exception):  # noqa: N818  (asked for, not a fault)
-    """Training was told to leave in the middle of an epoch."""
+    """Training was cancelled in the middle of an epoch."""

@@ -129,7 +129,7 @@ def fit(
         is_cancelled: asked before each batch; the epoch ends there in `Cancelled`.
 
     Raises:
-        Cancelled: `is_cancelled` said so.
+        Cancelled: `is_cancelled` returned True.
         Diverged: a loss is NaN or infinite.
         ModelError: another number of batches than promised, balanced weights without counts, or more stages to
             freeze than the net has.

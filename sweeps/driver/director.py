@@ -206,7 +206,7 @@ class Director:
         return self._starting.task(trial, attempt, self.spec)
 
     def take(self, number: int, message: Message) -> bool:
-        """Record what a trial reports; False tells its worker to leave the trial as it is."""
+        """Record what a trial reports; if False, its worker leaves the trial as it is."""
         if self._queue.out.get(number) != message.attempt:
             return False
         if isinstance(message, TrialEnd):

@@ -40,8 +40,9 @@ class Starting:
         """Whether there is a trial to start now: trials are confirmed once all others are over."""
         if not spec.to_start(self._history):
             return False
-        others = any(not trial.is_confirming for trial in self._history.unfinished)
-        return not others or self._history.configurations < spec.trials or next_member(self._history) is not None
+        if self._history.configurations < spec.trials or next_member(self._history) is not None:
+            return True
+        return all(trial.is_confirming for trial in self._history.unfinished)
 
     def start_next(self, spec: SweepSpec) -> TrialHistory | None:
         """Record the next member of a group that is begun, the next baseline, or the sampler's next proposal.

@@ -209,9 +209,9 @@ class Study:
         self._enter(started.trial, self._study.ask(fixed_distributions=distributions), whole=bool(started.config))
 
     def enter(self, started: TrialStarted) -> None:
-        """Take notice of a trial's group; call it before the trial is added.
+        """Register a trial's group; call it before the trial is added.
 
-        The sampler is told of a group once: the mean of its members, when all that were started are over and no
+        The sampler learns of a group once: the mean of its members, when all that were started are over and no
         further one will be, which is so when it is whole or another group has begun.
         """
         place = started.group
@@ -313,7 +313,7 @@ class Study:
         self._settle(group)
 
     def _settle(self, group: _Group) -> None:
-        """Tell the sampler of a group that is over, once."""
+        """Teach the sampler a group that is over, once."""
         if not group.is_closed or group.started - group.ended.keys() or group.is_told:
             return
         group.is_told = True

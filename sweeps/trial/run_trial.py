@@ -130,7 +130,7 @@ def _train(task: Task, folder: TrialFolder, memory: GpuMemory) -> Generator[Mess
     usage = Usage(task.device)
     # Files are written here while the next epoch is trained in a thread. A report follows its files.
     with one_ahead(lambda cancelled: _epochs(task, cache, faces, state, memory, cancelled), task.threads) as epochs:
-        # The driver's verdict stands in the trial's folder before it asks for the next epoch.
+        # The driver's verdict is in the trial's folder before it asks for the next epoch.
         while not folder.verdict.exists() and (coming := next(epochs, None)) is not None:
             if isinstance(coming, Computing):
                 yield Preparing(attempt=task.attempt, what=str(coming))

@@ -102,7 +102,7 @@ def _spread(whole: Sequence[TrialGroup], on_folds: bool) -> tuple[float, int]:
 
 
 def why_given_up(history: SweepHistory, group: TrialGroup) -> str | None:
-    """Why no member of the group is to be trained further; None while it goes on. A confirmation always does."""
+    """Why no member of the group is to be trained further; None while it continues. A confirmation always does."""
     if group.size == 1 or group.confirms is not None:
         return None
     for one in group.members.values():

@@ -279,7 +279,7 @@ class SweepHistory:
         epoch = trial.paused.epoch
         values = [one.epochs[epoch - 1].metrics[OBJECTIVE] for one in self.trials.values() if one.last_epoch >= epoch]
         rank = 1 + sum(value > trial.epochs[epoch - 1].metrics[OBJECTIVE] for value in values)
-        return f"{trial.reason}: rank {rank} of {len(values)} after epoch {epoch}"
+        return f"{trial.reason}, rank {rank} of {len(values)} at epoch {epoch}"
 
     def count(self, state: TrialState | Literal["running", "paused"]) -> int:
         """How many trials are in `state`."""

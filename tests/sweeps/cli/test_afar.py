@@ -1,4 +1,4 @@
-"""A sweep handed over to a cluster: what its job is told. The handing over itself is in tests/cluster."""
+"""A sweep submitted to a cluster: the command line of its job. Submitting itself is in tests/cluster."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_looking_afar_needs_a_place(capsys) -> None:
 
 
 class Head:
-    """Stands in for a cluster's jobs: what is run there is run here, with this interpreter."""
+    """A fake of a cluster's jobs, which runs their commands here, with this interpreter."""
 
     entrypoint = ""
 

@@ -120,7 +120,7 @@ def test_a_stopped_driver_leaves_trials_waiting_for_the_next_one(tmp_path: Path)
     (waiting,) = held.director.paused
     assert waiting.paused is not None
     assert waiting.paused.reason == "rung"
-    assert held.director.history.reason_of(waiting) == "waits for a promotion: rank 1 of 1 after epoch 1"
+    assert held.director.history.reason_of(waiting) == "waits for a promotion, rank 1 of 1 at epoch 1"
     with pytest.raises(InputError, match="paused already"):
         held.director.pause(0, "person")
     held.director.request_stop("a signal")
