@@ -19,6 +19,8 @@ from sweeps.cli.main import main
 from tests import ROOT
 from tracking.record.history import SweepHistory
 
+pytestmark = pytest.mark.timeout(120)  # acts start processes
+
 
 def job(*said: str, verb: tuple[str, ...] = (), **config: str) -> list[str]:
     parser = arguments.parser() if verb else arguments.run_parser()
