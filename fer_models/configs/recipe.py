@@ -20,7 +20,7 @@ from pydantic_core import PydanticCustomError
 from fer_models.configs.config_faults import validate_with
 
 Optimizer = Literal["sgd", "nesterov", "adam", "adamw"]
-LrPolicy = Literal["constant", "step", "multistep", "inv", "poly", "cosine", "onecycle", "plateau"]
+LrPolicy = Literal["constant", "step", "multistep", "inv", "poly", "cosine", "onecycle", "plateau", "wsd"]
 Precision = Literal["fp32", "bf16", "fp16"]
 MemoryFormat = Literal["contiguous", "channels_last"]
 Views = Literal["plain", "mirror", "ten_crop"]
@@ -37,6 +37,7 @@ _POLICY_FIELDS: dict[str, frozenset[str]] = {
     "cosine": frozenset(),
     "onecycle": frozenset(),
     "plateau": frozenset({"gamma", "patience_epochs"}),
+    "wsd": frozenset(),
 }
 _POLICY_KNOBS = ("gamma", "power", "step_iterations", "patience_epochs")
 _ITERATION_POLICIES = ("step", "multistep", "inv", "poly")
@@ -72,6 +73,8 @@ class Recipe(BaseModel):
     - `onecycle`  up from lr/25 over the first 30 %, then down to lr/250,000 (Smith and Topin 2018); the momentum
       stays as it is, which torch's OneCycleLR would lower while the rate is high
     - `plateau`   times gamma whenever `val_accuracy` has not risen for more than `patience_epochs` epochs
+    - `wsd`       up over the first epoch, then lr, then over the last fifth of the epochs lr * (1 - sqrt(share of the
+      cooldown that is past)) (Hägele et al. 2024); all epochs before the cooldown are those of a longer run too
 
     With `schedule="scaled"`, Caffe's four take i * reference_iterations / N for i: a report that steps at
     each fifth of its run steps at each fifth of ours. `"exact"` keeps the iterations as they are.
@@ -111,6 +114,13 @@ class Recipe(BaseModel):
     At iteration t it is at most (1 + t) / (10 + t)."""
     views: Views = "plain"
     """What validation and tests average the probabilities over."""
+
+    @property
+    def spans_run(self) -> bool:
+        """Whether the learning rate of every epoch depends on the length of the run."""
+        if self.lr_policy in _ITERATION_POLICIES:
+            return self.schedule == "scaled"
+        return self.lr_policy in ("cosine", "onecycle")
 
     @model_validator(mode="wrap")
     @classmethod

@@ -120,7 +120,7 @@ def fit(
         batches: called once per epoch; must give `iterations_per_epoch` batches.
         val: faces to validate on after each epoch, in the `views` of the recipe.
         recipe: the one that `state` was made with, as is `transfer`.
-        epochs: length of the whole run, which the learning rate policies span (each phase of it, where it has two).
+        epochs: length of the whole run, which most learning rate policies span (each phase of it, where it has two).
         seed: any integer >= 0.
         class_counts: training images per class, for `class_weights="balanced"`.
         micro_batches: into how many parts each batch is split to save memory. Gradients are accumulated, so that
@@ -231,7 +231,11 @@ class _Trainer:
         images, correct = 0, torch.zeros((), dtype=torch.int64, device=self.device)
         for index, (x, labels) in enumerate(batches):
             rate = learning_rate(
-                phase.recipe, before_in_phase + index, phase.epochs * promised, self.state.plateau.factor
+                phase.recipe,
+                before_in_phase + index,
+                phase.epochs * promised,
+                self.state.plateau.factor,
+                phase.epochs,
             )
             loss, right = self._step(x.to(self.device), labels.to(self.device), rate, before + index)
             rates.append(rate)

@@ -11,6 +11,7 @@ from fer_models.configs.transfer_config import Freeze, Transfer
 _ONECYCLE_RISE = 0.3
 _ONECYCLE_START = 1 / 25
 _ONECYCLE_END = 1 / 250_000
+_COOLDOWN_SHARE = 0.2  # of wsd's epochs
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,33 @@ def phases(recipe: Recipe, transfer: Transfer, epochs: int) -> tuple[Phase, ...]
     return first, Phase(first.epochs + 1, second, finetune, freeze)
 
 
-def learning_rate(recipe: Recipe, iteration: int, iterations: int, plateau_factor: float = 1.0) -> float:
-    """The rate of `recipe` at index `iteration` (from 0) of a run of `iterations`.
+def what_spans(recipe: Recipe, transfer: Transfer) -> str | None:
+    """The setting by which every epoch depends on the length of the run; None where there is none."""
+    if recipe.spans_run:
+        return f"lr_policy '{recipe.lr_policy}'"
+    return "finetune_epochs_share" if transfer.finetune_epochs_share > 0 else None
+
+
+def lasting_epochs(recipe: Recipe, transfer: Transfer, epochs: int) -> int:
+    """How many of the first epochs of a run of `epochs` are those of any longer run too."""
+    if what_spans(recipe, transfer):
+        return 0
+    return epochs - _cooldown_epochs(epochs) if recipe.lr_policy == "wsd" else epochs
+
+
+def _cooldown_epochs(epochs: int) -> int:
+    return max(1, round(_COOLDOWN_SHARE * epochs))
+
+
+def learning_rate(
+    recipe: Recipe, iteration: int, iterations: int, plateau_factor: float = 1.0, epochs: int = 1
+) -> float:
+    """The rate of `recipe` at index `iteration` (from 0) of a run of `iterations`, in `epochs` of equal length.
 
     `plateau_factor` is the product of the reductions so far; only `lr_policy="plateau"` has them.
     """
+    if recipe.lr_policy == "wsd":
+        return recipe.lr * _wsd(iteration, epochs, iterations // epochs)
     if recipe.lr_policy == "cosine":
         return recipe.lr * (1 + math.cos(math.pi * iteration / iterations)) / 2
     if recipe.lr_policy == "onecycle":
@@ -69,6 +92,12 @@ def _caffe(recipe: Recipe, iteration: int, iterations: int) -> float:
     if isinstance(steps, tuple):
         return float(gamma ** sum(numerator >= denominator * step for step in steps))
     return float(gamma ** (numerator // (denominator * (steps or 1))))
+
+
+def _wsd(iteration: int, epochs: int, per_epoch: int) -> float:
+    cooldown = _cooldown_epochs(epochs) * per_epoch
+    past = max(0, iteration - (epochs * per_epoch - cooldown))
+    return min(1.0, (iteration + 1) / per_epoch) * (1 - math.sqrt(past / cooldown))
 
 
 def _onecycle(progress: float) -> float:

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from fer_models import Recipe
-from fer_models.training.schedule import learning_rate
+from fer_models.configs.transfer_config import Transfer
+from fer_models.training.schedule import lasting_epochs, learning_rate, what_spans
 from fer_models.training.state import Plateau
 
 STEP = Recipe(
@@ -106,3 +107,44 @@ def test_plateau_lowers_after_its_patience() -> None:
         plateau.update(val_accuracy, recipe)
         rates.append(learning_rate(recipe, 5, 10, plateau.factor))
     assert rates == [0.1, 0.1, 0.1, 0.05, 0.05, 0.05, 0.025, 0.025, 0.0125]
+
+
+def test_wsd_by_hand() -> None:
+    wsd = Recipe(lr=0.4, lr_policy="wsd")
+    rates = [learning_rate(wsd, iteration, 40, epochs=10) for iteration in range(40)]
+    assert rates[:5] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.4]), "up over the first epoch"
+    assert set(rates[3:33]) == {0.4}
+    # 8 iterations of cooldown: 1 - sqrt(j / 8).
+    assert rates[33:36] == pytest.approx([0.4 * (1 - 0.125**0.5), 0.2, 0.4 * (1 - 0.375**0.5)])
+    assert rates[-1] == pytest.approx(0.4 * (1 - 0.875**0.5))
+    longer = [learning_rate(wsd, iteration, 80, epochs=20) for iteration in range(80)]
+    assert longer[:32] == rates[:32]
+
+
+TRANSFER = Transfer()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "lasting"),
+    [
+        (Recipe(lr=0.1), [1, 2, 6, 10]),
+        (Recipe(lr=0.1, lr_policy="wsd"), [0, 1, 5, 8]),
+        (Recipe(lr=0.1, lr_policy="plateau", gamma=0.5, patience_epochs=1), [1, 2, 6, 10]),
+        (STEP.model_copy(update={"schedule": "exact"}), [1, 2, 6, 10]),
+        (STEP, [0, 0, 0, 0]),
+        (Recipe(lr=0.1, lr_policy="cosine"), [0, 0, 0, 0]),
+        (Recipe(lr=0.1, lr_policy="onecycle"), [0, 0, 0, 0]),
+    ],
+)
+def test_the_epochs_that_a_longer_run_has_too_have_its_rates(recipe: Recipe, lasting: list[int]) -> None:
+    assert [lasting_epochs(recipe, TRANSFER, epochs) for epochs in (1, 2, 6, 10)] == lasting
+    same = 4 * lasting_epochs(recipe, TRANSFER, 6)
+    rates = [[learning_rate(recipe, i, 4 * epochs, epochs=epochs) for i in range(same)] for epochs in (6, 7, 20)]
+    assert rates[0] == rates[1] == rates[2]
+    assert (what_spans(recipe, TRANSFER) is None) == (lasting[-1] > 0)
+
+
+def test_a_second_phase_spans_the_run() -> None:
+    two_phases = Transfer(weights="imagenet", freeze=1, finetune_epochs_share=0.3, finetune_lr=0.001)
+    assert lasting_epochs(Recipe(lr=0.1), two_phases, 10) == 0
+    assert what_spans(Recipe(lr=0.1), two_phases) == "finetune_epochs_share"
