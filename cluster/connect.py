@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import secrets
@@ -87,7 +88,7 @@ def local_ray(cpus: int, gpus: int) -> Iterator[None]:
     try:
         yield
     finally:
-        ray.shutdown()
+        _leave_ray()
 
 
 @contextmanager
@@ -128,7 +129,24 @@ def joined_ray(address: str) -> Iterator[None]:
     try:
         yield
     finally:
+        _leave_ray()
+
+
+def _leave_ray() -> None:
+    """Shut Ray down with the garbage collector off.
+
+    Tune leaves cycles that hold references to objects. Ray ends the process with exit code 1 where one of them is
+    collected, by whichever thread, while its core worker shuts down.
+    """
+    import ray
+
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
         ray.shutdown()
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _first_line(error: Exception) -> str:
