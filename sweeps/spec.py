@@ -17,7 +17,7 @@ from sweeps.options import Options, RecordedOptions
 from sweeps.space import Pruner, Sampler, Space, WhichBaselines
 from tracking.metrics.groups import next_member, to_confirm
 from tracking.record.events import TrialStarted
-from tracking.record.history import SweepHistory
+from tracking.record.history import SweepHistory, TrialGroup
 
 _FIXED = {"space": "the space", "fingerprint": "the data (fingerprint)"} | {
     name: option(Options, name) for name, flag in flags(Options).items() if flag.fixed
@@ -88,12 +88,25 @@ class SweepSpec(RecordedOptions):
         """How many trials one configuration has."""
         return self.replicates or self.folds or 1
 
+    def to_begin(self, history: SweepHistory) -> int:
+        """How many configurations are still to be begun."""
+        return max(self.trials - history.configurations, 0)
+
     def to_start(self, history: SweepHistory) -> int:
         """How many trials are still to be started, at most: a group that cannot win is not completed."""
-        begun = next_member(history) if self.members > 1 or self.confirm else None
+        begun = self.next_member(history)
         owed = begun[0].size - begun[1] if begun else 0
-        fresh = max(self.trials - history.configurations, 0) * self.members
+        fresh = self.to_begin(history) * self.members
         return owed + fresh + self._confirmations_left(history, fresh) * self.confirming_members
+
+    def next_member(self, history: SweepHistory) -> tuple[TrialGroup, int] | None:
+        """The group of which a further member is to be started now, and which one; None where there is none.
+
+        Where trials wait at rungs, a group waits by its first member, and the others start when that is done.
+        """
+        if self.members == 1 and not self.confirm:
+            return None
+        return next_member(history, after_first=self.pruner == "promoting")
 
     @property
     def confirming_members(self) -> int:
@@ -105,7 +118,7 @@ class SweepSpec(RecordedOptions):
         if self.confirm is None:
             return 0
         before = [trial for trial in history.unfinished if not trial.is_confirming]
-        if any(trial.paused and trial.paused.reason not in ("share", "budget") for trial in before):
+        if any(trial.paused and trial.paused.reason == "person" for trial in before):
             return 0
         begun = {trial.started.group.confirms for trial in history.trials.values() if trial.started.group}
         if before or fresh:

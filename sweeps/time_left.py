@@ -22,21 +22,27 @@ def duration(seconds: float) -> str:
 def epochs_left(history: SweepHistory, spec: SweepSpec) -> float:
     """Expected epochs still to be trained, from how many the sampled trials so far got."""
     over = Counter(
-        trial.last_epoch for trial in history.trials.values() if trial.is_over and trial.started.baseline is None
+        trial.last_epoch
+        for trial in history.trials.values()
+        if (trial.is_over or trial.waits_at_rung) and trial.started.baseline is None
     )
     mean = _mean(over) if over else _FIRST_GUESS * spec.max_epochs
     left = sum(_epochs_left_of(trial, over) for trial in history.trials.values() if not trial.is_over)
-    to_come = max(spec.trials - history.configurations, 0)
+    to_come = spec.to_begin(history)
     baselines = spec.baseline_epochs[history.configurations :][:to_come]
     further = spec.to_start(history) - to_come * spec.members
     return left + mean * further + spec.members * (sum(baselines) + mean * (to_come - len(baselines)))
 
 
 def _epochs_left_of(trial: TrialHistory, over: Counter[int]) -> float:
-    """The expected epochs left of a running trial, from the trials that came further; all where none did."""
+    """The expected epochs left of a trial, from the trials that came further; all where none did.
+
+    Those that stayed where it waits at a rung count too: few of them continue.
+    """
     last = trial.last_epoch
     to_the_end = trial.started.epochs - last
-    further = Counter({epochs - last: count for epochs, count in over.items() if epochs > last})
+    least = last if trial.waits_at_rung else last + 1
+    further = Counter({epochs - last: count for epochs, count in over.items() if epochs >= least})
     if trial.started.baseline or not further:
         return to_the_end
     return min(to_the_end, _mean(further))

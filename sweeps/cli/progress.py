@@ -144,8 +144,8 @@ def event_line(event: Event, history: SweepHistory, left: str = "") -> str | Non
             return f"{event.who} asked to {event.verb}: {'refused: ' if event.refused else ''}{event.answer}"
         case TrialPaused():
             trial = history.trials[event.trial]
-            why = history.reason_of(trial)
-            return f"trial {trial_name(trial)}: paused after epoch {event.epoch}: {why}"
+            where = "" if trial.waits_at_rung else f"paused after epoch {event.epoch}: "
+            return f"trial {trial_name(trial)}: {where}{history.reason_of(trial)}"
         case TrialEnded():
             best = event.best.get("best_val_accuracy")
             shown = f", best val_accuracy {best:.2%} at epoch {event.best['best_epoch']:.0f}" if best else ""

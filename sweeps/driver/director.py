@@ -121,18 +121,30 @@ class Director:
     def _promotable(self) -> list[int]:
         """The trials that wait at a rung and are to continue now."""
         queue = self._queue
-        if self._to_start or len(queue) > len(queue.out):
+        if self.spec.to_begin(self.history) or len(queue) > len(queue.out):
             settled: float = 0  # more trials will arrive at the rungs
         else:
-            settled = min((self.history.trials[number].last_epoch for number in queue.out), default=math.inf)
+            out = [self.history.trials[number] for number in queue.out]
+            coming = [trial.last_epoch for trial in out if not trial.started.is_further_member]
+            settled = min(coming, default=math.inf)
         return self._study.promotable(settled)
+
+    @property
+    def _unpromotable(self) -> list[TrialHistory]:
+        """The trials that wait at a rung, where nothing is left that could promote them."""
+        if len(self._queue) or self.spec.to_begin(self.history) or self._promotable:
+            return []
+        paused = self.paused
+        return paused if all(trial.waits_at_rung for trial in paused) else []
 
     @property
     def has_task(self) -> bool:
         """Whether `next_task` has one now, unless a draw comes to nothing."""
         self.attend()
+        if self.exhausted or not self._queue.has_slot:
+            return False
         waits = len(self._queue) > len(self._queue.out) or bool(self._wanted) or bool(self._promotable)
-        return not self.exhausted and self._queue.has_slot and (waits or self._starting.can_start(self.spec))
+        return waits or self._starting.can_start(self.spec) or bool(self._unpromotable)
 
     @property
     def busy(self) -> bool:
@@ -176,11 +188,19 @@ class Director:
                 return self._continue(self.history.trials[number])
             if promotable := self._promotable:
                 return self._continue(self.history.trials[promotable[0]])
-            if not self._starting.can_start(self.spec):
+            if self._starting.can_start(self.spec):
+                if trial := self._starting.start_next(self.spec):
+                    return self._hand_out(trial, 0)
+            elif not self._prune_unpromotable():
                 return None
-            if trial := self._starting.start_next(self.spec):
-                return self._hand_out(trial, 0)
         return None
+
+    def _prune_unpromotable(self) -> bool:
+        """Prune what waits at rungs for nothing, as trials are confirmed once all others are over; whether any was."""
+        found = self._unpromotable
+        for trial in found:
+            self._endings.prune_waiting(trial)
+        return bool(found)
 
     def _continue(self, trial: TrialHistory) -> Task | None:
         """Hand out a trial again; None where its last driver died between its rung and its pause there."""
@@ -311,13 +331,11 @@ class Director:
         Paused trials stay paused; where nothing else is left to do, they are why the driver leaves. Trials that wait
         at a rung are pruned where nothing is left that could promote them.
         """
-        at_rung = [trial for trial in self.paused if trial.paused and trial.paused.reason == "rung"]
-        others = [trial for trial in self.paused if trial not in at_rung]
+        others = [str(trial.number) for trial in self.paused if not trial.waits_at_rung]
         if self.stop_reason is None and others:
-            self.request_stop(f"trial {', '.join(str(trial.number) for trial in others)} paused")
-        elif self.stop_reason is None and self.exhausted and not self.busy:
-            for trial in at_rung:
-                self._endings.prune_waiting(trial)
+            self.request_stop(f"trial {', '.join(others)} paused")
+        elif self.stop_reason is None:
+            self._prune_unpromotable()
         for trial in self.history.unfinished:
             if trial.state == "running":
                 self._endings.stop(trial.number, self.stop_reason or "the runner ended")

@@ -13,7 +13,7 @@ from sweeps.planning.study import Proposal, Study
 from sweeps.space import Space
 from sweeps.spec import SweepSpec
 from sweeps.trial.messages import EpochReport, Task
-from tracking.metrics.groups import next_member, to_confirm
+from tracking.metrics.groups import to_confirm
 from tracking.record.events import Group, TrialStarted, Wanted, now_ms
 from tracking.record.files import write_json
 from tracking.record.history import TrialGroup, TrialHistory
@@ -40,7 +40,7 @@ class Starting:
         """Whether there is a trial to start now: trials are confirmed once all others are over."""
         if not spec.to_start(self._history):
             return False
-        if self._history.configurations < spec.trials or next_member(self._history) is not None:
+        if spec.to_begin(self._history) or spec.next_member(self._history):
             return True
         return all(trial.is_confirming for trial in self._history.unfinished)
 
@@ -50,9 +50,9 @@ class Starting:
         None where the trial is over at once: the space made no configuration of the proposal, which is a failed trial,
         or an equal trial is done.
         """
-        if (spec.members > 1 or spec.confirm) and (begun := next_member(self._history)):
+        if begun := spec.next_member(self._history):
             return self._start_or_end(self._member(spec, *begun))
-        if self._history.configurations >= spec.trials:
+        if not spec.to_begin(self._history):
             return self._start_or_end(self._confirmation(spec))
         number = self._history.next_number
         started = [trial.started for trial in self._history.trials.values()]

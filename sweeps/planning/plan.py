@@ -303,11 +303,6 @@ def _check_groups(plan: Plan) -> None:
         raise InputError(
             f"--replicates {spec.replicates} and --folds {spec.folds}: give one; the folds differ in faces and seeds"
         )
-    if spec.pruner == "promoting" and (spec.members > 1 or spec.confirm):
-        raise InputError(
-            "--pruner promoting: has trials wait, which those of --replicates, --folds and --confirm cannot; "
-            "take --pruner halving"
-        )
     if spec.confirm and spec.confirm > spec.trials:
         raise InputError(f"--confirm {spec.confirm}: the sweep has {spec.trials} trials; give {spec.trials} at most")
     if spec.folds and spec.data.fold:

@@ -212,7 +212,7 @@ class Study:
         """Register a trial's group; call it before the trial is added.
 
         The sampler learns of a group once: the mean of its members, when all that were started are over and no
-        further one will be, which is so when it is whole or another group has begun.
+        further one will be, which is so when it is whole, or its first member is over and another group has begun.
         """
         place = started.group
         self._further += started.is_further_member
@@ -231,7 +231,7 @@ class Study:
 
     def _close_groups(self) -> None:
         for group in list(self._groups.values()):
-            group.is_closed = True
+            group.is_closed |= group.first in group.ended
             self._settle(group)
 
     def add_undrawn(self, number: int) -> None:

@@ -86,7 +86,7 @@ class SimulatedRunner:
                 after = self._work(slot)
             elif self._place(director, body, slot):
                 after = self._work(slot)
-            elif not director.exhausted:
+            elif director.busy or not director.exhausted:
                 after = POLL_SECONDS
             else:
                 continue

@@ -155,16 +155,15 @@ def confirmation_of(history: SweepHistory) -> Confirmation | None:
     return Confirmation(source.first.number, source.mean, interval, len(confirmed), best)
 
 
-def next_member(history: SweepHistory) -> tuple[TrialGroup, int] | None:
+def next_member(history: SweepHistory, *, after_first: bool = False) -> tuple[TrialGroup, int] | None:
     """The group of which a further member is to be started, and which one; None where there is none.
 
-    Groups are begun one after the other, so only the last one can lack members.
+    With `after_first` the others of a proposed configuration start when its first member is done. Without it groups are
+    begun one after the other, so only the last one can lack members.
     """
     grouped = [one for one in history.groups() if one.size > 1]
-    if not grouped:
-        return None
-    last = grouped[-1]
-    started = len(last.members)
-    if started == last.size or why_given_up(history, last):
-        return None
-    return last, started
+    for group in grouped if after_first else grouped[-1:]:
+        is_due = not after_first or group.confirms is not None or group.first.started.baseline or 0 in group.done
+        if len(group.members) < group.size and is_due and not why_given_up(history, group):
+            return group, len(group.members)
+    return None

@@ -29,7 +29,7 @@ Told = Literal["value", "pruned", "worst", "nothing"]
 worse than all others; or nothing."""
 
 _PAUSED_FOR: dict[PauseReason, str] = {
-    "rung": "waits for a promotion",
+    "rung": "waits at the rung",
     "share": "waits for a slot",
     "person": "paused by {who}",
     "budget": "a budget is used up",

@@ -65,6 +65,11 @@ class TrialHistory:
         return self.verdict.reason if self.verdict else ""
 
     @property
+    def waits_at_rung(self) -> bool:
+        """Whether it is paused until it is among the best of its rung."""
+        return self.paused is not None and self.paused.reason == "rung"
+
+    @property
     def is_over(self) -> bool:
         """Whether a resume has nothing left to do for it."""
         return self.end is not None and self.end.final
@@ -274,12 +279,13 @@ class SweepHistory:
 
     def reason_of(self, trial: TrialHistory) -> str:
         """Why a trial is paused, ended or given up, with its rank where it waits at a rung; may be empty."""
-        if trial.paused is None or trial.paused.reason != "rung":
+        if not trial.waits_at_rung:
             return trial.reason
-        epoch = trial.paused.epoch
-        values = [one.epochs[epoch - 1].metrics[OBJECTIVE] for one in self.trials.values() if one.last_epoch >= epoch]
+        epoch = trial.last_epoch
+        competing = (one for one in self.trials.values() if not one.started.is_further_member)
+        values = [one.epochs[epoch - 1].metrics[OBJECTIVE] for one in competing if one.last_epoch >= epoch]
         rank = 1 + sum(value > trial.epochs[epoch - 1].metrics[OBJECTIVE] for value in values)
-        return f"{trial.reason}, rank {rank} of {len(values)} at epoch {epoch}"
+        return f"{trial.reason} after epoch {epoch}, rank {rank} of {len(values)}"
 
     def count(self, state: TrialState | Literal["running", "paused"]) -> int:
         """How many trials are in `state`."""

@@ -9,7 +9,7 @@ from sweeps.cli.progress import Progress
 from sweeps.driver.runner import InlineRunner
 from sweeps.time_left import duration, epochs_left, seconds_left
 from tests.sweeps.fake_trials import config, metrics, only_sampled, open_desk, scripted_body, spec
-from tracking.record.events import AttemptStarted, EpochDone, Event, SweepStarted, TrialEnded, TrialStarted
+from tracking.record.events import AttemptStarted, EpochDone, Event, SweepStarted, TrialEnded, TrialPaused, TrialStarted
 from tracking.record.history import SweepHistory
 
 
@@ -24,6 +24,10 @@ def started(number: int, epochs: int = 10, baseline: str | None = None) -> Trial
 
 def epochs(number: int, last: int, seconds: float = 2.0) -> list[Event]:
     return [EpochDone(trial=number, epoch=epoch, metrics=metrics(0.5, seconds)) for epoch in range(1, last + 1)]
+
+
+def waits(number: int, epoch: int) -> TrialPaused:
+    return TrialPaused(trial=number, epoch=epoch, reason="rung")
 
 
 def over(number: int, last: int, state: str = "done") -> TrialEnded:
@@ -55,6 +59,15 @@ def test_epochs_left_learns_from_the_sampled_trials_that_are_over() -> None:
     )  # fmt: skip
     # and 2 of 9 trials to come, 5 each
     assert epochs_left(now, spec(trials=9, max_epochs=10)) == pytest.approx(4 + 3 + 2 * 5)
+
+
+def test_few_of_the_trials_that_wait_at_a_rung_are_expected_to_continue() -> None:
+    now = history(
+        *(event for number in range(4) for event in (started(number), *epochs(number, 2), waits(number, 2))),
+        AttemptStarted(trial=0, attempt=1, reason="promoted"), *epochs(0, 6), waits(0, 6),
+    )  # fmt: skip
+    # Of 4 that reached epoch 2 one came 4 epochs further, which is 1 more for each of 3; (6 + 3 * 2) / 4 for the next.
+    assert epochs_left(now, spec(trials=5, max_epochs=10)) == pytest.approx(3 * 1 + 0 + 3)
 
 
 def test_a_baseline_runs_to_its_end() -> None:
@@ -101,6 +114,7 @@ def test_plain_lines_where_there_is_no_terminal() -> None:
             started(1, 2),
             AttemptStarted(trial=1, attempt=1, reason="resumed"),
             *epochs(1, 1),
+            waits(1, 1),
             pruned,
         ):
             now.apply(event)
@@ -114,6 +128,7 @@ def test_plain_lines_where_there_is_no_terminal() -> None:
         "trial 1 lenet: started (2 epochs at most)",
         "trial 1 lenet: continues after epoch 0 (resumed)",
         "trial 1 lenet: epoch 1/2 train_loss 1.0000 val_accuracy 50.00% (1000 images/s); about 2 s left",
+        "trial 1 lenet: waits at the rung after epoch 1, rank 1 of 2",
         "trial 1 lenet: pruned, best val_accuracy 25.00% at epoch 1",
     ]
 

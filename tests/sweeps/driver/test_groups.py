@@ -205,7 +205,6 @@ def test_the_report_has_the_means_and_the_command_that_repeats_them(sweep: Sweep
         ({"replicates": 2, "folds": 2}, "give one"),
         ({"folds": 2, "data": {"source": None, "fold": 1, "folds": 2}}, "is one fold and --folds 2 is all"),
         ({"folds": 1}, "--folds"),
-        ({"replicates": 2, "pruner": "promoting"}, "take --pruner halving"),
         ({"trials": 2, "confirm": 3}, "--confirm 3: the sweep has 2 trials; give 2 at most"),
     ],
 )

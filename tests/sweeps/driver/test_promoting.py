@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,9 +14,12 @@ from sweeps.driver.kept_states import KeptStates
 from sweeps.driver.runner import InlineRunner
 from sweeps.planning.asha import Promoting
 from sweeps.planning.study import Study
+from sweeps.space import Space
+from sweeps.trial.messages import Message, Task
 from tests.benchmarks.simulated import SimulatedRunner
+from tests.sweeps.fake_trials import SPACE as BASELINES
 from tests.sweeps.fake_trials import Desk, only_sampled, open_desk, outcome, report, scripted_body, spec
-from tracking.record.events import AttemptStarted, TrialPaused, TrialStarted
+from tracking.record.events import AttemptStarted, TrialEnded, TrialPaused, TrialStarted
 from tracking.record.history import SweepHistory
 
 SPACE = replace(only_sampled(), pruner="promoting", sampler="qmc", reduction_factor=3)
@@ -120,7 +125,7 @@ def test_a_stopped_driver_leaves_trials_waiting_for_the_next_one(tmp_path: Path)
     (waiting,) = held.director.paused
     assert waiting.paused is not None
     assert waiting.paused.reason == "rung"
-    assert held.director.history.reason_of(waiting) == "waits for a promotion, rank 1 of 1 at epoch 1"
+    assert held.director.history.reason_of(waiting) == "waits at the rung after epoch 1, rank 1 of 1"
     with pytest.raises(InputError, match="paused already"):
         held.director.pause(0, "person")
     held.director.request_stop("a signal")
@@ -163,3 +168,100 @@ def test_of_equal_trials_no_more_than_the_share_are_promoted() -> None:
     assert rule.promotable(0) == [0, 1]
     rule.leave(0)
     assert rule.promotable(0) == [1]
+
+
+def grouped(root: Path, trials: int = len(VALUES), slots: int = 1, space: Space = SPACE, **asked: Any) -> Desk:
+    """Run a sweep of groups; a further member is a little worse than its first."""
+    held = open_desk(root, space, spec(trials=trials, max_epochs=4, pruner=space.pruner, **asked))
+    places = curves()
+
+    def body(task: Task) -> Iterator[Message]:
+        started = held.director.history.trials[task.trial].started
+        source = started.group.confirms or started.group.first if started.group else task.trial
+        first = held.director.history.trials[source].started
+        drawn = [trial.number for trial in held.director.history.trials.values() if not trial.started.is_further_member]
+        curve = [value - 0.01 * task.config.replicate for value in places[drawn.index(first.trial)]]
+        yield from scripted_body({task.trial: curve})(task)
+
+    SimulatedRunner(slots, clock=lambda: 0.0).run(held.director, body)
+    held.director.leave()
+    return held
+
+
+@pytest.mark.parametrize("slots", [1, 4])
+@pytest.mark.parametrize("asked", [{"replicates": 3}, {"folds": 3, "fold_faces": ("1", "2", "3")}])
+def test_a_group_waits_by_its_first_member_and_is_whole_where_that_is_done(
+    tmp_path: Path, slots: int, asked: dict[str, Any]
+) -> None:
+    history = grouped(tmp_path / "night", slots=slots, **asked).director.history
+    assert not history.unfinished
+    groups = history.groups()
+    assert len(groups) == len(VALUES)
+    best = max(groups, key=lambda group: group.mean)
+    assert groups.index(best) == VALUES.index(0.9)
+    assert best.is_whole
+    for group in groups:
+        done = group.first.state == "done"
+        assert done or len(group.members) == 1, "no member of a group that waits is trained"
+        assert done or group.first.state == "pruned"
+    assert sum(len(trial.epochs) for trial in history.trials.values()) < len(VALUES) * 3 * 2
+
+
+def test_the_sampler_learns_the_mean_of_a_group_that_waited(tmp_path: Path) -> None:
+    held = grouped(tmp_path / "night", replicates=2)
+    study = Study(held.folder.study_log, SPACE, spec().seed, held.events())
+    study.propose(held.director.history.next_number)
+    done = [group for group in held.director.history.groups() if group.done]
+    assert [len(group.done) for group in done] == [2, 1], "the second one could no longer win"
+    told = [trial.value for trial in study._study.trials if trial.value is not None]
+    assert told == pytest.approx([group.mean for group in done])
+
+
+def test_a_baselines_group_is_side_by_side_from_the_start(tmp_path: Path) -> None:
+    space = replace(SPACE, baselines=BASELINES.baselines[:1])
+    held = open_desk(tmp_path / "night", space, spec(trials=3, max_epochs=4, replicates=2, pruner="promoting"))
+    started = [held.director.next_task() for _ in range(4)]
+    trials = [held.director.history.trials[task.trial].started for task in started if task]
+    assert [(one.baseline is not None, one.group.member) for one in trials if one.group] == [
+        (True, 0), (True, 1), (False, 0), (False, 0)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("slots", [1, 4])
+@pytest.mark.parametrize("asked", [{}, {"replicates": 2}])
+def test_the_best_are_confirmed_once_what_waits_is_pruned(tmp_path: Path, slots: int, asked: dict[str, Any]) -> None:
+    held = grouped(tmp_path / "night", slots=slots, confirm=1, **asked)
+    history = held.director.history
+    confirming = [trial for trial in history.trials.values() if trial.is_confirming]
+    assert [trial.state for trial in confirming] == ["done"] * held.director.spec.confirming_members
+    assert not any(trial.paused or trial.attempts for trial in confirming), "none waits at a rung"
+    assert not history.unfinished
+    assert not held.director.spec.to_start(history)
+    places = [place for place, event in enumerate(held.events()) if isinstance(event, TrialEnded)]
+    assert min(trial.number for trial in confirming) > max(
+        trial.number for trial in history.trials.values() if trial.state == "pruned"
+    )
+    assert len(places) == len(history.trials)
+
+
+def test_groups_killed_anywhere_come_to_the_same_sweep(tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"replicates": 2, "confirm": 1}
+    whole = grouped(tmp_path / "whole", **asked)
+    lines = whole.folder.journal.read_text().splitlines(keepends=True)
+    for cut in range(2, len(lines), 5):
+        root = tmp_path / str(cut)
+        root.mkdir(mode=0o700)
+        (root / "journal.jsonl").write_text("".join(lines[:cut]))
+        again = grouped(root, **asked)
+        assert not again.director.history.unfinished, cut
+        assert outcome(again.folder.journal) == outcome(whole.folder.journal), cut
+
+
+def test_the_rank_counts_no_further_member(tmp_path: Path) -> None:
+    space = replace(SPACE, baselines=BASELINES.baselines[:1])
+    held = open_desk(tmp_path / "night", space, spec(trials=3, max_epochs=4, replicates=2, pruner="promoting"))
+    tasks = [task for _ in range(3) if (task := held.director.next_task())]
+    for task in tasks:
+        held.director.take(task.trial, report(task, 1, 0.5 - 0.1 * task.trial))
+    (waiting,) = held.director.paused
+    assert held.director.history.reason_of(waiting).endswith("rank 2 of 2")

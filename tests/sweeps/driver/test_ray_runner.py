@@ -63,3 +63,14 @@ def test_trials_pause_at_rungs_and_continue_on_ray(ray_of_the_caller: None, run:
     history = SweepHistory.load(out / "night/journal.jsonl")
     assert not history.unfinished
     assert (history.count("done"), history.count("pruned")) == (2, 3)
+
+
+def test_a_group_waits_at_a_rung_on_ray_and_its_best_is_confirmed(
+    ray_of_the_caller: None, run: Callable[..., int], out: Path
+) -> None:
+    options = ("--baselines", "none", "--trials", "3", "--epochs", "3", "--replicates", "2", "--confirm", "1")
+    assert run("--runner", "ray", "--pruner", "promoting", *options) == 0
+    history = SweepHistory.load(out / "night/journal.jsonl")
+    assert not history.unfinished
+    assert (history.count("done"), history.count("pruned")) == (4, 2)
+    assert [trial.state for trial in history.trials.values() if trial.is_confirming] == ["done", "done"]
