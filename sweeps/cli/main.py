@@ -184,7 +184,7 @@ def _conclude(plan: Plan, result: SweepResult) -> None:
     spec = recorded_spec(history)
     console.print()
     console.print(leaderboard(history, spec, result.folder))
-    shown = [state for state in STATES[1:] if state != "paused" or history.count(state)]
+    shown = [state for state in STATES[1:] if state not in ("waiting", "paused") or history.count(state)]
     counts = ", ".join(f"{history.count(state)} {state}" for state in shown)
     console.print(f"{trials_begun(history, spec)}: {counts}")
     for note in result.notes:

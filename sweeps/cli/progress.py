@@ -20,8 +20,9 @@ from tracking.record.history import SweepHistory, TrialHistory
 
 T = TypeVar("T")
 
-STATES: tuple[Literal["running", "paused", "done", "pruned", "failed", "stopped"], ...] = (
+STATES: tuple[Literal["running", "waiting", "paused", "done", "pruned", "failed", "stopped"], ...] = (
     "running",
+    "waiting",
     "paused",
     "done",
     "pruned",

@@ -25,7 +25,7 @@ class Pause:
 
 def paused_trials(history: SweepHistory) -> list[TrialHistory]:
     """The trials that are paused, by number."""
-    return [trial for trial in history.unfinished if trial.state == "paused"]
+    return [trial for trial in history.unfinished if trial.paused]
 
 
 def continues_by_itself(trial: TrialHistory) -> bool:

@@ -20,7 +20,7 @@ class TrialQueue:
         self._recorder, self._history = recorder, recorder.history
         self.out: dict[int, int] = {}
         """The trials that have a worker, and the attempt of each whose reports count."""
-        self._waiting = [trial.number for trial in self._history.unfinished if trial.state != "paused"]
+        self._waiting = [trial.number for trial in self._history.unfinished if not trial.paused]
         self._ready = {trial.number for trial in self.paused if continues_by_itself(trial)}
         self._asked: dict[int, Pause] = {}  # pauses that are due at a trial's next report
         self._surplus: list[int] = []  # trials that are to leave because of the limit
@@ -106,8 +106,8 @@ class TrialQueue:
     def pause(self, number: int, reason: PauseReason, who: str | None = None) -> None:
         """Have a trial leave at its next report, with its state; at once where it waits. Raises InputError."""
         trial = self.open_trial(number)
-        if trial.state == "paused" and not (continues_by_itself(trial) and reason == "person"):
-            raise InputError(f"trial {number} is paused already")
+        if trial.paused and not (continues_by_itself(trial) and reason == "person"):
+            raise InputError(f"trial {number} is {trial.state} already")
         if reason == "person" and number in self._asked:
             raise InputError(f"trial {number} pauses at its next report already")
         if number not in self.out:
@@ -125,7 +125,7 @@ class TrialQueue:
     def unpause(self, number: int, who: str | None = None) -> None:
         """Have a paused trial continue next, under its number. Raises InputError where it is not paused."""
         trial = self._unfinished(number)
-        if trial.state == "paused":
+        if trial.paused:
             self._recorder.record(TrialUnpaused(trial=number, who=who))
             self.put_first(number)
         elif self._asked.pop(number, None) is None:

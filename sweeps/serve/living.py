@@ -36,14 +36,20 @@ class Living:
             if history is None:
                 return {"version": 0, "trials": [], "summary": None}
             row = sweep_row(self.folder, history)
-            trials = [_trial(history.trials[n]) for n, version in self._changed.items() if version > since]
+            # The rank of a trial that waits changes as others report.
+            trials = [one for n, one in history.trials.items() if one.waits_at_rung or self._changed.get(n, 0) > since]
+            reasons = history.reasons(trials)
             summary = row.model_dump(mode="json") | {
                 "asked": row.digest.asked,
                 "classes": history.started.spec.get("classes", []),
                 "set": {name: history.spec.get(name) for name in ("max_concurrent", "priority", "weight")},
                 "synthetic": bool(history.started.spec.get("synthetic")),
             }
-            return {"version": self.version, "summary": summary, "trials": trials}
+            return {
+                "version": self.version,
+                "summary": summary,
+                "trials": [_trial(one, reasons[one.number]) for one in trials],
+            }
 
     def _read(self) -> None:
         if self._offset > self.folder.journal.stat().st_size:
@@ -83,14 +89,14 @@ class AllLiving:
             return living
 
 
-def _trial(trial: TrialHistory) -> dict[str, Any]:
+def _trial(trial: TrialHistory, reason: str) -> dict[str, Any]:
     best = trial.best_epoch()
     recipe = trial.started.config.get("recipe", {})
     return {
         "number": trial.number,
         "title": trial.started.title,
         "state": trial.state,
-        "reason": trial.reason,
+        "reason": reason,
         "epoch": trial.last_epoch,
         "epochs": trial.started.epochs,
         "best": best.metrics["val_accuracy"] if best else None,

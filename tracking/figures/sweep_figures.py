@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from tracking.figures.parts import AMBER, BLUE, COLOURS, GREEN, GREY, MARKERS, ORANGE, PURPLE, as_percent, plain
+from tracking.figures.parts import AMBER, BLUE, COLOURS, GREEN, GREY, MARKERS, ORANGE, PURPLE, SKY, as_percent, plain
 from tracking.record.history import SweepHistory, TrialHistory
 from tracking.record.spans import MINUTE_MS, attempt_spans, trial_minutes
 
@@ -16,6 +16,7 @@ STATES = {
     "pruned": (AMBER, "|"),
     "failed": (ORANGE, "x"),
     "stopped": (GREY, "s"),
+    "waiting": (SKY, "D"),
     "paused": (PURPLE, "P"),
     "running": (GREEN, ">"),
 }
@@ -43,7 +44,7 @@ def timeline_figure(history: SweepHistory, title: str) -> Figure:
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     plain(axes)
     if trials:
-        axes.legend(frameon=False, ncols=6, loc="lower right", bbox_to_anchor=(1.0, 1.0), handletextpad=0.3)
+        axes.legend(frameon=False, ncols=len(STATES), loc="lower right", bbox_to_anchor=(1.0, 1.0), handletextpad=0.3)
     return figure
 
 

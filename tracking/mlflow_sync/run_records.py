@@ -283,7 +283,7 @@ def ending_tags(end: Ending) -> dict[str, str]:
         case TrialEnded():
             return {STATE_TAG: end.state, REASON_TAG: end.reason or ""} | ({"note": end.note} if end.note else {})
         case TrialPaused():
-            return {STATE_TAG: "paused", REASON_TAG: end.text}
+            return {STATE_TAG: "waiting" if end.reason == "rung" else "paused", REASON_TAG: end.text}
         case DriverStopped():
             return {STATE_TAG: "stopped", REASON_TAG: end.reason}
         case SweepEnded():

@@ -39,7 +39,7 @@ def ranked_rows(history: SweepHistory, n: int) -> list[Row]:
     """All trials by their best epoch; `n` is the size of the split that selected, for the intervals; 0 for none."""
     trials = list(history.trials.values())
     ranked = [*history.ranked(), *(trial for trial in trials if trial.best_accuracy is None)]
-    varied = _varied(trials)
+    varied, reasons = _varied(trials), history.reasons(trials)
     rows = []
     for rank, trial in enumerate(ranked, start=1):
         accuracy, best = trial.best_accuracy, trial.best_epoch()
@@ -50,7 +50,7 @@ def ranked_rows(history: SweepHistory, n: int) -> list[Row]:
                 rank=rank if accuracy is not None else 0,
                 name=_name(trial, history.length_note(trial)),
                 state=trial.state,
-                reason=trial.reason,
+                reason=reasons[trial.number],
                 best_epoch=best.epoch if best else 0,
                 epochs=trial.last_epoch,
                 accuracy=accuracy,

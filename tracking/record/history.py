@@ -1,5 +1,6 @@
 """The journal's events replayed into one record per trial."""
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -49,10 +50,12 @@ class TrialHistory:
         return self.started.trial
 
     @property
-    def state(self) -> TrialState | Literal["running", "paused"]:
-        """`running`, `paused`, or how it ended."""
+    def state(self) -> TrialState | Literal["running", "waiting", "paused"]:
+        """`running`, `waiting` at a rung, `paused`, or how it ended."""
         if self.end:
             return self.end.state
+        if self.waits_at_rung:
+            return "waiting"
         return "paused" if self.paused else "running"
 
     @property
@@ -279,15 +282,27 @@ class SweepHistory:
 
     def reason_of(self, trial: TrialHistory) -> str:
         """Why a trial is paused, ended or given up, with its rank where it waits at a rung; may be empty."""
-        if not trial.waits_at_rung:
-            return trial.reason
-        epoch = trial.last_epoch
-        competing = (one for one in self.trials.values() if not one.started.is_further_member)
-        values = [one.epochs[epoch - 1].metrics[OBJECTIVE] for one in competing if one.last_epoch >= epoch]
-        rank = 1 + sum(value > trial.epochs[epoch - 1].metrics[OBJECTIVE] for value in values)
-        return f"{trial.reason} after epoch {epoch}, rank {rank} of {len(values)}"
+        return self.reasons([trial])[trial.number]
 
-    def count(self, state: TrialState | Literal["running", "paused"]) -> int:
+    def reasons(self, trials: Iterable[TrialHistory]) -> dict[int, str]:
+        """The same of several trials, by their numbers."""
+        rungs: dict[int, list[float]] = {}
+        found = {}
+        for trial in trials:
+            found[trial.number] = trial.reason
+            if trial.waits_at_rung:
+                epoch, own = trial.last_epoch, trial.epochs[-1].metrics[OBJECTIVE]
+                values = rungs[epoch] = rungs.get(epoch) or self._values_after(epoch)
+                rank = 1 + len(values) - bisect_right(values, own)
+                found[trial.number] += f" after epoch {epoch}, rank {rank} of {len(values)}"
+        return found
+
+    def _values_after(self, epoch: int) -> list[float]:
+        """What the trials that compete at a rung had there, the least first."""
+        competing = (one for one in self.trials.values() if not one.started.is_further_member)
+        return sorted(one.epochs[epoch - 1].metrics[OBJECTIVE] for one in competing if one.last_epoch >= epoch)
+
+    def count(self, state: TrialState | Literal["running", "waiting", "paused"]) -> int:
         """How many trials are in `state`."""
         return sum(trial.state == state for trial in self.trials.values())
 

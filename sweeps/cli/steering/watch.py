@@ -33,7 +33,7 @@ _BARS = "▁▂▃▄▅▆▇█"
 _CURVE_WIDTH = 24
 _POLL_SECONDS = 0.5
 _LINES_BESIDE_TRIALS = 12
-_ORDER = {"running": 0, "paused": 1, "stopped": 2}
+_ORDER = {"running": 0, "waiting": 1, "paused": 2, "stopped": 3}
 
 
 def watch(given: argparse.Namespace) -> int:
@@ -117,11 +117,12 @@ def _screen(folder: SweepFolder, history: SweepHistory) -> Group:
                          no_wrap=True)  # fmt: skip
     ranked = {trial.number: rank for rank, trial in enumerate(history.ranked())}
     trials = sorted(
-        history.trials.values(), key=lambda one: (_ORDER.get(one.state, 3), ranked.get(one.number, 1 << 30))
+        history.trials.values(), key=lambda one: (_ORDER.get(one.state, 4), ranked.get(one.number, 1 << 30))
     )
     rows = max(console.height - _LINES_BESIDE_TRIALS, 3)
+    reasons = history.reasons(trials[:rows])
     for trial in trials[:rows]:
-        table.add_row(*_trial_row(trial, history))
+        table.add_row(*_trial_row(trial, reasons[trial.number]))
     if len(trials) > rows:
         table.add_row(f"and {len(trials) - rows} more")
     said = [*(f"failed: {text}" for text in failures(history)[-2:]), *acts(history)[-3:]]
@@ -135,7 +136,7 @@ def _screen(folder: SweepFolder, history: SweepHistory) -> Group:
     )
 
 
-def _trial_row(trial: TrialHistory, history: SweepHistory) -> tuple[str, ...]:
+def _trial_row(trial: TrialHistory, reason: str) -> tuple[str, ...]:
     values = [epoch.metrics[OBJECTIVE] for epoch in trial.epochs]
     best = trial.best_epoch()
     return (
@@ -145,5 +146,5 @@ def _trial_row(trial: TrialHistory, history: SweepHistory) -> tuple[str, ...]:
         f"{values[-1]:.2%}" if values else "",
         f"{best.metrics[OBJECTIVE]:.2%}" if best else "",
         sparkline(values),
-        history.reason_of(trial),
+        reason,
     )

@@ -55,7 +55,7 @@ function showTable() {
     row.cells[2].append(chip);
     row.cells[6].className = "reason";
     const last = row.insertCell();
-    const verbs = one.state === "running" ? ["pause", "stop"] : one.state === "paused" ? ["unpause", "stop"] : [];
+    const verbs = one.state === "running" ? ["pause", "stop"] : ["paused", "waiting"].includes(one.state) ? ["unpause", "stop"] : [];
     for (const verb of verbs) {
       const button = document.createElement("button");
       button.textContent = verb === "unpause" ? "continue" : verb;

@@ -14,12 +14,13 @@ from sweeps.driver.kept_states import KeptStates
 from sweeps.driver.runner import InlineRunner
 from sweeps.planning.asha import Promoting
 from sweeps.planning.study import Study
+from sweeps.serve.living import Living
 from sweeps.space import Space
 from sweeps.trial.messages import Message, Task
 from tests.benchmarks.simulated import SimulatedRunner
 from tests.sweeps.fake_trials import SPACE as BASELINES
 from tests.sweeps.fake_trials import Desk, only_sampled, open_desk, outcome, report, scripted_body, spec
-from tracking.record.events import AttemptStarted, TrialEnded, TrialPaused, TrialStarted
+from tracking.record.events import AttemptStarted, DriverStopped, TrialEnded, TrialPaused, TrialStarted
 from tracking.record.history import SweepHistory
 
 SPACE = replace(only_sampled(), pruner="promoting", sampler="qmc", reduction_factor=3)
@@ -126,7 +127,7 @@ def test_a_stopped_driver_leaves_trials_waiting_for_the_next_one(tmp_path: Path)
     assert waiting.paused is not None
     assert waiting.paused.reason == "rung"
     assert held.director.history.reason_of(waiting) == "waits at the rung after epoch 1, rank 1 of 1"
-    with pytest.raises(InputError, match="paused already"):
+    with pytest.raises(InputError, match="waiting already"):
         held.director.pause(0, "person")
     held.director.request_stop("a signal")
     held.director.leave()
@@ -265,3 +266,21 @@ def test_the_rank_counts_no_further_member(tmp_path: Path) -> None:
         held.director.take(task.trial, report(task, 1, 0.5 - 0.1 * task.trial))
     (waiting,) = held.director.paused
     assert held.director.history.reason_of(waiting).endswith("rank 2 of 2")
+
+
+def test_who_waits_is_shown_with_its_rank_and_its_sweep_as_stopped(tmp_path: Path) -> None:
+    held = desk(tmp_path / "night")
+    for value in (0.3, 0.5):
+        task = held.director.next_task()
+        assert task is not None
+        held.director.take(task.trial, report(task, 1, value))
+    held.journal.append(DriverStopped(reason="stopped by SIGINT"))
+    living = Living(held.folder)
+    first = living.state()
+    assert first["summary"]["state"] == "stopped"
+    assert first["summary"]["digest"]["trials"] == {"waiting": 2}
+    for shown in (first, living.state(since=first["version"])):
+        assert [(trial["state"], trial["reason"]) for trial in shown["trials"]] == [
+            ("waiting", "waits at the rung after epoch 1, rank 2 of 2"),
+            ("waiting", "waits at the rung after epoch 1, rank 1 of 2"),
+        ]

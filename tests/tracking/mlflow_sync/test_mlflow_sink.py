@@ -123,15 +123,15 @@ def test_a_paused_trial_waits_in_its_run_and_goes_on_there(sweep: Sweep, new_sin
     """Paused and taken up twice, sent at each turn and once more as a whole: every point once, in one run."""
     sweep.start()
     sweep.trial(0)
-    for epoch, reason in ((1, "person"), (2, "share")):
+    for epoch, reason in ((1, "person"), (2, "rung")):
         sweep.epoch(0, epoch)
         paused = {"time_ms": sweep.tick(), "trial": 0, "epoch": epoch, "reason": reason, "who": "ana@here"}
         sweep.write(TrialPaused.model_validate(paused))
         new_sink().sync()
         assert stored.runs()[f"{SWEEP_ID}/0"][0] == "SCHEDULED"
-        words = {"person": "paused by ana@here", "share": "waits for a slot"}[reason]
+        words = {"person": "paused by ana@here", "rung": "waits at the rung"}[reason]
         tags = stored.tags(f"{SWEEP_ID}/0")
-        assert (tags["state"], tags["reason"]) == ("paused", words)
+        assert (tags["state"], tags["reason"]) == ({"person": "paused", "rung": "waiting"}[reason], words)
         sweep.write(TrialUnpaused(time_ms=sweep.tick(), trial=0))
         sweep.write(AttemptStarted(time_ms=sweep.tick(), trial=0, attempt=epoch, reason="unpaused"))
         new_sink().sync()
