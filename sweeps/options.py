@@ -41,6 +41,18 @@ def _as_settings(value: object) -> object:
     return parse_settings(value) if isinstance(value, list) else value
 
 
+def _as_names(value: object) -> object:
+    """`night,dusk` as names, each once."""
+    names = value.split(",") if isinstance(value, str) else value
+    return tuple(dict.fromkeys(str(name).strip() for name in names)) if isinstance(names, list | tuple) else names
+
+
+def _none_empty(names: tuple[str, ...]) -> tuple[str, ...]:
+    if not all(names):
+        raise ValueError("expected names of sweeps with commas between, as night,dusk, or auto")
+    return names
+
+
 def _share(text: str) -> float | str:
     try:
         return text if text == "auto" else float(text)
@@ -146,6 +158,20 @@ class RecordedOptions(BaseModel):
             fixed=True,
         ),
     ] = None
+    learn_from: Annotated[
+        tuple[str, ...],
+        BeforeValidator(_as_names),
+        AfterValidator(_none_empty),
+        Flag(
+            "learn from the trials of these sweeps in --out as from own ones; auto: begin with the best configurations "
+            "that all sweeps there have found on the same faces",
+            "NAME,…",
+            name="from",
+            group=TRAINED,
+            write=lambda options: [",".join(options.learn_from)],
+            fixed=True,
+        ),
+    ] = ()
     replicates: Annotated[
         int | None,
         Field(ge=2),

@@ -258,6 +258,8 @@ def _open_books(plan: Plan, journal: Journal, on_warning: Callable[[str], None])
             space=plan.space.name,
             tags=_tags(spec),
             spec=spec.model_dump(mode="json"),
+            lessons=plan.start.lessons,
+            offers=plan.start.offers,
         )
         journal.append(opening)
         events = [opening]

@@ -161,6 +161,8 @@ def _announce(plan: Plan) -> None:
     )
     for note in (*faces.notes, *plan.notes):
         console.print(f"note: {note}")
+    for note in plan.start.notes:
+        console.print(f"from {note}")
     if plan.options.tracking_uri is None and (ignored := ignored_environment(plan.tracking_uri)):
         console.print(f"note: {ignored}")
     share = f", {slots.gpus_per_trial:g} GPU" if slots.gpus_per_trial else ""

@@ -61,7 +61,7 @@ class AskedTrial:
             check_distribution_compatibility(known, asked)
         except ValueError:
             raise InputError(
-                f"parameter '{name}': {_in_words(asked)} now, {_in_words(known)} before; within a sweep a parameter "
+                f"parameter '{name}': {in_words(asked)} now, {in_words(known)} before; within a sweep a parameter "
                 "keeps its kind, scale and choices: give others another name, or start another sweep (--name) with an "
                 "edited space"
             ) from None
@@ -81,7 +81,8 @@ def plain(name: str, choice: object) -> CategoricalChoiceType:
     )
 
 
-def _in_words(distribution: BaseDistribution) -> str:
+def in_words(distribution: BaseDistribution) -> str:
+    """What a parameter may be: "a number from 0 to 1"."""
     match distribution:
         case CategoricalDistribution():
             return "one of " + ", ".join(map(str, distribution.choices))

@@ -61,6 +61,8 @@ def dry_run(plan: Plan, console: Console) -> None:
         )
     console.print(table)
     console.print(_estimate(plan, costs))
+    for note in plan.start.notes:
+        console.print(f"from {note}")
     for line in plan.budgets.lines(plan.recorded):
         console.print(f"budget: {line}")
     console.print("nothing was written")

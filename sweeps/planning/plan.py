@@ -25,6 +25,7 @@ from sweeps.space import Space
 from sweeps.spaces.find import find_space
 from sweeps.spaces.find import recordable as recordable_space
 from sweeps.spec import SweepSpec, check_name, recorded_spec, space_label
+from sweeps.warm_start import NOTHING_TAKEN, WarmStart, warm_start
 from tracking.mlflow_sync.uri import recordable, resolve_tracking_uri
 from tracking.record.history import SweepHistory
 from tracking.record.journal import read
@@ -48,6 +49,8 @@ class Plan:
     """What the shares of GPUs rest on, for a person."""
     recorded: SweepHistory | None = None
     """What its journal says so far, where it is resumed."""
+    start: WarmStart = NOTHING_TAKEN
+    """What it takes from other sweeps at its start."""
 
     @cached_property
     def budgets(self) -> Budgets:
@@ -132,7 +135,8 @@ def make_plan(space: Space | str, options: Options, say: Callable[[str], None] =
     options = options.model_copy(update={"name": name, "data": data})
     spec = _spec(found, str(label), options, faces, str(cached), device, slots.threads)
     spec = spec.model_copy(update={"tracking_uri": recordable(uri, options.out)})
-    plan = Plan(found, spec, options, slots, faces, folder, hardware, recorded=history)
+    start = NOTHING_TAKEN if recorded else warm_start(found, spec, options.out)
+    plan = Plan(found, spec, options, slots, faces, folder, hardware, recorded=history, start=start)
     _check_groups(plan)
     _check_budgets(plan)
     _check_configurations(plan)

@@ -33,14 +33,15 @@ _SOBOL_POINTS = 1 << 14
 
 
 def make_sampler(
-    kind: Sampler, seed: int, number: int, known: Mapping[str, BaseDistribution], further: int = 0
+    kind: Sampler, seed: int, number: int, known: Mapping[str, BaseDistribution], further: int = 0, taught: int = 0
 ) -> optuna.samplers.BaseSampler:
     """The sampler for trial `number` of a sweep, whose parameters so far are `known`, in the order of their appearance.
 
-    `further` of the trials before were not proposed, but train again what others began.
+    `further` of the trials before were not proposed, but train again what others began. `taught` are the trials of
+    other sweeps that the sampler learns from: they count among those that qmc-tpe has before TPE.
     The points of a grid are given to the study, so that nothing is left to draw.
     """
-    if kind == "qmc" or (kind == "qmc-tpe" and number - further < _SPREAD_FIRST):
+    if kind == "qmc" or (kind == "qmc-tpe" and number - further + taught < _SPREAD_FIRST):
         return SobolSampler(seed, known, further)
     seed = derive_seed(seed, "sampler", number) % 2**32
     with warnings.catch_warnings():
@@ -62,7 +63,7 @@ class SobolSampler(optuna.samplers.BaseSampler):
 
     def __init__(self, seed: int, known: Mapping[str, BaseDistribution], further: int = 0) -> None:
         self._seed, self._known, self._further = seed, known, further
-        self._rest = optuna.samplers.RandomSampler(seed=seed)
+        self._rest = optuna.samplers.RandomSampler(seed=seed % 2**32)
 
     def infer_relative_search_space(self, study: optuna.Study, trial: Any) -> dict[str, BaseDistribution]:
         """Nothing is drawn jointly."""

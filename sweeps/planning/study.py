@@ -42,6 +42,7 @@ from tracking.record.events import (
     AttemptStarted,
     EpochDone,
     Event,
+    SweepStarted,
     Told,
     TrialEnded,
     TrialPaused,
@@ -137,7 +138,9 @@ class Study:
         self._rungs = self._pruner if isinstance(self._pruner, Promoting) else None
         self._grid = grid_points(space) if space.sampler == "grid" else []
         np.random.default_rng(derive_seed(seed, "grid")).shuffle(self._grid)
-        self._proposed = 0  # the point of the grid that is next
+        self._proposed = 0  # the point of the grid, or the offer, that is next
+        self._offers: list[dict[str, Any]] = []
+        self._taught = 0  # how many trials of other sweeps the sampler learns from
         log.unlink(missing_ok=True)
         self._storage = SweepStorage(OwnLog(log), self._shown)
         self._study = optuna.create_study(
@@ -152,6 +155,8 @@ class Study:
 
     def _replay(self, event: Event) -> None:
         match event:
+            case SweepStarted():
+                self._start_from(event)
             case TrialStarted(baseline=None) if event.params or not (event.wanted or event.is_further_member):
                 self.enter(event)
                 self.add_drawn(event)
@@ -175,15 +180,33 @@ class Study:
                 told = event.told or self.lesson(event.trial, event.state, unfit=event.diverged)
                 self.finish(event.trial, told, event.best.get(f"best_{OBJECTIVE}"))
 
+    def _start_from(self, sweep: SweepStarted) -> None:
+        """Learn what was taken from other sweeps. Their trials have numbers below 0: they are older than all others.
+
+        The seed is another one, as a sweep of the same space and seed would draw again what was taken from the first.
+        """
+        sources = [lesson.source for lesson in sweep.lessons] + [offer.source for offer in sweep.offers]
+        if sources:
+            self._seed = derive_seed(self._seed, "from", *sources)
+        self._offers = [offer.params for offer in sweep.offers]
+        self._taught = len(sweep.lessons)
+        for number, lesson in enumerate(sweep.lessons, start=-self._taught):
+            drawn = {name: json_to_distribution(text) for name, text in lesson.distributions.items()}
+            self._learn(number, lesson.told, lesson.value, lesson.curve, lesson.params, drawn)
+
     def propose(self, number: int) -> Proposal:
         """Draw trial `number`'s configuration; the sampler's randomness depends on the seed and the number alone.
 
         A draw that `suggest` cannot make is a proposal without a configuration; the next number is another draw.
         """
         self._close_groups()  # those before that were given up, incomplete
-        self._study.sampler = make_sampler(self._space.sampler, self._seed, number, self._known, self._further)
+        self._study.sampler = make_sampler(
+            self._space.sampler, self._seed, number, self._known, self._further, self._taught
+        )
         if self._grid:
             self._study.enqueue_trial(self._grid[self._proposed % len(self._grid)])
+        elif self._proposed < len(self._offers):
+            self._study.enqueue_trial(self._offers[self._proposed])
         self._proposed += 1
         trial, config, fault = self._study.ask(), None, None
         try:
@@ -337,8 +360,18 @@ class Study:
         if old := self._lessons.pop(number, None):
             self._ranked.pop(bisect_left(self._ranked, (_place(old), number)))
         trial, curve = self._open[number], self._curves.get(number, {})
-        if trial is None or told == "nothing":
-            return
+        if trial is not None and told != "nothing":
+            self._learn(number, told, best, curve, trial.params, trial.distributions)
+
+    def _learn(
+        self,
+        number: int,
+        told: Told,
+        best: float | None,
+        curve: Mapping[int, float],
+        params: Mapping[str, Any],
+        distributions: Mapping[str, BaseDistribution],
+    ) -> None:
         value, state = best if told == "value" else None, _TOLD[told]
         if self._space.sampler == "gp" and told in ("pruned", "worst"):
             value, state = self._as_value(told, curve), TrialState.COMPLETE
@@ -347,11 +380,12 @@ class Study:
         lesson = create_trial(
             state=state,
             value=value,
-            params=trial.params,
-            distributions=trial.distributions,
+            params=dict(params),
+            distributions=dict(distributions),
             intermediate_values={} if told == "worst" else dict(curve),
         )
-        lesson.number = trial.number
+        own = self._open.get(number)
+        lesson.number = own.number if own else number
         self._lessons[number] = lesson
         insort(self._ranked, (_place(lesson), number))
 

@@ -48,6 +48,31 @@ class _Event(BaseModel):
     time_ms: int = Field(default_factory=now_ms)
 
 
+class Lesson(BaseModel):
+    """A trial of another sweep, `source` (NAME/NUMBER), that the sampler learns from as from its own.
+
+    `params` are those of its parameters that this sweep's space has, `curve` its objective by epoch.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str
+    told: Told
+    value: float | None = None
+    curve: dict[int, float] = {}
+    params: dict[str, Any]
+    distributions: dict[str, str]
+
+
+class Offer(BaseModel):
+    """A configuration of another sweep's trial, `source` (NAME/NUMBER), that is among the first to be proposed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str
+    params: dict[str, Any]
+
+
 class SweepStarted(_Event):
     """Line 1 of every journal. `tags` are set on every MLflow run of the sweep (data set, fingerprint …)."""
 
@@ -58,6 +83,8 @@ class SweepStarted(_Event):
     space: str
     tags: dict[str, str] = {}
     spec: dict[str, Any]
+    lessons: tuple[Lesson, ...] = ()
+    offers: tuple[Offer, ...] = ()
 
 
 class DriverStarted(_Event):
