@@ -25,6 +25,7 @@ from fer_models.training.evaluate import EVALUATION_BATCH, Pixels, autocast, pre
 from fer_models.training.losses import count_right, cross_entropy, total_weight
 from fer_models.training.schedule import Phase, learning_rate, phases
 from fer_models.training.state import TrainingState, place
+from fer_models.training.team import ALONE, Team
 
 EMA_ITERATIONS = 4
 """The average is updated every so many iterations: each update costs a pass over all weights, which is noticeable in
@@ -109,6 +110,7 @@ def fit(
     transfer: Transfer = _FROM_SCRATCH,
     micro_batches: int = 1,
     is_cancelled: Callable[[], bool] = lambda: False,
+    team: Team = ALONE,
 ) -> Iterator[Epoch]:
     """Train from `state.epoch + 1` to `epochs`; yield each epoch when `state` is after it.
 
@@ -127,6 +129,7 @@ def fit(
             a step is the whole batch's within rounding, but batch norm takes its statistics over each part, and
             dropout draws other masks. Validation batches become smaller by the same factor.
         is_cancelled: asked before each batch; the epoch ends there in `Cancelled`.
+        team: the processes that call this together, with equal arguments. Each yields the same epochs.
 
     Raises:
         Cancelled: `is_cancelled` returned True.
@@ -135,6 +138,7 @@ def fit(
             freeze than the net has.
     """
     place(state, torch.device(device), memory_format)
+    team.prepare(state.net)
     weights = _class_weights(recipe, class_counts, device)
     in_order = phases(recipe, transfer, epochs)
     scaler = torch.amp.GradScaler(torch.device(device).type, enabled=precision == "fp16")
@@ -148,7 +152,7 @@ def fit(
             state.forget()
         frozen = freeze_stages(state.net, phase.freeze)
         trainer = _Trainer(
-            state, phase, frozen, iterations_per_epoch, device, precision, weights, micro_batches, scaler
+            state, phase, frozen, iterations_per_epoch, device, precision, weights, micro_batches, scaler, team
         )
         batch_seed, net_seed = (int(word) for word in np.random.SeedSequence((seed, number)).generate_state(2))
         with torch.random.fork_rng(devices=_cuda_devices(device)):
@@ -156,7 +160,7 @@ def fit(
             epoch_batches = _until(is_cancelled, batches(torch.Generator().manual_seed(batch_seed)))
             trained = trainer.train_epoch(epoch_batches, number)
         probabilities, val_loss, val_accuracy = _validate(
-            state.judged_net, val, recipe, device, precision, -(-EVALUATION_BATCH // micro_batches)
+            state.judged_net, val, recipe, device, precision, -(-EVALUATION_BATCH // micro_batches), team
         )
         if not math.isfinite(val_loss):
             raise Diverged("val_loss", number, number * iterations_per_epoch, val_loss)
@@ -214,6 +218,7 @@ class _Trainer:
     class_weights: Tensor | None
     micro_batches: int = 1
     scaler: torch.amp.GradScaler = _UNSCALED
+    team: Team = ALONE
 
     def train_epoch(self, batches: Iterator[tuple[Tensor, Tensor]], epoch: int) -> _Trained:
         started = time.perf_counter()
@@ -257,7 +262,8 @@ class _Trainer:
         for group in optimizer.param_groups:
             group["lr"] = rate * group["lr_factor"]
         optimizer.zero_grad(set_to_none=True)
-        loss, right = self._backward(x, labels) if self.micro_batches == 1 else self._accumulate(x, labels)
+        in_one_piece = self.micro_batches == self.team.size == 1
+        loss, right = self._backward(x, labels) if in_one_piece else self._accumulate(x, labels)
         self.scaler.unscale_(optimizer)
         if isinstance(net, Constrained):
             net.before_step()
@@ -273,13 +279,15 @@ class _Trainer:
         return loss, right
 
     def _accumulate(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """`_backward` in parts, each weighted by its share of the batch's mean."""
-        whole = total_weight(labels, self.class_weights)
-        parts = [
-            self._backward(part, answers, total_weight(answers, self.class_weights) / whole)
-            for part, answers in zip(x.chunk(self.micro_batches), labels.chunk(self.micro_batches), strict=True)
-        ]
-        return torch.stack([loss for loss, _ in parts]).sum(), torch.stack([right for _, right in parts]).sum()
+        """`_backward` in parts, each weighted by its share of the batch's mean, and the sum over the team."""
+        whole, parts = total_weight(labels, self.class_weights), []
+        for part, answers in zip(x.chunk(self.micro_batches), labels.chunk(self.micro_batches), strict=True):
+            own = self.team.take(len(part))
+            share = total_weight(answers[own], self.class_weights) / whole
+            parts.append(self._backward(part[own], answers[own], share))
+        loss, right = torch.stack([loss for loss, _ in parts]).sum(), torch.stack([right for _, right in parts]).sum()
+        self.team.sum([loss, right, *(p.grad for p in self.state.net.parameters() if p.grad is not None)])
+        return loss, right
 
     def _backward(self, x: Tensor, labels: Tensor, share: Tensor | float | None = None) -> tuple[Tensor, Tensor]:
         """Add the gradients of the loss times `share`; that product [] and the number of right answers []."""
@@ -327,11 +335,14 @@ def _validate(
     device: str,
     precision: Precision,
     batch_size: int,
+    team: Team,
 ) -> tuple[npt.NDArray[np.float32], float, float]:
     images, labels = val
-    logits = predict_logits(
-        net, images, device=device, precision=precision, batch_size=batch_size, views=recipe.views
-    ).cpu()
+    own = team.take(len(images))
+    predicted = predict_logits(
+        net, images[own], device=device, precision=precision, batch_size=batch_size, views=recipe.views
+    )
+    logits = team.joined(predicted).cpu()
     answers = torch.tensor(np.asarray(labels), dtype=torch.int64 if np.ndim(labels) == 1 else torch.float32)
     loss = cross_entropy(logits, answers).item()
     accuracy = count_right(logits, answers).item() / len(answers)
