@@ -161,10 +161,10 @@ def _way_out() -> str:
 
 @dataclass(frozen=True)
 class ClusterSize:
-    """Cores of each node and GPUs of all; cores of nodes that are not started yet count as one node's."""
+    """Cores and GPUs of each node that has any; those of nodes that are not started yet count as one node's."""
 
     node_cpus: tuple[int, ...]
-    gpus: int
+    node_gpus: tuple[int, ...]
 
 
 def cluster_size(cpus_all_up: int | None = None, gpus_all_up: int | None = None) -> ClusterSize:
@@ -185,8 +185,11 @@ def cluster_size(cpus_all_up: int | None = None, gpus_all_up: int | None = None)
             "the cluster has no core for trials yet; where the autoscaler starts workers when trials wait, say what "
             "there will be: metadata.fer_sweeps.cpus and .gpus in its file, and --cluster FILE"
         )
-    gpus = int(sum(resources.get("GPU", 0) for resources in nodes))
-    return ClusterSize(tuple(node_cpus), max(gpus, gpus_all_up or 0))
+    node_gpus = [int(resources["GPU"]) for resources in nodes if resources.get("GPU", 0) >= 1]
+    gpus_to_come = (gpus_all_up or 0) - sum(node_gpus)
+    if gpus_to_come > 0:
+        node_gpus.append(gpus_to_come)
+    return ClusterSize(tuple(node_cpus), tuple(node_gpus))
 
 
 def one_node_of_each_kind() -> list[str]:

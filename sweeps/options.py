@@ -206,9 +206,23 @@ class RecordedOptions(BaseModel):
     gpus_per_trial: Annotated[
         float | Literal["auto"] | None,
         Flag(
-            "share of a GPU, as 0.5, or auto: by measured memory and throughput (default)", "X", group=RUN, read=_share
+            "share of a GPU, as 0.5; whole ones that train a trial together, as 2; or auto: by measured memory and "
+            "throughput (default)",
+            "X",
+            group=RUN,
+            read=_share,
         ),
     ] = "auto"
+    workers_per_trial: Annotated[
+        int | None,
+        Field(ge=1),
+        Flag(
+            "processes that train one trial together, each on its part of every batch (default: one per GPU of the "
+            "trial; 1 on cores)",
+            "N",
+            group=RUN,
+        ),
+    ] = None
     max_concurrent: Annotated[int | None, Field(ge=1), Flag("trials at once, at most", "N", group=RUN)] = None
     cpu_hours: Annotated[_Positive, Flag("core hours of all trials and resumes together", "X", group=BUDGET)] = None
     gpu_hours: Annotated[_Positive, Flag("GPU hours of all trials and resumes together", "X", group=BUDGET)] = None

@@ -51,6 +51,8 @@ class SweepSpec(RecordedOptions):
     pruner: Pruner = "halving"
     device: Literal["cpu", "cuda"] = "cpu"
     threads: int = 1
+    workers: int = 1
+    """Processes that train a trial together."""
     fold_faces: tuple[str, ...] = ()
     """The cache folder of each of the `folds`."""
     gpus_per_trial: float | None = None

@@ -165,10 +165,9 @@ def _announce(plan: Plan) -> None:
         console.print(f"from {note}")
     if plan.options.tracking_uri is None and (ignored := ignored_environment(plan.tracking_uri)):
         console.print(f"note: {ignored}")
-    share = f", {slots.gpus_per_trial:g} GPU" if slots.gpus_per_trial else ""
     console.print(
         f"{plan.at_once} at once on {spec.device} "
-        f"({slots.cpus_per_trial:g} core{share} each), {spec.max_epochs} epochs at most; "
+        f"({slots.of_a_trial}), {spec.max_epochs} epochs at most; "
         f"seed {spec.seed}; records in {plan.folder.root}"
     )
     for line in plan.budgets.lines(plan.recorded):

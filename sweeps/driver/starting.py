@@ -184,6 +184,7 @@ class Starting:
             data=spec.data_of(trial.started),
             device=spec.device,
             threads=spec.threads,
+            workers=spec.workers,
             figures=spec.figures,
             recorded=tuple(
                 EpochReport(attempt=attempt, epoch=done.epoch, metrics=done.metrics, iterations=done.iterations)

@@ -60,6 +60,8 @@ def dry_run(plan: Plan, console: Console) -> None:
             duration(_epoch_seconds(plan, cost)),
         )
     console.print(table)
+    alone = "; speeds and times are those of one worker" if plan.slots.workers > 1 else ""
+    console.print(f"{plan.slots.of_a_trial}{alone}")
     console.print(_estimate(plan, costs))
     for note in plan.start.notes:
         console.print(f"from {note}")

@@ -20,6 +20,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from fer_common.own_modules import command, environment
 from sweeps.config import TrialConfig
 from sweeps.trial.gpu_memory import CONTEXT_BYTES, drop_caches
 
@@ -125,14 +126,12 @@ class _Process:
         self._peak_bytes = 0
 
     def __enter__(self) -> _Process:
-        root = str(Path(__file__).parents[2])
-        around = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
         self._child = subprocess.Popen(
-            [sys.executable, "-P", "-m", "sweeps.planning.gpu_measure"],
+            command("sweeps.planning.gpu_measure"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env=around,
+            env=environment(),
             text=True,
             encoding="utf-8",
         )

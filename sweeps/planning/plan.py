@@ -133,7 +133,7 @@ def make_plan(space: Space | str, options: Options, say: Callable[[str], None] =
     cached = prepare(data)
     faces = open_cached(cached)
     options = options.model_copy(update={"name": name, "data": data})
-    spec = _spec(found, str(label), options, faces, str(cached), device, slots.threads)
+    spec = _spec(found, str(label), options, faces, str(cached), device, slots)
     spec = spec.model_copy(update={"tracking_uri": recordable(uri, options.out)})
     start = NOTHING_TAKEN if recorded else warm_start(found, spec, options.out)
     plan = Plan(found, spec, options, slots, faces, folder, hardware, recorded=history, start=start)
@@ -151,17 +151,17 @@ def _hardware(options: Options) -> Hardware:
     """Of this machine, or of the cluster that is joined."""
     if options.address is None:
         facts = own_gpus()
-        return Hardware((usable_cpus(),), len(facts.gpus), facts)
+        return Hardware((usable_cpus(),), (len(facts.gpus),), facts)
     if options.runner == "inline":
         raise InputError(f"--address {options.address} is for --runner ray; inline trials run in this process")
     prepare_environment(joining=True)
     with joined_ray(options.address):
         size = cluster_size(options.cluster_cpus, options.cluster_gpus)
-        return Hardware(size.node_cpus, size.gpus, GpuFacts() if options.device == "cpu" else cluster_gpus())
+        return Hardware(size.node_cpus, size.node_gpus, GpuFacts() if options.device == "cpu" else cluster_gpus())
 
 
 def _spec(
-    space: Space, label: str, options: Options, faces: Faces, cached: str, device: Device, threads: int
+    space: Space, label: str, options: Options, faces: Faces, cached: str, device: Device, slots: Slots
 ) -> SweepSpec:
     trials, max_epochs = _trials(space, options.trials), space.max_epochs
     resolved = {
@@ -180,7 +180,8 @@ def _spec(
         "faces": cached,
         "baselines": {baseline.name: baseline.reported for baseline in space.baselines[:trials]},
         "baseline_epochs": tuple(baseline.epochs_in(max_epochs) for baseline in space.baselines[:trials]),
-        "threads": threads,
+        "threads": slots.threads,
+        "workers": slots.workers,
         "fold_faces": _fold_faces(options),
     }
     return SweepSpec(**{name: getattr(options, name) for name in RecordedOptions.model_fields} | resolved)
@@ -217,9 +218,10 @@ def _slots(device: Device, options: Options, hardware: Hardware, measured: float
         device,
         cpus_per_trial=options.cpus_per_trial,
         gpus_per_trial=measured if asked is None else asked,
+        workers_per_trial=options.workers_per_trial,
         max_concurrent=options.max_concurrent,
         node_cpus=hardware.node_cpus,
-        gpus=hardware.gpus,
+        node_gpus=hardware.node_gpus or (0,),
     )
 
 
@@ -347,9 +349,22 @@ def _check_configurations(plan: Plan) -> None:
             f"class_weights 'balanced': the train split has no {', '.join(absent)}; "
             "use --set class_weights=none, or --classes without it"
         )
+    _check_parts(plan, {config.recipe.batch_size for config in configs})
     too_large = sorted({config.recipe.batch_size for config in configs if config.recipe.batch_size > images})
     if too_large:
         raise InputError(
             f"batch_size {', '.join(map(str, too_large))}: larger than the train split of {images} images; "
             "use more images, or --set batch_size=N"
         )
+
+
+def _check_parts(plan: Plan, batch_sizes: set[int]) -> None:
+    """Refuse batches, and a val split, of which a worker would have no face."""
+    workers, val = plan.slots.workers, len(plan.faces.val)
+    if min(batch_sizes) < workers:
+        raise InputError(
+            f"batch_size {min(batch_sizes)}: fewer faces than the {workers} workers of a trial; "
+            f"use --set batch_size=N with N at least {workers}, or fewer workers"
+        )
+    if val < workers:
+        raise InputError(f"{workers} workers per trial: the val split has {val} faces; use fewer workers")

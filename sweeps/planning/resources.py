@@ -17,6 +17,8 @@ Device = Literal["cpu", "cuda"]
 class Slots:
     """`count` trials at once, each with `cpus_per_trial` cores of one node and `gpus_per_trial` of a GPU at least.
 
+    A trial of more than one GPU has whole ones of one node.
+
     `mps` is whether NVIDIA's Multi-Process Service is to run meanwhile.
     """
 
@@ -28,6 +30,8 @@ class Slots:
     room: int
     """Trials that there is room for at once, whatever was asked for."""
     mps: bool = False
+    workers: int = 1
+    """Processes that train a trial together."""
 
     @property
     def cpus(self) -> int:
@@ -39,14 +43,27 @@ class Slots:
         """Threads of a trial: one per core, at least one."""
         return max(1, int(self.cpus_per_trial))
 
+    @property
+    def of_a_trial(self) -> str:
+        """What each trial has, in words."""
+        cores = "1 core" if self.cpus_per_trial == 1 else f"{self.cpus_per_trial:g} cores"
+        gpus = f", {self.gpus_per_trial:g} GPU{'s' * (self.gpus_per_trial > 1)}" if self.gpus_per_trial else ""
+        workers = f", {self.workers} workers" if self.workers > 1 else ""
+        return f"{cores}{gpus}{workers} per trial"
+
 
 @dataclass(frozen=True)
 class Hardware:
-    """Cores of each node, and GPUs in all; `facts` are those of the GPUs that could be asked."""
+    """Cores and GPUs of each node; `facts` are those of the GPUs that could be asked."""
 
     node_cpus: tuple[int, ...]
-    gpus: int
+    node_gpus: tuple[int, ...]
     facts: GpuFacts
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of all nodes."""
+        return sum(self.node_gpus)
 
     @property
     def capability(self) -> tuple[int, int] | None:
@@ -93,37 +110,62 @@ def plan_slots(
     *,
     cpus_per_trial: float | None = None,
     gpus_per_trial: float | None = None,
+    workers_per_trial: int | None = None,
     max_concurrent: int | None = None,
     node_cpus: tuple[int, ...] | None = None,
-    gpus: int | None = None,
+    node_gpus: tuple[int, ...] | None = None,
 ) -> Slots:
     """As many trials at once as each node's cores, or GPU shares, allow. Raises InputError where none fits.
 
-    Without `node_cpus` and `gpus` it is this machine's.
+    Without `node_cpus` and `node_gpus` it is this machine's.
     """
     node_cpus = node_cpus or (usable_cpus(),)
-    gpus = (len(own_gpus().gpus) if gpus is None else gpus) if device == "cuda" else 0
+    if device == "cpu":
+        node_gpus = (0,)
+    elif node_gpus is None:
+        node_gpus = (len(own_gpus().gpus),)
     gpu_share = (1.0 if gpus_per_trial is None else gpus_per_trial) if device == "cuda" else (gpus_per_trial or 0.0)
     if device == "cuda" and gpu_share == 0:
         raise InputError(
             f"--gpus-per-trial {gpu_share:g}: a trial on a GPU needs a part of one, as 0.25; or use --device cpu"
         )
-    by_gpu = _shares(gpus, gpu_share)
+    by_gpu = _shares(node_gpus, gpu_share)
     if cpus_per_trial == 0:
         raise InputError("--cpus-per-trial 0: a trial needs a core, or a part of one, as 0.5")
-    even = min(max(1.0, sum(node_cpus) // by_gpu), max(node_cpus)) if by_gpu else 1.0
+    workers = _workers(device, workers_per_trial, gpu_share)
+    even = min(max(1.0, sum(node_cpus) // by_gpu), max(node_cpus)) if by_gpu else float(workers)
     cpu_share = even if cpus_per_trial is None else cpus_per_trial
-    by_cpu = _fits(node_cpus, cpu_share, "--cpus-per-trial", "cores")
+    if device == "cpu" and cpu_share < workers > 1:
+        raise InputError(
+            f"--workers-per-trial {workers}: each needs a core, and --cpus-per-trial is {cpu_share:g}; "
+            f"use --cpus-per-trial {workers}, or fewer workers"
+        )
+    option = "--workers-per-trial" if cpus_per_trial is None and workers > 1 else "--cpus-per-trial"
+    by_cpu = _fits(node_cpus, cpu_share, option, "cores")
     room = min(limit for limit in (by_cpu, by_gpu) if limit is not None)
-    return Slots(node_cpus, gpus, cpu_share, gpu_share, min(room, max_concurrent or room), room)
+    count = min(room, max_concurrent or room)
+    return Slots(node_cpus, sum(node_gpus), cpu_share, gpu_share, count, room, workers=workers)
 
 
-def _shares(gpus: int, share: float) -> int | None:
-    """How many trials fit on the GPUs, each on one of them."""
+def _workers(device: Device, asked: int | None, gpu_share: float) -> int:
+    """Processes of a trial: one for each of its GPUs."""
+    if device == "cpu":
+        return asked or 1
+    workers = max(1, int(gpu_share))
+    if asked not in (None, workers):
+        raise InputError(
+            f"--workers-per-trial {asked}: on GPUs a trial has one worker per GPU, {workers} here; "
+            f"leave it out, or use --gpus-per-trial {asked}"
+        )
+    return workers
+
+
+def _shares(node_gpus: tuple[int, ...], share: float) -> int | None:
+    """How many trials fit on the GPUs, each on one of them, or on whole ones of one node."""
     if share > 1 and share % 1:
         raise InputError(f"--gpus-per-trial {share:g}: above 1 it must be a whole number, as Ray wants it")
-    fits = _fits((gpus,), share, "--gpus-per-trial", "GPUs")
-    return fits if fits is None or share > 1 else gpus * int(1 / share + 1e-9)
+    fits = _fits(node_gpus, share, "--gpus-per-trial", "GPUs")
+    return fits if fits is None or share > 1 else sum(node_gpus) * int(1 / share + 1e-9)
 
 
 def _fits(nodes: tuple[int, ...], share: float, option: str, what: str) -> int | None:

@@ -34,7 +34,7 @@ class GpuMemory:
         self.note: str | None = None
         self.last_epoch = 0
         self._task = task
-        self._on_gpu = task.device == "cuda"
+        self._on_gpu = task.device == "cuda" and task.workers == 1  # workers have their GPUs to themselves
         self._failed_after: int | None = None
         self._shortage = ""
         self._taken_by_others = False
@@ -76,7 +76,7 @@ class GpuMemory:
             return
         size, epoch = self._task.config.recipe.batch_size, self.last_epoch + 1
         half = -(-size // 2)
-        if self.micro_batches == 1 and size > 1:
+        if self.micro_batches == 1 and size >= 2 * self._task.workers:
             self.micro_batches = 2
             self.note = (
                 f"from epoch {epoch} on each batch of {size} is computed in parts of {half} with accumulated "

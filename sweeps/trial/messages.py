@@ -17,16 +17,16 @@ SYSTEM = "system/"
 """Prefix of the metrics of a trial's resource usage, which MLflow shows apart from results."""
 
 CPU = SYSTEM + "process_cpu_percentage"
-"""Of the trial's process since its last epoch: 100 is one core at work all the time."""
+"""Of the trial's process, or of its workers together, since its last epoch: 100 is one core at work all the time."""
 
 MEMORY = SYSTEM + "process_memory_megabytes"
-"""Resident memory of the trial's process at the end of the epoch; the mapped faces that it has read count."""
+"""Resident memory of the same at the end of the epoch; the mapped faces that it has read count."""
 
 GPU = SYSTEM + "gpu_utilization_percentage"
 """Utilisation of the trial's GPU, by all its processes, in the epoch's last second."""
 
 GPU_MEMORY = SYSTEM + "gpu_memory_megabytes"
-"""Peak GPU memory that the trial's process had reserved since its last epoch."""
+"""Peak GPU memory that the trial's process, or one of its workers, had reserved since its last epoch."""
 
 MICRO_BATCHES = SYSTEM + "micro_batches"
 """Parts in which each batch was computed, gradients accumulated, because of a GPU's memory; absent where it is one."""
@@ -77,6 +77,9 @@ class Task(_Message):
     gpu_share: float = 1.0
     """What the trial has of a GPU; above 1, how many it has; 0 on cores."""
     threads: int = 1
+    """Of all its workers together."""
+    workers: int = 1
+    """Processes that train it together, each on its part of every batch; on GPUs each on one of them."""
     figures: bool = True
     recorded: tuple[EpochReport, ...] = ()
     """The journal's epochs of the trial so far. They stay valid where an epoch is trained again."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from threading import Event
 from typing import TypeVar
 
@@ -12,10 +12,10 @@ T = TypeVar("T")
 
 
 @contextmanager
-def one_ahead(items: Callable[[Event], Iterator[T]], threads: int) -> Iterator[Iterator[T]]:
+def one_ahead(items: Callable[[Event], Generator[T]], threads: int) -> Iterator[Iterator[T]]:
     """Compute the next item while the one before is in use.
 
-    Where the block is left early, the event is set: the items are expected to end soon, and are waited for.
+    Where the block is left early, the event is set: the items are expected to end soon, are waited for, and are closed.
 
     Args:
         items: called once. What an item raises is raised where that item is taken.
@@ -24,8 +24,8 @@ def one_ahead(items: Callable[[Event], Iterator[T]], threads: int) -> Iterator[I
     import torch
 
     cancelled = Event()
-    coming = items(cancelled)
-    with ThreadPoolExecutor(1, "train", torch.set_num_threads, (threads,)) as thread:
+    thread_of = ThreadPoolExecutor(1, "train", torch.set_num_threads, (threads,))
+    with closing(items(cancelled)) as coming, thread_of as thread:
 
         def taken() -> Iterator[T]:
             running = thread.submit(next, coming, None)

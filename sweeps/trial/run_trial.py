@@ -8,12 +8,11 @@ from __future__ import annotations
 import errno
 import json
 import traceback
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from threading import Event
 from typing import TYPE_CHECKING, Any
 
-from fer_data import AugmentConfig, DataError, DataOptions, open_cached, prepare
+from fer_data import DataError, DataOptions, open_cached, prepare
 from fer_data.cache.cache_folder import fingerprint_in
 from sweeps.config import TrialConfig
 from sweeps.errors import WorkerMustLeave
@@ -26,8 +25,6 @@ from tracking.record.predictions import read_predictions
 
 if TYPE_CHECKING:
     from fer_data import Faces
-    from fer_models.training.feature_cache import Computing
-    from fer_models.training.fit import Epoch
     from fer_models.training.state import TrainingState
     from fer_models.training.weights import Snapshot
     from sweeps.trial.gpu_memory import GpuMemory
@@ -118,8 +115,9 @@ def _train(task: Task, folder: TrialFolder, memory: GpuMemory) -> Generator[Mess
 
     from fer_data.cache.preprocess_cache import preprocessed
     from fer_models.training.feature_cache import Computing
+    from sweeps.trial.epochs import Trained, trained_epochs
     from sweeps.trial.one_ahead import one_ahead
-    from sweeps.trial.resource_usage import Usage
+    from sweeps.trial.workers import epochs_of_workers
 
     torch.set_num_threads(task.threads)
     config, cache = task.config, cache_here(task.faces, task.data)
@@ -127,22 +125,20 @@ def _train(task: Task, folder: TrialFolder, memory: GpuMemory) -> Generator[Mess
     state, reports = _begin(task, folder, faces)
     memory.last_epoch = state.epoch
     yield from reports.values()
-    usage = Usage(task.device)
     # Files are written here while the next epoch is trained in a thread. A report follows its files.
-    with one_ahead(lambda cancelled: _epochs(task, cache, faces, state, memory, cancelled), task.threads) as epochs:
+    train: Callable[..., Generator[Trained | Computing]] = trained_epochs if task.workers == 1 else epochs_of_workers
+    parts = memory.micro_batches
+    with one_ahead(lambda cancelled: train(task, cache, state, parts, cancelled), task.threads) as epochs:
         # The driver's verdict is in the trial's folder before it asks for the next epoch.
         while not folder.verdict.exists() and (coming := next(epochs, None)) is not None:
             if isinstance(coming, Computing):
                 yield Preparing(attempt=task.attempt, what=str(coming))
                 continue
-            epoch, snapshot = coming
+            epoch, snapshot, usage = coming
             report = EpochReport(
                 attempt=task.attempt,
                 epoch=epoch.number,
-                metrics=epoch.metrics()
-                | leak_free_accuracy(epoch.val_probabilities, faces)
-                | usage.since_last()
-                | memory.metrics(),
+                metrics=epoch.metrics() | leak_free_accuracy(epoch.val_probabilities, faces) | usage | memory.metrics(),
                 iterations=epoch.iterations,
             )
             if not still_owned(task):
@@ -155,44 +151,6 @@ def _train(task: Task, folder: TrialFolder, memory: GpuMemory) -> Generator[Mess
                 _keep_weights(folder, snapshot, faces)
             yield reports[epoch.number]
     return _finish(task, folder, faces, reports)
-
-
-def _epochs(
-    task: Task, cache: Path, faces: Faces, state: TrainingState, memory: GpuMemory, cancelled: Event
-) -> Iterator[tuple[Epoch, Snapshot] | Computing]:
-    """Each epoch with the state after it, and how far what comes before one is."""
-    from fer_data.augmentation.batches import batches_per_epoch, train_batches
-    from fer_models.training.feature_cache import Computing, fit_on_features
-    from fer_models.training.fit import fit
-    from fer_models.training.weights import take_snapshot
-    from sweeps.trial.build_net import fit_arguments
-
-    config, classes = task.config, len(faces.classes)
-    size, augment = config.recipe.batch_size, config.augment
-    how = {
-        **fit_arguments(config, faces),
-        "epochs": task.epochs,
-        "seed": task.seed,
-        "device": task.device,
-        "micro_batches": memory.micro_batches,
-        "is_cancelled": cancelled.is_set,
-    }
-    val = (faces.val.images, faces.val.labels)
-    if _features_can_be_kept(config, faces):
-        train, features = (faces.train.images, faces.train.labels), cache.parent / "features"
-        epochs: Iterator[Epoch | Computing] = fit_on_features(
-            state, train, val, folder=features, fingerprint=faces.fingerprint, **how
-        )
-    else:
-        epochs = fit(
-            state,
-            lambda generator: train_batches(faces.train, size, augment, generator, task.device, classes=classes),
-            val,
-            iterations_per_epoch=batches_per_epoch(faces.train, size, augment),
-            **how,
-        )
-    for epoch in epochs:
-        yield epoch if isinstance(epoch, Computing) else (epoch, take_snapshot(state))
 
 
 def cache_here(faces: str, data: DataOptions) -> Path:
@@ -208,13 +166,6 @@ def cache_here(faces: str, data: DataOptions) -> Path:
             f"{sweeps}; put the same file there, or FER_CACHE on storage that all machines see"
         )
     return made
-
-
-def _features_can_be_kept(config: TrialConfig, faces: Faces) -> bool:
-    """Whether the frozen stages' features are the same in every epoch, so that they can be computed once."""
-    always_alike = config.augment == AugmentConfig() and config.recipe.views == "plain"
-    whole = faces.train.soft_labels is None and getattr(config.net, "auxiliary_weight", 0) == 0
-    return bool(config.transfer.freeze) and always_alike and whole and config.net.name != "alexnet"
 
 
 def _begin(task: Task, folder: TrialFolder, faces: Faces) -> tuple[TrainingState, dict[int, EpochReport]]:

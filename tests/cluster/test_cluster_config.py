@@ -149,7 +149,7 @@ def test_a_source_that_holds_nothing(source: str) -> None:
 def test_a_cluster_without_workers_has_the_size_that_its_file_says(monkeypatch: pytest.MonkeyPatch) -> None:
     there: list[dict[str, Any]] = [{"Alive": True, "Resources": {"node:10.0.0.1": 1.0}}]
     monkeypatch.setattr("ray.nodes", lambda: there)
-    assert cluster_size(64, 8) == ClusterSize((64,), 8)
+    assert cluster_size(64, 8) == ClusterSize((64,), (8,))
     with pytest.raises(ClusterError, match=r"no core for trials yet; .* metadata\.fer_sweeps\.cpus and \.gpus"):
         cluster_size()
     there += [
@@ -157,6 +157,6 @@ def test_a_cluster_without_workers_has_the_size_that_its_file_says(monkeypatch: 
         {"Alive": False, "Resources": {"CPU": 32.0}},
         {"Alive": True, "Resources": {"CPU": 2.0}},
     ]
-    assert cluster_size() == ClusterSize((4, 2), 1)
-    assert cluster_size(2, 0) == ClusterSize((4, 2), 1), "what is there counts where it is more"
-    assert cluster_size(10, 2) == ClusterSize((4, 2, 4), 2)
+    assert cluster_size() == ClusterSize((4, 2), (1,))
+    assert cluster_size(2, 0) == ClusterSize((4, 2), (1,)), "what is there counts where it is more"
+    assert cluster_size(10, 2) == ClusterSize((4, 2, 4), (1, 1))

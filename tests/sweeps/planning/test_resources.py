@@ -42,14 +42,16 @@ def test_no_more_cores_than_the_container_may_use(
 
 
 def test_as_many_as_shares_of_gpus() -> None:
-    shared = plan_slots("cuda", node_cpus=(16,), gpus=2, gpus_per_trial=0.25)
+    shared = plan_slots("cuda", node_cpus=(16,), node_gpus=(2,), gpus_per_trial=0.25)
     assert (shared.count, shared.cpus_per_trial) == (8, 2)
-    assert plan_slots("cuda", node_cpus=(16,), gpus=2, gpus_per_trial=0.4).count == 4, "a fifth of each is left over"
-    assert plan_slots("cuda", node_cpus=(16,), gpus=4, gpus_per_trial=2).count == 2
+    assert plan_slots("cuda", node_cpus=(16,), node_gpus=(2,), gpus_per_trial=0.4).count == 4, (
+        "a fifth of each is left over"
+    )
+    assert plan_slots("cuda", node_cpus=(16,), node_gpus=(4,), gpus_per_trial=2).count == 2
     with pytest.raises(InputError, match="above 1 it must be a whole number"):
-        plan_slots("cuda", node_cpus=(16,), gpus=4, gpus_per_trial=1.5)
-    assert plan_slots("cuda", node_cpus=(16,), gpus=2).count == 2, "a whole GPU each, if nothing was measured"
-    assert plan_slots("cuda", node_cpus=(3,), gpus=2, gpus_per_trial=0.25).count == 3, (
+        plan_slots("cuda", node_cpus=(16,), node_gpus=(4,), gpus_per_trial=1.5)
+    assert plan_slots("cuda", node_cpus=(16,), node_gpus=(2,)).count == 2, "a whole GPU each, if nothing was measured"
+    assert plan_slots("cuda", node_cpus=(3,), node_gpus=(2,), gpus_per_trial=0.25).count == 3, (
         "and no more than there are cores"
     )
 
@@ -57,7 +59,14 @@ def test_as_many_as_shares_of_gpus() -> None:
 def test_no_trial_lies_across_two_nodes() -> None:
     assert plan_slots("cpu", node_cpus=(4, 4, 2), cpus_per_trial=3).count == 2
     assert plan_slots("cpu", node_cpus=(4, 4, 2), cpus_per_trial=2).count == 5
-    assert plan_slots("cuda", node_cpus=(4, 4), gpus=1).cpus_per_trial == 4, "the node beside the GPU's helps no trial"
+    assert plan_slots("cuda", node_cpus=(4, 4), node_gpus=(1,)).cpus_per_trial == 4, (
+        "the node beside the GPU's helps no trial"
+    )
+    on_two = plan_slots("cuda", node_cpus=(16, 16), node_gpus=(3, 2), gpus_per_trial=2)
+    assert (on_two.count, on_two.gpus, on_two.workers) == (2, 5, 2), "the third GPU of the first node is of no use"
+    assert on_two.of_a_trial == "16 cores, 2 GPUs, 2 workers per trial"
+    with pytest.raises(InputError, match="--gpus-per-trial 4: the largest node has 3 GPUs; ask for 3 at most"):
+        plan_slots("cuda", node_cpus=(16, 16), node_gpus=(3, 2), gpus_per_trial=4)
     with pytest.raises(InputError, match="--cpus-per-trial 5: the largest node has 4 cores; ask for 4 at most"):
         plan_slots("cpu", node_cpus=(4, 4, 2), cpus_per_trial=5)
 
@@ -82,3 +91,26 @@ def test_a_gpu_that_is_not_there_is_refused() -> None:
     assert choose_device("cpu", 1) == "cpu"
     with pytest.raises(InputError, match="no NVIDIA GPU"):
         choose_device("cuda", 0)
+
+
+def test_workers_of_a_trial() -> None:
+    assert plan_slots("cpu", node_cpus=(8,)).workers == 1
+    together = plan_slots("cpu", node_cpus=(8,), workers_per_trial=2)
+    assert (together.workers, together.count, together.cpus_per_trial) == (2, 4, 2), "a core each"
+    assert plan_slots("cpu", node_cpus=(8,), workers_per_trial=2, cpus_per_trial=4).count == 2
+    assert plan_slots("cuda", node_cpus=(8,), node_gpus=(2,), gpus_per_trial=0.5, workers_per_trial=1).workers == 1
+
+
+@pytest.mark.parametrize(
+    ("device", "options", "message"),
+    [
+        ("cpu", {"workers_per_trial": 9}, "--workers-per-trial 9: this machine has 8 cores; ask for 8 at most"),
+        ("cpu", {"workers_per_trial": 3, "cpus_per_trial": 2}, "each needs a core, and --cpus-per-trial is 2"),
+        ("cuda", {"workers_per_trial": 2}, "one worker per GPU, 1 here; leave it out, or use --gpus-per-trial 2"),
+        ("cuda", {"workers_per_trial": 4, "gpus_per_trial": 2}, "one worker per GPU, 2 here"),
+        ("cuda", {"gpus_per_trial": 3}, "--gpus-per-trial 3: this machine has 2 GPUs; ask for 2 at most"),
+    ],
+)
+def test_workers_that_cannot_be(device: str, options: dict[str, int], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        plan_slots(device, node_cpus=(8,), node_gpus=(2,), **options)  # type: ignore[arg-type]

@@ -1,0 +1,165 @@
+"""Several processes that train one trial together, started, watched and ended by the trial's own process.
+
+That process trains nothing and holds no GPU, so it never waits in a collective operation: whatever happens to a
+worker, it ends them all. Each worker is `python -m sweeps.trial.worker`; an order asks for one epoch.
+"""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import tempfile
+from collections.abc import Generator
+from contextlib import ExitStack
+from multiprocessing.connection import Connection, Pipe, wait
+from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from fer_common.own_modules import command, environment
+from fer_models.errors import Cancelled
+from sweeps.trial.epochs import Trained
+from sweeps.trial.messages import CPU, GPU, GPU_MEMORY, MEMORY, Task
+
+if TYPE_CHECKING:
+    from fer_models.training.fit import Epoch
+    from fer_models.training.state import TrainingState
+    from fer_models.training.weights import Snapshot
+
+_POLL_SECONDS = 0.1
+_GRACE_SECONDS = 2.0
+"""How long the loss of a worker may take to show after another worker failed because of it."""
+
+
+class Work(NamedTuple):
+    """What all workers of a trial are given first."""
+
+    task: Task
+    cache: Path
+    state: TrainingState
+    micro_batches: int
+    meeting: Path
+
+
+class Answer(NamedTuple):
+    """One worker's answer to an order. The first worker's has the epoch and the state after it."""
+
+    usage: dict[str, float]
+    epoch: Epoch | None = None
+    snapshot: Snapshot | None = None
+
+
+class Failure(NamedTuple):
+    """The answer of a worker that failed: its error, then the error's cause, and so on."""
+
+    errors: list[BaseException]
+
+
+def epochs_of_workers(
+    task: Task, cache: Path, state: TrainingState, micro_batches: int, cancelled: Event
+) -> Generator[Trained]:
+    """Train from `state` on by `task.workers` processes, which are ended with this iterator.
+
+    Raises:
+        Cancelled: the event was set.
+        ChildProcessError: a worker ended, by a signal say.
+    """
+    with ExitStack() as stack:
+        meeting = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fer-sweeps-"))) / "meeting"
+        work = pickle.dumps(Work(task, cache, state, micro_batches, meeting))
+        workers = [stack.enter_context(_Worker(rank, task.workers)) for rank in range(task.workers)]
+        for worker in workers:
+            worker.send(work)
+        for _ in range(state.epoch, task.epochs):
+            for worker in workers:
+                worker.send(b"")
+            answers = _answers(workers, cancelled)
+            first, usage = answers[0], _together([answer.usage for answer in answers])
+            assert first.epoch is not None
+            assert first.snapshot is not None
+            yield Trained(first.epoch, first.snapshot, usage)
+
+
+class _Worker:
+    """One process, ended with the block."""
+
+    def __init__(self, rank: int, size: int) -> None:
+        self._name = f"worker {rank + 1} of {size}"
+        self._rank = rank
+
+    def __enter__(self) -> _Worker:
+        self.pipe, others = Pipe()
+        with others:
+            self._process = subprocess.Popen(
+                command("sweeps.trial.worker", str(others.fileno()), str(self._rank)),
+                env=environment(),
+                pass_fds=[others.fileno()],
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # a terminal's Ctrl-C is for the sweep to handle
+            )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        self.pipe.close()
+
+    def send(self, content: bytes) -> None:
+        """Give it work, or an order for the next epoch."""
+        try:
+            self.pipe.send_bytes(content)
+        except OSError:
+            raise self._lost() from None
+
+    def receive(self) -> Answer | Failure:
+        """Its next answer. Raises ChildProcessError where it has ended."""
+        try:
+            answer: Answer | Failure = pickle.loads(self.pipe.recv_bytes())
+        except (EOFError, OSError):
+            raise self._lost() from None
+        return answer
+
+    def _lost(self) -> ChildProcessError:
+        code = self._process.wait()
+        how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        return ChildProcessError(f"{self._name} {how} (pid {self._process.pid})")
+
+
+def _answers(workers: list[_Worker], cancelled: Event) -> list[Answer]:
+    """Every worker's answer to an order."""
+    answers: dict[_Worker, Answer] = {}
+    while len(answers) < len(workers):
+        if cancelled.is_set():
+            raise Cancelled
+        waiting = {worker.pipe: worker for worker in workers if worker not in answers}
+        for worker in _ready(waiting, _POLL_SECONDS):
+            answer = worker.receive()
+            if isinstance(answer, Failure):
+                del waiting[worker.pipe]
+                raise _cause(answer, waiting)
+            answers[worker] = answer
+    return [answers[worker] for worker in workers]
+
+
+def _cause(failure: Failure, others: dict[Connection, _Worker]) -> BaseException:
+    """The failure's error; where another worker has ended meanwhile, its loss, which is the cause."""
+    while ready := _ready(others, _GRACE_SECONDS):
+        for worker in ready:
+            del others[worker.pipe]
+            try:
+                worker.receive()
+            except ChildProcessError as lost:
+                return lost
+    for error, cause in zip(failure.errors, failure.errors[1:], strict=False):
+        error.__cause__ = cause
+    return failure.errors[0]
+
+
+def _ready(workers: dict[Connection, _Worker], seconds: float) -> list[_Worker]:
+    return [workers[pipe] for pipe in wait(list(workers), seconds) if isinstance(pipe, Connection)]
+
+
+def _together(usages: list[dict[str, float]]) -> dict[str, float]:
+    """The resources of all workers: sums of processor and memory, the highest of the GPUs' numbers."""
+    combine: dict[str, Any] = {CPU: sum, MEMORY: sum, GPU: max, GPU_MEMORY: max}
+    return {name: combine[name](usage[name] for usage in usages if name in usage) for name in usages[0]}
