@@ -248,7 +248,7 @@ class Director:
             return False
         pause = self._queue.due(number)
         if self._is_to_wait(trial) and (pause is None or pause.reason != "person"):
-            pause = Pause("rung")
+            pause = Pause("rung") if pause or not self._is_promoted_at_once(number) else None
         if pause is None or trial.last_epoch == trial.started.epochs:
             return True
         self._pause(number, pause)
@@ -256,6 +256,14 @@ class Director:
 
     def _is_to_wait(self, trial: TrialHistory) -> bool:
         return self._study.is_at_rung(trial.number) and not self._endings.is_spared(trial)
+
+    def _is_promoted_at_once(self, number: int) -> bool:
+        """Whether a trial that has come to a rung is the next to continue: then it keeps its worker."""
+        self._study.wait(number)
+        if self._promotable[:1] != [number]:
+            return False
+        self._study.leave_rung(number)
+        return True
 
     def _pause(self, number: int, pause: Pause) -> None:
         self._queue.pause_now(number, pause)

@@ -274,17 +274,19 @@ class Study:
         if number in self._confirming or (group and (number != group.first or number in group.ended)):
             return None  # a group competes with its first member, a confirmation not at all
         self._curves[number][epoch] = value
-        return self._pruner.report(number, epoch, value)
+        reason = self._pruner.report(number, epoch, value)
+        if self.is_at_rung(number):
+            self._teach(number, "pruned", None)  # most trials end here, and many wait for long
+        return reason
 
     def is_at_rung(self, number: int) -> bool:
         """Whether the trial is to pause now, until it is promoted."""
         return self._rungs is not None and self._rungs.is_at_rung(number)
 
     def wait(self, number: int) -> None:
-        """Have a trial that is at a rung wait, and teach the sampler what the trial has reached."""
+        """Have a trial that is at a rung wait."""
         if self._rungs is not None:
             self._rungs.wait(number)
-        self._teach(number, "pruned", None)
 
     def leave_rung(self, number: int) -> None:
         """Have a trial wait for no promotion, as it continues, or somebody else decides on it."""

@@ -152,7 +152,7 @@ def suggest(trial: optuna.Trial) -> TrialConfig:
     return TrialConfig(net=LeNetConfig(dropout=trial.suggest_float("dropout", 0.0, 0.6)), recipe=recipe)
 
 
-SPACE = Space(suggest=suggest, max_epochs=20, first_rung_epochs=2, name="simulated")
+SPACE = Space(suggest=suggest, max_epochs=20, first_rung_epochs=2, name="simulated", sampler="tpe", pruner="halving")
 
 
 def learning(task: Task, deaths: float = 0.0) -> Iterator[Message]:

@@ -42,6 +42,8 @@ SPACE = Space(
     trials=8,
     first_rung_epochs=1,
     name="fake_space",
+    sampler="tpe",
+    pruner="halving",
 )
 PATIENT = replace(SPACE, first_rung_epochs=2)
 """Leaves a trial time to diverge before it is pruned."""
@@ -175,7 +177,7 @@ def open_desk(root: Path, space: Space = SPACE, asked: SweepSpec | None = None, 
 
 def only_sampled(first_rung_epochs: int = 1, draw: Callable[[optuna.Trial], TrialConfig] = suggest) -> Space:
     """The fake space without baselines."""
-    return Space(suggest=draw, max_epochs=4, trials=8, first_rung_epochs=first_rung_epochs, name="fake_space")
+    return replace(SPACE, suggest=draw, baselines=(), first_rung_epochs=first_rung_epochs)
 
 
 def take_all(desk: Desk, task: Task, values: list[float]) -> list[bool]:

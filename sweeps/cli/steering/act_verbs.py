@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,7 @@ def _do_here(folder: SweepFolder, given: argparse.Namespace, request: Request) -
     spec = recorded_spec(history)
     space = spec.with_its_baselines(find_space(spec.space)).with_baselines(spec.which_baselines)
     space = fix_settings(space, spec.settings, spec.seed)
+    space = replace(space, sampler=spec.sampler, pruner=spec.pruner, max_epochs=spec.max_epochs)
     with Journal.open(folder.journal) as journal:
         study = Study(folder.study_log, space, spec.seed, read(folder.journal))
         director = Director(folder, spec, space, history, journal, study)
