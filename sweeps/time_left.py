@@ -21,11 +21,10 @@ def duration(seconds: float) -> str:
 
 def epochs_left(history: SweepHistory, spec: SweepSpec) -> float:
     """Expected epochs still to be trained, from how many the sampled trials so far got."""
-    over = Counter(
-        trial.last_epoch
-        for trial in history.trials.values()
-        if (trial.is_over or trial.waits_at_rung) and trial.started.baseline is None
-    )
+    sampled = [trial for trial in history.trials.values() if trial.started.baseline is None]
+    over = Counter(trial.last_epoch for trial in sampled if trial.is_over or trial.waits_at_rung)
+    if any(trial.waits_at_rung for trial in sampled) and max(over) < spec.max_epochs:
+        over[spec.max_epochs] += 1  # one at least of those that wait continues to the end
     mean = _mean(over) if over else _FIRST_GUESS * spec.max_epochs
     left = sum(_epochs_left_of(trial, over) for trial in history.trials.values() if not trial.is_over)
     to_come = spec.to_begin(history)

@@ -66,8 +66,8 @@ def test_few_of_the_trials_that_wait_at_a_rung_are_expected_to_continue() -> Non
         *(event for number in range(4) for event in (started(number), *epochs(number, 2), waits(number, 2))),
         AttemptStarted(trial=0, attempt=1, reason="promoted"), *epochs(0, 6), waits(0, 6),
     )  # fmt: skip
-    # Of 4 that reached epoch 2 one came 4 epochs further, which is 1 more for each of 3; (6 + 3 * 2) / 4 for the next.
-    assert epochs_left(now, spec(trials=5, max_epochs=10)) == pytest.approx(3 * 1 + 0 + 3)
+    # As if one more were done: of 5 that reached epoch 2 two came 4 and 8 epochs further, of 2 that reached 6 one came 4.
+    assert epochs_left(now, spec(trials=5, max_epochs=10)) == pytest.approx(3 * 12 / 5 + 4 / 2 + (3 * 2 + 6 + 10) / 5)
 
 
 def test_a_baseline_runs_to_its_end() -> None:
