@@ -16,7 +16,6 @@ from sweeps.after.finish import AtEnd, Closing
 from sweeps.driver.acts import Acts
 from sweeps.driver.director import Attendant, Director
 from sweeps.driver.environment import differences, driver_started, free_bytes
-from sweeps.driver.failure_limit import FailureLimit
 from sweeps.driver.kept_states import KeptStates
 from sweeps.driver.kept_weights import KeptWeights
 from sweeps.driver.notify import Notifier
@@ -24,6 +23,7 @@ from sweeps.driver.recorder import Listener
 from sweeps.driver.runner import GRACE_SECONDS, InlineRunner, Runner, TrialBody
 from sweeps.errors import InputError
 from sweeps.options import Options
+from sweeps.planning.budgets import FailureLimit
 from sweeps.planning.plan import Plan, make_plan
 from sweeps.sharing.joining import share_of
 from sweeps.sharing.share import SharedSlots

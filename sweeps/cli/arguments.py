@@ -91,7 +91,7 @@ def _add_steering(verbs: Any) -> None:
     stop = verbs.add_parser("stop", help="stop a sweep, resumable, or one of its trials for good")
     pause = verbs.add_parser("pause", help="pause a trial at its next report, or all of a sweep")
     unpause = verbs.add_parser("unpause", help="have a paused trial continue, or all of them")
-    extend = verbs.add_parser("extend", help="give a sweep more trials or more time")
+    extend = verbs.add_parser("extend", help="give a sweep more trials, longer ones or more time")
     change = verbs.add_parser("set", help="change what share of the slots a sweep has")
     tried = verbs.add_parser("try", help="train other settings next, the rest as in the best trial so far")
     retry = verbs.add_parser("retry", help="train failed trials again, as new ones")
@@ -101,6 +101,8 @@ def _add_steering(verbs: Any) -> None:
     for parser in (stop, pause, unpause):
         parser.add_argument("trial", metavar="TRIAL", nargs="?", help="a trial's number (default: the whole sweep)")
     extend.add_argument("--trials", metavar="N", type=_more, help="trials in all, or +N more")
+    extend.add_argument("--epochs", metavar="N", type=_more, help="epochs of each trial, or +N more; the best that are "
+                        "done continue from before their cooldown (lr_policy wsd)")  # fmt: skip
     extend.add_argument("--time-budget", metavar="+TIME", type=_more_time, dest="time_budget_seconds",
                         help="more time, as +30m")  # fmt: skip
     change.add_argument(
@@ -246,7 +248,7 @@ def _common(parser: argparse.ArgumentParser) -> None:
 
 def _more(text: str) -> str:
     if not text.removeprefix("+").isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}': expected a number of trials, as 40, or how many more, as +20")
+        raise argparse.ArgumentTypeError(f"'{text}': expected a number, as 40, or how many more, as +20")
     return text
 
 

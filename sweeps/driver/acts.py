@@ -5,26 +5,24 @@ The driver of a sweep reads them from its inbox. On a sweep without a driver, th
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import shutil
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from fer_common.errors import did_you_mean
 from sweeps.config import TrialConfig, parse_settings, with_settings
 from sweeps.driver.director import Director
+from sweeps.driver.lengthening import lengthen
 from sweeps.driver.trial_queue import known_trial
 from sweeps.errors import InputError
 from sweeps.planning.drawn_as import drawn_as
 from sweeps.space import Space
-from tracking.record.events import Act, Wanted
+from tracking.record.events import Act, Lengthened, Wanted
 from tracking.record.history import TrialHistory
 from tracking.record.inbox import Request, waiting_requests
-from tracking.record.layout import SweepFolder
+from tracking.record.layout import SweepFolder, TrialFolder
+from tracking.record.training_states import keep_state, state_epoch
 
 _LOOK_SECONDS = 0.25
 _KEPT_BY_A_FORK = ("net", "transfer", "preprocess")
@@ -130,18 +128,29 @@ class Acts:
         return "the paused trials continue as slots are free", {}
 
     def _extend(
-        self, director: Director, request: Request, trials: str | None = None, time_budget_seconds: float | None = None
+        self,
+        director: Director,
+        request: Request,
+        trials: str | None = None,
+        epochs: str | None = None,
+        time_budget_seconds: float | None = None,
     ) -> Did:
-        answers, more = [], {}
+        spec, answers = director.spec, []
+        lengthened: tuple[Lengthened, ...] = ()
         if trials is not None:
-            now = director.spec.trials
-            total = now + int(trials) if trials.startswith("+") else int(trials)
-            if total <= now:
-                raise InputError(f"--trials {trials}: the sweep has {now} trials; give more, or +N")
-            more = {"spec": {**director.spec.model_dump(mode="json"), "trials": total}}
-            answers.append(f"{total} trials instead of {now}")
+            total = _more("trials", trials, spec.trials)
+            answers.append(f"{total} trials instead of {spec.trials}")
+            spec = spec.model_copy(update={"trials": total})
+        if epochs is not None:
+            total = _more("epochs", epochs, spec.max_epochs)
+            begin = bool(spec.to_start(director.history) or director.history.wanted)
+            lengthened, what = lengthen(self._folder, director.history, total, more_to_start=begin)
+            answers.append(f"{total} epochs instead of {spec.max_epochs}: {what}")
+            own = tuple(one.epochs_in(total) for one in self._space.baselines[: spec.trials])
+            spec = spec.model_copy(update={"max_epochs": total, "baseline_epochs": own})
         if time_budget_seconds is not None:
             answers.append(director.add_time(time_budget_seconds))
+        more = {} if spec is director.spec else {"spec": spec.model_dump(mode="json"), "lengthened": lengthened}
         return "; ".join(answers), more
 
     def _set(self, director: Director, request: Request, **values: str) -> Did:
@@ -222,16 +231,16 @@ class Acts:
         if chosen not in states:
             raise InputError(f"--epoch {epoch}: trial {source.number} has its state after epoch "
                              f"{' and '.join(map(str, sorted(states)))} alone")  # fmt: skip
-        kept = self._folder.forks / act
-        kept.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for path, name in (
-            (files.val_probabilities, files.val_probabilities.name),
-            (files.best, files.best.name),
-            (states[chosen], files.last.name),
-        ):
-            if path.is_file():
-                link_or_copy(path, kept / name)
+        keep_state(files, states[chosen], TrialFolder(self._folder.forks / act))
         return chosen
+
+
+def _more(name: str, text: str, now: int) -> int:
+    """How many in all, as N or +N says. Raises InputError where that is not more than `now`."""
+    total = now + int(text) if text.startswith("+") else int(text)
+    if total <= now:
+        raise InputError(f"--{name} {text}: the sweep has {now} {name}; give more, or +N")
+    return total
 
 
 def _number(name: str, text: str) -> float:
@@ -268,19 +277,3 @@ def _check_fork(source: TrialHistory, config: Mapping[str, Any]) -> None:
     if changed:
         raise InputError(f"a fork continues from trial {source.number}'s state, which is of its {', '.join(changed)}; "
                          "use 'try' for a trial from the beginning")  # fmt: skip
-
-
-def state_epoch(path: Path) -> int:
-    """After which epoch a training state is, read without torch: from the head of its file."""
-    with path.open("rb") as file:
-        head = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    return int(json.loads(head["__metadata__"]["state"])["epoch"])
-
-
-def link_or_copy(path: Path, to: Path) -> None:
-    """Have the file under another name too; its content is never changed in place."""
-    to.unlink(missing_ok=True)
-    try:
-        os.link(path, to)
-    except OSError:
-        shutil.copy(path, to)

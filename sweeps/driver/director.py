@@ -20,7 +20,7 @@ from sweeps.planning.study import Study
 from sweeps.space import Space
 from sweeps.spec import SweepSpec
 from sweeps.trial.messages import OBJECTIVE, EpochReport, Message, Preparing, Task, TrialEnd
-from tracking.record.events import Act, AttemptStarted, EpochDone, PauseReason
+from tracking.record.events import Act, AttemptStarted, EpochDone, Lengthened, PauseReason
 from tracking.record.history import SweepHistory, TrialHistory
 from tracking.record.journal import Journal
 from tracking.record.layout import SweepFolder
@@ -217,6 +217,8 @@ class Director:
             reason = "unpaused" if continues_by_itself(trial) else "promoted"
         else:
             reason = f"its worker died: {deaths[-1]}" if deaths else "resumed"
+        if trial.lengthened:
+            reason = f"extended to {trial.started.epochs} epochs"
         attempt = len(trial.attempts) + 1
         self._recorder.record(AttemptStarted(trial=trial.number, attempt=attempt, reason=reason))
         return self._hand_out(trial, attempt)
@@ -229,12 +231,15 @@ class Director:
         """Record what a trial reports; if False, its worker leaves the trial as it is."""
         if self._queue.out.get(number) != message.attempt:
             return False
+        trial = self.history.trials[number]
+        if isinstance(message, TrialEnd) and message.state == "blocked":
+            self.block(f"trial {number}: {message.reason}")
+        if trial.lengthened:  # its worker has the old length; what that made of this epoch is made again, or kept
+            self._wait_for_another_worker(number)
+            return False
         if isinstance(message, TrialEnd):
-            if message.state == "blocked":
-                self.block(f"trial {number}: {message.reason}")
             self._endings.end(number, message)
             return False
-        trial = self.history.trials[number]
         if isinstance(message, Preparing):
             if self._on_preparing:
                 self._on_preparing(trial, message.what)
@@ -284,6 +289,18 @@ class Director:
         if act.spec:
             self.spec = SweepSpec.model_validate(act.spec)
         self._wanted += act.wanted
+        for change in reversed(act.lengthened):
+            self._lengthen(change)
+
+    def _lengthen(self, change: Lengthened) -> None:
+        """Have a trial continue with more epochs; one that is out does so after its next report."""
+        self._study.lengthen(change)
+        trial = self.history.trials[change.trial]
+        if trial.number in self._queue.out:
+            return
+        self._starting.take_kept_state(trial)
+        if not trial.paused:
+            self._queue.put_first(trial.number)
 
     def give_up(self, number: int, reason: str) -> str:
         """Stop a trial for good, as a person asked; what follows. Raises InputError."""
@@ -322,7 +339,11 @@ class Director:
             self._endings.close(
                 number, "failed", f"its worker died {count} times after epoch {trial.last_epoch}, last: {reason}"
             )
-        elif trial.verdict is None and (pause := self._queue.due(number)):
+        else:
+            self._wait_for_another_worker(number)
+
+    def _wait_for_another_worker(self, number: int) -> None:
+        if self.history.trials[number].verdict is None and (pause := self._queue.due(number)):
             self._pause(number, pause)  # after its last report: nothing runs that could be waited for
         else:
             self._queue.release(number)

@@ -9,8 +9,8 @@ from pathlib import Path
 from sweeps.run_kinds import Ensemble, kind_of
 from sweeps.runs import open_sweep, sweep_names
 from tracking.errors import TrackingError
-from tracking.record.cleaning import BestTrials, Removal, removable, remove, states, weights
-from tracking.record.events import Event, TrialEnded
+from tracking.record.cleaning import BestTrials, Removal, lasting, removable, remove, states, weights
+from tracking.record.events import Act, Event, TrialEnded
 from tracking.record.history import SweepHistory
 from tracking.record.layout import WEIGHTS_NAME, SweepFolder
 
@@ -41,14 +41,19 @@ class KeptWeights:
 
     def __call__(self, event: Event, history: SweepHistory) -> None:
         """Take in an event, as a director's listener."""
+        if isinstance(event, Act) and self._best:
+            for change in event.lengthened:
+                self._best.remove(change.trial)
         if not isinstance(event, TrialEnded) or not event.final:
             return
         trial = history.trials[event.trial]
         found = list(states(self._folder, trial))
         number = self._best.add(trial) if self._best else None
-        if self._best and number is not None and not history.trials[number].started.baseline:
-            fallen = list(weights(self._folder, history.trials[number], self._best.keep))
-            found += fallen if fallen and number not in self._needed() else []
+        if self._best and number is not None:
+            fallen, keep = history.trials[number], self._best.keep
+            found += lasting(self._folder, fallen, keep)
+            files = [] if fallen.started.baseline else list(weights(self._folder, fallen, keep))
+            found += files if files and number not in self._needed() else []
         self._remove(found)
 
     def _needed(self) -> set[int]:

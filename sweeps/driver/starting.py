@@ -18,6 +18,7 @@ from tracking.record.events import Group, TrialStarted, Wanted, now_ms
 from tracking.record.files import write_json
 from tracking.record.history import TrialGroup, TrialHistory
 from tracking.record.layout import SweepFolder, TrialFolder
+from tracking.record.training_states import take_state
 
 
 class Starting:
@@ -169,7 +170,7 @@ class Starting:
     def task(self, trial: TrialHistory, attempt: int, spec: SweepSpec) -> Task:
         """The task of an attempt at the trial, its folder made ready."""
         folder = self._folder.trial(trial.number).create()
-        self._move_state(trial.started, folder)
+        self.take_kept_state(trial)
         write_json(folder.config, trial.started.config)
         config = TrialConfig.model_validate(trial.started.config)
         return Task(
@@ -201,10 +202,9 @@ class Starting:
         done = (one for one in self._history.trials.values() if one.state == "done" and one.epochs)
         return next((one for one in done if work(one) == work(trial) and one.started.wanted is None), None)
 
-    def _move_state(self, started: TrialStarted, folder: TrialFolder) -> None:
-        """Give a fork the state that was kept for it: to its worker it is a trial that continues."""
-        kept = self._folder.forks / started.wanted.act if started.wanted else None
-        if kept and kept.is_dir():
-            for path in kept.iterdir():
-                path.replace(folder.root / path.name)
-            kept.rmdir()
+    def take_kept_state(self, trial: TrialHistory) -> None:
+        """Give a fork, or a trial that was given more epochs, the state that was kept for it to continue from."""
+        files, wanted = self._folder.trial(trial.number), trial.started.wanted
+        if wanted:
+            take_state(TrialFolder(self._folder.forks / wanted.act), files)
+        take_state(self._folder.lengthened(trial.number), files)

@@ -77,6 +77,14 @@ class Promoting:
         self._waiting.pop(trial, None)
         self._at.pop(trial, None)
 
+    def go_back(self, trial: int, epoch: int) -> None:
+        """Have a trial reach the rungs after `epoch` again."""
+        if trial in self._at and self._at[trial][0] > epoch:
+            self.leave(trial)
+        for rung in self._rungs:
+            if rung > epoch:
+                self._rungs[rung] = [entry for entry in self._rungs[rung] if entry[1] != trial]
+
     def rank(self, trial: int) -> tuple[int, int]:
         """The place of a trial at its rung, and how many trials reached the rung."""
         epoch, value = self._at[trial]

@@ -1,7 +1,8 @@
-"""Adds up what a sweep has used of its budgets, from its journal, and stops it when one is used up."""
+"""Stops a sweep when one of its budgets is used up, by its journal, or when most of its trials fail."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,6 +16,7 @@ from tracking.record.history import SweepHistory, TrialHistory
 from tracking.record.spans import attempt_spans
 
 _HOUR_MS = 3_600_000
+_LEAST_ENDED = 4
 
 
 @dataclass(frozen=True)
@@ -141,3 +143,28 @@ class Budgets:
             ]
             self._earlier[len(starts)] = sum(spans) / _HOUR_MS
         return self._earlier[len(starts)]
+
+
+class FailureLimit:
+    """Stops a sweep most of whose trials fail: the cause is then not their settings.
+
+    Counts the trials that ended since it was made, so a resume starts to count again.
+    """
+
+    def __init__(self, share: float, history: SweepHistory) -> None:
+        self._share = share
+        self._before = {trial.number for trial in history.trials.values() if trial.is_over}
+
+    def __call__(self, sweep: Stoppable) -> None:
+        """Stop the sweep if more than the share has failed."""
+        trials = sweep.history.trials.values()
+        ends = [trial.end for trial in trials if trial.end and trial.is_over and trial.number not in self._before]
+        failed = [end for end in ends if end.state == "failed"]
+        if len(ends) < _LEAST_ENDED or len(failed) <= self._share * len(ends):
+            return
+        reasons = Counter((end.reason or "").partition(" (traceback in ")[0] for end in failed)
+        reason, count = reasons.most_common(1)[0]
+        sweep.request_stop(
+            f"{len(failed)} of {len(ends)} trials failed, more than --max-failed {self._share:.0%} allows; "
+            f"{count} of them: {reason}"
+        )

@@ -39,9 +39,11 @@ from sweeps.planning.study_storage import OwnLog, SweepStorage
 from sweeps.space import Space
 from sweeps.trial.messages import OBJECTIVE
 from tracking.record.events import (
+    Act,
     AttemptStarted,
     EpochDone,
     Event,
+    Lengthened,
     SweepStarted,
     Told,
     TrialEnded,
@@ -173,6 +175,9 @@ class Study:
                 self.wait(event.trial)
             case AttemptStarted() | TrialPaused() | TrialUnpaused():
                 self.leave_rung(event.trial)
+            case Act():
+                for change in event.lengthened:
+                    self.lengthen(change)
             case Verdict():
                 self.finish(event.trial, _LESSONS[event.state])
             case TrialEnded(final=True):
@@ -296,6 +301,15 @@ class Study:
     def promotable(self, settled: float) -> list[int]:
         """The waiting trials to continue now, the first ones first; as `Promoting.promotable`."""
         return self._rungs.promotable(settled) if self._rungs is not None else []
+
+    def lengthen(self, change: Lengthened) -> None:
+        """Forget a verdict that is owed to a trial which gets more epochs, and the rungs that it reaches again.
+
+        The sampler keeps what it learned of a trial that was done.
+        """
+        self._owed.pop(change.trial, None)
+        if self._rungs is not None and change.trial in self._open:
+            self._rungs.go_back(change.trial, change.epoch)
 
     def rank(self, number: int) -> tuple[int, int]:
         """The place of a waiting trial at its rung, and how many trials reached the rung."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from fer_data import DataError, DataOptions, open_cached, prepare
 from fer_data.cache.cache_folder import fingerprint_in
+from fer_models.training.schedule import lasting_epochs
 from sweeps.config import TrialConfig
 from sweeps.errors import WorkerMustLeave
 from sweeps.trial.messages import PARAMETERS, EpochReport, Message, Preparing, Task, TrialEnd
@@ -22,6 +23,7 @@ from tracking.record.best_epoch import best_epoch
 from tracking.record.files import write_bytes, write_json
 from tracking.record.layout import TrialFolder
 from tracking.record.predictions import read_predictions
+from tracking.record.training_states import keep_state
 
 if TYPE_CHECKING:
     from fer_data import Faces
@@ -115,6 +117,7 @@ def _train(task: Task, folder: TrialFolder, memory: GpuMemory) -> Generator[Mess
 
     from fer_data.cache.preprocess_cache import preprocessed
     from fer_models.training.feature_cache import Computing
+    from fer_models.training.weights import take_snapshot
     from sweeps.trial.epochs import Trained, trained_epochs
     from sweeps.trial.one_ahead import one_ahead
     from sweeps.trial.workers import epochs_of_workers
@@ -124,6 +127,10 @@ def _train(task: Task, folder: TrialFolder, memory: GpuMemory) -> Generator[Mess
     faces = open_cached(preprocessed(cache, config.preprocess))
     state, reports = _begin(task, folder, faces)
     memory.last_epoch = state.epoch
+    lasting = lasting_epochs(config.recipe, config.transfer, task.epochs)
+    if 0 < state.epoch == lasting:  # an attempt before may have been killed before it kept that state
+        _checkpoint(folder, take_snapshot(state), reports)
+        keep_state(folder, folder.last, folder.lasting)
     yield from reports.values()
     # Files are written here while the next epoch is trained in a thread. A report follows its files.
     train: Callable[..., Generator[Trained | Computing]] = trained_epochs if task.workers == 1 else epochs_of_workers
@@ -149,6 +156,8 @@ def _train(task: Task, folder: TrialFolder, memory: GpuMemory) -> Generator[Mess
             if _best_epoch(config, reports) == epoch.number and read_predictions(folder, epoch.number) is None:
                 keep_answers(folder, epoch.val_probabilities, epoch.number, faces)
                 _keep_weights(folder, snapshot, faces)
+            if epoch.number == lasting:
+                keep_state(folder, folder.last, folder.lasting)
             yield reports[epoch.number]
     return _finish(task, folder, faces, reports)
 

@@ -82,6 +82,7 @@ class SweepProgress:
     best: float | None = None
     ended: Counter[str] = field(default_factory=Counter)
     _seen: dict[int, int] = field(default_factory=dict)
+    _over: dict[int, str] = field(default_factory=dict)
 
     def points(self, event: Event) -> list[Point]:
         """Take the next event; return the points that change."""
@@ -95,10 +96,17 @@ class SweepProgress:
                 self.best = value
                 return [Point(f"sweep/best_{OBJECTIVE}", value, event.time_ms, self.epochs)]
             case TrialEnded(final=True):
+                if event.trial in self._over:  # it was given more epochs
+                    self.ended[self._over[event.trial]] -= 1
                 self.ended[event.state] += 1
+                self._over[event.trial] = event.state
                 counts = {f"sweep/{state}": self.ended[state] for state in ("done", "pruned", "failed")}
                 values = {**counts, "sweep/epochs": self.epochs}
                 return [Point(key, float(value), event.time_ms, self.ended.total()) for key, value in values.items()]
+            case Act():
+                for change in event.lengthened:
+                    self._seen[change.trial] = change.epoch
+                return []
             case _:
                 return []
 
@@ -184,6 +192,8 @@ class EventGrouper:
 
     def _add(self, work: RunWork, event: Event) -> None:
         match event:
+            case Act():
+                self.seen_epochs |= {change.trial: change.epoch for change in event.lengthened}
             case SweepStarted() | TrialStarted():
                 work.started, work.driver = event, self.driver
             case DriverStarted():

@@ -2,12 +2,13 @@
 
 import heapq
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from tracking.errors import TrackingError
 from tracking.record.history import SweepHistory, TrialHistory
-from tracking.record.layout import SweepFolder
+from tracking.record.layout import SweepFolder, TrialFolder
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,11 @@ class BestTrials:
         self.keep = keep
         self._best: list[tuple[float, int]] = []
 
+    def remove(self, number: int) -> None:
+        """Forget a trial, which is to finish again."""
+        self._best = [entry for entry in self._best if entry[1] != -number]
+        heapq.heapify(self._best)
+
     def add(self, trial: TrialHistory) -> int | None:
         """Add one; the number of the trial that is not among the best now, itself perhaps, None if there is none."""
         if trial.best_accuracy is None:
@@ -49,38 +55,61 @@ def removable(
     """The checkpoints that can be deleted, by trial; nothing is deleted. Hold the folder: a driver may be writing them.
 
     The state to continue from goes once a trial is over. Weights of a trial's best epoch stay for the best `keep`
-    trials (None: for all), for baselines, for the trials `needed`, and for every trial that is not over.
+    trials (None: for all), for baselines, for the trials `needed`, and for every trial that is not over. The state
+    that a longer run continues from stays for the best `keep` trials, if they are done.
 
     Raises:
         TrackingError: `keep` < 1.
     """
+    fallen = _fallen(history, keep)
     dropped = set(outranked(history, keep, needed))
     return [
         removal
         for number, trial in sorted(history.trials.items())
         if trial.is_over
-        for removal in (*states(folder, trial), *(weights(folder, trial, keep) if number in dropped else ()))
+        for removal in (
+            *states(folder, trial),
+            *(lasting(folder, trial, keep) if number in fallen else ()),
+            *(weights(folder, trial, keep) if number in dropped else ()),
+        )
     ]
 
 
 def outranked(history: SweepHistory, keep: int | None, needed: Collection[int] = ()) -> list[int]:
     """The trials whose weights need not be kept, by number. Raises TrackingError for `keep` < 1."""
-    if keep is None:
-        return []
-    best = BestTrials(keep)
-    fallen = {best.add(trial) for _, trial in sorted(history.trials.items()) if trial.is_over}
     return sorted(
         number
-        for number in fallen
-        if number is not None and number not in needed and not history.trials[number].started.baseline
+        for number in _fallen(history, keep)
+        if number not in needed and not history.trials[number].started.baseline
     )
 
 
+def _fallen(history: SweepHistory, keep: int | None) -> set[int]:
+    """The trials that are over and not among the best `keep`."""
+    if keep is None:
+        return set()
+    best = BestTrials(keep)
+    fallen = {best.add(trial) for _, trial in sorted(history.trials.items()) if trial.is_over}
+    return {number for number in fallen if number is not None}
+
+
 def states(folder: SweepFolder, trial: TrialHistory) -> Iterator[Removal]:
-    """The states of a trial that is over."""
+    """The states of a trial that has no worker; of one that is done, those that a longer run does not continue from."""
     files = folder.trial(trial.number)
-    for path in (files.last, files.previous):
+    kept = () if trial.state == "done" else _lasting_files(files)
+    for path in (files.last, files.previous, *kept):
         yield from _removal(path, f"trial {trial.number} is {trial.state}: nothing continues from it")
+
+
+def lasting(folder: SweepFolder, trial: TrialHistory, keep: int | None) -> Iterator[Removal]:
+    """The state that a longer run of a trial would continue from, of one that is not among the best."""
+    for path in _lasting_files(folder.trial(trial.number)):
+        yield from _removal(path, f"trial {trial.number} is not among the best {keep} by val_accuracy: not extended")
+
+
+def _lasting_files(files: TrialFolder) -> tuple[Path, ...]:
+    kept = files.lasting
+    return kept.last, kept.best, kept.val_probabilities
 
 
 def weights(folder: SweepFolder, trial: TrialHistory, keep: int | None) -> Iterator[Removal]:
@@ -102,6 +131,9 @@ def remove(removals: Sequence[Removal]) -> int:
         except OSError as error:
             raise TrackingError(f"cannot remove {removal.path}: {error.strerror}; {freed} bytes were freed") from error
         freed += removal.size_bytes
+    for folder in {removal.path.parent for removal in removals}:
+        with suppress(OSError):  # not empty: every trial's own folder is not
+            folder.rmdir()
     return freed
 
 

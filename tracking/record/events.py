@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-FORMAT = 3
+FORMAT = 4
 """Version of the journal's lines; newer ones are refused."""
 
 OBJECTIVE: Final = "val_accuracy"
@@ -125,6 +125,16 @@ class Wanted(BaseModel):
     distributions: dict[str, str] = {}
 
 
+class Lengthened(BaseModel):
+    """A trial that was given more epochs: it continues after `epoch`, and what it had after that no longer counts."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    trial: int
+    epochs: int
+    epoch: int
+
+
 class Act(_Event):
     """A person's request to the sweep; `answer` is the effect, or why it is refused."""
 
@@ -137,6 +147,7 @@ class Act(_Event):
     answer: str
     refused: bool = False
     wanted: tuple[Wanted, ...] = ()
+    lengthened: tuple[Lengthened, ...] = ()
     spec: dict[str, Any] = {}
     """What the sweep is asked to do from now on, where the act changes that."""
 

@@ -18,6 +18,7 @@ from tracking.record.events import (
     DriverStopped,
     EpochDone,
     Event,
+    Lengthened,
     SweepEnded,
     SweepStarted,
     TrialEnded,
@@ -42,6 +43,8 @@ class TrialHistory:
     verdict: Verdict | None = None
     end: TrialEnded | None = None
     paused: TrialPaused | None = None
+    lengthened: Lengthened | None = None
+    """Since it was given more epochs, until a worker has it with these."""
     tests: list[TrialTested] = field(default_factory=list)
 
     @property
@@ -86,6 +89,18 @@ class TrialHistory:
     def last_epoch(self) -> int:
         """Highest epoch recorded; 0 before the first."""
         return self.epochs[-1].epoch if self.epochs else 0
+
+    def lengthen(self, change: Lengthened, who: str) -> None:
+        """Have more epochs; a trial that is done is not over then. One that waits at a rung after `epoch` leaves it."""
+        self.started = self.started.model_copy(update={"epochs": change.epochs})
+        self.epochs = [done for done in self.epochs if done.epoch <= change.epoch]
+        self.lengthened = change
+        if self.end and self.end.final:
+            reason = f"extended to {change.epochs} epochs by {who}"
+            self.end = self.end.model_copy(update={"state": "stopped", "reason": reason, "final": False})
+        if self.paused and self.paused.epoch > change.epoch:
+            left = self.paused.model_copy(update={"epoch": change.epoch})
+            self.paused = None if left.reason == "rung" else left
 
     def best_epoch(self) -> EpochDone | None:
         """The best epoch by the metric that its configuration names (`keep_best`); None if there is none."""
@@ -194,7 +209,7 @@ class SweepHistory:
                 raise TrackingError(f"two openings in one journal ({event.name})")
             case DriverStarted():
                 self.drivers.append(event)
-                self._ask(event.spec)
+                self.spec = event.spec or self.spec
                 self.stopped = self.finished = None
             case DriverStopped():
                 self.stopped = event
@@ -202,19 +217,18 @@ class SweepHistory:
                 self.finished = event
             case Act():
                 self.acts.append(event)
-                self._ask(event.spec)
+                self.spec = event.spec or self.spec
+                for change in event.lengthened:
+                    self._trial(change.trial).lengthen(change, event.who)
+                if self.finished and (event.lengthened or int(self.spec.get("trials", 0)) > self.configurations):
+                    reason = f"more to do since {event.verb} by {event.who}"
+                    self.stopped, self.finished = DriverStopped(time_ms=self.finished.time_ms, reason=reason), None
             case TrialStarted():
                 self.trials[event.trial] = TrialHistory(event)
                 self.next_number = max(self.next_number, event.trial + 1)
                 self.configurations += not event.is_further_member
             case _:
                 _apply_to_trial(self._trial(event.trial), event)
-
-    def _ask(self, spec: dict[str, Any]) -> None:
-        if spec:
-            self.spec = spec
-            if self.finished and int(spec.get("trials", 0)) > self.configurations:
-                self.finished = None
 
     @property
     def wanted(self) -> list[Wanted]:
@@ -320,7 +334,7 @@ def _apply_to_trial(
     match event:
         case AttemptStarted():
             trial.attempts.append(event)
-            trial.end = trial.paused = None
+            trial.end = trial.paused = trial.lengthened = None
         case EpochDone():
             if event.epoch > trial.last_epoch:
                 trial.epochs.append(event)

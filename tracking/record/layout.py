@@ -43,6 +43,11 @@ class TrialFolder:
         return self.root / "previous.safetensors"
 
     @property
+    def lasting(self) -> "TrialFolder":
+        """The state after the last epoch that a longer run has too, with its best epoch's predictions and weights."""
+        return TrialFolder(self.root / "lasting")
+
+    @property
     def curves(self) -> Path:
         """Picture of the learning curves."""
         return self.root / "curves.png"
@@ -145,6 +150,10 @@ class SweepFolder:
     def forks(self) -> Path:
         """Folder of states that trials to be started continue from, one folder per act."""
         return self.root / "forks"
+
+    def lengthened(self, number: int) -> TrialFolder:
+        """Folder of the state that a trial continues from since it was given more epochs."""
+        return TrialFolder(self.forks / f"{number:04d}")
 
     def trial(self, number: int) -> TrialFolder:
         """Files of trial `number`."""

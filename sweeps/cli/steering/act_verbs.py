@@ -44,10 +44,10 @@ def unpause(given: argparse.Namespace) -> int:
 
 
 def extend(given: argparse.Namespace) -> int:
-    """Give a sweep more trials or more time."""
-    asked = {"trials": given.trials, "time_budget_seconds": given.time_budget_seconds}
+    """Give a sweep more trials, longer ones or more time."""
+    asked = {"trials": given.trials, "epochs": given.epochs, "time_budget_seconds": given.time_budget_seconds}
     if not any(value is not None for value in asked.values()):
-        raise InputError("say by what: --trials +20 or --time-budget +30m")
+        raise InputError("say by what: --trials +20, --epochs 30 or --time-budget +30m")
     return _act(given, "extend", {name: value for name, value in asked.items() if value is not None})
 
 

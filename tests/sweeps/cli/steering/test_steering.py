@@ -233,7 +233,7 @@ def test_a_sweep_that_nobody_drives_is_steered_and_says_how_to_go_on(
         (["pause", "night"], "does not run"),
         (["stop", "night"], "does not run"),
         (["extend", "night"], "say by what"),
-        (["extend", "night", "--trials", "x"], "expected a number of trials"),
+        (["extend", "night", "--trials", "x"], "expected a number, as 40"),
         (["extend", "night", "--time-budget", "5m"], "expected how much more"),
         (["set", "night", "max-concurrent"], "expected key=value"),
         (["fork", "night/0", "lr=0.1"], "has no state to continue from"),
