@@ -15,7 +15,7 @@ _SECONDS = 120
 
 
 class MlflowPages:
-    """Runs `python -m sweeps ui` for each sweep that is asked for; `close` ends what still runs."""
+    """Runs `python -m sweeps ui` for each sweep that is asked for; `close`, or the end of this process, ends them."""
 
     def __init__(self, out: Path, tracking_uri: str | None) -> None:
         self._words = ["--out", str(out), *(["--tracking-uri", tracking_uri] if tracking_uri else [])]
@@ -37,10 +37,11 @@ class MlflowPages:
         # Its lines arrive at once and whole, and no browser opens on the server's own desktop.
         environment = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
         environment |= {"PYTHONUNBUFFERED": "1", "COLUMNS": "1000"}
-        words = [sys.executable, "-m", "sweeps", "ui", name, "--port", str(port), *self._words]
+        words = [sys.executable, "-m", "sweeps.serve.beside", "ui", name, "--port", str(port), *self._words]
         process = subprocess.Popen(
-            words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", env=environment
-        )
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8",
+            env=environment,
+        )  # fmt: skip
         late = threading.Timer(_SECONDS, process.terminate)
         late.start()
         assert process.stdout is not None
@@ -50,7 +51,8 @@ class MlflowPages:
         if page is None:
             lines = process.stderr.read().strip().splitlines()
             raise InputError(lines[-1].removeprefix("error: ") if lines else "MLflow's server did not answer")
-        threading.Thread(target=process.communicate, daemon=True).start()  # its pipes must not fill
+        for pipe in (process.stdout, process.stderr):
+            threading.Thread(target=pipe.read, daemon=True).start()  # they must not fill
         return process, page
 
     def close(self) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,7 @@ from sweeps.errors import InputError
 from sweeps.serve.acts import ActRequest
 from sweeps.serve.guard import Guard
 from sweeps.serve.mlflow_page import MlflowPages
-from tests.sweeps.serve.conftest import Served
+from tests.sweeps.serve.conftest import Served, free_port
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -69,11 +72,37 @@ def test_mlflow_page_of_a_sweep_is_served_until_the_server_ends(out: Path) -> No
         assert "workflowType=machine_learning" in answer["address"]
         root = answer["address"].partition("#")[0]
         assert requests.get(root, timeout=60).status_code == 200
+    wait_until_gone(root)
+
+
+def test_no_mlflow_server_is_left_where_the_application_is_killed(out: Path) -> None:
+    port = free_port()
+    words = [sys.executable, "-m", "sweeps", "serve", "--out", str(out), "--port", str(port)]
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as application:
+        try:
+            wait_for_port(port)
+            answer = requests.post(f"http://127.0.0.1:{port}/api/v1/sweeps/night/mlflow", timeout=120).json()
+        finally:
+            application.kill()
+    wait_until_gone(answer["address"].partition("#")[0])
+
+
+def wait_for_port(port: int) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.2)
+    pytest.fail("the application does not answer")
+
+
+def wait_until_gone(address: str) -> None:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         try:
-            requests.get(root, timeout=5)
+            requests.get(address, timeout=5)
         except requests.ConnectionError:
             return
         time.sleep(0.2)
-    pytest.fail("MLflow's server is still there")
+    pytest.fail(f"the server at {address} is still there")

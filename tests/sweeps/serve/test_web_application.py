@@ -28,7 +28,7 @@ from sweeps.cli.overview import Best, Digest, Row
 from sweeps.errors import InputError
 from sweeps.serve import model_pool
 from sweeps.serve.acts import ActRequest
-from sweeps.serve.app import MAX_UPLOAD
+from sweeps.serve.api import MAX_UPLOAD
 from sweeps.serve.command import run_verb
 from sweeps.serve.guard import guard_for
 from tests.sweeps.serve.conftest import Served, free_port
@@ -259,3 +259,24 @@ def test_nets_of_real_faces_come_before_better_ones_of_drawn_faces(
     rows = [row("drawn", True, 0.9), row("real", False, 0.6), row("better", False, 0.7)]
     monkeypatch.setattr(model_pool, "all_sweeps", lambda out: rows)
     assert model_pool.ModelPool(tmp_path).names() == ["better/0", "real/0", "drawn/0"]
+
+
+_KEEPS_FREED_MEMORY = """
+import sys
+from sweeps.serve.model_pool import return_freed_memory
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+blocks = [bytearray(10_000) for _ in range(20_000)]
+last = blocks[-1]  # at the end of the heap: what is freed before it stays in the C library
+del blocks
+before = resident()
+return_freed_memory()
+assert before - resident() > 100e6, (before, resident())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc alone can give memory back")
+def test_freed_memory_goes_back_to_the_system() -> None:
+    done = subprocess.run([sys.executable, "-c", _KEEPS_FREED_MEMORY], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,197 @@
+"""What the pages and programs ask for by HTTP under /api/v1: sweeps, trials, curves, acts, models, predictions."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, HTTPException, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
+
+from sweeps.cli.overview import all_sweeps
+from sweeps.serve.acts import ActRequest, act
+from sweeps.serve.guard import Guard
+from sweeps.serve.living import AllLiving, Living
+from sweeps.serve.mlflow_page import MlflowPages
+from sweeps.serve.model_pool import ModelPool, return_freed_memory
+from sweeps.serve.rendering import page
+from sweeps.serve.search import Searches
+from sweeps.use.classifier import OnnxClassifier
+from sweeps.use.predict import Answered, predict_photo
+
+MAX_UPLOAD = 10 * 2**20
+"""Bytes of a photograph."""
+
+_UPLOADS = 16
+"""Photographs that are held in memory at a time."""
+_UPLOAD_SECONDS = 60
+_LOOK_SECONDS = 0.4
+_BEAT_SECONDS = 15
+_AT_ONCE = 2
+"""Photographs that are decoded at a time, since each may take 200 MB while it is."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """What the application serves: the sweeps in `out`, the nets of `pool`, and MLflow's pages of the sweeps."""
+
+    out: Path
+    guard: Guard
+    pool: ModelPool
+    mlflow: MlflowPages
+    living: AllLiving
+    searches: Searches
+    uploads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_UPLOADS))
+    decoding: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_AT_ONCE))
+
+
+def _served(request: Request) -> Served:
+    served: Served = request.app.state.served
+    return served
+
+
+Serving = Annotated[Served, Depends(_served)]
+
+
+def _found(name: str, served: Serving) -> Living:
+    found = served.living.get(name)
+    if found is None:
+        raise HTTPException(404, f"no sweep '{name}'")
+    return found
+
+
+Found = Annotated[Living, Depends(_found)]
+
+router = APIRouter()
+
+
+@router.get("/sweeps")
+def sweeps(served: Serving) -> list[dict[str, Any]]:
+    """Every sweep, the living ones first."""
+    return [row.model_dump(mode="json") for row in all_sweeps(served.out)]
+
+
+@router.get("/sweeps/{name}")
+def sweep(found: Found, since: int = 0) -> JSONResponse:
+    """A sweep now, and its trials that changed after version `since`, each with its curve."""
+    return JSONResponse(found.state(since))
+
+
+@router.get("/sweeps/{name}/events")
+async def events(found: Found, request: Request, since: int = 0) -> StreamingResponse:
+    """The same as server-sent events, whenever the journal grows."""
+    return StreamingResponse(_events(found, request, since), media_type="text/event-stream")
+
+
+@router.post("/sweeps/{name}/acts", dependencies=[Depends(_found)])
+async def acts(name: str, asked: ActRequest, served: Serving) -> dict[str, str]:
+    """Stop, pause, unpause, extend, set, try, fork or retry, as the command of that name does."""
+    return {"answer": await run_in_threadpool(act, served.out, name, asked)}
+
+
+@router.get("/sweeps/{name}/settings")
+def settings(name: str, found: Found, served: Serving) -> dict[str, Any]:
+    """Each trial's place on the axis of each setting, and the settings' importances. Takes some seconds."""
+    summary = found.state()["summary"] or {"digest": {"trials": {}}}
+    return served.searches.get(name, sum(n for state, n in summary["digest"]["trials"].items() if state != "running"))
+
+
+@router.post("/sweeps/{name}/mlflow", dependencies=[Depends(_found)])
+def mlflow(name: str, served: Serving) -> dict[str, str]:
+    """The address of MLflow's page of the sweep. A server for a store of this machine is started if need be."""
+    return {"address": served.mlflow.address(name)}
+
+
+@router.get("/models")
+def models(served: Serving) -> list[str]:
+    """The nets that can be tried, the default first."""
+    return served.pool.names()
+
+
+@router.get("/models/about")
+async def about(served: Serving, model: str | None = None) -> dict[str, Any]:
+    """What a net was trained on, and how often it is right. A net that is new here is exported first."""
+    classifier = await run_in_threadpool(served.pool.get, model)
+    return classifier.about.model_dump() | {"classes": classifier.classes, "sentence": classifier.about.sentence}
+
+
+@router.post("/predict")
+async def predict(
+    request: Request, served: Serving, model: str | None = None, whole: bool = False, looked: bool = False
+) -> dict[str, Any]:
+    """Say the expressions of the faces in a photograph, or of a picture that is one as a whole.
+
+    The body is a PNG, JPEG or WebP of 10 MB at most. It is not kept. With `looked`, each face has a picture of
+    where the net looked (Grad-CAM), as a data URI.
+    """
+    async with served.uploads:
+        try:
+            async with asyncio.timeout(_UPLOAD_SECONDS):
+                data = await body_of(request)
+        except TimeoutError:
+            raise HTTPException(408, f"the file took longer than {_UPLOAD_SECONDS} s to arrive") from None
+        classifier = await run_in_threadpool(served.pool.get, model)
+        began = time.monotonic()
+        async with served.decoding:
+            answered = await run_in_threadpool(partial(_predicted, data, classifier, whole, looked))
+    if answered.photo is None:
+        raise HTTPException(422, f"this file {answered.fault}")
+    content = answered.content() | {
+        "width": answered.photo.width,
+        "height": answered.photo.height,
+        "model": classifier.about.name,
+        "about": classifier.about.sentence,
+        "seconds": round(time.monotonic() - began, 3),
+    }
+    del content["file"]
+    return content
+
+
+@router.get("/docs", include_in_schema=False)
+def docs() -> HTMLResponse:
+    """The routes above, as a page."""
+    return HTMLResponse(page("api.html", routes=router.routes))
+
+
+async def body_of(request: Request) -> bytes:
+    """The body, of which no more than allowed is ever taken into memory."""
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > MAX_UPLOAD:
+            raise HTTPException(413, f"the file is too large: at most {MAX_UPLOAD // 2**20} MB")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _predicted(data: bytes, classifier: OnnxClassifier, whole: bool, looked: bool) -> Answered:
+    try:
+        return predict_photo("upload", data, classifier, MAX_UPLOAD, as_whole=whole, looked=looked)
+    finally:
+        return_freed_memory()
+
+
+async def _events(sweep: Living, request: Request, since: int) -> AsyncIterator[str]:
+    """Until the browser goes away."""
+    beat = time.monotonic()
+    size = -1
+    while not await request.is_disconnected():
+        grown = sweep.folder.journal.stat().st_size
+        if grown != size:
+            size = grown
+            state = await run_in_threadpool(sweep.state, since)
+            if state["version"] != since:
+                since = state["version"]
+                beat = time.monotonic()
+                yield f"data: {json.dumps(state)}\n\n"
+        if time.monotonic() - beat > _BEAT_SECONDS:
+            beat = time.monotonic()
+            yield ": still here\n\n"
+        await asyncio.sleep(_LOOK_SECONDS)

@@ -1,0 +1,67 @@
+"""The pages that a browser shows, rendered here."""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qs
+
+from fastapi import APIRouter, HTTPException, Request, Response
+from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
+
+from sweeps.cli.overview import all_sweeps
+from sweeps.serve.api import Found, Serving, body_of
+from sweeps.serve.examples import example_png
+from sweeps.serve.guard import COOKIE
+from sweeps.serve.rendering import page
+
+router = APIRouter(default_response_class=HTMLResponse, include_in_schema=False)
+
+
+@router.get("/")
+def sweeps(served: Serving) -> str:
+    """All sweeps."""
+    return page("sweeps.html", rows=all_sweeps(served.out), out=str(served.out))
+
+
+@router.get("/sweeps/{name}")
+def sweep(name: str, found: Found, served: Serving) -> str:
+    """A sweep, which continues to change in the browser."""
+    has_report = found.folder.report.is_file()
+    return page("sweep.html", name=name, state=found.state(), has_report=has_report, out=str(served.out))
+
+
+@router.get("/sweeps/{name}/report")
+def report(name: str, found: Found) -> FileResponse:
+    """The report that the sweep has written."""
+    path = found.folder.report
+    if not path.is_file():
+        raise HTTPException(404, f"no report of {name} yet: python -m sweeps report {name}")
+    return FileResponse(path, headers={"Content-Security-Policy": "sandbox allow-scripts"})
+
+
+@router.get("/try")
+def try_a_face(served: Serving) -> str:
+    """A photograph's expressions."""
+    return page("try.html", models=served.pool.names())
+
+
+@router.get("/examples/{number}.png")
+def example(number: int) -> Response:
+    """A drawn face to try."""
+    return Response(example_png(number), media_type="image/png", headers={"Cache-Control": "max-age=3600"})
+
+
+@router.get("/login")
+def login() -> str:
+    """Where a browser gives the token."""
+    return page("login.html", wrong=False)
+
+
+@router.post("/login")
+async def logged_in(request: Request, served: Serving) -> Response:
+    """Keep the token in the browser, if it is right."""
+    given = parse_qs((await body_of(request)).decode(errors="replace")).get("token", [""])[0].strip()
+    if not served.guard.is_token(given):
+        return HTMLResponse(page("login.html", wrong=True), 401)
+    response = RedirectResponse("/", 303)
+    response.set_cookie(COOKIE, given, httponly=True, samesite="strict")
+    return response
