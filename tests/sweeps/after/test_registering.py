@@ -5,14 +5,17 @@ from __future__ import annotations
 import ast
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import requests
 
 from fer_data import DataOptions
 from sweeps import Baseline, Space, TrialConfig, run_sweep
@@ -21,6 +24,7 @@ from sweeps.cli.main import main
 from sweeps.sweep import SweepResult
 from tests import ROOT
 from tests.sweeps.fake_trials import refused
+from tests.sweeps.serve.conftest import free_port
 from tracking.mlflow_sync.default_store import default_uri
 from tracking.mlflow_sync.models import CHAMPION
 from tracking.mlflow_sync.upkeep import opened
@@ -153,6 +157,51 @@ def test_the_best_trial_is_the_first_champion_and_stays_it(night: SweepFolder) -
     assert again.endswith(f"as {name} version 1, champion: it is the champion already")
     accuracies = {trial.number: trial.end.best["best_val_accuracy"] for trial in history.trials.values() if trial.end}
     assert accuracies[number] == max(accuracies.values())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_mlflow_serves_the_champion(night: SweepFolder, tmp_path: Path) -> None:
+    out = night.root.parent
+    register_best(night, default_uri(out))
+    with opened(default_uri(out)) as client:
+        (name,) = [model.name for model in client.search_registered_models()]
+        champion = client.get_model_version_by_alias(name, CHAMPION)
+        number = int(client.get_run(champion.run_id).data.tags["trial"])
+    port, val = free_port(), np.load(out / "val.npy")
+    words = [sys.executable, "-m", "mlflow", "models", "serve", "-m", f"models:/{name}@{CHAMPION}", "--env-manager", "local",
+             "--port", str(port)]  # fmt: skip
+    environment = os.environ | {"MLFLOW_TRACKING_URI": default_uri(out), "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # as in an activated environment
+    log = tmp_path / "server.log"
+    with (
+        log.open("w") as file,
+        subprocess.Popen(
+            words, cwd=tmp_path, env=environment, stdout=file, stderr=file, start_new_session=True
+        ) as server,
+    ):
+        try:
+            answer = answered(f"http://127.0.0.1:{port}/invocations", {"inputs": val.tolist()}, server, log)
+        finally:
+            os.killpg(server.pid, signal.SIGTERM)
+    given = np.array([[row[name] for name in ("Angry", "Disgust", "Fear", "Happy", "Sad", "Surprise", "Neutral")]
+                      for row in answer["predictions"]])  # fmt: skip
+    with np.load(out / f"night/trials/000{number}/val_probabilities.npz") as kept:
+        np.testing.assert_allclose(given, kept["probabilities"], atol=2e-5)
+
+
+def answered(address: str, content: dict[str, Any], server: subprocess.Popen[bytes], log: Path) -> dict[str, Any]:
+    """What a server that is about to start answers."""
+    while server.poll() is None:
+        try:
+            answer = requests.post(address, json=content, timeout=60)
+        except requests.ConnectionError:
+            time.sleep(0.5)
+            continue
+        assert answer.status_code == 200, answer.text + log.read_text()
+        found: dict[str, Any] = answer.json()
+        return found
+    raise AssertionError(log.read_text())
 
 
 @pytest.mark.slow
