@@ -23,6 +23,7 @@ from sweeps.config import parse_settings, setting_text
 from sweeps.driver.notify import fault_of
 from sweeps.errors import InputError
 from sweeps.space import Pruner, Sampler, WhichBaselines
+from tracking.metrics.winner import Preference
 
 TRAINED, RUN, KEPT = "what is trained", "where it runs", "what is kept"
 BUDGET = "how much it may use"
@@ -194,6 +195,14 @@ class RecordedOptions(BaseModel):
         Flag(
             "train the best K again at the end, under new seeds (3, or --replicates), and choose by their mean",
             "K",
+            group=TRAINED,
+        ),
+    ] = None
+    prefer: Annotated[
+        Preference | None,
+        Flag(
+            "what stands for the sweep among the trials within noise of the best: smaller, the fewest parameters, or "
+            "faster, the shortest epochs (default: the best)",
             group=TRAINED,
         ),
     ] = None

@@ -28,6 +28,7 @@ from sweeps.planning.resources import Device
 from sweeps.run_kinds import Ensemble, RunKind, SvmHead, kind_of
 from sweeps.spec import SweepSpec, recorded_spec
 from tracking.errors import TrackingError
+from tracking.metrics.winner import winner_of
 from tracking.record.history import SweepHistory, TrialHistory
 from tracking.record.layout import JOURNAL_NAME, SweepFolder, TrialFolder
 from tracking.record.predictions import Predictions, best_predictions
@@ -267,10 +268,15 @@ def sweep_folder(name: str, out: Path) -> SweepFolder:
 
 
 def best_runs(folder: SweepFolder, history: SweepHistory, count: int) -> list[Run]:
-    """The `count` best of the trials that are over, best first. Raises InputError where there are none."""
+    """The `count` best of the trials that are over, best first. Raises InputError where there are none.
+
+    The first is the one that stands for the sweep, which `--prefer` may choose among those within noise of the best.
+    """
     ranked = [trial for trial in history.ranked() if trial.is_over]
     if not ranked:
         raise InputError(f"{folder.root.name}: no trial of it has finished yet")
+    if history.spec.get("prefer") and (winner := winner_of(folder, history)):
+        ranked.sort(key=lambda trial: trial.number != winner.trial)
     return [Run(folder, history, trial) for trial in ranked[:count]]
 
 

@@ -266,7 +266,7 @@ def _open_books(plan: Plan, journal: Journal, on_warning: Callable[[str], None])
     history = SweepHistory.replay(events)
     write_json(folder.spec, spec.model_dump(mode="json"))
     study = Study(folder.study_log, plan.space, spec.seed, events)
-    if history.unfinished or spec.to_start(history):
+    if history.unfinished or spec.to_start(history) or history.spec.get("prefer") != spec.prefer:
         gpus = str(plan.hardware) if spec.device == "cuda" else ""
         started = driver_started(spec, resumed=len(events) > 1, suggest=plan.space.suggest, gpus=gpus)
         for sentence in differences(history, started):

@@ -14,6 +14,7 @@ from sweeps.errors import InputError
 from sweeps.runs import sweep_folder, sweep_names
 from sweeps.spec import recorded_spec
 from tracking.errors import TrackingError
+from tracking.metrics.winner import winner_of
 from tracking.mlflow_sync.upkeep import DeadRun, close_runs, dead_runs, opened
 from tracking.mlflow_sync.uri import resolve_tracking_uri
 from tracking.mlflow_sync.weights import Copy, copies_of_weights, remove_copies
@@ -79,11 +80,19 @@ def clean_up(
         for folder in folders:
             mine = {number: why for (sweep, number), why in needed.items() if sweep == folder.root.name}
             try:
-                recorded = recorded_spec(SweepHistory.load(folder.journal)).tracking_uri
+                history = SweepHistory.load(folder.journal)
+                recorded = recorded_spec(history).tracking_uri
+                mine |= _preferred(folder, history)
             except (InputError, TrackingError) as error:
                 yield Cleanup(folder.root.name, spared=f"{error}; left alone")
                 continue
             yield _clean(folder, client(recorded), keep, mine, act=act)
+
+
+def _preferred(folder: SweepFolder, history: SweepHistory) -> dict[int, str]:
+    """The trial that stands for the sweep where that need not be the best, and why it stays."""
+    winner = winner_of(folder, history) if history.spec.get("prefer") else None
+    return {winner.trial: f"it stands for the sweep (--prefer {winner.prefer})"} if winner else {}
 
 
 def _client(

@@ -15,6 +15,7 @@ from sweeps.trial.messages import val_title
 from tracking.metrics.chosen import choice_of
 from tracking.metrics.groups import confirmation_of, difference_of_shares, mean_interval, right_answers
 from tracking.metrics.scores import wilson_interval
+from tracking.metrics.winner import winner_of
 from tracking.record.events import OBJECTIVE
 from tracking.record.flatten import flatten
 from tracking.record.history import SweepHistory, TrialGroup, TrialHistory
@@ -161,6 +162,8 @@ def _caption(
         lines.append(str(confirmation))
     if scored > 1 and (choice := choice_of(folder, history)):
         lines.append(str(choice))
+    if scored > 1 and (winner := winner_of(folder, history)) and winner.ties:
+        lines.append(str(winner))
     if scored > _SHOWN:
         lines.append(f"the best {_SHOWN} of {scored}")
     return "\n".join(lines)

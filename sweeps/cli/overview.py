@@ -21,6 +21,7 @@ from sweeps.time_left import seconds_left
 from sweeps.trial.messages import OBJECTIVE
 from tracking.errors import TrackingError
 from tracking.metrics.scores import wilson_interval
+from tracking.metrics.winner import winner_of
 from tracking.record.files import write_bytes
 from tracking.record.folder_lock import Holder, folder_holder
 from tracking.record.history import SweepHistory
@@ -40,6 +41,10 @@ class Best(BaseModel):
     value: float
     low: float | None = None
     high: float | None = None
+    prefer: str | None = None
+    """Why it need not be the most accurate trial: it is the cheapest of those within noise of that one."""
+    within_noise: tuple[int, ...] = ()
+    """With `prefer`, the most accurate trial and those within noise of it."""
 
 
 class Digest(BaseModel):
@@ -134,11 +139,14 @@ def digest_of(folder: SweepFolder, history: SweepHistory) -> Digest:
 
 
 def _best(folder: SweepFolder, history: SweepHistory) -> Best | None:
-    trial = next(iter(history.ranked()), None)
+    winner = winner_of(folder, history) if history.spec.get("prefer") else None
+    trial = history.trials[winner.trial] if winner else next(iter(history.ranked()), None)
     best = trial.best_epoch() if trial else None
     if trial is None or best is None:
         return None
     found = Best(trial=trial.number, epoch=best.epoch, value=best.metrics[OBJECTIVE])
+    if winner and winner.ties:
+        found.prefer, found.within_noise = winner.prefer, (winner.best, *winner.ties)
     answers = read_predictions(folder.trial(trial.number), best.epoch)
     if answers is None:
         return found

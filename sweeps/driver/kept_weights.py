@@ -9,6 +9,7 @@ from pathlib import Path
 from sweeps.run_kinds import Ensemble, kind_of
 from sweeps.runs import open_sweep, sweep_names
 from tracking.errors import TrackingError
+from tracking.metrics.winner import winner_of
 from tracking.record.cleaning import BestTrials, Removal, lasting, removable, remove, states, weights
 from tracking.record.events import Act, Event, TrialEnded
 from tracking.record.history import SweepHistory
@@ -31,7 +32,7 @@ class KeptWeights:
     def __init__(
         self, folder: SweepFolder, history: SweepHistory, keep: int | None, on_warning: Callable[[str], None]
     ) -> None:
-        self._folder, self._on_warning = folder, on_warning
+        self._folder, self._history, self._on_warning = folder, history, on_warning
         self._best = BestTrials(keep) if keep is not None else None
         over = [trial for trial in history.trials.values() if trial.is_over]
         for trial in over if self._best else ():
@@ -58,7 +59,10 @@ class KeptWeights:
 
     def _needed(self) -> set[int]:
         name = self._folder.root.name
-        return {number for sweep, number in needed_weights(self._folder.root.parent) if sweep == name}
+        needed = {number for sweep, number in needed_weights(self._folder.root.parent) if sweep == name}
+        if self._history.spec.get("prefer") and (winner := winner_of(self._folder, self._history)):
+            needed |= {winner.best, *winner.ties}  # a further trial may make any of them the winner
+        return needed
 
     def _remove(self, removals: list[Removal]) -> None:
         try:

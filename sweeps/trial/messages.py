@@ -9,9 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from fer_data import DataOptions
 from sweeps.config import TrialConfig
 from tracking.record.events import OBJECTIVE as OBJECTIVE
-
-PARAMETERS = "parameters"
-"""Number of trainable parameters, reported at a trial's end because its weights may then be deleted."""
+from tracking.record.events import PARAMETERS as PARAMETERS
 
 SYSTEM = "system/"
 """Prefix of the metrics of a trial's resource usage, which MLflow shows apart from results."""

@@ -21,7 +21,7 @@ EVERY = {
     "time_budget_seconds": 90.0, "address": "auto", "name": "night", "out": Path("/runs"), "tracking_uri": "sqlite:///x",
     "resume": True, "sampler": "qmc", "pruner": "median", "cpu_hours": 2.0, "gpu_hours": 1.5, "max_cost": 3.0,
     "price_per_hour": 0.5, "max_failed": 0.5, "priority": 2, "weight": 0.5, "wait": True, "until": datetime(2100, 1, 1, tzinfo=UTC),
-    "notify": "http://localhost/x", "replicates": 3, "folds": 4, "confirm": 2, "learn_from": ("dusk", "dawn"),
+    "notify": "http://localhost/x", "replicates": 3, "folds": 4, "confirm": 2, "learn_from": ("dusk", "dawn"), "prefer": "smaller",
 }  # fmt: skip
 
 

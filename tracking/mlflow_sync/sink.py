@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from tracking.errors import TrackingError
 from tracking.metrics.chosen import choice_of
 from tracking.metrics.groups import confirmation_of
+from tracking.metrics.winner import winner_of
 from tracking.mlflow_sync.access import describe, ping, set_client_environment
 from tracking.mlflow_sync.default_store import default_path, default_uri, open_default_store
 from tracking.mlflow_sync.experiment import experiment_id
@@ -241,7 +242,8 @@ class _Session:
             tags |= ending_tags(work.end)
         # Parameters wait for the first points, for one request less a run.
         if isinstance(work.end, SweepEnded):
-            self._log(run_id, self._expectation(work.end.time_ms))
+            history = SweepHistory.load(self._folder.journal)
+            self._log(run_id, self._expectation(history, work.end.time_ms), tags=self._winner_tags(history))
         if work.points or work.end is not None:
             self._log(run_id, work.points, self._params.pop(number, {}), tags)
         if work.end is not None:
@@ -252,9 +254,16 @@ class _Session:
             self._client.set_terminated(run_id, ending_status(work.end), work.end.time_ms)
             self._ended.add(number)
 
-    def _expectation(self, time_ms: int) -> list[Point]:
+    def _winner_tags(self, history: SweepHistory) -> dict[str, str]:
+        """Which trial stands for the sweep, and those within noise of the best, as tags of the sweep's run."""
+        winner = winner_of(self._folder, history)
+        if winner is None:
+            return {}
+        tags = {"winner": str(winner.trial), "within_noise_of_best": ", ".join(map(str, winner.ties))}
+        return tags | ({"prefer": winner.prefer} if winner.prefer else {})
+
+    def _expectation(self, history: SweepHistory, time_ms: int) -> list[Point]:
         """The best trial's expected accuracy on new faces, as metrics of the sweep's run."""
-        history = SweepHistory.load(self._folder.journal)
         choice, confirmation = choice_of(self._folder, history), confirmation_of(history)
         if choice is None:
             return []

@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 
+from tracking.metrics.winner import winner_of
 from tracking.pages.report import SweepReport
 from tracking.pages.report_rows import Row, ranked_rows
 from tracking.record.flatten import flatten
@@ -27,7 +28,7 @@ def leaderboard_csv(records: Sequence[Mapping[str, object]]) -> bytes:
 
 def leaderboard_json(records: Sequence[Mapping[str, object]], report: SweepReport) -> bytes:
     """The records as JSON, with the data they were measured on."""
-    data = report.data
+    data, winner = report.data, winner_of(report.folder, report.history)
     content = {
         "sweep": report.history.started.name,
         "space": report.history.started.space,
@@ -36,6 +37,9 @@ def leaderboard_json(records: Sequence[Mapping[str, object]], report: SweepRepor
         "split": data.split,
         "n": data.n,
         "synthetic": data.synthetic,
+        "winner": winner.trial if winner else None,
+        "prefer": winner.prefer if winner else None,
+        "within_noise_of_best": winner.ties if winner else (),
         "trials": records,
     }
     return json.dumps(content, indent=1).encode() + b"\n"

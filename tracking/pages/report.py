@@ -18,6 +18,7 @@ from tracking.metrics.compare import ComparedRun, Comparison, compare
 from tracking.metrics.groups import confirmation_of
 from tracking.metrics.scores import Interval, paired_difference_interval
 from tracking.metrics.summary import ScoreSummary, data_name, summary
+from tracking.metrics.winner import winner_of
 from tracking.pages.compare_page import comparison_figures
 from tracking.pages.page import render, sentence, where
 from tracking.pages.report_rows import Row, group_rows, ranked_rows, reached
@@ -78,14 +79,15 @@ def report_page(report: SweepReport, faces: NDArray[np.uint8] | None = None) -> 
     """
     history, data = report.history, report.data
     rows = ranked_rows(history, data.n)
-    best = rows[0] if rows and rows[0].rank else None
+    winner = winner_of(report.folder, history)
+    best = next((row for row in rows if row.rank and (winner is None or row.trial.number == winner.trial)), None)
     baselines = [row for row in rows if row.rank and row.trial.started.baseline]
     best_baseline = next((row for row in baselines if not history.is_short(row.trial)), None)
-    kept = {row.name: row.predictions(report.folder) for row in _compared(rows, best_baseline, history)}
+    kept = {row.name: row.predictions(report.folder) for row in _compared(rows, best, best_baseline, history)}
     answers = {name: found for name, found in kept.items() if found}
     mine = answers.get(best.name) if best else None
     scores = summary(mine.labels, mine.probabilities, data.classes, data.leaked) if mine else None
-    comparison = _comparison(report, rows, best_baseline, answers)
+    comparison = _comparison(report, _compared(rows, best, best_baseline, history), answers)
     return render(
         "report.html",
         r=report,
@@ -97,6 +99,7 @@ def report_page(report: SweepReport, faces: NDArray[np.uint8] | None = None) -> 
         where=where(data.dataset, data.split, data.n, data.synthetic),
         state_note=_state_note(history),
         best=best,
+        winner=winner,
         best_baseline=best_baseline,
         gap_to_baseline=_gap(best, best_baseline, answers),
         choice=choice_of(report.folder, history),
@@ -121,10 +124,12 @@ def _reached(row: Row, history: SweepHistory) -> str:
     return f"{reached(row)} ({note})" if note else reached(row)
 
 
-def _compared(rows: Sequence[Row], best_baseline: Row | None, history: SweepHistory) -> list[Row]:
+def _compared(rows: Sequence[Row], best: Row | None, best_baseline: Row | None, history: SweepHistory) -> list[Row]:
     """The best trial, the best baseline and the runner-up, each once; baselines with too few epochs are left out."""
-    ranked = [row for row in rows if row.rank and row.trial.started.fold == rows[0].trial.started.fold]
-    chosen = [row for row in ranked if row.rank == 1 or not history.is_short(row.trial)][:2]
+    if best is None:
+        return []
+    ranked = [row for row in rows if row.rank and row.trial.started.fold == best.trial.started.fold]
+    chosen = [best, *(row for row in ranked if row is not best and not history.is_short(row.trial))][:2]
     return [*chosen, best_baseline] if best_baseline in ranked and best_baseline not in chosen else chosen
 
 
@@ -135,12 +140,10 @@ def _gap(best: Row | None, baseline: Row | None, answers: Mapping[str, Predictio
     return paired_difference_interval(answers[best.name].labels, mine, theirs)
 
 
-def _comparison(
-    report: SweepReport, rows: Sequence[Row], best_baseline: Row | None, answers: Mapping[str, Predictions]
-) -> Comparison | None:
+def _comparison(report: SweepReport, rows: Sequence[Row], answers: Mapping[str, Predictions]) -> Comparison | None:
     data = report.data
     # The pair that matters comes first: the best against the best baseline, or else against the runner-up.
-    compared = [row for row in _compared(rows, best_baseline, report.history) if row.name in answers]
+    compared = [row for row in rows if row.name in answers]
     there = [*compared[-1:], *compared[:-1]]
     if len(there) < 2:
         return None

@@ -15,6 +15,9 @@ FORMAT = 4
 OBJECTIVE: Final = "val_accuracy"
 """Ranks trials by its value at their best epoch, and selects that epoch by default; higher is better."""
 
+PARAMETERS = "parameters"
+"""Number of trainable parameters, reported at a trial's end because its weights may then be deleted."""
+
 LEAK_FREE = "_leak_free"
 """Ends a metric's name: without those images whose pixels are also in a split that the net was trained on."""
 

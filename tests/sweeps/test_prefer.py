@@ -1,0 +1,127 @@
+"""Which trial stands for a sweep: the best, or with `--prefer` the cheapest of those within noise of it."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sweeps import InputError, SweepResult
+from sweeps.after.draw_sweep import draw_sweep
+from sweeps.cli.main import main
+from sweeps.runs import best_runs, find_run
+from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd
+from tests.sweeps.fake_trials import metrics, only_sampled
+from tracking.metrics.winner import winner_of
+from tracking.mlflow_sync.default_store import default_uri
+from tracking.mlflow_sync.upkeep import opened
+from tracking.record.history import SweepHistory
+from tracking.record.layout import TrialFolder
+
+Sweep = Callable[..., SweepResult]
+
+FACES = 14
+TRIALS: dict[int, tuple[range, float, float]] = {
+    0: (range(12), 1e6, 4.0),  # the best
+    1: (range(1, 12), 5e4, 9.0),  # within noise, the smallest
+    2: (range(2, 13), 9e5, 1.0),  # within noise, the fastest
+    3: (range(2), 10.0, 0.1),  # cheap, and worse
+}
+"""Trial -> the faces that it predicts right, its parameters, and its seconds per epoch."""
+
+
+def priced(task: Task) -> Iterator[Message]:
+    right, parameters, seconds = TRIALS[task.trial]
+    folder = TrialFolder(Path(task.folder))
+    is_right = np.isin(np.arange(FACES), right)
+    probabilities = np.where(is_right[:, None], [0.7, *[0.05] * 6], [0.1, 0.4, *[0.1] * 5]).astype(np.float32)
+    labels = np.zeros(FACES, np.uint8)
+    np.savez_compressed(folder.root / "val_probabilities.npz", probabilities=probabilities, labels=labels, epoch=1)
+    folder.best.write_bytes(b"weights")
+    yield EpochReport(attempt=task.attempt, epoch=1, metrics=metrics(len(right) / FACES, seconds))
+    yield TrialEnd(attempt=task.attempt, state="ended", scores={"parameters": parameters})
+
+
+def priced_sweep(sweep: Sweep, **more: Any) -> SweepResult:
+    space = only_sampled(first_rung_epochs=2)
+    return sweep(**{"space": space, "body": priced, "trials": 4, "epochs": 1, "figures": False, **more})
+
+
+@pytest.mark.parametrize(("prefer", "chosen"), [(None, 0), ("smaller", 1), ("faster", 2)])
+def test_the_cheapest_within_noise_stands_for_the_sweep(
+    sweep: Sweep, out: Path, prefer: str | None, chosen: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = priced_sweep(sweep, prefer=prefer)
+    winner = winner_of(done.folder, done.history)
+    assert winner is not None
+    assert (winner.best, winner.ties, winner.trial) == (0, (1, 2), chosen)
+    assert find_run("night", out).name == f"night/{chosen}"
+    others = [number for number in range(4) if number != chosen]
+    assert [run.trial.number for run in best_runs(done.folder, done.history, 4)] == [chosen, *others]
+    capsys.readouterr()
+    assert main(["status", "night", "--out", str(out)]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "within noise of the best, trial 0: trial 1, 2" in said
+    assert ("stands for the sweep" in said) == (prefer is not None)
+    assert main(["list", "--json", "--out", str(out)]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["best"]["trial"], row["best"]["prefer"]) == (chosen, prefer)
+    assert row["best"]["within_noise"] == ([0, 1, 2] if prefer else [])
+
+
+def test_the_sentence_names_what_it_costs(sweep: Sweep) -> None:
+    done = priced_sweep(sweep, prefer="smaller")
+    assert str(winner_of(done.folder, done.history)) == (
+        "within noise of the best, trial 0: trial 1, 2; --prefer smaller: trial 1 stands for the sweep "
+        "(50,000 parameters, the best 1,000,000 parameters)"
+    )
+
+
+def test_weights_of_what_may_win_are_kept(sweep: Sweep, out: Path) -> None:
+    def kept(result: SweepResult) -> list[int]:
+        return [trial.number for trial in result if result.folder.trial(trial.number).best.is_file()]
+
+    assert kept(priced_sweep(sweep, keep=1, name="best")) == [0]
+    preferred = priced_sweep(sweep, keep=1, prefer="smaller")
+    assert kept(preferred) == [0, 1, 2]
+    assert main(["gc", "night", "--keep", "1", "--yes", "--out", str(out)]) == 0
+    assert kept(preferred) == [0, 1], "the best, and what stands for the sweep"
+    assert find_run("night", out).trial.number == 1
+
+
+def test_what_has_no_weights_is_not_preferred(sweep: Sweep, out: Path) -> None:
+    done = priced_sweep(sweep, prefer="smaller")
+    done.folder.trial(1).best.unlink()
+    assert find_run("night", out).trial.number == 2
+
+
+def test_a_finished_sweep_can_be_asked_for_another_preference(sweep: Sweep, out: Path) -> None:
+    priced_sweep(sweep)
+    again = priced_sweep(sweep, resume=True, prefer="faster")
+    assert (again.exit_code, len(again)) == (0, 4)
+    assert SweepHistory.load(again.folder.journal).finished
+    assert find_run("night", out).trial.number == 2
+    assert priced_sweep(sweep, resume=True).history.spec["prefer"] == "faster"
+
+
+def test_the_report_and_mlflow_say_which_trial_stands_for_the_sweep(sweep: Sweep, out: Path) -> None:
+    done = priced_sweep(sweep, prefer="smaller")
+    draw_sweep(done.folder)
+    told = json.loads((done.folder.figures / "leaderboard.json").read_bytes())
+    assert (told["winner"], told["prefer"], told["within_noise_of_best"]) == (1, "smaller", [1, 2])
+    page = done.folder.report.read_text(encoding="utf-8")
+    assert "The trial that stands for the sweep" in page
+    assert "--prefer smaller: trial 1 stands for the sweep" in page
+    assert main(["sync", "night", "--out", str(out)]) == 0
+    with opened(default_uri(out)) as client:
+        (experiment,) = [one for one in client.search_experiments() if one.name == "fake_space"]
+        runs = client.search_runs([experiment.experiment_id])
+    (tags,) = [run.data.tags for run in runs if "winner" in run.data.tags]
+    assert (tags["winner"], tags["prefer"], tags["within_noise_of_best"]) == ("1", "smaller", "1, 2")
+
+
+def test_an_unknown_preference_is_refused(sweep: Sweep) -> None:
+    with pytest.raises(InputError, match="--prefer cheaper: must be 'smaller' or 'faster'"):
+        priced_sweep(sweep, prefer="cheaper")
