@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +15,7 @@ from sweeps.planning.study import Study
 from sweeps.space import Pruner, Sampler
 from tests.benchmarks.curves.space import SPACE, suggest
 from tests.benchmarks.search.clock import Decision, Method
+from tracking.record.events import Event
 
 End = Literal["done", "pruned", "failed"]
 
@@ -129,10 +130,18 @@ class OneEpoch:
 class OurMethod:
     """This project's study, as the director asks it."""
 
-    def __init__(self, seed: int, epochs: int, sampler: Sampler = "tpe", pruner: Pruner = "halving") -> None:
+    def __init__(
+        self,
+        seed: int,
+        epochs: int,
+        sampler: Sampler = "tpe",
+        pruner: Pruner = "halving",
+        events: Iterable[Event] = (),
+    ) -> None:
         self._epochs = epochs
         self._folder = tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None)
-        self._study = Study(Path(self._folder.name) / "study.log", replace(SPACE, sampler=sampler, pruner=pruner), seed)
+        space = replace(SPACE, sampler=sampler, pruner=pruner)
+        self._study = Study(Path(self._folder.name) / "study.log", space, seed, events)
 
     def thaw(self) -> int | None:
         number = next(iter(self._study.promotable(0)), None)
