@@ -7,6 +7,7 @@ and time: only journals that have grown are read again.
 from __future__ import annotations
 
 import pwd
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -30,7 +31,7 @@ from tracking.record.predictions import read_predictions
 
 CACHE_NAME = ".list.json"
 State = Literal["running", "waiting", "paused", "stopped", "crashed", "finished", "unreadable"]
-_LIVING: tuple[State, ...] = ("running", "waiting")
+_DRIVEN: tuple[State, ...] = ("running", "waiting", "paused")
 
 
 class Best(BaseModel):
@@ -67,6 +68,10 @@ class Digest(BaseModel):
     finished: bool = False
     stopped: str | None = None
     """Why its last driver stopped."""
+    held_by: str | None = None
+    """Who paused the whole sweep, while its driver waits."""
+    held_ms: int = 0
+    """When."""
     updated_ms: int = 0
     fault: str | None = None
     """The fault that makes it unreadable."""
@@ -82,12 +87,14 @@ class Row(BaseModel):
     """Trials that run now."""
     driver: Holder | None
     seconds_left: float | None
+    pause: str = ""
+    """Who paused the whole sweep, when, and how it continues; empty where nobody did."""
     digest: Digest
 
     @property
     def is_living(self) -> bool:
         """Whether a driver works on it."""
-        return self.state in _LIVING
+        return self.driver is not None and self.state in _DRIVEN
 
 
 class _Entry(BaseModel):
@@ -134,6 +141,8 @@ def digest_of(folder: SweepFolder, history: SweepHistory) -> Digest:
         slot_seconds_left=None if history.finished else seconds_left(history, spec, 1),
         finished=history.finished is not None,
         stopped=history.stopped.reason if history.stopped else None,
+        held_by=history.held.who if history.held else None,
+        held_ms=history.held.asked_ms if history.held else 0,
         updated_ms=max(last, *ends, history.started.time_ms),
     )
 
@@ -186,6 +195,7 @@ def _row(root: Path, digest: Digest) -> Row:
         slots=slots,
         driver=holder,
         seconds_left=left / slots if state == "running" and left is not None and slots else None,
+        pause=pause_text(root.name, digest.held_by, digest.held_ms) if holder and digest.held_by else "",
         digest=digest,
     )
 
@@ -195,11 +205,18 @@ def _state(digest: Digest, is_held: bool, slots: int) -> State:
         return "unreadable"
     if digest.finished:
         return "finished"
+    if is_held and digest.held_by:
+        return "paused"
     if is_held:
         return "running" if slots else "waiting"
     if digest.stopped is None:
         return "crashed"
     return "paused" if digest.trials.get("paused") else "stopped"
+
+
+def pause_text(name: str, who: str, when_ms: int) -> str:
+    """Who paused a sweep, when, and how it continues."""
+    return f"paused by {who} at {time.strftime('%Y-%m-%d %H:%M', time.localtime(when_ms / 1000))}; unpause {name}"
 
 
 def _owner(root: Path) -> str:

@@ -12,7 +12,7 @@ from rich.text import Text
 from sweeps.cli.overview import Row
 from sweeps.time_left import duration
 
-_COLOURS = {"running": "bold green", "waiting": "yellow", "crashed": "red", "unreadable": "red"}
+_COLOURS = {"running": "bold green", "waiting": "yellow", "paused": "yellow", "crashed": "red", "unreadable": "red"}
 _HEADINGS = ("sweep", "state", "owner", "trials", "best val_accuracy", "slots", "priority", "left")
 _RIGHT = ("best val_accuracy", "slots", "priority", "left")
 
@@ -26,7 +26,7 @@ def table_of(rows: Sequence[Row]) -> Table:
         digest = row.digest
         table.add_row(
             Text(row.name),
-            Text(row.state, style=_COLOURS.get(row.state, "")),
+            Text(row.pause or row.state, style=_COLOURS.get(row.state, "")),
             Text(row.owner),
             Text(digest.fault or _trials(row)),
             _best(row),
@@ -44,6 +44,8 @@ def as_json(rows: Sequence[Row]) -> str:
 
 def state_text(row: Row) -> str:
     """The state of a sweep, and where or why."""
+    if row.pause:
+        return row.pause
     if row.driver and row.is_living:
         return f"{row.state} on {row.driver.host}, pid {row.driver.pid}, since {row.driver.since}"
     if row.state == "crashed":

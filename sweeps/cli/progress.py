@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from sweeps.cli.overview import pause_text
 from sweeps.planning.budgets import Budgets
 from sweeps.spec import SweepSpec
 from sweeps.time_left import duration, seconds_left
@@ -119,7 +120,10 @@ class Progress:
         status = f"{trials_begun(history, self._spec)}   {counts}   {elapsed}{self._time_left(history)}"
         if budgets := self._budgets.lines(history):
             status += f"   budget: {', '.join(budgets)}"
-        return Group(table, Text(status), Text(best_line(history), style="bold green"))
+        lines = [Text(status), Text(best_line(history), style="bold green")]
+        if held := history.held:
+            lines.insert(0, Text(pause_text(self._spec.name, held.who, held.asked_ms), style="yellow"))
+        return Group(table, *lines)
 
 
 def event_line(event: Event, history: SweepHistory, left: str = "") -> str | None:

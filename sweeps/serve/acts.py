@@ -13,26 +13,29 @@ from sweeps.serve.command import run_verb
 
 _SECONDS = 120
 _EXAMPLES = {"try": "lr=0.01", "fork": "lr=0.01", "set": "max-concurrent=2"}
+More = Annotated[str, Field(pattern=r"^\+?[0-9]{1,6}$")]
 Setting = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.-]*=[^\n]{0,200}$")]
 
 
 class ActRequest(BaseModel):
-    """What a person asks: `trial` for a single one, `trials` (N or +N) to extend, `settings` (KEY=VALUE) to
+    """What a person asks: `trial` for a single one, `trials` or `epochs` (N or +N) to extend, `settings` (KEY=VALUE) to
     try, to fork a trial with, or to set."""
 
     model_config = ConfigDict(extra="forbid")
 
     verb: Literal["stop", "pause", "unpause", "extend", "try", "fork", "set", "retry"]
     trial: int | None = Field(default=None, ge=0)
-    trials: str | None = Field(default=None, pattern=r"^\+?[0-9]{1,6}$")
+    trials: More | None = None
+    epochs: More | None = None
     settings: list[Setting] = Field(default_factory=list, max_length=40)
 
     def words(self, name: str) -> list[str]:
         """The command line's arguments: the sweep's name and what is asked of it."""
         if self.verb == "extend":
-            if self.trials is None:
-                raise InputError("extend: say by how many trials, as +10")
-            return [name, "--trials", self.trials]
+            asked = {"--trials": self.trials, "--epochs": self.epochs}
+            if not any(asked.values()):
+                raise InputError("extend: say by how many trials or epochs, as +10")
+            return [name, *(word for option, value in asked.items() if value for word in (option, value))]
         if self.verb in _EXAMPLES:
             if not self.settings:
                 raise InputError(f"{self.verb}: give settings, as {_EXAMPLES[self.verb]}")

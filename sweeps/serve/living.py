@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from sweeps.cli.overview import sweep_row
 from sweeps.runs import sweep_names
-from tracking.record.events import SweepStarted
+from tracking.record.events import Act, Event, SweepStarted
 from tracking.record.history import SweepHistory, TrialHistory
 from tracking.record.journal import read_from
 from tracking.record.layout import SweepFolder
@@ -65,8 +66,17 @@ class Living:
                     self._history = SweepHistory(event)
                 elif self._history is not None:
                     self._history.apply(event)
-                    if isinstance(number := getattr(event, "trial", None), int):
-                        self._changed[number] = self.version
+                    self._changed |= dict.fromkeys(_changed_by(event, self._history), self.version)
+
+
+def _changed_by(event: Event, history: SweepHistory) -> Iterable[int]:
+    """The trials that are shown otherwise from an event on."""
+    match event:
+        case Act(verb="pause" | "unpause" | "extend"):
+            return history.trials
+        case _:
+            number = getattr(event, "trial", None)
+            return [] if number is None else [number]
 
 
 class AllLiving:

@@ -163,6 +163,8 @@ class SweepHistory:
     acts: list[Act] = field(default_factory=list)
     stopped: DriverStopped | None = None
     finished: SweepEnded | None = None
+    held: Act | None = None
+    """What paused the whole sweep, while its driver waits for somebody to unpause it."""
     next_number: int = 0
     """Number of the next new trial."""
     configurations: int = 0
@@ -210,13 +212,15 @@ class SweepHistory:
             case DriverStarted():
                 self.drivers.append(event)
                 self.spec = event.spec or self.spec
-                self.stopped = self.finished = None
+                self.stopped = self.finished = self.held = None
             case DriverStopped():
-                self.stopped = event
+                self.stopped, self.held = event, None
             case SweepEnded():
-                self.finished = event
+                self.finished, self.held = event, None
             case Act():
                 self.acts.append(event)
+                if event.verb in ("pause", "unpause") and not event.refused and "trial" not in event.arguments:
+                    self.held = event if event.verb == "pause" else None
                 self.spec = event.spec or self.spec
                 for change in event.lengthened:
                     self._trial(change.trial).lengthen(change, event.who)
@@ -304,6 +308,8 @@ class SweepHistory:
         found = {}
         for trial in trials:
             found[trial.number] = trial.reason
+            if self.held and trial.paused and trial.paused.reason == "share":
+                found[trial.number] = f"paused by {self.held.who}, as the whole sweep"
             if trial.waits_at_rung:
                 epoch, own = trial.last_epoch, trial.epochs[-1].metrics[OBJECTIVE]
                 values = rungs[epoch] = rungs.get(epoch) or self._values_after(epoch)

@@ -17,14 +17,14 @@ function duration(seconds) {
 
 function showSummary(now) {
   const { best, trials: counts } = now.digest;
-  put("line", `${now.state}; space ${now.digest.space}, data ${now.digest.dataset}` + (now.digest.stopped ? `; ${now.digest.stopped}` : ""));
+  put("line", `${now.pause || now.state}; space ${now.digest.space}, data ${now.digest.dataset}` + (now.digest.stopped ? `; ${now.digest.stopped}` : ""));
   put("best", percent(best?.value));
   put("best-about", best ? `trial ${best.trial}, epoch ${best.epoch}` + (best.low == null ? "" : `; 95 % interval ${percent(best.low)} to ${percent(best.high)}`) : "no epoch is over yet");
   put("count", `${trials.size} of ${now.asked}`);
   put("count-about", Object.entries(counts).map(([state, n]) => `${n} ${state}`).join(", "));
   put("slots", String(now.slots));
   put("driver", now.driver ? `on ${now.driver.host}, process ${now.driver.pid}` : "no driver");
-  put("left", now.state === "finished" ? "finished" : duration(now.seconds_left));
+  put("left", ["finished", "paused"].includes(now.state) ? now.state : duration(now.seconds_left));
   for (const button of document.querySelectorAll(".acts > button")) button.disabled = now.driver == null && button.dataset.verb !== "retry";
   document.querySelector("[data-verb=retry]").hidden = !counts.failed;
   share = now.set;
@@ -189,7 +189,7 @@ for (const button of document.querySelectorAll(".acts > button")) button.addEven
 for (const form of document.querySelectorAll(".acts form")) form.addEventListener("submit", (event) => {
   event.preventDefault();
   const value = new FormData(form), verb = form.dataset.verb;
-  if (verb === "extend") { act(verb, { trials: value.get("trials").trim() }); return; }
+  if (verb === "extend") { act(verb, { [value.get("key")]: value.get("value").trim() }); return; }
   const settings = verb === "set" ? [`${value.get("key")}=${value.get("value").trim()}`] : value.get("settings").trim().split(/\s+/);
   act(verb, verb === "fork" ? { settings, trial: Number(value.get("trial")) } : { settings });
 });

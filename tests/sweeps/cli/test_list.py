@@ -9,10 +9,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from sweeps.cli.main import main
+from sweeps.cli.progress import Progress
+from sweeps.driver.acts import Acts
+from sweeps.serve.living import Living
+from tests.sweeps.fake_trials import SPACE, open_desk, report, spec
 from tracking.record.events import DriverStopped
 from tracking.record.folder_lock import hold_folder
+from tracking.record.inbox import Request
 from tracking.record.journal import Journal
 
 
@@ -61,6 +67,52 @@ def test_states_owner_trials_and_best(run: Callable[..., int], out: Path, capsys
     ]  # fmt: skip
     assert main(["status", "halted", "--out", str(out)]) == 0
     assert "stopped (stopped by SIGINT)" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("run")
+def test_a_sweep_that_was_paused_says_by_whom_and_how_it_continues(
+    out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    held = open_desk(out / "night", SPACE, spec(trials=2))
+    task = held.director.next_task()
+    assert task
+    acts = Acts(held.folder, SPACE, 4)
+    acts.perform(held.director, Request(verb="pause", who="ana@here", asked_ms=1_800_000_000_000))
+    held.director.take(0, report(task, 1))
+    words = f"paused by ana@here at {time.strftime('%Y-%m-%d %H:%M', time.localtime(1_800_000_000))}; unpause night"
+    table = Console(width=160, record=True)
+    table.print(Progress(table, held.director.spec, 2)._draw(held.director.history))
+    assert words in table.export_text()
+    with hold_folder(out / "night"):
+        (row,) = listed(capsys, out)
+        assert (row["state"], row["pause"], row["held_by"]) == ("paused", words, "ana@here")
+        assert main(["list", "--out", str(out)]) == 0
+        assert words in " ".join(capsys.readouterr().out.split())
+        assert main(["status", "night", "--out", str(out)]) == 0
+        assert f"sweep night: {words}" in " ".join(capsys.readouterr().out.split())
+        seen = Living(held.folder).state()
+        assert (seen["summary"]["pause"], seen["trials"][0]["reason"]) == (
+            words,
+            "paused by ana@here, as the whole sweep",
+        )
+        assert not acts.perform(held.director, Request(verb="unpause")).refused
+        assert [row["state"] for row in listed(capsys, out)] == ["waiting"]
+        assert Living(held.folder).state()["trials"][0]["reason"] == "waits for a slot"
+
+
+@pytest.mark.parametrize("more", [["--trials", "+1"], ["--epochs", "+3"]])
+def test_a_finished_sweep_with_more_to_do_is_stopped(
+    run: Callable[..., int], out: Path, capsys: pytest.CaptureFixture[str], more: list[str]
+) -> None:
+    assert run("--trials", "1") == 0
+    state = out / "night/trials/0000/lasting/last.safetensors"
+    state.parent.mkdir()
+    about = json.dumps({"__metadata__": {"state": json.dumps({"epoch": 3})}}).encode()
+    state.write_bytes(len(about).to_bytes(8, "little") + about)
+    assert main(["extend", "night", *more, "--out", str(out)]) == 0
+    (row,) = listed(capsys, out)
+    assert (row["state"], row["finished"]) == ("stopped", False)
+    assert str(row["stopped"]).startswith("more to do since extend by ")
 
 
 def test_a_journal_that_has_grown_is_read_again(

@@ -29,6 +29,7 @@ pytestmark = pytest.mark.timeout(180)
         ({"verb": "pause"}, ["night"]),
         ({"verb": "stop", "trial": 3}, ["night", "3"]),
         ({"verb": "extend", "trials": "+5"}, ["night", "--trials", "+5"]),
+        ({"verb": "extend", "epochs": "30"}, ["night", "--epochs", "30"]),
         ({"verb": "try", "settings": ["lr=0.01"]}, ["night", "lr=0.01"]),
         ({"verb": "set", "settings": ["max-concurrent=2"]}, ["night", "max-concurrent=2"]),
         ({"verb": "fork", "trial": 3, "settings": ["lr=0.01"]}, ["night/3", "lr=0.01"]),
