@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -57,3 +59,23 @@ def wait_for(condition: Callable[[], object], seconds: float, what: Callable[[],
     while not condition():
         assert time.monotonic() < end, what()
         time.sleep(every)
+
+
+@contextmanager
+def ray_head(folder: Path, *more: str) -> Iterator[str]:
+    """A head with two cores on this machine, whose token and log lie in `folder`, and its address; `more` are options
+    of `ray start`."""
+    port, temporary = free_port(), f"/tmp/fer-{os.getpid()}-{time.monotonic_ns() % 10**6}"
+    start = [*RAY, "start", "--head", "--block", f"--port={port}", "--node-ip-address=127.0.0.1", "--num-cpus=2",
+             f"--dashboard-agent-listen-port={free_port()}", "--object-store-memory=100000000",
+             f"--temp-dir={temporary}", *more]  # fmt: skip
+    log = folder / "head.log"
+    with log.open("w") as file:
+        process = subprocess.Popen(start, env=environment(folder), stdout=file, stderr=file, start_new_session=True)
+    try:
+        wait_for(lambda: "Ray runtime started" in log.read_text(), 120, log.read_text)
+        yield f"127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(60)
+        shutil.rmtree(temporary, ignore_errors=True)

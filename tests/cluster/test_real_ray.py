@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -19,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.processes import RAY, TOKEN, environment, free_port, needs_ray_default, python, wait_for
+from tests.cluster.processes import TOKEN, environment, free_port, needs_ray_default, python, ray_head, wait_for
 
 pytestmark = [pytest.mark.slow, needs_ray_default]
 
@@ -36,23 +34,12 @@ class Head:
 
 @pytest.fixture(scope="module")
 def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
-    folder = tmp_path_factory.mktemp("head")
-    set_up = environment(folder)
-    gcs, dashboard = free_port(), free_port()
-    start = [*RAY, "start", "--head", "--block", f"--port={gcs}", f"--dashboard-port={dashboard}",
-             "--include-dashboard=true", "--dashboard-host=127.0.0.1", "--node-ip-address=127.0.0.1", "--num-cpus=2",
-             f"--dashboard-agent-listen-port={free_port()}", "--object-store-memory=100000000",
-             f"--temp-dir=/tmp/fer-{os.getpid()}"]  # fmt: skip
-    with (folder / "head.log").open("w") as log:
-        process = subprocess.Popen(start, env=set_up, stdout=log, stderr=log, start_new_session=True)
+    folder, dashboard = tmp_path_factory.mktemp("head"), free_port()
     url = f"http://127.0.0.1:{dashboard}"
-    try:
+    jobs = (f"--dashboard-port={dashboard}", "--include-dashboard=true", "--dashboard-host=127.0.0.1")
+    with ray_head(folder, *jobs) as gcs:
         wait_for(lambda: status(url, TOKEN) == 200, 120, lambda: (folder / "head.log").read_text())
-        yield Head(url, f"127.0.0.1:{gcs}", folder, set_up)
-    finally:
-        process.terminate()
-        process.wait(60)
-        shutil.rmtree(f"/tmp/fer-{os.getpid()}", ignore_errors=True)
+        yield Head(url, gcs, folder, environment(folder))
 
 
 def status(url: str, token: str | None) -> int:
