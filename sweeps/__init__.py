@@ -7,7 +7,7 @@ refuse_hidden_packages()
 
 from sweeps.config import TrialConfig
 from sweeps.errors import InputError
-from sweeps.space import Baseline, Space
+from sweeps.space import Baseline, Prior, Space
 from sweeps.sweep import SweepResult, run_sweep
 
-__all__ = ["Baseline", "InputError", "Space", "SweepResult", "TrialConfig", "run_sweep"]
+__all__ = ["Baseline", "InputError", "Prior", "Space", "SweepResult", "TrialConfig", "run_sweep"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -155,6 +156,13 @@ def _asked(spec: SweepSpec, history: SweepHistory) -> Mapping[str, str]:
         "seed": str(spec.seed),
         "device": f"{spec.device}, threads a trial: {spec.threads}",
     }
+    started = history.started
+    for what, taken in (("learned from", started.lessons), ("proposed first", started.offers)):
+        sources = Counter(one.source.rpartition("/")[0] for one in taken)
+        if sources:
+            asked[what] = ", ".join(f"{count} of sweep {name}" for name, count in sources.items())
+    if spec.prefer:
+        asked["preferred within noise of the best"] = spec.prefer
     if spec.members > 1:
         asked["trials of each configuration"] = f"{spec.members} {'folds' if spec.folds else 'seeds'}"
     if budgets := Budgets(spec).lines(history):

@@ -81,6 +81,14 @@ def plain(name: str, choice: object) -> CategoricalChoiceType:
     )
 
 
+def is_inside(distribution: BaseDistribution, value: object) -> bool:
+    """Whether a parameter may have the value."""
+    try:
+        return distribution._contains(distribution.to_internal_repr(value))
+    except (TypeError, ValueError):
+        return False
+
+
 def in_words(distribution: BaseDistribution) -> str:
     """What a parameter may be: "a number from 0 to 1"."""
     match distribution:

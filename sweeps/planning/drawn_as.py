@@ -18,7 +18,7 @@ from optuna.trial import BaseTrial
 
 from sweeps.config import TrialConfig
 from sweeps.errors import InputError
-from sweeps.planning.asked_trial import AskedTrial, in_words
+from sweeps.planning.asked_trial import AskedTrial, in_words, is_inside
 from sweeps.planning.samplers import value_at
 from sweeps.space import Space
 from tracking.record.events import TrialStarted
@@ -56,10 +56,10 @@ class _GivenTrial:
         if name in taken:
             return taken[name]
         if name in self._given:
-            value = _as_one_of(distribution, self._given[name])
-            if value is not None:
-                self.params[name], self.distributions[name] = value[0], distribution
-                return value[0]
+            if is_inside(distribution, self._given[name]):
+                value = distribution.to_external_repr(distribution.to_internal_repr(self._given[name]))
+                self.params[name], self.distributions[name] = value, distribution
+                return value
             self.faults[name] = f"{name} {_short(self._given[name])}: the space has {in_words(distribution)}"
         self.missing[name] = value_at(float(self._random.random()), distribution)
         return self.missing[name]
@@ -111,15 +111,6 @@ def drawn_as(
     if drawn.config.model_copy(update=how) != config:
         return {}, {}
     return drawn.params, drawn.distributions
-
-
-def _as_one_of(distribution: BaseDistribution, value: object) -> tuple[Any] | None:
-    """The value as the distribution gives it; None where it is outside."""
-    try:
-        inside = distribution.to_internal_repr(value)
-        return (distribution.to_external_repr(inside),) if distribution._contains(inside) else None
-    except (TypeError, ValueError):
-        return None
 
 
 def _short(value: object) -> str:

@@ -118,6 +118,7 @@ def make_plan(space: Space | str, options: Options, say: Callable[[str], None] =
         options = options.completed_by(recorded)
         found = recorded.with_its_baselines(found)
     found = found.with_baselines(options.which_baselines)
+    _check_priors(found, options.seed)
     found = fix_settings(found, options.settings, options.seed)
     found = replace(
         found,
@@ -289,6 +290,14 @@ def _with_path_of_weights(config: TrialConfig, options: Options) -> TrialConfig:
 
         path = find_run(reference, options.out, options.tracking_uri).weights_file().absolute()
     return config.model_copy(update={"transfer": config.transfer.model_copy(update={"weights": str(path)})})
+
+
+def _check_priors(space: Space, seed: int) -> None:
+    """Before settings are fixed, which may leave a parameter with a prior out of the draws."""
+    from sweeps.planning.samplers import check_priors
+    from sweeps.planning.study import random_trials
+
+    check_priors(space, random_trials(seed))
 
 
 def _check_pretrained(configs: list[TrialConfig], faces: Faces) -> None:

@@ -6,6 +6,7 @@ what an undisturbed one would.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,39 +19,54 @@ import optuna
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
+from fer_common.errors import did_you_mean
 from sweeps.errors import InputError
-from sweeps.planning.asked_trial import plain
+from sweeps.planning.asked_trial import in_words, is_inside, plain
 from sweeps.planning.seeds import derive_seed
-from sweeps.space import Sampler, Space
+from sweeps.space import Prior, Sampler, Space
 
 _MOST_POINTS = 10_000
 _NAMES_SHOWN = 8
+_RANDOM_FIRST = 10
+"""Trials that TPE and the Gaussian process draw at random before they learn."""
 _SPREAD_FIRST = 30
 """Trials that qmc-tpe spreads evenly before TPE learns from them."""
+
+_DRAWS_FOR_NAMES = 200
+"""Random draws to meet each parameter of a space."""
 
 _SOBOL_DIMENSIONS = 64
 _SOBOL_POINTS = 1 << 14
 
 
 def make_sampler(
-    kind: Sampler, seed: int, number: int, known: Mapping[str, BaseDistribution], further: int = 0, taught: int = 0
+    kind: Sampler,
+    seed: int,
+    number: int,
+    known: Mapping[str, BaseDistribution],
+    further: int = 0,
+    taught: int = 0,
+    near_priors: int = 0,
 ) -> optuna.samplers.BaseSampler:
     """The sampler for trial `number` of a sweep, whose parameters so far are `known`, in the order of their appearance.
 
     `further` of the trials before were not proposed, but train again what others began. `taught` are the trials of
-    other sweeps that the sampler learns from: they count among those that qmc-tpe has before TPE.
+    other sweeps that the sampler learns from: they count among those that qmc-tpe has before TPE. `near_priors` were
+    drawn near priors, and do not count among those that a model begins with: wrong priors would leave it too few.
     The points of a grid are given to the study, so that nothing is left to draw.
     """
-    if kind == "qmc" or (kind == "qmc-tpe" and number - further + taught < _SPREAD_FIRST):
+    if kind == "qmc" or (kind == "qmc-tpe" and number - further + taught - near_priors < _SPREAD_FIRST):
         return SobolSampler(seed, known, further)
     seed = derive_seed(seed, "sampler", number) % 2**32
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         if kind in ("tpe", "qmc-tpe"):
             # `group` is what keeps TPE's joint model usable beside conditional parameters.
-            return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True)
+            return optuna.samplers.TPESampler(
+                seed=seed, multivariate=True, group=True, n_startup_trials=_RANDOM_FIRST + near_priors
+            )
         if kind == "gp":
-            return optuna.samplers.GPSampler(seed=seed)
+            return optuna.samplers.GPSampler(seed=seed, n_startup_trials=_RANDOM_FIRST + near_priors)
     return optuna.samplers.RandomSampler(seed=seed)
 
 
@@ -92,6 +108,83 @@ def _sobol(seed: int) -> NDArray[np.float64]:
 
     points: NDArray[np.float64] = qmc.Sobol(_SOBOL_DIMENSIONS, rng=np.random.default_rng(seed)).random(_SOBOL_POINTS)
     return points
+
+
+def is_turn_of_priors(drawn: int) -> bool:
+    """Whether the next trial is drawn near the priors, after so many were drawn: the 2nd, 4th, 8th, 16th … are.
+
+    The first is not: it leads at its rungs, whatever it is worth, and would be trained to its end.
+    """
+    return drawn > 0 and drawn & (drawn + 1) == 0
+
+
+def turns_of_priors(drawn: int) -> int:
+    """How many of the first trials that are drawn were drawn near the priors."""
+    return max(drawn.bit_length() - 1, 0)
+
+
+class PriorSampler(optuna.samplers.BaseSampler):
+    """Draws the parameters that have a prior near it; `others` draws the rest."""
+
+    def __init__(self, priors: Mapping[str, Prior], others: optuna.samplers.BaseSampler, seed: int) -> None:
+        self._priors, self._others, self._random = priors, others, np.random.default_rng(seed)
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: Any) -> dict[str, BaseDistribution]:
+        """That of the others, without the parameters that have a prior."""
+        space = self._others.infer_relative_search_space(study, trial)
+        return {name: one for name, one in space.items() if name not in self._priors}
+
+    def sample_relative(
+        self, study: optuna.Study, trial: Any, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """As the others."""
+        return self._others.sample_relative(study, trial, search_space)
+
+    def sample_independent(
+        self, study: optuna.Study, trial: Any, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Near the prior, if there is one whose centre is in range."""
+        prior = self._priors.get(param_name)
+        if prior is None or not is_inside(param_distribution, prior.centre):
+            return self._others.sample_independent(study, trial, param_name, param_distribution)
+        return _near(prior, param_distribution, self._random)
+
+
+def _near(prior: Prior, distribution: BaseDistribution, random: np.random.Generator) -> Any:
+    """A value of a normal distribution around the centre that is cut off at the ends of the range."""
+    if isinstance(distribution, CategoricalDistribution):
+        return prior.centre if random.random() < 0.5 else value_at(float(random.random()), distribution)
+    assert isinstance(distribution, (FloatDistribution, IntDistribution))
+    low, high, centre = float(distribution.low), float(distribution.high), float(prior.centre)
+    if distribution.log:
+        low, high, centre = math.log10(low), math.log10(high), math.log10(centre)
+    if low == high:
+        return distribution.low
+    from scipy.stats import truncnorm
+
+    spread = prior.spread or (high - low) / 10
+    drawn = truncnorm.rvs((low - centre) / spread, (high - centre) / spread, centre, spread, random_state=random)
+    return value_at(float((drawn - low) / (high - low)), distribution)
+
+
+def check_priors(space: Space, trials: Iterable[Any]) -> None:
+    """Raise InputError naming every prior that the space cannot have; `trials` are random ones to draw from it."""
+    if not space.priors:
+        return
+    drawn: dict[str, list[BaseDistribution]] = {}
+    for trial in islice(trials, _DRAWS_FOR_NAMES):
+        with contextlib.suppress(InputError):  # a draw that cannot be made has its parameters nevertheless
+            space.draw(trial)
+        for name, distribution in trial.distributions.items():
+            drawn.setdefault(name, []).append(distribution)
+    faults = []
+    for name, prior in space.expected.items():
+        if name not in drawn:
+            faults.append(f"no parameter '{name}'{did_you_mean(name, drawn)}")
+        elif not any(is_inside(one, prior.centre) for one in drawn[name]):
+            faults.append(f"'{name}' {prior.centre!r}: the space has {in_words(drawn[name][0])}")
+    if faults:
+        raise InputError(f"priors of {space.name}: {'; '.join(faults)}")
 
 
 def value_at(share: float, distribution: BaseDistribution) -> Any:

@@ -33,7 +33,7 @@ from sweeps.errors import InputError
 from sweeps.planning.asha import Promoting
 from sweeps.planning.asked_trial import AskedTrial
 from sweeps.planning.pruners import make_pruner
-from sweeps.planning.samplers import grid_points, make_sampler
+from sweeps.planning.samplers import PriorSampler, grid_points, is_turn_of_priors, make_sampler, turns_of_priors
 from sweeps.planning.seeds import derive_seed
 from sweeps.planning.study_storage import OwnLog, SweepStorage
 from sweeps.space import Space
@@ -205,9 +205,14 @@ class Study:
         A draw that `suggest` cannot make is a proposal without a configuration; the next number is another draw.
         """
         self._close_groups()  # those before that were given up, incomplete
+        drawn = max(self._proposed - len(self._offers), 0)
+        near_priors = turns_of_priors(drawn) if self._space.priors else 0
         self._study.sampler = make_sampler(
-            self._space.sampler, self._seed, number, self._known, self._further, self._taught
+            self._space.sampler, self._seed, number, self._known, self._further, self._taught, near_priors
         )
+        if self._space.priors and self._proposed >= len(self._offers) and is_turn_of_priors(drawn):
+            seed = derive_seed(self._seed, "priors", number)
+            self._study.sampler = PriorSampler(self._space.expected, self._study.sampler, seed)
         if self._grid:
             self._study.enqueue_trial(self._grid[self._proposed % len(self._grid)])
         elif self._proposed < len(self._offers):

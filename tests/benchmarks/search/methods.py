@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any, Literal
 
 import optuna
@@ -137,10 +137,11 @@ class OurMethod:
         sampler: Sampler = "tpe",
         pruner: Pruner = "halving",
         events: Iterable[Event] = (),
+        priors: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self._epochs = epochs
         self._folder = tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None)
-        space = replace(SPACE, sampler=sampler, pruner=pruner)
+        space = replace(SPACE, sampler=sampler, pruner=pruner, priors=priors)
         self._study = Study(Path(self._folder.name) / "study.log", space, seed, events)
 
     def thaw(self) -> int | None:

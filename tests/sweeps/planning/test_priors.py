@@ -1,0 +1,112 @@
+"""Where a user expects good values: `Space(priors=…)`."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from fer_models import LeNetConfig, Recipe
+from sweeps import InputError, Prior, Space, SweepResult, TrialConfig
+from sweeps.planning.study import Study
+from sweeps.space import Sampler
+from tests.sweeps.fake_trials import config
+
+Sweep = Callable[..., SweepResult]
+
+TURNS = (1, 3, 7, 15)
+"""The trials that are drawn near the priors."""
+
+
+def suggest(trial: optuna.Trial) -> TrialConfig:
+    recipe = Recipe(
+        lr=trial.suggest_float("lr", 1e-5, 1, log=True),
+        batch_size=trial.suggest_int("batch_size", 1, 100),
+        lr_policy=trial.suggest_categorical("lr_policy", ["constant", "cosine", "onecycle"]),
+    )
+    return TrialConfig(net=LeNetConfig(), recipe=recipe)
+
+
+SPACE = Space(suggest=suggest, name="wide", pruner="none")
+PRIORS = {"lr": 0.01, "batch_size": Prior(60, 2), "lr_policy": "cosine"}
+
+
+def draws(folder: Path, space: Space, count: int, seed: int = 7) -> list[dict[str, Any]]:
+    study, drawn = Study(folder / f"{seed}.log", space, seed), []
+    for number in range(count):
+        drawn.append(study.propose(number).params)
+        study.finish(number, "value", 0.5)
+    return drawn
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "qmc-tpe", "qmc", "random", "gp"])
+def test_some_trials_are_drawn_near_the_priors(tmp_path: Path, sampler: Sampler) -> None:
+    drawn = draws(tmp_path, replace(SPACE, sampler=sampler, priors=PRIORS), 16)
+    alone = draws(tmp_path, replace(SPACE, sampler=sampler), 16)
+    for number in TURNS:
+        assert abs(math.log10(drawn[number]["lr"]) + 2) < 2, "a tenth of five decades is half a decade"
+        assert abs(drawn[number]["batch_size"] - 60) <= 8
+    near = [number for number in range(16) if abs(drawn[number]["batch_size"] - 60) <= 8]
+    assert len(near) < 16, "the others are the sampler's"
+    if sampler in ("qmc", "random"):
+        assert [drawn[one] for one in range(16) if one not in TURNS] == [
+            alone[one] for one in range(16) if one not in TURNS
+        ]
+
+
+def test_a_choice_is_drawn_half_of_the_time_and_the_spread_is_a_standard_deviation(tmp_path: Path) -> None:
+    space = replace(SPACE, priors={"lr": Prior(1e-4, 0.25), "lr_policy": "onecycle"})
+    drawn = [draws(tmp_path, space, 2, seed)[1] for seed in range(200)]
+    assert 0.55 < sum(one["lr_policy"] == "onecycle" for one in drawn) / 200 < 0.78  # 1/2 + 1/2 of 1/3
+    logs = [math.log10(one["lr"]) for one in drawn]
+    assert abs(sum(logs) / 200 + 4) < 0.06
+    assert 0.21 < math.sqrt(sum((one + 4) ** 2 for one in logs) / 200) < 0.29
+    assert all(1e-5 <= one["lr"] <= 1 for one in drawn)
+
+
+def test_no_more_trials_than_the_binary_logarithm_are_drawn_near_priors(tmp_path: Path) -> None:
+    """So a wrong prior costs four of 30 trials."""
+    space = replace(SPACE, sampler="random", priors={"batch_size": Prior(60, 1e-6)})
+    for count in (1, 2, 10, 30, 64):
+        drawn = draws(tmp_path, space, count)
+        alone = draws(tmp_path, replace(space, priors={}), count)
+        near = sum(one != other for one, other in zip(drawn, alone, strict=True))
+        assert near == int(math.log2(count))
+
+
+def test_a_resumed_sweep_draws_what_an_undisturbed_one_would(sweep: Sweep) -> None:
+    space = Space(suggest=lambda trial: config(trial.suggest_float("lr", 1e-3, 0.1, log=True)), name="lrs",
+                  priors={"lr": 0.05}, pruner="none")  # fmt: skip
+    whole = sweep(space=space, trials=9, epochs=1, name="whole")
+    sweep(space=space, trials=4, epochs=1, name="parts")
+    parts = sweep(space=space, trials=9, epochs=1, name="parts", resume=True)
+    assert [trial.started.params for trial in parts] == [trial.started.params for trial in whole]
+
+
+def test_priors_that_the_space_cannot_have_are_named_at_once(sweep: Sweep, out: Path) -> None:
+    space = replace(SPACE, priors={"lr": 5.0, "batch_sise": 60, "lr_policy": "step", "batch_size": "many"})
+    with pytest.raises(InputError) as refused:
+        sweep(space=space)
+    for part in (
+        "priors of wide: 'lr' 5.0: the space has a number from 1e-05 to 1 on a log scale",
+        "no parameter 'batch_sise'; did you mean 'batch_size'?",
+        "'lr_policy' 'step': the space has one of constant, cosine, onecycle",
+        "'batch_size' 'many': the space has a whole number from 1 to 100",
+    ):
+        assert part in str(refused.value)
+    assert not out.exists()
+    with pytest.raises(InputError, match="priors: lr: spread must be above 0, got -1"):
+        Space(suggest=suggest, priors={"lr": Prior(0.1, -1)})
+
+
+def test_a_setting_that_is_fixed_may_have_a_prior(sweep: Sweep) -> None:
+    done = sweep(
+        space=replace(SPACE, priors={"lr": 0.01, "batch_size": 60}),
+        settings={"recipe.batch_size": 4},
+        epochs=1,
+        trials=2,
+    )
+    assert {trial.started.config["recipe"]["batch_size"] for trial in done} == {4}
