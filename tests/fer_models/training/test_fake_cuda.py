@@ -11,19 +11,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from fer_data import AugmentConfig
 from fer_data.augmentation.augment import _paths, _pool
 from fer_data.augmentation.augment_config import DL_COURSE, DL_COURSE_AS_IT_RAN
 from fer_data.augmentation.batches import train_batches
 from fer_data.faces import Split
-from fer_models import NET_CONFIGS, CompactResNetConfig, ModelError, NetConfig, Precision, Recipe
+from fer_models import NET_CONFIGS, AlexNetConfig, CompactResNetConfig, ModelError, NetConfig, Precision, Recipe
 from fer_models.configs.transfer_config import Transfer
 from fer_models.nets.registry import build
 from fer_models.training.evaluate import predict_logits
 from fer_models.training.fit import _Trainer
 from fer_models.training.schedule import phases
 from fer_models.training.state import TrainingState, move, new_state
+from fer_models.training.team import ALONE, Team
 from tests.fer_models.training.fake_cuda import DEVICE, Copies, fake_cuda, no_backward, to_cuda
 
 pytestmark = pytest.mark.timeout(120)
@@ -61,11 +63,18 @@ def on_fake_gpu(config: NetConfig, recipe: Recipe) -> TrainingState:
 
 
 def trained(
-    state: TrainingState, recipe: Recipe, augment: AugmentConfig, micro_batches: int = 1, precision: Precision = "bf16"
+    state: TrainingState,
+    recipe: Recipe,
+    augment: AugmentConfig,
+    micro_batches: int = 1,
+    precision: Precision = "bf16",
+    team: Team = ALONE,
 ) -> tuple[Copies, Copies]:
     """Train an epoch's steps; what blocked per load of a batch, and in a step, of the last one."""
     scaler = torch.amp.GradScaler("cuda", enabled=precision == "fp16")
-    trainer = _Trainer(state, phases(recipe, Transfer(), 1)[0], (), 4, DEVICE, precision, None, micro_batches, scaler)
+    trainer = _Trainer(
+        state, phases(recipe, Transfer(), 1)[0], (), 4, DEVICE, precision, None, micro_batches, scaler, team
+    )
     state.net.train()
     batches = train_batches(split(), BATCH, augment, torch.Generator().manual_seed(1), DEVICE, classes=7)
     load = step = Copies()
@@ -135,6 +144,19 @@ def test_every_optimizer_and_half_batches(optimizer: str, micro_batches: int) ->
     with fake_cuda():
         _, step = trained(state, recipe, EVERYTHING, micro_batches)
     assert step.blocking == {}
+
+
+@pytest.mark.parametrize("net", [CompactResNetConfig(dropout=0.2), AlexNetConfig(norm="batch")])
+def test_a_step_of_one_of_several_gpus(net: NetConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[str] = []
+    monkeypatch.setattr("torch.distributed.all_reduce", lambda tensor: sent.append(tensor.device.type))
+    state, team = on_fake_gpu(net, ADAM), Team(rank=1, size=3)
+    team.prepare(state.net)
+    with fake_cuda():
+        _, step = trained(state, ADAM, EVERYTHING, team=team)
+    assert step.blocking == {}
+    norms = sum(isinstance(module, _BatchNorm) for module in state.net.modules())
+    assert sent == ["cuda"] * 2 * (norms + 1), "two steps: once per norm on the way forward, once for all gradients"
 
 
 def test_no_step_in_fp16_waits_for_the_gpu() -> None:

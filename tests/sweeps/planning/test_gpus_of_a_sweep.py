@@ -9,6 +9,8 @@ import pytest
 
 from sweeps import SweepResult
 from sweeps.cli.main import run_main
+from sweeps.options import Options
+from sweeps.planning.plan import make_plan
 from tests.stand_ins import Card, FakeNvml
 from tests.sweeps.fake_trials import refused
 from tracking.mlflow_sync.run_records import first_tags
@@ -49,6 +51,13 @@ GTX = {"card": Card("GPU-gtx", (6, 1), "GeForce GTX 1080")}
             "precision bf16: Tesla T4 (compute capability 7.5), driver 580.65",
         ),
         ({}, "--device cpu --set precision=fp16 --runner inline", "precision fp16: is for GPUs"),
+        ({}, "--gpus-per-trial 2", "--gpus-per-trial 2: this machine has 1 GPUs; ask for 1 at most"),
+        ({}, "--workers-per-trial 2", "one worker per GPU, 1 here; leave it out, or use --gpus-per-trial 2"),
+        (
+            {},
+            "--device cpu --workers-per-trial 2 --cpus-per-trial 2 --set batch_size=1",
+            "batch_size 1: fewer faces than the 2 workers of a trial",
+        ),
     ],
 )
 def test_what_cannot_run_is_refused_before_anything_is_written(
@@ -74,6 +83,16 @@ def test_the_capability_decides_the_precision_and_the_record_says_on_what(
     tags = first_tags(result.history.started, result[0].started, driver)
     assert tags["gpus"] == driver.gpus
     assert str(driver.gpus).endswith("driver 580.65, fp32 without TF32")
+
+
+def test_two_gpus_train_one_trial_together(monkeypatch: pytest.MonkeyPatch, out: Path) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setitem(sys.modules, "pynvml", FakeNvml(H100, Card("GPU-b")))
+    monkeypatch.setattr("cluster.gpus.torch_cuda", lambda: "13.0")
+    plan = make_plan("lenet_space", Options.parse({"out": out, "gpus_per_trial": 2.0}))
+    assert (plan.at_once, plan.spec.workers, plan.spec.gpu_share("lenet")) == (1, 2, 2)
+    assert plan.slots.of_a_trial.endswith("2 GPUs, 2 workers per trial")
+    assert plan.sizing == (), "there is nothing to measure"
 
 
 def test_a_gpu_that_cannot_be_used_is_left_alone_and_it_is_said_why(

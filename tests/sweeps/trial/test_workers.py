@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 
 import psutil
 import pytest
+import torch
 from torch import Tensor
 
-from fer_data import AugmentConfig, DataOptions, prepare
+from fer_data import AugmentConfig, DataOptions, open_cached, prepare
 from fer_models import CompactResNetConfig, LeNetConfig, NetConfig, Recipe
+from fer_models.training.state import new_state
 from fer_models.training.tensor_file import read_tensors
 from sweeps.config import TrialConfig
+from sweeps.trial.build_net import new_net
+from sweeps.trial.epochs import Trained, trained_epochs
+from sweeps.trial.gpu_faults import is_out_of_memory
 from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd
 from sweeps.trial.run_trial import run_trial
+from sweeps.trial.worker import _portable
+from sweeps.trial.workers import Failure, _cause, epochs_of_workers
 from tests import ROOT
 from tracking.record.files import write_json
 from tracking.record.layout import TrialFolder
@@ -77,6 +87,34 @@ def test_several_workers_train_as_one(tmp_path: Path, faces: Path, net: NetConfi
     assert max(apart.values()) <= 1e-5, max(apart, key=apart.__getitem__)
     for metric in ("train_loss", "train_accuracy", "val_loss", "val_accuracy"):
         assert together[metric] == pytest.approx(alone[metric], rel=1e-4)
+
+
+def test_half_batches_of_several_workers_are_those_of_one(tmp_path: Path, faces: Path) -> None:
+    recipe: dict[str, object] = {"class_weights": "balanced", "lr": 1e-4}
+    states = []
+    for workers, train in ((1, trained_epochs), (2, epochs_of_workers)):
+        work = task(tmp_path, faces, SMALL_RESNET, workers, **recipe)
+        opened = open_cached(faces)
+        state = new_state(new_net(work.config, opened, work.seed), work.config.recipe)
+        (epoch,) = train(work, faces, state, 2, Event())
+        assert isinstance(epoch, Trained)
+        states.append(epoch.snapshot.tensors)
+    apart = {name: (states[0][name].double() - states[1][name].double()).abs().max().item() for name in states[0]}
+    assert max(apart.values()) <= 1e-5, max(apart, key=apart.__getitem__)
+
+
+def test_what_a_worker_ran_out_of_is_known_to_its_trial() -> None:
+    """As where leaving a block fails on a GPU that is out of memory: what the trial looks for is the context."""
+    try:
+        try:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 1 has ...")
+        finally:
+            raise RuntimeError("cuDNN error")
+    except RuntimeError as error:
+        failure = pickle.loads(pickle.dumps(Failure(_portable(error))))
+    received = _cause(failure, {})
+    assert is_out_of_memory(received)
+    assert "in a worker" in "".join(traceback.format_exception(received))
 
 
 def workers_of(process: psutil.Process) -> list[psutil.Process]:
