@@ -27,6 +27,7 @@ from tests.gpu.numbers import (
     same_twice,
 )
 from tests.gpu.report import Report
+from tests.gpu.several import several
 from tests.gpu.sharing import throughput
 from tests.gpu.speed import as_it_is, learns, limits
 
@@ -50,6 +51,7 @@ def main() -> int:
         "twice": partial(same_twice, faces, device, some, 3 if quick else 60),
         "limits": partial(limits, faces, device, batch, 0.1 if quick else 0.4),
         "faults": partial(faults, folder, device),
+        "several": partial(several, folder, device),
         "sharing": partial(throughput, folder, device, counts, seconds),
     }
     if not quick:
