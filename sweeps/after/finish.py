@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Protocol
 
+from fer_common.own_modules import command, environment
 from tracking.record.history import SweepHistory
 from tracking.record.layout import SweepFolder
 
@@ -86,22 +84,20 @@ def _in_a_child(
     task: str, folder: SweepFolder, seconds: float, tracking_uri: str | None = None
 ) -> tuple[str | None, list[str]]:
     """Let `main` do a task in a process of its own; what went wrong, or None, and the lines that it printed."""
-    # No empty entry: it would be the folder that the driver is called in, which may have any files.
-    paths = [str(Path(__file__).parents[2]), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUTF8": "1"}
+    around = environment()
     if tracking_uri:  # not as an argument, which every user of the machine can read: it may hold a password
-        environment["MLFLOW_TRACKING_URI"] = tracking_uri
+        around["MLFLOW_TRACKING_URI"] = tracking_uri
     try:
-        # Of its own session, as Ctrl-C is for the driver to answer; -P for the same reason as above.
+        # Of its own session, as Ctrl-C is for the driver to answer.
         done = subprocess.run(
-            [sys.executable, "-P", "-m", "sweeps.after.draw_sweep", task, str(folder.root)],
+            command("sweeps.after.draw_sweep", task, str(folder.root)),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             encoding="utf-8",
             errors="replace",
             timeout=seconds,
             start_new_session=True,
-            env=environment,
+            env=around,
         )
     except subprocess.TimeoutExpired:
         return f"it took more than {seconds:.0f} s", []

@@ -5,6 +5,7 @@ Ray's own monitor, a little later, would end the run of every trial on every mac
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
@@ -47,7 +48,7 @@ class MemoryGuard(threading.Thread):
             time.sleep(_POLL_SECONDS)
             used, total = get_used_memory(), get_system_memory()  # type: ignore[no-untyped-call]
             if used > self._limit * total and self._task is not None and _is_the_largest():
-                own = psutil.Process().memory_info().rss
+                own = _bytes_of(psutil.Process())
                 sizes = f"{used / _GIBIBYTE:.1f} of {total / _GIBIBYTE:.1f} GiB in use, {own / _GIBIBYTE:.1f} GiB here"
                 leave(self._task, f"memory ran short ({sizes}); smaller batches or fewer trials at once need less")
 
@@ -75,9 +76,19 @@ def _note(task: Task) -> Path:
 
 def _is_the_largest() -> bool:
     """Whether no other worker of this machine uses more memory."""
-    sizes: dict[int, int] = {
-        process.pid: process.info["memory_info"].rss
-        for process in psutil.process_iter(["cmdline", "memory_info"])
-        if process.info["memory_info"] and (process.info["cmdline"] or [""])[0].startswith("ray::")
+    sizes = {
+        process.pid: _bytes_of(process)
+        for process in psutil.process_iter(["cmdline"])
+        if (process.info["cmdline"] or [""])[0].startswith("ray::")
     }
     return sizes.get(os.getpid(), 0) >= max(sizes.values(), default=0)
+
+
+def _bytes_of(process: psutil.Process) -> int:
+    """Resident memory of a process and of those that it started: a trial's net may be in several of them."""
+    total = 0
+    with contextlib.suppress(psutil.Error):
+        for one in (process, *process.children(recursive=True)):
+            with contextlib.suppress(psutil.Error):
+                total += one.memory_info().rss
+    return total
