@@ -123,6 +123,40 @@ def test_ray_gives_the_inline_numbers_through_deaths_of_worker_and_driver(
     assert what_happened(journal) == what_happened(tmp_path / "inline/journal.jsonl")
 
 
+@pytest.mark.slow
+def test_a_trial_of_two_workers_outlives_one_and_none_outlives_its_driver(
+    start: Start, small: list[str], tmp_path: Path
+) -> None:
+    two = [*small, "--trials", "1", "--epochs", "40", "--workers-per-trial", "2", "--cpus-per-trial", "2"]
+    journal = tmp_path / "two/journal.jsonl"
+    process = start(*two, "--name", "two")
+    wait_for_lines(journal, 4, process)  # the first epoch
+    first = workers_of(process)
+    assert len(first) == 2
+    first[1].kill()
+    wait_for(lambda: "worker 2 of 2 was ended by signal 9" in journal.read_text(), process)
+    wait_for_lines(journal, lines(journal) + 2, process)  # it continues
+    second = workers_of(process)
+    process.kill()
+    process.communicate()
+    assert psutil.wait_procs([*first, *second], timeout=30)[1] == []
+
+    code, output = finish(start(*small, "--name", "two", "--resume", "--workers-per-trial", "1", "--trials", "1"))
+    assert code == 0, output
+    (trial,) = SweepHistory.load(journal).trials.values()
+    assert [epoch.epoch for epoch in trial.epochs] == list(range(1, 41))
+
+
+def workers_of(driver: subprocess.Popen[str]) -> list[psutil.Process]:
+    """The processes that train a trial together."""
+    found = []
+    for process in psutil.Process(driver.pid).children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if "sweeps.trial.worker" in process.cmdline():
+                found.append(process)
+    return found
+
+
 @pytest.mark.parametrize(
     ("number", "code", "program"), [(signal.SIGINT, 130, {"module": "sweeps.run"}), (signal.SIGTERM, 143, {})]
 )
