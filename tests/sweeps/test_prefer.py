@@ -113,6 +113,7 @@ def test_the_report_and_mlflow_say_which_trial_stands_for_the_sweep(sweep: Sweep
     assert (told["winner"], told["prefer"], told["within_noise_of_best"]) == (1, "smaller", [1, 2])
     page = done.folder.report.read_text(encoding="utf-8")
     assert "The trial that stands for the sweep" in page
+    assert "preferred within noise of the best" in page
     assert "--prefer smaller: trial 1 stands for the sweep" in page
     assert main(["sync", "night", "--out", str(out)]) == 0
     with opened(default_uri(out)) as client:

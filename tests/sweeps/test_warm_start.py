@@ -12,6 +12,7 @@ import pytest
 
 from fer_models import AlexNetConfig, Recipe
 from sweeps import InputError, Space, SweepResult, TrialConfig
+from sweeps.after.report_input import sweep_page
 from sweeps.cli.main import main
 from sweeps.driver.runner import TrialBody
 from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd
@@ -120,6 +121,14 @@ def test_a_resume_learns_the_same_when_the_other_sweep_is_gone(sweep: Sweep) -> 
     parts = from_(sweep, space=HILL, trials=6, name="parts", resume=True, learn_from=None)
     assert drawn(parts) == drawn(whole)
     assert parts.history.spec["learn_from"] == ["night"]
+
+
+def test_the_report_says_what_was_taken(sweep: Sweep) -> None:
+    night(sweep, lr_space(), trials=4)
+    taught = from_(sweep, "night", space=lr_space(), trials=1)
+    tried = from_(sweep, "night", space=lr_space(), sampler="random", trials=1, name="tried")
+    assert "<dt>learned from</dt><dd>4 of sweep night</dd>" in sweep_page(taught.folder, taught.history)
+    assert "<dt>proposed first</dt><dd>3 of sweep night</dd>" in sweep_page(tried.folder, tried.history)
 
 
 def test_a_sweep_of_the_same_seed_does_not_draw_again_what_it_learned(sweep: Sweep) -> None:
