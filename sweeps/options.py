@@ -142,8 +142,8 @@ class RecordedOptions(BaseModel):
     sampler: Annotated[
         Sampler | None,
         Flag(
-            "what proposes trials: tpe, qmc-tpe (30 spread evenly, then tpe), random, qmc (spread evenly), grid (every "
-            "combination) or gp (default: the space's, else tpe)",
+            "what proposes trials: qmc-tpe (30 spread evenly, then tpe), tpe, random, qmc (spread evenly), grid (every "
+            "combination) or gp (default: the space's, else qmc-tpe)",
             "NAME",
             group=TRAINED,
             fixed=True,
@@ -152,8 +152,8 @@ class RecordedOptions(BaseModel):
     pruner: Annotated[
         Pruner | None,
         Flag(
-            "what gives trials up: halving, promoting (each trial pauses at a rung, and the best of those that wait "
-            "continue), hyperband, median, one-epoch, none (default: the space's, else halving)",
+            "what gives trials up: promoting (each trial pauses at a rung, and the best of those that wait continue), "
+            "halving, hyperband, median, one-epoch, none (default: the space's, else promoting)",
             "NAME",
             group=TRAINED,
             fixed=True,

@@ -82,8 +82,8 @@ class Space:
     first_rung_epochs: int = 2
     reduction_factor: int | None = None
     name: str = ""
-    sampler: Sampler = "tpe"
-    pruner: Pruner = "halving"
+    sampler: Sampler = "qmc-tpe"
+    pruner: Pruner = "promoting"
     priors: Mapping[str, Prior | Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

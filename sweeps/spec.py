@@ -49,6 +49,7 @@ class SweepSpec(RecordedOptions):
     which_baselines: WhichBaselines = "all"
     sampler: Sampler = "tpe"
     pruner: Pruner = "halving"
+    """What was the default, as the sampler above, when journals did not record them."""
     device: Literal["cpu", "cuda"] = "cpu"
     threads: int = 1
     workers: int = 1

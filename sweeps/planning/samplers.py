@@ -71,7 +71,7 @@ def make_sampler(
 
 
 class SobolSampler(optuna.samplers.BaseSampler):
-    """A scrambled Sobol sequence: trial n is its n-th point, and each parameter has a dimension of its own.
+    """A scrambled, shuffled Sobol sequence: trial n is its n-th point, and each parameter has a dimension of its own.
 
     Unlike Optuna's QMCSampler it covers conditional parameters as evenly, and needs no memory besides the parameters
     met so far. Beyond 64 parameters or 16,384 trials it draws at random.
@@ -107,7 +107,10 @@ def _sobol(seed: int) -> NDArray[np.float64]:
     from scipy.stats import qmc
 
     points: NDArray[np.float64] = qmc.Sobol(_SOBOL_DIMENSIONS, rng=np.random.default_rng(seed)).random(_SOBOL_POINTS)
-    return points
+    # In its first points many dimensions are equal: a value of one setting would come with one of another alone.
+    # Each is shuffled by itself within every eight points, and stays as even.
+    eights = points.reshape(-1, 8, _SOBOL_DIMENSIONS)
+    return np.random.default_rng([seed, 1]).permuted(eights, axis=1).reshape(points.shape)
 
 
 def is_turn_of_priors(drawn: int) -> bool:

@@ -115,10 +115,11 @@ def test_done_pruned_and_diverged_trials_teach_as_own_ones(sweep: Sweep) -> None
 
 def test_a_resume_learns_the_same_when_the_other_sweep_is_gone(sweep: Sweep) -> None:
     theirs = night(sweep)
-    whole = from_(sweep, "night", space=HILL, trials=6)
-    from_(sweep, "night", space=HILL, trials=3, name="parts")
+    asked: dict[str, Any] = {"space": HILL, "pruner": "halving"}  # at its end a promoting sweep completes its best
+    whole = from_(sweep, "night", trials=6, **asked)
+    from_(sweep, "night", trials=3, name="parts", **asked)
     shutil.rmtree(theirs.folder.root)
-    parts = from_(sweep, space=HILL, trials=6, name="parts", resume=True, learn_from=None)
+    parts = from_(sweep, trials=6, name="parts", resume=True, learn_from=None, **asked)
     assert drawn(parts) == drawn(whole)
     assert parts.history.spec["learn_from"] == ["night"]
 

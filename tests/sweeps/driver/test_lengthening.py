@@ -42,7 +42,7 @@ def fixed(policy: str) -> Callable[[optuna.Trial], TrialConfig]:
     return lambda trial: config(policy=policy)
 
 
-SPACE = Space(suggest=suggest, max_epochs=OLD, trials=3, pruner="none")
+SPACE = Space(suggest=suggest, max_epochs=OLD, trials=3, sampler="tpe", pruner="none")
 BASELINES = [Baseline("cosine", config(policy="cosine")), Baseline("short", config(), epochs=OLD)]
 SPACES = {
     "wsd": SPACE,
@@ -50,7 +50,7 @@ SPACES = {
     "constant": replace(SPACE, suggest=fixed("constant"), trials=1),
     "cosine": replace(SPACE, suggest=fixed("cosine"), trials=1),
     "baselines": replace(SPACE, baselines=BASELINES),
-    "promoting": replace(SPACE, pruner="promoting", first_rung_epochs=1, reduction_factor=3, trials=4, max_epochs=10),
+    "promoting": replace(SPACE, pruner="promoting", first_rung_epochs=1, reduction_factor=3, trials=12, max_epochs=10),
     "halving": replace(SPACE, pruner="halving", first_rung_epochs=1, reduction_factor=2, trials=6),
 }
 

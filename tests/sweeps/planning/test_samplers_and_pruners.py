@@ -1,10 +1,11 @@
 """Every sampler and pruner runs a whole sweep, proposes after a resume what it would have proposed, or refuses in a line."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import optuna
 import pytest
 
@@ -18,7 +19,9 @@ from sweeps.planning.pruners import Median, make_pruner
 from sweeps.planning.samplers import grid_points, value_at
 from sweeps.planning.study import Study
 from sweeps.space import Pruner, Sampler
-from sweeps.spec import SweepSpec
+from sweeps.spaces import SPACES
+from sweeps.spec import SweepSpec, recorded_spec
+from sweeps.sweep import SweepResult
 from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd
 from tests.sweeps.fake_trials import SPACE as CONDITIONAL
 from tests.sweeps.fake_trials import metrics, open_desk, spec
@@ -122,6 +125,21 @@ def test_a_sobol_sequence_fills_every_half_of_each_parameter(tmp_path: Path) -> 
     assert len({one["lr"] for one in drawn}) == 16
 
 
+def test_no_two_settings_are_tied_in_the_first_draws_of_a_sobol_sequence(tmp_path: Path) -> None:
+    """In the sequence as it is, 7 of the 66 pairs are."""
+
+    def twelve(trial: optuna.Trial) -> TrialConfig:
+        chosen = [trial.suggest_categorical(f"choice{place}", [0, 1]) for place in range(12)]
+        return TrialConfig(net=LeNetConfig(), recipe=Recipe(lr=0.01 + 0.001 * sum(chosen)))
+
+    for seed in range(5):
+        study = Study(tmp_path / "study.log", Space(suggest=twelve, sampler="qmc", name="twelve"), seed)
+        drawn = np.array([list(study.propose(number).params.values()) for number in range(16)])
+        assert (drawn.sum(axis=0) == 8).all()
+        together = {(a, b): len(set(zip(drawn[:, a], drawn[:, b], strict=True))) for a in range(12) for b in range(a)}
+        assert min(together.values()) > 2
+
+
 @pytest.mark.parametrize(
     ("distribution", "values"),
     [
@@ -158,11 +176,30 @@ def test_what_cannot_be_is_refused_before_anything_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_older_sweep_goes_on_with_the_sampler_and_pruner_that_it_had() -> None:
-    content = spec().model_dump(mode="json")
-    del content["sampler"], content["pruner"]
-    again = SweepSpec.model_validate(content)
-    assert (again.sampler, again.pruner) == ("tpe", "halving")
+def test_the_default_is_what_was_measured_to_be_the_fastest() -> None:
+    space = Space(suggest=plain)
+    assert (space.sampler, space.pruner) == ("qmc-tpe", "promoting")
+    assert {(space.sampler, space.pruner) for space in SPACES.values()} == {("qmc-tpe", "promoting")}
+
+
+@pytest.mark.parametrize("recorded", [True, False], ids=["recorded", "before they were"])
+def test_an_older_sweep_goes_on_with_the_sampler_and_pruner_that_it_had(
+    sweep: Callable[..., SweepResult], recorded: bool
+) -> None:
+    """Begun when TPE and halving were the default; journals of that time may not name them."""
+    space = replace(CONDITIONAL, sampler=Space.sampler, pruner=Space.pruner)
+    asked: dict[str, Any] = {"space": space, "baselines": "all", "epochs": 4, "body": by_settings}
+    whole = sweep(trials=14, sampler="tpe", pruner="halving", name="whole", **asked)
+    first = sweep(trials=4, sampler="tpe", pruner="halving", **asked)
+    if not recorded:
+        journal = first.folder.journal
+        journal.write_text(journal.read_text().replace('"sampler":"tpe","pruner":"halving",', ""))
+        assert "halving" not in journal.read_text()
+    again = sweep(trials=14, resume=True, **asked)
+    assert (recorded_spec(again.history).sampler, recorded_spec(again.history).pruner) == ("tpe", "halving")
+    assert [trial.started.params for trial in again] == [trial.started.params for trial in whole]
+    assert [(trial.state, trial.last_epoch) for trial in again] == [(one.state, one.last_epoch) for one in whole]
+    assert not any(trial.attempts for trial in again), "none waited at a rung"
 
 
 def test_the_median_rule_by_hand() -> None:
