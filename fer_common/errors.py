@@ -21,6 +21,21 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **{**more, "allow_abbrev": False})
 
+    def parse_known_args(self, *args: Any, **more: Any) -> Any:  # typed in the stubs by four overloads
+        """Refuse what is unknown here, where a verb's own options are known."""
+        parsed, unknown = super().parse_known_args(*args, **more)
+        if unknown:
+            option = next((word.partition("=")[0] for word in unknown if word.startswith("-")), None)
+            near = nearest(option, self._option_string_actions) if option else ""
+            self.error(f"unknown argument {' '.join(unknown)}{near}")
+        return parsed, unknown
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            raise argparse.ArgumentError(
+                action, f"unknown '{value}'{did_you_mean(str(value), map(str, action.choices))}"
+            )
+
     def error(self, message: str) -> NoReturn:
         """Raise UserError."""
         raise UserError(f"{message}; see {self.prog} --help")

@@ -266,7 +266,7 @@ def test_a_check_that_fails_is_shown_with_its_mend_and_exits_1(
         (["doctor", "nowhere.yaml"], "error: nowhere.yaml: No such file or directory"),
         (["doctor", "--address", "head"], "error: --address 'head' is not an address"),
         (["doctor", "--address", "http://127.0.0.1:9"], "error: http://127.0.0.1:9: [Errno 111] Connection refused; is the cluster up"),
-        (["docter"], "error: argument VERB: invalid choice: 'docter'"),
+        (["docter"], "error: argument VERB: unknown 'docter'; did you mean 'doctor'?"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line_and_exits_2(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -63,12 +63,12 @@ def test_export_writes_what_can_be_described_alike(source, here, capsys):
     ("argv", "says"),
     [
         (["describe"], "the following arguments are required: SOURCE"),
-        (["descibe", "x"], "invalid choice: 'descibe'"),
+        (["descibe", "x"], "unknown 'descibe'; did you mean 'describe'?"),
         (["describe", "nowhere.csv"], "nowhere.csv: no such file"),
         (["describe", "synthetic", "--resize", "4"], "--resize 4: must be at least 8"),
         (["describe", "synthetic", "--fold", "five"], "expected K/N"),
         (["export", "synthetic", ".", "--format", "png"], "exists already"),
-        (["export", "synthetic", "out", "--format", "gif"], "invalid choice: 'gif'"),
+        (["export", "synthetic", "out", "--format", "gif"], "unknown 'gif'"),
     ],
 )
 def test_errors_are_one_message_and_exit_code_2(argv, says, here, capsys):

@@ -94,9 +94,9 @@ def test_an_act_is_done_where_the_sweep_is_and_by_whom(
     afar: Callable[..., int], out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     capsys.readouterr()
-    assert afar("extend", "night", "--trials", "+2") == 0
-    said = capsys.readouterr().out
-    assert said.startswith("night: 3 trials instead of 1\n")
+    assert afar("extend", "night", "--trials", "+2", "--epochs", "+1") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.startswith("night: 3 trials instead of 1; 4 epochs instead of 3: not trial 0: no state")
     (act,) = SweepHistory.load(out / "night/journal.jsonl").acts
     assert act.who.startswith("ana@")
     assert afar("pause", "night", "7") == 2

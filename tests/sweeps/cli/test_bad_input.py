@@ -59,6 +59,8 @@ def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
         ("lenet_space --name ..", ["--name '..'"]),
         ("lenet_space --resume", ["--resume needs --name"]),
         ("lenet_space --frobnicate", ["--frobnicate", "--help"]),
+        ("lenet_space --epocs 3", ["unknown argument --epocs 3; did you mean '--epochs'?"]),
+        ("lenet_space --sampler=qcm", ["unknown 'qcm'; did you mean 'qmc'?"]),
         ("lenet_space --runner dask", ["'dask'", "inline"]),
         ("", ["SPACE"]),
     ],

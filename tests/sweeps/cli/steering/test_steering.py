@@ -239,6 +239,11 @@ def test_a_sweep_that_nobody_drives_is_steered_and_says_how_to_go_on(
         (["fork", "night/0", "lr=0.1"], "has no state to continue from"),
         (["fork", "night/9", "lr=0.1"], "no trial '9'"),
         (["retry", "night"], "--failed"),
+        (["pasue", "night"], "unknown 'pasue'; did you mean 'pause'?"),
+        (
+            ["pause", "night", "--jsn"],
+            "unknown argument --jsn; did you mean '--json'?; see python -m sweeps pause --help",
+        ),
     ],
 )
 def test_bad_input_is_one_line(
