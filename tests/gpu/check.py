@@ -51,7 +51,7 @@ def main() -> int:
         "twice": partial(same_twice, faces, device, some, 3 if quick else 60),
         "limits": partial(limits, faces, device, batch, 0.1 if quick else 0.4),
         "faults": partial(faults, folder, device),
-        "several": partial(several, folder, device),
+        "several": partial(several, folder, device, quick),
         "sharing": partial(throughput, folder, device, counts, seconds),
     }
     if not quick:
