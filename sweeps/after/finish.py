@@ -52,7 +52,7 @@ class Closing:
 
         To be called before MLflow gets the sweep's end, when it takes that folder's files. `hurried` after a signal.
         """
-        if not any(trial.is_over and trial.best_epoch() for trial in history.trials.values()):
+        if not any((one.is_over or one.waits_at_rung) and one.best_epoch() for one in history.trials.values()):
             return ["no report yet: no trial has finished"]
         page, journal = self._folder.report, self._folder.journal
         if not page.is_file() or page.stat().st_mtime_ns < journal.stat().st_mtime_ns:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from signal import SIGINT, raise_signal
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd
 from tests.sweeps import fake_trials
 from tests.sweeps.fake_trials import good_body
 from tracking.errors import TrackingError
+from tracking.record.events import Event, TrialPaused
+from tracking.record.history import SweepHistory
 from tracking.record.layout import SweepFolder, TrialFolder
 
 pytestmark = pytest.mark.timeout(120)
@@ -177,3 +180,16 @@ def test_the_report_is_drawn_without_the_modules_of_the_working_folder(
         monkeypatch.setenv("PYTHONPATH", path)
     done = closing(trials=1, epochs=1, body=answering_body)
     assert done.notes == (f"report: {done.folder.figures / 'report.html'}",)
+
+
+def test_a_stopped_sweep_whose_trials_wait_at_a_rung_has_a_report(closing: Sweep) -> None:
+    space = replace(fake_trials.only_sampled(), pruner="promoting")
+
+    def stopped(event: Event, _: SweepHistory) -> None:
+        if isinstance(event, TrialPaused):
+            raise_signal(SIGINT)
+
+    result = closing(space=space, trials=3, epochs=3, body=answering_body, listeners=[stopped])
+    assert [trial.state for trial in result] == ["waiting"]
+    assert result.notes == (f"report: {result.folder.report}",)
+    assert "waits at the rung after epoch 1, rank 1 of 1" in result.folder.report.read_text()
