@@ -266,7 +266,7 @@ class RecordedOptions(BaseModel):
         int | None,
         Field(ge=0),
         Flag(
-            "states of paused trials, in all, as 20GiB (default a tenth of the free disk)",
+            "states that trials may continue from, in all, as 20GiB (default a tenth of the free disk)",
             "SIZE",
             group=KEPT,
             read=_bytes,

@@ -1,4 +1,4 @@
-"""Bounds the disk space of paused trials' states; the least promising are deleted first."""
+"""Bounds the disk space of the states that trials may continue from; the least promising are deleted first."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable
 from sweeps.driver.environment import free_bytes
 from sweeps.driver.pauses import by_promise, paused_trials
 from tracking.errors import TrackingError
-from tracking.record.cleaning import remove, states
-from tracking.record.events import Event, TrialPaused
+from tracking.record.cleaning import lasting, remove, states
+from tracking.record.events import Event, TrialEnded, TrialPaused
 from tracking.record.history import SweepHistory
 from tracking.record.layout import SweepFolder
 
@@ -16,27 +16,35 @@ _SHARE_OF_FREE = 10
 
 
 class KeptStates:
-    """Listens to a sweep. After each pause the states of its paused trials take `most_bytes` at most.
+    """Listens to a sweep. The states that its trials may continue from take `most_bytes` at most, all together.
 
-    A trial without its state trains its epochs again when it continues, to the same values. None is a tenth of the
-    disk's free space, as it is at the pause.
+    Those of trials that are done, which only `extend` needs, go first. A paused trial without its state trains its
+    epochs again when it continues, to the same values. None is a tenth of the disk's free space, as it is then.
     """
 
     def __init__(self, folder: SweepFolder, most_bytes: int | None, on_warning: Callable[[str], None]) -> None:
         self._folder, self._most_bytes, self._on_warning = folder, most_bytes, on_warning
         self._warned = False
+        self._lasting = {int(path.parent.parent.name) for path in folder.trials.glob("*/lasting/last.safetensors")}
 
     def __call__(self, event: Event, history: SweepHistory) -> None:
         """Take in an event, as a director's listener."""
-        if not isinstance(event, TrialPaused):
+        if isinstance(event, TrialEnded) and self._folder.trial(event.trial).lasting.last.is_file():
+            self._lasting.add(event.trial)
+        elif not isinstance(event, TrialPaused):
             return
-        files = {trial.number: list(states(self._folder, trial)) for trial in paused_trials(history)}
+        done = [number for number in self._lasting if history.trials[number].state == "done"]
+        files = {number: list(lasting(self._folder, history.trials[number], None)) for number in done}
+        files |= {trial.number: list(states(self._folder, trial)) for trial in paused_trials(history)}
         sizes = {number: sum(one.size_bytes for one in found) for number, found in files.items()}
         taken = sum(sizes.values())
         most = self._most_bytes if self._most_bytes is not None else (
             (free_bytes(self._folder.root) + taken) // _SHARE_OF_FREE
         )  # fmt: skip
-        for number in reversed(by_promise(history, [number for number, size in sizes.items() if size])):
+        if taken <= most:
+            return
+        least_first = by_promise(history, [number for number, size in sizes.items() if size])[::-1]
+        for number in sorted(least_first, key=lambda number: number not in done):
             if taken <= most:
                 return
             try:
@@ -44,10 +52,11 @@ class KeptStates:
             except TrackingError as error:
                 self._on_warning(str(error))
                 return
-            if self._warned and event.reason == "rung":
+            if self._warned and not (isinstance(event, TrialPaused) and event.reason != "rung"):
                 continue  # many trials wait at rungs, and few of them continue
             self._warned = True
+            what = "it cannot be extended" if number in done else "it trains its epochs again when it continues"
             self._on_warning(
-                f"trial {number}: its state is dropped, as those of paused trials take more than "
-                f"{most / 2**20:,.0f} MiB (--keep-states); it trains its epochs again when it continues"
+                f"trial {number}: its state is dropped, as the states to continue from take more than "
+                f"{most / 2**20:,.0f} MiB (--keep-states); {what}"
             )

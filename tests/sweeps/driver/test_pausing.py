@@ -282,6 +282,26 @@ def test_states_beyond_the_bound_go_the_least_promising_first_and_their_trials_s
     assert "trial 1: its state is dropped" in warnings[0]
 
 
+def test_states_of_trials_that_are_done_go_before_those_of_paused_ones(tmp_path: Path) -> None:
+    warnings: list[str] = []
+    folder = SweepFolder(tmp_path / "night")
+    held = desk(tmp_path / "night", trials=3, listeners=(KeptStates(folder, 2500, warnings.append),))
+    paused, *done = (taken(held) for _ in range(3))
+    (Path(paused.folder) / "last.safetensors").write_bytes(b"x" * 1000)
+    held.director.pause(paused.trial, "person")
+    held.director.take(paused.trial, report(paused, 1, 0.1))
+    for task, value in zip(done, (0.9, 0.5), strict=True):
+        (Path(task.folder) / "lasting").mkdir()
+        (Path(task.folder) / "lasting/last.safetensors").write_bytes(b"x" * 1000)
+        held.director.take(task.trial, report(task, 1, value))
+        held.director.take(task.trial, ended(task))
+    assert [path.parent.parent.name for path in folder.trials.glob("*/lasting/last.safetensors")] == ["0001"]
+    assert folder.trial(0).last.exists()
+    assert len(warnings) == 1
+    assert "trial 2: its state is dropped" in warnings[0]
+    assert "it cannot be extended" in warnings[0]
+
+
 @pytest.mark.parametrize(("text", "size"), [("20GiB", 20 << 30), ("1.5 MiB", 3 << 19)])
 def test_a_size_with_its_unit(text: str, size: int) -> None:
     given = run_parser().parse_args(["lenet_space", "--keep-states", text])
