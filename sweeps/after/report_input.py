@@ -153,6 +153,8 @@ def _asked(spec: SweepSpec, history: SweepHistory) -> Mapping[str, str]:
         "trials": str(spec.trials),
         "epochs of a trial, at most": str(spec.max_epochs),
         "selected by": OBJECTIVE,
+        "sampler": spec.sampler,
+        "pruner": spec.pruner,
         "seed": str(spec.seed),
         "device": f"{spec.device}, threads a trial: {spec.threads}",
     }

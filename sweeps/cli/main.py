@@ -168,7 +168,7 @@ def _announce(plan: Plan) -> None:
     console.print(
         f"{plan.at_once} at once on {spec.device} "
         f"({slots.of_a_trial}), {spec.max_epochs} epochs at most; "
-        f"seed {spec.seed}; records in {plan.folder.root}"
+        f"sampler {spec.sampler}, pruner {spec.pruner}, seed {spec.seed}; records in {plan.folder.root}"
     )
     for line in plan.budgets.lines(plan.recorded):
         console.print(f"budget: {line}")

@@ -193,6 +193,7 @@ def test_the_report_has_the_means_and_the_command_that_repeats_them(sweep: Sweep
     result = sweep(trials=1, folds=2, baselines="first", body=body(by_seed), epochs=2, confirm=1)
     page = sweep_page(result.folder, result.history)
     assert "best mean val accuracy" in page
+    assert "<dt>sampler</dt><dd>tpe</dd><dt>pruner</dt><dd>halving</dd>" in page
     assert "trial 0 confirmed" in page
     assert "under new seeds" in page
     assert "--folds 2" in page
