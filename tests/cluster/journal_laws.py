@@ -12,7 +12,7 @@ from optuna.storages.journal import JournalFileBackend
 from tests.cluster.quick_trials import diaries, val_accuracy
 from tests.integration.conftest import check_mlflow
 from tests.journal_laws import check_trials
-from tracking.record.events import AttemptStarted, EpochDone, Event, SweepEnded, TrialEnded, TrialStarted
+from tracking.record.events import AttemptStarted, EpochDone, Event, SweepEnded, TrialEnded, TrialPaused, TrialStarted
 from tracking.record.journal import read
 from tracking.record.layout import SweepFolder
 
@@ -80,7 +80,7 @@ def most_out_at_once(journal: Path) -> int:
     for event in read(journal):
         if isinstance(event, TrialStarted | AttemptStarted):
             out.add(event.trial)
-        elif isinstance(event, TrialEnded):
+        elif isinstance(event, TrialEnded | TrialPaused):
             out.discard(event.trial)
         most = max(most, len(out))
     return most

@@ -31,7 +31,8 @@ def suggest(trial: optuna.Trial) -> TrialConfig:
     return config(trial.suggest_float("lr", 1e-4, 1.0, log=True))
 
 
-SPACE = Space(suggest=suggest, baselines=[Baseline("first report", config(0.01))], max_epochs=4, trials=8, name="quick")
+SPACE = Space(suggest=suggest, baselines=[Baseline("first report", config(0.01))], max_epochs=4, trials=8, name="quick",
+              pruner="halving")  # fmt: skip
 
 
 def val_accuracy(seed: int, epoch: int) -> float:
