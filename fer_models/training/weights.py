@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -50,10 +51,21 @@ class Snapshot:
     loss_scale: dict[str, float]
     tensors: dict[str, Tensor]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The tensors are parts of one memory, all of which pickle would write for each of them.
+        arrays = {name: tensor.numpy() for name, tensor in self.tensors.items()}
+        return _of_arrays, (self.epoch, self.plateau, self.loss_scale, arrays)
+
     def save_judged_net(self, path: Path, metadata: dict[str, str]) -> None:
         """`save_weights` of the state's `judged_net`."""
         tensors = dict(self.tensors)
         write_tensors(path, _take(tensors, _EMA) or _take(tensors, _NET), metadata)
+
+
+def _of_arrays(
+    epoch: int, plateau: Plateau, loss_scale: dict[str, float], arrays: dict[str, npt.NDArray[Any]]
+) -> Snapshot:
+    return Snapshot(epoch, plateau, loss_scale, {name: torch.from_numpy(array) for name, array in arrays.items()})
 
 
 def take_snapshot(state: TrainingState) -> Snapshot:

@@ -232,3 +232,14 @@ def test_a_state_of_another_recipe_is_refused(faces: Faces, batches_of: Callable
     # 8 parameters and 2 buffers
     with pytest.raises(ModelError, match="missing 10, unexpected 0"):
         load_state(averaging, path)
+
+
+def test_a_snapshot_is_pickled_in_its_size() -> None:
+    net = make(AlexNetConfig())
+    snapshot = take_snapshot(new_state(net, Recipe(optimizer="sgd", lr=0.1)))
+    content = pickle.dumps(snapshot)
+    assert len(content) < 1.1 * sum(tensor.nbytes for tensor in snapshot.tensors.values())
+    again = pickle.loads(content)
+    assert again.tensors.keys() == snapshot.tensors.keys()
+    assert all(torch.equal(again.tensors[name], snapshot.tensors[name]) for name in snapshot.tensors)
+    assert (again.epoch, again.plateau) == (snapshot.epoch, snapshot.plateau)
