@@ -128,7 +128,7 @@ def _rerun(given: argparse.Namespace) -> int:
 def _run_plan(plan: Plan, run: Callable[..., SweepResult] | None = None) -> int:
     _announce(plan)
     if plan.is_finished():
-        console.print("this sweep is finished: nothing is left to run; a larger --trials extends it")
+        console.print("this sweep is finished: nothing is left to run; 'python -m sweeps extend' gives it more")
     progress = Progress(console, plan.spec, plan.at_once, plan.budgets)
     with progress.showing():
         result = (run or run_plan)(
