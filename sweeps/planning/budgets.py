@@ -148,23 +148,24 @@ class Budgets:
 class FailureLimit:
     """Stops a sweep most of whose trials fail: the cause is then not their settings.
 
-    Counts the trials that ended since it was made, so a resume starts to count again.
+    Counts the trials that ended, or came to a rung where they wait, since it was made, so a resume starts to count
+    again.
     """
 
     def __init__(self, share: float, history: SweepHistory) -> None:
         self._share = share
-        self._before = {trial.number for trial in history.trials.values() if trial.is_over}
+        self._before = {trial.number for trial in history.trials.values() if trial.is_over or trial.waits_at_rung}
 
     def __call__(self, sweep: Stoppable) -> None:
         """Stop the sweep if more than the share has failed."""
-        trials = sweep.history.trials.values()
-        ends = [trial.end for trial in trials if trial.end and trial.is_over and trial.number not in self._before]
-        failed = [end for end in ends if end.state == "failed"]
-        if len(ends) < _LEAST_ENDED or len(failed) <= self._share * len(ends):
+        trials = [trial for trial in sweep.history.trials.values() if trial.number not in self._before]
+        ended = [trial for trial in trials if trial.is_over or trial.waits_at_rung]
+        failed = [trial.end for trial in ended if trial.end and trial.end.state == "failed"]
+        if len(ended) < _LEAST_ENDED or len(failed) <= self._share * len(ended):
             return
         reasons = Counter((end.reason or "").partition(" (traceback in ")[0] for end in failed)
         reason, count = reasons.most_common(1)[0]
         sweep.request_stop(
-            f"{len(failed)} of {len(ends)} trials failed, more than --max-failed {self._share:.0%} allows; "
+            f"{len(failed)} of {len(ended)} trials failed, more than --max-failed {self._share:.0%} allows; "
             f"{count} of them: {reason}"
         )

@@ -12,7 +12,7 @@ from sweeps.options import Options
 from sweeps.planning.budgets import Budgets
 from sweeps.sweep import SweepResult
 from sweeps.trial.messages import Message, Task, TrialEnd
-from tests.sweeps.fake_trials import good_body, refused, spec
+from tests.sweeps.fake_trials import good_body, only_sampled, refused, spec
 from tracking.record.events import (
     AttemptStarted,
     DriverStarted,
@@ -147,6 +147,18 @@ def test_a_sweep_most_of_whose_trials_fail_stops_resumable(sweep: Callable[..., 
     assert second.history.finished
     assert len(sweep(name="day", trials=12, max_failed=0.6, body=failing_body)) == 4
     assert len(sweep(name="patient", trials=12, max_failed=1.0, body=failing_body)) == 12
+
+
+def test_trials_that_wait_at_a_rung_have_not_failed(sweep: Callable[..., SweepResult]) -> None:
+    def body(task: Task) -> Iterator[Message]:
+        if task.trial % 3 == 1:
+            yield TrialEnd(attempt=task.attempt, state="failed", reason="its own")
+        else:
+            yield from good_body(task)
+
+    result = sweep(trials=15, max_failed=0.5, body=body, space=only_sampled(), pruner="promoting", baselines="none")
+    assert result.history.finished
+    assert result.history.count("failed") == 5
 
 
 def test_the_words_of_a_command_give_the_options_again() -> None:
