@@ -131,20 +131,21 @@ class Endings:
             values = {**scores, **own, "best_epoch": float(best.epoch)}
         unfit = diverged or not trial.started.config
         told = self._study.lesson(number, state, unfit=unfit) if final else None
-        self._recorder.record(
-            TrialEnded(
-                trial=number,
-                state=state,
-                reason=reason,
-                note=note,
-                best=values,
-                epochs=trial.last_epoch,
-                diverged=diverged,
-                final=final,
-                told=told,
-            )
+        ended = TrialEnded(
+            trial=number,
+            state=state,
+            reason=reason,
+            note=note,
+            best=values,
+            epochs=trial.last_epoch,
+            diverged=diverged,
+            final=final,
+            told=told,
         )
+        self._recorder.record(ended)
         self._queue.release(number)
+        if ended.drops_out:
+            self._study.drop_out(number)
         if told:
             self._study.finish(number, told, values.get(f"best_{OBJECTIVE}"))
             self._give_up_lost_group(trial)

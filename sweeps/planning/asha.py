@@ -43,7 +43,8 @@ class Promoting:
     """Pauses every trial at its rung, and continues those that come to be among the best of all that reached the rung.
 
     A trial that is poor for its rung thus costs no more than the rung, and one that is early is not promoted for lack
-    of rivals. Higher is better; of equal trials the lower number is ranked first.
+    of rivals. Higher is better; of equal trials the lower number is ranked first. `go_back` to epoch 0 takes a trial
+    that has failed out of the competition: it would hold the place of one that can be complete.
     """
 
     def __init__(self, first_rung_epochs: int, reduction_factor: int) -> None:

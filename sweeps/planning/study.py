@@ -183,6 +183,8 @@ class Study:
             case TrialEnded(final=True):
                 # Journals of format 1 do not say what the sampler was told; it is told what it would be today.
                 told = event.told or self.lesson(event.trial, event.state, unfit=event.diverged)
+                if event.drops_out:
+                    self.drop_out(event.trial)
                 self.finish(event.trial, told, event.best.get(f"best_{OBJECTIVE}"))
 
     def _start_from(self, sweep: SweepStarted) -> None:
@@ -302,6 +304,11 @@ class Study:
         """Have a trial wait for no promotion, as it continues, or somebody else decides on it."""
         if self._rungs is not None:
             self._rungs.leave(number)
+
+    def drop_out(self, number: int) -> None:
+        """Have a trial that ended without a result compete at no rung, so that another is promoted in its place."""
+        if self._rungs is not None:
+            self._rungs.go_back(number, 0)
 
     def promotable(self, settled: float) -> list[int]:
         """The waiting trials to continue now, the first ones first; as `Promoting.promotable`."""

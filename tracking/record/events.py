@@ -287,6 +287,11 @@ class TrialEnded(_Event):
     told: Told | None = None
     """None where the trial is to be resumed, and in journals of format 1."""
 
+    @property
+    def drops_out(self) -> bool:
+        """Whether the trial failed or was stopped for good: then it competes with no other."""
+        return self.final and self.state in ("failed", "stopped")
+
 
 class TrialTested(_Event):
     """The test split was read for a trial; `look` counts from 1."""

@@ -319,7 +319,11 @@ class SweepHistory:
 
     def _values_after(self, epoch: int) -> list[float]:
         """What the trials that compete at a rung had there, the least first."""
-        competing = (one for one in self.trials.values() if not one.started.is_further_member)
+        competing = (
+            one
+            for one in self.trials.values()
+            if not one.started.is_further_member and not (one.end and one.end.drops_out)
+        )
         return sorted(one.epochs[epoch - 1].metrics[OBJECTIVE] for one in competing if one.last_epoch >= epoch)
 
     def count(self, state: TrialState | Literal["running", "waiting", "paused"]) -> int:

@@ -16,7 +16,7 @@ from sweeps.planning.asha import Promoting
 from sweeps.planning.study import Study
 from sweeps.serve.living import Living
 from sweeps.space import Space
-from sweeps.trial.messages import Message, Task
+from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd
 from tests.benchmarks.simulated import SimulatedRunner
 from tests.sweeps.fake_trials import SPACE as BASELINES
 from tests.sweeps.fake_trials import Desk, only_sampled, open_desk, outcome, report, scripted_body, spec
@@ -285,3 +285,36 @@ def test_who_waits_is_shown_with_its_rank_and_its_sweep_as_stopped(tmp_path: Pat
             ("waiting", "waits at the rung after epoch 1, rank 2 of 2"),
             ("waiting", "waits at the rung after epoch 1, rank 1 of 2"),
         ]
+
+
+def test_a_promoted_trial_that_comes_to_nothing_leaves_its_place_to_the_next(tmp_path: Path) -> None:
+    def body(task: Task) -> Iterator[Message]:
+        for message in scripted_body(curves())(task):
+            if isinstance(message, EpochReport) and message.epoch == 2 and task.trial in (3, 6):
+                message = TrialEnd(attempt=task.attempt, state="failed", diverged=task.trial == 3, reason="a fault")
+            elif isinstance(message, EpochReport) and message.epoch == 2 and task.trial == 8:
+                held.director.give_up(8, "stopped by ana")
+            yield message
+
+    held = desk(tmp_path / "night")
+    InlineRunner().run(held.director, body)
+    held.director.leave()
+    trials = held.director.history.trials
+    beyond = {
+        number: trial.state for number, trial in trials.items() if trial.last_epoch > 1 or trial.state != "pruned"
+    }
+    assert beyond == {1: "done", 3: "failed", 5: "pruned", 6: "failed", 8: "stopped"}
+    assert trials[4].reason == "stopped at epoch 1: not promoted, rank 6 of 6"
+
+
+def test_the_rank_counts_no_trial_that_was_stopped(tmp_path: Path) -> None:
+    held = desk(tmp_path / "night")
+    for value in (0.5, 0.3):
+        task = held.director.next_task()
+        assert task is not None
+        held.director.take(task.trial, report(task, 1, value))
+    held.director.give_up(0, "stopped by ana")
+    for seen in (held, desk(tmp_path / "night")):
+        (waiting,) = seen.director.paused
+        assert seen.director.history.reason_of(waiting).endswith("rank 1 of 1")
+        assert seen.director._study.rank(1) == (1, 1)
