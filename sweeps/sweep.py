@@ -128,7 +128,7 @@ def run_plan(
         runner = runner or ready.enter_context(_runner(plan))
         held.enter_context(hold_folder(folder.create().root))
         journal = held.enter_context(Journal.open(folder.journal))
-        history, study = _open_books(plan, journal, on_warning)
+        history, study = _open_records(plan, journal, on_warning)
         tracker = tracker or MlflowSink(
             folder.journal, tracking_uri=plan.tracking_uri, out=plan.options.out, on_warning=on_warning
         )
@@ -163,7 +163,7 @@ def run_plan(
             finally:
                 if writable:
                     director.leave()
-                    _close_books(director, journal)
+                    _record_the_end(director, journal)
                     if news:
                         news.end(history)
                     if plan.spec.figures:
@@ -246,7 +246,7 @@ def _check_space_left(folder: SweepFolder) -> None:
         )
 
 
-def _open_books(plan: Plan, journal: Journal, on_warning: Callable[[str], None]) -> tuple[SweepHistory, Any]:
+def _open_records(plan: Plan, journal: Journal, on_warning: Callable[[str], None]) -> tuple[SweepHistory, Any]:
     from sweeps.planning.study import Study
 
     folder, spec = plan.folder, plan.spec
@@ -276,7 +276,7 @@ def _open_books(plan: Plan, journal: Journal, on_warning: Callable[[str], None])
     return history, study
 
 
-def _close_books(director: Director, journal: Journal) -> None:
+def _record_the_end(director: Director, journal: Journal) -> None:
     history = director.history
     if history.finished:
         return

@@ -329,5 +329,5 @@ def _let_actors_take_warm_workers() -> None:
 
 
 def _quieten() -> None:
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a dead worker is told of by us, in a line
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the director reports a dead worker, in a line
     warnings.filterwarnings("ignore", module="ray")

@@ -227,7 +227,7 @@ def _slots(device: Device, options: Options, hardware: Hardware, measured: float
 
 
 def _let_share(plan: Plan) -> Plan:
-    """Have MPS run where the trials of this machine share GPUs as they were told to."""
+    """Have MPS run where the trials of this machine share GPUs as was asked for."""
     from sweeps.planning.mps import obstacle
 
     if plan.slots.gpus_per_trial >= 1 or plan.options.address is not None:

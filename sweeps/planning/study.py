@@ -340,7 +340,7 @@ class Study:
         parameters that others have and it lacks would split TPE's joint model of them for good.
         """
         if number not in self._open:
-            return _LESSONS[state]  # told so with its verdict
+            return _LESSONS[state]  # as the sampler learned with the verdict
         trial = self._open[number]
         if trial is None:
             return "value" if state == "done" and number in self._groups else "nothing"

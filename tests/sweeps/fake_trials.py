@@ -132,7 +132,7 @@ def spec(trials: int = 4, max_epochs: int = 3, baseline_epochs: int = 3, seed: i
 
 @dataclass
 class Desk:
-    """A director with its books open."""
+    """A director whose journal is open."""
 
     folder: SweepFolder
     director: Director
@@ -161,7 +161,7 @@ def told(event: Any) -> tuple[Any, ...]:
 
 
 def open_desk(root: Path, space: Space = SPACE, asked: SweepSpec | None = None, **more: Any) -> Desk:
-    """Open the books at `root`, for the first time or again, as a driver does."""
+    """Open the journal at `root`, for the first time or again, as a driver does."""
     asked = asked or spec()
     folder = SweepFolder(root).create()
     journal = Journal.open(folder.journal)

@@ -123,7 +123,7 @@ class _MlflowReceiver:
 
     def send(self, events: Iterable[Event]) -> None:
         works = self._session.grouper.group(events)
-        # The sweep's own run is made first, for the others to hang on, and ends last, when all are told.
+        # The sweep's own run is made first, since the others belong to it, and ends last, when all are sent.
         parent = works.pop(PARENT, None)
         if parent is not None:
             self._tell(PARENT, RunWork(started=parent.started, driver=parent.driver))
