@@ -306,9 +306,13 @@ class Study:
             self._rungs.leave(number)
 
     def drop_out(self, number: int) -> None:
-        """Have a trial that ended without a result compete at no rung, so that another is promoted in its place."""
+        """Have a trial that ended without a result compete at no rung, so that another is promoted in its place.
+
+        A group competes with its first member, and is given up with any of its members.
+        """
+        group = self._groups.get(number)
         if self._rungs is not None:
-            self._rungs.go_back(number, 0)
+            self._rungs.go_back(group.first if group else number, 0)
 
     def promotable(self, settled: float) -> list[int]:
         """The waiting trials to continue now, the first ones first; as `Promoting.promotable`."""

@@ -319,10 +319,10 @@ class SweepHistory:
 
     def _values_after(self, epoch: int) -> list[float]:
         """What the trials that compete at a rung had there, the least first."""
+        starts = (one.started for one in self.trials.values() if one.end and one.end.drops_out)
+        dropped = {started.group.first if started.group else started.trial for started in starts}
         competing = (
-            one
-            for one in self.trials.values()
-            if not one.started.is_further_member and not (one.end and one.end.drops_out)
+            one for one in self.trials.values() if not one.started.is_further_member and one.number not in dropped
         )
         return sorted(one.epochs[epoch - 1].metrics[OBJECTIVE] for one in competing if one.last_epoch >= epoch)
 

@@ -318,3 +318,20 @@ def test_the_rank_counts_no_trial_that_was_stopped(tmp_path: Path) -> None:
         (waiting,) = seen.director.paused
         assert seen.director.history.reason_of(waiting).endswith("rank 1 of 1")
         assert seen.director._study.rank(1) == (1, 1)
+
+
+def test_a_group_that_is_given_up_leaves_its_place_to_the_next(tmp_path: Path) -> None:
+    def body(task: Task) -> Iterator[Message]:
+        started = held.director.history.trials[task.trial].started
+        if started.is_further_member and started.group and started.group.first == 3:
+            yield TrialEnd(attempt=task.attempt, state="failed", reason="a fault")
+        else:
+            yield from scripted_body({task.trial: curves([0.2, 0.5, 0.3, 0.9] + [0.5] * 9)[task.trial]})(task)
+
+    asked = spec(trials=4, max_epochs=4, pruner="promoting", replicates=2)
+    held = open_desk(tmp_path / "night", replace(SPACE, reduction_factor=4), asked)
+    InlineRunner().run(held.director, body)
+    held.director.leave()
+    assert not held.director.history.unfinished
+    whole = [group.first.number for group in held.director.history.groups() if group.is_whole]
+    assert whole == [1], "the best one was given up"
