@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -72,7 +73,7 @@ def _interrupted_after_grace(director: Director) -> Iterator[None]:
             if director.stop_reason is not None:
                 since = since or time.monotonic()
                 if time.monotonic() - since > GRACE_SECONDS:
-                    _thread.interrupt_main()  # as a second signal
+                    _thread.interrupt_main(_handled_signal())  # as a second signal
                     return
 
     watcher = threading.Thread(target=watch, name="grace", daemon=True)
@@ -84,6 +85,12 @@ def _interrupted_after_grace(director: Director) -> Iterator[None]:
         left.set()
         if watcher.ident is not None:
             watcher.join()
+
+
+def _handled_signal() -> int:
+    """A signal that Python handles here. SIGINT is ignored in a background job of a shell script, as under nohup."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    return next((number for number in numbers if callable(signal.getsignal(number))), signal.SIGINT)
 
 
 def _tasks(director: Director) -> Iterator[Task]:

@@ -97,7 +97,12 @@ def test_resuming_a_finished_sweep_exits_0_whatever_became_of_its_trials(sweep: 
     assert sweep(trials=3, body=body, resume=True).exit_code == 1
 
 
-def test_a_long_epoch_is_left_after_the_grace(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("interrupt", [signal.default_int_handler, signal.SIG_IGN], ids=["", "in the background"])
+def test_a_long_epoch_is_left_after_the_grace(
+    sweep: Sweep, monkeypatch: pytest.MonkeyPatch, interrupt: signal.Handlers
+) -> None:
+    """A shell that starts a job in the background has it ignore SIGINT."""
+
     def body(task: Task) -> Iterator[Message]:
         yield next(iter(good_body(task)))
         os.kill(os.getpid(), signal.SIGTERM)
@@ -106,8 +111,11 @@ def test_a_long_epoch_is_left_after_the_grace(sweep: Sweep, monkeypatch: pytest.
         raise AssertionError("not reached")
 
     monkeypatch.setattr("sweeps.driver.runner.GRACE_SECONDS", 0.3)
-    began = time.monotonic()
-    stopped = sweep(trials=2, epochs=3, body=body)
+    began, before = time.monotonic(), signal.signal(signal.SIGINT, interrupt)
+    try:
+        stopped = sweep(trials=2, epochs=3, body=body)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert time.monotonic() - began < 20
     assert (stopped.exit_code, stopped[0].state, stopped[0].last_epoch) == (143, "stopped", 1)
 
