@@ -87,7 +87,7 @@ def _interrupted_after_grace(director: Director) -> Iterator[None]:
             watcher.join()
 
 
-def _handled_signal() -> int:
+def _handled_signal() -> signal.Signals:
     """A signal that Python handles here. SIGINT is ignored in a background job of a shell script, as under nohup."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     return next((number for number in numbers if callable(signal.getsignal(number))), signal.SIGINT)
