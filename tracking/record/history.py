@@ -43,6 +43,8 @@ class TrialHistory:
     verdict: Verdict | None = None
     end: TrialEnded | None = None
     paused: TrialPaused | None = None
+    ended_while_paused: bool = False
+    """Whether it had no worker when it ended, as a trial that waits at a rung and is pruned."""
     lengthened: Lengthened | None = None
     """Since it was given more epochs, until a worker has it with these."""
     tests: list[TrialTested] = field(default_factory=list)
@@ -355,6 +357,7 @@ def _apply_to_trial(
         case TrialUnpaused() if trial.paused:
             trial.paused = trial.paused.model_copy(update={"reason": "share", "who": event.who})
         case TrialEnded():
+            trial.ended_while_paused = trial.paused is not None
             trial.end, trial.paused = event, None
         case TrialTested():
             trial.tests.append(event)

@@ -13,7 +13,7 @@ from tracking.metrics.compare import ComparedRun, Comparison, compare
 from tracking.metrics.scores import Interval
 from tracking.pages.compare_page import comparison_page
 from tracking.pages.report import DataFacts, SweepReport, report_page
-from tracking.record.events import AttemptStarted, TrialStarted
+from tracking.record.events import AttemptStarted, TrialPaused, TrialStarted
 from tracking.record.history import SweepHistory
 from tracking.record.predictions import Predictions, read_predictions
 from tracking.record.spans import attempt_spans, trial_minutes
@@ -186,6 +186,19 @@ def test_answers_of_another_epoch_are_not_taken(swept: Sweep) -> None:
     assert read_predictions(folder, 2) is None
     folder.val_probabilities.write_bytes(folder.val_probabilities.read_bytes()[:200])
     assert read_predictions(folder, 3) is None
+
+
+def test_a_trial_that_waits_and_is_pruned_holds_no_worker(sweep: Sweep) -> None:
+    sweep.start()
+    begin = sweep.tick()
+    sweep.write(TrialStarted(time_ms=begin, trial=0, config_id="c", config={}, seed=0, epochs=3))
+    sweep.epoch(0, 1)
+    sweep.write(TrialPaused(time_ms=sweep.tick(), trial=0, epoch=1, reason="rung"))
+    sweep.time_ms += 3_600_000
+    sweep.end(0, "pruned")
+    (trial,) = SweepHistory.load(sweep.folder.journal).trials.values()
+    assert trial.state == "pruned"
+    assert attempt_spans(trial) == [(begin, begin + 1)]
 
 
 def test_time_between_two_attempts_is_nobody_s(sweep: Sweep) -> None:
