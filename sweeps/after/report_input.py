@@ -156,7 +156,7 @@ def _asked(spec: SweepSpec, history: SweepHistory) -> Mapping[str, str]:
         "sampler": spec.sampler,
         "pruner": spec.pruner,
         "seed": str(spec.seed),
-        "device": f"{spec.device}, threads a trial: {spec.threads}",
+        "device": f"{spec.device}, threads per trial: {spec.threads}",
     }
     started = history.started
     for what, taken in (("learned from", started.lessons), ("proposed first", started.offers)):

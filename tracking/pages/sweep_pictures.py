@@ -54,7 +54,7 @@ def sweep_pictures(
         Picture("best_curves", "Best trials", "The best trials, and the baselines dashed.", curves),
         Picture("timeline", "Timeline", "When each trial held a worker; a tick an epoch, the last mark says how it "
                 "ended.", timeline_figure(history, head("Timeline"))),
-        Picture("cost", "Cost", "Minutes of a worker a trial.", cost_figure(history, head("Cost"))),
+        Picture("cost", "Cost", "Worker minutes per trial.", cost_figure(history, head("Cost"))),
         Picture("optimisation_history", "Optimisation history", "Each trial's best epoch, and the best so far.",
                 objective_figure(history, head("Optimisation history"))),
         Picture("pareto_front", "Accuracy and its price", "No trial off the line is better for less; numbers name "
