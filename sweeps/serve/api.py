@@ -80,7 +80,10 @@ def sweeps(served: Serving) -> list[dict[str, Any]]:
 
 @router.get("/sweeps/{name}")
 def sweep(found: Found, since: int = 0) -> JSONResponse:
-    """A sweep now, and its trials that changed after version `since`, each with its curve."""
+    """A sweep now, and its trials that changed after version `since`, each with its curve.
+
+    Of a trial that waits at a rung and did not change itself, number and reason (its rank) are given alone.
+    """
     return JSONResponse(found.state(since))
 
 

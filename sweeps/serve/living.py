@@ -37,9 +37,10 @@ class Living:
             if history is None:
                 return {"version": 0, "trials": [], "summary": None}
             row = sweep_row(self.folder, history)
-            # The rank of a trial that waits changes as others report.
-            trials = [one for n, one in history.trials.items() if one.waits_at_rung or self._changed.get(n, 0) > since]
-            reasons = history.reasons(trials)
+            changed = [history.trials[number] for number, version in self._changed.items() if version > since]
+            # Of all others that wait only the rank changes, as others report: their curves are not sent again.
+            waiting = [one for n, one in history.trials.items() if one.waits_at_rung and self._changed[n] <= since]
+            reasons = history.reasons([*changed, *waiting])
             summary = row.model_dump(mode="json") | {
                 "asked": row.digest.asked,
                 "classes": history.started.spec.get("classes", []),
@@ -49,7 +50,10 @@ class Living:
             return {
                 "version": self.version,
                 "summary": summary,
-                "trials": [_trial(one, reasons[one.number]) for one in trials],
+                "trials": [
+                    *(_trial(one, reasons[one.number]) for one in changed),
+                    *({"number": one.number, "reason": reasons[one.number]} for one in waiting),
+                ],
             }
 
     def _read(self) -> None:

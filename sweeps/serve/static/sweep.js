@@ -139,7 +139,7 @@ function later() { if (!drawing) { drawing = true; requestAnimationFrame(show); 
 
 function take(state) {
   version = state.version;
-  for (const one of state.trials) trials.set(one.number, one);
+  for (const one of state.trials) trials.set(one.number, { ...trials.get(one.number), ...one });
   if (state.summary) showSummary(state.summary);
   later();
 }
