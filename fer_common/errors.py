@@ -18,6 +18,9 @@ class UserError(Exception):
 class Parser(argparse.ArgumentParser):
     """Raises UserError for a bad command line, and takes no abbreviated options."""
 
+    way_out = ""
+    """What to do about an option that is unknown here; empty where the nearest known one is named."""
+
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **{**more, "allow_abbrev": False})
 
@@ -27,7 +30,7 @@ class Parser(argparse.ArgumentParser):
         if unknown:
             option = next((word.partition("=")[0] for word in unknown if word.startswith("-")), None)
             near = nearest(option, self._option_string_actions) if option else ""
-            self.error(f"unknown argument {' '.join(unknown)}{near}")
+            self.error(f"unknown argument {' '.join(unknown)}{self.way_out or near}")
         return parsed, unknown
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:

@@ -63,6 +63,11 @@ def parser() -> argparse.ArgumentParser:
     ):
         named = verbs.add_parser(verb, help=summary)
         named.add_argument("name", metavar="NAME", help="the sweep's name")
+        if verb == "resume":
+            named.way_out = (
+                "; a sweep resumes with its own options: to change them, repeat the command that began it, with the "
+                "changes, --name NAME and --resume"
+            )
         if verb == "status":
             named.add_argument("--watch", action="store_true", help="a live table, until the sweep ends or Ctrl-C")
         _where(named)

@@ -107,7 +107,8 @@ class TrialQueue:
         """Have a trial leave at its next report, with its state; at once where it waits. Raises InputError."""
         trial = self.open_trial(number)
         if trial.paused and not (continues_by_itself(trial) and reason == "person"):
-            raise InputError(f"trial {number} is {trial.state} already")
+            already = "waits at a rung" if trial.waits_at_rung else "is paused"
+            raise InputError(f"trial {number} {already} already; unpause has it continue")
         if reason == "person" and number in self._asked:
             raise InputError(f"trial {number} pauses at its next report already")
         if number not in self.out:
