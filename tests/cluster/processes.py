@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests import ROOT
+from tests.ports import free_port
 
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 TOKEN = "0f" * 32
@@ -24,12 +24,6 @@ PATIENCE = 900
 needs_ray_default = pytest.mark.skipif(
     find_spec("aiohttp_cors") is None, reason="a head that takes jobs needs ray[default]"
 )
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -63,7 +57,7 @@ def wait_for(condition: Callable[[], object], seconds: float, what: Callable[[],
 
 @contextmanager
 def ray_head(folder: Path, *more: str) -> Iterator[str]:
-    """A head with two cores on this machine, whose token and log lie in `folder`, and its address; `more` are options
+    """A head with two cores on this machine, whose token and log are in `folder`, and its address; `more` are options
     of `ray start`."""
     port, temporary = free_port(), f"/tmp/fer-{os.getpid()}-{time.monotonic_ns() % 10**6}"
     start = [*RAY, "start", "--head", "--block", f"--port={port}", "--node-ip-address=127.0.0.1", "--num-cpus=2",

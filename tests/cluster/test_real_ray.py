@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.processes import TOKEN, environment, free_port, needs_ray_default, python, ray_head, wait_for
+from tests.cluster.processes import TOKEN, environment, needs_ray_default, python, ray_head, wait_for
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.slow, needs_ray_default]
 

@@ -23,8 +23,8 @@ from sweeps.after.register import _CODE, register_best
 from sweeps.cli.main import main
 from sweeps.sweep import SweepResult
 from tests import ROOT
+from tests.ports import free_port
 from tests.sweeps.fake_trials import refused
-from tests.sweeps.serve.conftest import free_port
 from tracking.mlflow_sync.default_store import default_uri
 from tracking.mlflow_sync.models import CHAMPION
 from tracking.mlflow_sync.upkeep import opened

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from sweeps.serve import model_pool
 from sweeps.serve.app import web_app
 from sweeps.serve.guard import Guard
 from sweeps.serve.mlflow_page import MlflowPages
+from tests.ports import free_port
 
 LENET = TrialConfig(net=LeNetConfig(), recipe=Recipe(lr=0.01, batch_size=8), precision="fp32",
                     memory_format="contiguous")  # fmt: skip
@@ -34,12 +34,6 @@ def out(tmp_path_factory: pytest.TempPathFactory, tiny_csv: Path, face_cache: Pa
                   runner="inline", figures=False)  # fmt: skip
         assert main(["export", "night/0", "--format", "onnx", "--file", str(out / "net.onnx"), "--out", str(out)]) == 0
     return out
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Served(uvicorn.Server):

@@ -18,7 +18,8 @@ from sweeps.errors import InputError
 from sweeps.serve.acts import ActRequest
 from sweeps.serve.guard import Guard
 from sweeps.serve.mlflow_page import MlflowPages
-from tests.sweeps.serve.conftest import Served, free_port
+from tests.ports import free_port
+from tests.sweeps.serve.conftest import Served
 
 pytestmark = pytest.mark.timeout(180)
 

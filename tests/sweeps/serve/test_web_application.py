@@ -31,7 +31,8 @@ from sweeps.serve.acts import ActRequest
 from sweeps.serve.api import MAX_UPLOAD
 from sweeps.serve.command import run_verb
 from sweeps.serve.guard import guard_for
-from tests.sweeps.serve.conftest import Served, free_port
+from tests.ports import free_port
+from tests.sweeps.serve.conftest import Served
 from tracking.record.events import AttemptStarted, DriverStarted, EpochDone
 from tracking.record.journal import Journal
 from tracking.record.layout import SweepFolder

@@ -19,6 +19,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from tests.ports import free_port
 from tracking.mlflow_sync.serve import BACKEND, PASSWORD, SECRET
 
 pytestmark = pytest.mark.slow
@@ -27,12 +28,6 @@ ADMIN = "a long pass phrase"
 DATABASE_PASSWORD = "another pass phrase"
 BUCKET = "mlflow-artifacts"
 S3_KEYS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_DEFAULT_REGION": "us-east-1"}
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def postgres_program(name: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.ports import free_port
 from tests.tracking.small_sweep import Sweep
 from tracking.errors import TrackingError
 from tracking.mlflow_sync.default_store import default_uri
@@ -20,12 +21,6 @@ from tracking.mlflow_sync.ui import HOST, open_in_browser, page_server
 from tracking.mlflow_sync.upkeep import experiment_page
 
 NewSink = Callable[[], MlflowSink]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 def test_a_port_that_is_taken_is_named_before_anything_starts(out: Path) -> None:
