@@ -201,8 +201,8 @@ class RecordedOptions(BaseModel):
     prefer: Annotated[
         Preference | None,
         Flag(
-            "what stands for the sweep among the trials within noise of the best: smaller, the fewest parameters, or "
-            "faster, the shortest epochs (default: the best)",
+            "the winner among the trials within noise of the best: smaller, the one with the fewest parameters, or "
+            "faster, the one with the shortest epochs (default: the best)",
             group=TRAINED,
         ),
     ] = None

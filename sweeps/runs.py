@@ -270,7 +270,7 @@ def sweep_folder(name: str, out: Path) -> SweepFolder:
 def best_runs(folder: SweepFolder, history: SweepHistory, count: int) -> list[Run]:
     """The `count` best of the trials that are over, best first. Raises InputError where there are none.
 
-    The first is the one that stands for the sweep, which `--prefer` may choose among those within noise of the best.
+    The first is the winner, which `--prefer` may choose among those within noise of the best.
     """
     ranked = [trial for trial in history.ranked() if trial.is_over]
     if not ranked:

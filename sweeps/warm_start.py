@@ -223,7 +223,7 @@ def _lesson(one: _Past, spec: SweepSpec) -> Lesson | None:
 def _told(trial: TrialHistory, max_epochs: int) -> Told:
     end = trial.end
     assert end is not None
-    # Journals of format 1 do not say what their sampler was told.
+    # Journals of format 1 do not record what their sampler learned.
     told = end.told or ("worst" if end.diverged else _AS_IT_ENDED.get(end.state, "nothing"))
     if told in ("worst", "nothing"):
         return told

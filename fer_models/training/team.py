@@ -21,7 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fer_models.parts.layers import Dropout
 
-_PATIENCE = timedelta(days=7)  # whoever starts the processes ends them where one of them is lost
+_PATIENCE = timedelta(days=7)  # the parent ends all processes when one of them is lost
 
 
 class Team:

@@ -90,9 +90,9 @@ def clean_up(
 
 
 def _preferred(folder: SweepFolder, history: SweepHistory) -> dict[int, str]:
-    """The trial that stands for the sweep where that need not be the best, and why it stays."""
+    """The sweep's winner where that need not be the best trial, and why it stays."""
     winner = winner_of(folder, history) if history.spec.get("prefer") else None
-    return {winner.trial: f"it stands for the sweep (--prefer {winner.prefer})"} if winner else {}
+    return {winner.trial: f"it is the sweep's winner (--prefer {winner.prefer})"} if winner else {}
 
 
 def _client(

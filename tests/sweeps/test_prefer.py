@@ -1,5 +1,6 @@
-"""Which trial stands for a sweep: the best, or with `--prefer` the cheapest of those within noise of it."""
+"""Which trial is a sweep's winner: the best, or with `--prefer` the cheapest of those within noise of it."""
 
+import html
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -64,7 +65,7 @@ def test_the_cheapest_within_noise_stands_for_the_sweep(
     assert main(["status", "night", "--out", str(out)]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "within noise of the best, trial 0: trial 1, 2" in said
-    assert ("stands for the sweep" in said) == (prefer is not None)
+    assert ("is the sweep's winner" in said) == (prefer is not None)
     assert main(["list", "--json", "--out", str(out)]) == 0
     (row,) = json.loads(capsys.readouterr().out)
     assert (row["best"]["trial"], row["best"]["prefer"]) == (chosen, prefer)
@@ -74,7 +75,7 @@ def test_the_cheapest_within_noise_stands_for_the_sweep(
 def test_the_sentence_names_what_it_costs(sweep: Sweep) -> None:
     done = priced_sweep(sweep, prefer="smaller")
     assert str(winner_of(done.folder, done.history)) == (
-        "within noise of the best, trial 0: trial 1, 2; --prefer smaller: trial 1 stands for the sweep "
+        "within noise of the best, trial 0: trial 1, 2; --prefer smaller: trial 1 is the sweep's winner "
         "(50,000 parameters, the best 1,000,000 parameters)"
     )
 
@@ -87,7 +88,7 @@ def test_weights_of_what_may_win_are_kept(sweep: Sweep, out: Path) -> None:
     preferred = priced_sweep(sweep, keep=1, prefer="smaller")
     assert kept(preferred) == [0, 1, 2]
     assert main(["gc", "night", "--keep", "1", "--yes", "--out", str(out)]) == 0
-    assert kept(preferred) == [0, 1], "the best, and what stands for the sweep"
+    assert kept(preferred) == [0, 1], "the best, and the winner"
     assert find_run("night", out).trial.number == 1
 
 
@@ -106,15 +107,15 @@ def test_a_finished_sweep_can_be_asked_for_another_preference(sweep: Sweep, out:
     assert priced_sweep(sweep, resume=True).history.spec["prefer"] == "faster"
 
 
-def test_the_report_and_mlflow_say_which_trial_stands_for_the_sweep(sweep: Sweep, out: Path) -> None:
+def test_the_report_and_mlflow_name_the_winner(sweep: Sweep, out: Path) -> None:
     done = priced_sweep(sweep, prefer="smaller")
     draw_sweep(done.folder)
     told = json.loads((done.folder.figures / "leaderboard.json").read_bytes())
     assert (told["winner"], told["prefer"], told["within_noise_of_best"]) == (1, "smaller", [1, 2])
     page = done.folder.report.read_text(encoding="utf-8")
-    assert "The trial that stands for the sweep" in page
+    assert "The winner" in page
     assert "preferred within noise of the best" in page
-    assert "--prefer smaller: trial 1 stands for the sweep" in page
+    assert "--prefer smaller: trial 1 is the sweep's winner" in html.unescape(page)
     assert main(["sync", "night", "--out", str(out)]) == 0
     with opened(default_uri(out)) as client:
         (experiment,) = [one for one in client.search_experiments() if one.name == "fake_space"]

@@ -1,4 +1,4 @@
-"""Which trial stands for a sweep: the best one, or the cheapest of those that are within noise of it."""
+"""The winner of a sweep: the best trial, or the cheapest of those that are within noise of it."""
 
 import math
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ _NAMED = 8
 
 @dataclass(frozen=True)
 class Winner:
-    """The trial that stands for a sweep, and those within noise of the best, the best first.
+    """The trial that a sweep's name refers to, and those within noise of the best, the best first.
 
     `costs` are parameters or seconds per epoch, whichever is preferred; infinite where it is not known.
     """
@@ -42,7 +42,7 @@ class Winner:
         cost = _cost(self.prefer, self.costs[self.trial])
         if self.trial != self.best:
             cost += f", the best {_cost(self.prefer, self.costs[self.best])}"
-        return f"{words}; --prefer {self.prefer}: trial {self.trial} stands for the sweep ({cost})"
+        return f"{words}; --prefer {self.prefer}: trial {self.trial} is the sweep's winner ({cost})"
 
 
 def winner_of(folder: SweepFolder, history: SweepHistory) -> Winner | None:

@@ -255,7 +255,7 @@ class _Session:
             self._ended.add(number)
 
     def _winner_tags(self, history: SweepHistory) -> dict[str, str]:
-        """Which trial stands for the sweep, and those within noise of the best, as tags of the sweep's run."""
+        """The sweep's winner, and the trials within noise of the best, as tags of the sweep's run."""
         winner = winner_of(self._folder, history)
         if winner is None:
             return {}
