@@ -13,6 +13,7 @@ from tracking.record.events import Act, Event, SweepStarted
 from tracking.record.history import SweepHistory, TrialHistory
 from tracking.record.journal import read_from
 from tracking.record.layout import SweepFolder
+from tracking.record.spans import attempt_spans
 
 _KEPT = 32
 """Sweeps whose histories stay in memory."""
@@ -106,6 +107,9 @@ class AllLiving:
 def _trial(trial: TrialHistory, reason: str) -> dict[str, Any]:
     best = trial.best_epoch()
     recipe = trial.started.config.get("recipe", {})
+    spans: list[tuple[int, int | None]] = [*attempt_spans(trial)]
+    if trial.state == "running":
+        spans[-1] = (spans[-1][0], None)
     return {
         "number": trial.number,
         "title": trial.started.title,
@@ -116,6 +120,5 @@ def _trial(trial: TrialHistory, reason: str) -> dict[str, Any]:
         "best": best.metrics["val_accuracy"] if best else None,
         "lr": recipe.get("lr"),
         "curve": [[one.epoch, round(one.metrics.get("val_accuracy", 0.0), 4)] for one in trial.epochs],
-        "began": trial.attempts[0].time_ms if trial.attempts else trial.started.time_ms,
-        "ended": trial.end.time_ms if trial.end else None,
+        "spans": spans,
     }

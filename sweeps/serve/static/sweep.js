@@ -118,15 +118,16 @@ function line(pen, one, x, y, stroke, size, alpha) {
 }
 
 function drawTimeline() {
-  const { pen, width, height } = canvas("timeline"), all = [...trials.values()].sort((a, b) => a.began - b.began);
-  if (!all.length) return;
-  const first = all[0].began, last = Math.max(...all.map((one) => one.ended ?? Date.now()), first + 1000), lanes = [];
-  const placed = all.map((one) => { let lane = lanes.findIndex((end) => end <= one.began); if (lane < 0) lane = lanes.length; lanes[lane] = one.ended ?? last; return lane; });
+  const { pen, width, height } = canvas("timeline");
+  const spans = [...trials.values()].flatMap(({ state, spans }) => spans.map(([began, ended]) => ({ state, began, ended }))).sort((a, b) => a.began - b.began);
+  if (!spans.length) return;
+  const first = spans[0].began, last = Math.max(...spans.map((one) => one.ended ?? Date.now()), first + 1000), lanes = [];
+  const placed = spans.map((one) => { let lane = lanes.findIndex((end) => end <= one.began); if (lane < 0) lane = lanes.length; lanes[lane] = one.ended ?? last; return lane; });
   const deep = (height - 30) / lanes.length, x = (when) => 8 + ((when - first) / (last - first)) * (width - 16);
   const colours = { running: colour("--good"), done: colour("--accent"), failed: colour("--bad") };
-  all.forEach((one, place) => { pen.fillStyle = colours[one.state] ?? colour("--soft"); pen.fillRect(x(one.began), 6 + placed[place] * deep, Math.max(1.5, x(one.ended ?? last) - x(one.began) - 1), Math.max(1, deep - 2)); });
+  spans.forEach((one, place) => { pen.fillStyle = colours[one.state] ?? colour("--soft"); pen.fillRect(x(one.began), 6 + placed[place] * deep, Math.max(1.5, x(one.ended ?? last) - x(one.began) - 1), Math.max(1, deep - 2)); });
   pen.fillStyle = colour("--soft");
-  pen.fillText(`${new Date(first).toLocaleTimeString()} (blue done, green running, orange failed, grey others)`, 8, height - 8);
+  pen.fillText(`from ${new Date(first).toLocaleTimeString()}: when trials had a worker (blue done, green running, orange failed, grey others)`, 8, height - 8);
 }
 
 function show() {

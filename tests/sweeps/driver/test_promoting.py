@@ -282,6 +282,7 @@ def test_who_waits_is_shown_with_its_rank_and_its_sweep_as_stopped(tmp_path: Pat
     assert first["summary"]["digest"]["trials"] == {"waiting": 2}
     reasons = [f"waits at the rung after epoch 1, rank {rank} of 2" for rank in (2, 1)]
     assert [(trial["state"], trial["reason"]) for trial in first["trials"]] == [("waiting", one) for one in reasons]
+    assert all(ended is not None for trial in first["trials"] for _, ended in trial["spans"]), "none has a worker"
     again = living.state(since=first["version"])["trials"]
     assert again == [{"number": number, "reason": one} for number, one in enumerate(reasons)], "no curve is sent again"
 
