@@ -247,7 +247,7 @@ def _check_space_left(folder: SweepFolder) -> None:
 
 
 def _open_records(plan: Plan, journal: Journal, on_warning: Callable[[str], None]) -> tuple[SweepHistory, Any]:
-    from sweeps.planning.study import Study
+    from sweeps.search.study import Study
 
     folder, spec = plan.folder, plan.spec
     events = list(read(folder.journal))

@@ -14,11 +14,11 @@ from tests import ROOT
 SIBLINGS = ("fer_data", "fer_models", "tracking", "cluster")
 ONLY_IN = {
     "optuna": {
-        "sweeps/planning/drawn_as.py",
-        "sweeps/planning/study.py",
-        "sweeps/planning/study_storage.py",
-        "sweeps/planning/asked_trial.py",
-        "sweeps/planning/samplers.py",
+        "sweeps/search/drawn_as.py",
+        "sweeps/search/study.py",
+        "sweeps/search/study_storage.py",
+        "sweeps/search/asked_trial.py",
+        "sweeps/search/samplers.py",
         "sweeps/after/importances.py",
     },
     "ray.tune": {"sweeps/driver/ray_runner.py"},
@@ -125,7 +125,7 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
     assert {name: sorted(below & left.keys()) for name, below in left.items()} == {}
 
 
-WINGS = ("cli", "after", "use", "driver", "sharing", "planning", "trial", "spaces")
+WINGS = ("cli", "after", "use", "driver", "sharing", "planning", "search", "trial", "spaces")
 """The wings of sweeps/ from the top: one imports those below it, never one above."""
 
 

@@ -16,7 +16,7 @@ from sweeps.driver.director import Director
 from sweeps.driver.lengthening import lengthen
 from sweeps.driver.trial_queue import known_trial
 from sweeps.errors import InputError
-from sweeps.planning.drawn_as import drawn_as
+from sweeps.search.drawn_as import drawn_as
 from sweeps.space import Space
 from tracking.record.events import Act, Lengthened, Wanted
 from tracking.record.history import TrialHistory

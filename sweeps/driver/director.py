@@ -16,7 +16,7 @@ from sweeps.driver.recorder import Listener, Recorder
 from sweeps.driver.starting import Starting
 from sweeps.driver.trial_queue import TrialQueue
 from sweeps.errors import InputError
-from sweeps.planning.study import Study
+from sweeps.search.study import Study
 from sweeps.space import Space
 from sweeps.spec import SweepSpec
 from sweeps.trial.messages import OBJECTIVE, EpochReport, Message, Preparing, Task, TrialEnd

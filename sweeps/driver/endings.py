@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from sweeps.driver.recorder import Recorder
 from sweeps.driver.trial_queue import TrialQueue
-from sweeps.planning.study import Study
+from sweeps.search.study import Study
 from sweeps.trial.messages import OBJECTIVE, SYSTEM, TrialEnd
 from tracking.errors import TrackingError
 from tracking.metrics.groups import why_given_up

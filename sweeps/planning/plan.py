@@ -21,11 +21,11 @@ from sweeps.fixed_space import fix_settings
 from sweeps.options import Options, RecordedOptions
 from sweeps.planning.budgets import Budgets
 from sweeps.planning.resources import Device, Hardware, Slots, choose_device, plan_slots, usable_cpus
+from sweeps.search.warm_start import NOTHING_TAKEN, WarmStart, warm_start
 from sweeps.space import Space
 from sweeps.spaces.find import find_space
 from sweeps.spaces.find import recordable as recordable_space
 from sweeps.spec import SweepSpec, check_name, recorded_spec, space_label
-from sweeps.warm_start import NOTHING_TAKEN, WarmStart, warm_start
 from tracking.mlflow_sync.uri import recordable, resolve_tracking_uri
 from tracking.record.history import SweepHistory
 from tracking.record.journal import read
@@ -201,7 +201,7 @@ def _trials(space: Space, asked: int | None) -> int:
     """How many trials; of a grid no more than it has points, and all of them unless fewer are asked for."""
     if space.sampler != "grid":
         return asked or space.trials
-    from sweeps.planning.samplers import grid_points
+    from sweeps.search.samplers import grid_points
 
     most = len(space.baselines) + len(grid_points(space))
     if asked and asked > most:
@@ -260,7 +260,7 @@ def configurations(plan: Plan, samples: int) -> Iterator[tuple[str, TrialConfig]
 
 def sample_configurations(plan: Plan, count: int) -> list[TrialConfig]:
     """`count` configurations drawn at random from the space, with the sweep's settings."""
-    from sweeps.planning.study import drawn_parameters, random_trials
+    from sweeps.search.study import drawn_parameters, random_trials
 
     recorded = plan.recorded.trials.values() if plan.recorded else ()
     known = drawn_parameters(trial.started for trial in recorded)
@@ -294,8 +294,8 @@ def _with_path_of_weights(config: TrialConfig, options: Options) -> TrialConfig:
 
 def _check_priors(space: Space, seed: int) -> None:
     """Before settings are fixed, which may leave a parameter with a prior out of the draws."""
-    from sweeps.planning.samplers import check_priors
-    from sweeps.planning.study import random_trials
+    from sweeps.search.samplers import check_priors
+    from sweeps.search.study import random_trials
 
     check_priors(space, random_trials(seed))
 
@@ -336,8 +336,8 @@ def _check_budgets(plan: Plan) -> None:
 
 def _check_configurations(plan: Plan) -> None:
     """Find the faults of the space, and those between space and data, before anything is written."""
-    from sweeps.planning.samplers import check_sampler
-    from sweeps.planning.study import random_trials
+    from sweeps.search.samplers import check_sampler
+    from sweeps.search.study import random_trials
 
     check_sampler(plan.space, random_trials(plan.spec.seed))
     configs = [plan.resolve(baseline.config) for baseline in plan.space.baselines]

@@ -32,7 +32,7 @@ from sweeps.cli.progress import Progress
 from sweeps.options import Options
 from sweeps.planning.plan import Plan, make_plan
 from sweeps.planning.resources import Slots
-from sweeps.planning.study import Proposal, Study
+from sweeps.search.study import Proposal, Study
 from sweeps.sweep import SweepResult, run_plan
 from sweeps.time_left import seconds_left
 from tests.benchmarks.simulated import SPACE, Call, SimulatedRunner, learning

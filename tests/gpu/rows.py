@@ -26,8 +26,8 @@ from sweeps.after.test_split import test_run
 from sweeps.config import TrialConfig
 from sweeps.driver.director import Director
 from sweeps.driver.runner import InlineRunner
-from sweeps.planning.study import Study
 from sweeps.runs import Run
+from sweeps.search.study import Study
 from sweeps.spaces.rows import ROWS, Row
 from sweeps.spec import SweepSpec
 from sweeps.trial.run_trial import run_trial

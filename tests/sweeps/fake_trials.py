@@ -14,7 +14,7 @@ from fer_models import AlexNetConfig, LeNetConfig, Recipe
 from sweeps import Baseline, Space, TrialConfig
 from sweeps.driver.director import Director
 from sweeps.driver.runner import TrialBody
-from sweeps.planning.study import Study
+from sweeps.search.study import Study
 from sweeps.spec import SweepSpec
 from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd
 from tracking.record.events import Event, SweepStarted

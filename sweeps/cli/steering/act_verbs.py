@@ -140,7 +140,7 @@ def _do_here(folder: SweepFolder, given: argparse.Namespace, request: Request) -
     """Perform the act on a sweep without a driver, while holding its folder."""
     from sweeps.driver.director import Director
     from sweeps.fixed_space import fix_settings
-    from sweeps.planning.study import Study
+    from sweeps.search.study import Study
     from sweeps.spaces.find import find_space
 
     _, history = open_sweep(given.name, given.out)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import optuna
 
-from sweeps.planning.study import Study
+from sweeps.search.study import Study
 from sweeps.space import Pruner, Sampler
 from tests.benchmarks.curves.space import SPACE, suggest
 from tests.benchmarks.search.clock import Decision, Method

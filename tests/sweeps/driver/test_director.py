@@ -10,7 +10,7 @@ import pytest
 from sweeps import SweepResult, TrialConfig
 from sweeps.driver.runner import InlineRunner
 from sweeps.fixed_space import fix_settings
-from sweeps.planning.seeds import derive_seed
+from sweeps.search.seeds import derive_seed
 from sweeps.trial.messages import EpochReport, Message, Preparing, Task
 from tests.sweeps.fake_trials import (
     SPACE,

@@ -13,7 +13,7 @@ from sweeps.after.report_input import sweep_page
 from sweeps.cli.leaderboard_table import leaderboard
 from sweeps.driver.runner import InlineRunner
 from sweeps.errors import InputError
-from sweeps.planning.study import Study
+from sweeps.search.study import Study
 from sweeps.space import Space
 from sweeps.sweep import SweepResult
 from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd

@@ -12,8 +12,8 @@ import pytest
 from sweeps import InputError
 from sweeps.driver.kept_states import KeptStates
 from sweeps.driver.runner import InlineRunner
-from sweeps.planning.asha import Promoting
-from sweeps.planning.study import Study
+from sweeps.search.asha import Promoting
+from sweeps.search.study import Study
 from sweeps.serve.living import Living
 from sweeps.space import Space
 from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd

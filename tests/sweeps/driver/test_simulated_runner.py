@@ -13,7 +13,7 @@ import optuna
 import pytest
 
 from sweeps.driver.runner import InlineRunner, TrialBody
-from sweeps.planning.study import Study
+from sweeps.search.study import Study
 from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd
 from tests.benchmarks.simulated import SPACE, Call, SimulatedRunner, learning
 from tests.journal_laws import check_trials

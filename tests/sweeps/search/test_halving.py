@@ -6,7 +6,7 @@ import numpy as np
 import optuna
 import pytest
 
-from sweeps.planning.asha import Halving
+from sweeps.search.asha import Halving
 
 
 @pytest.mark.parametrize(("first_rung", "factor", "coarse"), [(1, 2, False), (2, 3, False), (2, 3, True), (1, 4, True)])

@@ -14,7 +14,7 @@ from fer_models import CompactResNetConfig, Recipe
 from sweeps import InputError, Space, SweepResult, TrialConfig
 from sweeps.cli.main import main
 from sweeps.driver.runner import InlineRunner
-from sweeps.planning.study import Study, random_trials
+from sweeps.search.study import Study, random_trials
 from tests.sweeps.fake_trials import config, good_body, only_sampled, open_desk, refused, spec
 from tracking.record.history import SweepHistory
 

@@ -17,8 +17,8 @@ from sweeps.cli.main import main
 from sweeps.driver.runner import TrialBody
 from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd
 from tests.sweeps.fake_trials import config, good_body, refused, verdict_stands
-from tests.sweeps.planning.test_what_the_sampler_learns import accuracy, diverges_above, hill
-from tests.sweeps.planning.test_what_the_sampler_learns import suggest as suggest_on_the_hill
+from tests.sweeps.search.test_what_the_sampler_learns import accuracy, diverges_above, hill
+from tests.sweeps.search.test_what_the_sampler_learns import suggest as suggest_on_the_hill
 from tracking.record.events import SweepStarted
 from tracking.record.journal import read
 

@@ -9,8 +9,8 @@ import optuna
 import pytest
 
 from sweeps.driver.runner import InlineRunner
-from sweeps.planning.seeds import derive_seed
-from sweeps.planning.study import Proposal, Study
+from sweeps.search.seeds import derive_seed
+from sweeps.search.study import Proposal, Study
 from tests import ROOT
 from tests.sweeps.fake_trials import (
     PATIENT,
@@ -100,7 +100,7 @@ def test_another_process_with_other_hashes_proposes_the_same(played: list[Event]
     journal = tmp_path / "journal.jsonl"
     journal.write_text("".join(event.model_dump_json() + "\n" for event in played[:last]))
     script = (
-        "import json, pathlib; from tests.sweeps.fake_trials import PATIENT; from sweeps.planning.study import Study; "
+        "import json, pathlib; from tests.sweeps.fake_trials import PATIENT; from sweeps.search.study import Study; "
         "from tracking.record.journal import read; here = pathlib.Path('.'); "
         "study = Study(here / 'study.log', PATIENT, 7, read(here / 'journal.jsonl')); "
         f"print(json.dumps(study.propose({TRIALS - 1}).params))"

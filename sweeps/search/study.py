@@ -30,12 +30,12 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sweeps.config import TrialConfig
 from sweeps.errors import InputError
-from sweeps.planning.asha import Promoting
-from sweeps.planning.asked_trial import AskedTrial
-from sweeps.planning.pruners import make_pruner
-from sweeps.planning.samplers import PriorSampler, grid_points, is_turn_of_priors, make_sampler, turns_of_priors
-from sweeps.planning.seeds import derive_seed
-from sweeps.planning.study_storage import OwnLog, SweepStorage
+from sweeps.search.asha import Promoting
+from sweeps.search.asked_trial import AskedTrial
+from sweeps.search.pruners import make_pruner
+from sweeps.search.samplers import PriorSampler, grid_points, is_turn_of_priors, make_sampler, turns_of_priors
+from sweeps.search.seeds import derive_seed
+from sweeps.search.study_storage import OwnLog, SweepStorage
 from sweeps.space import Space
 from sweeps.trial.messages import OBJECTIVE
 from tracking.record.events import (

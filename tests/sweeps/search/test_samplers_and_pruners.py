@@ -15,9 +15,9 @@ from sweeps.driver.runner import InlineRunner
 from sweeps.errors import InputError
 from sweeps.options import Options
 from sweeps.planning.plan import make_plan
-from sweeps.planning.pruners import Median, make_pruner
-from sweeps.planning.samplers import grid_points, value_at
-from sweeps.planning.study import Study
+from sweeps.search.pruners import Median, make_pruner
+from sweeps.search.samplers import grid_points, value_at
+from sweeps.search.study import Study
 from sweeps.space import Pruner, Sampler
 from sweeps.spaces import SPACES
 from sweeps.spec import SweepSpec, recorded_spec

@@ -11,7 +11,7 @@ import pytest
 
 from fer_models import LeNetConfig, Recipe
 from sweeps import InputError, Prior, Space, SweepResult, TrialConfig
-from sweeps.planning.study import Study
+from sweeps.search.study import Study
 from sweeps.space import Sampler
 from tests.sweeps.fake_trials import config
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from statistics import fmean
 
 from sweeps.errors import InputError
-from sweeps.planning.drawn_as import Redrawn, redrawn
-from sweeps.planning.seeds import derive_seed
 from sweeps.runs import open_sweep, readable_sweeps
+from sweeps.search.drawn_as import Redrawn, redrawn
+from sweeps.search.seeds import derive_seed
 from sweeps.space import Space
 from sweeps.spec import SweepSpec, recorded_spec
 from tracking.errors import TrackingError

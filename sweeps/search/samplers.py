@@ -21,8 +21,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from fer_common.errors import did_you_mean
 from sweeps.errors import InputError
-from sweeps.planning.asked_trial import in_words, is_inside, plain
-from sweeps.planning.seeds import derive_seed
+from sweeps.search.asked_trial import in_words, is_inside, plain
+from sweeps.search.seeds import derive_seed
 from sweeps.space import Prior, Sampler, Space
 
 _MOST_POINTS = 10_000

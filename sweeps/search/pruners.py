@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from sweeps.planning.asha import Halving, Promoting
+from sweeps.search.asha import Halving, Promoting
 from sweeps.space import Pruner, Space
 
 _MEDIAN_OF = 5
