@@ -85,7 +85,7 @@ class _Prober:
     """Draws from a space at random, except for parameters whose values are given."""
 
     def __init__(self, space: Space, settings: Mapping[str, Any], seed: int) -> None:
-        from sweeps.search.study import random_trials
+        from sweeps.search.proposals import random_trials
 
         self._space = space
         self._settings = settings

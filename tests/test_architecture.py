@@ -15,6 +15,8 @@ SIBLINGS = ("fer_data", "fer_models", "tracking", "cluster")
 ONLY_IN = {
     "optuna": {
         "sweeps/search/drawn_as.py",
+        "sweeps/search/lessons.py",
+        "sweeps/search/proposals.py",
         "sweeps/search/study.py",
         "sweeps/search/study_storage.py",
         "sweeps/search/asked_trial.py",

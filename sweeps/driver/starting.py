@@ -8,8 +8,9 @@ from typing import Any
 from sweeps.config import TrialConfig
 from sweeps.driver.endings import Endings
 from sweeps.driver.recorder import Recorder
+from sweeps.search.proposals import Proposal
 from sweeps.search.seeds import derive_seed
-from sweeps.search.study import Proposal, Study
+from sweeps.search.study import Study
 from sweeps.space import Space
 from sweeps.spec import SweepSpec
 from sweeps.trial.messages import EpochReport, Task

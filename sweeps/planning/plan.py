@@ -260,7 +260,7 @@ def configurations(plan: Plan, samples: int) -> Iterator[tuple[str, TrialConfig]
 
 def sample_configurations(plan: Plan, count: int) -> list[TrialConfig]:
     """`count` configurations drawn at random from the space, with the sweep's settings."""
-    from sweeps.search.study import drawn_parameters, random_trials
+    from sweeps.search.proposals import drawn_parameters, random_trials
 
     recorded = plan.recorded.trials.values() if plan.recorded else ()
     known = drawn_parameters(trial.started for trial in recorded)
@@ -294,8 +294,8 @@ def _with_path_of_weights(config: TrialConfig, options: Options) -> TrialConfig:
 
 def _check_priors(space: Space, seed: int) -> None:
     """Before settings are fixed, which may leave a parameter with a prior out of the draws."""
+    from sweeps.search.proposals import random_trials
     from sweeps.search.samplers import check_priors
-    from sweeps.search.study import random_trials
 
     check_priors(space, random_trials(seed))
 
@@ -336,8 +336,8 @@ def _check_budgets(plan: Plan) -> None:
 
 def _check_configurations(plan: Plan) -> None:
     """Find the faults of the space, and those between space and data, before anything is written."""
+    from sweeps.search.proposals import random_trials
     from sweeps.search.samplers import check_sampler
-    from sweeps.search.study import random_trials
 
     check_sampler(plan.space, random_trials(plan.spec.seed))
     configs = [plan.resolve(baseline.config) for baseline in plan.space.baselines]

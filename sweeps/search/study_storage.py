@@ -8,9 +8,12 @@ from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from typing import Any
 
+import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend
 from optuna.trial import FrozenTrial, TrialState
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 class OwnLog(BaseJournalBackend):

@@ -32,7 +32,8 @@ from sweeps.cli.progress import Progress
 from sweeps.options import Options
 from sweeps.planning.plan import Plan, make_plan
 from sweeps.planning.resources import Slots
-from sweeps.search.study import Proposal, Study
+from sweeps.search.proposals import Proposal
+from sweeps.search.study import Study
 from sweeps.sweep import SweepResult, run_plan
 from sweeps.time_left import seconds_left
 from tests.benchmarks.simulated import SPACE, Call, SimulatedRunner, learning

@@ -14,7 +14,8 @@ from sweeps import Baseline, InputError, Space, SweepResult, TrialConfig
 from sweeps.cli.main import main
 from sweeps.config import parse_settings
 from sweeps.fixed_space import fix_settings
-from sweeps.search.study import Study, random_trials
+from sweeps.search.proposals import random_trials
+from sweeps.search.study import Study
 from sweeps.spaces.find import find_space
 from sweeps.spaces.zoo_space import SUGGESTIONS
 from tests.sweeps.fake_trials import SPACE, config, only_sampled

@@ -7,7 +7,7 @@ import optuna
 import pytest
 
 from sweeps.after.importances import LEAST_TRIALS, importances
-from sweeps.search.study import random_trials
+from sweeps.search.proposals import random_trials
 from tracking.figures.search_figures import importances_figure
 from tracking.record.events import EpochDone, Event, SweepStarted, TrialEnded, TrialStarted
 from tracking.record.history import SweepHistory

@@ -14,7 +14,8 @@ from fer_models import CompactResNetConfig, Recipe
 from sweeps import InputError, Space, SweepResult, TrialConfig
 from sweeps.cli.main import main
 from sweeps.driver.runner import InlineRunner
-from sweeps.search.study import Study, random_trials
+from sweeps.search.proposals import random_trials
+from sweeps.search.study import Study
 from tests.sweeps.fake_trials import config, good_body, only_sampled, open_desk, refused, spec
 from tracking.record.history import SweepHistory
 

@@ -9,8 +9,9 @@ import optuna
 import pytest
 
 from sweeps.driver.runner import InlineRunner
+from sweeps.search.proposals import Proposal
 from sweeps.search.seeds import derive_seed
-from sweeps.search.study import Proposal, Study
+from sweeps.search.study import Study
 from tests import ROOT
 from tests.sweeps.fake_trials import (
     PATIENT,

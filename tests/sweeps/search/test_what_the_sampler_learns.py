@@ -12,7 +12,8 @@ import pytest
 from fer_models import LeNetConfig, Recipe
 from sweeps import Baseline, Space, TrialConfig
 from sweeps.driver.runner import InlineRunner
-from sweeps.search.study import Proposal, Study
+from sweeps.search.proposals import Proposal
+from sweeps.search.study import Study
 from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd
 from tests.sweeps.fake_trials import good_body, metrics, only_sampled, open_desk, spec
 from tracking.record.events import Told, TrialEnded, TrialStarted

@@ -1,0 +1,95 @@
+"""Trials of one configuration under several seeds or on several folds: the sampler learns of them once, as of one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from statistics import fmean
+
+from tracking.record.events import Told, TrialStarted
+
+
+@dataclass
+class _Group:
+    """Trials of one configuration, known by the first, that the sampler has yet to learn of."""
+
+    first: int
+    size: int
+    started: set[int] = field(default_factory=set)
+    ended: dict[int, tuple[Told, float | None]] = field(default_factory=dict)
+    is_closed: bool = False
+    is_told: bool = False
+
+
+class Groups:
+    """A sweep's groups of trials. `close` is called once per group that is over, with its first trial and what the
+    sampler learns of it: the mean of its members, when all that were started are over and no further one will be.
+
+    That is so when the group is whole, or its first member is over and another group has begun.
+    """
+
+    def __init__(self, close: Callable[[int, Told, float | None], None]) -> None:
+        self._close = close
+        self._by_trial: dict[int, _Group] = {}
+        self._confirming: set[int] = set()
+        self.further = 0
+        """Members of groups beside the first of each."""
+
+    def __contains__(self, number: int) -> bool:
+        """Whether the trial is a member of a group."""
+        return number in self._by_trial
+
+    def enter(self, started: TrialStarted) -> None:
+        """Register a trial's group."""
+        place = started.group
+        self.further += started.is_further_member
+        if place is None:
+            return
+        if place.confirms is not None:
+            self._confirming.add(started.trial)
+            return
+        group = self._by_trial.get(place.first)
+        if group is None:
+            self.close_begun()
+            group = _Group(place.first, place.size)
+        group.started.add(started.trial)
+        group.is_closed |= len(group.started) == group.size
+        self._by_trial[started.trial] = group
+
+    def close_begun(self) -> None:
+        """Take no further members into the groups that were begun, as another one begins."""
+        for group in list(self._by_trial.values()):
+            group.is_closed |= group.first in group.ended
+            self._settle(group)
+
+    def competes(self, number: int) -> bool:
+        """Whether a trial's values count at the rungs: a group competes with its first member, a confirmation not at
+        all."""
+        group = self._by_trial.get(number)
+        return number not in self._confirming and (
+            group is None or (number == group.first and number not in group.ended)
+        )
+
+    def first_of(self, number: int) -> int:
+        """The trial that competes for the group of this one; the trial itself where it has no group."""
+        group = self._by_trial.get(number)
+        return group.first if group else number
+
+    def end(self, number: int, told: Told, best: float | None) -> None:
+        """Enter the end of a member, once."""
+        group = self._by_trial[number]
+        if number in group.ended:
+            return
+        group.ended[number] = told, best
+        if number != group.first:
+            self._close(number, "nothing", None)
+        self._settle(group)
+
+    def _settle(self, group: _Group) -> None:
+        """Teach the sampler a group that is over, once."""
+        if not group.is_closed or group.started - group.ended.keys() or group.is_told:
+            return
+        group.is_told = True
+        told, best = group.ended[group.first]
+        values = [value for lesson, value in group.ended.values() if lesson == "value" and value is not None]
+        self._close(group.first, told, fmean(values) if told == "value" and values else best)

@@ -1,0 +1,104 @@
+"""How a sweep comes to its next configuration: which sampler draws it, or which point of a grid or offer is next."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution, json_to_distribution
+from optuna.storages import JournalStorage
+
+from sweeps.config import TrialConfig
+from sweeps.search.asked_trial import AskedTrial
+from sweeps.search.samplers import PriorSampler, grid_points, is_turn_of_priors, make_sampler, turns_of_priors
+from sweeps.search.seeds import derive_seed
+from sweeps.search.study_storage import OwnLog
+from sweeps.space import Space
+from tracking.record.events import SweepStarted, TrialStarted
+
+
+def random_trials(seed: int, known: Mapping[str, BaseDistribution] = MappingProxyType({})) -> Iterator[AskedTrial]:
+    """Random trials for `suggest`, to inspect a space before a sweep.
+
+    `known` are the parameters of a sweep that is resumed.
+    """
+    storage = JournalStorage(OwnLog(Path(os.devnull)))  # takes what a sweep's takes, and no more
+    study = optuna.create_study(storage=storage, sampler=optuna.samplers.RandomSampler(seed=seed % 2**32))
+    seen = dict(known)
+    while True:
+        yield AskedTrial(study.ask(), seen)
+
+
+def drawn_parameters(starts: Iterable[TrialStarted]) -> dict[str, BaseDistribution]:
+    """The parameters of the drawn trials, each as first seen."""
+    known: dict[str, BaseDistribution] = {}
+    for started in starts:
+        for name, text in started.distributions.items():
+            known.setdefault(name, json_to_distribution(text))
+    return known
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A configuration and, for the study's rebuilding, the values and distributions it was drawn from.
+
+    `config` is None where `suggest` did not make one; `fault` says why.
+    """
+
+    config: TrialConfig | None
+    params: dict[str, Any]
+    distributions: dict[str, str]
+    fault: str | None = None
+
+
+class Proposals:
+    """The order in which a sweep's trials are drawn. Its randomness depends on the seed and a trial's number alone."""
+
+    def __init__(self, space: Space, seed: int) -> None:
+        self._space = space
+        self._seed = seed
+        self.known: dict[str, BaseDistribution] = {}
+        """The parameters so far, in the order of their appearance."""
+        self._grid = grid_points(space) if space.sampler == "grid" else []
+        np.random.default_rng(derive_seed(seed, "grid")).shuffle(self._grid)
+        self._proposed = 0  # the point of the grid, or the offer, that is next
+        self._offers: list[dict[str, Any]] = []
+        self._taught = 0  # how many trials of other sweeps the sampler learns from
+
+    def start_from(self, sweep: SweepStarted) -> None:
+        """Propose first what other sweeps offer.
+
+        The seed is another one, as a sweep of the same space and seed would draw again what was taken from the first.
+        """
+        sources = [lesson.source for lesson in sweep.lessons] + [offer.source for offer in sweep.offers]
+        if sources:
+            self._seed = derive_seed(self._seed, "from", *sources)
+        self._offers = [offer.params for offer in sweep.offers]
+        self._taught = len(sweep.lessons)
+
+    def count(self, started: TrialStarted) -> None:
+        """Count a trial that was drawn earlier."""
+        self._proposed += started.wanted is None
+
+    def ask(self, study: optuna.Study, number: int, further: int) -> optuna.Trial:
+        """Trial `number`, to be drawn; `further` of those before it train again what others began."""
+        drawn = max(self._proposed - len(self._offers), 0)
+        near_priors = turns_of_priors(drawn) if self._space.priors else 0
+        study.sampler = make_sampler(
+            self._space.sampler, self._seed, number, self.known, further, self._taught, near_priors
+        )
+        if self._space.priors and self._proposed >= len(self._offers) and is_turn_of_priors(drawn):
+            seed = derive_seed(self._seed, "priors", number)
+            study.sampler = PriorSampler(self._space.expected, study.sampler, seed)
+        if self._grid:
+            study.enqueue_trial(self._grid[self._proposed % len(self._grid)])
+        elif self._proposed < len(self._offers):
+            study.enqueue_trial(self._offers[self._proposed])
+        self._proposed += 1
+        return study.ask()
