@@ -278,10 +278,10 @@ class Director:
             self._study.leave_rung(number)
 
     def _take_epoch(self, trial: TrialHistory, report: EpochReport) -> None:
-        number, epoch, metrics = trial.number, report.epoch, report.metrics
-        self._recorder.record(EpochDone(trial=number, epoch=epoch, metrics=metrics, iterations=report.iterations))
-        self._deaths.pop(number, None)
-        self._endings.apply_pruner(trial, self._study.report(number, epoch, metrics[OBJECTIVE]))
+        self._recorder.record(EpochDone(trial=trial.number, **report.results()))
+        self._deaths.pop(trial.number, None)
+        objective = report.metrics[OBJECTIVE]
+        self._endings.apply_pruner(trial, self._study.report(trial.number, report.epoch, objective))
 
     def record_act(self, act: Act) -> None:
         """Record what a person asked, and apply it from now on."""

@@ -13,7 +13,7 @@ from sweeps.search.seeds import derive_seed
 from sweeps.search.study import Study
 from sweeps.space import Space
 from sweeps.spec import SweepSpec
-from sweeps.trial.messages import EpochReport, Task
+from sweeps.trial.messages import Task
 from tracking.metrics.groups import to_confirm
 from tracking.record.events import Group, TrialStarted, Wanted, now_ms
 from tracking.record.files import write_json
@@ -188,10 +188,7 @@ class Starting:
             threads=spec.threads,
             workers=spec.workers,
             figures=spec.figures,
-            recorded=tuple(
-                EpochReport(attempt=attempt, epoch=done.epoch, metrics=done.metrics, iterations=done.iterations)
-                for done in trial.epochs
-            ),
+            recorded=tuple(trial.epochs),
         )
 
     def _done_equal(self, trial: TrialHistory) -> TrialHistory | None:

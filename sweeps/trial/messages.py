@@ -10,6 +10,7 @@ from fer_data import DataOptions
 from sweeps.config import TrialConfig
 from tracking.record.events import OBJECTIVE as OBJECTIVE
 from tracking.record.events import PARAMETERS as PARAMETERS
+from tracking.record.events import EpochResults
 
 SYSTEM = "system/"
 """Prefix of the metrics of a trial's resource usage, which MLflow shows apart from results."""
@@ -39,13 +40,10 @@ class _Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class EpochReport(_Message):
+class EpochReport(EpochResults, _Message):
     """One epoch, reported after its checkpoint is on disk."""
 
     attempt: int
-    epoch: int
-    metrics: dict[str, float]
-    iterations: tuple[tuple[int, float, float], ...] = ()
 
 
 class Preparing(_Message):
@@ -79,7 +77,7 @@ class Task(_Message):
     workers: int = 1
     """Processes that train it together, each on its part of every batch; on GPUs each on one of them."""
     figures: bool = True
-    recorded: tuple[EpochReport, ...] = ()
+    recorded: tuple[EpochResults, ...] = ()
     """The journal's epochs of the trial so far. They stay valid where an epoch is trained again."""
 
 

@@ -190,7 +190,7 @@ def _begin(task: Task, folder: TrialFolder, faces: Faces) -> tuple[TrainingState
     from sweeps.trial.build_net import new_net
 
     config = task.config
-    recorded = {report.epoch: report for report in task.recorded}
+    recorded = {done.epoch: EpochReport(attempt=task.attempt, **done.results()) for done in task.recorded}
     for checkpoint in (folder.last, folder.previous):
         if checkpoint.exists():
             state = new_state(new_net(config, faces, task.seed), config.recipe, config.transfer)
@@ -198,10 +198,7 @@ def _begin(task: Task, folder: TrialFolder, faces: Faces) -> tuple[TrainingState
                 past: dict[str, Any] = load_state(state, checkpoint)
             except ModelError:
                 continue  # cut short or damaged
-            own = {
-                report.epoch: report.model_copy(update={"attempt": task.attempt})
-                for report in map(EpochReport.model_validate, past["reports"])
-            }
+            own = {report["epoch"]: EpochReport(**{**report, "attempt": task.attempt}) for report in past["reports"]}
             reports = own | recorded
             best = _best_epoch(config, reports)
             if best is None or read_predictions(folder, best) is None:

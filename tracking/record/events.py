@@ -44,10 +44,12 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-class _Event(BaseModel):
+class _Frozen(BaseModel):
     # Infinities and NaN are results of training; as strings they stay legal JSON.
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
+
+class _Event(_Frozen):
     time_ms: int = Field(default_factory=now_ms)
 
 
@@ -228,14 +230,23 @@ class AttemptStarted(_Event):
     reason: str
 
 
-class EpochDone(_Event):
+class EpochResults(_Frozen):
     """An epoch's scalars; `iterations` are (iteration, train_loss, learning_rate) within it."""
 
-    event: Literal["epoch"] = "epoch"
-    trial: int
     epoch: int = Field(ge=1)
     metrics: dict[str, float]
     iterations: tuple[tuple[int, float, float], ...] = ()
+
+    def results(self) -> dict[str, Any]:
+        """These fields alone, of a subclass too."""
+        return {name: getattr(self, name) for name in EpochResults.model_fields}
+
+
+class EpochDone(EpochResults, _Event):
+    """A trial finished an epoch, and its checkpoint is on disk."""
+
+    event: Literal["epoch"] = "epoch"
+    trial: int
 
 
 class Verdict(_Event):

@@ -30,6 +30,7 @@ from sweeps import SweepResult
 from sweeps.config import TrialConfig
 from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd
 from sweeps.trial.run_trial import run_trial
+from tracking.record.events import EpochDone
 from tracking.record.files import write_json
 from tracking.record.layout import TrialFolder
 from tracking.record.predictions import read_predictions
@@ -333,3 +334,11 @@ def _last_on_disk(task: Task) -> int:
         with contextlib.suppress(ModelError):
             found.append(json.loads(weights.read_metadata(path)["state"])["epoch"])
     return max(found)
+
+
+def test_an_epoch_that_is_not_finite_is_reported_and_handed_on(task: Task) -> None:
+    done = EpochDone(trial=3, epoch=1, metrics={"val_accuracy": 0.5, "val_loss": float("inf")})
+    report = EpochReport(attempt=1, **done.results())
+    assert EpochReport.model_validate_json(report.model_dump_json()) == report
+    (handed_on,) = Task.model_validate_json(task.model_copy(update={"recorded": (done,)}).model_dump_json()).recorded
+    assert handed_on.results() == done.results()
