@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 from rich.console import Console
@@ -13,7 +14,7 @@ GLUE = Curve(seconds=(50.0, 100.0, 400.0), best=(0.2, 0.3, 0.4), epochs=3, trial
 
 
 def row(ours: Curve) -> list[str]:
-    console = Console(width=160, record=True, quiet=True)
+    console = Console(width=160, record=True, file=io.StringIO())
     console.print(table([(ours, GLUE)], SETTING))
     line = next(line for line in console.export_text().splitlines() if line.startswith("│      1"))
     return [cell.strip() for cell in line.split("│")[1:-1]]
