@@ -134,7 +134,8 @@ def event_line(event: Event, history: SweepHistory, left: str = "") -> str | Non
             return f"trial {trial_name(trial)}: started ({event.epochs} epochs at most)"
         case AttemptStarted():
             trial = history.trials[event.trial]
-            return f"trial {trial_name(trial)}: continues after epoch {trial.last_epoch} ({event.reason})"
+            from_where = f"continues after epoch {trial.last_epoch}" if trial.last_epoch else "starts again"
+            return f"trial {trial_name(trial)}: {from_where} ({event.reason})"
         case EpochDone():
             trial = history.trials[event.trial]
             values = event.metrics

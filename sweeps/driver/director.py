@@ -335,10 +335,8 @@ class Director:
         trial, deaths = self.history.trials[number], self._deaths.setdefault(number, [])
         deaths.append(reason)
         if len(deaths) > MAX_RETRIES:
-            count = len(deaths)
-            self._endings.close(
-                number, "failed", f"its worker died {count} times after epoch {trial.last_epoch}, last: {reason}"
-            )
+            when = f"after epoch {trial.last_epoch}" if trial.last_epoch else "in its first epoch"
+            self._endings.close(number, "failed", f"its worker died {len(deaths)} times {when}, last: {reason}")
         else:
             self._wait_for_another_worker(number)
 
