@@ -69,7 +69,9 @@ def parser() -> argparse.ArgumentParser:
                 "changes, --name NAME and --resume"
             )
         if verb == "status":
-            named.add_argument("--watch", action="store_true", help="a live table, until the sweep ends or Ctrl-C")
+            how = named.add_mutually_exclusive_group()
+            how.add_argument("--watch", action="store_true", help="a live table, until the sweep ends or Ctrl-C")
+            how.add_argument("--json", action="store_true", help="the sweep and its trials as JSON, with forecasts")
         _where(named)
         _common(named)
     listed_verbs: Any = verbs._choices_actions  # argparse keeps each verb's line of help here alone

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from fer_common.errors import run_command
 from fer_common.flags import command_line
 from sweeps.cli import arguments, cluster_verbs
 from sweeps.cli.console import console, errors, hide_passwords_in_tracebacks, warn
+from sweeps.cli.forecast_table import forecast_table
 from sweeps.cli.leaderboard_table import acts, failures, leaderboard
 from sweeps.cli.overview import all_sweeps, sweep_row
 from sweeps.cli.overview_table import as_json, count_of, state_text, table_of
@@ -242,12 +244,19 @@ def _status(given: argparse.Namespace) -> int:
 
         return watch(given)
     folder, history = open_sweep(given.name, given.out)
+    if given.json:
+        from sweeps.serve.living import Living
+
+        sys.stdout.write(json.dumps(Living(folder).state(), indent=2) + "\n")
+        return 0
     spec = recorded_spec(history)
     row = sweep_row(folder, history)
     console.print(f"sweep {spec.name}: {state_text(row)}; {trials_begun(history, spec)} on {spec.dataset}")
     if row.seconds_left:
         console.print(f"about {duration(row.seconds_left)} left on {count_of(row.slots, 'slot')}")
     console.print(leaderboard(history, spec, folder))
+    if forecast := forecast_table(history):
+        console.print(forecast)
     for failure in failures(history):
         console.print(Text(f"failed: {failure}"))
     for line in acts(history):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from sweeps.cli.overview import sweep_row
 from sweeps.runs import sweep_names
+from sweeps.search.forecast import Forecast, forecasts
 from tracking.record.events import Act, Event, SweepStarted
 from tracking.record.history import SweepHistory, TrialHistory
 from tracking.record.journal import read_from
@@ -39,9 +41,10 @@ class Living:
                 return {"version": 0, "trials": [], "summary": None}
             row = sweep_row(self.folder, history)
             changed = [history.trials[number] for number, version in self._changed.items() if version > since]
-            # Of all others that wait only the rank changes, as others report: their curves are not sent again.
+            # Of all others that wait only rank and forecast change, as others report: their curves are not sent again.
             waiting = [one for n, one in history.trials.items() if one.waits_at_rung and self._changed[n] <= since]
             reasons = history.reasons([*changed, *waiting])
+            ends = forecasts(history, [*changed, *waiting])
             summary = row.model_dump(mode="json") | {
                 "asked": row.digest.asked,
                 "classes": history.started.spec.get("classes", []),
@@ -52,8 +55,8 @@ class Living:
                 "version": self.version,
                 "summary": summary,
                 "trials": [
-                    *(_trial(one, reasons[one.number]) for one in changed),
-                    *({"number": one.number, "reason": reasons[one.number]} for one in waiting),
+                    *(_trial(one, reasons[one.number]) | _forecast(one, ends) for one in changed),
+                    *({"number": one.number, "reason": reasons[one.number]} | _forecast(one, ends) for one in waiting),
                 ],
             }
 
@@ -102,6 +105,12 @@ class AllLiving:
             while len(self._known) > _KEPT:
                 self._known.pop(next(iter(self._known)))
             return living
+
+
+def _forecast(trial: TrialHistory, ends: dict[int, Forecast | None]) -> dict[str, Any]:
+    """Where it ends if it continues; None where it is over, or has too few epochs."""
+    end = ends.get(trial.number)
+    return {"forecast": None if end is None else asdict(end) | {"text": str(end)}}
 
 
 def _trial(trial: TrialHistory, reason: str) -> dict[str, Any]:

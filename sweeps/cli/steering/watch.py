@@ -14,12 +14,14 @@ from rich.text import Text
 
 from sweeps.cli import cluster_verbs
 from sweeps.cli.console import console
+from sweeps.cli.forecast_table import forecast_text
 from sweeps.cli.leaderboard_table import acts, failures
 from sweeps.cli.overview import sweep_row
 from sweeps.cli.overview_table import count_of, state_text
 from sweeps.cli.progress import STATES, best_line, event_line, trial_name, trials_begun
 from sweeps.errors import InputError
 from sweeps.runs import find_run, open_sweep, sweep_folder
+from sweeps.search.forecast import forecasts
 from sweeps.spec import recorded_spec
 from sweeps.time_left import duration
 from sweeps.trial.messages import OBJECTIVE
@@ -112,7 +114,7 @@ def _screen(folder: SweepFolder, history: SweepHistory) -> Group:
     left = f"; about {duration(row.seconds_left)} left on {count_of(row.slots, 'slot')}" if row.seconds_left else ""
     counts = ", ".join(f"{history.count(state)} {state}" for state in STATES if history.count(state))
     table = Table(box=None, padding=(0, 2), header_style="bold")
-    for heading in ("trial", "state", "epoch", "val_accuracy", "best", "curve", "reason"):
+    for heading in ("trial", "state", "epoch", "val_accuracy", "best", "curve", "forecast", "reason"):
         table.add_column(heading, justify="right" if heading in ("epoch", "val_accuracy", "best") else "left",
                          no_wrap=True)  # fmt: skip
     ranked = {trial.number: rank for rank, trial in enumerate(history.ranked())}
@@ -121,8 +123,10 @@ def _screen(folder: SweepFolder, history: SweepHistory) -> Group:
     )
     rows = max(console.height - _LINES_BESIDE_TRIALS, 3)
     reasons = history.reasons(trials[:rows])
+    ends = forecasts(history, trials[:rows])
     for trial in trials[:rows]:
-        table.add_row(*_trial_row(trial, reasons[trial.number]))
+        forecast = forecast_text(ends[trial.number]) if trial.number in ends else ""
+        table.add_row(*_trial_row(trial, forecast, reasons[trial.number]))
     if len(trials) > rows:
         table.add_row(f"and {len(trials) - rows} more")
     said = [*(f"failed: {text}" for text in failures(history)[-2:]), *acts(history)[-3:]]
@@ -136,7 +140,7 @@ def _screen(folder: SweepFolder, history: SweepHistory) -> Group:
     )
 
 
-def _trial_row(trial: TrialHistory, reason: str) -> tuple[str, ...]:
+def _trial_row(trial: TrialHistory, forecast: str, reason: str) -> tuple[str, ...]:
     values = [epoch.metrics[OBJECTIVE] for epoch in trial.epochs]
     best = trial.best_epoch()
     return (
@@ -146,5 +150,6 @@ def _trial_row(trial: TrialHistory, reason: str) -> tuple[str, ...]:
         f"{values[-1]:.2%}" if values else "",
         f"{best.metrics[OBJECTIVE]:.2%}" if best else "",
         sparkline(values),
+        forecast,
         reason,
     )

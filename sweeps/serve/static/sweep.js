@@ -4,6 +4,7 @@ const name = document.getElementById("sweep").dataset.name;
 const base = `/api/v1/sweeps/${encodeURIComponent(name)}`;
 const trials = new Map();
 const SHOWN = 200;
+const OVER = ["done", "pruned", "failed", "stopped"];
 let share = {}, undoing = null, sort = { key: "best", down: true }, search = "", drawing = false, version = 0;
 const percent = (share, digits = 1) => (share == null ? "none" : `${(100 * share).toFixed(digits)} %`);
 const put = (id, text) => { document.getElementById(id).textContent = text; };
@@ -47,13 +48,13 @@ function showTable() {
   const found = ranked(), body = document.querySelector("#trials tbody");
   const rows = found.slice(0, SHOWN).map((one) => {
     const row = document.createElement("tr");
-    const cells = [one.number, one.title, null, percent(one.best), `${one.epoch} of ${one.epochs}`, one.lr?.toPrecision(3) ?? "", one.reason];
+    const cells = [one.number, one.title, null, percent(one.best), `${one.epoch} of ${one.epochs}`, one.lr?.toPrecision(3) ?? "", one.forecast?.text ?? (OVER.includes(one.state) ? "" : "–"), one.reason];
     cells.forEach((text, place) => { const cell = row.insertCell(); cell.textContent = text ?? ""; if (place >= 3 && place <= 5) cell.className = "n"; });
     const chip = document.createElement("span");
     chip.className = `chip ${one.state}`;
     chip.textContent = one.state;
     row.cells[2].append(chip);
-    row.cells[6].className = "reason";
+    row.cells[7].className = "reason";
     const last = row.insertCell();
     const verbs = one.state === "running" ? ["pause", "stop"] : ["paused", "waiting"].includes(one.state) ? ["unpause", "stop"] : [];
     for (const verb of verbs) {
