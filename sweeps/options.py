@@ -143,7 +143,7 @@ class RecordedOptions(BaseModel):
         Sampler | None,
         Flag(
             "what proposes trials: qmc-tpe (30 spread evenly, then tpe), tpe, random, qmc (spread evenly), grid (every "
-            "combination) or gp (default: the space's, else qmc-tpe)",
+            "combination), gp, cmaes or nsgaii (default: the space's, else qmc-tpe)",
             "NAME",
             group=TRAINED,
             fixed=True,

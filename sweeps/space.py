@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 WhichBaselines = Literal["none", "first", "all"]
 """Which of a space's baselines a sweep runs."""
 
-Sampler = Literal["tpe", "qmc-tpe", "random", "qmc", "grid", "gp"]
+Sampler = Literal["tpe", "qmc-tpe", "random", "qmc", "grid", "gp", "cmaes", "nsgaii"]
 """What proposes a sweep's trials."""
 
 Pruner = Literal["halving", "promoting", "hyperband", "median", "one-epoch", "none"]

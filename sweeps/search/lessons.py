@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, insort
 from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -16,7 +17,7 @@ from tracking.record.events import Told
 _BEST_SHOWN, _LATEST_SHOWN = 50, 250
 """How many trials the sampler learns from: its cost grows with their number, and TPE takes 25 for good at most."""
 
-_Place = tuple[int, float, float]
+Place = tuple[int, float, float]
 
 AS_IT_ENDED: Mapping[str, Told] = {"done": "value", "pruned": "pruned", "failed": "nothing", "stopped": "nothing"}
 """What the sampler learns of a trial, by its state."""
@@ -29,6 +30,14 @@ STATES: Mapping[Told, TrialState] = {
 }
 
 
+@dataclass(frozen=True)
+class First:
+    """What the sampler learned first of a trial: its settings, and how good it then was, the least the best."""
+
+    place: Place
+    params: Mapping[str, Any]
+
+
 class Lessons:
     """What the sampler learns of each trial. `only_values` says that it learns of no trial without a value, so that
     pruned ones get one."""
@@ -36,7 +45,10 @@ class Lessons:
     def __init__(self, *, only_values: bool) -> None:
         self._only_values = only_values
         self._lessons: dict[int, FrozenTrial] = {}  # the latest last
-        self._ranked: list[tuple[_Place, int]] = []  # the same trials, the best first
+        self._ranked: list[tuple[Place, int]] = []  # the same trials, the best first
+        self.firsts: list[First] = []
+        """What was learned first of each trial, in that order; it only grows."""
+        self._met: set[int] = set()
         self._least = math.inf  # of the values that the sampler was told
 
     def __contains__(self, number: int) -> bool:
@@ -75,6 +87,9 @@ class Lessons:
         lesson.number = number if stored_as is None else stored_as
         self._lessons[number] = lesson
         insort(self._ranked, (_place(lesson), number))
+        if number not in self._met:
+            self._met.add(number)
+            self.firsts.append(First(_place(lesson), lesson.params))
 
     def shown(self) -> list[FrozenTrial]:
         """The best and the latest of the trials."""
@@ -88,7 +103,7 @@ class Lessons:
         return max(curve.values(), default=least) if told == "pruned" else least
 
 
-def _place(trial: FrozenTrial) -> _Place:
+def _place(trial: FrozenTrial) -> Place:
     """Orders trials as TPE does, the best first: complete ones, then those that came furthest."""
     if trial.value is not None:
         return 0, -trial.value, 0.0

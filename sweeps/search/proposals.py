@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -16,6 +16,8 @@ from optuna.storages import JournalStorage
 
 from sweeps.config import TrialConfig
 from sweeps.search.asked_trial import AskedTrial
+from sweeps.search.evolution import CmaSampler
+from sweeps.search.lessons import First
 from sweeps.search.samplers import PriorSampler, grid_points, is_turn_of_priors, make_sampler, turns_of_priors
 from sweeps.search.seeds import derive_seed
 from sweeps.search.study_storage import OwnLog
@@ -69,6 +71,7 @@ class Proposals:
         np.random.default_rng(derive_seed(seed, "grid")).shuffle(self._grid)
         self._proposed = 0  # the point of the grid, or the offer, that is next
         self._offers: list[dict[str, Any]] = []
+        self._cma: CmaSampler | None = None
         self._taught = 0  # how many trials of other sweeps the sampler learns from
 
     def start_from(self, sweep: SweepStarted) -> None:
@@ -86,13 +89,18 @@ class Proposals:
         """Count a trial that was drawn earlier."""
         self._proposed += started.wanted is None
 
-    def ask(self, study: optuna.Study, number: int, further: int) -> optuna.Trial:
-        """Trial `number`, to be drawn; `further` of those before it train again what others began."""
+    def ask(self, study: optuna.Study, number: int, further: int, firsts: Sequence[First]) -> optuna.Trial:
+        """Trial `number`, to be drawn; `further` of those before it train again what others began. `firsts` is what the
+        sampler learned first of each trial."""
         drawn = max(self._proposed - len(self._offers), 0)
         near_priors = turns_of_priors(drawn) if self._space.priors else 0
-        study.sampler = make_sampler(
-            self._space.sampler, self._seed, number, self.known, further, self._taught, near_priors
-        )
+        if self._space.sampler == "cmaes":
+            self._cma = self._cma or CmaSampler(self._seed)
+            study.sampler = self._cma.prepare(derive_seed(self._seed, "sampler", number) % 2**32, self.known, firsts)
+        else:
+            study.sampler = make_sampler(
+                self._space.sampler, self._seed, number, self.known, further, self._taught, near_priors
+            )
         if self._space.priors and self._proposed >= len(self._offers) and is_turn_of_priors(drawn):
             seed = derive_seed(self._seed, "priors", number)
             study.sampler = PriorSampler(self._space.expected, study.sampler, seed)

@@ -10,19 +10,19 @@ import contextlib
 import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from functools import lru_cache
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import optuna
-from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from fer_common.errors import did_you_mean
 from sweeps.errors import InputError
 from sweeps.search.asked_trial import in_words, is_inside, plain
+from sweeps.search.evolution import NsgaSampler
 from sweeps.search.seeds import derive_seed
+from sweeps.search.singly import SobolSampler, value_at
 from sweeps.space import Prior, Sampler, Space
 
 _MOST_POINTS = 10_000
@@ -34,9 +34,6 @@ _SPREAD_FIRST = 30
 
 _DRAWS_FOR_NAMES = 200
 """Random draws to meet each parameter of a space."""
-
-_SOBOL_DIMENSIONS = 64
-_SOBOL_POINTS = 1 << 14
 
 
 def make_sampler(
@@ -67,50 +64,9 @@ def make_sampler(
             )
         if kind == "gp":
             return optuna.samplers.GPSampler(seed=seed, n_startup_trials=_RANDOM_FIRST + near_priors)
+    if kind == "nsgaii":
+        return NsgaSampler(seed, known)
     return optuna.samplers.RandomSampler(seed=seed)
-
-
-class SobolSampler(optuna.samplers.BaseSampler):
-    """A scrambled, shuffled Sobol sequence: trial n is its n-th point, and each parameter has a dimension of its own.
-
-    Unlike Optuna's QMCSampler it covers conditional parameters as evenly, and needs no memory besides the parameters
-    met so far. Beyond 64 parameters or 16,384 trials it draws at random.
-    """
-
-    def __init__(self, seed: int, known: Mapping[str, BaseDistribution], further: int = 0) -> None:
-        self._seed, self._known, self._further = seed, known, further
-        self._rest = optuna.samplers.RandomSampler(seed=seed % 2**32)
-
-    def infer_relative_search_space(self, study: optuna.Study, trial: Any) -> dict[str, BaseDistribution]:
-        """Nothing is drawn jointly."""
-        return {}
-
-    def sample_relative(
-        self, study: optuna.Study, trial: Any, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """Nothing is drawn jointly."""
-        return {}
-
-    def sample_independent(
-        self, study: optuna.Study, trial: Any, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        """The parameter's coordinate of the trial's point, as a value of its distribution."""
-        dimension = list(self._known).index(param_name)
-        place = trial.number - self._further  # every n-th point alone would not be spread evenly
-        if dimension >= _SOBOL_DIMENSIONS or place >= _SOBOL_POINTS:
-            return self._rest.sample_independent(study, trial, param_name, param_distribution)
-        return value_at(float(_sobol(self._seed)[place, dimension]), param_distribution)
-
-
-@lru_cache(maxsize=4)
-def _sobol(seed: int) -> NDArray[np.float64]:
-    from scipy.stats import qmc
-
-    points: NDArray[np.float64] = qmc.Sobol(_SOBOL_DIMENSIONS, rng=np.random.default_rng(seed)).random(_SOBOL_POINTS)
-    # In its first points many dimensions are equal: a value of one setting would come with one of another alone.
-    # Each is shuffled by itself within every eight points, and stays as even.
-    eights = points.reshape(-1, 8, _SOBOL_DIMENSIONS)
-    return np.random.default_rng([seed, 1]).permuted(eights, axis=1).reshape(points.shape)
 
 
 def is_turn_of_priors(drawn: int) -> bool:
@@ -190,39 +146,44 @@ def check_priors(space: Space, trials: Iterable[Any]) -> None:
         raise InputError(f"priors of {space.name}: {'; '.join(faults)}")
 
 
-def value_at(share: float, distribution: BaseDistribution) -> Any:
-    """The quantile of the distribution at a share of 0 to 1."""
-    if isinstance(distribution, CategoricalDistribution):
-        count = len(distribution.choices)
-        return distribution.choices[min(int(share * count), count - 1)]
-    assert isinstance(distribution, (FloatDistribution, IntDistribution))
-    low, high, step = distribution.low, distribution.high, distribution.step
-    whole = isinstance(distribution, IntDistribution)
-    half = (step or 0) / 2
-    if distribution.log:
-        # A whole number covers the unit interval around it.
-        around = 0.5 if whole else 0.0
-        value = math.exp(math.log(low - around) + share * math.log((high + around) / (low - around)))
-    else:
-        value = low - half + share * (high - low + 2 * half)
-    if step is not None and not (distribution.log and not whole):
-        value = low + round((value - low) / step) * step
-    value = min(max(value, low), high)
-    return int(value) if whole else float(value)
+_MODELS = {"gp": "a Gaussian process", "cmaes": "CMA-ES"}
+"""Samplers that need every parameter in every trial."""
+
+
+def needs_all(sampler: Sampler) -> str:
+    """The name of the model that needs every parameter in every trial; empty where the sampler does not."""
+    return _MODELS.get(sampler, "")
 
 
 def check_sampler(space: Space, trials: Iterable[Any]) -> None:
     """Raise InputError where the sampler cannot do the space; `trials` are random ones to draw from it."""
-    if space.sampler != "gp":
+    model = needs_all(space.sampler)
+    if not model:
         return
-    drawn = []
+    drawn: list[set[str]] = []
+    choices = set[str]()
     for trial in islice(trials, 40):
         space.draw(trial)
         drawn.append(set(trial.distributions))
-    if sometimes := sorted(set().union(*drawn) - set.intersection(*drawn)):
+        choices |= {
+            name
+            for name, one in trial.distributions.items()
+            if isinstance(one, CategoricalDistribution) and not one.single()
+        }
+    everywhere = drawn[0].intersection(*drawn)
+    faults = []
+    if sometimes := sorted(set[str]().union(*drawn) - everywhere):
+        are = "is" if len(sometimes) == 1 else "are"
+        faults.append(
+            f"{_named(sometimes)} of {space.name} {are} drawn in some trials only, which {model} cannot model"
+        )
+    if choices and space.sampler == "cmaes":
+        are = "is a choice" if len(choices) == 1 else "are choices"
+        faults.append(f"{_named(sorted(choices))} of {space.name} {are}, and {model} searches numbers alone")
+    if faults:
+        other = "nsgaii" if space.sampler == "cmaes" else "tpe"
         raise InputError(
-            f"--sampler gp: {_named(sometimes)} of {space.name} {'is' if len(sometimes) == 1 else 'are'} drawn in some "
-            "trials only, which a Gaussian process cannot model; take --sampler tpe, or --set what decides it"
+            f"--sampler {space.sampler}: {'; '.join(faults)}; take --sampler {other}, or --set what decides it"
         )
 
 

@@ -58,7 +58,7 @@ class Study:
         self._whole: set[frozenset[str]] = set()  # the names of parameters that draws came to a configuration with
         self._curves: defaultdict[int, dict[int, float]] = defaultdict(dict)
         self._owed: dict[int, str] = {}
-        self._lessons = Lessons(only_values=space.sampler == "gp")
+        self._lessons = Lessons(only_values=space.sampler in ("gp", "nsgaii"))
         self._groups = Groups(self._close)
         self._proposals = Proposals(space, seed)
         self._pruner = make_pruner(space.pruner, space, derive_seed(seed, "pruner"))
@@ -120,7 +120,8 @@ class Study:
         A draw that `suggest` cannot make is a proposal without a configuration; the next number is another draw.
         """
         self._groups.close_begun()  # those before that were given up, incomplete
-        trial, config, fault = self._proposals.ask(self._study, number, self._groups.further), None, None
+        trial = self._proposals.ask(self._study, number, self._groups.further, self._lessons.firsts)
+        config, fault = None, None
         try:
             config = self._space.draw(AskedTrial(trial, self._proposals.known))
         except InputError as error:

@@ -16,6 +16,7 @@ from statistics import fmean
 from sweeps.errors import InputError
 from sweeps.runs import open_sweep, readable_sweeps
 from sweeps.search.drawn_as import Redrawn, redrawn
+from sweeps.search.samplers import needs_all
 from sweeps.search.seeds import derive_seed
 from sweeps.space import Space
 from sweeps.spec import SweepSpec, recorded_spec
@@ -30,7 +31,7 @@ _BEST_TAUGHT, _LATEST_TAUGHT = 50, 250
 """How many trials of a sweep teach, as of the own ones."""
 _REASONS_SHOWN = 3
 _AS_IT_ENDED: dict[str, Told] = {"done": "value", "pruned": "pruned"}
-_LEARNING = ("tpe", "qmc-tpe", "gp")
+_LEARNING = ("tpe", "qmc-tpe", "gp", "cmaes", "nsgaii")
 
 
 @dataclass(frozen=True)
@@ -187,8 +188,8 @@ def _lessons(fitting: Sequence[_Past], space: Space, spec: SweepSpec) -> tuple[t
         lesson = _lesson(one, spec)
         if one.other_net:
             refused[one.source] = one.other_net
-        elif space.sampler == "gp" and one.drawn.missing:
-            refused[one.source] = f"has no {one.drawn.missing[0]}, which a Gaussian process needs"
+        elif (model := needs_all(space.sampler)) and one.drawn.missing:
+            refused[one.source] = f"has no {one.drawn.missing[0]}, which {model} needs"
         elif lesson is None:
             refused[one.source] = "has taught its own sampler nothing"
         else:

@@ -42,7 +42,7 @@ def draws(folder: Path, space: Space, count: int, seed: int = 7) -> list[dict[st
     return drawn
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "qmc-tpe", "qmc", "random", "gp"])
+@pytest.mark.parametrize("sampler", ["tpe", "qmc-tpe", "qmc", "random", "gp", "nsgaii"])
 def test_some_trials_are_drawn_near_the_priors(tmp_path: Path, sampler: Sampler) -> None:
     drawn = draws(tmp_path, replace(SPACE, sampler=sampler, priors=PRIORS), 16)
     alone = draws(tmp_path, replace(SPACE, sampler=sampler), 16)
