@@ -15,14 +15,14 @@ SIBLINGS = ("fer_data", "fer_models", "tracking", "cluster")
 ONLY_IN = {
     "optuna": {
         "sweeps/search/drawn_as.py",
-        "sweeps/search/evolution.py",
+        "sweeps/search/sampling/evolution.py",
         "sweeps/search/lessons.py",
         "sweeps/search/proposals.py",
         "sweeps/search/study.py",
         "sweeps/search/study_storage.py",
         "sweeps/search/asked_trial.py",
         "sweeps/search/samplers.py",
-        "sweeps/search/singly.py",
+        "sweeps/search/sampling/singly.py",
         "sweeps/after/importances.py",
     },
     "ray.tune": {"sweeps/driver/ray_runner.py"},

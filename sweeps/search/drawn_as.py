@@ -19,7 +19,7 @@ from optuna.trial import BaseTrial
 from sweeps.config import TrialConfig
 from sweeps.errors import InputError
 from sweeps.search.asked_trial import AskedTrial, in_words, is_inside
-from sweeps.search.singly import value_at
+from sweeps.search.sampling.singly import value_at
 from sweeps.space import Space
 from tracking.record.events import TrialStarted
 

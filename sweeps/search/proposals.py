@@ -16,9 +16,9 @@ from optuna.storages import JournalStorage
 
 from sweeps.config import TrialConfig
 from sweeps.search.asked_trial import AskedTrial
-from sweeps.search.evolution import CmaSampler
 from sweeps.search.lessons import First
 from sweeps.search.samplers import PriorSampler, grid_points, is_turn_of_priors, make_sampler, turns_of_priors
+from sweeps.search.sampling.evolution import CmaSampler
 from sweeps.search.seeds import derive_seed
 from sweeps.search.study_storage import OwnLog
 from sweeps.space import Space

@@ -20,9 +20,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from fer_common.errors import did_you_mean
 from sweeps.errors import InputError
 from sweeps.search.asked_trial import in_words, is_inside, plain
-from sweeps.search.evolution import NsgaSampler
+from sweeps.search.sampling.evolution import NsgaSampler
+from sweeps.search.sampling.singly import SobolSampler, value_at
 from sweeps.search.seeds import derive_seed
-from sweeps.search.singly import SobolSampler, value_at
 from sweeps.space import Prior, Sampler, Space
 
 _MOST_POINTS = 10_000

@@ -18,7 +18,7 @@ from sweeps.options import Options
 from sweeps.planning.plan import make_plan
 from sweeps.search.pruners import Median, make_pruner
 from sweeps.search.samplers import grid_points
-from sweeps.search.singly import share_of, value_at
+from sweeps.search.sampling.singly import share_of, value_at
 from sweeps.search.study import Study
 from sweeps.space import Pruner, Sampler
 from sweeps.spaces import SPACES

@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.search.asked_trial import is_inside
 from sweeps.search.lessons import First
-from sweeps.search.singly import Singly, share_of, value_at
+from sweeps.search.sampling.singly import Singly, share_of, value_at
 from tracking.metrics.pareto import ranked
 
 _FIRST_SPREAD = 0.3

@@ -1,0 +1,1 @@
+"""Samplers of our own: evenly spread, and by evolution."""
