@@ -13,6 +13,7 @@ from typing import Any, Literal, overload
 
 from cluster.connect import prepare_environment
 from sweeps.after.finish import AtEnd, Closing
+from sweeps.after.trial_pictures import TrialPictures
 from sweeps.driver.acts import Acts
 from sweeps.driver.director import Attendant, Director
 from sweeps.driver.environment import differences, driver_started, free_bytes
@@ -134,6 +135,7 @@ def run_plan(
         )
         at_end = at_end or Closing(folder, on_warning)
         news = held.enter_context(_news(plan, history, on_warning))
+        pictures = held.enter_context(TrialPictures(folder, plan.spec, on_warning))
         acts = Acts(folder, plan.space, plan.room, slots.set_rank if slots else None)
         director = Director(
             folder,
@@ -145,12 +147,14 @@ def run_plan(
             resolve=plan.resolve,
             time_budget_seconds=plan.options.time_budget_seconds,
             on_preparing=on_preparing,
-            listeners=(*listeners, *_listeners(plan, history, news, tracker, on_warning)),
-            attendants=[acts, *_attendants(plan, history, slots)],
+            listeners=(*listeners, *_listeners(plan, history, news, tracker, on_warning), pictures),
+            attendants=[acts, pictures.attend, *_attendants(plan, history, slots)],
         )
         if not plan.tracking_uri.startswith("sqlite"):
             tracker.start()  # so that a server that does not answer is said at once
         was_finished = history.finished is not None
+        for trial in history.undrawn:
+            pictures.add(trial)
         writable, backlog, notes = True, 0, list[str]()
         with _signals_stop(director) as received:
             try:
@@ -163,6 +167,8 @@ def run_plan(
             finally:
                 if writable:
                     director.leave()
+                    for drawn in pictures.rest(hurried=bool(received)):
+                        director.record_drawn(drawn)
                     _record_the_end(director, journal)
                     if news:
                         news.end(history)

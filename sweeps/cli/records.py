@@ -8,13 +8,13 @@ from pathlib import Path
 
 from sweeps.cli.console import console, warn
 from sweeps.errors import InputError
-from sweeps.runs import Run, open_sweep
+from sweeps.runs import open_sweep
 from sweeps.spec import SweepSpec, recorded_spec
 from tracking.errors import TrackingError
 from tracking.mlflow_sync.ui import HOST, open_in_browser, page_server
 from tracking.mlflow_sync.uri import ignored_environment, recordable, resolve_tracking_uri
 from tracking.record.folder_lock import FolderHeldError
-from tracking.record.layout import JOURNAL_NAME
+from tracking.record.layout import JOURNAL_NAME, SweepFolder
 
 
 def records_uri(spec: SweepSpec, given: argparse.Namespace) -> str:
@@ -32,17 +32,17 @@ def asked_for(given: argparse.Namespace) -> str | None:
     return recordable(resolve_tracking_uri(given.tracking_uri, given.out), given.out)
 
 
-def send(run: Run, given: argparse.Namespace, uri: str | None = None) -> None:
-    """Send what MLflow lacks of a run's sweep; if that fails, warn and name the command to do so later."""
+def send(sweep: SweepFolder, spec: SweepSpec, given: argparse.Namespace, uri: str | None = None) -> None:
+    """Send what MLflow lacks of a sweep; if that fails, warn and name the command to do so later."""
     from tracking.mlflow_sync.sink import MlflowSink
 
     try:
-        uri = uri or records_uri(run.spec, given)
-        MlflowSink(run.sweep.journal, tracking_uri=uri, out=given.out, on_warning=warn).sync()
+        uri = uri or records_uri(spec, given)
+        MlflowSink(sweep.journal, tracking_uri=uri, out=given.out, on_warning=warn).sync()
     except FolderHeldError as held:
-        warn(f"{run.sweep.root.name}: {held.who} works on the sweep and sends its records to MLflow itself")
+        warn(f"{sweep.root.name}: {held.who} works on the sweep and sends its records to MLflow itself")
     except TrackingError as error:
-        warn(f"{error}; the record is kept: python -m sweeps sync {run.sweep.root.name}")
+        warn(f"{error}; the record is kept: python -m sweeps sync {sweep.root.name}")
 
 
 def ui(given: argparse.Namespace) -> int:

@@ -15,6 +15,7 @@ from sweeps.errors import InputError
 from sweeps.planning.resources import own_device
 from sweeps.run_kinds import Ensemble, SvmHead
 from sweeps.runs import Run, best_runs, find_run, open_sweep
+from sweeps.spec import recorded_spec
 from sweeps.trial.messages import val_title
 from tracking.errors import TrackingError
 from tracking.mlflow_sync.uri import resolve_tracking_uri, without_password
@@ -45,7 +46,7 @@ def test(given: argparse.Namespace) -> int:
         + ("" if looks.in_sweep == 1 else ": do not choose among its runs by these numbers")
     )
     console.print(f"answers, scores and pictures: {run.files.test.root}")
-    send(run, given)
+    send(run.sweep, run.spec, given)
     return 0
 
 
@@ -64,7 +65,7 @@ def ensemble(given: argparse.Namespace) -> int:
         console.print(f"{member.name:24} {member.objective:.2%}   weight {weight:.3f}")
     split, dataset = val_title(made.spec.dataset), made.spec.dataset
     console.print(f"{made.name}: {made.objective:.2%} on {dataset}, {split}, where it was chosen")
-    send(made, given)
+    send(made.sweep, made.spec, given)
     return 0
 
 
@@ -83,7 +84,7 @@ def svm(given: argparse.Namespace) -> int:
         )
     split, dataset = val_title(made.spec.dataset), made.spec.dataset
     console.print(f"{made.name}: {made.objective:.2%} on {dataset}, {split}; {run.name} itself {run.objective:.2%}")
-    send(made, given)
+    send(made.sweep, made.spec, given)
     return 0
 
 
@@ -120,8 +121,11 @@ def report(given: argparse.Namespace) -> int:
     """Write a sweep's report as one page, with its leaderboard and pictures."""
     from sweeps.after.draw_sweep import draw_sweep
     from sweeps.after.report_input import sweep_page
+    from sweeps.after.trial_pictures import draw_left
 
     folder, history = open_sweep(given.name, given.out)
+    if draw_left(folder, warn):
+        send(folder, recorded_spec(history), given)
     path = given.html or folder.report
     if given.html:
         write_bytes(path, sweep_page(folder, history).encode())
@@ -196,7 +200,7 @@ def register(given: argparse.Namespace) -> int:
 
     run = find_run(given.run, given.out, given.tracking_uri)
     uri = records_uri(run.spec, given)
-    send(run, given, uri)
+    send(run.sweep, run.spec, given, uri)
     console.print(register_run(run, uri))
     return 0
 

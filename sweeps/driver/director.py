@@ -20,7 +20,7 @@ from sweeps.search.study import Study
 from sweeps.space import Space
 from sweeps.spec import SweepSpec
 from sweeps.trial.messages import OBJECTIVE, EpochReport, Message, Preparing, Task, TrialEnd
-from tracking.record.events import Act, AttemptStarted, EpochDone, Lengthened, PauseReason
+from tracking.record.events import Act, AttemptStarted, EpochDone, Lengthened, PauseReason, TrialDrawn
 from tracking.record.history import SweepHistory, TrialHistory
 from tracking.record.journal import Journal
 from tracking.record.layout import SweepFolder
@@ -301,6 +301,10 @@ class Director:
         self._starting.take_kept_state(trial)
         if not trial.paused:
             self._queue.put_first(trial.number)
+
+    def record_drawn(self, drawn: TrialDrawn) -> None:
+        """Record that a trial's pictures are on disk."""
+        self._recorder.record(drawn)
 
     def give_up(self, number: int, reason: str) -> str:
         """Stop a trial for good, as a person asked; what follows. Raises InputError."""

@@ -93,9 +93,9 @@ class Endings:
         elif end.state == "failed":
             self.close(number, "failed", end.reason, diverged=end.diverged, note=end.note)
         elif verdict is not None:
-            self.close(number, verdict.state, verdict.reason, scores=end.scores, note=end.note)
+            self.close(number, verdict.state, verdict.reason, note=end.note, scores=end.scores, undrawn=end.undrawn)
         else:
-            self.close(number, "done", None, scores=end.scores, note=end.note)
+            self.close(number, "done", None, note=end.note, scores=end.scores, undrawn=end.undrawn)
 
     def stop(self, number: int, reason: str | None) -> None:
         """Stop a trial, to be resumed by a later driver."""
@@ -116,6 +116,7 @@ class Endings:
         diverged: bool = False,
         final: bool = True,
         note: str | None = None,
+        undrawn: bool = False,
         scores: Mapping[str, float] = MappingProxyType({}),
         results: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
@@ -141,6 +142,7 @@ class Endings:
             diverged=diverged,
             final=final,
             told=told,
+            undrawn=undrawn,
         )
         self._recorder.record(ended)
         self._queue.release(number)

@@ -10,7 +10,7 @@ from fer_data import DataOptions
 from sweeps.config import TrialConfig
 from tracking.record.events import OBJECTIVE as OBJECTIVE
 from tracking.record.events import PARAMETERS as PARAMETERS
-from tracking.record.events import EpochResults
+from tracking.record.events import EpochDone, EpochResults, TrialStarted
 
 SYSTEM = "system/"
 """Prefix of the metrics of a trial's resource usage, which MLflow shows apart from results."""
@@ -96,6 +96,18 @@ class TrialEnd(_Message):
     """In what the trial's training differed from its configuration."""
     scores: dict[str, float] = {}
     """At the best epoch, for the record."""
+    undrawn: bool = False
+    """Whether pictures of it are wanted, and its folder has all that they show."""
+
+
+class ToDraw(_Message):
+    """A trial whose pictures are to be drawn: what its folder does not have of what they show."""
+
+    folder: str
+    faces: str
+    data: DataOptions
+    started: TrialStarted
+    epochs: tuple[EpochDone, ...]
 
 
 Message = EpochReport | Preparing | TrialEnd

@@ -18,7 +18,7 @@ from fer_models.training.schedule import lasting_epochs
 from sweeps.config import TrialConfig
 from sweeps.errors import WorkerMustLeave
 from sweeps.trial.messages import PARAMETERS, EpochReport, Message, Preparing, Task, TrialEnd
-from sweeps.trial.results import draw, keep_answers, leak_free_accuracy, score
+from sweeps.trial.results import keep_answers, leak_free_accuracy, score
 from tracking.record.best_epoch import best_epoch
 from tracking.record.files import write_bytes, write_json
 from tracking.record.layout import TrialFolder
@@ -48,7 +48,8 @@ def run_trial(task: Task) -> Iterator[Message]:
         folder.create()
         claim(task)
         scores, note = yield from _train_in_memory(task, folder)
-        yield TrialEnd(attempt=task.attempt, state="ended", scores=scores, note=note)
+        undrawn = task.figures and bool(scores)
+        yield TrialEnd(attempt=task.attempt, state="ended", scores=scores, note=note, undrawn=undrawn)
     except DataError as error:
         # The faces are gone or damaged: the sweep's other trials would meet the same, and none is to blame.
         yield TrialEnd(attempt=task.attempt, state="blocked", reason=str(error))
@@ -230,7 +231,7 @@ def _keep_weights(folder: TrialFolder, snapshot: Snapshot, faces: Faces) -> None
 
 
 def _finish(task: Task, folder: TrialFolder, faces: Faces, reports: dict[int, EpochReport]) -> dict[str, float]:
-    """Score the best epoch, draw the pictures, and drop what only a running trial needs."""
+    """Score the best epoch, and drop what only a running trial needs."""
     from fer_models.training.saved_parameters import count_saved
 
     scores: dict[str, float] = {}
@@ -239,8 +240,6 @@ def _finish(task: Task, folder: TrialFolder, faces: Faces, reports: dict[int, Ep
         scores = score(folder, faces, best)
         if count := count_saved(folder.best):
             scores[PARAMETERS] = float(count)
-        if task.figures:
-            draw(folder, faces, list(reports.values()), best, f"trial {task.trial}: {task.config.net.name}")
     folder.previous.unlink(missing_ok=True)
     if folder.verdict.exists():
         _drop_state(folder)

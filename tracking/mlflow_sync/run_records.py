@@ -20,6 +20,7 @@ from tracking.record.events import (
     Group,
     SweepEnded,
     SweepStarted,
+    TrialDrawn,
     TrialEnded,
     TrialPaused,
     TrialStarted,
@@ -31,6 +32,8 @@ STATE_TAG = "state"
 REASON_TAG = "reason"
 WEIGHTS_TAG = "weights"
 """Tag on the runs whose weights MLflow has: bytes."""
+DRAWN_TAG = "drawn.epochs"
+"""Tag on the runs whose pictures MLflow has: how many epochs they show."""
 ITERATION_LOSS = "iteration/train_loss"
 ITERATION_RATE = "iteration/learning_rate"
 
@@ -59,7 +62,8 @@ class Point:
 class RunWork:
     """What one part of the journal says about one run.
 
-    `driver` is the one that started it; `end` is None when the run continues after this part.
+    `driver` is the one that started it; `end` is None when the run continues after this part. `drawn` are the epochs
+    that its pictures show, where they were drawn in this part.
     """
 
     started: SweepStarted | TrialStarted | None = None
@@ -67,6 +71,7 @@ class RunWork:
     attempt: int | None = None
     points: list[Point] = field(default_factory=list)
     end: Ending | None = None
+    drawn: int | None = None
     goes_on: bool = False
 
 
@@ -142,11 +147,11 @@ class GroupMeans:
 class EventGrouper:
     """Groups a journal's events by run, part by part.
 
-    `settled` names runs whose records are complete, with the time (ms) of their end: all of theirs up to that
-    end is left out. `running` are trials without an end so far, with the time (ms) of the last event of each.
+    `settled` names runs whose records are complete, with the last event of each: all of theirs up to that
+    one is left out. `running` are trials without an end so far, with the time (ms) of the last event of each.
     """
 
-    settled: dict[int, int]
+    settled: dict[int, "LastEvent"]
     running: dict[int, int] = field(default_factory=dict)
     seen_epochs: dict[int, int] = field(default_factory=dict)
     driver: DriverStarted | None = None
@@ -164,7 +169,7 @@ class EventGrouper:
             self._note(number, event)
             if number not in self.settled:
                 self._add(works.setdefault(number, RunWork()), event)
-            elif isinstance(event, Ending) and event.time_ms == self.settled[number]:
+            elif self.settled[number].is_at(event):
                 del self.settled[number]
             points = self.progress.points(event)
             for run, more in ((PARENT, points), self.means.points(event)):
@@ -199,7 +204,7 @@ class EventGrouper:
             case DriverStarted():
                 work.end, work.goes_on = None, True
             case AttemptStarted():
-                work.attempt, work.end, work.goes_on = event.attempt, None, True
+                work.attempt, work.end, work.drawn, work.goes_on = event.attempt, None, None, True
             case EpochDone() if event.epoch > self.seen_epochs.get(event.trial, 0):
                 self.seen_epochs[event.trial] = event.epoch
                 work.points.extend(_epoch_points(event))
@@ -208,6 +213,8 @@ class EventGrouper:
                 if event.final:
                     best = event.best.items()
                     work.points.extend(Point(key, value, event.time_ms, event.epochs) for key, value in best)
+            case TrialDrawn():
+                work.drawn = event.epochs
             case TrialTested():
                 work.points.extend(Point(key, value, event.time_ms, event.look) for key, value in event.metrics.items())
             case TrialPaused() | DriverStopped() | SweepEnded():
@@ -231,15 +238,35 @@ def _epoch_points(event: EpochDone) -> Iterator[Point]:
         yield Point(ITERATION_RATE, rate, event.time_ms, iteration)
 
 
-def last_endings(events: Iterable[Event]) -> dict[int, int]:
-    """The time (ms) of each run's end, for runs whose last event is their end."""
-    endings: dict[int, int] = {}
+@dataclass(frozen=True)
+class LastEvent:
+    """A run's end, and the run's last event: that end, or that its pictures were drawn after it."""
+
+    end: Ending
+    event: Ending | TrialDrawn
+
+    def is_at(self, event: Event) -> bool:
+        """Whether this is that last event, read again."""
+        return isinstance(event, type(self.event)) and event.time_ms == self.event.time_ms
+
+    @property
+    def drawn(self) -> int | None:
+        """The epochs that its pictures show, where they were drawn after its end."""
+        return self.event.epochs if isinstance(self.event, TrialDrawn) else None
+
+
+def last_events(events: Iterable[Event]) -> dict[int, LastEvent]:
+    """The last event of each run that has nothing after its end but its pictures."""
+    found: dict[int, LastEvent] = {}
     for event in events:
+        number = run_number(event)
         if isinstance(event, Ending):
-            endings[run_number(event)] = event.time_ms
+            found[number] = LastEvent(event, event)
+        elif isinstance(event, TrialDrawn) and number in found:
+            found[number] = LastEvent(found[number].end, event)
         else:
-            endings.pop(run_number(event), None)
-    return endings
+            found.pop(number, None)
+    return found
 
 
 def run_key(sweep: SweepStarted, number: int) -> str:

@@ -19,6 +19,7 @@ from tracking.mlflow_sync.experiment import experiment_id
 from tracking.mlflow_sync.follower import Follower
 from tracking.mlflow_sync.moved_artifacts import ARTIFACTS, follow_artifacts
 from tracking.mlflow_sync.run_records import (
+    DRAWN_TAG,
     KEY_TAG,
     PARENT,
     REASON_TAG,
@@ -30,7 +31,7 @@ from tracking.mlflow_sync.run_records import (
     ending_status,
     ending_tags,
     first_tags,
-    last_endings,
+    last_events,
     run_key,
     run_name,
 )
@@ -218,9 +219,12 @@ class _Session:
         }
         self.grouper = EventGrouper(
             {
-                number: time_ms
-                for number, time_ms in last_endings(read(journal, end)).items()
-                if number in self._ended and found[number].info.end_time == time_ms and self._has_files(number)
+                number: last
+                for number, last in last_events(read(journal, end)).items()
+                if number in self._ended
+                and found[number].info.end_time == last.end.time_ms
+                and (last.drawn is None or found[number].data.tags.get(DRAWN_TAG) == str(last.drawn))
+                and self._has_files(number)
             }
         )
 
@@ -253,6 +257,10 @@ class _Session:
                 bring_up_to_date(self._client, self._folder, living, self._weights)
             self._client.set_terminated(run_id, ending_status(work.end), work.end.time_ms)
             self._ended.add(number)
+        if work.drawn is not None:
+            if work.end is None:
+                self._log_files(number, run_id, "[!.]*.png")
+            self._log(run_id, tags={DRAWN_TAG: str(work.drawn)})
 
     def _winner_tags(self, history: SweepHistory) -> dict[str, str]:
         """The sweep's winner, and the trials within noise of the best, as tags of the sweep's run."""
@@ -315,15 +323,15 @@ class _Session:
             self._client.log_batch(run_id, metrics=metrics[begin : begin + _POINTS_A_BATCH])
         self._client.log_batch(run_id, metrics[:_POINTS_A_BATCH], given[:_PARAMS_A_BATCH], run_tags)
 
-    def _log_files(self, number: int, run_id: str) -> None:
-        for path in self._files(number):
+    def _log_files(self, number: int, run_id: str, names: str = "[!.]*") -> None:
+        for path in self._files(number, names):
             self._client.log_artifact(run_id, str(path))
 
-    def _files(self, number: int) -> list[Path]:
+    def _files(self, number: int, names: str = "[!.]*") -> list[Path]:
         folder = self._folder.trial(number)
         left_out = {folder.best, folder.last, folder.previous, folder.verdict}
         root = self._folder.figures if number == PARENT else folder.root
-        return [path for path in sorted(root.glob("[!.]*")) if path.is_file() and path not in left_out]
+        return [path for path in sorted(root.glob(names)) if path.is_file() and path not in left_out]
 
     def _has_files(self, number: int) -> bool:
         """Whether an ended run has its files. The sweep's own are made after its end, and may be made again."""

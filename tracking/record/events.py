@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-FORMAT = 4
+FORMAT = 5
 """Version of the journal's lines; newer ones are refused."""
 
 OBJECTIVE: Final = "val_accuracy"
@@ -297,11 +297,21 @@ class TrialEnded(_Event):
     final: bool = True
     told: Told | None = None
     """None where the trial is to be resumed, and in journals of format 1."""
+    undrawn: bool = False
+    """Whether its pictures are yet to be drawn; a `TrialDrawn` follows when they are."""
 
     @property
     def drops_out(self) -> bool:
         """Whether the trial failed or was stopped for good: then it competes with no other."""
         return self.final and self.state in ("failed", "stopped")
+
+
+class TrialDrawn(_Event):
+    """The pictures of a trial that ended after `epochs` are on disk."""
+
+    event: Literal["drawn"] = "drawn"
+    trial: int
+    epochs: int
 
 
 class TrialTested(_Event):
@@ -346,6 +356,7 @@ Event = (
     | TrialPaused
     | TrialUnpaused
     | TrialEnded
+    | TrialDrawn
     | TrialTested
     | DriverStopped
     | SweepEnded

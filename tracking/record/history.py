@@ -21,6 +21,7 @@ from tracking.record.events import (
     Lengthened,
     SweepEnded,
     SweepStarted,
+    TrialDrawn,
     TrialEnded,
     TrialPaused,
     TrialStarted,
@@ -267,6 +268,11 @@ class SweepHistory:
         return f"{trial.last_epoch} of the report's {own} epochs" + (", its schedule scaled" if is_scaled else "")
 
     @property
+    def undrawn(self) -> list[TrialHistory]:
+        """Trials that are over and whose pictures are yet to be drawn, by number."""
+        return [one for _, one in sorted(self.trials.items()) if one.end and one.end.final and one.end.undrawn]
+
+    @property
     def unfinished(self) -> list[TrialHistory]:
         """Trials that a resume hands out first, by number."""
         return [trial for _, trial in sorted(self.trials.items()) if not trial.is_over]
@@ -341,7 +347,7 @@ class SweepHistory:
 
 def _apply_to_trial(
     trial: TrialHistory,
-    event: AttemptStarted | EpochDone | Verdict | TrialPaused | TrialUnpaused | TrialEnded | TrialTested,
+    event: AttemptStarted | EpochDone | Verdict | TrialPaused | TrialUnpaused | TrialEnded | TrialDrawn | TrialTested,
 ) -> None:
     match event:
         case AttemptStarted():
@@ -359,5 +365,7 @@ def _apply_to_trial(
         case TrialEnded():
             trial.ended_while_paused = trial.paused is not None
             trial.end, trial.paused = event, None
+        case TrialDrawn() if trial.end and trial.end.epochs == event.epochs:
+            trial.end = trial.end.model_copy(update={"undrawn": False})
         case TrialTested():
             trial.tests.append(event)

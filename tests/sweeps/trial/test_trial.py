@@ -81,8 +81,10 @@ def test_what_a_trial_leaves(task: Task) -> None:
     assert (messages[-1].attempt, messages[-1].state) == (0, "ended")
     best = max(message.metrics["val_accuracy"] for message in messages if isinstance(message, EpochReport))
     assert messages[-1].scores["best_val_accuracy"] == pytest.approx(best)
-    for path in (folder.best, folder.last, folder.curves, folder.confusion_matrix_png, folder.val_probabilities):
+    for path in (folder.best, folder.last, folder.scores, folder.val_probabilities):
         assert path.stat().st_size > 0
+    assert messages[-1].undrawn
+    assert not list(folder.root.glob("*.png")), "pictures are drawn where they hold no slot"
     assert not folder.previous.exists()
 
     faces = open_cached(Path(task.faces))
@@ -210,7 +212,7 @@ def test_a_verdict_is_obeyed_after_the_epoch(task: Task) -> None:
     (end,) = list(messages)
     assert isinstance(end, TrialEnd)
     assert end.state == "ended"
-    assert folder.curves.exists()
+    assert end.undrawn
     assert not folder.last.exists(), "what a given-up trial would continue from is the bulk of its folder"
 
 

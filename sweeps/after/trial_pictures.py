@@ -1,0 +1,147 @@
+"""Has the pictures of trials that ended drawn beside the sweep, in processes that hold no slot."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Self
+
+from fer_common.own_modules import command, environment
+from sweeps.driver.director import Director
+from sweeps.spec import SweepSpec, recorded_spec
+from sweeps.trial.messages import ToDraw
+from tracking.record.events import Event, TrialDrawn, TrialEnded
+from tracking.record.folder_lock import FolderHeldError, hold_folder
+from tracking.record.history import SweepHistory, TrialHistory
+from tracking.record.journal import Journal
+from tracking.record.layout import SweepFolder
+
+_MOST_PROCESSES = 4
+_LONGEST_SECONDS = 300.0
+"""Per trial; on a machine that lacks its faces they are made first."""
+_HURRIED_SECONDS = 2.0
+
+
+class TrialPictures:
+    """Draws the pictures of one sweep's trials. The journal has a trial's end before, and `TrialDrawn` after.
+
+    So pictures that a killed sweep left undrawn are known to the next driver, and to `report`.
+    """
+
+    def __init__(self, folder: SweepFolder, spec: SweepSpec, on_warning: Callable[[str], None]) -> None:
+        self._folder, self._spec, self._on_warning = folder, spec, on_warning
+        self._threads = ThreadPoolExecutor(min(_MOST_PROCESSES, os.cpu_count() or 1), "draw")
+        self._processes: list[subprocess.Popen[str]] = []
+        self._idle: list[subprocess.Popen[str]] = []
+        self._waiting: dict[Future[str], TrialDrawn] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        for process in self._processes:
+            process.kill()
+        self._threads.shutdown()
+        for process in self._processes:
+            process.communicate()
+
+    def __call__(self, event: Event, history: SweepHistory) -> None:
+        """As a listener: draw a trial that has ended."""
+        if isinstance(event, TrialEnded) and event.undrawn:
+            self.add(history.trials[event.trial])
+
+    def attend(self, director: Director) -> None:
+        """As an attendant: record what is drawn."""
+        for drawn in self.drawn():
+            director.record_drawn(drawn)
+
+    def add(self, trial: TrialHistory) -> None:
+        """Draw a trial that is over, some time."""
+        asked = ToDraw(
+            folder=str(self._folder.trial(trial.number).root.absolute()),
+            faces=self._spec.faces_of(trial.started),
+            data=self._spec.data_of(trial.started),
+            started=trial.started,
+            epochs=tuple(trial.epochs),
+        )
+        job = self._threads.submit(self._draw, asked.model_dump_json())
+        self._waiting[job] = TrialDrawn(trial=trial.number, epochs=trial.last_epoch)
+
+    def drawn(self) -> Iterator[TrialDrawn]:
+        """The trials whose pictures came to be on disk since the last call, to be recorded."""
+        for job in [job for job in self._waiting if job.done()]:
+            about = self._waiting.pop(job)
+            if fault := job.result():
+                self._warn(f"trial {about.trial}: its pictures are not drawn ({fault})")
+            else:
+                yield TrialDrawn(trial=about.trial, epochs=about.epochs)
+
+    def rest(self, *, hurried: bool) -> Iterator[TrialDrawn]:
+        """The same of those that are left, waited for; `hurried` after a signal."""
+        longest = _HURRIED_SECONDS if hurried else _LONGEST_SECONDS
+        deadline = time.monotonic() + longest
+        while self._waiting and wait(self._waiting, deadline - time.monotonic(), FIRST_COMPLETED).done:
+            yield from self.drawn()
+            deadline = deadline if hurried else time.monotonic() + longest
+        if self._waiting:
+            self._warn(f"the pictures of {len(self._waiting)} trials are not drawn yet")
+
+    def _warn(self, fault: str) -> None:
+        self._on_warning(f"{fault}; draw them with: python -m sweeps report {self._folder.root.name}")
+
+    def _draw(self, asked: str) -> str:
+        """Have an idle process draw, or one more; what went wrong, if anything."""
+        try:
+            process = self._idle.pop()
+        except IndexError:
+            process = self._start()
+        assert process.stdin
+        assert process.stdout
+        try:
+            process.stdin.write(asked + "\n")
+            process.stdin.flush()
+            answer = process.stdout.readline()
+        except OSError:
+            answer = ""
+        if not answer:
+            return f"the process that draws ended with exit code {process.wait()}"
+        self._idle.append(process)
+        return str(json.loads(answer))
+
+    def _start(self) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            command("sweeps.trial.draw_trials"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            encoding="utf-8",
+            start_new_session=True,  # Ctrl-C is for the driver to answer
+            env=environment(),
+        )
+        self._processes.append(process)
+        return process
+
+
+def draw_left(folder: SweepFolder, on_warning: Callable[[str], None]) -> bool:
+    """Draw and record the pictures that a sweep which was killed or hurried left undrawn; whether there were any.
+
+    Where the sweep has a driver, that draws them.
+    """
+    if not SweepHistory.load(folder.journal).undrawn:
+        return False
+    try:
+        with hold_folder(folder.root), Journal.open(folder.journal) as journal:
+            history = SweepHistory.load(folder.journal)
+            with TrialPictures(folder, recorded_spec(history), on_warning) as pictures:
+                for trial in history.undrawn:
+                    pictures.add(trial)
+                for drawn in pictures.rest(hurried=False):
+                    journal.append(drawn)
+    except FolderHeldError:
+        return False
+    return True
