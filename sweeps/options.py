@@ -241,6 +241,15 @@ class RecordedOptions(BaseModel):
     price_per_hour: Annotated[
         _Positive, Flag("what the machine or cluster costs per hour, for --max-cost", "X", group=BUDGET)
     ] = None
+    until_gain: Annotated[
+        float | None,
+        Field(gt=0, le=100),
+        Flag(
+            "stop, resumable, where half as many trials again are expected to gain fewer points of accuracy; as 0.5",
+            "POINTS",
+            group=BUDGET,
+        ),
+    ] = None
     max_failed: Annotated[
         float | None,
         Field(gt=0, le=1),

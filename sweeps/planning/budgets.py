@@ -1,4 +1,4 @@
-"""Stops a sweep when one of its budgets is used up, by its journal, or when most of its trials fail."""
+"""Stops a sweep when one of its budgets is used up, when little is left to gain, or when most of its trials fail."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Protocol
 
 from sweeps.errors import InputError
+from sweeps.search.expected_gain import LEAST_DONE, LEAST_TRIALS, ExpectedGain, expected_gain
 from sweeps.spec import SweepSpec
 from tracking.record.events import now_ms
 from tracking.record.history import SweepHistory, TrialHistory
@@ -53,6 +54,7 @@ class Budgets:
         self._spec, self._until, self._clock = spec, until, clock
         self._over: dict[int, tuple[float, float]] = {}  # trials that are over: their hours of cores and GPUs
         self._earlier: dict[int, float] = {}  # how many drivers -> hours of all but the last
+        self._gain: tuple[tuple[int, int], ExpectedGain | None] = ((-1, -1), None)  # by epochs and trials over
 
     def __call__(self, sweep: Stoppable) -> None:
         """Stop the sweep where a budget is used up."""
@@ -63,7 +65,8 @@ class Budgets:
     def is_any(self) -> bool:
         """Whether anything is limited."""
         spec = self._spec
-        return (spec.cpu_hours, spec.gpu_hours, spec.max_cost, self._until) != (None, None, None, None)
+        limits = (spec.cpu_hours, spec.gpu_hours, spec.max_cost, spec.until_gain, self._until)
+        return any(limit is not None for limit in limits)
 
     def exceeded(self, history: SweepHistory) -> str | None:
         """Which budget is used up, or None."""
@@ -72,22 +75,45 @@ class Budgets:
                 return f"{option} {limit:g} is used up: {used:.3g} {unit}"
         if self._until and self._clock() >= self._until.timestamp() * 1000:
             return f"it is {self._until:%H:%M}, the time of --until"
+        least, gain = self._spec.until_gain, self._gain_ahead(history)
+        if least is not None and gain and gain.points < least:
+            expected = f"{gain.trials} more trials are expected to gain {gain.points:.2f} points"
+            return f"{expected}, less than --until-gain {least:g}"
         return None
 
     def refuse_if_used_up(self, history: SweepHistory) -> None:
         """Raise InputError where nothing is left for a resume."""
         if reason := self.exceeded(history):
-            raise InputError(f"{self._spec.name}: {reason}; allow more to continue with it")
+            raise InputError(f"{self._spec.name}: {reason}; resume it with another limit to continue")
 
     def lines(self, history: SweepHistory | None) -> list[str]:
         """What each budget allows, and how much of it is used."""
         found = [f"{used:.2f} of {limit:g} {unit}" for _, limit, used, unit in self._limits(history)]
+        if self._spec.until_gain is not None:
+            found.append(self._gain_line(history))
         return found + ([f"until {self._until:%H:%M}"] if self._until else [])
 
     def used(self, history: SweepHistory) -> Used:
         """Everything so far, including running trials."""
         hours = [self._hours_of(trial, history) for trial in history.trials.values()]
         return Used(sum(cores for cores, _ in hours), sum(gpus for _, gpus in hours), self._driver_hours(history))
+
+    def _gain_line(self, history: SweepHistory | None) -> str:
+        gain = self._gain_ahead(history)
+        now = f"{gain.points:.2f} now" if gain else f"known from {LEAST_TRIALS} drawn trials, {LEAST_DONE} of them done"
+        return (
+            f"until half as many trials again are expected to gain less than {self._spec.until_gain:g} points ({now})"
+        )
+
+    def _gain_ahead(self, history: SweepHistory | None) -> ExpectedGain | None:
+        """What going on is expected to gain; None where too little is known, or nobody asked."""
+        if history is None or self._spec.until_gain is None:
+            return None
+        trials = history.trials.values()
+        now = (sum(trial.last_epoch for trial in trials), sum(trial.is_over for trial in trials))
+        if now != self._gain[0]:
+            self._gain = (now, expected_gain(history))
+        return self._gain[1]
 
     def _limits(self, history: SweepHistory | None) -> Iterator[tuple[str, float, float, str]]:
         spec = self._spec

@@ -21,6 +21,7 @@ from sweeps.fixed_space import fix_settings
 from sweeps.options import Options, RecordedOptions
 from sweeps.planning.budgets import Budgets
 from sweeps.planning.resources import Device, Hardware, Slots, choose_device, plan_slots, usable_cpus
+from sweeps.search.expected_gain import LEAST_TRIALS
 from sweeps.search.warm_start import NOTHING_TAKEN, WarmStart, warm_start
 from sweeps.space import Space
 from sweeps.spaces.find import find_space
@@ -330,6 +331,12 @@ def _check_budgets(plan: Plan) -> None:
     spec = plan.spec
     if spec.max_cost is not None and spec.price_per_hour is None:
         raise InputError(f"--max-cost {spec.max_cost:g}: needs --price-per-hour, what the machine costs")
+    drawn = spec.trials - len(spec.baselines)
+    if spec.until_gain is not None and drawn <= LEAST_TRIALS:
+        raise InputError(
+            f"--until-gain {spec.until_gain:g}: is known from {LEAST_TRIALS} drawn trials, and the sweep has {drawn}; "
+            f"use --trials N with N above {LEAST_TRIALS + len(spec.baselines)}, or leave it out"
+        )
     if plan.recorded and not plan.is_finished():
         plan.budgets.refuse_if_used_up(plan.recorded)
 

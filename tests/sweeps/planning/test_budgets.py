@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from sweeps.errors import InputError
 from sweeps.options import Options
 from sweeps.planning.budgets import Budgets
+from sweeps.spec import recorded_spec
 from sweeps.sweep import SweepResult
-from sweeps.trial.messages import Message, Task, TrialEnd
-from tests.sweeps.fake_trials import good_body, only_sampled, refused, spec
+from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd
+from tests.sweeps.fake_trials import good_body, metrics, only_sampled, refused, spec
 from tracking.record.events import (
     AttemptStarted,
     DriverStarted,
@@ -112,6 +114,12 @@ def test_until_a_time(run: Callable[..., int], capsys: pytest.CaptureFixture[str
         (["--until", "2001-01-01T10:00"], "'2001-01-01T10:00': is over; it is "),
         (["--cpu-hours", "0"], "--cpu-hours 0: must be above 0"),
         (["--max-cost", "5"], "--max-cost 5: needs --price-per-hour"),
+        (["--until-gain", "0"], "--until-gain 0: must be above 0"),
+        (["--until-gain", "little"], "invalid float value: 'little'"),
+        (
+            ["--until-gain", "0.2"],
+            "--until-gain 0.2: is known from 30 drawn trials, and the sweep has 3; use --trials N",
+        ),
         (["--max-failed", "much"], "'much': expected a share, as 50% or 0.5"),
         (["--max-failed", "150%"], "--max-failed 1.5: must be at most 1"),
         (["--weight", "0"], "--weight 0: must be above 0"),
@@ -170,3 +178,35 @@ def test_the_words_of_a_command_give_the_options_again() -> None:
     assert command_line(asked) == [
         "--cpu-hours", "2.5", "--max-failed", "0.5", "--priority", "3", "--weight", "2.0", "--until", "2999-01-01T10:00:00+00:00",
     ]  # fmt: skip
+
+
+def level_body(task: Task) -> Iterator[Message]:
+    """Trials that end alike: more of them gain next to nothing. Trial 40 is a surprise."""
+    value = 0.4 + (task.trial * 7 % 20) / 10_000 + 0.2 * (task.trial == 40)
+    for epoch in (1, 2, 3):
+        yield EpochReport(attempt=task.attempt, epoch=epoch, metrics=metrics(value - 0.01 * (3 - epoch)))
+    yield TrialEnd(attempt=task.attempt, state="ended")
+
+
+def test_a_sweep_ends_where_little_is_left_to_gain(sweep: Callable[..., SweepResult]) -> None:
+    asked = {"space": only_sampled(), "pruner": "none", "epochs": 3, "body": level_body, "sampler": "random"}
+    first = sweep(trials=50, until_gain=0.5, **asked)
+    assert 30 <= len(first) <= 32
+    assert first.stop_reason is not None
+    assert first.stop_reason.startswith("15 more trials are expected to gain 0.0")
+    assert first.stop_reason.endswith(" points, less than --until-gain 0.5")
+    assert first.exit_code == 0
+    with pytest.raises(InputError, match=r"night: 15 more trials .* resume it with another limit"):
+        sweep(resume=True, **asked)
+    second = sweep(resume=True, until_gain=0.001, **asked)
+    assert second.history.finished
+    assert len(second) == 50
+    assert "0.5 points (0.0" in Budgets(recorded_spec(first.history)).lines(first.history)[0]
+
+
+def test_what_is_left_to_gain_is_not_known_from_few_trials(
+    run: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("--trials", "32", "--epochs", "1", "--baselines", "none", "--until-gain", "0.2") == 0
+    line = "budget: until half as many trials again are expected to gain less than 0.2 points (known from 30 drawn trials, 5 of them done)"
+    assert line in " ".join(capsys.readouterr().out.split())
