@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pydantic import ValidationError
@@ -144,6 +147,14 @@ class Space:
         if not isinstance(config, TrialConfig):
             raise InputError(f"space {self.name}: suggest must return a TrialConfig, got {config!r}")
         return config
+
+    @property
+    def code_sha256(self) -> str | None:
+        """Hash of the file that `suggest` is written in; None where there is none, as in a notebook."""
+        try:
+            return hashlib.sha256(Path(inspect.getfile(inspect.unwrap(self.suggest))).read_bytes()).hexdigest()
+        except (OSError, TypeError):
+            return None
 
     @property
     def kept_one_in(self) -> int:

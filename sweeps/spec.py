@@ -62,6 +62,9 @@ class SweepSpec(RecordedOptions):
     tracking_uri: str | None = None
     """Where the records go, without a password; "default" is the store beside the sweeps, None in older journals."""
     keep: int | None = None
+    first_rung_epochs: int | None = None
+    reduction_factor: int | None = None
+    """Of the pruner's rungs; None in older journals."""
 
     @field_validator("faces", mode="before")
     @classmethod
@@ -76,11 +79,17 @@ class SweepSpec(RecordedOptions):
             return values | {"baseline_epochs": (each,) * len(values.get("baselines", {}))}
         return values
 
-    def with_its_baselines(self, space: Space) -> Space:
-        """`space` without the baselines added since this sweep's start: sampled trials have their numbers.
+    def as_at_its_start(self, space: Space) -> Space:
+        """`space` with the rungs of this sweep's start, and without the baselines added since: sampled trials have
+        their numbers.
 
         A sweep of no more trials than baselines has sampled none, and continues with the next baseline.
         """
+        space = replace(
+            space,
+            first_rung_epochs=self.first_rung_epochs or space.first_rung_epochs,
+            reduction_factor=self.reduction_factor or space.reduction_factor,
+        )
         if self.trials <= len(self.baselines):
             return space
         kept = [one for one in space.baselines if any(one.is_called(name) for name in self.baselines)]

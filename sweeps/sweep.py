@@ -271,15 +271,22 @@ def _open_records(plan: Plan, journal: Journal, on_warning: Callable[[str], None
         events = [opening]
     history = SweepHistory.replay(events)
     write_json(folder.spec, spec.model_dump(mode="json"))
-    study = Study(folder.study_log, plan.space, spec.seed, events)
     if history.unfinished or spec.to_start(history) or history.spec.get("prefer") != spec.prefer:
         gpus = str(plan.hardware) if spec.device == "cuda" else ""
-        started = driver_started(spec, resumed=len(events) > 1, suggest=plan.space.suggest, gpus=gpus)
-        for sentence in differences(history, started):
+        edit = plan.edit
+        started = driver_started(
+            spec,
+            resumed=len(events) > 1,
+            space_sha256=plan.space.code_sha256,
+            redrawn=edit.redrawn if edit else None,
+            gpus=gpus,
+        )
+        for sentence in (*differences(history), *(["\n  ".join(edit.notes)] if edit else [])):
             on_warning(sentence)
         journal.append(started)
         history.apply(started)
-    return history, study
+        events.append(started)
+    return history, Study(folder.study_log, plan.space, spec.seed, events)
 
 
 def _record_the_end(director: Director, journal: Journal) -> None:

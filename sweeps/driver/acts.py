@@ -205,15 +205,17 @@ class Acts:
             config = with_settings(before, changes)
         except InputError as error:
             raise InputError(str(error).removeprefix("--set: ")) from None
-        drawn = drawn_as(self._space, started, changes, config)
+        named = {name.rpartition(".")[2]: value for name, value in changes.items()}
+        params = started.params | {name: value for name, value in named.items() if name in started.params}
+        drawn = drawn_as(self._space, config, params)
         return Wanted(
             act=request.act,
             verb=request.verb,
             source=source.number,
             config=config.model_dump(mode="json"),
             epochs=director.spec.max_epochs if request.verb == "try" else started.epochs,
-            params=drawn[0],
-            distributions=drawn[1],
+            params=drawn.params if drawn else {},
+            distributions=drawn.distributions if drawn else {},
         )
 
     def _keep_state(self, source: TrialHistory, act: str, epoch: int | None) -> int:

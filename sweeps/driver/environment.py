@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 import os
 import shutil
 import socket
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from fer_common.versions import versions
 from sweeps.spec import SweepSpec
-from tracking.record.events import FORMAT, DriverStarted
+from tracking.record.events import FORMAT, Drawn, DriverStarted
 from tracking.record.history import SweepHistory
 
 _PACKAGES = ("fer-sweeps", "torch", "ray", "optuna", "mlflow", "numpy")
 
 
 def driver_started(
-    spec: SweepSpec, *, resumed: bool, suggest: Callable[..., object] | None = None, gpus: str = ""
+    spec: SweepSpec,
+    *,
+    resumed: bool,
+    space_sha256: str | None = None,
+    redrawn: Mapping[int, Drawn | None] | None = None,
+    gpus: str = "",
 ) -> DriverStarted:
-    """The event of a driver's start: user, options, versions, and the hash of the space's code."""
+    """The event of a driver's start: user, options, versions, and what became of the space."""
     return DriverStarted(
         format=FORMAT,
         host=socket.gethostname(),
@@ -31,19 +34,14 @@ def driver_started(
         git_commit=_git_commit(),
         gpus=gpus or None,
         resumed=resumed,
-        space_sha256=_source_sha256(suggest) if suggest else None,
+        space_sha256=space_sha256,
+        redrawn=dict(redrawn) if redrawn is not None else None,
         spec=spec.model_dump(mode="json"),
     )
 
 
-def differences(history: SweepHistory, driver: DriverStarted) -> Iterator[str]:
+def differences(history: SweepHistory) -> Iterator[str]:
     """What differs from the sweep's earlier drivers, one sentence each."""
-    known = [before.space_sha256 for before in history.drivers if before.space_sha256]
-    if driver.space_sha256 and known and driver.space_sha256 != known[-1]:
-        yield (
-            f"{history.started.space}: its file was edited since this sweep was last at work; further trials are drawn "
-            "from the space as it is now"
-        )
     ends = [trial.end for trial in history.trials.values() if trial.end and trial.end.final]
     misled = any(end.diverged or history.trials[end.trial].started.baseline for end in ends)
     if misled and history.drivers[-1].format < 2:
@@ -51,14 +49,6 @@ def differences(history: SweepHistory, driver: DriverStarted) -> Iterator[str]:
             "an earlier version began this sweep: its sampler learned from baselines as well, and nothing from "
             "diverged trials. Its trials stay as recorded; further ones are proposed by today's rules"
         )
-
-
-def _source_sha256(function: Callable[..., object]) -> str | None:
-    """Of the file that a function is written in; None where there is none, as in a notebook."""
-    try:
-        return hashlib.sha256(Path(inspect.getfile(inspect.unwrap(function))).read_bytes()).hexdigest()
-    except (OSError, TypeError):
-        return None
 
 
 def _git_commit() -> str | None:

@@ -65,6 +65,8 @@ def dry_run(plan: Plan, console: Console) -> None:
     console.print(_estimate(plan, costs))
     for note in plan.start.notes:
         console.print(f"from {note}")
+    for note in plan.edit.notes if plan.edit else ():
+        console.print(note)
     for line in plan.budgets.lines(plan.recorded):
         console.print(f"budget: {line}")
     console.print("nothing was written")

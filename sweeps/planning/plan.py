@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -20,7 +20,9 @@ from sweeps.errors import InputError
 from sweeps.fixed_space import fix_settings
 from sweeps.options import Options, RecordedOptions
 from sweeps.planning.budgets import Budgets
+from sweeps.planning.edited_space import SpaceEdit, space_edit
 from sweeps.planning.resources import Device, Hardware, Slots, choose_device, plan_slots, usable_cpus
+from sweeps.search.drawn_as import as_redrawn
 from sweeps.search.expected_gain import LEAST_TRIALS
 from sweeps.search.warm_start import NOTHING_TAKEN, WarmStart, warm_start
 from sweeps.space import Space
@@ -28,6 +30,7 @@ from sweeps.spaces.find import find_space
 from sweeps.spaces.find import recordable as recordable_space
 from sweeps.spec import SweepSpec, check_name, recorded_spec, space_label
 from tracking.mlflow_sync.uri import recordable, resolve_tracking_uri
+from tracking.record.events import Drawn
 from tracking.record.history import SweepHistory
 from tracking.record.journal import read
 from tracking.record.layout import SweepFolder
@@ -52,6 +55,8 @@ class Plan:
     """What its journal says so far, where it is resumed."""
     start: WarmStart = NOTHING_TAKEN
     """What it takes from other sweeps at its start."""
+    edit: SpaceEdit | None = None
+    """What becomes of its trials, where it is resumed and its space was edited."""
 
     @cached_property
     def budgets(self) -> Budgets:
@@ -80,6 +85,13 @@ class Plan:
         """Trials that there is room for at once; --max-concurrent may ask for fewer, and be changed later."""
         return self.slots.room if self.spec.runner == "ray" else 1
 
+    @property
+    def redrawn(self) -> Mapping[int, Drawn | None]:
+        """How the space draws the trials from before it was edited."""
+        if self.edit and self.edit.redrawn is not None:
+            return self.edit.redrawn
+        return self.recorded.redrawn if self.recorded else {}
+
     def is_finished(self) -> bool:
         """Whether the sweep of that name has run all the trials asked for."""
         history = self.recorded
@@ -106,7 +118,7 @@ def make_plan(space: Space | str, options: Options, say: Callable[[str], None] =
     """Check everything that can be checked without a trial; slow steps are reported to `say`."""
     found = find_space(space) if isinstance(space, str) else space
     label = recordable_space(space) if isinstance(space, str) else (space.name or "space")
-    found = replace(found, name=space_label(label))
+    found = as_written = replace(found, name=space_label(label))
     name = check_name(options.name or f"{found.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
     folder = SweepFolder(options.out / name)
     history = recorded_history(folder)
@@ -117,7 +129,7 @@ def make_plan(space: Space | str, options: Options, say: Callable[[str], None] =
                 f"{folder.root} exists already: add --resume to continue with it, or choose another --name"
             )
         options = options.completed_by(recorded)
-        found = recorded.with_its_baselines(found)
+        found = recorded.as_at_its_start(found)
     found = found.with_baselines(options.which_baselines)
     _check_priors(found, options.seed)
     found = fix_settings(found, options.settings, options.seed)
@@ -139,6 +151,8 @@ def make_plan(space: Space | str, options: Options, say: Callable[[str], None] =
     spec = spec.model_copy(update={"tracking_uri": recordable(uri, options.out)})
     start = NOTHING_TAKEN if recorded else warm_start(found, spec, options.out)
     plan = Plan(found, spec, options, slots, faces, folder, hardware, recorded=history, start=start)
+    if history:
+        plan = replace(plan, edit=space_edit(found, spec, history, as_written, plan.resolve))
     _check_groups(plan)
     _check_budgets(plan)
     _check_configurations(plan)
@@ -171,6 +185,8 @@ def _spec(
         "max_epochs": max_epochs,
         "sampler": space.sampler,
         "pruner": space.pruner,
+        "first_rung_epochs": space.first_rung_epochs,
+        "reduction_factor": space.kept_one_in,
         "device": device,
         "gpus_per_trial": None if options.gpus_per_trial == "auto" else options.gpus_per_trial,
         "name": options.name,
@@ -264,7 +280,9 @@ def sample_configurations(plan: Plan, count: int) -> list[TrialConfig]:
     from sweeps.search.proposals import drawn_parameters, random_trials
 
     recorded = plan.recorded.trials.values() if plan.recorded else ()
-    known = drawn_parameters(trial.started for trial in recorded)
+    redrawn = plan.redrawn
+    starts = (as_redrawn(trial.started, redrawn) for trial in recorded)
+    known = drawn_parameters(started for started in starts if started)
     trials = islice(random_trials(plan.spec.seed, known), count)
     return [plan.resolve(plan.space.draw(trial)) for trial in trials]
 

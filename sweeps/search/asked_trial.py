@@ -62,8 +62,7 @@ class AskedTrial:
         except ValueError:
             raise InputError(
                 f"parameter '{name}': {in_words(asked)} now, {in_words(known)} before; within a sweep a parameter "
-                "keeps its kind, scale and choices: give others another name, or start another sweep (--name) with an "
-                "edited space"
+                "keeps its kind, scale and choices: give others another name"
             ) from None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -19,9 +19,10 @@ from optuna.trial import BaseTrial
 from sweeps.config import TrialConfig
 from sweeps.errors import InputError
 from sweeps.search.asked_trial import AskedTrial, in_words, is_inside
+from sweeps.search.samplers import needs_all
 from sweeps.search.sampling.singly import value_at
-from sweeps.space import Space
-from tracking.record.events import TrialStarted
+from sweeps.space import Sampler, Space
+from tracking.record.events import Drawn, TrialStarted
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,23 @@ class Redrawn:
     missing: tuple[str, ...]
     """Parameters of the space that no value was given for; they were drawn at random."""
     faults: tuple[str, ...]
+
+    @property
+    def fault(self) -> str:
+        """Why the values are no draw of the space; empty where they are one."""
+        if not self.params and not self.faults:
+            return "no parameter of this space"
+        return "".join(self.faults[:1]) + (f", and {len(self.faults) - 1} more" if self.faults[1:] else "")
+
+    def why_no_lesson(self, started: TrialStarted, sampler: Sampler) -> str:
+        """Why the score of the trial that had the values is none of a search of the space; empty where it is one."""
+        theirs = started.config["net"]["name"]
+        ours = self.config.net.name if self.config else theirs
+        if theirs != ours:
+            return f"its net is {theirs}, this space draws {ours} from its values"
+        if (model := needs_all(sampler)) and self.missing:
+            return f"has no {self.missing[0]}, which {model} needs"
+        return self.fault
 
 
 class _GivenTrial:
@@ -93,24 +111,33 @@ def redrawn(space: Space, given: Mapping[str, Any], seed: int = 0) -> Redrawn:
     return Redrawn(config, trial.params, distributions, missing, (*trial.faults.values(), *faults))
 
 
-def drawn_as(
-    space: Space,
-    source: TrialStarted,
-    settings: Mapping[str, Any],
-    config: TrialConfig,
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """The parameters and distributions of a draw that comes to `config`: those of `source` with the `settings`.
+def drawn_as(space: Space, config: TrialConfig, params: Mapping[str, Any]) -> Redrawn | None:
+    """The draw that comes to `config`, None where the space draws something else.
 
-    Both empty where the space draws something else from them, or a value lies outside its range.
+    A parameter that `params` do not have is tried with the setting of the same name.
     """
-    changes = {name.rpartition(".")[2]: value for name, value in settings.items()}
-    drawn = redrawn(space, source.params | {name: value for name, value in changes.items() if name in source.params})
+    drawn = redrawn(space, {**dict(_settings(config.model_dump(mode="json"))), **params})
     if drawn.missing or drawn.faults or drawn.config is None:
-        return {}, {}
+        return None
     how = {"precision": config.precision, "memory_format": config.memory_format}  # chosen after the draw
-    if drawn.config.model_copy(update=how) != config:
-        return {}, {}
-    return drawn.params, drawn.distributions
+    return drawn if drawn.config.model_copy(update=how) == config else None
+
+
+def _settings(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The settings of a configuration, without what they are settings of."""
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _settings(value)
+        else:
+            yield name, value
+
+
+def as_redrawn(started: TrialStarted, redrawn: Mapping[int, Drawn | None]) -> TrialStarted | None:
+    """A trial as though the space had always been what it was edited to; None where that does not draw it."""
+    if started.trial not in redrawn:
+        return started
+    drawn = redrawn[started.trial]
+    return started.model_copy(update=drawn.model_dump()) if drawn else None
 
 
 def _short(value: object) -> str:

@@ -69,7 +69,8 @@ class Proposals:
         """The parameters so far, in the order of their appearance."""
         self._grid = grid_points(space) if space.sampler == "grid" else []
         np.random.default_rng(derive_seed(seed, "grid")).shuffle(self._grid)
-        self._proposed = 0  # the point of the grid, or the offer, that is next
+        self._tried: set[frozenset[tuple[str, Any]]] = set()  # the values of each trial that was drawn
+        self._proposed = 0  # how many of them the sampler, the grid or an offer gave
         self._offers: list[dict[str, Any]] = []
         self._cma: CmaSampler | None = None
         self._taught = 0  # how many trials of other sweeps the sampler learns from
@@ -88,6 +89,7 @@ class Proposals:
     def count(self, started: TrialStarted) -> None:
         """Count a trial that was drawn earlier."""
         self._proposed += started.wanted is None
+        self._tried.add(frozenset(started.params.items()))
 
     def ask(self, study: optuna.Study, number: int, further: int, firsts: Sequence[First]) -> optuna.Trial:
         """Trial `number`, to be drawn; `further` of those before it train again what others began. `firsts` is what the
@@ -105,8 +107,15 @@ class Proposals:
             seed = derive_seed(self._seed, "priors", number)
             study.sampler = PriorSampler(self._space.expected, study.sampler, seed)
         if self._grid:
-            study.enqueue_trial(self._grid[self._proposed % len(self._grid)])
+            study.enqueue_trial(self._next_point())
         elif self._proposed < len(self._offers):
             study.enqueue_trial(self._offers[self._proposed])
         self._proposed += 1
         return study.ask()
+
+    def _next_point(self) -> dict[str, Any]:
+        """The first point of the grid that no trial has."""
+        fresh = (point for point in self._grid if frozenset(point.items()) not in self._tried)
+        point = next(fresh, self._grid[self._proposed % len(self._grid)])
+        self._tried.add(frozenset(point.items()))
+        return point

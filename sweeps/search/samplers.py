@@ -32,7 +32,7 @@ _RANDOM_FIRST = 10
 _SPREAD_FIRST = 30
 """Trials that qmc-tpe spreads evenly before TPE learns from them."""
 
-_DRAWS_FOR_NAMES = 200
+DRAWS_FOR_NAMES = 200
 """Random draws to meet each parameter of a space."""
 
 
@@ -131,7 +131,7 @@ def check_priors(space: Space, trials: Iterable[Any]) -> None:
     if not space.priors:
         return
     drawn: dict[str, list[BaseDistribution]] = {}
-    for trial in islice(trials, _DRAWS_FOR_NAMES):
+    for trial in islice(trials, DRAWS_FOR_NAMES):
         with contextlib.suppress(InputError):  # a draw that cannot be made has its parameters nevertheless
             space.draw(trial)
         for name, distribution in trial.distributions.items():

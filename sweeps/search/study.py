@@ -21,6 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sweeps.errors import InputError
 from sweeps.search.asha import Promoting
 from sweeps.search.asked_trial import AskedTrial
+from sweeps.search.drawn_as import as_redrawn
 from sweeps.search.groups import Groups
 from sweeps.search.lessons import AS_IT_ENDED, STATES, Lessons
 from sweeps.search.proposals import Proposal, Proposals, drawn_parameters
@@ -43,6 +44,7 @@ from tracking.record.events import (
     TrialUnpaused,
     Verdict,
 )
+from tracking.record.history import last_redrawn
 
 _TPE_NOTE = "tpe:relative_params:0"
 """Where TPE stores values of all known parameters with a trial, whether `suggest` asks for them or not."""
@@ -72,6 +74,8 @@ class Study:
             sampler=optuna.samplers.RandomSampler(seed=seed % 2**32),
             pruner=optuna.pruners.NopPruner(),
         )
+        events = list(events)
+        self._redrawn = last_redrawn(events)
         for event in events:
             self._replay(event)
 
@@ -81,8 +85,12 @@ class Study:
                 self._start_from(event)
             case TrialStarted(baseline=None) if event.params or not (event.wanted or event.is_further_member):
                 self.enter(event)
-                self.add_drawn(event)
-                self._proposals.count(event)
+                started = as_redrawn(event, self._redrawn)
+                self._proposals.count(started or event)
+                if started:
+                    self.add_drawn(started)
+                else:
+                    self.add_undrawn(event.trial)
             case TrialStarted():
                 self.enter(event)
                 self.add_undrawn(event.trial)

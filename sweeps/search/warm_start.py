@@ -16,9 +16,8 @@ from statistics import fmean
 from sweeps.errors import InputError
 from sweeps.runs import open_sweep, readable_sweeps
 from sweeps.search.drawn_as import Redrawn, redrawn
-from sweeps.search.samplers import needs_all
 from sweeps.search.seeds import derive_seed
-from sweeps.space import Space
+from sweeps.space import Sampler, Space
 from sweeps.spec import SweepSpec, recorded_spec
 from tracking.errors import TrackingError
 from tracking.record.best_epoch import best_epoch
@@ -31,7 +30,7 @@ _BEST_TAUGHT, _LATEST_TAUGHT = 50, 250
 """How many trials of a sweep teach, as of the own ones."""
 _REASONS_SHOWN = 3
 _AS_IT_ENDED: dict[str, Told] = {"done": "value", "pruned": "pruned"}
-_LEARNING = ("tpe", "qmc-tpe", "gp", "cmaes", "nsgaii")
+LEARNING = ("tpe", "qmc-tpe", "gp", "cmaes", "nsgaii")
 
 
 @dataclass(frozen=True)
@@ -54,20 +53,9 @@ class _Past:
     group: TrialGroup
     drawn: Redrawn
 
-    @property
-    def fault(self) -> str:
-        """Why it is no configuration of this space; empty where it is one."""
-        if not self.drawn.params and not self.drawn.faults:
-            return "no parameter of this space"
-        faults = self.drawn.faults
-        return "".join(faults[:1]) + (f", and {len(faults) - 1} more" if faults[1:] else "")
-
-    @property
-    def other_net(self) -> str:
+    def why_no_lesson(self, sampler: Sampler) -> str:
         """Why its score is none of this search; empty where it is one."""
-        theirs = self.group.first.started.config["net"]["name"]
-        ours = self.drawn.config.net.name if self.drawn.config else theirs
-        return "" if theirs == ours else f"its net is {theirs}, this space draws {ours} from its values"
+        return self.drawn.why_no_lesson(self.group.first.started, sampler)
 
 
 def warm_start(space: Space, spec: SweepSpec, out: Path) -> WarmStart:
@@ -111,8 +99,8 @@ def _from_sweep(name: str, space: Space, spec: SweepSpec, out: Path) -> WarmStar
         raise InputError(f"{name}: has no finished trial that its sampler drew")
     if not any(one.drawn.params or one.drawn.faults for one in past):
         raise InputError(f"{name}: none of its parameters is one of this space")
-    left_out = {one.source: one.fault for one in past if one.fault}
-    fitting = [one for one in past if not one.fault]
+    left_out = {one.source: one.drawn.fault for one in past if one.drawn.fault}
+    fitting = [one for one in past if not one.drawn.fault]
     why_no_lessons = _why_no_lessons(theirs, spec, space)
     if not why_no_lessons:
         lessons, refused = _lessons(fitting, space, spec)
@@ -132,7 +120,7 @@ def _why_no_lessons(theirs: SweepSpec, spec: SweepSpec, space: Space) -> str:
     """Why the scores of a whole sweep teach nothing here; empty where they do."""
     if (theirs.fingerprint, theirs.folds) != (spec.fingerprint, spec.folds):
         return f"its scores are of other faces ({theirs.dataset}, fingerprint {theirs.fingerprint}{_folds(theirs)})"
-    return "" if space.sampler in _LEARNING else f"--sampler {space.sampler} learns from no trial"
+    return "" if space.sampler in LEARNING else f"--sampler {space.sampler} learns from no trial"
 
 
 def _folds(spec: SweepSpec) -> str:
@@ -155,7 +143,7 @@ def _from_all(space: Space, spec: SweepSpec, out: Path) -> WarmStart:
         whole = (
             one
             for one in _past(folder.root.name, history, space, spec)
-            if not (one.fault or one.drawn.missing or one.other_net)
+            if not (one.drawn.missing or one.why_no_lesson(space.sampler))
         )
         found += [(one.group.mean, _offer(one)) for one in islice(whole, _OFFERED) if one.group.accuracies]
     found.sort(key=lambda pair: -pair[0])
@@ -186,10 +174,8 @@ def _lessons(fitting: Sequence[_Past], space: Space, spec: SweepSpec) -> tuple[t
     found: list[tuple[int, Lesson]] = []
     for one in fitting:
         lesson = _lesson(one, spec)
-        if one.other_net:
-            refused[one.source] = one.other_net
-        elif (model := needs_all(space.sampler)) and one.drawn.missing:
-            refused[one.source] = f"has no {one.drawn.missing[0]}, which {model} needs"
+        if why_not := one.why_no_lesson(space.sampler):
+            refused[one.source] = why_not
         elif lesson is None:
             refused[one.source] = "has taught its own sampler nothing"
         else:

@@ -92,6 +92,15 @@ class SweepStarted(_Event):
     offers: tuple[Offer, ...] = ()
 
 
+class Drawn(BaseModel):
+    """The values of a trial's parameters, and what these may be."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    params: dict[str, Any]
+    distributions: dict[str, str]
+
+
 class DriverStarted(_Event):
     """A process started to drive the sweep, for the first time or again."""
 
@@ -109,6 +118,9 @@ class DriverStarted(_Event):
     """Of the space's file, where there is one."""
     spec: dict[str, Any] = {}
     """What this driver was asked to do; a resume may ask for more trials or other hardware than the start did."""
+    redrawn: dict[int, Drawn | None] | None = None
+    """Where the space was edited: how it draws the trials that were drawn before, by their numbers. The sampler learns
+    nothing from those with None. It replaces what an earlier driver recorded."""
 
 
 class Wanted(BaseModel):

@@ -2,7 +2,7 @@
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ from tracking.record.events import (
     OBJECTIVE,
     Act,
     AttemptStarted,
+    Drawn,
     DriverStarted,
     DriverStopped,
     EpochDone,
@@ -238,6 +239,11 @@ class SweepHistory:
                 _apply_to_trial(self._trial(event.trial), event)
 
     @property
+    def redrawn(self) -> Mapping[int, Drawn | None]:
+        """How the space draws trials that it drew before it was edited; None of those that it does not draw."""
+        return last_redrawn(self.drivers)
+
+    @property
     def wanted(self) -> list[Wanted]:
         """Trials that persons asked for and that are not started yet, in their order."""
         started = Counter(trial.started.wanted.act for trial in self.trials.values() if trial.started.wanted)
@@ -343,6 +349,12 @@ class SweepHistory:
             return self.trials[number]
         except KeyError:
             raise TrackingError(f"the journal has an event of trial {number}, which it never started") from None
+
+
+def last_redrawn(events: Iterable[Event]) -> Mapping[int, Drawn | None]:
+    """How the space draws earlier trials since it was edited last; empty where it never was."""
+    found = [event.redrawn for event in events if isinstance(event, DriverStarted) and event.redrawn is not None]
+    return found[-1] if found else {}
 
 
 def _apply_to_trial(

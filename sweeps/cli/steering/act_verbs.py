@@ -145,7 +145,7 @@ def _do_here(folder: SweepFolder, given: argparse.Namespace, request: Request) -
 
     _, history = open_sweep(given.name, given.out)
     spec = recorded_spec(history)
-    space = spec.with_its_baselines(find_space(spec.space)).with_baselines(spec.which_baselines)
+    space = spec.as_at_its_start(find_space(spec.space)).with_baselines(spec.which_baselines)
     space = fix_settings(space, spec.settings, spec.seed)
     space = replace(space, sampler=spec.sampler, pruner=spec.pruner, max_epochs=spec.max_epochs)
     with Journal.open(folder.journal) as journal:

@@ -1,0 +1,178 @@
+"""What becomes of a sweep's trials when its space was edited between two runs.
+
+Each trial that was drawn before is drawn again from the edited space, with its own values. Where that gives a point of
+the new search, the sampler learns from the trial as though it had been drawn so. This is recorded in the journal, so
+that later resumes learn the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+
+from sweeps.config import TrialConfig
+from sweeps.errors import InputError
+from sweeps.search.asked_trial import in_words
+from sweeps.search.drawn_as import Redrawn, as_redrawn, drawn_as, redrawn
+from sweeps.search.proposals import drawn_parameters, random_trials
+from sweeps.search.samplers import DRAWS_FOR_NAMES
+from sweeps.search.seeds import derive_seed
+from sweeps.search.warm_start import LEARNING
+from sweeps.space import Space
+from sweeps.spec import SweepSpec
+from tracking.record.events import Drawn, TrialStarted
+from tracking.record.flatten import flatten
+from tracking.record.history import SweepHistory
+
+_SHOWN = 4
+_CHOSEN_AFTER_THE_DRAW = ("precision", "memory_format", "replicate")
+
+Resolve = Callable[[TrialConfig], TrialConfig]
+
+
+@dataclass(frozen=True)
+class SpaceEdit:
+    """What is recorded and said of an edited space."""
+
+    redrawn: Mapping[int, Drawn | None] | None
+    """How the space draws the trials from before; None where it draws them as it did."""
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Before:
+    """A trial that was drawn before, and what the edited space draws from its values."""
+
+    started: TrialStarted
+    drawn: Redrawn
+    why_no_lesson: str
+
+    @property
+    def now(self) -> Drawn | None:
+        """What is recorded of it."""
+        return (
+            Drawn(params=self.drawn.params, distributions=self.drawn.distributions) if not self.why_no_lesson else None
+        )
+
+    def changed_settings(self, resolve: Resolve) -> Iterator[str]:
+        """Settings that the edited space gives another value, where no parameter is new, which would be random."""
+        if self.why_no_lesson or self.drawn.missing or self.drawn.config is None:
+            return
+        was, now = flatten(self.started.config), flatten(resolve(self.drawn.config).model_dump(mode="json"))
+        for name in was.keys() | now.keys():
+            if was.get(name) != now.get(name) and name not in _CHOSEN_AFTER_THE_DRAW:
+                yield f"{name} {was.get(name, '(none)')}, now {now.get(name, '(none)')}"
+
+
+def space_edit(
+    space: Space, spec: SweepSpec, history: SweepHistory, asked: Space, resolve: Resolve
+) -> SpaceEdit | None:
+    """What becomes of the trials; None where the space is what it was when the sweep last ran.
+
+    `space` is what is searched, `asked` the edited file's space before the sweep's recorded options are put into it.
+    """
+    drawn = [started for trial in history.trials.values() if _was_drawn(started := trial.started)]
+    before = [_look_at(started, space, spec.seed) for started in drawn]
+    now = {one.started.trial: one.now for one in before}
+    known = [driver.space_sha256 for driver in history.drivers if driver.space_sha256]
+    is_new_file = bool(known) and space.code_sha256 not in (None, known[-1])
+    effective = {started.trial: as_redrawn(started, history.redrawn) for started in drawn}
+    draws_as_before = {number: _drawn(started) for number, started in effective.items()} == now
+    if draws_as_before and not is_new_file:
+        return None
+    lines = [
+        *_parameters(space, spec.seed, filter(None, effective.values())),
+        *_settings(before, resolve),
+        _learns_from(before, space),
+        *_kept(asked, spec),
+    ]
+    head = (
+        f"{space.name} was edited since this sweep last ran: its trials keep their settings, and new ones are drawn "
+        "from the space as it is now"
+    )
+    return SpaceEdit(None if draws_as_before else now, (head, *lines))
+
+
+def _was_drawn(started: TrialStarted) -> bool:
+    """Whether the sweep's space drew the trial, or could have."""
+    proposed = started.wanted is None and not started.is_further_member
+    return started.baseline is None and bool(started.config) and (proposed or bool(started.params))
+
+
+def _look_at(started: TrialStarted, space: Space, seed: int) -> _Before:
+    if same := drawn_as(space, TrialConfig.model_validate(started.config), started.params):
+        return _Before(started, same, "")
+    drawn = redrawn(space, started.params, derive_seed(seed, "edited", started.config_id))
+    return _Before(started, drawn, drawn.why_no_lesson(started, space.sampler))
+
+
+def _drawn(started: TrialStarted | None) -> Drawn | None:
+    return Drawn(params=started.params, distributions=started.distributions) if started else None
+
+
+def _parameters(space: Space, seed: int, before: Iterable[TrialStarted]) -> Iterator[str]:
+    """What is searched now and was not before, one line per parameter."""
+    was: dict[str, set[str]] = {}
+    for started in before:
+        for name, distribution in drawn_parameters([started]).items():
+            was.setdefault(name, set()).add(in_words(distribution))
+    now: dict[str, set[str]] = {}
+    for trial in islice(random_trials(seed), DRAWS_FOR_NAMES):
+        with suppress(InputError):  # a draw that cannot be made has its parameters nevertheless
+            space.draw(trial)
+        for name, distribution in trial.distributions.items():
+            now.setdefault(name, set()).add(in_words(distribution))
+    for name in sorted(was.keys() | now.keys()):
+        if name not in now:
+            yield f"{name}: no longer drawn"
+        elif name not in was:
+            yield f"{name}: drawn now, {min(now[name])}"
+        elif was[name].isdisjoint(now[name]):
+            yield f"{name}: {min(now[name])}; before, {min(was[name])}"
+
+
+def _settings(before: Iterable[_Before], resolve: Resolve) -> Iterator[str]:
+    """What trials have that the space no longer gives them, one line per setting and values."""
+    having: dict[str, list[int]] = {}
+    for one in before:
+        for change in one.changed_settings(resolve):
+            having.setdefault(change, []).append(one.started.trial)
+    for change, numbers in sorted(having.items())[:_SHOWN]:
+        plural = len(numbers) > 1
+        who = f"trial{'s' * plural} {_listed(map(str, numbers))}"
+        yield f"{change}: {who} {'have' if plural else 'has'} the former, and the sampler learns from that all the same"
+    if len(having) > _SHOWN:
+        yield f"{len(having) - _SHOWN} more settings differ likewise"
+
+
+def _learns_from(before: list[_Before], space: Space) -> str:
+    """From which trials the sampler learns."""
+    if space.sampler not in LEARNING:
+        return f"sampler {space.sampler} learns from no trial"
+    reasons = [f"{one.started.trial} ({one.why_no_lesson})" for one in before if one.why_no_lesson]
+    without = f"; not from trial {_listed(reasons)}" if reasons else ""
+    return (
+        f"the sampler learns from {len(before) - len(reasons)} of {len(before)} trials that were drawn before{without}"
+    )
+
+
+def _kept(asked: Space, spec: SweepSpec) -> Iterator[str]:
+    """Options that the file gives otherwise, and that a sweep keeps from its start."""
+    pairs = [
+        ("sampler", spec.sampler, asked.sampler),
+        ("pruner", spec.pruner, asked.pruner),
+        ("max_epochs", spec.max_epochs, asked.max_epochs),
+        ("first_rung_epochs", spec.first_rung_epochs, asked.first_rung_epochs),
+        ("reduction_factor", spec.reduction_factor, asked.reduction_factor),
+    ]
+    others = [f"{name} {ours} (the file has {theirs})" for name, ours, theirs in pairs if theirs not in (None, ours)]
+    if others:
+        yield f"kept from the sweep's start: {', '.join(others)}; another --name begins a sweep with the file's"
+
+
+def _listed(texts: Iterable[str]) -> str:
+    found = list(texts)
+    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return ", ".join(found[:_SHOWN]) + more

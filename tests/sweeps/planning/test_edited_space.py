@@ -1,0 +1,186 @@
+"""A sweep that is resumed after its space's file was edited."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweeps.search.study import Study
+from sweeps.spaces.find import find_space
+from tests.sweeps.fake_trials import refused
+from tracking.record.events import DriverStarted
+from tracking.record.history import SweepHistory
+from tracking.record.journal import read
+
+Run = Callable[..., int]
+Capture = pytest.CaptureFixture[str]
+
+FILE = """
+from fer_models import AlexNetConfig, LeNetConfig, Recipe
+from sweeps import Space, TrialConfig
+
+def suggest(trial):
+    lr = {lr}
+    {more}
+    recipe = Recipe(lr=lr, batch_size=8, optimizer={optimizer}, weight_decay={weight_decay})
+    return TrialConfig(net={net}(), recipe=recipe)
+
+SPACE = Space(suggest=suggest, max_epochs=3, trials=8, sampler="{sampler}", pruner="{pruner}", first_rung_epochs={rung})
+"""
+OF_ITS_START = {
+    "lr": "trial.suggest_float('lr', 0.001, 0.1, log=True)",
+    "optimizer": "trial.suggest_categorical('optimizer', ['sgd', 'nesterov'])",
+    "weight_decay": "trial.suggest_categorical('weight_decay', [0.0005])",
+    "more": "pass",
+    "net": "LeNetConfig",
+    "sampler": "tpe",
+    "pruner": "none",
+    "rung": 1,
+}
+
+
+@pytest.fixture
+def write(space: str, tmp_path: Path) -> Callable[..., None]:
+    def to_file(**parts: Any) -> None:
+        (tmp_path / space).write_text(FILE.format(**OF_ITS_START | parts))
+
+    return to_file
+
+
+@pytest.fixture
+def edited(run: Run, write: Callable[..., None], out: Path, capsys: Capture) -> Callable[..., tuple[str, SweepHistory]]:
+    """Runs eight trials, edits the space, runs four more; what is said of the edit, and the history."""
+
+    def edit(before: dict[str, Any] | None = None, *more: str, **parts: Any) -> tuple[str, SweepHistory]:
+        write(**before or {})
+        assert run(*more) == 0
+        write(**(before or {}) | parts)
+        capsys.readouterr()
+        assert run("--resume", "--trials", "12") == 0
+        said = capsys.readouterr().err
+        return " ".join(said.split()), SweepHistory.load(out / "night" / "journal.jsonl")
+
+    return edit
+
+
+Edited = Callable[..., tuple[str, SweepHistory]]
+
+
+def learned(out: Path) -> dict[int, dict[str, Any]]:
+    """What the sampler of a resume would learn from: the parameters by trial."""
+    study = Study(out / "study.log", find_space("my_space.py"), 0, read(out / "night" / "journal.jsonl"))
+    return {trial.number: trial.params for trial in study._shown()}
+
+
+def drawn(history: SweepHistory) -> list[dict[str, Any]]:
+    return [trial.started.params for _, trial in sorted(history.trials.items())]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "gp", "nsgaii"])
+def test_a_widened_range_and_a_new_choice_keep_all_trials(edited: Edited, out: Path, sampler: str) -> None:
+    said, history = edited(
+        {"sampler": sampler},
+        lr="trial.suggest_float('lr', 0.0001, 0.5, log=True)",
+        optimizer="trial.suggest_categorical('optimizer', ['sgd', 'nesterov', 'adam'])",
+    )
+    for part in (
+        "my_space was edited since this sweep last ran",
+        "lr: a number from 0.0001 to 0.5 on a log scale; before, a number from 0.001 to 0.1 on a log scale",
+        "optimizer: one of sgd, nesterov, adam; before, one of sgd, nesterov",
+        "the sampler learns from 8 of 8 trials that were drawn before",
+    ):
+        assert part in said
+    assert history.count("done") == 12
+    assert learned(out) == dict(enumerate(drawn(history)))
+
+
+def test_a_constant_parameter_may_go(edited: Edited, out: Path) -> None:
+    said, _ = edited(weight_decay="0.0005")
+    assert "weight_decay: no longer drawn" in said
+    assert "learns from 8 of 8" in said
+    assert all("weight_decay" not in params for params in learned(out).values())
+
+
+def test_a_setting_that_becomes_a_parameter_is_known_of_the_trials_before(edited: Edited, out: Path) -> None:
+    said, _ = edited({"lr": "0.01"}, lr="trial.suggest_float('lr', 0.001, 0.1, log=True)")
+    assert "lr: drawn now, a number from 0.001 to 0.1 on a log scale" in said
+    taught = learned(out)
+    assert [taught[number]["lr"] for number in range(8)] == [0.01] * 8
+    assert len({taught[number]["lr"] for number in range(8, 12)}) > 1
+
+
+def test_trials_outside_the_new_ranges_teach_nothing_and_stay(edited: Edited, out: Path) -> None:
+    said, history = edited(lr="trial.suggest_float('lr', 0.01, 0.1, log=True)")
+    outside = [number for number, params in enumerate(drawn(history)[:8]) if params["lr"] < 0.01]
+    assert 0 < len(outside) < 8
+    assert f"the sampler learns from {8 - len(outside)} of 8 trials that were drawn before; not from trial" in said
+    assert f"{outside[0]} (lr {drawn(history)[outside[0]]['lr']:.4g}: the space has a number from 0.01 to 0.1" in said
+    assert sorted(learned(out)) == [number for number in range(12) if number not in outside]
+    assert history.count("done") == 12
+
+
+def test_another_kind_of_parameter_or_net_teaches_nothing_and_is_no_fault(edited: Edited, out: Path) -> None:
+    said, history = edited(lr="trial.suggest_categorical('lr', [0.01, 0.02])", net="AlexNetConfig")
+    assert "learns from 0 of 8" in said
+    assert sorted(learned(out)) == [8, 9, 10, 11]
+    assert {trial.started.config["net"]["name"] for trial in history.trials.values()} == {"lenet", "alexnet"}
+
+
+def test_a_constant_that_changed_is_said(edited: Edited) -> None:
+    said, _ = edited({"weight_decay": "0.0005"}, weight_decay="0.001")
+    assert "recipe.weight_decay 0.0005, now 0.001: trials 0, 1, 2, 3 and 4 more have the former" in said
+
+
+def test_what_was_recorded_of_an_edit_holds_for_later_resumes(edited: Edited, run: Run, out: Path, write: Any,
+                                                              capsys: Capture) -> None:  # fmt: skip
+    narrow = {"lr": "trial.suggest_float('lr', 0.01, 0.1, log=True)"}
+    edited(**narrow)
+    before = learned(out)
+    capsys.readouterr()
+    assert run("--resume", "--trials", "14") == 0
+    assert capsys.readouterr().err == "", "it has been said"
+    journal = out / "night" / "journal.jsonl"
+    edits = [event.redrawn is not None for event in read(journal) if isinstance(event, DriverStarted)]
+    assert edits == [False, True, False]
+    assert {number: params for number, params in learned(out).items() if number < 12} == before
+    write()  # as it was at first: all teach again
+    assert run("--resume", "--trials", "15") == 0
+    assert "learns from 14 of 14" in " ".join(capsys.readouterr().err.split())
+    assert sorted(learned(out)) == list(range(15))
+
+
+def test_an_edit_in_two_runs_proposes_what_it_does_in_one(edited: Edited, run: Run, out: Path) -> None:
+    _, whole = edited(lr="trial.suggest_float('lr', 0.01, 0.1, log=True)")
+    journal = out / "night" / "journal.jsonl"
+    lines = journal.read_text().splitlines(keepends=True)
+    (cut,) = [
+        place for place, line in enumerate(lines) if json.loads(line)["event"] == "trial" and '"trial":10,' in line
+    ]
+    journal.write_text("".join(lines[:cut]))
+    assert run("--resume", "--trials", "12") == 0
+    assert drawn(SweepHistory.load(journal)) == drawn(whole)
+
+
+def test_the_rungs_and_the_methods_stay_those_of_the_start(edited: Edited) -> None:
+    """With other rungs the pauses of the journal would be at none."""
+    said, history = edited({"pruner": "promoting"}, rung=2, sampler="gp")
+    assert "kept from the sweep's start: sampler tpe (the file has gp), first_rung_epochs 1 (the file has 2)" in said
+    assert {trial.last_epoch for trial in history.trials.values() if trial.state == "pruned"} == {1}
+
+
+def test_an_edited_grid_trains_the_points_that_no_trial_has(edited: Edited, out: Path) -> None:
+    grid = {"sampler": "grid", "lr": "trial.suggest_categorical('lr', [0.01, 0.02, 0.03, 0.04])"}
+    _, history = edited(grid, lr="trial.suggest_categorical('lr', [0.01, 0.02, 0.03, 0.04, 0.05, 0.06])")
+    points = {(params["lr"], params["optimizer"]) for params in drawn(history)}
+    assert len(points) == 12
+
+
+def test_a_space_that_cannot_be_read_changes_nothing(run: Run, write: Any, capsys: Capture, out: Path) -> None:
+    write()
+    run()
+    write(lr="trial.suggest_float('lr', 0.1, 0.001, log=True)")
+    before = (out / "night" / "journal.jsonl").read_bytes()
+    assert "my_space" in refused(capsys, lambda: run("--resume", "--trials", "12"))
+    assert (out / "night" / "journal.jsonl").read_bytes() == before
