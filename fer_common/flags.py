@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from inspect import get_annotations
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -32,6 +33,7 @@ class Flag:
         write: model -> texts of the value, the reverse of `read`; each is written as `--option text`.
         repeat: the option may be given several times; the field gets a list.
         fixed: a resume cannot change it.
+        positional: it is given by its place; a tuple takes all that are left, a field with a default may be left out.
     """
 
     help: str
@@ -42,6 +44,7 @@ class Flag:
     write: Callable[[Any], Sequence[str]] | None = None
     repeat: bool = False
     fixed: bool = False
+    positional: bool = False
 
 
 def flags(model: type[BaseModel]) -> dict[str, Flag]:
@@ -53,7 +56,10 @@ def flags(model: type[BaseModel]) -> dict[str, Flag]:
 
 def option(model: type[BaseModel], name: str) -> str:
     """The option of a field, as `--limit-train`."""
-    return "--" + (flags(model)[name].name or model.model_fields[name].alias or name).replace("_", "-")
+    flag = flags(model)[name]
+    if flag.positional:
+        return flag.metavar or name
+    return "--" + (flag.name or model.model_fields[name].alias or name).replace("_", "-")
 
 
 def add_flags(
@@ -61,22 +67,35 @@ def add_flags(
     model: type[BaseModel],
     names: Iterable[str] | None = None,
 ) -> None:
-    """Add the options of `model`, or of its fields `names` alone. One that is not given is parsed as None."""
+    """Add the options of `model`, its own before inherited ones, or of its fields `names` alone.
+
+    One that is not given is parsed as None.
+    """
     declared = flags(model)
-    for name in declared if names is None else names:
+    for name in sorted(declared, key=lambda name: _place(model, name)) if names is None else names:
         flag, field = declared[name], model.model_fields[name]
         kind = _kind(field.annotation, flag)
         if kind.get("action") != "store_true":
             kind["metavar"] = flag.metavar
         default = str(field.default) if isinstance(field.default, (str, int, Path)) else ""
         shown = f" (default {default})" if default and field.default is not False and "default" not in flag.help else ""
-        parser.add_argument(
-            option(model, name),
-            dest=field.alias or name,
-            default=None,
-            help=(flag.help + shown).replace("%", "%%"),
-            **kind,
-        )
+        how = {"default": None, "help": (flag.help + shown).replace("%", "%%"), **kind}
+        if flag.positional:
+            many = get_origin(field.annotation) is tuple
+            parser.add_argument(name, **how, nargs=_PLACES[many, field.is_required()])
+        else:
+            parser.add_argument(option(model, name), dest=field.alias or name, required=field.is_required(), **how)
+
+
+_PLACES = {(True, True): "+", (True, False): "*", (False, True): None, (False, False): "?"}
+"""How many arguments a positional one takes: (a tuple, required) -> argparse's nargs."""
+
+
+def _place(model: type[BaseModel], name: str) -> int:
+    """Positional arguments in their order, then the options of `model`, then those of its bases."""
+    if flags(model)[name].positional:
+        return -1
+    return next(place for place, one in enumerate(model.__mro__) if name in get_annotations(one))
 
 
 def _kind(annotation: Any, flag: Flag) -> dict[str, Any]:

@@ -30,6 +30,13 @@ BUDGET = "how much it may use"
 SHARED = "beside other sweeps of this machine or cluster"
 GROUPS = (TRAINED, RUN, BUDGET, SHARED, KEPT)
 _Positive = Annotated[float | None, Field(gt=0, allow_inf_nan=False)]
+Out = Annotated[Path, Flag("folder of all sweeps", "DIR", group=KEPT)]
+TrackingUri = Annotated[
+    str | None, Flag("MLflow (default $MLFLOW_TRACKING_URI, else sqlite:///OUT/mlflow.db)", "URI", group=KEPT)
+]
+Address = Annotated[
+    str | None, Flag("auto or HOST:6379 to join Ray there, http://HOST:8265 to hand the sweep over", "A", group=RUN)
+]
 _UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 
@@ -316,10 +323,7 @@ class Options(RecordedOptions):
         Flag("post new bests, failures and the end there: Slack's, ntfy's or your own receiver", "URL", group=RUN),
     ] = None
     wait: Annotated[bool, Flag("start nothing and write nothing until a slot is free", group=SHARED)] = False
-    address: Annotated[
-        str | None,
-        Flag("auto or HOST:6379 to join Ray there, http://HOST:8265 to hand the sweep over", "A", group=RUN),
-    ] = None
+    address: Address = None
     """Of a Ray cluster; None starts Ray on this machine."""
     cluster_cpus: int | None = None
     """Cores of that cluster once all its workers are up."""
@@ -328,10 +332,8 @@ class Options(RecordedOptions):
     name: Annotated[str | None, Flag("the sweep's name and folder (default SPACE-<UTC time>)", "NAME", group=KEPT)] = (
         None
     )
-    out: Annotated[Path, Flag("folder of all sweeps", "DIR", group=KEPT)] = Path("runs")
-    tracking_uri: Annotated[
-        str | None, Flag("MLflow (default $MLFLOW_TRACKING_URI, else sqlite:///OUT/mlflow.db)", "URI", group=KEPT)
-    ] = None
+    out: Out = Path("runs")
+    tracking_uri: TrackingUri = None
     resume: Annotated[bool, Flag("continue with the sweep of that name", group=KEPT)] = False
 
     @model_validator(mode="before")

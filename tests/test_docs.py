@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.cli.arguments import parser
+from sweeps.cli.main import parser
 from tests import ROOT
 
 pytestmark = pytest.mark.timeout(120)

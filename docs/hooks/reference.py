@@ -13,7 +13,7 @@ from mkdocs.structure.files import File, Files
 from cluster.cli import parser as cluster_parser
 from fer_data.cli import parser as data_parser
 from fer_models.__main__ import parser as models_parser
-from sweeps.cli.arguments import parser as sweeps_parser
+from sweeps.cli.main import parser as sweeps_parser
 from tracking.mlflow_sync.serve import parser as serve_parser
 
 ROOT = Path(__file__).parents[2]

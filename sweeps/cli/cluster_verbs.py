@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import shlex
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from cluster.config import ClusterConfig, reach
 from cluster.submit import Jobs, exit_code, look_again
 from fer_common.flags import command_line
 from fer_common.user import user_name
-from sweeps.cli.arguments import options
+from sweeps.cli.arguments import OnCluster, SweepArguments
 from sweeps.cli.console import console
 from sweeps.errors import InputError
 from sweeps.options import Options
@@ -21,21 +21,20 @@ from sweeps.spec import check_name, space_label
 from tracking.mlflow_sync.uri import check_tracking_uri, without_password
 
 
-def submit(given: argparse.Namespace, config: ClusterConfig) -> int:
+def submit(given: SweepArguments, config: ClusterConfig) -> int:
     """Submit the sweep, then print its output; Ctrl-C leaves it running there."""
-    asked = options(given)  # what is wrong with them is printed here, not there
     find_space(given.space)
-    _check_tracking_uri(given.tracking_uri)
-    name = check_name(given.name or f"{space_label(given.space)}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+    _check_tracking_uri(given.options.tracking_uri)
+    name = check_name(given.options.name or f"{space_label(given.space)}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
     jobs = Jobs(config)
-    words = job_arguments(given, asked.model_copy(update={"name": name}), config)
+    words = job_arguments(given, given.options.model_copy(update={"name": name}), config)
     shipped = [path for path in (_own_space(given), given.cluster) if path]
     job = jobs.submit(name, ["python", "-m", "sweeps.run", *words], files=shipped)
     console.print(f"sweep {name} is on {config.address} as job {job.submission_id}; Ctrl-C leaves it running there")
     return _follow(jobs, config, name)
 
 
-def job_arguments(given: argparse.Namespace, asked: Options, config: ClusterConfig) -> list[str]:
+def job_arguments(given: SweepArguments, asked: Options, config: ClusterConfig) -> list[str]:
     """The job's command line of `sweeps.run`: shipped files by their bare names, the cluster's folders
     where none is given. The job joins the cluster that it runs in."""
     given_names = asked.model_fields_set
@@ -65,46 +64,38 @@ def _check_tracking_uri(uri: str | None) -> None:
         )
 
 
-def _own_space(given: argparse.Namespace) -> Path | None:
+def _own_space(given: SweepArguments) -> Path | None:
     return Path(given.space) if given.space.endswith((".py", ".json")) else None
 
 
-def logs(given: argparse.Namespace) -> int:
+def logs(verb: OnCluster, name: str) -> int:
     """Print the output of a sweep on a cluster, until it ends."""
-    config = _config(given)
-    return _follow(Jobs(config), config, given.name)
+    config = _config(verb)
+    return _follow(Jobs(config), config, name)
 
 
-def stop(given: argparse.Namespace) -> int:
+def stop(verb: OnCluster, name: str) -> int:
     """Stop a sweep on a cluster; it can be resumed."""
-    config = _config(given)
-    stopped = Jobs(config).stop(given.name)
-    console.print(f"{given.name}: {'is stopping; it saves its trials first' if stopped else 'was not running'}")
+    config = _config(verb)
+    stopped = Jobs(config).stop(name)
+    console.print(f"{name}: {'is stopping; it saves its trials first' if stopped else 'was not running'}")
     return 0
 
 
-def is_afar(given: argparse.Namespace) -> bool:
-    """Whether a command is for a sweep on a cluster."""
-    return given.cluster is not None or given.address is not None
-
-
-def there(given: argparse.Namespace) -> int:
+def there(verb: OnCluster, name: str | None) -> int:
     """Run this command beside the sweep's folder on its cluster, and print what it prints there."""
-    config = _config(given)
+    config = _config(verb)
     jobs = Jobs(config)
-    out = _folder_there(given, config, jobs)
-    words = _without(given.argv, ("--cluster", "--address", "--out"))
+    out = str(verb.out) if verb.out != Options().out else _folder_there(name, config, jobs)
+    words = _without(verb.argv, ("--cluster", "--address", "--out"))
     lines: list[str] = []
     code = jobs.run(["python", "-m", "sweeps", *words, "--out", out], user_name(), lines.append)
     sys.stdout.write("".join(line for line in "".join(lines).splitlines(keepends=True) if not _is_rays_own(line)))
     return code
 
 
-def _folder_there(given: argparse.Namespace, config: ClusterConfig, jobs: Jobs) -> str:
-    """The folder of the sweeps there: as given, as the sweep was started with, or as the cluster's file says."""
-    if given.out != Options().out:
-        return str(given.out)
-    name = getattr(given, "name", None) or getattr(given, "run", "").partition("/")[0]
+def _folder_there(name: str | None, config: ClusterConfig, jobs: Jobs) -> str:
+    """The folder of the sweeps there: as the sweep was started with, or as the cluster's file says."""
     words = shlex.split(jobs.find(name).entrypoint) if name else []
     out = words[words.index("--out") + 1] if "--out" in words else config.storage
     if out is None:
@@ -112,7 +103,7 @@ def _folder_there(given: argparse.Namespace, config: ClusterConfig, jobs: Jobs) 
     return out
 
 
-def _without(argv: list[str], options: tuple[str, ...]) -> list[str]:
+def _without(argv: Sequence[str], options: tuple[str, ...]) -> list[str]:
     kept, words = [], iter(argv)
     for word in words:
         if word in options:
@@ -135,8 +126,8 @@ def _follow(jobs: Jobs, config: ClusterConfig, name: str) -> int:
         return 130
 
 
-def _config(given: argparse.Namespace) -> ClusterConfig:
-    config = reach(given.cluster, given.address)
+def _config(verb: OnCluster) -> ClusterConfig:
+    config = reach(verb.cluster, verb.address)
     if config is None or not config.submits:
         raise InputError("say which cluster: --cluster FILE or --address http://HOST:8265")
     return config

@@ -2,129 +2,154 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 import shlex
 import sys
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Annotated, Any, ClassVar
 
 from rich.text import Text
 
 from cluster.config import check_home, reach
-from fer_common.errors import run_command
-from fer_common.flags import command_line
-from sweeps.cli import arguments, cluster_verbs
+from fer_common.errors import Parser, run_command
+from fer_common.flags import Flag, add_flags, command_line
+from fer_common.verbs import Verb, add_verbs, describe, parsed
+from fer_data import DataOptions
+from sweeps.cli import cluster_verbs, look_verbs, records, reproduce, run_verbs, use_verbs
+from sweeps.cli.arguments import OfSweeps, SweepArguments, SweepName
 from sweeps.cli.console import console, errors, hide_passwords_in_tracebacks, warn
-from sweeps.cli.forecast_table import forecast_table
-from sweeps.cli.leaderboard_table import acts, failures, leaderboard
-from sweeps.cli.overview import all_sweeps, sweep_row
-from sweeps.cli.overview_table import as_json, count_of, state_text, table_of
+from sweeps.cli.leaderboard_table import leaderboard
 from sweeps.cli.progress import STATES, Progress, trials_begun
-from sweeps.cli.records import records_uri
-from sweeps.errors import InputError
+from sweeps.cli.steering import act_verbs, rerun, watch
 from sweeps.options import Options
 from sweeps.planning.plan import Plan, make_plan
 from sweeps.runs import find_run, open_sweep
 from sweeps.spec import SweepSpec, recorded_spec
 from sweeps.sweep import SweepResult, run_plan
-from sweeps.time_left import duration
 from tracking.errors import TrackingError
 from tracking.mlflow_sync.uri import ignored_environment, without_password
-from tracking.record.folder_lock import FolderHeldError
 from tracking.record.history import SweepHistory
 
 
-def main(argv: Sequence[str]) -> int:
-    """`python -m sweeps VERB …`."""
-    return _guarded(argv, lambda: _dispatch(_parsed(arguments.parser(), argv)))
+class RunSweep(SweepArguments):
+    """Run a sweep, or continue with one.
+
+    Example: python -m sweeps run lenet_space --trials 20 --epochs 5
+    """
+
+    def __call__(self) -> int:
+        config = reach(self.cluster, self.options.address)
+        if config and config.submits:
+            return cluster_verbs.submit(self, config)
+        place = {"address": config.address, "cluster_cpus": config.cpus, "cluster_gpus": config.gpus} if config else {}
+        plan = make_plan(self.space, self.options.model_copy(update={"address": None, **place}), console.print)
+        if self.dry_run:
+            from sweeps.planning.dry_run import dry_run
+
+            dry_run(plan, console)
+            return 0
+        return _run_plan(plan)
 
 
-def run_main(argv: Sequence[str]) -> int:
-    """`python -m sweeps.run SPACE …`."""
-    return _guarded(argv, lambda: _run(_parsed(arguments.run_parser(), argv)))
+class Reproduce(Verb):
+    """List the reports' rows, or train one and compare.
+
+    Example: python -m sweeps reproduce lenet_step_8 --data fer2013.csv
+    """
+
+    row: Annotated[str | None, Flag("which one, as lenet_step_8 (default: list them)", "ROW", positional=True)] = None
+    quick: Annotated[bool, Flag("a rehearsal: one epoch on a part of the train split")] = False
+    options: Options | None = None
+
+    @classmethod
+    def add_arguments(cls, parser: ArgumentParser) -> None:
+        """Its own, and those of a sweep that a row leaves open."""
+        add_flags(parser, cls, ["row", "quick"])
+        add_flags(parser, DataOptions)
+        where = ["runner", "device", "cpus_per_trial", "time_budget_seconds", "seed", "name", "out", "tracking_uri"]
+        add_flags(parser, Options, where)
+        parser.set_defaults(out=Options().out, runner="inline")
+        add_flags(parser, cls, ["debug"])
+
+    @classmethod
+    def fields_given(cls, given: Namespace) -> dict[str, Any]:
+        """Its own, and the options of the row's sweep."""
+        return super().fields_given(given) | {"options": given.row and reproduce.options(given)}
+
+    def __call__(self) -> int:
+        if self.row is None or self.options is None:
+            console.print(reproduce.listing())
+            return 0
+        plan = make_plan(self.row, self.options, console.print)
+        code = _run_plan(plan)
+        console.print(reproduce.published_against_ours(self.row, plan))
+        return code
 
 
-def _parsed(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
-    given = parser.parse_args(argv)
-    check_home()
-    given.argv = list(argv)
-    return given
+class Rerun(OfSweeps):
+    """Train a trial again as it was recorded, and compare to the last bit.
+
+    Example: python -m sweeps rerun night/3
+    """
+
+    run: Annotated[str, Flag("NAME/NUMBER, or NAME for a sweep's best trial", "RUN", positional=True)]
+    name: Annotated[
+        str | None,
+        Flag(
+            "name and folder of the new run (default rerun-NAME-NUMBER-<UTC time>); that of a rerun that was stopped "
+            "continues it"
+        ),
+    ] = None
+
+    def __call__(self) -> int:
+        run = find_run(self.run, self.out, self.tracking_uri)
+        folder = rerun.begin(run, self.name, self.out)
+        options = Options(name=folder.root.name, out=self.out, tracking_uri=self.tracking_uri, resume=True)
+        plan = make_plan(recorded_spec(SweepHistory.load(folder.journal)).space, options, console.print)
+        # As many threads sum in the same order.
+        plan = replace(plan, spec=plan.spec.model_copy(update={"threads": run.spec.threads}))
+        code = _run_plan(plan, partial(run_plan, body=rerun.Until(run.trial.last_epoch)))
+        again = find_run(f"{folder.root.name}/0", self.out)
+        if not again.trial.is_over:
+            command = ["python", "-m", "sweeps", "rerun", run.name, "--name", folder.root.name]
+            console.print(f"continue and compare:\n  {shlex.join([*command, *command_line(options, ['out'])])}")
+            return code or 1
+        return rerun.say_whether_equal(run, again, console)
 
 
-def _guarded(argv: Sequence[str], act: Callable[[], int]) -> int:
-    hide_passwords_in_tracebacks()
-    return run_command(argv, act, lambda line: errors.print(Text(without_password(line), style="red")))
+class Resume(OfSweeps):
+    """Continue with a sweep, with the options it was started with.
+
+    Example: python -m sweeps resume night
+    """
+
+    way_out: ClassVar[str] = (
+        "; a sweep resumes with its own options: to change them, repeat the command that began it, with the "
+        "changes, --name NAME and --resume"
+    )
+    name: SweepName
+
+    def __call__(self) -> int:
+        _, history = open_sweep(self.name, self.out)
+        options = Options(name=self.name, out=self.out, tracking_uri=self.tracking_uri, resume=True)
+        return _run_plan(make_plan(recorded_spec(history).space, options, console.print))
 
 
-def _dispatch(given: argparse.Namespace) -> int:
-    from sweeps.cli import records
-    from sweeps.cli import run_verbs as after
-    from sweeps.cli import use_verbs as using
-    from sweeps.cli.steering import act_verbs, watch
+class Spaces(Verb):
+    """List the built-in spaces.
 
-    verbs: dict[str, Callable[[argparse.Namespace], int]] = {
-        "run": _run,
-        "spaces": _spaces,
-        "reproduce": _reproduce,
-        "rerun": _rerun,
-        "resume": _resume,
-        "list": _list,
-        "status": _status,
-        "sync": _sync,
-        "ui": records.ui,
-        "logs": watch.logs,
-        **act_verbs.VERBS,
-        **after.VERBS,
-        **using.VERBS,
-    }
-    return verbs[given.verb](given)
+    Example: python -m sweeps spaces
+    """
 
+    def __call__(self) -> int:
+        from sweeps.spaces import SPACES
 
-def _run(given: argparse.Namespace) -> int:
-    config = reach(given.cluster, given.address)
-    if config and config.submits:
-        return cluster_verbs.submit(given, config)
-    asked = arguments.options(given)
-    place = {"address": config.address, "cluster_cpus": config.cpus, "cluster_gpus": config.gpus} if config else {}
-    plan = make_plan(given.space, asked.model_copy(update={"address": None, **place}), console.print)
-    if given.dry_run:
-        from sweeps.planning.dry_run import dry_run
-
-        dry_run(plan, console)
+        for name, space in SPACES.items():
+            doc = (sys.modules[space.suggest.__module__].__doc__ or "").partition("\n")[0]
+            console.print(f"{name:16} {doc} ({space.trials} trials of {space.max_epochs} epochs at most)")
         return 0
-    return _run_plan(plan)
-
-
-def _reproduce(given: argparse.Namespace) -> int:
-    from sweeps.cli import reproduce
-
-    if given.row is None:
-        console.print(reproduce.listing())
-        return 0
-    plan = make_plan(given.row, reproduce.options(given), console.print)
-    code = _run_plan(plan)
-    console.print(reproduce.published_against_ours(given.row, plan))
-    return code
-
-
-def _rerun(given: argparse.Namespace) -> int:
-    from sweeps.cli.steering import rerun
-
-    run = find_run(given.run, given.out, given.tracking_uri)
-    folder = rerun.begin(run, given.name, given.out)
-    options = Options(name=folder.root.name, out=given.out, tracking_uri=given.tracking_uri, resume=True)
-    plan = make_plan(recorded_spec(SweepHistory.load(folder.journal)).space, options, console.print)
-    # As many threads sum in the same order.
-    plan = replace(plan, spec=plan.spec.model_copy(update={"threads": run.spec.threads}))
-    code = _run_plan(plan, partial(run_plan, body=rerun.Until(run.trial.last_epoch)))
-    again = find_run(f"{folder.root.name}/0", given.out)
-    if not again.trial.is_over:
-        command = ["python", "-m", "sweeps", "rerun", run.name, "--name", folder.root.name]
-        console.print(f"continue and compare:\n  {shlex.join([*command, *command_line(options, ['out'])])}")
-        return code or 1
-    return rerun.say_whether_equal(run, again, console)
 
 
 def _run_plan(plan: Plan, run: Callable[..., SweepResult] | None = None) -> int:
@@ -219,76 +244,53 @@ def _page(plan: Plan, result: SweepResult) -> str:
         return f"MLflow: {without_password(uri)}"
 
 
-def _spaces(_: argparse.Namespace) -> int:
-    from sweeps.spaces import SPACES
-
-    for name, space in SPACES.items():
-        doc = (sys.modules[space.suggest.__module__].__doc__ or "").partition("\n")[0]
-        console.print(f"{name:16} {doc} ({space.trials} trials of {space.max_epochs} epochs at most)")
-    return 0
-
-
-def _resume(given: argparse.Namespace) -> int:
-    _, history = open_sweep(given.name, given.out)
-    options = Options(name=given.name, out=given.out, tracking_uri=given.tracking_uri, resume=True)
-    return _run_plan(make_plan(recorded_spec(history).space, options, console.print))
-
-
-def _status(given: argparse.Namespace) -> int:
-    if cluster_verbs.is_afar(given):
-        if given.watch:
-            raise InputError("--watch needs the sweep's folder; follow the sweep with: logs NAME --address …")
-        return cluster_verbs.there(given)
-    if given.watch:
-        from sweeps.cli.steering.watch import watch
-
-        return watch(given)
-    folder, history = open_sweep(given.name, given.out)
-    if given.json:
-        from sweeps.serve.living import Living
-
-        sys.stdout.write(json.dumps(Living(folder).state(), indent=2) + "\n")
-        return 0
-    spec = recorded_spec(history)
-    row = sweep_row(folder, history)
-    console.print(f"sweep {spec.name}: {state_text(row)}; {trials_begun(history, spec)} on {spec.dataset}")
-    if row.seconds_left:
-        console.print(f"about {duration(row.seconds_left)} left on {count_of(row.slots, 'slot')}")
-    console.print(leaderboard(history, spec, folder))
-    if forecast := forecast_table(history):
-        console.print(forecast)
-    for failure in failures(history):
-        console.print(Text(f"failed: {failure}"))
-    for line in acts(history):
-        console.print(Text(line))
-    return 0
+VERBS: dict[str, type[Verb]] = {
+    "run": RunSweep,
+    "spaces": Spaces,
+    "reproduce": Reproduce,
+    "rerun": Rerun,
+    **run_verbs.VERBS,
+    **look_verbs.VERBS,
+    **use_verbs.VERBS,
+    "logs": watch.Logs,
+    **act_verbs.VERBS,
+    "ui": records.Ui,
+    "list": watch.ListSweeps,
+    "resume": Resume,
+    "status": watch.Status,
+    "sync": records.Sync,
+}
 
 
-def _list(given: argparse.Namespace) -> int:
-    if cluster_verbs.is_afar(given):
-        return cluster_verbs.there(given)
-    rows = all_sweeps(given.out)
-    if given.json:
-        sys.stdout.write(as_json(rows))
-    elif rows:
-        console.print(table_of(rows))
-    else:
-        console.print(f"no sweep in {given.out}")
-    return 0
+def parser() -> Parser:
+    """The whole command line: `python -m sweeps VERB …`."""
+    top = Parser(prog="python -m sweeps", description="Sweeps of facial-expression nets.")
+    add_verbs(top, VERBS)
+    return top
 
 
-def _sync(given: argparse.Namespace) -> int:
-    from tracking.mlflow_sync.sink import MlflowSink
+def run_parser() -> Parser:
+    """`python -m sweeps.run SPACE …`."""
+    one = Parser(prog="python -m sweeps.run")
+    describe(one, RunSweep)
+    return one
 
-    folder, history = open_sweep(given.name, given.out)
-    uri = records_uri(recorded_spec(history), given)
-    sink = MlflowSink(folder.journal, tracking_uri=uri, out=given.out, on_warning=warn)
-    try:
-        deleted = sink.sync()
-    except FolderHeldError as held:
-        raise TrackingError(
-            f"{given.name}: {held.who} works on the sweep and sends its records to MLflow itself; sync it afterwards"
-        ) from None
-    but = f" but what was deleted there ({deleted} runs)" if deleted else ""
-    console.print(f"{given.name}: MLflow at {without_password(uri)} has all of it{but}")
-    return 0
+
+def main(argv: Sequence[str]) -> int:
+    """`python -m sweeps VERB …`."""
+    return _guarded(argv, parser)
+
+
+def run_main(argv: Sequence[str]) -> int:
+    """`python -m sweeps.run SPACE …`."""
+    return _guarded(argv, run_parser)
+
+
+def _guarded(argv: Sequence[str], make_parser: Callable[[], Parser]) -> int:
+    def act() -> int:
+        verb = parsed(make_parser(), argv)
+        check_home()
+        return verb()
+
+    hide_passwords_in_tracebacks()
+    return run_command(argv, act, lambda line: errors.print(Text(without_password(line), style="red")))

@@ -2,53 +2,80 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
+from fer_common.flags import Flag
+from fer_common.verbs import Verb
 from fer_data import DataError
+from sweeps.cli.arguments import OfSweeps, RunName
 from sweeps.cli.console import console, errors
 from sweeps.errors import InputError
-from sweeps.serve.verb import serve
+from sweeps.serve.verb import Serve
 from sweeps.use.classifier import Classifier
 
 _OTHERS = 2
 """Further expressions that are printed after the most probable one."""
 
 
-def predict(given: argparse.Namespace) -> int:
-    """Print the expressions in photographs and csv files; 0, or 1 where some had no answer."""
-    from sweeps.use.find_model import find_model
+class Predict(OfSweeps):
+    """Find the faces in photographs and say their expressions; the exit code is 1 where some had no answer.
 
-    csvs = [path for path in given.inputs if ".csv" in path.suffixes]
-    if csvs and given.whole:
-        raise InputError("--whole: the faces of a csv are whole already; leave it out")
-    photos = [path for path in given.inputs if path not in csvs]
-    classifier = find_model(given.model, given.out, given.tracking_uri)
-    if given.draw:
-        given.draw.mkdir(parents=True, exist_ok=True)
-    contents: list[dict[str, Any]] = []
-    faults = sum(_predict_csv(path, classifier, given, contents) for path in csvs)
-    if photos:
-        faults += _predict_photos(photos, classifier, given, contents)
-    if given.json:
-        about = classifier.about.model_dump() | {"sentence": classifier.about.sentence}
-        console.print(json.dumps({"model": about, "results": contents}, indent=1, ensure_ascii=False))
-    else:
-        console.print(Text(classifier.about.sentence, style="dim"))
-    return 1 if faults else 0
+    Example: python -m sweeps predict photos/ --draw drawn
+    """
+
+    inputs: Annotated[
+        tuple[Path, ...],
+        Flag(
+            "photographs (PNG, JPEG, WebP), a folder of them, a csv in FER2013's form, or - for a photograph on "
+            "standard input",
+            "INPUT",
+            positional=True,
+        ),
+    ]
+    model: Annotated[
+        str,
+        Flag(
+            "champion (default), NAME/3, NAME for a sweep's best trial, models:/MODEL@alias, or an exported FILE.onnx",
+            "MODEL",
+        ),
+    ] = "champion"
+    as_json: Annotated[bool, Flag("print JSON", name="json")] = False
+    draw: Annotated[
+        Path | None, Flag("write pictures: photographs with boxes and bars, a csv's confusion matrix", "DIR")
+    ] = None
+    whole: Annotated[bool, Flag("take each picture as one face, without looking for any")] = False
+
+    def __call__(self) -> int:
+        from sweeps.use.find_model import find_model
+
+        csvs = [path for path in self.inputs if ".csv" in path.suffixes]
+        if csvs and self.whole:
+            raise InputError("--whole: the faces of a csv are whole already; leave it out")
+        photos = [path for path in self.inputs if path not in csvs]
+        classifier = find_model(self.model, self.out, self.tracking_uri)
+        if self.draw:
+            self.draw.mkdir(parents=True, exist_ok=True)
+        contents: list[dict[str, Any]] = []
+        faults = sum(_predict_csv(path, classifier, self, contents) for path in csvs)
+        if photos:
+            faults += _predict_photos(photos, classifier, self, contents)
+        if self.as_json:
+            about = classifier.about.model_dump() | {"sentence": classifier.about.sentence}
+            console.print(json.dumps({"model": about, "results": contents}, indent=1, ensure_ascii=False))
+        else:
+            console.print(Text(classifier.about.sentence, style="dim"))
+        return 1 if faults else 0
 
 
-def _predict_photos(
-    inputs: list[Path], classifier: Classifier, given: argparse.Namespace, contents: list[dict[str, Any]]
-) -> int:
+def _predict_photos(inputs: list[Path], classifier: Classifier, given: Predict, contents: list[dict[str, Any]]) -> int:
     """Predict photographs; return how many had no answer."""
     from sweeps.use.predict import photos_in, predict_photos
 
@@ -70,7 +97,7 @@ def _predict_photos(
                 from tracking.figures.parts import save_png
 
                 save_png(answers_figure(answered), given.draw / picture)
-            if not given.json:
+            if not given.as_json:
                 for number, answer in enumerate(answered.answers, 1):
                     of = f", face {number} of {len(answered.answers)}" if len(answered.answers) > 1 else ""
                     console.print(f"{answered.name}{of}: {_words(answer)}")
@@ -101,7 +128,7 @@ def _words(answer: Any) -> str:
     return f"{answer.sentence}; {rest}{at}"
 
 
-def _predict_csv(path: Path, classifier: Classifier, given: argparse.Namespace, contents: list[dict[str, Any]]) -> int:
+def _predict_csv(path: Path, classifier: Classifier, given: Predict, contents: list[dict[str, Any]]) -> int:
     """Score a csv; return how many of its lines were bad, or 1 if all of it is."""
     import numpy as np
 
@@ -132,7 +159,7 @@ def _predict_csv(path: Path, classifier: Classifier, given: argparse.Namespace, 
 
         title = f"{classifier.about.name} on {path.name}, n = {len(scored.labels):,}"
         draw_confusion_matrix(given.draw / f"{path.stem}.png", matrix, classifier.classes, title)
-    if not given.json:
+    if not given.as_json:
         accuracy = scored.scores.full.accuracy
         console.print(
             f"{path}: {len(scored.labels):,} faces, {accuracy.value:.2%} right (95 % interval {accuracy.low:.2%} to "
@@ -150,20 +177,33 @@ def _confusion_table(matrix: Any, classes: tuple[str, ...]) -> Table:
     return table
 
 
-def export(given: argparse.Namespace) -> int:
-    """Write a run's net as one file, with its card."""
-    from sweeps.runs import find_run
-    from sweeps.use.card import points
-    from sweeps.use.export import export_run
+class Export(OfSweeps):
+    """Write a run's net as one file for other programs, with a model card.
 
-    run = find_run(given.run, given.out, given.tracking_uri)
-    made = export_run(run, given.format, given.file, int8=given.int8)
-    console.print(f"{made.path} ({made.path.stat().st_size / 2**20:.1f} MiB), card {made.card}")
-    agreement = f"differ from the net's by {made.largest_difference:.1e} at most"
-    console.print(f"on {made.checked} validation faces its probabilities {agreement}")
-    if made.change:
-        console.print(f"int8 changes the accuracy on the validation split by {points(made.change)}")
-    return 0
+    Example: python -m sweeps export night/3 --format onnx
+    """
+
+    run: RunName
+    format: Annotated[
+        Literal["onnx", "torch-export", "safetensors"],
+        Flag("onnx and torch-export hold preprocessing and views too"),
+    ]
+    int8: Annotated[bool, Flag("weights and activations in 8 bits (onnx alone)")] = False
+    file: Annotated[Path | None, Flag("default NAME-NUMBER and the format's suffix, here", "FILE")] = None
+
+    def __call__(self) -> int:
+        from sweeps.runs import find_run
+        from sweeps.use.card import points
+        from sweeps.use.export import export_run
+
+        run = find_run(self.run, self.out, self.tracking_uri)
+        made = export_run(run, self.format, self.file, int8=self.int8)
+        console.print(f"{made.path} ({made.path.stat().st_size / 2**20:.1f} MiB), card {made.card}")
+        agreement = f"differ from the net's by {made.largest_difference:.1e} at most"
+        console.print(f"on {made.checked} validation faces its probabilities {agreement}")
+        if made.change:
+            console.print(f"int8 changes the accuracy on the validation split by {points(made.change)}")
+        return 0
 
 
-VERBS: dict[str, Callable[[argparse.Namespace], int]] = {"predict": predict, "export": export, "serve": serve}
+VERBS: dict[str, type[Verb]] = {"predict": Predict, "export": Export, "serve": Serve}

@@ -10,6 +10,7 @@ from pydantic import Field
 from fer_common.flags import Flag, add_flags, command_line, explain, flags
 from fer_data import DataOptions
 from sweeps.cli import arguments
+from sweeps.cli.main import run_parser
 from sweeps.errors import InputError
 from sweeps.options import Options, RecordedOptions, same_trials
 from tests.sweeps.fake_trials import spec
@@ -27,7 +28,7 @@ EVERY = {
 
 
 def parsed(*words: str) -> Options:
-    return arguments.options(arguments.run_parser().parse_args(["lenet_space", *words]))
+    return arguments.options(run_parser().parse_args(["lenet_space", *words]))
 
 
 def test_the_command_line_of_options_gives_them_again() -> None:
@@ -63,7 +64,7 @@ def test_an_option_takes_one_field(capsys: pytest.CaptureFixture[str]) -> None:
     class More(RecordedOptions):
         max_failures: Annotated[int, Field(ge=1), Flag("stop after N failed trials", "N")] = 3
 
-    parser = arguments.run_parser()
+    parser = run_parser()
     add_flags(parser, More, ["max_failures"])
     parser.print_help()
     assert "--max-failures N stop after N failed trials (default 3)" in " ".join(capsys.readouterr().out.split())
@@ -77,5 +78,5 @@ def test_an_option_takes_one_field(capsys: pytest.CaptureFixture[str]) -> None:
 def test_help_prints_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     """A percent sign in a help text is one for argparse too."""
     with pytest.raises(SystemExit):
-        arguments.run_parser().parse_args(["--help"])
+        run_parser().parse_args(["--help"])
     assert "as 50%" in " ".join(capsys.readouterr().out.split())

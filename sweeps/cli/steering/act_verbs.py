@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
 import time
-from collections.abc import Callable, Mapping
+from argparse import ArgumentTypeError
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from fer_common.flags import Flag
+from fer_common.verbs import Verb
 from sweeps.cli import cluster_verbs
+from sweeps.cli.arguments import OnCluster, SweepName
 from sweeps.cli.console import console
 from sweeps.driver.acts import Acts
 from sweeps.errors import InputError
+from sweeps.options import read_seconds
 from sweeps.runs import find_run, open_sweep, sweep_folder
 from sweeps.spec import recorded_spec
 from tracking.record.events import Act
@@ -26,90 +30,186 @@ _POLL_SECONDS = 0.05
 _PATIENCE_SECONDS = 600.0
 
 
-def stop(given: argparse.Namespace) -> int:
-    """Stop a sweep, resumable, or one of its trials for good."""
-    if cluster_verbs.is_afar(given) and given.trial is None:
-        return cluster_verbs.stop(given)
-    return _act(given, "stop", _trial(given))
+Settings = Annotated[tuple[str, ...], Flag("as with --set: lr=0.02", "KEY=VALUE", positional=True)]
 
 
-def pause(given: argparse.Namespace) -> int:
-    """Pause a trial, or all of a sweep."""
-    return _act(given, "pause", _trial(given))
+def _more(text: str) -> str:
+    if not text.removeprefix("+").isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"'{text}': expected a number, as 40, or how many more, as +20")
+    return text
 
 
-def unpause(given: argparse.Namespace) -> int:
-    """Have paused trials continue."""
-    return _act(given, "unpause", _trial(given))
+def _more_time(text: str) -> float:
+    if not text.startswith("+"):
+        raise ArgumentTypeError(f"'{text}': expected how much more, as +30m")
+    return read_seconds(text.removeprefix("+"))
 
 
-def extend(given: argparse.Namespace) -> int:
-    """Give a sweep more trials, longer ones or more time."""
-    asked = {"trials": given.trials, "epochs": given.epochs, "time_budget_seconds": given.time_budget_seconds}
-    if not any(value is not None for value in asked.values()):
-        raise InputError("say by what: --trials +20, --epochs 30 or --time-budget +30m")
-    return _act(given, "extend", {name: value for name, value in asked.items() if value is not None})
+class Steering(OnCluster):
+    """A verb that changes what a sweep does."""
+
+    as_json: Annotated[bool, Flag("print the act and its answer as JSON", name="json")] = False
 
 
-def set_values(given: argparse.Namespace) -> int:
-    """Change how a sweep runs."""
-    pairs = [text.partition("=") for text in given.values]
-    wrong = [name for name, equals, value in pairs if not (name and equals and value)]
-    if wrong:
-        raise InputError(f"'{wrong[0]}': expected key=value, as max-concurrent=4")
-    return _act(given, "set", {name: value for name, _, value in pairs})
+class OfTrials(Steering):
+    """A verb for one trial of a sweep or for all of it."""
+
+    name: SweepName
+    trial: Annotated[str | None, Flag("a trial's number (default: the whole sweep)", "TRIAL", positional=True)] = None
 
 
-def try_settings(given: argparse.Namespace) -> int:
-    """Train other settings next."""
-    return _act(given, "try", {"settings": given.settings})
+class Stop(OfTrials):
+    """Stop a sweep, resumable, or one of its trials for good.
+
+    Example: python -m sweeps stop night 3
+    """
+
+    def __call__(self) -> int:
+        if self.is_afar and self.trial is None:
+            return cluster_verbs.stop(self, self.name)
+        return _act(self, self.name, "stop", _trial(self.trial))
 
 
-def fork(given: argparse.Namespace) -> int:
-    """Continue from a trial's state with other settings."""
-    if cluster_verbs.is_afar(given):
-        return cluster_verbs.there(given)
-    run = find_run(given.run, given.out)
-    given.name = run.sweep.root.name
-    asked = {"trial": run.trial.number, "settings": given.settings, "epoch": given.epoch}
-    return _act(given, "fork", {name: value for name, value in asked.items() if value is not None})
+class Pause(OfTrials):
+    """Pause a trial at its next report, or all of a sweep.
+
+    Example: python -m sweeps pause night 3
+    """
+
+    def __call__(self) -> int:
+        return _act(self, self.name, "pause", _trial(self.trial))
 
 
-def retry(given: argparse.Namespace) -> int:
-    """Train the failed trials again."""
-    if not given.failed:
-        raise InputError("say which trials: --failed")
-    return _act(given, "retry", {})
+class Unpause(OfTrials):
+    """Have a paused trial continue, or all of them.
+
+    Example: python -m sweeps unpause night 3
+    """
+
+    def __call__(self) -> int:
+        return _act(self, self.name, "unpause", _trial(self.trial))
 
 
-def _trial(given: argparse.Namespace) -> Mapping[str, Any]:
-    if given.trial is None:
+class Extend(Steering):
+    """Give a sweep more trials, longer ones or more time.
+
+    Example: python -m sweeps extend night --trials +20
+    """
+
+    name: SweepName
+    trials: Annotated[str | None, Flag("trials in all, or +N more", "N", read=_more)] = None
+    epochs: Annotated[
+        str | None,
+        Flag(
+            "epochs of each trial, or +N more; the best that are done continue from before their cooldown (lr_policy "
+            "wsd)",
+            "N",
+            read=_more,
+        ),
+    ] = None
+    time_budget_seconds: Annotated[
+        float | None, Flag("more time, as +30m", "+TIME", "time-budget", read=_more_time)
+    ] = None
+
+    def __call__(self) -> int:
+        asked = self.model_dump(include={"trials", "epochs", "time_budget_seconds"}, exclude_none=True)
+        if not asked:
+            raise InputError("say by what: --trials +20, --epochs 30 or --time-budget +30m")
+        return _act(self, self.name, "extend", asked)
+
+
+class Set(Steering):
+    """Change what share of the slots a sweep has.
+
+    Example: python -m sweeps set night max-concurrent=4
+    """
+
+    name: SweepName
+    values: Annotated[tuple[str, ...], Flag("max-concurrent=N, priority=N, weight=X", "KEY=VALUE", positional=True)]
+
+    def __call__(self) -> int:
+        pairs = [text.partition("=") for text in self.values]
+        wrong = [name for name, equals, value in pairs if not (name and equals and value)]
+        if wrong:
+            raise InputError(f"'{wrong[0]}': expected key=value, as max-concurrent=4")
+        return _act(self, self.name, "set", {name: value for name, _, value in pairs})
+
+
+class Try(Steering):
+    """Train other settings next, the rest as in the best trial so far.
+
+    Example: python -m sweeps try night lr=0.02
+    """
+
+    name: SweepName
+    settings: Settings
+
+    def __call__(self) -> int:
+        return _act(self, self.name, "try", {"settings": list(self.settings)})
+
+
+class Fork(Steering):
+    """A new trial that continues from a trial's state with other settings.
+
+    Example: python -m sweeps fork night/3 lr=0.01
+    """
+
+    run: Annotated[str, Flag("NAME/NUMBER of a trial that runs, is paused or was stopped", "RUN", positional=True)]
+    settings: Settings
+    epoch: Annotated[int | None, Flag("continue after this epoch (default: its last)", "N")] = None
+
+    def __call__(self) -> int:
+        if self.is_afar:
+            return cluster_verbs.there(self, self.run.partition("/")[0])
+        run = find_run(self.run, self.out)
+        asked = {"trial": run.trial.number, "settings": list(self.settings), "epoch": self.epoch}
+        present = {name: value for name, value in asked.items() if value is not None}
+        return _act(self, run.sweep.root.name, "fork", present)
+
+
+class Retry(Steering):
+    """Train failed trials again, as new ones.
+
+    Example: python -m sweeps retry night --failed
+    """
+
+    name: SweepName
+    failed: Annotated[bool, Flag("those that failed, but for diverged ones")] = False
+
+    def __call__(self) -> int:
+        if not self.failed:
+            raise InputError("say which trials: --failed")
+        return _act(self, self.name, "retry", {})
+
+
+def _trial(number: str | None) -> Mapping[str, Any]:
+    if number is None:
         return {}
-    if not given.trial.isdecimal():
-        raise InputError(f"'{given.trial}': a trial's number is expected, as 3")
-    return {"trial": int(given.trial)}
+    if not number.isdecimal():
+        raise InputError(f"'{number}': a trial's number is expected, as 3")
+    return {"trial": int(number)}
 
 
-def _act(given: argparse.Namespace, verb: str, arguments: Mapping[str, Any]) -> int:
+def _act(given: Steering, name: str, verb: str, arguments: Mapping[str, Any]) -> int:
     """Perform the act and print its answer. Raises InputError where it is refused."""
-    if cluster_verbs.is_afar(given):
-        return cluster_verbs.there(given)
-    folder = sweep_folder(given.name, given.out)
+    if given.is_afar:
+        return cluster_verbs.there(given, name)
+    folder = sweep_folder(name, given.out)
     request = Request(verb=verb, arguments=dict(arguments))
     try:
         with hold_folder(folder.root):
-            act, runs = _do_here(folder, given, request), False
+            act, runs = _do_here(folder, request), False
     except FolderHeldError:
         act, runs = _ask_the_driver(folder, request), True
-    if given.json:
+    if given.as_json:
         print(act.model_dump_json())  # noqa: T201  (for programs: as it is, without rich)
     elif not act.refused:
-        console.print(f"{given.name}: {act.answer}")
+        console.print(f"{name}: {act.answer}")
         if not runs and not SweepHistory.load(folder.journal).finished:
             where = "" if given.out == Path("runs") else f" --out {given.out}"
-            console.print(f"it does not run now; continue with it:\n  python -m sweeps resume {given.name}{where}")
+            console.print(f"it does not run now; continue with it:\n  python -m sweeps resume {name}{where}")
     if act.refused:
-        raise InputError(f"{given.name}: {act.answer}")
+        raise InputError(f"{name}: {act.answer}")
     return 0
 
 
@@ -136,14 +236,14 @@ def _ask_the_driver(folder: SweepFolder, request: Request) -> Act:
         path.unlink(missing_ok=True)
 
 
-def _do_here(folder: SweepFolder, given: argparse.Namespace, request: Request) -> Act:
+def _do_here(folder: SweepFolder, request: Request) -> Act:
     """Perform the act on a sweep without a driver, while holding its folder."""
     from sweeps.driver.director import Director
     from sweeps.fixed_space import fix_settings
     from sweeps.search.study import Study
     from sweeps.spaces.find import find_space
 
-    _, history = open_sweep(given.name, given.out)
+    _, history = open_sweep(folder.root.name, folder.root.parent)
     spec = recorded_spec(history)
     space = spec.as_at_its_start(find_space(spec.space)).with_baselines(spec.which_baselines)
     space = fix_settings(space, spec.settings, spec.seed)
@@ -154,13 +254,13 @@ def _do_here(folder: SweepFolder, given: argparse.Namespace, request: Request) -
         return Acts(folder, space, None).perform(director, request)
 
 
-VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
-    "stop": stop,
-    "pause": pause,
-    "unpause": unpause,
-    "extend": extend,
-    "set": set_values,
-    "try": try_settings,
-    "fork": fork,
-    "retry": retry,
+VERBS: dict[str, type[Verb]] = {
+    "stop": Stop,
+    "pause": Pause,
+    "unpause": Unpause,
+    "extend": Extend,
+    "set": Set,
+    "try": Try,
+    "fork": Fork,
+    "retry": Retry,
 }

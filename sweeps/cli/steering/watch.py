@@ -1,23 +1,27 @@
-"""Watches a sweep from another terminal: its live table, or its journal line by line."""
+"""Looks at sweeps from another terminal: all of a folder, one's state or live table, or its journal line by line."""
 
 from __future__ import annotations
 
-import argparse
+import json
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from typing import Annotated
 
 from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from fer_common.flags import Flag
 from sweeps.cli import cluster_verbs
+from sweeps.cli.arguments import OnCluster, SweepName
 from sweeps.cli.console import console
-from sweeps.cli.forecast_table import forecast_text
-from sweeps.cli.leaderboard_table import acts, failures
-from sweeps.cli.overview import sweep_row
-from sweeps.cli.overview_table import count_of, state_text
+from sweeps.cli.forecast_table import forecast_table, forecast_text
+from sweeps.cli.leaderboard_table import acts, failures, leaderboard
+from sweeps.cli.overview import all_sweeps, sweep_row
+from sweeps.cli.overview_table import as_json, count_of, state_text, table_of
 from sweeps.cli.progress import STATES, best_line, event_line, trial_name, trials_begun
 from sweeps.errors import InputError
 from sweeps.runs import find_run, open_sweep, sweep_folder
@@ -38,37 +42,106 @@ _LINES_BESIDE_TRIALS = 12
 _ORDER = {"running": 0, "waiting": 1, "paused": 2, "stopped": 3}
 
 
-def watch(given: argparse.Namespace) -> int:
+class Status(OnCluster):
+    """The state of a sweep.
+
+    Example: python -m sweeps status night --watch
+    """
+
+    name: SweepName
+    watch: Annotated[bool, Flag("a live table, until the sweep ends or Ctrl-C")] = False
+    as_json: Annotated[bool, Flag("the sweep and its trials as JSON, with forecasts", name="json")] = False
+
+    def __call__(self) -> int:
+        if self.is_afar:
+            if self.watch:
+                raise InputError("--watch needs the sweep's folder; follow the sweep with: logs NAME --address …")
+            return cluster_verbs.there(self, self.name)
+        if self.watch and self.as_json:
+            raise InputError("--watch and --json: give one, the table for a person or the JSON for a program")
+        folder, history = open_sweep(self.name, self.out)
+        if self.watch:
+            _watch(folder, history)
+            return 0
+        if self.as_json:
+            from sweeps.serve.living import Living
+
+            sys.stdout.write(json.dumps(Living(folder).state(), indent=2) + "\n")
+            return 0
+        spec = recorded_spec(history)
+        row = sweep_row(folder, history)
+        console.print(f"sweep {spec.name}: {state_text(row)}; {trials_begun(history, spec)} on {spec.dataset}")
+        if row.seconds_left:
+            console.print(f"about {duration(row.seconds_left)} left on {count_of(row.slots, 'slot')}")
+        console.print(leaderboard(history, spec, folder))
+        if forecast := forecast_table(history):
+            console.print(forecast)
+        for failure in failures(history):
+            console.print(Text(f"failed: {failure}"))
+        for line in acts(history):
+            console.print(Text(line))
+        return 0
+
+
+class ListSweeps(OnCluster):
+    """Every sweep of a folder, the running ones first.
+
+    Example: python -m sweeps list
+    """
+
+    as_json: Annotated[bool, Flag("print them as JSON", name="json")] = False
+
+    def __call__(self) -> int:
+        if self.is_afar:
+            return cluster_verbs.there(self, None)
+        rows = all_sweeps(self.out)
+        if self.as_json:
+            sys.stdout.write(as_json(rows))
+        elif rows:
+            console.print(table_of(rows))
+        else:
+            console.print(f"no sweep in {self.out}")
+        return 0
+
+
+class Logs(OnCluster):
+    """Print the reports of a sweep or of a trial, line by line, until its driver ends.
+
+    Example: python -m sweeps logs night 3
+    """
+
+    name: SweepName
+    trial: Annotated[str | None, Flag("one trial, with its traceback if it failed", "TRIAL", positional=True)] = None
+    as_json: Annotated[bool, Flag("the journal's lines as they are", name="json")] = False
+
+    def __call__(self) -> int:
+        if self.is_afar:
+            return cluster_verbs.logs(self, self.name)
+        folder = sweep_folder(self.name, self.out)
+        number = None if self.trial is None else find_run(f"{self.name}/{self.trial}", self.out).trial.number
+        for event, history in _followed(folder):
+            if event is None:
+                if number is not None and history.trials[number].is_over:
+                    break
+            elif number is None or getattr(event, "trial", None) == number:
+                line = event.model_dump_json() if self.as_json else event_line(event, history)
+                if line:
+                    console.print(Text(line), soft_wrap=True)
+        error = folder.trial(number).root / "error.txt" if number is not None else None
+        if error and error.is_file() and not self.as_json:
+            console.print(Text(error.read_text(encoding="utf-8", errors="replace")), soft_wrap=True)
+        return 0
+
+
+def _watch(folder: SweepFolder, history: SweepHistory) -> None:
     """Show a sweep's live table until it has no driver, or until Ctrl-C."""
     if not console.is_terminal:
         raise InputError("--watch needs a terminal; without it, status prints the table once")
-    folder, history = open_sweep(given.name, given.out)
     with suppress(KeyboardInterrupt), Live(console=console, screen=True, auto_refresh=False) as live:
         for event, history in _followed(folder):
             if event is None:
                 live.update(_screen(folder, history), refresh=True)
     console.print(_screen(folder, history))
-    return 0
-
-
-def logs(given: argparse.Namespace) -> int:
-    """Print the reports of a sweep or of one of its trials, until it has no driver."""
-    if cluster_verbs.is_afar(given):
-        return cluster_verbs.logs(given)
-    folder = sweep_folder(given.name, given.out)
-    number = None if given.trial is None else find_run(f"{given.name}/{given.trial}", given.out).trial.number
-    for event, history in _followed(folder):
-        if event is None:
-            if number is not None and history.trials[number].is_over:
-                break
-        elif number is None or getattr(event, "trial", None) == number:
-            line = event.model_dump_json() if given.json else event_line(event, history)
-            if line:
-                console.print(Text(line), soft_wrap=True)
-    error = folder.trial(number).root / "error.txt" if number is not None else None
-    if error and error.is_file() and not given.json:
-        console.print(Text(error.read_text(encoding="utf-8", errors="replace")), soft_wrap=True)
-    return 0
 
 
 def _followed(folder: SweepFolder) -> Iterator[tuple[Event | None, SweepHistory]]:

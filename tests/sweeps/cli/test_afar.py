@@ -13,9 +13,9 @@ import pytest
 
 from cluster.config import ClusterConfig
 from cluster.submit import Job
-from sweeps.cli import arguments
+from fer_common.verbs import parsed
 from sweeps.cli.cluster_verbs import job_arguments
-from sweeps.cli.main import main
+from sweeps.cli.main import RunSweep, main, parser, run_parser
 from tests import ROOT
 from tracking.record.history import SweepHistory
 
@@ -23,9 +23,9 @@ pytestmark = pytest.mark.timeout(120)  # acts start processes
 
 
 def job(*said: str, verb: tuple[str, ...] = (), **config: str) -> list[str]:
-    parser = arguments.parser() if verb else arguments.run_parser()
-    given = parser.parse_args([*verb, *said])
-    return job_arguments(given, arguments.options(given), ClusterConfig(address="http://head:8265", **config))
+    given = parsed(parser() if verb else run_parser(), [*verb, *said])
+    assert isinstance(given, RunSweep)
+    return job_arguments(given, given.options, ClusterConfig(address="http://head:8265", **config))
 
 
 def test_the_job_gets_the_command_line_but_for_the_address() -> None:

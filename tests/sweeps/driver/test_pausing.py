@@ -12,7 +12,8 @@ from fer_common.errors import UserError
 from fer_models import LeNetConfig, Recipe
 from fer_models.training.tensor_file import read_tensors
 from sweeps import InputError, Space, SweepResult, TrialConfig, run_sweep
-from sweeps.cli.arguments import options, run_parser
+from sweeps.cli.arguments import options
+from sweeps.cli.main import run_parser
 from sweeps.driver.director import Attendant, Director
 from sweeps.driver.kept_states import KeptStates
 from sweeps.driver.runner import InlineRunner

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import requests
 
-from sweeps.cli.arguments import parser
+from sweeps.cli.main import parser
 from sweeps.errors import InputError
 from sweeps.serve.acts import ActRequest
 from sweeps.serve.guard import Guard

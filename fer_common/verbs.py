@@ -1,0 +1,71 @@
+"""Commands declared once: a frozen model whose fields with a `Flag` are the arguments of its command line.
+
+The first line of its docstring is its line of help; what follows it, such as an example, ends its `--help`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from inspect import getdoc
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from fer_common.errors import Parser, UserError
+from fer_common.flags import Flag, add_flags, explain, given_values
+
+
+class Verb(BaseModel):
+    """One command with its arguments."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    way_out: ClassVar[str] = ""
+    """As of `Parser`."""
+
+    debug: Annotated[bool, Flag("show the traceback of an error")] = False
+    argv: tuple[str, ...] = ()
+    """The command line after the program's name, as it was given."""
+
+    @abstractmethod
+    def __call__(self) -> int:
+        """Run the command; return the exit code."""
+
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        """Declare the arguments."""
+        add_flags(parser, cls)
+
+    @classmethod
+    def fields_given(cls, given: argparse.Namespace) -> dict[str, Any]:
+        """The fields as the constructor takes them; those that were not given are left out."""
+        return given_values(given, cls)
+
+
+def add_verbs(parser: argparse.ArgumentParser, verbs: Mapping[str, type[Verb]]) -> None:
+    """Add the verbs, each with its name."""
+    parsers = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
+    for name, verb in verbs.items():
+        summary = (getdoc(verb) or "").partition("\n")[0]
+        describe(parsers.add_parser(name, help=summary[:1].lower() + summary[1:].removesuffix(".")), verb)
+
+
+def describe(parser: Parser, verb: type[Verb]) -> None:
+    """Make `parser` read the arguments of one verb."""
+    parser.description, _, parser.epilog = (getdoc(verb) or "").partition("\n")
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.way_out = verb.way_out
+    parser.set_defaults(kind=verb)
+    verb.add_arguments(parser)
+
+
+def parsed(parser: Parser, argv: Sequence[str]) -> Verb:
+    """The verb that a command line asks for. Raises UserError with every fault."""
+    given = parser.parse_args(argv)
+    verb: type[Verb] = given.kind
+    try:
+        return verb.model_validate({**verb.fields_given(given), "argv": tuple(argv)})
+    except ValidationError as error:
+        raise UserError("; ".join(explain(error, verb))) from None
