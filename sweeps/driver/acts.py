@@ -112,12 +112,14 @@ class Acts:
             raise InputError("the sweep does not run: there is nothing to pause")
         if director.held:
             raise InputError("the sweep is paused already")
-        director.limit(0, "person")
+        director.limit(0, "person", request.who)
         return "every trial pauses at its next report; the driver waits for unpause", {}
 
     def _unpause(self, director: Director, request: Request, trial: int | None = None) -> Did:
         if trial is not None:
             director.unpause(trial, request.who)
+            if director.is_at_rung(trial):
+                return f"trial {trial} waits at its rung again; unpause it once more to promote it", {}
             return f"trial {trial} continues when a slot is free", {}
         by_persons = [one.number for one in director.paused if one.paused and one.paused.reason == "person"]
         if not director.held and not by_persons:
@@ -272,6 +274,9 @@ def _best(director: Director) -> TrialHistory:
 
 def _check_fork(source: TrialHistory, config: Mapping[str, Any]) -> None:
     before = source.started.config
+    if place := source.started.group:
+        raise InputError(f"trial {source.number} is one of {place.size} trials of one configuration, and a fork would "
+                         "continue it alone; 'try' trains other settings in all of them")  # fmt: skip
     changed = [part for part in _KEPT_BY_A_FORK if before[part] != config[part]]
     recipe, new = before["recipe"], config["recipe"]
     changed += ["optimizer"] if recipe["optimizer"] != new["optimizer"] else []

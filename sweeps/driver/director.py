@@ -275,7 +275,7 @@ class Director:
         if pause.reason == "rung":
             self._study.wait(number)
         else:
-            self._study.leave_rung(number)
+            self._study.hold(number)
 
     def _take_epoch(self, trial: TrialHistory, report: EpochReport) -> None:
         self._recorder.record(EpochDone(trial=trial.number, **report.results()))
@@ -310,12 +310,12 @@ class Director:
         """Stop a trial for good, as a person asked; what follows. Raises InputError."""
         return self._endings.give_up(number, reason)
 
-    def limit(self, slots: int | None, by: str) -> None:
+    def limit(self, slots: int | None, by: str, who: str | None = None) -> None:
         """Have at most `slots` trials out, as `by` demands; the lowest of all limits holds, None removes the limit.
 
         Trials beyond it are paused at their next report, the least promising first, and continue when there is room.
         """
-        self._queue.limit(slots, by)
+        self._queue.limit(slots, by, who)
 
     def pause(self, number: int, reason: PauseReason, who: str | None = None) -> None:
         """Have a trial leave at its next report, with its state; at once where it waits. Raises InputError.
@@ -323,11 +323,19 @@ class Director:
         One that is at its last epoch, or that was given up, ends instead.
         """
         self._queue.pause(number, reason, who)
+        self._study.hold(number)
 
     def unpause(self, number: int, who: str | None = None) -> None:
-        """Have a paused trial continue next, under its number. Raises InputError where it is not paused."""
+        """Have a paused trial continue next, under its number. Raises InputError where it is not paused.
+
+        One that waits at a rung is promoted so; one that a person paused there waits again.
+        """
         self._queue.unpause(number, who)
-        self._study.leave_rung(number)
+        self._study.promote(number)
+
+    def is_at_rung(self, number: int) -> bool:
+        """Whether a trial is to wait at its rung when it continues."""
+        return self._study.is_at_rung(number)
 
     def worker_died(self, number: int, reason: str) -> None:
         """Queue the trial, to continue from its last checkpoint; after too many deaths without an epoch it has failed.

@@ -25,6 +25,7 @@ class TrialQueue:
         self._asked: dict[int, Pause] = {}  # pauses that are due at a trial's next report
         self._surplus: list[int] = []  # trials that are to leave because of the limit
         self._limits: dict[str, int] = {}
+        self._held_by: str | None = None
 
     def __len__(self) -> int:
         """Trials that have a worker, or that would take a free slot."""
@@ -77,8 +78,13 @@ class TrialQueue:
         if continues_by_itself(self._history.trials[number]):
             self._ready.add(number)
 
-    def limit(self, slots: int | None, by: str) -> None:
-        """Set the limit of one source, `by`, to at most `slots` trials out; None removes it. The lowest limit holds."""
+    def limit(self, slots: int | None, by: str, who: str | None = None) -> None:
+        """Set the limit of one source, `by`, to at most `slots` trials out; None removes it. The lowest limit holds.
+
+        `who` has asked for it, where a person pauses the whole sweep.
+        """
+        if by == "person":
+            self._held_by = who if slots == 0 else None
         if slots is None:
             self._limits.pop(by, None)
         else:
@@ -106,9 +112,8 @@ class TrialQueue:
     def pause(self, number: int, reason: PauseReason, who: str | None = None) -> None:
         """Have a trial leave at its next report, with its state; at once where it waits. Raises InputError."""
         trial = self.open_trial(number)
-        if trial.paused and not (continues_by_itself(trial) and reason == "person"):
-            already = "waits at a rung" if trial.waits_at_rung else "is paused"
-            raise InputError(f"trial {number} {already} already; unpause has it continue")
+        if trial.paused and (reason != "person" or trial.paused.reason == "person"):
+            raise InputError(f"trial {number} is paused already; unpause has it continue")
         if reason == "person" and number in self._asked:
             raise InputError(f"trial {number} pauses at its next report already")
         if number not in self.out:
@@ -139,7 +144,7 @@ class TrialQueue:
     def due(self, number: int) -> Pause | None:
         """The pause that is due for a trial that is out."""
         self._balance()
-        return self._asked.get(number) or (Pause("share") if number in self._surplus else None)
+        return self._asked.get(number) or (Pause("share", self._held_by) if number in self._surplus else None)
 
     def _balance(self) -> None:
         """Choose which trials give a slot back: as many as the limit demands, the least promising first."""

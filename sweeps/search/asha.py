@@ -73,6 +73,15 @@ class Promoting:
         """Have a trial that is at a rung wait for its promotion."""
         self._waiting[trial] = self._at[trial][0]
 
+    def hold(self, trial: int) -> None:
+        """Have a trial that waits not be promoted; it is at its rung as before it waited."""
+        self._waiting.pop(trial, None)
+
+    def promote(self, trial: int) -> None:
+        """Have a trial wait no longer if it waits."""
+        if trial in self._waiting:
+            self.leave(trial)
+
     def leave(self, trial: int) -> None:
         """Have a trial wait no longer; its value stays at the rung."""
         self._waiting.pop(trial, None)

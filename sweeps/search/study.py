@@ -101,8 +101,12 @@ class Study:
                     self._owed[event.trial] = reason
             case TrialPaused(reason="rung"):
                 self.wait(event.trial)
-            case AttemptStarted() | TrialPaused() | TrialUnpaused():
+            case AttemptStarted():
                 self.leave_rung(event.trial)
+            case TrialPaused():
+                self.hold(event.trial)
+            case TrialUnpaused():
+                self.promote(event.trial)
             case Act():
                 for change in event.lengthened:
                     self.lengthen(change)
@@ -185,6 +189,16 @@ class Study:
         """Have a trial that is at a rung wait."""
         if self._rungs is not None:
             self._rungs.wait(number)
+
+    def hold(self, number: int) -> None:
+        """Have a trial that waits at a rung not be promoted until it waits again, as a person paused it."""
+        if self._rungs is not None:
+            self._rungs.hold(number)
+
+    def promote(self, number: int) -> None:
+        """Have a trial that waits at a rung continue, as a person asked."""
+        if self._rungs is not None:
+            self._rungs.promote(number)
 
     def leave_rung(self, number: int) -> None:
         """Have a trial wait for no promotion, as it continues, or somebody else decides on it."""

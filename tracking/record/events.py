@@ -283,6 +283,8 @@ class TrialPaused(_Event):
     @property
     def text(self) -> str:
         """Why, for a person."""
+        if self.reason == "share" and self.who:
+            return f"paused by {self.who}, as the whole sweep"
         return _PAUSED_FOR[self.reason].format(who=self.who or "a person")
 
 

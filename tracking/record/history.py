@@ -322,8 +322,9 @@ class SweepHistory:
         found = {}
         for trial in trials:
             found[trial.number] = trial.reason
-            if self.held and trial.paused and trial.paused.reason == "share":
-                found[trial.number] = f"paused by {self.held.who}, as the whole sweep"
+            if trial.paused and trial.paused.reason == "share":
+                who = self.held.who if self.held else None
+                found[trial.number] = trial.paused.model_copy(update={"who": who}).text
             if trial.waits_at_rung:
                 epoch, own = trial.last_epoch, trial.epochs[-1].metrics[OBJECTIVE]
                 values = rungs[epoch] = rungs.get(epoch) or self._values_after(epoch)
@@ -373,7 +374,7 @@ def _apply_to_trial(
         case TrialPaused():
             trial.end, trial.paused = None, event
         case TrialUnpaused() if trial.paused:
-            trial.paused = trial.paused.model_copy(update={"reason": "share", "who": event.who})
+            trial.paused = trial.paused.model_copy(update={"reason": "share", "who": None})
         case TrialEnded():
             trial.ended_while_paused = trial.paused is not None
             trial.end, trial.paused = event, None

@@ -56,7 +56,7 @@ function showTable() {
     row.cells[2].append(chip);
     row.cells[7].className = "reason";
     const last = row.insertCell();
-    const verbs = one.state === "running" ? ["pause", "stop"] : ["paused", "waiting"].includes(one.state) ? ["unpause", "stop"] : [];
+    const verbs = { running: ["pause", "stop"], waiting: ["unpause", "pause", "stop"], paused: ["unpause", "stop"] }[one.state] ?? [];
     for (const verb of verbs) {
       const button = document.createElement("button");
       button.textContent = verb === "unpause" ? "continue" : verb;

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from sweeps import InputError
 from sweeps.driver.kept_states import KeptStates
 from sweeps.driver.runner import InlineRunner
 from sweeps.search.asha import Promoting
@@ -128,8 +127,6 @@ def test_a_stopped_driver_leaves_trials_waiting_for_the_next_one(tmp_path: Path)
     assert waiting.paused is not None
     assert waiting.paused.reason == "rung"
     assert held.director.history.reason_of(waiting) == "waits at the rung after epoch 1, rank 1 of 1"
-    with pytest.raises(InputError, match="trial 0 waits at a rung already; unpause has it continue"):
-        held.director.pause(0, "person")
     held.director.request_stop("a signal")
     held.director.leave()
     assert [trial.number for trial in desk(tmp_path / "night").director.paused] == [0]
@@ -145,6 +142,45 @@ def test_a_person_can_continue_a_trial_that_waits(tmp_path: Path) -> None:
     assert again is not None
     assert again.trial == 0
     assert held.director.take(0, report(again, 2, 0.3)), "it has left its rung"
+
+
+def test_a_trial_that_a_person_holds_at_its_rung_is_promoted_only_after_its_unpause(tmp_path: Path) -> None:
+    held = desk(tmp_path / "night", trials=3)
+    for value in (0.9, 0.1):
+        task = held.director.next_task()
+        assert task is not None
+        assert not held.director.take(task.trial, report(task, 1, value))
+    held.director.pause(0, "person", "ana")
+    third = held.director.next_task()
+    assert third is not None
+    held.director.take(2, report(third, 1, 0.2))
+    trial = held.director.history.trials[0]
+    assert (trial.state, trial.reason) == ("paused", "paused by ana")
+    assert held.director.next_task() is None, "it is the best of three, and not promoted"
+    held.director.request_stop("a signal")
+    held.director.leave()
+    again = desk(tmp_path / "night", trials=3)
+    assert again.director.next_task() is None, "nor by the next driver"
+    again.director.unpause(0, "ana")
+    promoted = again.director.next_task()
+    assert promoted is not None
+    assert promoted.trial == 0
+    paused = [event.reason for event in again.events() if isinstance(event, TrialPaused) and event.trial == 0]
+    assert paused == ["rung", "person", "rung"]
+
+
+def test_a_poor_trial_that_was_held_at_its_rung_waits_there_again(tmp_path: Path) -> None:
+    held = desk(tmp_path / "night", trials=9)
+    for value in (0.9, 0.1):
+        task = held.director.next_task()
+        assert task is not None
+        held.director.take(task.trial, report(task, 1, value))
+    held.director.pause(1, "person", "ana")
+    held.director.unpause(1, "ana")
+    other = held.director.next_task()
+    assert other is not None
+    assert other.trial == 2
+    assert held.director.history.trials[1].state == "waiting"
 
 
 def test_states_beyond_the_limit_are_dropped_with_one_warning(tmp_path: Path) -> None:
@@ -284,7 +320,8 @@ def test_who_waits_is_shown_with_its_rank_and_its_sweep_as_stopped(tmp_path: Pat
     assert [(trial["state"], trial["reason"]) for trial in first["trials"]] == [("waiting", one) for one in reasons]
     assert all(ended is not None for trial in first["trials"] for _, ended in trial["spans"]), "none has a worker"
     again = living.state(since=first["version"])["trials"]
-    assert again == [{"number": number, "reason": one} for number, one in enumerate(reasons)], "no curve is sent again"
+    lines = [{"number": number, "reason": one, "forecast": None} for number, one in enumerate(reasons)]
+    assert again == lines, "no curve is sent again"
 
 
 def test_a_promoted_trial_that_comes_to_nothing_leaves_its_place_to_the_next(tmp_path: Path) -> None:

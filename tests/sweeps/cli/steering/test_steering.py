@@ -15,7 +15,7 @@ from sweeps.driver.runner import InlineRunner
 from sweeps.trial.messages import Task, TrialEnd
 from tests.sweeps.fake_trials import Desk, ended, good_body, only_sampled, open_desk, refused, report, spec
 from tracking.errors import TrackingError
-from tracking.record.events import Act
+from tracking.record.events import Act, TrialPaused
 from tracking.record.folder_lock import hold_folder
 from tracking.record.history import SweepHistory
 from tracking.record.inbox import MOST_ACTS, Request, post
@@ -140,8 +140,24 @@ def test_a_paused_sweep_waits_for_its_unpause(tmp_path: Path) -> None:
     assert not held.director.take(0, report(task, 1))
     assert held.director.next_task() is None
     assert not held.director.exhausted
+    (paused,) = [event for event in held.events() if isinstance(event, TrialPaused)]
+    assert paused.text == "paused by ana@here, as the whole sweep", "which MLflow shows"
+    history = held.director.history
+    assert history.reason_of(history.trials[0]) == paused.text
     ask(held, "unpause")
+    assert history.reason_of(history.trials[0]) == "waits for a slot"
     assert task_of(held).trial == 0
+
+
+def test_a_group_is_not_forked_by_one_of_its_members(tmp_path: Path) -> None:
+    held = open_desk(tmp_path / "night", SPACE, spec(trials=2, replicates=3))
+    held.director.take(0, report(task_of(held), 1))
+    refused = ask(held, "fork", trial=0, settings=["lr=0.05"])
+    assert refused.answer == (
+        "trial 0 is one of 3 trials of one configuration, and a fork would continue it alone; 'try' trains other "
+        "settings in all of them"
+    )
+    assert not held.director.history.wanted
 
 
 def test_an_extended_sweep_has_more_trials_also_for_the_next_driver(tmp_path: Path) -> None:
