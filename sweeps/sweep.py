@@ -25,6 +25,7 @@ from sweeps.driver.runner import GRACE_SECONDS, InlineRunner, Runner, TrialBody
 from sweeps.errors import InputError
 from sweeps.options import Options
 from sweeps.planning.budgets import FailureLimit
+from sweeps.planning.hardware import find_hardware
 from sweeps.planning.plan import Plan, make_plan
 from sweeps.sharing.joining import share_of
 from sweeps.sharing.share import SharedSlots
@@ -99,7 +100,7 @@ def run_sweep(
     `Options`; `tracker` and `at_end` are as in `run_plan`. Works in a notebook.
     Raises InputError, DataError or TrackingError for bad input, before anything is written.
     """
-    plan = make_plan(space, Options.parse(options))
+    plan = make_plan(space, Options.parse(options), find_hardware)
     return run_plan(plan, listeners=listeners, body=body, tracker=tracker, at_end=at_end)
 
 

@@ -24,6 +24,7 @@ from sweeps.cli.leaderboard_table import leaderboard
 from sweeps.cli.progress import STATES, Progress, trials_begun
 from sweeps.cli.steering import act_verbs, rerun, watch
 from sweeps.options import Options
+from sweeps.planning.hardware import find_hardware
 from sweeps.planning.plan import Plan, make_plan
 from sweeps.runs import find_run, open_sweep
 from sweeps.spec import SweepSpec, recorded_spec
@@ -44,7 +45,9 @@ class RunSweep(SweepArguments):
         if config and config.submits:
             return cluster_verbs.submit(self, config)
         place = {"address": config.address, "cluster_cpus": config.cpus, "cluster_gpus": config.gpus} if config else {}
-        plan = make_plan(self.space, self.options.model_copy(update={"address": None, **place}), console.print)
+        plan = make_plan(
+            self.space, self.options.model_copy(update={"address": None, **place}), find_hardware, console.print
+        )
         if self.dry_run:
             from sweeps.planning.dry_run import dry_run
 
@@ -82,7 +85,7 @@ class Reproduce(Verb):
         if self.row is None or self.options is None:
             console.print(reproduce.listing())
             return 0
-        plan = make_plan(self.row, self.options, console.print)
+        plan = make_plan(self.row, self.options, find_hardware, console.print)
         code = _run_plan(plan)
         console.print(reproduce.published_against_ours(self.row, plan))
         return code
@@ -107,7 +110,7 @@ class Rerun(OfSweeps):
         run = find_run(self.run, self.out, self.tracking_uri)
         folder = rerun.begin(run, self.name, self.out)
         options = Options(name=folder.root.name, out=self.out, tracking_uri=self.tracking_uri, resume=True)
-        plan = make_plan(recorded_spec(SweepHistory.load(folder.journal)).space, options, console.print)
+        plan = make_plan(recorded_spec(SweepHistory.load(folder.journal)).space, options, find_hardware, console.print)
         # As many threads sum in the same order.
         plan = replace(plan, spec=plan.spec.model_copy(update={"threads": run.spec.threads}))
         code = _run_plan(plan, partial(run_plan, body=rerun.Until(run.trial.last_epoch)))
@@ -134,7 +137,7 @@ class Resume(OfSweeps):
     def __call__(self) -> int:
         _, history = open_sweep(self.name, self.out)
         options = Options(name=self.name, out=self.out, tracking_uri=self.tracking_uri, resume=True)
-        return _run_plan(make_plan(recorded_spec(history).space, options, console.print))
+        return _run_plan(make_plan(recorded_spec(history).space, options, find_hardware, console.print))
 
 
 class Spaces(Verb):

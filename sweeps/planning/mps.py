@@ -9,7 +9,12 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sweeps.planning.plan import Plan
 
 _CONTROL = "nvidia-cuda-mps-control"
 _PIPES = "CUDA_MPS_PIPE_DIRECTORY"
@@ -90,3 +95,12 @@ def _stop(folder: Path, around: dict[str, str]) -> None:
         pid = folder / f"{_CONTROL}.pid"
         if pid.is_file():
             os.kill(int(pid.read_text(encoding="utf-8")), signal.SIGTERM)
+
+
+def with_mps(plan: Plan) -> Plan:
+    """Have MPS run where the trials of this machine share GPUs as was asked for."""
+    if plan.slots.gpus_per_trial >= 1 or plan.options.address is not None:
+        return plan
+    why_not = obstacle()
+    words = f"MPS is not started: {why_not}" if why_not else "MPS runs for the time of this sweep"
+    return replace(plan, slots=replace(plan.slots, mps=why_not is None), sizing=(words,))

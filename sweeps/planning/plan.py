@@ -9,21 +9,20 @@ from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
-from cluster.connect import cluster_gpus, cluster_size, joined_ray, prepare_environment
-from cluster.gpus import GpuFacts, own_gpus
 from fer_common.errors import did_you_mean
 from fer_data import Faces, open_cached, prepare
-from fer_models.configs.precision import BF16_CAPABILITY, device_kind, fastest
+from fer_models.configs.precision import device_kind, fastest
 from fer_models.configs.transfer_config import PUBLISHED
 from sweeps.config import TrialConfig
 from sweeps.errors import InputError
 from sweeps.fixed_space import fix_settings
 from sweeps.options import Options, RecordedOptions
 from sweeps.planning.budgets import Budgets
+from sweeps.planning.checks import check_budgets, check_configurations, check_groups, check_priors
 from sweeps.planning.edited_space import SpaceEdit, space_edit
-from sweeps.planning.resources import Device, Hardware, Slots, choose_device, plan_slots, usable_cpus
+from sweeps.planning.mps import with_mps
+from sweeps.planning.resources import Device, Hardware, Slots, choose_device, plan_slots
 from sweeps.search.drawn_as import as_redrawn
-from sweeps.search.expected_gain import LEAST_TRIALS
 from sweeps.search.warm_start import NOTHING_TAKEN, WarmStart, warm_start
 from sweeps.space import Space
 from sweeps.spaces.find import find_space
@@ -114,8 +113,16 @@ class Plan:
         )
 
 
-def make_plan(space: Space | str, options: Options, say: Callable[[str], None] = lambda _: None) -> Plan:
-    """Check everything that can be checked without a trial; slow steps are reported to `say`."""
+def make_plan(
+    space: Space | str,
+    options: Options,
+    hardware_for: Callable[[Options], Hardware],
+    say: Callable[[str], None] = lambda _: None,
+) -> Plan:
+    """Check everything that can be checked without a trial; slow steps are reported to `say`.
+
+    `hardware_for` finds the cores and GPUs that a sweep with these options may use: `find_hardware`, except in tests.
+    """
     found = find_space(space) if isinstance(space, str) else space
     label = recordable_space(space) if isinstance(space, str) else (space.name or "space")
     found = as_written = replace(found, name=space_label(label))
@@ -131,7 +138,7 @@ def make_plan(space: Space | str, options: Options, say: Callable[[str], None] =
         options = options.completed_by(recorded)
         found = recorded.as_at_its_start(found)
     found = found.with_baselines(options.which_baselines)
-    _check_priors(found, options.seed)
+    check_priors(found, options.seed)
     found = fix_settings(found, options.settings, options.seed)
     found = replace(
         found,
@@ -140,7 +147,7 @@ def make_plan(space: Space | str, options: Options, say: Callable[[str], None] =
         max_epochs=options.max_epochs or found.max_epochs,
     )
     uri = resolve_tracking_uri(options.tracking_uri, options.out, recorded.tracking_uri if recorded else None)
-    hardware = _hardware(options)
+    hardware = hardware_for(options)
     device = choose_device(options.device, hardware.gpus, hardware.facts.fault)
     slots = _slots(device, options, hardware)
     data = options.data.with_absolute_paths()
@@ -153,27 +160,15 @@ def make_plan(space: Space | str, options: Options, say: Callable[[str], None] =
     plan = Plan(found, spec, options, slots, faces, folder, hardware, recorded=history, start=start)
     if history:
         plan = replace(plan, edit=space_edit(found, spec, history, as_written, plan.resolve))
-    _check_groups(plan)
-    _check_budgets(plan)
-    _check_configurations(plan)
+    check_groups(spec)
+    check_budgets(plan)
+    baselines = [plan.resolve(baseline.config) for baseline in plan.space.baselines]
+    check_configurations(plan, [*baselines, *sample_configurations(plan, _SAMPLES_CHECKED)])
     if device == "cuda" and spec.runner == "ray":
-        plan = _share_gpus(plan, say) if spec.gpus_per_trial is None else _let_share(plan)
+        plan = _share_gpus(plan, say) if spec.gpus_per_trial is None else with_mps(plan)
     if recorded:
         recorded.refuse_if_changed(spec)
     return plan
-
-
-def _hardware(options: Options) -> Hardware:
-    """Of this machine, or of the cluster that is joined."""
-    if options.address is None:
-        facts = own_gpus()
-        return Hardware((usable_cpus(),), (len(facts.gpus),), facts)
-    if options.runner == "inline":
-        raise InputError(f"--address {options.address} is for --runner ray; inline trials run in this process")
-    prepare_environment(joining=True)
-    with joined_ray(options.address):
-        size = cluster_size(options.cluster_cpus, options.cluster_gpus)
-        return Hardware(size.node_cpus, size.node_gpus, GpuFacts() if options.device == "cpu" else cluster_gpus())
 
 
 def _spec(
@@ -243,17 +238,6 @@ def _slots(device: Device, options: Options, hardware: Hardware, measured: float
     )
 
 
-def _let_share(plan: Plan) -> Plan:
-    """Have MPS run where the trials of this machine share GPUs as was asked for."""
-    from sweeps.planning.mps import obstacle
-
-    if plan.slots.gpus_per_trial >= 1 or plan.options.address is not None:
-        return plan
-    why_not = obstacle()
-    words = f"MPS is not started: {why_not}" if why_not else "MPS runs for the time of this sweep"
-    return replace(plan, slots=replace(plan.slots, mps=why_not is None), sizing=(words,))
-
-
 def _share_gpus(plan: Plan, say: Callable[[str], None]) -> Plan:
     """Let as many trials share a GPU as memory and throughput are worth, by what is measured of the space's nets."""
     from sweeps.planning.gpu_share import measured_shares
@@ -309,96 +293,3 @@ def _with_path_of_weights(config: TrialConfig, options: Options) -> TrialConfig:
 
         path = find_run(reference, options.out, options.tracking_uri).weights_file().absolute()
     return config.model_copy(update={"transfer": config.transfer.model_copy(update={"weights": str(path)})})
-
-
-def _check_priors(space: Space, seed: int) -> None:
-    """Before settings are fixed, which may leave a parameter with a prior out of the draws."""
-    from sweeps.search.proposals import random_trials
-    from sweeps.search.samplers import check_priors
-
-    check_priors(space, random_trials(seed))
-
-
-def _check_pretrained(configs: list[TrialConfig], faces: Faces) -> None:
-    """Load every file of weights once, so that a missing or wrong one is reported before anything is written."""
-    by_file = {(config.net.name, config.transfer.weights): config for config in configs if config.transfer.pretrained}
-    if not by_file:
-        return
-    from fer_models.training.transfer import load_pretrained
-    from sweeps.trial.build_net import new_net
-
-    for config in by_file.values():
-        load_pretrained(new_net(config, faces), config.net, config.transfer)
-
-
-def _check_groups(plan: Plan) -> None:
-    spec = plan.spec
-    if spec.replicates and spec.folds:
-        raise InputError(
-            f"--replicates {spec.replicates} and --folds {spec.folds}: give one; the folds differ in faces and seeds"
-        )
-    if spec.confirm and spec.confirm > spec.trials:
-        raise InputError(f"--confirm {spec.confirm}: the sweep has {spec.trials} trials; give {spec.trials} at most")
-    if spec.folds and spec.data.fold:
-        raise InputError(
-            f"--fold {spec.data.fold}/{spec.data.folds} is one fold and --folds {spec.folds} is all: give one of them"
-        )
-
-
-def _check_budgets(plan: Plan) -> None:
-    spec = plan.spec
-    if spec.max_cost is not None and spec.price_per_hour is None:
-        raise InputError(f"--max-cost {spec.max_cost:g}: needs --price-per-hour, what the machine costs")
-    drawn = spec.trials - len(spec.baselines)
-    if spec.until_gain is not None and drawn <= LEAST_TRIALS:
-        raise InputError(
-            f"--until-gain {spec.until_gain:g}: is known from {LEAST_TRIALS} drawn trials, and the sweep has {drawn}; "
-            f"use --trials N with N above {LEAST_TRIALS + len(spec.baselines)}, or leave it out"
-        )
-    if plan.recorded and not plan.is_finished():
-        plan.budgets.refuse_if_used_up(plan.recorded)
-
-
-def _check_configurations(plan: Plan) -> None:
-    """Find the faults of the space, and those between space and data, before anything is written."""
-    from sweeps.search.proposals import random_trials
-    from sweeps.search.samplers import check_sampler
-
-    check_sampler(plan.space, random_trials(plan.spec.seed))
-    configs = [plan.resolve(baseline.config) for baseline in plan.space.baselines]
-    configs += sample_configurations(plan, _SAMPLES_CHECKED)
-    _check_pretrained(configs, plan.faces)
-    capability = plan.hardware.capability
-    emulated = plan.spec.device == "cuda" and capability is not None and capability < BF16_CAPABILITY
-    if emulated and any(config.precision == "bf16" for config in configs):
-        raise InputError(f"precision bf16: {plan.hardware} emulates it, slowly; use --set precision=fp16, or auto")
-    if plan.spec.device == "cpu" and any(config.precision == "fp16" for config in configs):
-        raise InputError("precision fp16: is for GPUs, and no CPU is fast in it; use --set precision=fp32, or auto")
-    images, faces = len(plan.faces.train), plan.faces
-    absent = [
-        name for name, count in zip(faces.classes, faces.train.counts(len(faces.classes)), strict=True) if not count
-    ]
-    if absent and any(config.recipe.class_weights == "balanced" for config in configs):
-        raise InputError(
-            f"class_weights 'balanced': the train split has no {', '.join(absent)}; "
-            "use --set class_weights=none, or --classes without it"
-        )
-    _check_parts(plan, {config.recipe.batch_size for config in configs})
-    too_large = sorted({config.recipe.batch_size for config in configs if config.recipe.batch_size > images})
-    if too_large:
-        raise InputError(
-            f"batch_size {', '.join(map(str, too_large))}: larger than the train split of {images} images; "
-            "use more images, or --set batch_size=N"
-        )
-
-
-def _check_parts(plan: Plan, batch_sizes: set[int]) -> None:
-    """Refuse batches, and a val split, of which a worker would have no face."""
-    workers, val = plan.slots.workers, len(plan.faces.val)
-    if min(batch_sizes) < workers:
-        raise InputError(
-            f"batch_size {min(batch_sizes)}: fewer faces than the {workers} workers of a trial; "
-            f"use --set batch_size=N with N at least {workers}, or fewer workers"
-        )
-    if val < workers:
-        raise InputError(f"{workers} workers per trial: the val split has {val} faces; use fewer workers")

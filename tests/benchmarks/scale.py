@@ -30,6 +30,7 @@ from cluster.connect import prepare_environment
 from sweeps.cli.leaderboard_table import leaderboard
 from sweeps.cli.progress import Progress
 from sweeps.options import Options
+from sweeps.planning.hardware import find_hardware
 from sweeps.planning.plan import Plan, make_plan
 from sweeps.planning.resources import Slots
 from sweeps.search.proposals import Proposal
@@ -96,7 +97,7 @@ def sweep(given: argparse.Namespace) -> None:
         options = Options(
             trials=given.trials, out=Path(scratch), name="scale", runner="inline", seed=given.seed, figures=False
         )
-        plan = make_plan(SPACE, options)
+        plan = make_plan(SPACE, options, find_hardware)
         observer = Observer()
         runner = SimulatedRunner(given.slots, clock=time.thread_time, observe=observer)
         wall, result = _timed(lambda: _run(plan, runner, mlflow=given.mlflow, random=given.random))
@@ -195,7 +196,7 @@ def _ray_row(workers: int, out: Path) -> Iterator[str]:
 
     trials = _RAY_ROUNDS * workers
     options = Options(trials=trials, epochs=_RAY_EPOCHS, out=out, name="ray", max_concurrent=workers, figures=False)
-    plan = make_plan(replace(SPACE, first_rung_epochs=_RAY_EPOCHS + 1), options)
+    plan = make_plan(replace(SPACE, first_rung_epochs=_RAY_EPOCHS + 1), options, find_hardware)
     diary: list[tuple[float, Event]] = []
     began = time.perf_counter()
     slots = Slots(node_cpus=(workers,), gpus=0, cpus_per_trial=1.0, gpus_per_trial=0.0, count=workers, room=workers)

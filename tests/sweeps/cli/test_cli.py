@@ -58,7 +58,7 @@ def test_faces_named_by_the_environment(
 def test_the_time_left_is_of_one_trial_at_once_where_they_run_inline(
     run: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    monkeypatch.setattr("sweeps.planning.plan.usable_cpus", lambda: 4)
+    monkeypatch.setattr("sweeps.planning.hardware.usable_cpus", lambda: 4)
     assert run("--trials", "3") == 0
     first = next(line for line in capsys.readouterr().out.splitlines() if "epoch 1/" in line)
     # Of the baseline's 3 epochs 2 are left, of two other trials half of 3 each: 5, one at a time, 2 s each.

@@ -17,6 +17,7 @@ from sweeps.options import Options
 from sweeps.planning import gpu_share
 from sweeps.planning.gpu_measure import Measured, fitting, measure
 from sweeps.planning.gpu_share import Sized, shapes_by_net
+from sweeps.planning.hardware import find_hardware
 from sweeps.planning.mps import MpsError, mps, obstacle
 from sweeps.planning.plan import make_plan
 from tests.stand_ins import Card, FakeNvml
@@ -118,14 +119,14 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     monkeypatch.setattr("cluster.gpus.torch_cuda", lambda: "13.0")
     monkeypatch.setattr(gpu_share, "measure", pretend)
     monkeypatch.setattr("sweeps.planning.resources.usable_cpus", lambda: 16)
-    monkeypatch.setattr("sweeps.planning.plan.usable_cpus", lambda: 16)
+    monkeypatch.setattr("sweeps.planning.hardware.usable_cpus", lambda: 16)
     return calls
 
 
 def test_each_net_of_a_sweep_gets_its_own_share(measured: list[dict[str, Any]], tiny_csv: Path, tmp_path: Path) -> None:
     said: list[str] = []
     options = Options(data=DataOptions(source=str(tiny_csv)), out=tmp_path / "runs", gpus_per_trial="auto")
-    plan = make_plan(only_sampled(), options, said.append)
+    plan = make_plan(only_sampled(), options, find_hardware, said.append)
     assert plan.spec.gpu_shares == {"lenet": pytest.approx(1 / 3), "alexnet": 1.0}
     assert (plan.spec.gpu_share("lenet"), plan.spec.gpu_share("vgg16")) == (pytest.approx(1 / 3), 1.0)
     assert plan.slots.count == 3
@@ -141,15 +142,15 @@ def test_what_was_measured_is_kept_for_that_kind_of_gpu(
 ) -> None:
     monkeypatch.setenv("FER_CACHE", str(tmp_path / "cache"))
     options = Options(data=DataOptions(source=str(tiny_csv)), out=tmp_path / "runs")
-    shares = [make_plan(only_sampled(), options).spec.gpu_shares for _ in range(2)]
+    shares = [make_plan(only_sampled(), options, find_hardware).spec.gpu_shares for _ in range(2)]
     assert shares[0] == shares[1]
     # One AlexNet alone was measured, and 70 GiB hold no second one. With more free it is measured again.
     assert [call["nets"] for call in measured] == [["alexnet", "lenet"]]
     monkeypatch.setitem(sys.modules, "pynvml", FakeNvml(Card("GPU-a", total_bytes=80 << 30, free_bytes=180 << 30)))
-    make_plan(only_sampled(), options)
+    make_plan(only_sampled(), options, find_hardware)
     assert measured[-1]["nets"] == ["alexnet"]
     monkeypatch.setitem(sys.modules, "pynvml", FakeNvml(Card("GPU-b", name="NVIDIA Other")))
-    make_plan(only_sampled(), options)
+    make_plan(only_sampled(), options, find_hardware)
     assert measured[-1]["nets"] == ["alexnet", "lenet"]
 
 

@@ -10,6 +10,7 @@ import pytest
 from sweeps import SweepResult
 from sweeps.cli.main import run_main
 from sweeps.options import Options
+from sweeps.planning.hardware import find_hardware
 from sweeps.planning.plan import make_plan
 from tests.stand_ins import Card, FakeNvml
 from tests.sweeps.fake_trials import refused
@@ -89,7 +90,7 @@ def test_two_gpus_train_one_trial_together(monkeypatch: pytest.MonkeyPatch, out:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     monkeypatch.setitem(sys.modules, "pynvml", FakeNvml(H100, Card("GPU-b")))
     monkeypatch.setattr("cluster.gpus.torch_cuda", lambda: "13.0")
-    plan = make_plan("lenet_space", Options.parse({"out": out, "gpus_per_trial": 2.0}))
+    plan = make_plan("lenet_space", Options.parse({"out": out, "gpus_per_trial": 2.0}), find_hardware)
     assert (plan.at_once, plan.spec.workers, plan.spec.gpu_share("lenet")) == (1, 2, 2)
     assert plan.slots.of_a_trial.endswith("2 GPUs, 2 workers per trial")
     assert plan.sizing == (), "there is nothing to measure"

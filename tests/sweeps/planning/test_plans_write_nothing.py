@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from cluster.gpus import GpuFacts
 from sweeps.cli.main import run_main
 from sweeps.options import Options
+from sweeps.planning.hardware import find_hardware
 from sweeps.planning.plan import make_plan
+from sweeps.planning.resources import Hardware
 from tests.sweeps import fake_trials
 
 
@@ -21,12 +24,19 @@ def state(*folders: Path) -> dict[Path, tuple[int, int]]:
 def test_a_plan_writes_the_cache_of_faces_and_nothing_else(tmp_path: Path, tiny_csv: Path, face_cache: Path) -> None:
     asked = Options.parse({"data": str(tiny_csv), "name": "night", "runner": "inline", "out": tmp_path / "runs"})
     before = state(tmp_path)
-    plan = make_plan(fake_trials.SPACE, asked)
+    plan = make_plan(fake_trials.SPACE, asked, find_hardware)
     assert state(tmp_path) == before
     assert not plan.folder.root.exists()
     before = state(tmp_path, face_cache)
-    make_plan(fake_trials.SPACE, asked)
+    make_plan(fake_trials.SPACE, asked, find_hardware)
     assert state(tmp_path, face_cache) == before, "with the faces in the cache, a plan writes nothing at all"
+
+
+def test_a_plan_is_made_for_a_cluster_without_joining_it(tmp_path: Path, tiny_csv: Path) -> None:
+    asked = Options.parse({"data": str(tiny_csv), "out": tmp_path / "runs", "address": "10.0.0.1:6379"})
+    plan = make_plan(fake_trials.SPACE, asked, lambda _: Hardware((4, 2), (0, 0), GpuFacts()))
+    assert plan.slots.node_cpus == (4, 2)
+    assert plan.at_once == 6
 
 
 def test_a_dry_run_leaves_the_file_system_as_it_was(

@@ -15,6 +15,7 @@ from sweeps import Space, TrialConfig
 from sweeps.driver.runner import InlineRunner
 from sweeps.errors import InputError
 from sweeps.options import Options
+from sweeps.planning.hardware import find_hardware
 from sweeps.planning.plan import make_plan
 from sweeps.search.pruners import Median, make_pruner
 from sweeps.search.samplers import grid_points
@@ -153,7 +154,7 @@ def test_a_trial_that_a_person_asked_for_takes_no_point_of_the_grid(tmp_path: Pa
 
 def test_a_sweep_over_a_grid_has_as_many_trials_as_points(tmp_path: Path) -> None:
     def plan(**options: Any) -> SweepSpec:
-        return make_plan(STEPPED, Options.parse({"out": tmp_path, "sampler": "grid", **options})).spec
+        return make_plan(STEPPED, Options.parse({"out": tmp_path, "sampler": "grid", **options}), find_hardware).spec
 
     assert plan().trials == 8
     assert plan(trials=5).trials == 5
@@ -241,7 +242,7 @@ def test_what_cannot_be_is_refused_before_anything_is_written(
     tmp_path: Path, space: Space, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        make_plan(space, Options.parse({"out": tmp_path, **options}))
+        make_plan(space, Options.parse({"out": tmp_path, **options}), find_hardware)
     assert list(tmp_path.iterdir()) == []
 
 

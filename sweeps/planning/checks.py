@@ -1,0 +1,108 @@
+"""What is checked of a plan before anything is written."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fer_data import Faces
+from fer_models.configs.precision import BF16_CAPABILITY
+from sweeps.config import TrialConfig
+from sweeps.errors import InputError
+from sweeps.search.expected_gain import LEAST_TRIALS
+from sweeps.space import Space
+from sweeps.spec import SweepSpec
+
+if TYPE_CHECKING:
+    from sweeps.planning.plan import Plan
+
+
+def check_priors(space: Space, seed: int) -> None:
+    """Before settings are fixed, which may leave a parameter with a prior out of the draws."""
+    from sweeps.search import samplers
+    from sweeps.search.proposals import random_trials
+
+    samplers.check_priors(space, random_trials(seed))
+
+
+def _check_pretrained(configs: list[TrialConfig], faces: Faces) -> None:
+    """Load every file of weights once, so that a missing or wrong one is reported before anything is written."""
+    by_file = {(config.net.name, config.transfer.weights): config for config in configs if config.transfer.pretrained}
+    if not by_file:
+        return
+    from fer_models.training.transfer import load_pretrained
+    from sweeps.trial.build_net import new_net
+
+    for config in by_file.values():
+        load_pretrained(new_net(config, faces), config.net, config.transfer)
+
+
+def check_groups(spec: SweepSpec) -> None:
+    """Refuse replicates, folds and confirmations that exclude each other."""
+    if spec.replicates and spec.folds:
+        raise InputError(
+            f"--replicates {spec.replicates} and --folds {spec.folds}: give one; the folds differ in faces and seeds"
+        )
+    if spec.confirm and spec.confirm > spec.trials:
+        raise InputError(f"--confirm {spec.confirm}: the sweep has {spec.trials} trials; give {spec.trials} at most")
+    if spec.folds and spec.data.fold:
+        raise InputError(
+            f"--fold {spec.data.fold}/{spec.data.folds} is one fold and --folds {spec.folds} is all: give one of them"
+        )
+
+
+def check_budgets(plan: Plan) -> None:
+    """Refuse budgets that lack a number, and those that are used up."""
+    spec = plan.spec
+    if spec.max_cost is not None and spec.price_per_hour is None:
+        raise InputError(f"--max-cost {spec.max_cost:g}: needs --price-per-hour, what the machine costs")
+    drawn = spec.trials - len(spec.baselines)
+    if spec.until_gain is not None and drawn <= LEAST_TRIALS:
+        raise InputError(
+            f"--until-gain {spec.until_gain:g}: is known from {LEAST_TRIALS} drawn trials, and the sweep has {drawn}; "
+            f"use --trials N with N above {LEAST_TRIALS + len(spec.baselines)}, or leave it out"
+        )
+    if plan.recorded and not plan.is_finished():
+        plan.budgets.refuse_if_used_up(plan.recorded)
+
+
+def check_configurations(plan: Plan, configs: list[TrialConfig]) -> None:
+    """Find the faults of the space, and those between space and data, before anything is written."""
+    from sweeps.search.proposals import random_trials
+    from sweeps.search.samplers import check_sampler
+
+    check_sampler(plan.space, random_trials(plan.spec.seed))
+    _check_pretrained(configs, plan.faces)
+    capability = plan.hardware.capability
+    emulated = plan.spec.device == "cuda" and capability is not None and capability < BF16_CAPABILITY
+    if emulated and any(config.precision == "bf16" for config in configs):
+        raise InputError(f"precision bf16: {plan.hardware} emulates it, slowly; use --set precision=fp16, or auto")
+    if plan.spec.device == "cpu" and any(config.precision == "fp16" for config in configs):
+        raise InputError("precision fp16: is for GPUs, and no CPU is fast in it; use --set precision=fp32, or auto")
+    images, faces = len(plan.faces.train), plan.faces
+    absent = [
+        name for name, count in zip(faces.classes, faces.train.counts(len(faces.classes)), strict=True) if not count
+    ]
+    if absent and any(config.recipe.class_weights == "balanced" for config in configs):
+        raise InputError(
+            f"class_weights 'balanced': the train split has no {', '.join(absent)}; "
+            "use --set class_weights=none, or --classes without it"
+        )
+    _check_parts(plan, {config.recipe.batch_size for config in configs})
+    too_large = sorted({config.recipe.batch_size for config in configs if config.recipe.batch_size > images})
+    if too_large:
+        raise InputError(
+            f"batch_size {', '.join(map(str, too_large))}: larger than the train split of {images} images; "
+            "use more images, or --set batch_size=N"
+        )
+
+
+def _check_parts(plan: Plan, batch_sizes: set[int]) -> None:
+    """Refuse batches, and a val split, of which a worker would have no face."""
+    workers, val = plan.slots.workers, len(plan.faces.val)
+    if min(batch_sizes) < workers:
+        raise InputError(
+            f"batch_size {min(batch_sizes)}: fewer faces than the {workers} workers of a trial; "
+            f"use --set batch_size=N with N at least {workers}, or fewer workers"
+        )
+    if val < workers:
+        raise InputError(f"{workers} workers per trial: the val split has {val} faces; use fewer workers")
