@@ -113,13 +113,13 @@ def all_sweeps(out: Path) -> list[Row]:
     if entries != kept:
         with suppress(TrackingError, OSError):  # another user's folder: the next look takes as long
             write_bytes(out / CACHE_NAME, _CACHE.dump_json(entries))
-    rows = [_row(out / name, entry.digest) for name, entry in entries.items()]
+    rows = [row_of(out / name, entry.digest) for name, entry in entries.items()]
     return sorted(rows, key=lambda row: (not row.is_living, -row.digest.updated_ms, row.name))
 
 
 def sweep_row(folder: SweepFolder, history: SweepHistory) -> Row:
     """The row of one sweep with a given history."""
-    return _row(folder.root, digest_of(folder, history))
+    return row_of(folder.root, digest_of(folder, history))
 
 
 def digest_of(folder: SweepFolder, history: SweepHistory) -> Digest:
@@ -181,7 +181,8 @@ def _read(folder: SweepFolder) -> Digest:
         return Digest(fault=str(error))
 
 
-def _row(root: Path, digest: Digest) -> Row:
+def row_of(root: Path, digest: Digest) -> Row:
+    """The row of the sweep in a folder with a given digest: whether it has a driver now, and what that does."""
     holder = None
     with suppress(OSError):
         holder = folder_holder(root)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -50,6 +51,7 @@ class Served:
     searches: Searches
     uploads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_UPLOADS))
     decoding: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_AT_ONCE))
+    closing: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 def _served(request: Request) -> Served:
@@ -88,9 +90,9 @@ def sweep(found: Found, since: int = 0) -> JSONResponse:
 
 
 @router.get("/sweeps/{name}/events")
-async def events(found: Found, request: Request, since: int = 0) -> StreamingResponse:
-    """The same as server-sent events, whenever the journal grows."""
-    return StreamingResponse(_events(found, request, since), media_type="text/event-stream")
+async def events(found: Found, request: Request, served: Serving, since: int = 0) -> StreamingResponse:
+    """The same as server-sent events, whenever something changes."""
+    return StreamingResponse(_events(found, request, served.closing, since), media_type="text/event-stream")
 
 
 @router.post("/sweeps/{name}/acts", dependencies=[Depends(_found)])
@@ -102,7 +104,7 @@ async def acts(name: str, asked: ActRequest, served: Serving) -> dict[str, str]:
 @router.get("/sweeps/{name}/settings")
 def settings(name: str, found: Found, served: Serving) -> dict[str, Any]:
     """Each trial's place on the axis of each setting, and the settings' importances. Takes some seconds."""
-    summary = found.state()["summary"] or {"digest": {"trials": {}}}
+    summary = found.summary() or {"digest": {"trials": {}}}
     return served.searches.get(name, sum(n for state, n in summary["digest"]["trials"].items() if state != "running"))
 
 
@@ -181,20 +183,21 @@ def _predicted(data: bytes, classifier: OnnxClassifier, whole: bool, looked: boo
         return_freed_memory()
 
 
-async def _events(sweep: Living, request: Request, since: int) -> AsyncIterator[str]:
-    """Until the browser goes away."""
+async def _events(sweep: Living, request: Request, closing: asyncio.Event, since: int) -> AsyncIterator[str]:
+    """Until the browser goes away, or the server ends."""
+
+    def news() -> tuple[int, str]:
+        state = sweep.state(since)
+        return state["version"], json.dumps(state) if state["version"] != since else ""
+
     beat = time.monotonic()
-    size = -1
-    while not await request.is_disconnected():
-        grown = sweep.folder.journal.stat().st_size
-        if grown != size:
-            size = grown
-            state = await run_in_threadpool(sweep.state, since)
-            if state["version"] != since:
-                since = state["version"]
-                beat = time.monotonic()
-                yield f"data: {json.dumps(state)}\n\n"
+    while not closing.is_set() and not await request.is_disconnected():
+        since, state = await run_in_threadpool(news)
+        if state:
+            beat = time.monotonic()
+            yield f"data: {state}\n\n"
         if time.monotonic() - beat > _BEAT_SECONDS:
             beat = time.monotonic()
             yield ": still here\n\n"
-        await asyncio.sleep(_LOOK_SECONDS)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(closing.wait(), _LOOK_SECONDS)

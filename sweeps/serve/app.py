@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from socket import socket
 
+import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
@@ -43,6 +45,15 @@ def web_app(out: Path, guard: Guard, pool: ModelPool, mlflow: MlflowPages) -> Fa
     for kind in (InputError, DataError, ModelError, TrackingError):
         app.add_exception_handler(kind, _refused)
     return app
+
+
+class Server(uvicorn.Server):
+    """Serves a `web_app`; when it ends, so do the streams to the pages that are open."""
+
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        """End the streams, then as uvicorn does."""
+        self.config.app.state.served.closing.set()  # type: ignore[union-attr]
+        await super().shutdown(sockets)
 
 
 def _refused(_: Request, error: Exception) -> JSONResponse:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sweeps.cli.overview import sweep_row
+from sweeps.cli.overview import Digest, digest_of, row_of
 from sweeps.runs import sweep_names
-from sweeps.search.forecast import Forecast, forecasts
-from tracking.record.events import Act, Event, SweepStarted
+from sweeps.search.forecast import forecasts
+from tracking.record.events import Act, DriverStarted, DriverStopped, Event, SweepEnded, SweepStarted
 from tracking.record.history import SweepHistory, TrialHistory
 from tracking.record.journal import read_from
 from tracking.record.layout import SweepFolder
@@ -19,62 +20,122 @@ from tracking.record.spans import attempt_spans
 
 _KEPT = 32
 """Sweeps whose histories stay in memory."""
+_FORECAST = 100
+"""Unfinished trials that have a forecast, the best so far: each takes milliseconds."""
+_SHARE = 0.1
+_CHEAP_SECONDS = 0.01
 
 
 class Living:
-    """One sweep's history, brought up to date by what its journal gained. `version` grows with it."""
+    """One sweep's history, brought up to date by what its journal gained.
+
+    `version` grows with what a page shows. What depends on all trials (counts, best, time left, ranks at a rung,
+    forecasts) is worked out in a tenth of the time at most: many trials leave the server time for its pages.
+    """
 
     def __init__(self, folder: SweepFolder) -> None:
         self.folder = folder
         self.version = 0
+        self._lock = threading.Lock()
+        self._forget()
+
+    def _forget(self) -> None:
         self._offset = 0
         self._history: SweepHistory | None = None
+        self._shown: dict[int, dict[str, Any]] = {}
+        """The trials as pages show them."""
         self._changed: dict[int, int] = {}
-        self._lock = threading.Lock()
+        self._judged: dict[int, int] = {}
+        """The versions since which each has another curve or state, and another rank or forecast."""
+        self._digest = Digest()
+        self._digested, self._due = 0, 0.0
+        """How much of the journal the digest has, and when it may be worked out again."""
+        self._summary: dict[str, Any] | None = None
+
+    def started(self) -> SweepStarted:
+        """The sweep's opening; nothing else is read. Raises TrackingError."""
+        (event, *_), _ = read_from(self.folder.journal, 0, max_bytes=1)
+        assert isinstance(event, SweepStarted)
+        return event
+
+    def summary(self) -> dict[str, Any] | None:
+        """The sweep now, without its trials; None before it has begun. Raises TrackingError."""
+        with self._lock:
+            self._read()
+            if self._history is not None:
+                self._summarise(self._history)
+            return self._summary
 
     def state(self, since: int = 0) -> dict[str, Any]:
         """The sweep now, and its trials that changed after version `since`. Raises TrackingError."""
+        summary = self.summary()
         with self._lock:
-            self._read()
-            history = self._history
-            if history is None:
-                return {"version": 0, "trials": [], "summary": None}
-            row = sweep_row(self.folder, history)
-            changed = [history.trials[number] for number, version in self._changed.items() if version > since]
-            # Of all others that wait only rank and forecast change, as others report: their curves are not sent again.
-            waiting = [one for n, one in history.trials.items() if one.waits_at_rung and self._changed[n] <= since]
-            reasons = history.reasons([*changed, *waiting])
-            ends = forecasts(history, [*changed, *waiting])
-            summary = row.model_dump(mode="json") | {
-                "asked": row.digest.asked,
-                "classes": history.started.spec.get("classes", []),
-                "set": {name: history.spec.get(name) for name in ("max_concurrent", "priority", "weight")},
-                "synthetic": bool(history.started.spec.get("synthetic")),
-            }
-            return {
-                "version": self.version,
-                "summary": summary,
-                "trials": [
-                    *(_trial(one, reasons[one.number]) | _forecast(one, ends) for one in changed),
-                    *({"number": one.number, "reason": reasons[one.number]} | _forecast(one, ends) for one in waiting),
-                ],
-            }
+            # Of a trial of which only rank or forecast changed, as others report, the curve is not sent again.
+            changed = [self._shown[number] for number, version in self._changed.items() if version > since]
+            judged = [
+                {key: self._shown[number][key] for key in ("number", "reason", "forecast")}
+                for number, version in self._judged.items()
+                if version > since >= self._changed[number]
+            ]
+            return {"version": self.version, "summary": summary, "trials": [*changed, *judged]}
 
     def _read(self) -> None:
         if self._offset > self.folder.journal.stat().st_size:
-            self._offset, self._history = 0, None  # another journal under that name
+            self._forget()  # another journal under that name
+        changed: set[int] = set()
         while True:
             events, offset = read_from(self.folder.journal, self._offset)
             if offset == self._offset:
-                return
+                break
             self._offset = offset
-            self.version += 1
             for event in events:
                 if isinstance(event, SweepStarted):
                     self._history = SweepHistory(event)
                 elif self._history is not None:
                     self._history.apply(event)
-                    self._changed |= dict.fromkeys(_changed_by(event, self._history), self.version)
+                    changed.update(_changed_by(event, self._history))
+        if self._history is not None and changed:
+            self.version += 1
+            trials = [self._history.trials[number] for number in sorted(changed)]
+            reasons = self._history.reasons(trials)
+            for one in trials:
+                forecast = None if one.is_over else self._shown.get(one.number, {}).get("forecast")
+                self._shown[one.number] = _trial(one, reasons[one.number]) | {"forecast": forecast}
+            self._changed |= dict.fromkeys(changed, self.version)
+
+    def _summarise(self, history: SweepHistory) -> None:
+        if self._digested != self._offset and time.monotonic() >= self._due:
+            began = time.thread_time()
+            self._digest, self._digested = digest_of(self.folder, history), self._offset
+            self._judge(history)
+            took = time.thread_time() - began
+            self._due = time.monotonic() + (took / _SHARE if took > _CHEAP_SECONDS else 0)
+        summary = row_of(self.folder.root, self._digest).model_dump(mode="json") | {
+            "asked": self._digest.asked,
+            "classes": history.started.spec.get("classes", []),
+            "set": {name: history.spec.get(name) for name in ("max_concurrent", "priority", "weight")},
+            "synthetic": bool(history.started.spec.get("synthetic")),
+        }
+        if summary != self._summary:
+            self.version += 1
+            self._summary = summary
+
+    def _judge(self, history: SweepHistory) -> None:
+        """Take in what other trials change of an unfinished one: its rank at a rung, and its forecast."""
+        unfinished = history.unfinished
+        reasons = history.reasons(unfinished)
+        ends = forecasts(history, sorted(unfinished, key=lambda one: -(one.best_accuracy or 0))[:_FORECAST])
+        judged = {}
+        for number, reason in reasons.items():
+            end = ends.get(number)
+            forecast = None if end is None else asdict(end) | {"text": str(end)}
+            shown = self._shown[number]
+            if (shown["reason"], shown["forecast"]) != (reason, forecast):
+                judged[number] = shown | {"reason": reason, "forecast": forecast}
+        if judged:
+            self.version += 1
+            self._shown |= judged
+            self._judged |= dict.fromkeys(judged, self.version)
 
 
 def _changed_by(event: Event, history: SweepHistory) -> Iterable[int]:
@@ -82,6 +143,8 @@ def _changed_by(event: Event, history: SweepHistory) -> Iterable[int]:
     match event:
         case Act(verb="pause" | "unpause" | "extend"):
             return history.trials
+        case DriverStarted() | DriverStopped() | SweepEnded():
+            return [trial.number for trial in history.trials.values() if trial.paused]
         case _:
             number = getattr(event, "trial", None)
             return [] if number is None else [number]
@@ -105,12 +168,6 @@ class AllLiving:
             while len(self._known) > _KEPT:
                 self._known.pop(next(iter(self._known)))
             return living
-
-
-def _forecast(trial: TrialHistory, ends: dict[int, Forecast | None]) -> dict[str, Any]:
-    """Where it ends if it continues; None where it is over, or has too few epochs."""
-    end = ends.get(trial.number)
-    return {"forecast": None if end is None else asdict(end) | {"text": str(end)}}
 
 
 def _trial(trial: TrialHistory, reason: str) -> dict[str, Any]:

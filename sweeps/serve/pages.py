@@ -26,7 +26,7 @@ def sweeps(served: Serving) -> str:
 def sweep(name: str, found: Found, served: Serving) -> str:
     """A sweep, which continues to change in the browser."""
     has_report = found.folder.report.is_file()
-    return page("sweep.html", name=name, state=found.state(), has_report=has_report, out=str(served.out))
+    return page("sweep.html", name=name, started=found.started(), has_report=has_report, out=str(served.out))
 
 
 @router.get("/sweeps/{name}/report")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -36,7 +37,7 @@ class Serve(OfSweeps):
         """Serve until Ctrl-C; nothing that happens to the server touches a sweep."""
         import uvicorn
 
-        from sweeps.serve.app import web_app
+        from sweeps.serve.app import Server, web_app
         from sweeps.serve.guard import guard_for
         from sweeps.serve.mlflow_page import MlflowPages
         from sweeps.serve.model_pool import ModelPool
@@ -58,8 +59,10 @@ class Serve(OfSweeps):
         pool = ModelPool(out, self.tracking_uri)
         threading.Thread(target=pool.warm, daemon=True).start()
         pages = MlflowPages(out, self.tracking_uri)
-        uvicorn.run(web_app(out, guard, pool, pages), host=self.host, port=self.port, log_level="warning",
-                    access_log=False, timeout_graceful_shutdown=2, server_header=False)  # fmt: skip
+        config = uvicorn.Config(web_app(out, guard, pool, pages), host=self.host, port=self.port, log_level="warning",
+                                access_log=False, timeout_graceful_shutdown=2, server_header=False)  # fmt: skip
+        with suppress(KeyboardInterrupt):  # uvicorn raises it again once it has ended
+            Server(config).run()
         return 0
 
 

@@ -3,9 +3,8 @@
 const name = document.getElementById("sweep").dataset.name;
 const base = `/api/v1/sweeps/${encodeURIComponent(name)}`;
 const trials = new Map();
-const SHOWN = 200;
-const OVER = ["done", "pruned", "failed", "stopped"];
-let share = {}, undoing = null, sort = { key: "best", down: true }, search = "", drawing = false, version = 0;
+const ROWS = 200, CURVES = 100, OVER = ["done", "pruned", "failed", "stopped"];
+let rows = ROWS, share = {}, undoing = null, sort = { key: "best", down: true }, search = "", drawing = false, version = 0;
 const percent = (share, digits = 1) => (share == null ? "none" : `${(100 * share).toFixed(digits)} %`);
 const put = (id, text) => { document.getElementById(id).textContent = text; };
 const colour = (variable) => getComputedStyle(document.documentElement).getPropertyValue(variable).trim();
@@ -37,16 +36,17 @@ const setForm = document.querySelector("form[data-verb=set]");
 function shareNow() { const value = share[setForm.elements.key.value.replace("-", "_")]; return value == null ? "" : String(value); }
 function showShare() { if (document.activeElement !== setForm.elements.value) setForm.elements.value.value = shareNow(); }
 
+const merit = (one) => one.best ?? -1;
 function ranked() {
   const words = search.toLowerCase().split(/\s+/);
-  const found = [...trials.values()].filter((one) => { const text = `${one.number} ${one.title} ${one.state} ${one.reason}`.toLowerCase(); return words.every((word) => text.includes(word)); });
+  const found = [...trials.values()].filter((one) => words.every((word) => one.text.includes(word)));
   const compare = (a, b) => (typeof a === "string" ? a.localeCompare(b) : (a ?? -1) - (b ?? -1));
   return found.sort((a, b) => compare(a[sort.key], b[sort.key]) * (sort.down ? -1 : 1) || a.number - b.number);
 }
 
 function showTable() {
   const found = ranked(), body = document.querySelector("#trials tbody");
-  const rows = found.slice(0, SHOWN).map((one) => {
+  body.replaceChildren(...found.slice(0, rows).map((one) => {
     const row = document.createElement("tr");
     const cells = [one.number, one.title, null, percent(one.best), `${one.epoch} of ${one.epochs}`, one.lr?.toPrecision(3) ?? "", one.forecast?.text ?? (OVER.includes(one.state) ? "" : "–"), one.reason];
     cells.forEach((text, place) => { const cell = row.insertCell(); cell.textContent = text ?? ""; if (place >= 3 && place <= 5) cell.className = "n"; });
@@ -72,9 +72,9 @@ function showTable() {
       last.append(button);
     }
     return row;
-  });
-  body.replaceChildren(...rows);
-  put("more", found.length > SHOWN ? `${SHOWN} of ${found.length} trials are shown; search for others` : "");
+  }));
+  put("more", found.length > rows ? `${rows} of ${found.length} trials are shown; search for others.` : "");
+  document.getElementById("further").hidden = found.length <= rows;
 }
 
 function canvas(id) {
@@ -89,10 +89,21 @@ function canvas(id) {
   return { pen, width, height };
 }
 
+// Of many trials those with the best accuracy and the latest ones; all of them on request.
+function withCurves() {
+  const all = [...trials.values()].filter((one) => one.curve.length), many = all.length > 2 * CURVES;
+  document.getElementById("drawn").hidden = !many;
+  put("drawn-about", `The ${CURVES} best and the ${CURVES} latest of ${all.length} trials.`);
+  if (!many || document.getElementById("all").checked) return all;
+  const best = all.toSorted((a, b) => merit(b) - merit(a)).slice(0, CURVES), latest = all.toSorted((a, b) => b.number - a.number).slice(0, CURVES);
+  return [...new Set([...latest, ...best.reverse()])]; // the best above
+}
+
 function drawCurves() {
+  const shown = withCurves();
   const { pen, width, height } = canvas("curves"), left = 48, bottom = 26, top = 12, right = 14;
   let epochs = 1, low = 1, high = 0;
-  for (const one of trials.values()) for (const [epoch, share] of one.curve) { epochs = Math.max(epochs, epoch); low = Math.min(low, share); high = Math.max(high, share); }
+  for (const one of shown) for (const [epoch, share] of one.curve) { epochs = Math.max(epochs, epoch); low = Math.min(low, share); high = Math.max(high, share); }
   if (high === 0 && low === 1) { pen.fillText("no epoch is over yet", left, height / 2); return; }
   low = Math.max(0, low - 0.02); high = Math.min(1, high + 0.02);
   const x = (epoch) => left + (epochs === 1 ? 0.5 : (epoch - 1) / (epochs - 1)) * (width - left - right);
@@ -104,9 +115,9 @@ function drawCurves() {
     pen.fillText(`${(100 * share).toFixed(0)} %`, 8, y(share) + 4);
   }
   for (let step = 0, every = Math.max(1, Math.ceil(epochs / 10)); step < epochs; step += every) pen.fillText(String(step + 1), x(step + 1) - 3, height - 8);
-  const best = [...trials.values()].reduce((a, b) => ((b.best ?? -1) > (a?.best ?? -1) ? b : a), null);
-  for (const one of trials.values()) if (one !== best) line(pen, one, x, y, one.state === "running" ? colour("--good") : colour("--soft"), 1, trials.size > 50 ? 0.25 : 0.6);
-  if (best) line(pen, best, x, y, colour("--bad"), 2.5, 1);
+  const best = shown.reduce((a, b) => (merit(b) > merit(a) ? b : a)), running = colour("--good"), other = colour("--soft");
+  for (const one of shown) if (one !== best) line(pen, one, x, y, one.state === "running" ? running : other, 1, shown.length > 50 ? 0.25 : 0.6);
+  line(pen, best, x, y, colour("--bad"), 2.5, 1);
 }
 
 function line(pen, one, x, y, stroke, size, alpha) {
@@ -125,8 +136,8 @@ function drawTimeline() {
   const first = spans[0].began, last = Math.max(...spans.map((one) => one.ended ?? Date.now()), first + 1000), lanes = [];
   const placed = spans.map((one) => { let lane = lanes.findIndex((end) => end <= one.began); if (lane < 0) lane = lanes.length; lanes[lane] = one.ended ?? last; return lane; });
   const deep = (height - 30) / lanes.length, x = (when) => 8 + ((when - first) / (last - first)) * (width - 16);
-  const colours = { running: colour("--good"), done: colour("--accent"), failed: colour("--bad") };
-  spans.forEach((one, place) => { pen.fillStyle = colours[one.state] ?? colour("--soft"); pen.fillRect(x(one.began), 6 + placed[place] * deep, Math.max(1.5, x(one.ended ?? last) - x(one.began) - 1), Math.max(1, deep - 2)); });
+  const colours = { running: colour("--good"), done: colour("--accent"), failed: colour("--bad") }, other = colour("--soft");
+  spans.forEach((one, place) => { pen.fillStyle = colours[one.state] ?? other; pen.fillRect(x(one.began), 6 + placed[place] * deep, Math.max(1.5, x(one.ended ?? last) - x(one.began) - 1), Math.max(1, deep - 2)); });
   pen.fillStyle = colour("--soft");
   pen.fillText(`from ${new Date(first).toLocaleTimeString()}: when trials had a worker (blue done, green running, orange failed, grey others)`, 8, height - 8);
 }
@@ -136,12 +147,17 @@ function show() {
   showTable();
   drawCurves();
   drawTimeline();
+  if (version) performance.mark("shown");
 }
 function later() { if (!drawing) { drawing = true; requestAnimationFrame(show); } }
 
 function take(state) {
   version = state.version;
-  for (const one of state.trials) trials.set(one.number, { ...trials.get(one.number), ...one });
+  for (const news of state.trials) {
+    const one = { ...trials.get(news.number), ...news };
+    one.text = `${one.number} ${one.title} ${one.state} ${one.reason}`.toLowerCase();
+    trials.set(one.number, one);
+  }
   if (state.summary) showSummary(state.summary);
   later();
 }
@@ -201,6 +217,8 @@ for (const button of document.querySelectorAll("#trials th button")) button.addE
   button.closest("th").setAttribute("aria-sort", sort.down ? "descending" : "ascending");
   later();
 });
-document.getElementById("search").addEventListener("input", (event) => { search = event.target.value; later(); });
+document.getElementById("search").addEventListener("input", (event) => { search = event.target.value; rows = ROWS; later(); });
+document.getElementById("further").addEventListener("click", () => { rows += ROWS; later(); });
+document.getElementById("all").addEventListener("change", later);
 window.addEventListener("resize", later);
 listen();

@@ -319,9 +319,15 @@ def test_who_waits_is_shown_with_its_rank_and_its_sweep_as_stopped(tmp_path: Pat
     reasons = [f"waits at the rung after epoch 1, rank {rank} of 2" for rank in (2, 1)]
     assert [(trial["state"], trial["reason"]) for trial in first["trials"]] == [("waiting", one) for one in reasons]
     assert all(ended is not None for trial in first["trials"] for _, ended in trial["spans"]), "none has a worker"
-    again = living.state(since=first["version"])["trials"]
-    lines = [{"number": number, "reason": one, "forecast": None} for number, one in enumerate(reasons)]
-    assert again == lines, "no curve is sent again"
+    assert living.state(since=first["version"])["trials"] == [], "nothing changed"
+    task = held.director.next_task()
+    assert task is not None
+    held.director.take(task.trial, report(task, 1, 0.4))
+    third, *others = living.state(since=first["version"])["trials"]
+    assert (third["number"], third["reason"]) == (2, "waits at the rung after epoch 1, rank 2 of 3")
+    ranks = {0: "waits at the rung after epoch 1, rank 3 of 3", 1: "waits at the rung after epoch 1, rank 1 of 3"}
+    again = [{"number": number, "reason": one, "forecast": None} for number, one in ranks.items()]
+    assert others == again, "no curve is sent again"
 
 
 def test_a_promoted_trial_that_comes_to_nothing_leaves_its_place_to_the_next(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from fer_models import LeNetConfig, Recipe
 from sweeps import Space, TrialConfig, run_sweep
 from sweeps.cli.main import main
 from sweeps.serve import model_pool
-from sweeps.serve.app import web_app
+from sweeps.serve.app import Server, web_app
 from sweeps.serve.guard import Guard
 from sweeps.serve.mlflow_page import MlflowPages
 from tests.ports import free_port
@@ -36,7 +36,7 @@ def out(tmp_path_factory: pytest.TempPathFactory, tiny_csv: Path, face_cache: Pa
     return out
 
 
-class Served(uvicorn.Server):
+class Served(Server):
     """A server in a thread."""
 
     def __init__(self, out: Path, guard: Guard, pages: MlflowPages | None = None) -> None:

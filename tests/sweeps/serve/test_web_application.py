@@ -191,6 +191,17 @@ def test_a_browser_that_goes_away_leaves_nothing_behind(server: Served) -> None:
     assert requests.get(server.url, timeout=60).status_code == 200
 
 
+def test_a_server_that_ends_closes_its_streams(out: Path) -> None:
+    with (
+        Served(out, guard_for("127.0.0.1", [], out / "none")) as served,
+        requests.get(f"{served.url}/api/v1/sweeps/night/events", stream=True, timeout=60) as stream,
+    ):
+        lines = stream.iter_lines()
+        next(lines)
+        served.should_exit = True
+        assert list(lines) == [b""]  # a stream that is cut off raises ChunkedEncodingError
+
+
 def test_a_thousand_requests_at_once_are_all_answered(out: Path) -> None:
     async def status(port: int) -> bytes:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
