@@ -22,7 +22,7 @@ from fer_data import DataOptions
 from sweeps.config import parse_settings, setting_text
 from sweeps.driver.notify import fault_of
 from sweeps.errors import InputError
-from sweeps.space import Pruner, Sampler, WhichBaselines
+from sweeps.space import Pruner, Sampler, Space, WhichBaselines
 from tracking.metrics.winner import Preference
 
 TRAINED, RUN, KEPT = "what is trained", "where it runs", "what is kept"
@@ -182,15 +182,20 @@ class RecordedOptions(BaseModel):
     ] = ()
     replicates: Annotated[
         int | None,
-        Field(ge=2),
-        Flag("train each configuration under N seeds; the sampler learns their mean", "N", group=TRAINED, fixed=True),
+        Field(ge=1),
+        Flag(
+            "train each configuration under N seeds; the sampler learns their mean (default: the space's, else 1)",
+            "N",
+            group=TRAINED,
+            fixed=True,
+        ),
     ] = None
     folds: Annotated[
         int | None,
         Field(ge=2),
         Flag(
             "train each configuration on K folds of train and val, copies of a picture in one fold; the sampler learns "
-            "their mean",
+            "their mean (default: the space's, else none)",
             "K",
             group=TRAINED,
             fixed=True,
@@ -356,6 +361,12 @@ class Options(RecordedOptions):
         """These options; those not given are taken from the resumed sweep."""
         kept = {name for name in RecordedOptions.model_fields if name not in self.model_fields_set}
         return self.model_copy(update={name: getattr(recorded, name) for name in kept})
+
+    def with_groups_of(self, space: Space) -> Options:
+        """These options; seeds and folds are those of the space where neither is given."""
+        if self.replicates or self.folds:
+            return self
+        return self.model_copy(update={"replicates": space.replicates, "folds": space.folds})
 
 
 def same_trials(recorded: RecordedOptions) -> list[str]:

@@ -76,6 +76,9 @@ class Space:
 
     `priors` are expectations by the name of a parameter: a value, or a `Prior` with its spread. The 2nd, 4th,
     8th, 16th … of the trials that are drawn are drawn near them: log2(n) of n, so that wrong ones cost little.
+
+    With `replicates` each configuration is trained under so many seeds, with `folds` on so many folds of train and val,
+    as with the options `--replicates` and `--folds`; either option replaces both.
     """
 
     suggest: Callable[[optuna.Trial], TrialConfig]
@@ -88,6 +91,8 @@ class Space:
     sampler: Sampler = "qmc-tpe"
     pruner: Pruner = "promoting"
     priors: Mapping[str, Prior | Any] = field(default_factory=dict)
+    replicates: int | None = None
+    folds: int | None = None
 
     def __post_init__(self) -> None:
         faults = [
@@ -100,6 +105,15 @@ class Space:
             )
             if not isinstance(value, int) or value < least
         ]
+        faults += [
+            f"{name} must be at least 2, got {value!r}"
+            for name, value in (("replicates", self.replicates), ("folds", self.folds))
+            if value is not None and (not isinstance(value, int) or value < 2)
+        ]
+        if self.replicates and self.folds:
+            faults.append(
+                f"replicates={self.replicates} and folds={self.folds}: give one; the folds differ in faces and seeds"
+            )
         faults += [
             f"baselines[{place}] must be a Baseline(name, config), got {baseline!r:.60}"
             for place, baseline in enumerate(self.baselines)

@@ -165,6 +165,8 @@ def _kept(asked: Space, spec: SweepSpec) -> Iterator[str]:
         ("pruner", spec.pruner, asked.pruner),
         ("max_epochs", spec.max_epochs, asked.max_epochs),
         ("first_rung_epochs", spec.first_rung_epochs, asked.first_rung_epochs),
+        ("replicates", spec.replicates, asked.replicates),
+        ("folds", spec.folds, asked.folds),
         ("reduction_factor", spec.reduction_factor, asked.reduction_factor),
     ]
     others = [f"{name} {ours} (the file has {theirs})" for name, ours, theirs in pairs if theirs not in (None, ours)]

@@ -137,6 +137,8 @@ def make_plan(
             )
         options = options.completed_by(recorded)
         found = recorded.as_at_its_start(found)
+    else:
+        options = options.with_groups_of(found)
     found = found.with_baselines(options.which_baselines)
     check_priors(found, options.seed)
     found = fix_settings(found, options.settings, options.seed)

@@ -220,3 +220,26 @@ def test_a_resume_keeps_the_groups(sweep: Sweep) -> None:
     with pytest.raises(InputError, match="--replicates"):
         sweep(resume=True, replicates=3)
     assert len(sweep(resume=True, trials=2)) == 4
+
+
+def test_a_space_may_ask_for_groups_and_an_option_replaces_it(sweep: Sweep) -> None:
+    grouped = replace(LATE, replicates=2)
+
+    def groups(name: str, **options: Any) -> list[tuple[int, int]]:
+        history = sweep(
+            **{"name": name, "space": grouped, "trials": 1, "pruner": "none", "figures": False} | options
+        ).history
+        return [(one.size, len(one.members)) for one in history.groups()]
+
+    assert groups("as-the-space") == [(2, 2)]
+    assert groups("more", replicates=3) == [(3, 3)]
+    assert groups("once", replicates=1) == [(1, 1)]
+    assert groups("folds", folds=2) == [(2, 2)]
+    ungrouped = replace(grouped, replicates=None)
+    assert groups("as-the-space", space=ungrouped, trials=2, resume=True) == [(2, 2), (2, 2)], "as at its start"
+    with pytest.raises(
+        InputError, match="Space: replicates=2 and folds=5: give one; the folds differ in faces and seeds"
+    ):
+        replace(grouped, folds=5)
+    with pytest.raises(InputError, match="Space: folds must be at least 2, got 1"):
+        Space(suggest=grouped.suggest, folds=1)
