@@ -7,11 +7,10 @@ learned of the trials and in which order, so that a resumed sweep proposes what 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import optuna
-from cmaes import CMA
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
@@ -19,6 +18,9 @@ from sweeps.search.asked_trial import is_inside
 from sweeps.search.lessons import First
 from sweeps.search.sampling.singly import Singly, share_of, value_at
 from tracking.metrics.pareto import ranked
+
+if TYPE_CHECKING:
+    from cmaes import CMA
 
 _FIRST_SPREAD = 0.3
 """Standard deviation of the first generation, as a share of each range: about that of even draws."""
@@ -49,6 +51,8 @@ class CmaSampler(Singly):
         """Be ready to draw one trial, with randomness of its own; `firsts` only ever grows."""
         numbers = {name: one for name, one in known.items() if not _is_choice(one) and not one.single()}
         if numbers.keys() != self._known.keys():
+            from cmaes import CMA  # which loads scipy.stats: no other sweep waits for that
+
             mean = np.full(len(numbers), 0.5)
             bounds = np.tile([0.0, 1.0], (len(numbers), 1))
             self._cma = CMA(mean, _FIRST_SPREAD, bounds, seed=self._seed % 2**32)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+import subprocess
+import sys
 from inspect import getdoc
 
 import pytest
@@ -29,3 +31,11 @@ def test_the_example_of_a_verb_is_a_command_of_it(name: str, capsys: pytest.Capt
 def test_what_is_out_of_range_is_said_by_its_option() -> None:
     with pytest.raises(UserError, match="--top 0: must be at least 1"):
         parsed(parser(), ["ensemble", "--sweep", "night", "--top", "0"])
+
+
+def test_help_and_options_wait_for_no_heavy_library() -> None:
+    """Each of these takes from .3 to 3 s of processor time to load."""
+    heavy = {"torch", "scipy", "matplotlib", "ray", "mlflow", "sklearn", "pandas", "fastapi"}
+    code = f"import sys, sweeps, sweeps.cli.main; print(*{heavy} & set(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, encoding="utf-8")
+    assert loaded.stdout.split() == []
