@@ -24,6 +24,7 @@ from sweeps.driver.notify import fault_of
 from sweeps.errors import InputError
 from sweeps.space import Pruner, Sampler, Space, WhichBaselines
 from tracking.metrics.winner import Preference
+from tracking.record.objectives import ACCURACY_ALONE, faults_of
 
 TRAINED, RUN, KEPT = "what is trained", "where it runs", "what is kept"
 BUDGET = "how much it may use"
@@ -58,6 +59,12 @@ def _as_names(value: object) -> object:
 def _none_empty(names: tuple[str, ...]) -> tuple[str, ...]:
     if not all(names):
         raise ValueError("expected names of sweeps with commas between, as night,dusk, or auto")
+    return names
+
+
+def _objectives(names: tuple[str, ...]) -> tuple[str, ...]:
+    if faults := faults_of(names):
+        raise ValueError("; ".join(faults))
     return names
 
 
@@ -166,6 +173,20 @@ class RecordedOptions(BaseModel):
             fixed=True,
         ),
     ] = None
+    objectives: Annotated[
+        tuple[str, ...],
+        Field(alias="objective"),
+        BeforeValidator(lambda value: tuple(value.split(",")) if isinstance(value, str) else value),
+        AfterValidator(_objectives),
+        Flag(
+            "what is optimized together: val_accuracy alone (default), or with any of parameters, seconds (per epoch) "
+            "and latency (of one face), which are to be low",
+            "NAME,…",
+            group=TRAINED,
+            write=lambda options: [",".join(options.objectives)],
+            fixed=True,
+        ),
+    ] = ACCURACY_ALONE
     learn_from: Annotated[
         tuple[str, ...],
         BeforeValidator(_as_names),

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from fer_common.errors import did_you_mean
 from sweeps.config import TrialConfig, explain
 from sweeps.errors import InputError
+from tracking.record.objectives import ACCURACY_ALONE, faults_of
 
 if TYPE_CHECKING:
     import optuna
@@ -79,6 +80,8 @@ class Space:
 
     With `replicates` each configuration is trained under so many seeds, with `folds` on so many folds of train and val,
     as with the options `--replicates` and `--folds`; either option replaces both.
+
+    `objectives` are what is optimized together: val_accuracy, and any of parameters, seconds and latency.
     """
 
     suggest: Callable[[optuna.Trial], TrialConfig]
@@ -93,6 +96,7 @@ class Space:
     priors: Mapping[str, Prior | Any] = field(default_factory=dict)
     replicates: int | None = None
     folds: int | None = None
+    objectives: Sequence[str] = ACCURACY_ALONE
 
     def __post_init__(self) -> None:
         faults = [
@@ -127,6 +131,7 @@ class Space:
             )
             if value not in kinds
         ]
+        faults += [f"objectives: {fault}" for fault in faults_of(tuple(self.objectives))]
         faults += [
             f"priors: {name}: spread must be above 0, got {prior.spread!r}"
             for name, prior in self.expected.items()

@@ -18,6 +18,7 @@ from sweeps.space import Pruner, Sampler, Space, WhichBaselines
 from tracking.metrics.groups import next_member, to_confirm
 from tracking.record.events import TrialStarted
 from tracking.record.history import SweepHistory, TrialGroup
+from tracking.record.objectives import ACCURACY_ALONE
 
 _FIXED = {"space": "the space", "fingerprint": "the data (fingerprint)"} | {
     name: option(Options, name) for name, flag in flags(Options).items() if flag.fixed
@@ -47,6 +48,7 @@ class SweepSpec(RecordedOptions):
     baseline_epochs: tuple[int, ...] = ()
     """The epochs of each baseline that is run."""
     which_baselines: WhichBaselines = "all"
+    objectives: tuple[str, ...] = ACCURACY_ALONE
     sampler: Sampler = "tpe"
     pruner: Pruner = "halving"
     """What was the default, as the sampler above, when journals did not record them."""

@@ -24,6 +24,7 @@ from tracking.record.events import Act, AttemptStarted, EpochDone, Lengthened, P
 from tracking.record.history import SweepHistory, TrialHistory
 from tracking.record.journal import Journal
 from tracking.record.layout import SweepFolder
+from tracking.record.objectives import costs_in
 
 MAX_RETRIES = 3
 """How often a trial whose worker died is given to another, without an epoch in between."""
@@ -281,7 +282,8 @@ class Director:
         self._recorder.record(EpochDone(trial=trial.number, **report.results()))
         self._deaths.pop(trial.number, None)
         objective = report.metrics[OBJECTIVE]
-        self._endings.apply_pruner(trial, self._study.report(trial.number, report.epoch, objective))
+        costs = costs_in(report.metrics, self.spec.objectives)
+        self._endings.apply_pruner(trial, self._study.report(trial.number, report.epoch, objective, costs))
 
     def record_act(self, act: Act) -> None:
         """Record what a person asked, and apply it from now on."""

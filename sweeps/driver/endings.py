@@ -149,5 +149,5 @@ class Endings:
         if ended.drops_out:
             self._study.drop_out(number)
         if told:
-            self._study.finish(number, told, values.get(f"best_{OBJECTIVE}"))
+            self._study.finish(number, told, values.get(f"best_{OBJECTIVE}"), values)
             self._give_up_lost_group(trial)

@@ -188,6 +188,7 @@ class Starting:
             threads=spec.threads,
             workers=spec.workers,
             figures=spec.figures,
+            objectives=spec.objectives,
             recorded=tuple(trial.epochs),
         )
 

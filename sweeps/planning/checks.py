@@ -24,6 +24,19 @@ def check_priors(space: Space, seed: int) -> None:
     samplers.check_priors(space, random_trials(seed))
 
 
+def check_objectives(space: Space) -> None:
+    """Refuse several objectives where the sampler or the pruner knows one alone."""
+    if len(space.objectives) == 1:
+        return
+    faults = []
+    if space.sampler == "cmaes":
+        faults.append("--sampler cmaes optimizes one objective; take nsgaii, tpe, qmc-tpe, gp, qmc, random or grid")
+    if space.pruner == "median":
+        faults.append("--pruner median compares one objective; take promoting, halving, hyperband, one-epoch or none")
+    if faults:
+        raise InputError(f"--objective {','.join(space.objectives)}: {'; '.join(faults)}")
+
+
 def _check_pretrained(configs: list[TrialConfig], faces: Faces) -> None:
     """Load every file of weights once, so that a missing or wrong one is reported before anything is written."""
     by_file = {(config.net.name, config.transfer.weights): config for config in configs if config.transfer.pretrained}

@@ -18,7 +18,7 @@ from sweeps.errors import InputError
 from sweeps.fixed_space import fix_settings
 from sweeps.options import Options, RecordedOptions
 from sweeps.planning.budgets import Budgets
-from sweeps.planning.checks import check_budgets, check_configurations, check_groups, check_priors
+from sweeps.planning.checks import check_budgets, check_configurations, check_groups, check_objectives, check_priors
 from sweeps.planning.edited_space import SpaceEdit, space_edit
 from sweeps.planning.mps import with_mps
 from sweeps.planning.resources import Device, Hardware, Slots, choose_device, plan_slots
@@ -147,7 +147,9 @@ def make_plan(
         sampler=options.sampler or found.sampler,
         pruner=options.pruner or found.pruner,
         max_epochs=options.max_epochs or found.max_epochs,
+        objectives=options.objectives if "objectives" in options.model_fields_set else found.objectives,
     )
+    check_objectives(found)
     uri = resolve_tracking_uri(options.tracking_uri, options.out, recorded.tracking_uri if recorded else None)
     hardware = hardware_for(options)
     device = choose_device(options.device, hardware.gpus, hardware.facts.fault)
@@ -184,6 +186,7 @@ def _spec(
         "pruner": space.pruner,
         "first_rung_epochs": space.first_rung_epochs,
         "reduction_factor": space.kept_one_in,
+        "objectives": tuple(space.objectives),
         "device": device,
         "gpus_per_trial": None if options.gpus_per_trial == "auto" else options.gpus_per_trial,
         "name": options.name,

@@ -1,10 +1,17 @@
-"""Asynchronous successive halving (Li et al. 2020), stopping and promoting. The values of a rung are kept sorted."""
+"""Asynchronous successive halving (Li et al. 2020), stopping and promoting. The values of a rung are kept sorted.
+
+With several objectives the trials of a rung are ranked by non-dominated front, within a front by the room around them
+(Schmucker et al. 2021): accurate ones and cheap ones continue, and those between.
+"""
 
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_left, insort
 from collections import defaultdict
+
+from tracking.metrics.pareto import Merit, best_first
+from tracking.record.objectives import Costs, merit_of
 
 
 class Halving:
@@ -17,21 +24,23 @@ class Halving:
         self._first_rung_epochs = first_rung_epochs
         self._reduction_factor = reduction_factor
         self._most_rungs = rungs
-        self._rungs: defaultdict[int, list[float]] = defaultdict(list)
+        self._rungs: defaultdict[int, list[Merit]] = defaultdict(list)
         self._reached: defaultdict[int, int] = defaultdict(int)
 
-    def report(self, trial: int, epoch: int, value: float) -> str | None:
+    def report(self, trial: int, epoch: int, value: float, costs: Costs = ()) -> str | None:
         """Enter a trial's value after an epoch; why it is to be given up, or None."""
         while self._reached[trial] < self._most_rungs and epoch >= self._next_rung(trial):
             if math.isnan(value):
                 return f"stopped at epoch {epoch}: not a number"
             rung = self._rungs[self._reached[trial]]
-            insort(rung, value)
+            merit = merit_of(value, costs)
+            insort(rung, merit)
             self._reached[trial] += 1
-            cut = rung[-max(len(rung) // self._reduction_factor, 1)]
-            if value < cut:
-                rank = 1 + len(rung) - bisect_right(rung, value)
-                return f"stopped at epoch {epoch}: {value:.4f} under the cut {cut:.4f}, rank {rank} of {len(rung)}"
+            order = best_first(rung)
+            kept, rank = max(len(rung) // self._reduction_factor, 1), 1 + order.index(bisect_left(rung, merit))
+            if rank > kept:
+                under = "" if costs else f"{value:.4f} under the cut {-rung[order[kept - 1]][0]:.4f}, "
+                return f"stopped at epoch {epoch}: {under}rank {rank} of {len(rung)}"
         return None
 
     def _next_rung(self, trial: int) -> int:
@@ -50,19 +59,19 @@ class Promoting:
     def __init__(self, first_rung_epochs: int, reduction_factor: int) -> None:
         self._first_rung_epochs = first_rung_epochs
         self._reduction_factor = reduction_factor
-        self._rungs: defaultdict[int, list[tuple[float, int]]] = defaultdict(list)  # epoch → (-value, trial), sorted
-        self._at: dict[int, tuple[int, float]] = {}  # trial → its last rung, and its value there
+        self._rungs: defaultdict[int, list[tuple[Merit, int]]] = defaultdict(list)  # epoch → (merit, trial), sorted
+        self._at: dict[int, int] = {}  # trial → its last rung
         self._waiting: dict[int, int] = {}  # trial → the rung where it waits
 
-    def report(self, trial: int, epoch: int, value: float) -> str | None:
+    def report(self, trial: int, epoch: int, value: float, costs: Costs = ()) -> str | None:
         """Enter a trial's value after an epoch; why it is to be given up, or None."""
         self._at.pop(trial, None)
         if not self._is_rung(epoch):
             return None
         if math.isnan(value):
             return f"stopped at epoch {epoch}: not a number"
-        insort(self._rungs[epoch], (-value, trial))
-        self._at[trial] = (epoch, value)
+        insort(self._rungs[epoch], (merit_of(value, costs), trial))
+        self._at[trial] = epoch
         return None
 
     def is_at_rung(self, trial: int) -> bool:
@@ -71,7 +80,7 @@ class Promoting:
 
     def wait(self, trial: int) -> None:
         """Have a trial that is at a rung wait for its promotion."""
-        self._waiting[trial] = self._at[trial][0]
+        self._waiting[trial] = self._at[trial]
 
     def hold(self, trial: int) -> None:
         """Have a trial that waits not be promoted; it is at its rung as before it waited."""
@@ -89,7 +98,7 @@ class Promoting:
 
     def go_back(self, trial: int, epoch: int) -> None:
         """Have a trial reach the rungs after `epoch` again."""
-        if trial in self._at and self._at[trial][0] > epoch:
+        if trial in self._at and self._at[trial] > epoch:
             self.leave(trial)
         for rung in self._rungs:
             if rung > epoch:
@@ -97,8 +106,8 @@ class Promoting:
 
     def rank(self, trial: int) -> tuple[int, int]:
         """The place of a trial at its rung, and how many trials reached the rung."""
-        epoch, value = self._at[trial]
-        return 1 + bisect_left(self._rungs[epoch], (-value, trial)), len(self._rungs[epoch])
+        order = _trials(self._rungs[self._at[trial]])
+        return 1 + order.index(trial), len(order)
 
     def promotable(self, settled: float) -> list[int]:
         """The trials to continue now, those of the highest rung first.
@@ -112,7 +121,7 @@ class Promoting:
             is_settled = epoch <= settled and not found
             share = len(rung) / self._reduction_factor
             quota = math.ceil(share) if is_settled else int(share)
-            found = [trial for _, trial in rung[:quota] if self._waiting.get(trial) == epoch] + found
+            found = [trial for trial in _trials(rung)[:quota] if self._waiting.get(trial) == epoch] + found
         return found
 
     def _is_rung(self, epoch: int) -> bool:
@@ -120,3 +129,8 @@ class Promoting:
         while rung < epoch:
             rung *= self._reduction_factor
         return rung == epoch
+
+
+def _trials(rung: list[tuple[Merit, int]]) -> list[int]:
+    """The trials of a rung, the best first."""
+    return [rung[place][1] for place in best_first([merit for merit, _ in rung])]

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, insort
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+import numpy as np
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from tracking.metrics.pareto import ranked
 from tracking.record.events import Told
+from tracking.record.objectives import Costs
 
 _BEST_SHOWN, _LATEST_SHOWN = 50, 250
 """How many trials the sampler learns from: its cost grows with their number, and TPE takes 25 for good at most."""
@@ -49,7 +52,7 @@ class Lessons:
         self.firsts: list[First] = []
         """What was learned first of each trial, in that order; it only grows."""
         self._met: set[int] = set()
-        self._least = math.inf  # of the values that the sampler was told
+        self._worst: tuple[float, ...] | None = None  # of each objective that the sampler was told
 
     def __contains__(self, number: int) -> bool:
         """Whether there is something to learn of the trial."""
@@ -69,20 +72,23 @@ class Lessons:
         params: Mapping[str, Any],
         distributions: Mapping[str, BaseDistribution],
         *,
+        costs: Costs = (),
         stored_as: int | None = None,
     ) -> None:
-        """Learn of a trial, which Optuna's study may have by another number."""
-        value, state = best if told == "value" else None, STATES[told]
+        """Learn of a trial, which Optuna's study may have by another number; `costs` are its other objectives."""
+        values, state = (best, *costs) if told == "value" and best is not None else None, STATES[told]
         if self._only_values and told in ("pruned", "worst"):
-            value, state = self._as_value(told, curve), TrialState.COMPLETE
-        if value is not None:
-            self._least = min(self._least, value)
+            values, state = self._as_values(told, curve, costs), TrialState.COMPLETE
+        if values is not None:
+            if not all(map(math.isfinite, values)):
+                return  # a cost that is not known
+            self._worst = values if self._worst is None else _worse(self._worst, values)
         lesson = create_trial(
             state=state,
-            value=value,
+            values=values,
             params=dict(params),
             distributions=dict(distributions),
-            intermediate_values={} if told == "worst" else dict(curve),
+            intermediate_values={} if told == "worst" or costs else dict(curve),
         )
         lesson.number = number if stored_as is None else stored_as
         self._lessons[number] = lesson
@@ -93,20 +99,34 @@ class Lessons:
 
     def shown(self) -> list[FrozenTrial]:
         """The best and the latest of the trials."""
-        best = [number for _, number in self._ranked[:_BEST_SHOWN]]
-        latest = islice(reversed(self._lessons), _LATEST_SHOWN)
+        latest = list(islice(reversed(self._lessons), _LATEST_SHOWN))
+        best = self._best() if len(self._lessons) > len(latest) else ()
         return [self._lessons[number] for number in sorted({*best, *latest})]
 
-    def _as_value(self, told: Told, curve: Mapping[int, float]) -> float:
-        """The value of a trial without a final value."""
-        least = self._least if math.isfinite(self._least) else 0.0
-        return max(curve.values(), default=least) if told == "pruned" else least
+    def _best(self) -> Iterable[int]:
+        if self._worst is None or len(self._worst) == 1:
+            return (number for _, number in self._ranked[:_BEST_SHOWN])
+        numbers = list(self._lessons)
+        signs = np.array([1.0] + [-1.0] * (len(self._worst) - 1))
+        order = ranked(np.array([self._lessons[number].values for number in numbers]) * signs, _BEST_SHOWN)
+        return (numbers[place] for place in order[:_BEST_SHOWN])
+
+    def _as_values(self, told: Told, curve: Mapping[int, float], costs: Costs) -> tuple[float, ...]:
+        """The values of a trial without final ones."""
+        worst = self._worst or (0.0, *costs)
+        if told == "pruned":
+            return (max(curve.values(), default=worst[0]), *costs)
+        return worst
+
+
+def _worse(one: tuple[float, ...], other: tuple[float, ...]) -> tuple[float, ...]:
+    return (min(one[0], other[0]), *map(max, one[1:], other[1:]))
 
 
 def _place(trial: FrozenTrial) -> Place:
     """Orders trials as TPE does, the best first: complete ones, then those that came furthest."""
-    if trial.value is not None:
-        return 0, -trial.value, 0.0
+    if trial.values is not None:
+        return 0, -trial.values[0], 0.0
     if not trial.intermediate_values:
         return 2, 0.0, 0.0
     step, value = max(trial.intermediate_values.items())

@@ -10,15 +10,19 @@ import numpy as np
 
 from sweeps.search.asha import Halving, Promoting
 from sweeps.space import Pruner, Space
+from tracking.record.objectives import Costs
 
 _MEDIAN_OF = 5
 """Completed trials before the median of them decides anything, as in Optuna."""
 
 
 class Rule(Protocol):
-    """What decides; the values of trials that are spared, such as baselines, are entered too."""
+    """What decides; the values of trials that are spared, such as baselines, are entered too.
 
-    def report(self, trial: int, epoch: int, value: float) -> str | None:
+    `costs` are the other objectives of the sweep, to be low.
+    """
+
+    def report(self, trial: int, epoch: int, value: float, costs: Costs = ()) -> str | None:
         """Enter a trial's value after an epoch; why it is to be given up, or None."""
         ...
 
@@ -45,7 +49,7 @@ def make_pruner(kind: Pruner, space: Space, seed: int) -> Rule:
 class Never:
     """No trial is given up."""
 
-    def report(self, trial: int, epoch: int, value: float) -> str | None:
+    def report(self, trial: int, epoch: int, value: float, costs: Costs = ()) -> str | None:
         """None."""
         return None
 
@@ -66,10 +70,10 @@ class Hyperband:
         self._shares = np.array(shares) / sum(shares)
         self._seed = seed
 
-    def report(self, trial: int, epoch: int, value: float) -> str | None:
+    def report(self, trial: int, epoch: int, value: float, costs: Costs = ()) -> str | None:
         """As `Halving` within the trial's bracket."""
         bracket = int(np.random.default_rng([self._seed, trial]).choice(len(self._brackets), p=self._shares))
-        reason = self._brackets[bracket].report(trial, epoch, value)
+        reason = self._brackets[bracket].report(trial, epoch, value, costs)
         return f"{reason} of bracket {bracket + 1}" if reason else None
 
 
@@ -81,7 +85,7 @@ class Median:
         self._curves: defaultdict[int, dict[int, float]] = defaultdict(dict)
         self._completed: list[dict[int, float]] = []
 
-    def report(self, trial: int, epoch: int, value: float) -> str | None:
+    def report(self, trial: int, epoch: int, value: float, costs: Costs = ()) -> str | None:
         """Enter a trial's value after an epoch; why it is to be given up, or None."""
         curve = self._curves[trial]
         curve[epoch] = value

@@ -10,12 +10,15 @@ a point of the search space: among the best trials it would only hide those that
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import optuna
 from optuna.distributions import distribution_to_json, json_to_distribution
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.errors import InputError
@@ -45,6 +48,7 @@ from tracking.record.events import (
     Verdict,
 )
 from tracking.record.history import last_redrawn
+from tracking.record.objectives import Costs, costs_in, costs_of
 
 _TPE_NOTE = "tpe:relative_params:0"
 """Where TPE stores values of all known parameters with a trial, whether `suggest` asks for them or not."""
@@ -59,8 +63,9 @@ class Study:
         self._open: dict[int, optuna.Trial | None] = {}  # None for a baseline
         self._whole: set[frozenset[str]] = set()  # the names of parameters that draws came to a configuration with
         self._curves: defaultdict[int, dict[int, float]] = defaultdict(dict)
+        self._costs: defaultdict[int, dict[int, Costs]] = defaultdict(dict)  # by epoch
         self._owed: dict[int, str] = {}
-        self._lessons = Lessons(only_values=space.sampler in ("gp", "nsgaii"))
+        self._lessons = Lessons(only_values=space.sampler in ("gp", "nsgaii") or len(space.objectives) > 1)
         self._groups = Groups(self._close)
         self._proposals = Proposals(space, seed)
         self._pruner = make_pruner(space.pruner, space, derive_seed(seed, "pruner"))
@@ -70,7 +75,7 @@ class Study:
         self._study = optuna.create_study(
             storage=self._storage,
             study_name=space.name,
-            direction="maximize",
+            directions=[StudyDirection.MAXIMIZE, *[StudyDirection.MINIMIZE] * (len(space.objectives) - 1)],
             sampler=optuna.samplers.RandomSampler(seed=seed % 2**32),
             pruner=optuna.pruners.NopPruner(),
         )
@@ -95,7 +100,8 @@ class Study:
                 self.enter(event)
                 self.add_undrawn(event.trial)
             case EpochDone():
-                reason = self.report(event.trial, event.epoch, event.metrics[OBJECTIVE])
+                costs = costs_in(event.metrics, self._space.objectives)
+                reason = self.report(event.trial, event.epoch, event.metrics[OBJECTIVE], costs)
                 self._owed.pop(event.trial, None)
                 if reason:
                     self._owed[event.trial] = reason
@@ -117,7 +123,7 @@ class Study:
                 told = event.told or self.lesson(event.trial, event.state, unfit=event.diverged)
                 if event.drops_out:
                     self.drop_out(event.trial)
-                self.finish(event.trial, told, event.best.get(f"best_{OBJECTIVE}"))
+                self.finish(event.trial, told, event.best.get(f"best_{OBJECTIVE}"), event.best)
 
     def _start_from(self, sweep: SweepStarted) -> None:
         """Learn what was taken from other sweeps. Their trials have numbers below 0: they are older than all others."""
@@ -169,14 +175,15 @@ class Study:
         self._study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL, user_attrs={"baseline": True}))
         self._open[number] = None
 
-    def report(self, number: int, epoch: int, value: float) -> str | None:
-        """Enter an epoch's value; the reason to give the trial up, or None."""
+    def report(self, number: int, epoch: int, value: float, costs: Costs = ()) -> str | None:
+        """Enter an epoch's value and costs; the reason to give the trial up, or None."""
         if number not in self._open:
             return None  # given up already; a report that crossed the verdict
         if not self._groups.competes(number):
             return None
         self._curves[number][epoch] = value
-        reason = self._pruner.report(number, epoch, value)
+        self._costs[number][epoch] = costs
+        reason = self._pruner.report(number, epoch, value, costs_of(self._costs[number].values()))
         if self.is_at_rung(number):
             self._teach(number, "pruned", None)  # most trials end here, and many wait for long
         return reason
@@ -251,10 +258,18 @@ class Study:
             return "worst" if frozenset(trial.distributions) in self._whole else "nothing"
         return AS_IT_ENDED[state]
 
-    def finish(self, number: int, told: Told, best: float | None = None) -> None:
-        """Close a trial, once, and tell the sampler about it; `best` is its value."""
+    def finish(
+        self, number: int, told: Told, best: float | None = None, results: Mapping[str, float] = MappingProxyType({})
+    ) -> None:
+        """Close a trial, once, and tell the sampler about it; `best` is its value.
+
+        `results` are those of its best epoch, `best_` before each name; a trial without an epoch has its costs there.
+        """
         if number not in self._open:
             return
+        if results and number not in self._costs:
+            metrics = {name.removeprefix("best_"): value for name, value in results.items()}
+            self._costs[number][0] = costs_in(metrics, self._space.objectives)
         if number in self._groups:
             self._groups.end(number, told, best)
         else:
@@ -263,8 +278,14 @@ class Study:
     def _close(self, number: int, told: Told, best: float | None) -> None:
         self.leave_rung(number)
         self._teach(number, told, best)
-        trial, curve = self._open.pop(number), self._curves.pop(number, {})
+        trial, curve, costs = self._open.pop(number), self._curves.pop(number, {}), self._costs_of(number)
+        self._costs.pop(number, None)
         if trial is None:
+            return
+        is_known = told == "value" and best is not None and all(map(math.isfinite, (best, *costs)))
+        if len(self._space.objectives) > 1:  # Optuna has no values of epochs then
+            state = TrialState.FAIL if told == "value" and not is_known else STATES[told]
+            self._study.tell(trial, [best, *costs] if is_known and best is not None else None, state=state)
             return
         # TPE ranks pruned trials by their last epoch, and one that has none below all others.
         for epoch, accuracy in curve.items() if told != "worst" else ():
@@ -277,7 +298,12 @@ class Study:
         trial, curve = self._open[number], self._curves.get(number, {})
         if trial is not None and told != "nothing":
             drawn = trial.distributions
-            self._lessons.learn(number, told, best, curve, trial.params, drawn, stored_as=trial.number)
+            costs = self._costs_of(number)
+            self._lessons.learn(number, told, best, curve, trial.params, drawn, costs=costs, stored_as=trial.number)
+
+    def _costs_of(self, number: int) -> Costs:
+        epochs = self._costs.get(number)
+        return costs_of(epochs.values()) if epochs else (math.nan,) * (len(self._space.objectives) - 1)
 
     def _shown(self) -> list[FrozenTrial]:
         """The trials to learn from, and those that run and have taught nothing yet."""

@@ -120,6 +120,8 @@ def _why_no_lessons(theirs: SweepSpec, spec: SweepSpec, space: Space) -> str:
     """Why the scores of a whole sweep teach nothing here; empty where they do."""
     if (theirs.fingerprint, theirs.folds) != (spec.fingerprint, spec.folds):
         return f"its scores are of other faces ({theirs.dataset}, fingerprint {theirs.fingerprint}{_folds(theirs)})"
+    if len(space.objectives) > 1:
+        return "several objectives are learned from the sweep's own trials alone"
     return "" if space.sampler in LEARNING else f"--sampler {space.sampler} learns from no trial"
 
 

@@ -11,6 +11,7 @@ from sweeps.config import TrialConfig
 from tracking.record.events import OBJECTIVE as OBJECTIVE
 from tracking.record.events import PARAMETERS as PARAMETERS
 from tracking.record.events import EpochDone, EpochResults, TrialStarted
+from tracking.record.objectives import ACCURACY_ALONE
 
 SYSTEM = "system/"
 """Prefix of the metrics of a trial's resource usage, which MLflow shows apart from results."""
@@ -77,6 +78,8 @@ class Task(_Message):
     workers: int = 1
     """Processes that train it together, each on its part of every batch; on GPUs each on one of them."""
     figures: bool = True
+    objectives: tuple[str, ...] = ACCURACY_ALONE
+    """What the sweep optimizes; those that the net itself costs are measured once."""
     recorded: tuple[EpochResults, ...] = ()
     """The journal's epochs of the trial so far. They stay valid where an epoch is trained again."""
 

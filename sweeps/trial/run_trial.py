@@ -119,6 +119,7 @@ def _train(task: Task, folder: TrialFolder, memory: GpuMemory) -> Generator[Mess
     from fer_data.cache.preprocess_cache import preprocessed
     from fer_models.training.feature_cache import Computing
     from fer_models.training.weights import take_snapshot
+    from sweeps.trial.costs import costs
     from sweeps.trial.epochs import Trained, trained_epochs
     from sweeps.trial.one_ahead import one_ahead
     from sweeps.trial.workers import epochs_of_workers
@@ -128,6 +129,7 @@ def _train(task: Task, folder: TrialFolder, memory: GpuMemory) -> Generator[Mess
     faces = open_cached(preprocessed(cache, config.preprocess))
     state, reports = _begin(task, folder, faces)
     memory.last_epoch = state.epoch
+    own_costs = costs(task, state.net, faces, reports.values())
     lasting = lasting_epochs(config.recipe, config.transfer, task.epochs)
     if 0 < state.epoch == lasting:  # an attempt before may have been killed before it kept that state
         _checkpoint(folder, take_snapshot(state), reports)
@@ -146,7 +148,11 @@ def _train(task: Task, folder: TrialFolder, memory: GpuMemory) -> Generator[Mess
             report = EpochReport(
                 attempt=task.attempt,
                 epoch=epoch.number,
-                metrics=epoch.metrics() | leak_free_accuracy(epoch.val_probabilities, faces) | usage | memory.metrics(),
+                metrics=epoch.metrics()
+                | own_costs
+                | leak_free_accuracy(epoch.val_probabilities, faces)
+                | usage
+                | memory.metrics(),
                 iterations=epoch.iterations,
             )
             if not still_owned(task):

@@ -1,50 +1,70 @@
-"""Which of several trials are best where more than one objective counts."""
+"""Which of several trials are best where more than one objective counts. Legend: n trials, k objectives."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+Merit = tuple[float, ...]
+"""A trial's objectives, each to be low: the negative of its accuracy, then its costs."""
 
-def fronts(points: NDArray[np.float64]) -> NDArray[np.int64]:
-    """The non-dominated front of each point, 0 the best; `points: [trials, objectives]`, higher is better.
 
-    A point dominates another that is in no objective better, and in one worse. A point with a NaN is in the last front.
+def fronts(points: NDArray[np.float64], enough: int | None = None) -> NDArray[np.int64]:
+    """The non-dominated front of each point, 0 the best; `points: [n, k]`, higher is better.
+
+    A point dominates another that is in no objective better, and in one worse. Points that are not finite are in the
+    last front, and those that are not among the first `enough`.
     """
-    found = np.full(len(points), -1)
-    known = np.flatnonzero(~np.isnan(points).any(axis=1))
-    # Only an earlier point can dominate a later one.
-    left = known[np.lexsort(-points[known].T[::-1])]
-    front = 0
-    while len(left):
-        best: list[int] = []
-        for place in left:
-            rivals = points[best]
-            dominated = (rivals >= points[place]).all(axis=1) & (rivals > points[place]).any(axis=1)
-            if not dominated.any():
-                best.append(int(place))
-        found[best] = front
-        left, front = left[found[left] < 0], front + 1
+    distinct, inverse = np.unique(points, axis=0, return_inverse=True)
+    found = np.full(len(distinct), -1)
+    left = np.flatnonzero(np.isfinite(distinct).all(axis=1))[::-1]  # only a point before can dominate
+    sizes = np.bincount(inverse.ravel(), minlength=len(distinct))
+    front = counted = 0
+    while len(left) and (enough is None or counted < enough):
+        best = _undominated(distinct[left])
+        found[left[best]] = front
+        counted += int(sizes[left[best]].sum())
+        left, front = left[~best], front + 1
     found[found < 0] = front
-    return found
+    result: NDArray[np.int64] = found[inverse.ravel()]
+    return result
 
 
-def ranked(points: NDArray[np.float64]) -> list[int]:
+def _undominated(points: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which of distinct points, sorted with the first objective's highest first, no other dominates."""
+    if points.shape[1] == 2:
+        highest = np.maximum.accumulate(points[:, 1])
+        return np.concatenate([[True], points[1:, 1] > highest[:-1]])
+    best = np.zeros(len(points), bool)
+    for place, point in enumerate(points):
+        best[place] = not (points[:place][best[:place]] >= point).all(axis=1).any()
+    return best
+
+
+def ranked(points: NDArray[np.float64], enough: int | None = None) -> list[int]:
     """The places of the points, the best first: by front, within a front those with the most room around them (the
     crowding distance of NSGA-II, Deb et al. 2002). `points` as of `fronts`; of equal ones the first is first.
     """
-    front = fronts(points)
+    front = fronts(points, enough)
     room = np.zeros(len(points))
     for one in range(int(front.max(initial=-1)) + 1):
         members = np.flatnonzero(front == one)
-        room[members] = _room(points[members])
+        if np.isfinite(points[members]).all():
+            room[members] = _room(points[members])
     return [int(place) for place in np.lexsort((-room, front))]
+
+
+def best_first(merits: Sequence[Merit]) -> Sequence[int]:
+    """The places of sorted merits, the best first; of one objective they are in this order already."""
+    if not merits or len(merits[0]) == 1:
+        return range(len(merits))
+    return ranked(-np.array(merits))
 
 
 def _room(points: NDArray[np.float64]) -> NDArray[np.float64]:
     room = np.zeros(len(points))
-    if np.isnan(points).any():
-        return room
     for values in points.T:
         order = np.argsort(values, kind="stable")
         extent = values[order[-1]] - values[order[0]]

@@ -1,14 +1,15 @@
 """The journal's events replayed into one record per trial."""
 
-from bisect import bisect_right
+import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from tracking.errors import TrackingError
+from tracking.metrics.pareto import best_first
 from tracking.record.best_epoch import best_epoch
 from tracking.record.events import (
     OBJECTIVE,
@@ -33,6 +34,7 @@ from tracking.record.events import (
     Wanted,
 )
 from tracking.record.journal import read
+from tracking.record.objectives import Costs, costs_in, costs_of, merit_of, objectives_of
 
 
 @dataclass
@@ -109,6 +111,11 @@ class TrialHistory:
     def best_epoch(self) -> EpochDone | None:
         """The best epoch by the metric that its configuration names (`keep_best`); None if there is none."""
         return best_epoch(self.epochs, self.started.config.get("keep_best", OBJECTIVE))
+
+    def costs(self, objectives: Sequence[str], last_epoch: int | None = None) -> Costs:
+        """Its other objectives beside the accuracy, after its epochs so far; NaN where one is not known."""
+        costs = [costs_in(done.metrics, objectives) for done in self.epochs[:last_epoch]]
+        return costs_of(costs) if costs else (math.nan,) * (len(objectives) - 1)
 
     @property
     def best_accuracy(self) -> float | None:
@@ -318,7 +325,7 @@ class SweepHistory:
 
     def reasons(self, trials: Iterable[TrialHistory]) -> dict[int, str]:
         """The same of several trials, by their numbers."""
-        rungs: dict[int, list[float]] = {}
+        rungs: dict[int, list[int]] = {}
         found = {}
         for trial in trials:
             found[trial.number] = trial.reason
@@ -326,20 +333,25 @@ class SweepHistory:
                 who = self.held.who if self.held else None
                 found[trial.number] = trial.paused.model_copy(update={"who": who}).text
             if trial.waits_at_rung:
-                epoch, own = trial.last_epoch, trial.epochs[-1].metrics[OBJECTIVE]
-                values = rungs[epoch] = rungs.get(epoch) or self._values_after(epoch)
-                rank = 1 + len(values) - bisect_right(values, own)
-                found[trial.number] += f" after epoch {epoch}, rank {rank} of {len(values)}"
+                epoch = trial.last_epoch
+                order = rungs[epoch] = rungs.get(epoch) or self._ranked_after(epoch)
+                rank = (
+                    f"rank {1 + order.index(trial.number)} of {len(order)}" if trial.number in order else "not ranked"
+                )
+                found[trial.number] += f" after epoch {epoch}, {rank}"
         return found
 
-    def _values_after(self, epoch: int) -> list[float]:
-        """What the trials that compete at a rung had there, the least first."""
+    def _ranked_after(self, epoch: int) -> list[int]:
+        """The trials that compete at a rung, the best first."""
         starts = (one.started for one in self.trials.values() if one.end and one.end.drops_out)
         dropped = {started.group.first if started.group else started.trial for started in starts}
-        competing = (
-            one for one in self.trials.values() if not one.started.is_further_member and one.number not in dropped
+        objectives = objectives_of(self.spec)
+        rung = sorted(
+            (merit_of(one.epochs[epoch - 1].metrics[OBJECTIVE], one.costs(objectives, epoch)), one.number)
+            for one in self.trials.values()
+            if not one.started.is_further_member and one.number not in dropped and one.last_epoch >= epoch
         )
-        return sorted(one.epochs[epoch - 1].metrics[OBJECTIVE] for one in competing if one.last_epoch >= epoch)
+        return [rung[place][1] for place in best_first([merit for merit, _ in rung])]
 
     def count(self, state: TrialState | Literal["running", "waiting", "paused"]) -> int:
         """How many trials are in `state`."""

@@ -25,6 +25,7 @@ from fer_models import LeNetConfig, ModelError, Recipe
 from fer_models.nets.registry import build
 from fer_models.training import weights
 from fer_models.training.evaluate import predict
+from fer_models.training.saved_parameters import count_saved
 from fer_models.training.weights import load_weights
 from sweeps import SweepResult
 from sweeps.config import TrialConfig
@@ -119,6 +120,25 @@ def test_it_goes_on_to_the_same_bits(task: Task, epochs: int) -> None:
     undisturbed = numbers(run_trial(elsewhere(task, "calm")))
     cut_short(task, epochs)
     assert numbers(run_trial(task.model_copy(update={"attempt": 1}))) == undisturbed
+
+
+def test_what_a_net_costs_is_measured_once_and_kept_by_a_later_attempt(task: Task) -> None:
+    asked = task.model_copy(update={"objectives": ("val_accuracy", "parameters", "latency")})
+    messages = run_trial(asked)
+    first = next(messages)
+    messages.close()  # type: ignore[attr-defined]
+    assert isinstance(first, EpochReport)
+    later = run_trial(asked.model_copy(update={"attempt": 1}))
+    again = [message for message in later if isinstance(message, EpochReport)]
+    parameters, latency = (first.metrics[name] for name in ("parameters", "latency_milliseconds"))
+    assert len(again) == EPOCHS
+    assert all(
+        one.metrics.items() >= {"parameters": parameters, "latency_milliseconds": latency}.items() for one in again
+    )
+    assert parameters == count_saved(TrialFolder(Path(task.folder)).best)
+    assert 0 < latency < 1000
+    untouched = elsewhere(task, "alone")
+    assert numbers(iter(again)) == numbers(run_trial(untouched)), "measuring draws no random number"
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(task: Task) -> None:

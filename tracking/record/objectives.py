@@ -1,0 +1,76 @@
+"""What a sweep optimizes: the best val accuracy and, where asked for, what a trial costs. Names fix the directions."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import median
+from typing import Any
+
+from fer_common.errors import did_you_mean
+from tracking.record.events import OBJECTIVE, PARAMETERS
+
+LATENCY = "latency_milliseconds"
+"""Metric: how long the net takes for one face, on one core."""
+
+METRICS: Mapping[str, str] = {
+    OBJECTIVE: OBJECTIVE,
+    "parameters": PARAMETERS,
+    "seconds": "epoch_seconds",
+    "latency": LATENCY,
+}
+"""The objectives, and the metric of an epoch that each is. Accuracy is to be high, the others low."""
+
+ACCURACY_ALONE = (OBJECTIVE,)
+
+Costs = tuple[float, ...]
+"""The values of all objectives but the accuracy, in their order."""
+
+
+def faults_of(objectives: Sequence[str]) -> list[str]:
+    """What is wrong with the names of objectives."""
+    faults = [
+        f"no objective '{name}'{did_you_mean(name, METRICS)}; there are {', '.join(METRICS)}"
+        for name in dict.fromkeys(objectives)
+        if name not in METRICS
+    ]
+    faults += [f"'{name}' is given {count} times" for name, count in Counter(objectives).items() if count > 1]
+    if objectives[:1] != ACCURACY_ALONE:
+        faults.append(f"{OBJECTIVE} must be the first, as it chooses each trial's best epoch")
+    return faults
+
+
+def objectives_of(spec: Mapping[str, Any]) -> tuple[str, ...]:
+    """The objectives that a sweep's recorded options name; older ones name none."""
+    return tuple(spec.get("objectives") or ACCURACY_ALONE)
+
+
+def costs_in(metrics: Mapping[str, float], objectives: Sequence[str]) -> Costs:
+    """The costs among an epoch's metrics, NaN where one is not there."""
+    return tuple(metrics.get(METRICS[name], math.nan) for name in objectives[1:])
+
+
+def merit_of(accuracy: float, costs: Costs) -> tuple[float, ...]:
+    """A trial's objectives, each to be low, for `tracking.metrics.pareto`."""
+    return tuple(math.inf if math.isnan(value) else value for value in (-accuracy, *costs))
+
+
+def costs_of(epochs: Iterable[Costs]) -> Costs:
+    """A trial's costs from those of its epochs: the median of each."""
+    return tuple(median(values) for values in zip(*epochs, strict=True))
+
+
+def in_words(name: str, value: float) -> str:
+    """An objective's value with its unit."""
+    if not math.isfinite(value):
+        return "not known"
+    match name:
+        case "parameters":
+            return f"{value:,.0f}"
+        case "seconds":
+            return f"{value:.3g} s per epoch"
+        case "latency":
+            return f"{value:.3g} ms"
+        case _:
+            return f"{value:.2%}"
