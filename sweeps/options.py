@@ -265,6 +265,10 @@ class RecordedOptions(BaseModel):
             group=RUN,
         ),
     ] = None
+    cuda_graphs: Annotated[
+        Literal["on", "off"],
+        Flag("whether a GPU replays training steps as CUDA graphs (default off: no card has shown it yet)", group=RUN),
+    ] = "off"
     max_concurrent: Annotated[int | None, Field(ge=1), Flag("trials at once, at most", "N", group=RUN)] = None
     cpu_hours: Annotated[_Positive, Flag("core hours of all trials and resumes together", "X", group=BUDGET)] = None
     gpu_hours: Annotated[_Positive, Flag("GPU hours of all trials and resumes together", "X", group=BUDGET)] = None

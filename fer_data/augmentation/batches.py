@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from fer_common.captured import Captured
 from fer_common.transfers import copy_together
 from fer_data.augmentation.augment import draw_rows, vary
 from fer_data.augmentation.augment_config import AugmentConfig
@@ -54,6 +55,7 @@ def train_batches(
     *,
     classes: int | None = None,
     workers: int = 0,
+    captured: Captured | None = None,
 ) -> Iterator[Batch]:
     """Go once through a split in an order drawn from the generator; the last, incomplete batch is dropped.
 
@@ -65,6 +67,8 @@ def train_batches(
         device: of the batches; images are copied there as they are stored and are augmented there.
         classes: their number; mixup and cutmix need it unless the split has soft labels.
         workers: processes for the albumentations engine, below two none; the batched engine needs none.
+        captured: records how a batch is varied as a graph, for all epochs; not used where images stay on the CPU, where
+            batches differ in shape, and for albumentations.
 
     Returns:
         An iterator over (images [batch_size, 1, height, width] float32, labels). The labels are [batch_size]
@@ -85,7 +89,7 @@ def train_batches(
 
         height, width = split.images.shape[1:]
         check_pipeline(augment_config, height, width)
-    return _batches(split, batch_size, augment_config, generator, torch.device(device), classes, workers)
+    return _batches(split, batch_size, augment_config, generator, torch.device(device), classes, workers, captured)
 
 
 def _epoch_images(split: Split, config: AugmentConfig) -> int:
@@ -100,6 +104,7 @@ def _batches(
     device: torch.device,
     classes: int | None,
     workers: int,
+    captured: Captured | None,
 ) -> Iterator[Batch]:
     seeds, epoch = _draw_epoch(split, batch_size, config, generator)
     outside = _by_albumentations(split, epoch, seeds, config, workers)
@@ -107,15 +112,24 @@ def _batches(
     labels, *drawn = copy_together(drawn, device) if device.type != "cpu" else drawn
     images = _images(split, device)
     parts = len(_Drawn._fields)
+
+    def varied(places: Tensor, rows: Tensor, y: Tensor, *mixing: Tensor) -> Batch:
+        x = vary(images(places), config, rows)
+        return mix_drawn(x, y, Mixing(*mixing)) if config.mixes and len(y) else (x, y)
+
+    if split.images.nbytes > _RESIDENT_BYTES or config.plain_and_augmented:
+        captured = None
     for first in range(0, len(drawn), parts):
         batch = _Drawn(*drawn[first : first + parts])
-        if outside is None:
-            x = vary(images(batch.varied), config, batch.rows)
-        else:
-            x = torch.from_numpy(next(outside)).to(device).unsqueeze(1).float()
         y = labels[batch.varied]
-        if config.mixes and len(y):
-            x, y = mix_drawn(x, y, Mixing(batch.partner, batch.mixing))
+        if outside is not None:
+            x = torch.from_numpy(next(outside)).to(device).unsqueeze(1).float()
+            if config.mixes and len(y):
+                x, y = mix_drawn(x, y, Mixing(batch.partner, batch.mixing))
+        elif captured is not None:
+            x, y = captured(varied, batch.varied, batch.rows, y, batch.partner, batch.mixing)
+        else:
+            x, y = varied(batch.varied, batch.rows, y, batch.partner, batch.mixing)
         if len(batch.plain):
             x = torch.cat((images(batch.plain).unsqueeze(1).float(), x))
             y = torch.cat((labels[batch.plain], y))

@@ -9,30 +9,24 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from fer_common.captured import Graph
 from fer_models.configs.recipe import MemoryFormat, Precision, Recipe
 from fer_models.configs.transfer_config import Transfer
 from fer_models.errors import Cancelled, Diverged, ModelError
-from fer_models.parts.auxiliary import WithAuxiliary
 from fer_models.parts.stages import freeze_stages
-from fer_models.training.evaluate import EVALUATION_BATCH, Pixels, autocast, predict_logits
-from fer_models.training.losses import count_right, cross_entropy, total_weight
-from fer_models.training.schedule import Phase, learning_rate, phases
+from fer_models.training.evaluate import EVALUATION_BATCH, Pixels, predict_logits
+from fer_models.training.losses import count_right, cross_entropy
+from fer_models.training.schedule import phases
 from fer_models.training.state import TrainingState, place
 from fer_models.training.team import ALONE, Team
-
-EMA_ITERATIONS = 4
-"""The average is updated every so many iterations: each update costs a pass over all weights, which is noticeable in
-small batches, and the average spans some hundred iterations anyway."""
-
-POINT_ITERATIONS = 50
-"""An epoch's curve has one point every so many iterations, and one at its end."""
+from fer_models.training.trainer import Trainer
 
 Batches = Callable[[torch.Generator], Iterator[tuple[Tensor, Tensor]]]
 """One epoch of (x [n, 1, h, w] float 0..255, labels), all randomness from the generator. Labels are int64 [n], or
@@ -42,20 +36,6 @@ Faces = tuple[Pixels, npt.NDArray[Any]]
 """Faces [n, h, w] and their labels: integers [n] or floats [n, classes]."""
 
 _FROM_SCRATCH = Transfer()
-_UNSCALED = torch.amp.GradScaler("cpu", enabled=False)
-
-
-@runtime_checkable
-class Constrained(Protocol):
-    """A net with its own regularisers and constraints."""
-
-    def before_step(self) -> None:
-        """Called after each backward pass, before gradients are clipped."""
-        ...
-
-    def after_step(self) -> None:
-        """Called after each of the optimizer's steps."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -111,6 +91,7 @@ def fit(
     micro_batches: int = 1,
     is_cancelled: Callable[[], bool] = lambda: False,
     team: Team = ALONE,
+    graph: Callable[[], Graph] | None = None,
 ) -> Iterator[Epoch]:
     """Train from `state.epoch + 1` to `epochs`; yield each epoch when `state` is after it.
 
@@ -130,6 +111,8 @@ def fit(
             dropout draws other masks. Validation batches become smaller by the same factor.
         is_cancelled: asked before each batch; the epoch ends there in `Cancelled`.
         team: the processes that call this together, with equal arguments. Each yields the same epochs.
+        graph: records the steps, which are replayed from the fourth on: `CudaGraph` on a GPU. Not used with several
+            micro-batches or processes, and in fp16, whose scale is read in every step.
 
     Raises:
         Cancelled: `is_cancelled` returned True.
@@ -144,6 +127,7 @@ def fit(
     scaler = torch.amp.GradScaler(torch.device(device).type, enabled=precision == "fp16")
     if state.loss_scale:
         scaler.load_state_dict(state.loss_scale)
+    trainer: Trainer | None = None
     while state.epoch < epochs:
         started = time.perf_counter()
         number = state.epoch + 1
@@ -151,9 +135,11 @@ def fit(
         if number == phase.first_epoch > 1:
             state.forget()
         frozen = freeze_stages(state.net, phase.freeze)
-        trainer = _Trainer(
-            state, phase, frozen, iterations_per_epoch, device, precision, weights, micro_batches, scaler, team
-        )
+        if trainer is None or trainer.phase is not phase:  # a graph holds for all epochs of a phase
+            trainer = Trainer(
+                state, phase, frozen, iterations_per_epoch, device, precision, weights, micro_batches, scaler, team,
+                graph,
+            )  # fmt: skip
         batch_seed, net_seed = (int(word) for word in np.random.SeedSequence((seed, number)).generate_state(2))
         with torch.random.fork_rng(devices=_cuda_devices(device)):
             torch.manual_seed(net_seed)
@@ -188,144 +174,6 @@ def _until(
         if is_cancelled():
             raise Cancelled
         yield batch
-
-
-@dataclass(frozen=True)
-class _Trained:
-    losses: list[float]
-    rates: list[float]
-    correct: int
-    images: int
-    seconds: float
-
-    def points(self, first: int) -> tuple[tuple[int, float, float], ...]:
-        found = []
-        for start in range(0, len(self.losses), POINT_ITERATIONS):
-            part = self.losses[start : start + POINT_ITERATIONS]
-            end = start + len(part)
-            found.append((first + end, math.fsum(part) / len(part), self.rates[end - 1]))
-        return tuple(found)
-
-
-@dataclass(frozen=True)
-class _Trainer:
-    state: TrainingState
-    phase: Phase
-    frozen: tuple[nn.Module, ...]
-    iterations_per_epoch: int
-    device: str
-    precision: Precision
-    class_weights: Tensor | None
-    micro_batches: int = 1
-    scaler: torch.amp.GradScaler = _UNSCALED
-    team: Team = ALONE
-
-    def train_epoch(self, batches: Iterator[tuple[Tensor, Tensor]], epoch: int) -> _Trained:
-        started = time.perf_counter()
-        self.state.net.train()
-        for module in self.frozen:
-            module.eval()  # its batch norms would continue following the batches
-        promised, phase = self.iterations_per_epoch, self.phase
-        before = (epoch - 1) * promised
-        before_in_phase = (epoch - phase.first_epoch) * promised
-        # Reading a loss waits for a GPU, so there they are read together; on a CPU it costs nothing.
-        read_every = 1 if torch.device(self.device).type == "cpu" else POINT_ITERATIONS
-        losses: list[float] = []
-        unread: list[Tensor] = []
-        rates: list[float] = []
-        images, correct = 0, torch.zeros((), dtype=torch.int64, device=self.device)
-        for index, (x, labels) in enumerate(batches):
-            rate = learning_rate(
-                phase.recipe,
-                before_in_phase + index,
-                phase.epochs * promised,
-                self.state.plateau.factor,
-                phase.epochs,
-            )
-            loss, right = self._step(x.to(self.device), labels.to(self.device), rate, before + index)
-            rates.append(rate)
-            unread.append(loss)
-            correct += right
-            images += len(labels)
-            if len(unread) == read_every:
-                losses += _read_losses(unread, epoch, before + len(losses))
-                unread = []
-        if len(rates) != promised:
-            raise ModelError(f"epoch {epoch} has {len(rates)} batches, expected {promised}")
-        if unread:
-            losses += _read_losses(unread, epoch, before + len(losses))
-        return _Trained(losses, rates, int(correct), images, time.perf_counter() - started)
-
-    def _step(self, x: Tensor, labels: Tensor, rate: float, iteration: int) -> tuple[Tensor, Tensor]:
-        """One iteration: loss [] and number of right answers [], both left on the device."""
-        net, optimizer, recipe = self.state.net, self.state.optimizer, self.phase.recipe
-        for group in optimizer.param_groups:
-            group["lr"] = rate * group["lr_factor"]
-        optimizer.zero_grad(set_to_none=True)
-        in_one_piece = self.micro_batches == self.team.size == 1
-        loss, right = self._backward(x, labels) if in_one_piece else self._accumulate(x, labels)
-        self.scaler.unscale_(optimizer)
-        if isinstance(net, Constrained):
-            net.before_step()
-        if recipe.clip_norm is not None:
-            nn.utils.clip_grad_norm_(net.parameters(), recipe.clip_norm)
-        self.scaler.step(optimizer)  # which in fp16 leaves out a step whose gradients are infinite
-        self.scaler.update()
-        if isinstance(net, Constrained):
-            net.after_step()
-        if self.state.ema is not None and recipe.ema_decay is not None and (iteration + 1) % EMA_ITERATIONS == 0:
-            decay = min(recipe.ema_decay, (1 + iteration) / (10 + iteration))
-            _update_ema(self.state.ema, net, decay**EMA_ITERATIONS)
-        return loss, right
-
-    def _accumulate(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """`_backward` in parts, each weighted by its share of the batch's mean, and the sum over the team."""
-        whole, parts = total_weight(labels, self.class_weights), []
-        for part, answers in zip(x.chunk(self.micro_batches), labels.chunk(self.micro_batches), strict=True):
-            own = self.team.take(len(part))
-            share = total_weight(answers[own], self.class_weights) / whole
-            parts.append(self._backward(part[own], answers[own], share))
-        loss, right = torch.stack([loss for loss, _ in parts]).sum(), torch.stack([right for _, right in parts]).sum()
-        self.team.sum([loss, right, *(p.grad for p in self.state.net.parameters() if p.grad is not None)])
-        return loss, right
-
-    def _backward(self, x: Tensor, labels: Tensor, share: Tensor | float | None = None) -> tuple[Tensor, Tensor]:
-        """Add the gradients of the loss times `share`; that product [] and the number of right answers []."""
-        with autocast(self.device, self.precision):
-            output = self.state.net(x)
-        answer = output if isinstance(output, WithAuxiliary) else WithAuxiliary(output, (), 0.0)
-        logits = answer.logits.float()
-        loss = self._loss(logits, labels)
-        for auxiliary in answer.auxiliary:
-            loss = loss + answer.weight * self._loss(auxiliary.float(), labels)
-        if share is not None:
-            loss = loss * share
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        return loss.detach(), count_right(logits.detach(), labels)
-
-    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return cross_entropy(logits, labels, self.class_weights, self.phase.recipe.label_smoothing)
-
-
-def _read_losses(unread: list[Tensor], epoch: int, before: int) -> list[float]:
-    values: list[float] = torch.stack(unread).tolist()
-    for step, value in enumerate(values, start=before + 1):
-        if not math.isfinite(value):
-            raise Diverged("train_loss", epoch, step, value)
-    return values
-
-
-@torch.no_grad()
-def _update_ema(ema: nn.Module, net: nn.Module, decay: float) -> None:
-    """Average parameters and floating buffers (running statistics); counters are copied."""
-    averaged, current = [], []
-    for kept, new in zip(ema.state_dict().values(), net.state_dict().values(), strict=True):
-        if kept.is_floating_point():
-            averaged.append(kept)
-            current.append(new)
-        else:
-            kept.copy_(new)
-    torch._foreach_lerp_(averaged, current, 1 - decay)
 
 
 def _validate(

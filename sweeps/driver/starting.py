@@ -187,6 +187,7 @@ class Starting:
             device=spec.device,
             threads=spec.threads,
             workers=spec.workers,
+            cuda_graphs=spec.cuda_graphs == "on",
             figures=spec.figures,
             objectives=spec.objectives,
             recorded=tuple(trial.epochs),

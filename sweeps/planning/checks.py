@@ -49,6 +49,12 @@ def _check_pretrained(configs: list[TrialConfig], faces: Faces) -> None:
         load_pretrained(new_net(config, faces), config.net, config.transfer)
 
 
+def check_graphs(spec: SweepSpec) -> None:
+    """Refuse CUDA graphs where the trials run on cores."""
+    if spec.cuda_graphs == "on" and spec.device == "cpu":
+        raise InputError("--cuda-graphs on: the trials run on cores; use it with --device cuda, or --cuda-graphs off")
+
+
 def check_groups(spec: SweepSpec) -> None:
     """Refuse replicates, folds and confirmations that exclude each other."""
     if spec.replicates and spec.folds:

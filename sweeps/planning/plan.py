@@ -18,7 +18,14 @@ from sweeps.errors import InputError
 from sweeps.fixed_space import fix_settings
 from sweeps.options import Options, RecordedOptions
 from sweeps.planning.budgets import Budgets
-from sweeps.planning.checks import check_budgets, check_configurations, check_groups, check_objectives, check_priors
+from sweeps.planning.checks import (
+    check_budgets,
+    check_configurations,
+    check_graphs,
+    check_groups,
+    check_objectives,
+    check_priors,
+)
 from sweeps.planning.edited_space import SpaceEdit, space_edit
 from sweeps.planning.mps import with_mps
 from sweeps.planning.resources import Device, Hardware, Slots, choose_device, plan_slots
@@ -164,6 +171,7 @@ def make_plan(
     plan = Plan(found, spec, options, slots, faces, folder, hardware, recorded=history, start=start)
     if history:
         plan = replace(plan, edit=space_edit(found, spec, history, as_written, plan.resolve))
+    check_graphs(spec)
     check_groups(spec)
     check_budgets(plan)
     baselines = [plan.resolve(baseline.config) for baseline in plan.space.baselines]

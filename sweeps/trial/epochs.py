@@ -58,6 +58,7 @@ def own_epochs(
     team: Team,
 ) -> Iterator[Epoch | Computing]:
     """Each epoch, trained in this process as one of the team, and how far what comes before one is."""
+    from fer_common.captured import Captured, CudaGraph
     from fer_data import open_cached
     from fer_data.augmentation.batches import batches_per_epoch, train_batches
     from fer_data.cache.preprocess_cache import preprocessed
@@ -67,6 +68,7 @@ def own_epochs(
 
     config, faces = task.config, open_cached(preprocessed(cache, task.config.preprocess))
     size, augment, classes = config.recipe.batch_size, config.augment, len(faces.classes)
+    graph = CudaGraph if task.cuda_graphs else None
     how = {
         **fit_arguments(config, faces),
         "epochs": task.epochs,
@@ -74,15 +76,19 @@ def own_epochs(
         "device": task.device,
         "micro_batches": micro_batches,
         "is_cancelled": is_cancelled,
+        "graph": graph,
     }
     val = (faces.val.images, faces.val.labels)
     if team.size == 1 and _features_can_be_kept(config, faces):
         train, features = (faces.train.images, faces.train.labels), cache.parent / "features"
         yield from fit_on_features(state, train, val, folder=features, fingerprint=faces.fingerprint, **how)
         return
+    captured = Captured(graph, shapes=2) if graph else None  # a batch is mixed by mixup or by cutmix
     yield from fit(
         state,
-        lambda generator: train_batches(faces.train, size, augment, generator, task.device, classes=classes),
+        lambda generator: train_batches(
+            faces.train, size, augment, generator, task.device, classes=classes, captured=captured
+        ),
         val,
         iterations_per_epoch=batches_per_epoch(faces.train, size, augment),
         team=team,

@@ -77,6 +77,8 @@ class Task(_Message):
     """Of all its workers together."""
     workers: int = 1
     """Processes that train it together, each on its part of every batch; on GPUs each on one of them."""
+    cuda_graphs: bool = False
+    """Whether steps are replayed as CUDA graphs."""
     figures: bool = True
     objectives: tuple[str, ...] = ACCURACY_ALONE
     """What the sweep optimizes; those that the net itself costs are measured once."""

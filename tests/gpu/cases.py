@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
+from fer_common.captured import Captured, Graph
 from fer_data import AugmentConfig, Faces
 from fer_data.augmentation.batches import train_batches
 from fer_models import (
@@ -20,9 +21,9 @@ from fer_models import (
 )
 from fer_models.configs.transfer_config import Transfer
 from fer_models.nets.registry import build
-from fer_models.training.fit import _Trainer
 from fer_models.training.schedule import phases
 from fer_models.training.state import TrainingState, new_state, place
+from fer_models.training.trainer import Trainer
 
 _ADAMW = Recipe(
     optimizer="adamw", lr=0.004, weight_decay=0.08, lr_policy="onecycle", label_smoothing=0.1, ema_decay=0.99,
@@ -62,6 +63,7 @@ class Training:
         device: str,
         precision: Precision = "bf16",
         memory_format: MemoryFormat = "channels_last",
+        graph: Callable[[], Graph] | None = None,
     ) -> None:
         self.faces, self.net, self.recipe, self.device = faces, net, recipe, device
         generator = torch.Generator().manual_seed(0)
@@ -70,7 +72,8 @@ class Training:
         place(self.state, torch.device(device), memory_format)
         self.state.net.train()
         phase = phases(recipe, Transfer(), 1)[0]
-        self._trainer = _Trainer(self.state, phase, (), 1000, device, precision, None)
+        self._trainer = Trainer(self.state, phase, (), 1000, device, precision, None, graph=graph)
+        self._captured = Captured(graph, shapes=2) if graph else None
         torch.manual_seed(5)  # of dropout
         self._batches = self._endless()
         self._iteration = 0
@@ -80,7 +83,7 @@ class Training:
         while True:
             yield from train_batches(
                 self.faces.train, self.recipe.batch_size, AUGMENT, generator, self.device,
-                classes=len(self.faces.classes),
+                classes=len(self.faces.classes), captured=self._captured,
             )  # fmt: skip
 
     def step(self) -> Tensor:

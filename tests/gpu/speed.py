@@ -61,7 +61,7 @@ def as_it_is(faces: Faces, device: str, nets: Nets, seconds: float) -> Iterator[
             values = {"images_per_second": batch / each, "milliseconds": 1e3 * each}
             text = f"{batch / each:,.0f} images/s, {1e3 * each:.2f} ms per step"
             if on_gpu(device):
-                values |= _held_up(training.step, steps=8)
+                values |= held_up(training.step, steps=8)
                 text += (
                     f"; {values['kernels']:.0f} kernels and copies per step, {values['device_ms']:.2f} ms of device "
                     f"time, {values['blocking']:.1f} blocking calls, peak {values['peak_mib']:.0f} MiB reserved"
@@ -69,7 +69,7 @@ def as_it_is(faces: Faces, device: str, nets: Nets, seconds: float) -> Iterator[
             yield Row(f"step {name}, batch {batch}, eager", None, text, values)
 
 
-def _held_up(step: Step, steps: int) -> dict[str, float]:
+def held_up(step: Step, steps: int) -> dict[str, float]:
     torch.cuda.set_sync_debug_mode("warn")
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from sweeps.spaces.rows import ROWS
+from tests.gpu.cases import NETS
 from tests.gpu.rows import IN_ORDER
 from tracking.record.history import SweepHistory
 
@@ -23,7 +24,7 @@ def _run(module: str, *words: str) -> str:
 
 
 def test_quick_checks_print_a_line_each_and_write_json(tmp_path: Path) -> None:
-    some = "machine,augmentation,checkpoint,twice"
+    some = "machine,augmentation,checkpoint,graphs,twice"
     printed = _run(
         "tests.gpu.check", "--device", "cpu", "--quick", "--only", some, "--json", str(tmp_path / "rows.json")
     )
@@ -33,6 +34,7 @@ def test_quick_checks_print_a_line_each_and_write_json(tmp_path: Path) -> None:
         "augmentation, affine and erase: cpu against cpu",
         "augmentation, every switch: cpu against cpu",
         "checkpoint of cpu read on cpu",
+        *(f"graph {name}: equal to eager" for name in NETS),
         "same seed twice, cudnn.deterministic=True",
     ]
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from fer_common.captured import Captured
 from fer_data import AugmentConfig
 from fer_data.augmentation.augment import _paths, _pool
 from fer_data.augmentation.augment_config import DL_COURSE, DL_COURSE_AS_IT_RAN
@@ -22,11 +23,12 @@ from fer_models import NET_CONFIGS, AlexNetConfig, CompactResNetConfig, ModelErr
 from fer_models.configs.transfer_config import Transfer
 from fer_models.nets.registry import build
 from fer_models.training.evaluate import predict_logits
-from fer_models.training.fit import _Trainer
 from fer_models.training.schedule import phases
 from fer_models.training.state import TrainingState, move, new_state
 from fer_models.training.team import ALONE, Team
+from fer_models.training.trainer import Trainer
 from tests.fer_models.training.fake_cuda import DEVICE, Copies, fake_cuda, no_backward, to_cuda
+from tests.replayed import Replayed
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -72,7 +74,7 @@ def trained(
 ) -> tuple[Copies, Copies]:
     """Train an epoch's steps; what blocked per load of a batch, and in a step, of the last one."""
     scaler = torch.amp.GradScaler("cuda", enabled=precision == "fp16")
-    trainer = _Trainer(
+    trainer = Trainer(
         state, phases(recipe, Transfer(), 1)[0], (), 4, DEVICE, precision, None, micro_batches, scaler, team
     )
     state.net.train()
@@ -157,6 +159,29 @@ def test_a_step_of_one_of_several_gpus(net: NetConfig, monkeypatch: pytest.Monke
     assert step.blocking == {}
     norms = sum(isinstance(module, _BatchNorm) for module in state.net.modules())
     assert sent == ["cuda"] * 2 * (norms + 1), "two steps: once per norm on the way forward, once for all gradients"
+
+
+@pytest.mark.parametrize("augment", [AugmentConfig(flip=0.5), EVERYTHING])
+def test_no_step_of_a_graph_waits_for_the_gpu(augment: AugmentConfig) -> None:
+    """What is recorded, and the copies into a graph's memory and out of it."""
+    state = on_fake_gpu(CompactResNetConfig(), ADAM)
+    phase = phases(ADAM, Transfer(), 1)[0]
+    trainer = Trainer(state, phase, (), 4, DEVICE, "bf16", None, graph=Replayed)
+    captured, faces, replays = Captured(Replayed, shapes=2), split(), Replayed.replays
+    with fake_cuda():
+        state.net.train()
+        for epoch in range(4):
+            batches = train_batches(
+                faces, BATCH, augment, torch.Generator().manual_seed(epoch), DEVICE, classes=7, captured=captured
+            )
+            for number in range(4):
+                with Copies() as load:
+                    x, labels = next(batches)
+                with Copies() as step, no_backward(state.net):
+                    trainer._step(x, labels, 1e-3, 4 * epoch + number)
+                assert step.blocking == {}
+                assert number == 0 or load.blocking == {}, "the first one brings what is drawn for the epoch"
+    assert Replayed.replays - replays > 12, "most steps, and most batches"
 
 
 def test_no_step_in_fp16_waits_for_the_gpu() -> None:

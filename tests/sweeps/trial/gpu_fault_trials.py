@@ -14,7 +14,7 @@ import optuna
 import torch
 
 from fer_models import LeNetConfig, Recipe
-from fer_models.training.fit import _Trainer
+from fer_models.training.trainer import Trainer
 from sweeps import Space, TrialConfig, run_sweep
 from sweeps.trial.messages import Message, Task
 from sweeps.trial.run_trial import run_trial
@@ -39,9 +39,9 @@ _broken: list[RuntimeError] = []
 
 def body(task: Task) -> Iterator[Message]:
     """`run_trial` under the trial's error, which meets the second epoch's first step; a line in the sweep's diary."""
-    backward, met = _Trainer._backward, 0
+    backward, met = Trainer._backward, 0
 
-    def failing(trainer: _Trainer, x: torch.Tensor, *rest: Any) -> Any:
+    def failing(trainer: Trainer, x: torch.Tensor, *rest: Any) -> Any:
         nonlocal met
         if _broken:
             raise _broken[0]
@@ -57,7 +57,7 @@ def body(task: Task) -> Iterator[Message]:
 
     with (Path(task.folder).parents[1] / "diary.jsonl").open("a") as diary:
         diary.write(json.dumps([task.trial, os.getpid()]) + "\n")
-    with mock.patch.object(_Trainer, "_backward", failing):
+    with mock.patch.object(Trainer, "_backward", failing):
         yield from run_trial(task)
 
 

@@ -1,0 +1,107 @@
+"""A function of tensors that a GPU does again as one CUDA graph: all its operations are launched together.
+
+A graph reads and writes the memory that it was recorded with. So what the function takes from elsewhere (weights,
+statistics, an optimizer's memory) must be changed in place, and it must neither read a value nor branch on one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+Tensors = tuple[Tensor, ...]
+Act = Callable[[], Tensors]
+
+_WARM_UP = 3
+"""Libraries make their workspaces, and optimizers their memory, when they are first called."""
+
+
+class Graph(Protocol):
+    """Does again, on the same memory, what it has recorded."""
+
+    def warm_up(self, act: Act) -> Tensors:
+        """Do it without recording."""
+        ...
+
+    def record(self, act: Act) -> Tensors:
+        """Record it and do it once; the results, which every `replay` overwrites."""
+        ...
+
+    def replay(self) -> None:
+        """Do it again."""
+        ...
+
+
+class CudaGraph:
+    """A graph of the current GPU."""
+
+    def __init__(self) -> None:
+        self._graph = torch.cuda.CUDAGraph()
+
+    def warm_up(self, act: Act) -> Tensors:
+        """On a stream of its own, as recording is: what autograd keeps belongs to the stream that it was made on."""
+        usual, aside = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        aside.wait_stream(usual)
+        with torch.cuda.stream(aside):
+            made = act()
+        usual.wait_stream(aside)
+        for one in made:
+            one.record_stream(usual)
+        return made
+
+    def record(self, act: Act) -> Tensors:
+        """Recording computes nothing. Another thread may use the GPU meanwhile, as the one that writes checkpoints."""
+        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+            made = act()
+        self._graph.replay()
+        return made
+
+    def replay(self) -> None:
+        """Launch the whole graph."""
+        self._graph.replay()
+
+
+class Captured:
+    """Calls a function, from the fourth call on by a graph; for the first `shapes` shapes of its tensors that it meets.
+
+    Other shapes, as of a smaller last batch, are computed as usual.
+    """
+
+    def __init__(self, kind: Callable[[], Graph], shapes: int = 1) -> None:
+        self._kind, self._shapes = kind, shapes
+        self._recordings: dict[object, _Recording] = {}
+
+    def __call__(self, function: Callable[..., Tensors], *given: Tensor) -> Tensors:
+        """What the function, always the same one, returns for these tensors; new tensors at every call."""
+        key = tuple((one.shape, one.dtype) for one in given)
+        recording = self._recordings.get(key)
+        if recording is None:
+            if len(self._recordings) == self._shapes:
+                return function(*given)
+            recording = self._recordings[key] = _Recording(self._kind())
+        return recording(function, given)
+
+
+class _Recording:
+    """The calls with tensors of one shape."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph, self._calls = graph, 0
+        self._given: Tensors = ()
+        self._made: Tensors = ()
+
+    def __call__(self, function: Callable[..., Tensors], given: Tensors) -> Tensors:
+        self._calls += 1
+        if self._calls <= _WARM_UP:
+            return self._graph.warm_up(lambda: function(*given))
+        if self._calls == _WARM_UP + 1:
+            self._given = tuple(one.clone() for one in given)
+            self._made = self._graph.record(lambda: function(*self._given))
+        else:
+            for kept, one in zip(self._given, given, strict=True):
+                kept.copy_(one)
+            self._graph.replay()
+        return tuple(one.clone() for one in self._made)
