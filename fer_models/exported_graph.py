@@ -12,30 +12,25 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fer_models.configs.recipe import Views
-from fer_models.errors import ModelError
 from fer_models.inspection.activations import last_map
 from fer_models.packed_nets import Member
 from fer_models.training.evaluate import look
 
 IN_GRAPH = ("none", "mean_image", "standardise", "scale", "normalise", "mean_threshold")
-"""Preprocessings that a graph can express; the others are programs of OpenCV and scikit-image."""
+"""Preprocessings that a graph can express; the others are programs of OpenCV and scikit-image, done before it."""
 
 
 class ExportedGraph(nn.Module):
     """Faces uint8 [n, h, w] of the size that the nets were trained on -> probabilities [n, classes].
 
-    Raises:
-        ModelError: a member's preprocessing cannot be expressed as a graph.
+    For each name in `before`, preprocessings that a graph cannot express, it takes the preprocessed faces
+    (float32 [n, h, w]) as well.
     """
 
     def __init__(self, members: Sequence[Member], mean_image: NDArray[np.float32]) -> None:
         super().__init__()
-        for member in members:
-            if member.preprocess not in IN_GRAPH:
-                raise ModelError(
-                    f"preprocessing '{member.preprocess}' cannot be part of a graph (only {', '.join(IN_GRAPH)}); "
-                    "use the net by its run or registered model, or export it with --format safetensors"
-                )
+        names = dict.fromkeys(member.preprocess for member in members)
+        self.before = tuple(name for name in names if name not in IN_GRAPH)
         self.nets = nn.ModuleList(member.net for member in members)
         self._preprocess = [member.preprocess for member in members]
         self._views: list[Views] = [member.views for member in members]
@@ -43,35 +38,40 @@ class ExportedGraph(nn.Module):
         self.register_buffer("mean_image", torch.tensor(mean_image)[None, None])
         self.eval()
 
-    def forward(self, faces: Tensor) -> Tensor:
+    def forward(self, faces: Tensor, *preprocessed: Tensor) -> Tensor:
         """[n, h, w] -> [n, classes]."""
-        parts = [weight * _mean([net(x) for x in views]) for net, views, weight in self._views_of(faces)]
+        parts = [weight * _mean([net(x) for x in views]) for net, views, weight in self._views_of(faces, preprocessed)]
         return torch.stack(parts).sum(0)
 
-    def explained(self, faces: Tensor, layers: Sequence[nn.Module]) -> tuple[Tensor, Tensor]:
+    def explained(self, layers: Sequence[nn.Module], faces: Tensor, *preprocessed: Tensor) -> tuple[Tensor, Tensor]:
         """[n, h, w] -> [n, classes], and where the nets looked for the most probable class: [n, h, w] in 0..1.
 
         `layers` are the nets' last maps.
         """
         parts, maps = [], []
-        for layer, (net, (first, *others), weight) in zip(layers, self._views_of(faces), strict=True):
+        seen = self._views_of(faces, preprocessed)
+        for layer, (net, (first, *others), weight) in zip(layers, seen, strict=True):
             logits, looked = _grad_cam(net, layer, first)
             parts.append(weight * _mean([logits, *map(net, others)]))
             maps.append(weight * _to_one(F.interpolate(looked, size=faces.shape[1:], mode="bilinear")))
         return torch.stack(parts).sum(0), _to_one(torch.stack(maps).sum(0))[:, 0]
 
-    def _views_of(self, faces: Tensor) -> Iterator[tuple[nn.Module, list[Tensor], float]]:
+    def _views_of(
+        self, faces: Tensor, preprocessed: Sequence[Tensor]
+    ) -> Iterator[tuple[nn.Module, list[Tensor], float]]:
         """Each net with what it sees of the faces, and the weight of its answer."""
-        grey = faces.float().unsqueeze(1)
+        grey, before = faces.float().unsqueeze(1), dict(zip(self.before, preprocessed, strict=True))
         for net, name, views, weight in zip(self.nets, self._preprocess, self._views, self._weights, strict=True):
-            yield net, list(look(_preprocessed(grey, name, self.get_buffer("mean_image")), views)), weight
+            inside = name not in before
+            x = _preprocessed(grey, name, self.get_buffer("mean_image")) if inside else before[name].unsqueeze(1)
+            yield net, list(look(x, views)), weight
 
 
-def explained_graph(graph: ExportedGraph, faces: Tensor) -> nn.Module:
+def explained_graph(graph: ExportedGraph, faces: Tensor, *preprocessed: Tensor) -> nn.Module:
     """`graph.explained` as a graph of forward operations alone, which formats without gradients can express.
 
-    The gradient goes back from the logit to the last map, behind which no net has a convolution. `faces` is an
-    example of any number of faces from 2.
+    The gradient goes back from the logit to the last map, behind which no net has a convolution. The faces are
+    examples, any number from 2.
     """
     from torch._decomp import get_decompositions
     from torch.fx.experimental.proxy_tensor import make_fx
@@ -85,10 +85,10 @@ def explained_graph(graph: ExportedGraph, faces: Tensor) -> nn.Module:
     graph.requires_grad_(False)
     layers = [last_map(net) for net in graph.nets]
 
-    def explained(faces: Tensor) -> tuple[Tensor, Tensor]:
-        return graph.explained(faces, layers)
+    def explained(*inputs: Tensor) -> tuple[Tensor, Tensor]:
+        return graph.explained(layers, *inputs)
 
-    return make_fx(explained, as_forward, "symbolic", _allow_non_fake_inputs=True)(faces)
+    return make_fx(explained, as_forward, "symbolic", _allow_non_fake_inputs=True)(faces, *preprocessed)
 
 
 def _average_pool_backward(

@@ -186,14 +186,14 @@ class Export(OfSweeps):
     run: RunName
     format: Annotated[
         Literal["onnx", "torch-export", "safetensors"],
-        Flag("onnx and torch-export hold preprocessing and views too"),
+        Flag("onnx and torch-export hold views too, and preprocessing that a graph can express"),
     ]
     int8: Annotated[bool, Flag("weights and activations in 8 bits (onnx alone)")] = False
     file: Annotated[Path | None, Flag("default NAME-NUMBER and the format's suffix, here", "FILE")] = None
 
     def __call__(self) -> int:
         from sweeps.runs import find_run
-        from sweeps.use.card import points
+        from sweeps.use.card import done_before, points
         from sweeps.use.export import export_run
 
         run = find_run(self.run, self.out, self.tracking_uri)
@@ -201,6 +201,8 @@ class Export(OfSweeps):
         console.print(f"{made.path} ({made.path.stat().st_size / 2**20:.1f} MiB), card {made.card}")
         agreement = f"differ from the net's by {made.largest_difference:.1e} at most"
         console.print(f"on {made.checked} validation faces its probabilities {agreement}")
+        if made.before:
+            console.print(f"{done_before(made.before)}: see the card")
         if made.change:
             console.print(f"int8 changes the accuracy on the validation split by {points(made.change)}")
         return 0

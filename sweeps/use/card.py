@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from fer_data import Faces
@@ -13,12 +14,14 @@ _USE = {
     "onnx": """import numpy as np, onnxruntime
 session = onnxruntime.InferenceSession("{file}")
 faces = np.zeros((1, {side}, {side}), np.uint8)  # grey levels of faces that fill the square
-(probabilities,) = session.run(["probabilities"], {{"faces": faces}})  # "looked" is where the net looked
+{inputs}
+(probabilities,) = session.run(["probabilities"], inputs)  # "looked" is where the net looked
 print(dict(zip({classes}, probabilities[0])))""",
-    "torch-export": """import torch
+    "torch-export": """import numpy as np, torch
 net = torch.export.load("{file}").module()
-faces = torch.zeros((1, {side}, {side}), dtype=torch.uint8)  # grey levels of faces that fill the square
-probabilities = net(faces)
+faces = np.zeros((1, {side}, {side}), np.uint8)  # grey levels of faces that fill the square
+{inputs}
+probabilities = net(*map(torch.tensor, inputs.values()))
 print(dict(zip({classes}, probabilities[0].tolist())))""",
     "safetensors": """from safetensors import safe_open
 file = safe_open("{file}", "pt")
@@ -28,11 +31,13 @@ tensors = {{name: file.get_tensor(name) for name in file.keys()}}
 }
 
 
-def card(run: Run, about: About, faces: Faces, path: Path, kind: str, change: Interval | None) -> str:
-    """The card as Markdown."""
+def card(
+    run: Run, about: About, faces: Faces, path: Path, kind: str, change: Interval | None, before: Sequence[str]
+) -> str:
+    """The card as Markdown; `before` are the preprocessings that the file leaves to its user."""
     side = int(faces.val.images.shape[1])
     sizes = ", ".join(f"{split.name} {len(split):,}" for split in (faces.train, faces.val, faces.test))
-    use = _USE[kind].format(file=path.name, side=side, classes=list(faces.classes))
+    use = _USE[kind].format(file=path.name, side=side, classes=list(faces.classes), inputs=_inputs(before))
     return "\n".join(
         [
             f"# {path.name}",
@@ -67,6 +72,20 @@ def card(run: Run, about: About, faces: Faces, path: Path, kind: str, change: In
             "",
         ]
     )
+
+
+def _inputs(before: Sequence[str]) -> str:
+    """The line of the program that makes the graph's inputs."""
+    if not before:
+        return 'inputs = {"faces": faces}'
+    more = ", ".join(f'"{name}": preprocess(faces, "{name}")' for name in before)
+    return f"""from fer_data.augmentation.preprocess import preprocess  # {done_before(before)}
+inputs = {{"faces": faces, {more}}}"""
+
+
+def done_before(before: Sequence[str]) -> str:
+    """What the graph does not do itself, in words."""
+    return f"{', '.join(before)} {'are' if len(before) > 1 else 'is'} done before the graph, which cannot express it"
 
 
 def _licence(about: About) -> str:

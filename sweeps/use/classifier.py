@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,6 +16,8 @@ from sweeps.use.about import About
 FACES_AT_ONCE = 256
 LOOKED = "looked"
 """The output of an exported graph that says where the net looked."""
+BEFORE = "preprocessed_before"
+"""Metadata of an exported file: the preprocessings that its graph cannot express, each an input of that name."""
 
 
 class Classifier(Protocol):
@@ -26,6 +29,15 @@ class Classifier(Protocol):
 
     def probabilities(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
         """[n, classes]."""
+
+
+def inputs_of(faces: NDArray[np.uint8], before: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """What an exported graph takes: the faces, and the same preprocessed in each way that is done before it."""
+    if not before:
+        return {"faces": faces}
+    from fer_data.augmentation.preprocess import preprocess
+
+    return {"faces": faces} | {name: preprocess(faces, name) for name in before}
 
 
 class PackedClassifier:
@@ -63,6 +75,7 @@ class OnnxClassifier:
             self.about = About.model_validate_json(known["about"])
             self.classes = tuple(json.loads(known["classes"]))
             self.side = int(known["side"])
+            self.before: tuple[str, ...] = tuple(json.loads(known.get(BEFORE, "[]")))
         except Exception as error:  # whatever ONNX Runtime raises on a file that is damaged or of another program
             raise InputError(
                 f"--model {path}: not a net that 'python -m sweeps export' wrote ({type(error).__name__})"
@@ -94,5 +107,5 @@ class OnnxClassifier:
 
         options = onnxruntime.RunOptions()
         options.only_execute_path_to_fetches = True  # what no one asks for costs nothing
-        given: list[Any] = self._session.run(outputs, {"faces": faces}, options)
+        given: list[Any] = self._session.run(outputs, inputs_of(faces, self.before), options)
         return given

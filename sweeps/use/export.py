@@ -18,7 +18,7 @@ from sweeps.errors import InputError
 from sweeps.runs import Run
 from sweeps.use.about import about_run
 from sweeps.use.card import card
-from sweeps.use.classifier import LOOKED, OnnxClassifier, PackedClassifier
+from sweeps.use.classifier import BEFORE, LOOKED, OnnxClassifier, PackedClassifier, inputs_of
 from sweeps.use.packing import pack
 from tracking.metrics.scores import Interval, paired_difference_interval
 from tracking.record.files import write_bytes
@@ -47,7 +47,9 @@ class Exported:
     card: Path
     largest_difference: float
     checked: int
-    change: Interval | None = None
+    change: Interval | None
+    before: tuple[str, ...]
+    """Preprocessings that the file leaves to its user."""
 
 
 def export_run(run: Run, kind: Format, path: Path | None = None, *, int8: bool = False) -> Exported:
@@ -59,7 +61,7 @@ def export_run(run: Run, kind: Format, path: Path | None = None, *, int8: bool =
 
     Raises:
         InputError: int8 of another format, the run's weights or faces are gone, or the file disagrees.
-        ModelError: the net's preprocessing cannot be part of a graph.
+        ModelError: a file of the net is damaged.
     """
     if int8 and kind != "onnx":
         raise InputError(f"--int8 with --format {kind}: int8 is for onnx alone")
@@ -85,10 +87,11 @@ def export_run(run: Run, kind: Format, path: Path | None = None, *, int8: bool =
                 f"faces, more than {TOLERANCE:.0e}; nothing was written"
             )
         change = _change(net, answering, faces) if int8 else None
+        before = () if kind == "safetensors" else _graph(net).before
         made.replace(path)
     beside = path.with_name(f"{path.name}.md")
-    write_bytes(beside, card(run, about, faces, path, kind, change).encode())
-    return Exported(path, beside, difference, len(some), change)
+    write_bytes(beside, card(run, about, faces, path, kind, change, before).encode())
+    return Exported(path, beside, difference, len(some), change, before)
 
 
 def _graph(net: PackedClassifier) -> ExportedGraph:
@@ -102,11 +105,20 @@ def _metadata(net: PackedClassifier) -> dict[str, str]:
         "about": net.about.model_dump_json(),
         "classes": json.dumps(net.classes),
         "side": str(net.side),
+        BEFORE: json.dumps(_graph(net).before),
     }
 
 
+def _examples(net: PackedClassifier) -> tuple[Any, ...]:
+    """Two faces, and what the graph takes of them beside."""
+    import torch
+
+    shape = (2, net.side, net.side)
+    return torch.zeros(shape, dtype=torch.uint8), *(torch.zeros(shape) for _ in _graph(net).before)
+
+
 def write_onnx(net: PackedClassifier, path: Path) -> Answering:
-    """The nets and where they look (Grad-CAM) as one graph; what the file answers. Raises ModelError as `_graph`."""
+    """The nets and where they look (Grad-CAM) as one graph; what the file answers."""
     import warnings
 
     import onnx
@@ -115,13 +127,13 @@ def write_onnx(net: PackedClassifier, path: Path) -> Answering:
     from fer_models.exported_graph import explained_graph
 
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    example = torch.zeros((2, net.side, net.side), dtype=torch.uint8)
+    graph, examples, many = _graph(net), _examples(net), {0: torch.export.Dim("n")}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program: Any = torch.onnx.export(
-            explained_graph(_graph(net), example), (example,), dynamo=True, opset_version=_OPSET, verbose=False,
-            input_names=["faces"], output_names=["probabilities", LOOKED],
-            dynamic_shapes=({0: torch.export.Dim("n")},),
+            explained_graph(graph, *examples), examples, dynamo=True, opset_version=_OPSET, verbose=False,
+            input_names=["faces", *graph.before], output_names=["probabilities", LOOKED],
+            dynamic_shapes=tuple(many for _ in examples),
         )  # fmt: skip
     model = program.model_proto
     onnx.helper.set_model_props(model, _metadata(net))
@@ -132,15 +144,17 @@ def write_onnx(net: PackedClassifier, path: Path) -> Answering:
 def _write_torch_export(net: PackedClassifier, path: Path) -> Answering:
     import torch
 
-    example = torch.zeros((2, net.side, net.side), dtype=torch.uint8)
+    graph, (faces, *more), many = _graph(net), _examples(net), {0: torch.export.Dim("n")}
     with torch.no_grad():
-        program = torch.export.export(_graph(net), (example,), dynamic_shapes={"faces": {0: torch.export.Dim("n")}})
+        shapes = (many, tuple(many for _ in more)) if more else (many,)
+        program = torch.export.export(graph, (faces, *more), dynamic_shapes=shapes)
     torch.export.save(program, path, extra_files={"about.json": json.dumps(_metadata(net))})
     loaded = torch.export.load(path).module()
 
     def answering(faces: NDArray[np.uint8]) -> NDArray[np.float32]:
+        inputs = inputs_of(faces, graph.before).values()
         with torch.inference_mode():
-            return np.asarray(loaded(torch.tensor(faces)).numpy(), np.float32)
+            return np.asarray(loaded(*map(torch.tensor, inputs)).numpy(), np.float32)
 
     return answering
 
@@ -179,10 +193,11 @@ def _as_int8(path: Path, faces: Faces) -> Path:
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
     images = np.asarray(faces.train.images[:: max(1, len(faces.train) // _CALIBRATED)][:_CALIBRATED], np.uint8)
-    batches = iter([{"faces": images[start : start + 32]} for start in range(0, len(images), 32)])
+    before = OnnxClassifier(path).before
+    batches = iter([inputs_of(images[start : start + 32], before) for start in range(0, len(images), 32)])
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
-        def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
+        def get_next(self) -> dict[str, NDArray[Any]] | None:
             return next(batches, None)
 
     made = path.with_name(f"int8-{path.name}")

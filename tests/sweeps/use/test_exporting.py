@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 
 from fer_data.augmentation.preprocess import preprocess
-from fer_models import CompactResNetConfig, LeNetConfig, ModelError, NetConfig, Recipe
-from fer_models.exported_graph import IN_GRAPH, ExportedGraph
+from fer_data.augmentation.preprocess_names import PREPROCESSINGS
+from fer_models import CompactResNetConfig, LeNetConfig, NetConfig, Recipe
+from fer_models.exported_graph import ExportedGraph
 from fer_models.packed_nets import Member
 from sweeps import Baseline, Space, TrialConfig, run_sweep
 from sweeps.cli.main import main
 from sweeps.runs import find_run
+from sweeps.use.classifier import OnnxClassifier, inputs_of
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -49,8 +51,8 @@ def export(finished: Path) -> Callable[..., int]:
     return lambda *words: main(["export", *words, "--out", str(finished)])
 
 
-def expected(finished: Path) -> tuple[np.ndarray, np.ndarray]:
-    run = find_run("night/0", finished)
+def expected(finished: Path, trial: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    run = find_run(f"night/{trial}", finished)
     return np.asarray(run.raw_faces().val.images), run.predict("val")
 
 
@@ -109,7 +111,6 @@ def test_int8_says_what_it_costs(export: Callable[..., int], tmp_path: Path, cap
         (("night/0", "--format", "safetensors", "--int8"), "int8 is for onnx alone"),
         (("night/0", "--format", "onnx", "--file", "net.pt"), "a file of --format onnx ends with .onnx"),
         (("night/0", "--format", "onnx", "--file", "no/net.onnx"), "there is no folder no"),
-        (("night/1", "--format", "onnx"), "preprocessing 'clahe' cannot be part of a graph"),
     ],
 )
 def test_what_cannot_be_exported_is_refused_and_leaves_nothing(
@@ -121,8 +122,8 @@ def test_what_cannot_be_exported_is_refused_and_leaves_nothing(
     assert sorted(tmp_path.iterdir()) == before
 
 
-@pytest.mark.parametrize("name", IN_GRAPH)
-def test_preprocessing_in_the_graph_is_that_of_training(name: str) -> None:
+@pytest.mark.parametrize("name", PREPROCESSINGS)
+def test_a_graph_sees_faces_preprocessed_as_in_training(name: str) -> None:
     import torch
 
     class Seen(torch.nn.Module):
@@ -134,6 +135,27 @@ def test_preprocessing_in_the_graph_is_that_of_training(name: str) -> None:
     mean = rng.uniform(0, 255, (8, 8)).astype(np.float32)
     graph = ExportedGraph([Member(Seen(), name, "plain", 1.0)], mean)
     wanted = torch.tensor(preprocess(faces, name, mean)).flatten(1).softmax(1).numpy()
-    np.testing.assert_allclose(graph(torch.tensor(faces)).numpy(), wanted, atol=1e-4)
-    with pytest.raises(ModelError, match="preprocessing 'sobel' cannot"):
-        ExportedGraph([Member(Seen(), "sobel", "plain", 1.0)], mean)
+    given = graph(*map(torch.tensor, inputs_of(faces, graph.before).values()))
+    np.testing.assert_allclose(given.numpy(), wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize(("kind", "suffix"), [("onnx", "onnx"), ("torch-export", "pt2")])
+def test_what_a_graph_cannot_express_is_done_before_it(
+    export: Callable[..., int], finished: Path, tmp_path: Path, capsys: Capture, kind: str, suffix: str
+) -> None:
+    path = tmp_path / f"net.{suffix}"
+    assert export("night/1", "--format", kind, "--file", str(path)) == 0
+    assert "clahe is done before the graph" in " ".join(capsys.readouterr().out.split())
+    program = path.with_name(f"{path.name}.md").read_text().partition("```python\n")[2].partition("```")[0]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        exec(program, {})
+    assert "'Happy':" in capsys.readouterr().out
+    if kind == "onnx":
+        faces, wanted = expected(finished, 1)
+        classifier = OnnxClassifier(path)
+        np.testing.assert_allclose(classifier.probabilities(faces), wanted, atol=1e-4)
+        probabilities, looked = classifier.explained(faces)
+        np.testing.assert_allclose(probabilities, wanted, atol=1e-4)
+        assert looked is not None
+        assert looked.max() > 0
