@@ -109,7 +109,8 @@ def fit(
         micro_batches: into how many parts each batch is split to save memory. Gradients are accumulated, so that
             a step is the whole batch's within rounding, but batch norm takes its statistics over each part, and
             dropout draws other masks. Validation batches become smaller by the same factor.
-        is_cancelled: asked before each batch; the epoch ends there in `Cancelled`.
+        is_cancelled: asked before each batch and before its backward pass, which takes most of the time; the epoch
+            ends there in `Cancelled`.
         team: the processes that call this together, with equal arguments. Each yields the same epochs.
         graph: records the steps, which are replayed from the fourth on: `CudaGraph` on a GPU. Not used with several
             micro-batches or processes, and in fp16, whose scale is read in every step.
@@ -138,7 +139,7 @@ def fit(
         if trainer is None or trainer.phase is not phase:  # a graph holds for all epochs of a phase
             trainer = Trainer(
                 state, phase, frozen, iterations_per_epoch, device, precision, weights, micro_batches, scaler, team,
-                graph,
+                graph, is_cancelled,
             )  # fmt: skip
         batch_seed, net_seed = (int(word) for word in np.random.SeedSequence((seed, number)).generate_state(2))
         with torch.random.fork_rng(devices=_cuda_devices(device)):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from fer_common.captured import Captured, Graph
 from fer_models.configs.recipe import Precision
-from fer_models.errors import Diverged, ModelError
+from fer_models.errors import Cancelled, Diverged, ModelError
 from fer_models.parts.auxiliary import WithAuxiliary
 from fer_models.training.evaluate import autocast
 from fer_models.training.losses import count_right, cross_entropy, total_weight
@@ -83,6 +83,7 @@ class Trainer:
     scaler: torch.amp.GradScaler = _UNSCALED
     team: Team = ALONE
     graph: Callable[[], Graph] | None = None
+    is_cancelled: Callable[[], bool] = lambda: False
 
     @cached_property
     def captured(self) -> Captured | None:
@@ -196,6 +197,8 @@ class Trainer:
             loss = loss + answer.weight * self._loss(auxiliary.float(), labels)
         if share is not None:
             loss = loss * share
+        if self.graph is None and self.is_cancelled():  # what a graph records has no way out
+            raise Cancelled
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         return loss.detach(), count_right(logits.detach(), labels)
 

@@ -1,21 +1,32 @@
-"""How well sweeps share slots, in a clock of its own, and what the division costs; printed as a table.
+"""How well sweeps share slots, in a clock of its own, and what the division and a pause cost; printed as a table.
 
-python -m tests.benchmarks.sharing
+    python -m tests.benchmarks.sharing
+
+The pause wants an idle machine.
 """
 
 from __future__ import annotations
 
 import heapq
+import platform
 import random
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
+from typing import cast
 
 from rich.console import Console
 from rich.table import Table
 
+from fer_data import DataOptions, prepare
+from fer_models import CompactResNetConfig, Recipe
+from sweeps.config import TrialConfig
 from sweeps.sharing.division import Capacity, Claim, divide, entitled
 from sweeps.sharing.share import QUANTUM_SECONDS, SharedSlots
+from sweeps.trial.messages import EpochReport, Message, Task
+from sweeps.trial.run_trial import run_trial
+from tests.benchmarks.rows import spread
 
 
 class Board:
@@ -187,6 +198,31 @@ def division_seconds(repeats: int = 200) -> float:
     return (time.process_time() - began) / repeats
 
 
+def pause_and_thaw_seconds(repeats: int = 8) -> list[float]:
+    """What each pause of a trial of the compact ResNet costs its slot beside the epochs, in a warm worker.
+
+    From the driver's answer to a report until the worker is free, and from the new attempt's start to its first
+    report, without the seconds of that epoch.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        data = DataOptions(limit_train=256)
+        config = TrialConfig(net=CompactResNetConfig(), recipe=Recipe(batch_size=128, lr=0.01))
+        task = Task(trial=0, attempt=0, folder=folder, config=config, seed=0, epochs=repeats + 2, data=data,
+                    faces=str(prepare(data)), gpu_share=0)  # fmt: skip
+        seconds: list[float] = []
+        while len(task.recorded) <= repeats:
+            began = time.perf_counter()
+            body = cast(Generator[Message], run_trial(task))
+            report = next(one for one in body if isinstance(one, EpochReport) and one.epoch > len(task.recorded))
+            thawed = time.perf_counter() - began - report.metrics["epoch_seconds"]
+            time.sleep(0.01)  # until the driver has answered
+            began = time.perf_counter()
+            body.close()
+            seconds.append(thawed + time.perf_counter() - began)
+            task = task.model_copy(update={"attempt": task.attempt + 1, "recorded": (*task.recorded, report)})
+    return seconds[1:]  # the first attempt has imported torch, and made its net anew
+
+
 def lines(seeds: int = 5) -> Iterator[Line]:
     """Every law, over several seeds: the worst of them."""
     shares = [two_to_one(seed=seed) for seed in range(seeds)]
@@ -198,6 +234,9 @@ def lines(seeds: int = 5) -> Iterator[Line]:
     yield Line("20 sweeps, weights 1 to 4, 64 slots, 25 min: largest error", "at most 5 %", f"{error:.1%}")
     yield Line("  slots busy", "at least 95 %", f"{busy:.1%}")
     yield Line("one look at 20 claims", "", f"{1000 * division_seconds():.2f} ms")
+    paused = pause_and_thaw_seconds()
+    yield Line(f"pause and thaw of compact_resnet, n = {len(paused)}, on {platform.processor() or platform.machine()}",
+               "at most 0.5 s", f"{spread(paused, 2)} s")  # fmt: skip
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fer_models import AlexNetConfig, Diverged, LeNetConfig, ModelError, Recipe
+from fer_models.errors import Cancelled
 from fer_models.nets.registry import build
 from fer_models.training.evaluate import predict
 from fer_models.training.fit import Batches, Epoch, fit
@@ -268,6 +269,18 @@ def test_a_broken_average_diverges_in_validation(faces: Faces, batches_of: MakeB
     nn.init.constant_(state.ema.get_parameter("head.fc2.bias"), float("nan"))
     with pytest.raises(Diverged, match="val_loss is nan at epoch 1 step 2"):
         run(state, faces, batches_of(*faces, 14), recipe)
+
+
+def test_a_batch_is_cut_short_before_its_backward_pass(faces: Faces, batches_of: MakeBatches) -> None:
+    """A trial that is paused keeps its slot for no longer than a forward pass."""
+    recipe = Recipe(lr=1e-3)
+    state = start(LeNetConfig(), recipe)
+    before = [parameter.clone() for parameter in state.net.parameters()]
+    asked = iter([False, True])
+    with pytest.raises(Cancelled):
+        run(state, faces, batches_of(*faces, 14), recipe, is_cancelled=lambda: next(asked))
+    assert all(parameter.grad is None for parameter in state.net.parameters())
+    assert all(map(torch.equal, before, state.net.parameters()))
 
 
 def test_a_promise_of_batches_is_held(faces: Faces, batches_of: MakeBatches) -> None:
