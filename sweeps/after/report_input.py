@@ -153,6 +153,7 @@ def _asked(spec: SweepSpec, history: SweepHistory) -> Mapping[str, str]:
         "trials": str(spec.trials),
         "epochs of a trial, at most": str(spec.max_epochs),
         "selected by": OBJECTIVE,
+        **({"optimized together": ", ".join(spec.objectives)} if len(spec.objectives) > 1 else {}),
         "sampler": spec.sampler,
         "pruner": spec.pruner,
         "seed": str(spec.seed),

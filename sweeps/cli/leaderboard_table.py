@@ -13,6 +13,7 @@ from sweeps.run_kinds import Ensemble, SvmHead, kind_of
 from sweeps.spec import SweepSpec
 from sweeps.trial.messages import val_title
 from tracking.metrics.chosen import choice_of
+from tracking.metrics.front import scored_trials
 from tracking.metrics.groups import confirmation_of, difference_of_shares, mean_interval, right_answers
 from tracking.metrics.scores import wilson_interval
 from tracking.metrics.winner import winner_of
@@ -20,6 +21,7 @@ from tracking.record.events import OBJECTIVE
 from tracking.record.flatten import flatten
 from tracking.record.history import SweepHistory, TrialGroup, TrialHistory
 from tracking.record.layout import SweepFolder
+from tracking.record.objectives import in_words, objectives_of
 from tracking.record.predictions import best_predictions
 
 _SHOWN = 15
@@ -52,6 +54,27 @@ def leaderboard(history: SweepHistory, spec: SweepSpec, folder: SweepFolder) -> 
     for trial in history.trials.values():
         if trial.best_accuracy is None:
             table.add_row("", trial_name(trial), trial.state, "0", "", "", "", _settings(trial))
+    return table
+
+
+def pareto_table(history: SweepHistory) -> Table | None:
+    """The trials on the front, the most accurate first; None where there are none or one objective."""
+    scored = scored_trials(history)
+    front = [one for one in scored if one.is_on_front]
+    if not front:
+        return None
+    objectives = objectives_of(history.spec)
+    more = f"; the most accurate {_SHOWN} of {len(front)}" if len(front) > _SHOWN else ""
+    table = Table(
+        title=Text(f"Pareto front, {len(front)} of {len(scored)}: no other is better in one and as good in the rest"),
+        caption=Text(f"--objective {','.join(objectives)}{more}"),
+        header_style="bold",
+    )
+    for heading in ("trial", "state", *objectives):
+        table.add_column(heading, justify="right" if heading in objectives else "left")
+    for one in front[:_SHOWN]:
+        values = [in_words(name, value) for name, value in zip(objectives, one.values, strict=True)]
+        table.add_row(trial_name(one.trial), one.trial.state, *values)
     return table
 
 

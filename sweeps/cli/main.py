@@ -20,7 +20,7 @@ from fer_data import DataOptions
 from sweeps.cli import cluster_verbs, look_verbs, records, reproduce, run_verbs, use_verbs
 from sweeps.cli.arguments import OfSweeps, SweepArguments, SweepName
 from sweeps.cli.console import console, errors, hide_passwords_in_tracebacks, warn
-from sweeps.cli.leaderboard_table import leaderboard
+from sweeps.cli.leaderboard_table import leaderboard, pareto_table
 from sweeps.cli.progress import STATES, Progress, trials_begun
 from sweeps.cli.steering import act_verbs, rerun, watch
 from sweeps.options import Options
@@ -215,6 +215,8 @@ def _conclude(plan: Plan, result: SweepResult) -> None:
     spec = recorded_spec(history)
     console.print()
     console.print(leaderboard(history, spec, result.folder))
+    if front := pareto_table(history):
+        console.print(front)
     shown = [state for state in STATES[1:] if state not in ("waiting", "paused") or history.count(state)]
     counts = ", ".join(f"{history.count(state)} {state}" for state in shown)
     console.print(f"{trials_begun(history, spec)}: {counts}")

@@ -21,12 +21,14 @@ from sweeps.spec import recorded_spec
 from sweeps.time_left import seconds_left
 from sweeps.trial.messages import OBJECTIVE
 from tracking.errors import TrackingError
+from tracking.metrics.front import pareto_front
 from tracking.metrics.scores import wilson_interval
 from tracking.metrics.winner import winner_of
 from tracking.record.files import write_bytes
 from tracking.record.folder_lock import Holder, folder_holder
 from tracking.record.history import SweepHistory
 from tracking.record.layout import SweepFolder
+from tracking.record.objectives import objectives_of
 from tracking.record.predictions import read_predictions
 
 CACHE_NAME = ".list.json"
@@ -62,6 +64,8 @@ class Digest(BaseModel):
     trials: dict[str, int] = {}
     """How many are in each state."""
     best: Best | None = None
+    pareto: tuple[dict[str, float], ...] = ()
+    """The trials on the front of several objectives, with their values; the most accurate first."""
     priority: int = 0
     weight: float = 1.0
     slot_seconds_left: float | None = None
@@ -136,6 +140,7 @@ def digest_of(folder: SweepFolder, history: SweepHistory) -> Digest:
         begun=history.configurations,
         trials={state: states.count(state) for state in dict.fromkeys(states)},
         best=_best(folder, history),
+        pareto=tuple(_compromises(history)),
         priority=spec.priority,
         weight=spec.weight,
         slot_seconds_left=None if history.finished else seconds_left(history, spec, 1),
@@ -161,6 +166,12 @@ def _best(folder: SweepFolder, history: SweepHistory) -> Best | None:
         return found
     interval = wilson_interval(int(answers.is_right.sum()), len(answers.labels))
     return found.model_copy(update={"low": interval.low, "high": interval.high})
+
+
+def _compromises(history: SweepHistory) -> Iterator[dict[str, float]]:
+    for one in pareto_front(history):
+        values = dict(zip(objectives_of(history.spec), one.values, strict=True))
+        yield {"trial": one.trial.number} | values
 
 
 def _entries(out: Path, kept: dict[str, _Entry]) -> Iterator[tuple[str, _Entry]]:

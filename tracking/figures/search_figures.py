@@ -17,6 +17,7 @@ from tracking.figures.parts import AMBER, BLUE, ORANGE, as_percent, plain
 from tracking.figures.sweep_figures import STATES
 from tracking.metrics.scores import Interval
 from tracking.record.history import SweepHistory, TrialHistory
+from tracking.record.objectives import objectives_of
 from tracking.record.spans import trial_minutes
 
 _MOST_SETTINGS = 12
@@ -176,18 +177,31 @@ def pareto_front(costs: Sequence[float], values: Sequence[float]) -> list[int]:
 
 
 def pareto_figure(history: SweepHistory, parameters: Mapping[int, int], title: str) -> Figure:
-    """Best `val_accuracy` against worker minutes and against `parameters` (trial → count), with their Pareto fronts."""
+    """Best `val_accuracy` against worker minutes, `parameters` (trial → count) and the sweep's other objectives, with
+    the Pareto front of each pair."""
+    costs = {
+        "minutes of training": {number: trial_minutes(trial) for number, trial in history.trials.items()},
+        "million parameters": {number: count / 1e6 for number, count in parameters.items()},
+    }
+    objectives = objectives_of(history.spec)
+    for name, label in (("seconds", "seconds per epoch"), ("latency", "milliseconds per face")):
+        if name in objectives:
+            place = objectives.index(name) - 1
+            costs[label] = {number: trial.costs(objectives)[place] for number, trial in history.trials.items()}
     figure = Figure(figsize=(10.5, 4.2))
     figure.suptitle(title, fontsize=12)
     figure.subplots_adjust(left=0.07, right=0.985, top=0.83, bottom=0.13, wspace=0.1)
-    left, right = figure.subplots(1, 2, sharey=True)
+    panels = figure.subplots(1, len(costs), sharey=True)
     scored = [(trial, value) for trial in history.trials.values() if (value := trial.best_accuracy) is not None]
-    _draw_front(left, [(trial, trial_minutes(trial), value) for trial, value in scored])
-    counted = [(trial, parameters[trial.number], value) for trial, value in scored if trial.number in parameters]
-    _draw_front(right, [(trial, count / 1e6, value) for trial, count, value in counted])
-    left.set_xlabel("minutes of training")
-    right.set_xlabel("million parameters")
-    right.set_xlim(0, 1.08 * max((count / 1e6 for _, count, _ in counted), default=1.0))
+    for axes, (label, cost) in zip(panels, costs.items(), strict=True):
+        known = [
+            (trial, cost[trial.number], value) for trial, value in scored if np.isfinite(cost.get(trial.number, np.nan))
+        ]
+        _draw_front(axes, known)
+        axes.set_xlabel(label)
+        if label != "minutes of training":
+            axes.set_xlim(0, 1.08 * max((price for _, price, _ in known), default=1.0))
+    left = panels[0]
     left.set_ylabel("val accuracy")
     as_percent(left.yaxis)
     if scored:

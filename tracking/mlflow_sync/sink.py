@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from tracking.errors import TrackingError
 from tracking.metrics.chosen import choice_of
+from tracking.metrics.front import pareto_front
 from tracking.metrics.groups import confirmation_of
 from tracking.metrics.winner import winner_of
 from tracking.mlflow_sync.access import describe, ping, set_client_environment
@@ -44,6 +45,7 @@ from tracking.record.folder_lock import FolderHeldError, hold_folder
 from tracking.record.history import SweepHistory
 from tracking.record.journal import read
 from tracking.record.layout import JOURNAL_NAME, SweepFolder
+from tracking.record.objectives import objectives_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -253,6 +255,7 @@ class _Session:
         if work.end is not None:
             self._log_files(number, run_id)
             if isinstance(work.end, SweepEnded):
+                self._tag_front(SweepHistory.load(self._folder.journal))
                 living = {trial: run for trial, run in self._run_ids.items() if trial not in {PARENT, *self.deleted}}
                 bring_up_to_date(self._client, self._folder, living, self._weights)
             self._client.set_terminated(run_id, ending_status(work.end), work.end.time_ms)
@@ -261,6 +264,15 @@ class _Session:
             if work.end is None:
                 self._log_files(number, run_id, "[!.]*.png")
             self._log(run_id, tags={DRAWN_TAG: str(work.drawn)})
+
+    def _tag_front(self, history: SweepHistory) -> None:
+        """Mark the runs of the trials on the front of several objectives, and take the mark from the others."""
+        if len(objectives_of(history.spec)) == 1:
+            return
+        front = {one.trial.number for one in pareto_front(history)}
+        for number, run_id in self._run_ids.items():
+            if number != PARENT and number not in self.deleted:
+                self._log(run_id, tags={"pareto": "true" if number in front else "false"})
 
     def _winner_tags(self, history: SweepHistory) -> dict[str, str]:
         """The sweep's winner, and the trials within noise of the best, as tags of the sweep's run."""

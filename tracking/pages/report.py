@@ -15,6 +15,7 @@ from tracking.figures.score_figures import mistakes_figure, score_figures, sures
 from tracking.figures.trial_figures import confusion_figure
 from tracking.metrics.chosen import choice_of
 from tracking.metrics.compare import ComparedRun, Comparison, compare
+from tracking.metrics.front import pareto_front
 from tracking.metrics.groups import confirmation_of
 from tracking.metrics.scores import Interval, paired_difference_interval
 from tracking.metrics.summary import ScoreSummary, data_name, summary
@@ -27,6 +28,7 @@ from tracking.record.events import OBJECTIVE
 from tracking.record.flatten import flatten
 from tracking.record.history import SweepHistory
 from tracking.record.layout import SweepFolder
+from tracking.record.objectives import in_words, objectives_of
 from tracking.record.predictions import Predictions
 from tracking.record.spans import trial_minutes
 
@@ -109,6 +111,14 @@ def report_page(report: SweepReport, faces: NDArray[np.uint8] | None = None) -> 
         hours=_hours(history),
         ranked=rows,
         groups=group_rows(history),
+        objectives=objectives_of(history.spec),
+        front=[
+            (
+                one.trial,
+                [in_words(name, value) for name, value in zip(objectives_of(history.spec), one.values, strict=True)],
+            )
+            for one in pareto_front(history)
+        ],
         confirmation=confirmation_of(history),
         reached={row.trial.started.baseline: _reached(row, history) for row in rows if row.trial.started.baseline},
         scores=scores,

@@ -19,7 +19,7 @@ from sweeps.cli import cluster_verbs
 from sweeps.cli.arguments import OnCluster, SweepName
 from sweeps.cli.console import console
 from sweeps.cli.forecast_table import forecast_table, forecast_text
-from sweeps.cli.leaderboard_table import acts, failures, leaderboard
+from sweeps.cli.leaderboard_table import acts, failures, leaderboard, pareto_table
 from sweeps.cli.overview import all_sweeps, sweep_row
 from sweeps.cli.overview_table import as_json, count_of, state_text, table_of
 from sweeps.cli.progress import STATES, best_line, event_line, trial_name, trials_begun
@@ -74,6 +74,8 @@ class Status(OnCluster):
         if row.seconds_left:
             console.print(f"about {duration(row.seconds_left)} left on {count_of(row.slots, 'slot')}")
         console.print(leaderboard(history, spec, folder))
+        if front := pareto_table(history):
+            console.print(front)
         if forecast := forecast_table(history):
             console.print(forecast)
         for failure in failures(history):

@@ -1,0 +1,47 @@
+"""A sweep's Pareto front: the trials that no other beats in one objective without being worse in another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tracking.metrics.pareto import fronts
+from tracking.record.history import SweepHistory, TrialHistory
+from tracking.record.objectives import merit_of, objectives_of
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A trial with its objectives' values, in the order of the sweep's objectives; of a group, the mean accuracy."""
+
+    trial: TrialHistory
+    values: tuple[float, ...]
+    is_on_front: bool
+
+
+def scored_trials(history: SweepHistory) -> list[Scored]:
+    """The trials with an epoch that have not failed, the most accurate first; none where a sweep has one objective."""
+    objectives = objectives_of(history.spec)
+    if len(objectives) == 1:
+        return []
+    groups = [
+        group
+        for group in history.groups()
+        if group.accuracies and group.confirms is None and group.first.best_accuracy is not None
+        if not (group.first.end and group.first.end.drops_out)
+    ]
+    values = [(group.mean, *group.first.costs(objectives)) for group in groups]
+    if not values:
+        return []
+    on_front = fronts(-np.array([merit_of(accuracy, tuple(costs)) for accuracy, *costs in values])) == 0
+    found = [
+        Scored(group.first, own, bool(front) and np.isfinite(own).all().item())
+        for group, own, front in zip(groups, values, on_front, strict=True)
+    ]
+    return sorted(found, key=lambda one: -one.values[0])
+
+
+def pareto_front(history: SweepHistory) -> list[Scored]:
+    """Those on the front, the most accurate first."""
+    return [one for one in scored_trials(history) if one.is_on_front]
