@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     asked = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="fer-page-") as scratch:
         folder = many_trials(Path(scratch), asked.trials)
-        with _server(Path(scratch)) as (process, url), _browser() as page:
+        with server(Path(scratch)) as (process, url), browser() as page:
             rows = _measured(page, f"{url}/sweeps/{folder.root.name}", folder, asked.repeats)
             if asked.screenshot:
                 page.screenshot(path=asked.screenshot)
@@ -126,7 +126,8 @@ def _idle(process: psutil.Process) -> list[tuple[str, str, str]]:
 
 
 @contextmanager
-def _server(out: Path) -> Iterator[tuple[psutil.Process, str]]:
+def server(out: Path) -> Iterator[tuple[psutil.Process, str]]:
+    """`python -m sweeps serve`: its process and its address."""
     port = free_port()
     command = [sys.executable, "-m", "sweeps", "serve", "--out", str(out), "--port", str(port)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
@@ -144,7 +145,8 @@ def _server(out: Path) -> Iterator[tuple[psutil.Process, str]]:
 
 
 @contextmanager
-def _browser() -> Iterator[Page]:
+def browser() -> Iterator[Page]:
+    """A page of Chromium without a window."""
     with sync_playwright() as driver:
         found = shutil.which("chromium") or shutil.which("google-chrome")
         opened = driver.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
