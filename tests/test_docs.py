@@ -53,7 +53,7 @@ WRITTEN = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs")
 @pytest.mark.parametrize("page", WRITTEN, ids=lambda page: page.name)
 def test_the_sweeps_commands_on_the_pages_are_parsed(page: Path) -> None:
     lines = re.findall(r"(?:^    |`)(python -m sweeps [^`\n]+)", page.read_text(), flags=re.MULTILINE)
-    commands = {line.split("#")[0].strip() for line in lines if not re.search(r"[|…A-Z]{4,}VERB|…| \| ", line)}
+    commands = {re.split("[#>]", line)[0].strip() for line in lines if not re.search(r"[|…A-Z]{4,}VERB|…| \| ", line)}
     for command in commands:
         words = shlex.split(command)[3:]
         if len(words) > 1:

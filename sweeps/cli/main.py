@@ -249,6 +249,21 @@ def _page(plan: Plan, result: SweepResult) -> str:
         return f"MLflow: {without_password(uri)}"
 
 
+class Completion(Verb):
+    """Print the script that completes these commands in bash and zsh.
+
+    Example: python -m sweeps completion > ~/.fer-sweeps-completion
+    """
+
+    def __call__(self) -> int:
+        from sweeps.completion import completion_script
+        from sweeps.spaces import SPACES
+        from sweeps.spaces.rows import ROWS
+
+        sys.stdout.write(completion_script(parser(), {"SPACE": SPACES, "ROW": ROWS}))
+        return 0
+
+
 VERBS: dict[str, type[Verb]] = {
     "run": RunSweep,
     "spaces": Spaces,
@@ -264,6 +279,7 @@ VERBS: dict[str, type[Verb]] = {
     "resume": Resume,
     "status": watch.Status,
     "sync": records.Sync,
+    "completion": Completion,
 }
 
 

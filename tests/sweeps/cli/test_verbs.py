@@ -23,7 +23,7 @@ def test_the_example_of_a_verb_is_a_command_of_it(name: str, capsys: pytest.Capt
     shown = capsys.readouterr().out
     assert summary in " ".join(shown.split())
     assert shown.endswith(f"Example: {example}\n")
-    prefix, argv = shlex.split(example)[:3], shlex.split(example)[3:]
+    prefix, argv = shlex.split(example)[:3], shlex.split(example.split(" > ")[0])[3:]
     assert prefix == ["python", "-m", "sweeps"]
     assert type(parsed(parser(), argv)) is VERBS[name]
 
