@@ -87,13 +87,17 @@ class Endings:
 
     def end(self, number: int, end: TrialEnd) -> None:
         """End a trial as its worker reports."""
-        verdict = self._history.trials[number].verdict
+        trial = self._history.trials[number]
+        verdict = trial.verdict
         if end.state == "blocked":
             self.stop(number, end.reason)
         elif end.state == "failed":
             self.close(number, "failed", end.reason, diverged=end.diverged, note=end.note)
         elif verdict is not None:
             self.close(number, verdict.state, verdict.reason, note=end.note, scores=end.scores, undrawn=end.undrawn)
+        elif trial.epochs and trial.best_epoch() is None:
+            reason = f"no epoch of {trial.last_epoch} has a val_accuracy that is a number"
+            self.close(number, "failed", reason, diverged=True, note=end.note)
         else:
             self.close(number, "done", None, note=end.note, scores=end.scores, undrawn=end.undrawn)
 

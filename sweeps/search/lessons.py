@@ -130,4 +130,4 @@ def _place(trial: FrozenTrial) -> Place:
     if not trial.intermediate_values:
         return 2, 0.0, 0.0
     step, value = max(trial.intermediate_values.items())
-    return 1, -step, -value
+    return 1, -step, math.inf if math.isnan(value) else -value

@@ -1,14 +1,20 @@
+import math
 import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sweeps import SweepResult
+from sweeps.driver.runner import InlineRunner
+from sweeps.search.study import Study
+from sweeps.space import Pruner
 from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd
-from tests.sweeps.fake_trials import good_body, outcome, report
+from tests.sweeps.fake_trials import SPACE, good_body, metrics, open_desk, outcome, report, spec
 from tracking.record.events import TrialStarted
 from tracking.record.journal import read
 from tracking.tracker import NoTracker
@@ -20,6 +26,27 @@ def slow_body(task: Task) -> Iterator[Message]:
     for message in good_body(task):
         time.sleep(0.02)
         yield message
+
+
+@pytest.mark.parametrize("pruner", ["none", "promoting", "median"])
+def test_a_trial_whose_accuracy_is_never_a_number_fails_alone(tmp_path: Path, pruner: Pruner) -> None:
+    def body(task: Task) -> Iterator[Message]:
+        for epoch in range(1, task.epochs + 1):
+            value = math.nan if task.trial % 2 == 0 else 0.4
+            yield EpochReport(attempt=task.attempt, epoch=epoch, metrics=metrics(value))
+        yield TrialEnd(attempt=task.attempt, state="ended")
+
+    space = replace(SPACE, baselines=(), pruner=pruner, max_epochs=2)
+    desk = open_desk(tmp_path, space, spec(trials=14, max_epochs=2))
+    InlineRunner().run(desk.director, body)
+    desk.director.leave()
+    odd = [trial for trial in desk.director.history.trials.values() if trial.number % 2 == 0]
+    assert all(trial.state in ("failed", "pruned") and "number" in trial.reason for trial in odd)
+    assert any(trial.state == "done" for trial in desk.director.history.trials.values())
+    if pruner != "promoting":
+        assert {trial.reason for trial in odd} == {"no epoch of 2 has a val_accuracy that is a number"}
+        assert all(trial.end and trial.end.diverged and trial.end.told == "worst" for trial in odd)
+    Study(tmp_path / "again.log", space, spec().seed, desk.events()).propose(14)
 
 
 def test_a_used_up_time_budget_stops_the_sweep_resumable(sweep: Sweep) -> None:
