@@ -38,7 +38,14 @@ def greedy_and_unguarded(task: Task) -> Iterator[Message]:
 
 def sweep(how: str, folder: str) -> int:
     body = greedy if how == "slowly" else greedy_and_unguarded
-    where = {"name": "greedy", "out": Path(folder), "runner": "ray", "max_concurrent": 2, "cpus_per_trial": 0.5}
+    where = {
+        "name": "greedy",
+        "out": Path(folder),
+        "runner": "ray",
+        "max_concurrent": 2,
+        "cpus_per_trial": 0.5,
+        "pruner": "none",
+    }
     data = DataOptions(limit_train=350)
     return run_sweep(PATIENT, body=body, data=data, trials=4, figures=False, tracking_uri=None, **where).exit_code
 

@@ -323,7 +323,7 @@ def test_left_in_the_middle_of_an_epoch_it_stops_training_at_once(task: Task, mo
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("train")]
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [3, pytest.param(50, marks=[pytest.mark.slow, pytest.mark.timeout(900)])])
 def test_killed_at_any_moment_it_has_a_checkpoint_of_every_epoch_that_it_reported(task: Task, kills: int) -> None:
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload([__name__])
