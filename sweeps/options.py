@@ -22,7 +22,7 @@ from fer_data import DataOptions
 from sweeps.config import parse_settings, setting_text
 from sweeps.driver.notify import fault_of
 from sweeps.errors import InputError
-from sweeps.space import Pruner, Sampler, Space, WhichBaselines
+from sweeps.space import Pruner, Rungs, Sampler, Space, WhichBaselines
 from tracking.metrics.winner import Preference
 from tracking.record.objectives import ACCURACY_ALONE, faults_of
 
@@ -187,6 +187,15 @@ class RecordedOptions(BaseModel):
             fixed=True,
         ),
     ] = ACCURACY_ALONE
+    rungs: Annotated[
+        Rungs | None,
+        Flag(
+            "whom a trial competes with before it is given up: net, those of its own kind of net, or all "
+            "(default: the space's, else net)",
+            group=TRAINED,
+            fixed=True,
+        ),
+    ] = None
     learn_from: Annotated[
         tuple[str, ...],
         BeforeValidator(_as_names),

@@ -28,6 +28,9 @@ Sampler = Literal["tpe", "qmc-tpe", "random", "qmc", "grid", "gp", "cmaes", "nsg
 Pruner = Literal["halving", "promoting", "hyperband", "median", "one-epoch", "none"]
 """What gives trials up."""
 
+Rungs = Literal["net", "all"]
+"""Whom a trial competes with at the pruner's rungs: those of its own net, or all."""
+
 
 @dataclass(frozen=True)
 class Baseline:
@@ -73,7 +76,8 @@ class Space:
     `trials` (baselines included) and `max_epochs` are the defaults of the command line. A pruner asks after
     `first_rung_epochs`, then after each `reduction_factor` times as many, and lets about one in
     `reduction_factor` continue (Li et al., 2020, asynchronous successive halving). None is the pruner's own: 4 for
-    promoting, else 3.
+    promoting, else 3. With `rungs` "net" a trial competes with those of its own net: an epoch of one net says little
+    beside an epoch of another, which learns slower and ends better.
 
     `priors` are expectations by the name of a parameter: a value, or a `Prior` with its spread. The 2nd, 4th,
     8th, 16th … of the trials that are drawn are drawn near them: log2(n) of n, so that wrong ones cost little.
@@ -93,6 +97,7 @@ class Space:
     name: str = ""
     sampler: Sampler = "qmc-tpe"
     pruner: Pruner = "promoting"
+    rungs: Rungs = "net"
     priors: Mapping[str, Prior | Any] = field(default_factory=dict)
     replicates: int | None = None
     folds: int | None = None
@@ -128,6 +133,7 @@ class Space:
             for name, value, kinds in (
                 ("sampler", self.sampler, get_args(Sampler)),
                 ("pruner", self.pruner, get_args(Pruner)),
+                ("rungs", self.rungs, get_args(Rungs)),
             )
             if value not in kinds
         ]

@@ -14,7 +14,7 @@ from fer_data import DataOptions
 from sweeps.config import explain
 from sweeps.errors import InputError
 from sweeps.options import Options, RecordedOptions
-from sweeps.space import Pruner, Sampler, Space, WhichBaselines
+from sweeps.space import Pruner, Rungs, Sampler, Space, WhichBaselines
 from tracking.metrics.groups import next_member, to_confirm
 from tracking.record.events import TrialStarted
 from tracking.record.history import SweepHistory, TrialGroup
@@ -51,7 +51,8 @@ class SweepSpec(RecordedOptions):
     objectives: tuple[str, ...] = ACCURACY_ALONE
     sampler: Sampler = "tpe"
     pruner: Pruner = "halving"
-    """What was the default, as the sampler above, when journals did not record them."""
+    rungs: Rungs = "all"
+    """What was the default, as sampler and pruner above, when journals did not record them."""
     device: Literal["cpu", "cuda"] = "cpu"
     threads: int = 1
     workers: int = 1

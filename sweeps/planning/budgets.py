@@ -138,7 +138,7 @@ class Budgets:
         for begin, end in spans:
             spec, hours = self._spec_at(begin, history), (end - begin) / _HOUR_MS
             cpu += hours * (spec.cpus_per_trial or spec.threads)
-            gpu += hours * spec.gpu_share(trial.started.config.get("net", {}).get("name", ""))
+            gpu += hours * spec.gpu_share(trial.started.net)
         if trial.is_over:
             self._over[trial.number] = (cpu, gpu)
         return cpu, gpu

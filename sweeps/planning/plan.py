@@ -153,6 +153,7 @@ def make_plan(
         found,
         sampler=options.sampler or found.sampler,
         pruner=options.pruner or found.pruner,
+        rungs=options.rungs or found.rungs,
         max_epochs=options.max_epochs or found.max_epochs,
         objectives=options.objectives if "objectives" in options.model_fields_set else found.objectives,
     )
@@ -195,6 +196,7 @@ def _spec(
         "first_rung_epochs": space.first_rung_epochs,
         "reduction_factor": space.kept_one_in,
         "objectives": tuple(space.objectives),
+        "rungs": space.rungs,
         "device": device,
         "gpus_per_trial": None if options.gpus_per_trial == "auto" else options.gpus_per_trial,
         "name": options.name,

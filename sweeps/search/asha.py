@@ -9,22 +9,37 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, insort
 from collections import defaultdict
+from collections.abc import Callable
 
 from tracking.metrics.pareto import Merit, best_first
 from tracking.record.objectives import Costs, merit_of
+
+NetOf = Callable[[int], str]
+"""The net of a trial, within which it competes."""
+
+_Rung = tuple[int, str]
+"""Epochs, and net."""
+
+
+def one_net(_: int) -> str:
+    """All trials compete with each other."""
+    return ""
 
 
 class Halving:
     """Stops a trial at once that is not among the best of its rung, as Optuna's `SuccessiveHalvingPruner` does.
 
-    Higher is better. Every trial that ever reached a rung competes there, whatever became of it.
+    Higher is better. Every trial that ever reached a rung competes there with those of its net, whatever became of it.
     """
 
-    def __init__(self, first_rung_epochs: int, reduction_factor: int, rungs: float = math.inf) -> None:
+    def __init__(
+        self, first_rung_epochs: int, reduction_factor: int, rungs: float = math.inf, net_of: NetOf = one_net
+    ) -> None:
         self._first_rung_epochs = first_rung_epochs
         self._reduction_factor = reduction_factor
         self._most_rungs = rungs
-        self._rungs: defaultdict[int, list[Merit]] = defaultdict(list)
+        self._net_of = net_of
+        self._rungs: defaultdict[tuple[str, int], list[Merit]] = defaultdict(list)
         self._reached: defaultdict[int, int] = defaultdict(int)
 
     def report(self, trial: int, epoch: int, value: float, costs: Costs = ()) -> str | None:
@@ -32,7 +47,7 @@ class Halving:
         while self._reached[trial] < self._most_rungs and epoch >= self._next_rung(trial):
             if math.isnan(value):
                 return f"stopped at epoch {epoch}: not a number"
-            rung = self._rungs[self._reached[trial]]
+            rung = self._rungs[self._net_of(trial), self._reached[trial]]
             merit = merit_of(value, costs)
             insort(rung, merit)
             self._reached[trial] += 1
@@ -49,17 +64,18 @@ class Halving:
 
 
 class Promoting:
-    """Pauses every trial at its rung, and continues those that come to be among the best of all that reached the rung.
+    """Pauses every trial at its rung, and continues those that come to be among the best of their net that reached it.
 
     A trial that is poor for its rung thus costs no more than the rung, and one that is early is not promoted for lack
     of rivals. Higher is better; of equal trials the lower number is ranked first. `go_back` to epoch 0 takes a trial
     that has failed out of the competition: it would hold the place of one that can be complete.
     """
 
-    def __init__(self, first_rung_epochs: int, reduction_factor: int) -> None:
+    def __init__(self, first_rung_epochs: int, reduction_factor: int, net_of: NetOf = one_net) -> None:
         self._first_rung_epochs = first_rung_epochs
         self._reduction_factor = reduction_factor
-        self._rungs: defaultdict[int, list[tuple[Merit, int]]] = defaultdict(list)  # epoch → (merit, trial), sorted
+        self._net_of = net_of
+        self._rungs: defaultdict[_Rung, list[tuple[Merit, int]]] = defaultdict(list)  # (merit, trial), sorted
         self._at: dict[int, int] = {}  # trial → its last rung
         self._waiting: dict[int, int] = {}  # trial → the rung where it waits
 
@@ -70,7 +86,7 @@ class Promoting:
             return None
         if math.isnan(value):
             return f"stopped at epoch {epoch}: not a number"
-        insort(self._rungs[epoch], (merit_of(value, costs), trial))
+        insort(self._rungs[epoch, self._net_of(trial)], (merit_of(value, costs), trial))
         self._at[trial] = epoch
         return None
 
@@ -101,28 +117,35 @@ class Promoting:
         if trial in self._at and self._at[trial] > epoch:
             self.leave(trial)
         for rung in self._rungs:
-            if rung > epoch:
+            if rung[0] > epoch:
                 self._rungs[rung] = [entry for entry in self._rungs[rung] if entry[1] != trial]
 
     def rank(self, trial: int) -> tuple[int, int]:
         """The place of a trial at its rung, and how many trials reached the rung."""
-        order = _trials(self._rungs[self._at[trial]])
+        order = _trials(self._rungs[self._at[trial], self._net_of(trial)])
         return 1 + order.index(trial), len(order)
 
     def promotable(self, settled: float) -> list[int]:
-        """The trials to continue now, those of the highest rung first.
+        """The trials to continue now, those of the highest rung first, and of several nets the best of each first.
 
         At a rung of at most `settled` epochs no further trial will arrive from outside. There the best trials are
         continued although they are fewer than the reduction factor, so that a sweep ends with complete trials.
         """
-        found: list[int] = []
-        for epoch in sorted(self._rungs):
-            rung = self._rungs[epoch]
-            is_settled = epoch <= settled and not found
+        found: list[tuple[int, int, str, int]] = []
+        moving = set[str]()  # nets of which a trial continues below
+        for epoch, net in sorted(self._rungs):
+            rung = self._rungs[epoch, net]
+            is_settled = epoch <= settled and net not in moving
             share = len(rung) / self._reduction_factor
             quota = math.ceil(share) if is_settled else int(share)
-            found = [trial for trial in _trials(rung)[:quota] if self._waiting.get(trial) == epoch] + found
-        return found
+            ready = [
+                (-epoch, place, net, trial)
+                for place, trial in enumerate(_trials(rung)[:quota])
+                if self._waiting.get(trial) == epoch
+            ]
+            moving |= {net} if ready else set()
+            found += ready
+        return [trial for _, _, _, trial in sorted(found)]
 
     def _is_rung(self, epoch: int) -> bool:
         rung = self._first_rung_epochs

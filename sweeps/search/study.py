@@ -22,7 +22,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.errors import InputError
-from sweeps.search.asha import Promoting
+from sweeps.search.asha import Promoting, one_net
 from sweeps.search.asked_trial import AskedTrial
 from sweeps.search.drawn_as import as_redrawn
 from sweeps.search.groups import Groups
@@ -68,7 +68,9 @@ class Study:
         self._lessons = Lessons(only_values=space.sampler in ("gp", "nsgaii") or len(space.objectives) > 1)
         self._groups = Groups(self._close)
         self._proposals = Proposals(space, seed)
-        self._pruner = make_pruner(space.pruner, space, derive_seed(seed, "pruner"))
+        self._nets: dict[int, str] = {}
+        net_of = self._nets.__getitem__ if space.rungs == "net" else one_net
+        self._pruner = make_pruner(space.pruner, space, derive_seed(seed, "pruner"), net_of)
         self._rungs = self._pruner if isinstance(self._pruner, Promoting) else None
         log.unlink(missing_ok=True)
         self._storage = SweepStorage(OwnLog(log), self._shown)
@@ -163,7 +165,8 @@ class Study:
         self._enter(started.trial, self._study.ask(fixed_distributions=distributions), whole=bool(started.config))
 
     def enter(self, started: TrialStarted) -> None:
-        """Register a trial's group; call it before the trial is added."""
+        """Register a trial's net and group; call it before the trial is added."""
+        self._nets[started.trial] = started.net
         self._groups.enter(started)
 
     def add_undrawn(self, number: int) -> None:

@@ -44,6 +44,7 @@ SPACE = Space(
     name="fake_space",
     sampler="tpe",
     pruner="halving",
+    rungs="all",
 )
 PATIENT = replace(SPACE, first_rung_epochs=2)
 """Leaves a trial time to diverge before it is pruned."""

@@ -20,7 +20,7 @@ EVERY = {
     "trials": 3, "epochs": 2, "baselines": "first", "seed": 4, "settings": {"recipe.lr": 0.1, "net.norm": "batch"},
     "runner": "inline", "device": "cpu", "cpus_per_trial": 0.5, "gpus_per_trial": 0.25, "max_concurrent": 2, "keep": 1, "keep_states": 2**30,
     "time_budget_seconds": 90.0, "address": "auto", "name": "night", "out": Path("/runs"), "tracking_uri": "sqlite:///x",
-    "resume": True, "sampler": "qmc", "pruner": "median", "cpu_hours": 2.0, "gpu_hours": 1.5, "max_cost": 3.0,
+    "resume": True, "sampler": "qmc", "pruner": "median", "rungs": "all", "cpu_hours": 2.0, "gpu_hours": 1.5, "max_cost": 3.0,
     "price_per_hour": 0.5, "max_failed": 0.5, "until_gain": 0.2, "priority": 2, "weight": 0.5, "wait": True, "until": datetime(2100, 1, 1, tzinfo=UTC),
     "notify": "http://localhost/x", "replicates": 3, "folds": 4, "confirm": 2, "learn_from": ("dusk", "dawn"), "prefer": "smaller",
     "workers_per_trial": 2, "objective": ("val_accuracy", "latency"),

@@ -213,9 +213,15 @@ class TrialStarted(_Event):
         return self.group is not None and (self.group.member > 0 or self.group.confirms is not None)
 
     @property
+    def net(self) -> str:
+        """The name of its kind of net; empty where a draw came to no configuration."""
+        name: str = self.config.get("net", {}).get("name", "")
+        return name
+
+    @property
     def title(self) -> str:
         """A baseline's name, or the net's; a draw that came to no configuration has neither."""
-        name: str = self.config.get("net", {}).get("name", "refused draw")
+        name = self.net or "refused draw"
         return f"{self.baseline or name}{self._place}"
 
     @property

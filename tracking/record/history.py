@@ -325,7 +325,7 @@ class SweepHistory:
 
     def reasons(self, trials: Iterable[TrialHistory]) -> dict[int, str]:
         """The same of several trials, by their numbers."""
-        rungs: dict[int, list[int]] = {}
+        rungs: dict[tuple[int, str | None], list[int]] = {}
         found = {}
         for trial in trials:
             found[trial.number] = trial.reason
@@ -333,23 +333,26 @@ class SweepHistory:
                 who = self.held.who if self.held else None
                 found[trial.number] = trial.paused.model_copy(update={"who": who}).text
             if trial.waits_at_rung:
-                epoch = trial.last_epoch
-                order = rungs[epoch] = rungs.get(epoch) or self._ranked_after(epoch)
+                epoch, net = trial.last_epoch, trial.started.net if self.spec.get("rungs") == "net" else None
+                order = rungs[epoch, net] = rungs.get((epoch, net)) or self._ranked_after(epoch, net)
                 rank = (
                     f"rank {1 + order.index(trial.number)} of {len(order)}" if trial.number in order else "not ranked"
                 )
                 found[trial.number] += f" after epoch {epoch}, {rank}"
         return found
 
-    def _ranked_after(self, epoch: int) -> list[int]:
-        """The trials that compete at a rung, the best first."""
+    def _ranked_after(self, epoch: int, net: str | None) -> list[int]:
+        """The trials that compete at a rung, those of one net or all; the best first."""
         starts = (one.started for one in self.trials.values() if one.end and one.end.drops_out)
         dropped = {started.group.first if started.group else started.trial for started in starts}
         objectives = objectives_of(self.spec)
         rung = sorted(
             (merit_of(one.epochs[epoch - 1].metrics[OBJECTIVE], one.costs(objectives, epoch)), one.number)
             for one in self.trials.values()
-            if not one.started.is_further_member and one.number not in dropped and one.last_epoch >= epoch
+            if not one.started.is_further_member
+            and one.number not in dropped
+            and one.last_epoch >= epoch
+            and net in (None, one.started.net)
         )
         return [rung[place][1] for place in best_first([merit for merit, _ in rung])]
 

@@ -248,7 +248,12 @@ def _do_here(folder: SweepFolder, request: Request) -> Act:
     space = spec.as_at_its_start(find_space(spec.space)).with_baselines(spec.which_baselines)
     space = fix_settings(space, spec.settings, spec.seed)
     space = replace(
-        space, sampler=spec.sampler, pruner=spec.pruner, max_epochs=spec.max_epochs, objectives=spec.objectives
+        space,
+        sampler=spec.sampler,
+        pruner=spec.pruner,
+        rungs=spec.rungs,
+        max_epochs=spec.max_epochs,
+        objectives=spec.objectives,
     )
     with Journal.open(folder.journal) as journal:
         study = Study(folder.study_log, space, spec.seed, read(folder.journal))

@@ -12,10 +12,10 @@ from typing import Any, Literal
 import optuna
 
 from sweeps.search.study import Study
-from sweeps.space import Pruner, Sampler
+from sweeps.space import Pruner, Rungs, Sampler
 from tests.benchmarks.curves.space import SPACE, suggest
 from tests.benchmarks.search.clock import Decision, Method
-from tracking.record.events import Event
+from tracking.record.events import Event, TrialStarted
 
 End = Literal["done", "pruned", "failed"]
 
@@ -138,10 +138,11 @@ class OurMethod:
         pruner: Pruner = "halving",
         events: Iterable[Event] = (),
         priors: Mapping[str, Any] = MappingProxyType({}),
+        rungs: Rungs = "all",
     ) -> None:
         self._epochs = epochs
         self._folder = tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None)
-        space = replace(SPACE, sampler=sampler, pruner=pruner, priors=priors)
+        space = replace(SPACE, sampler=sampler, pruner=pruner, priors=priors, rungs=rungs)
         self._study = Study(Path(self._folder.name) / "study.log", space, seed, events)
 
     def thaw(self) -> int | None:
@@ -151,7 +152,11 @@ class OurMethod:
         return number
 
     def propose(self, number: int) -> Mapping[str, Any] | None:
-        return self._study.propose(number).params
+        proposal = self._study.propose(number)
+        assert proposal.config
+        net = {"name": proposal.config.net.name}
+        self._study.enter(TrialStarted(trial=number, config_id="", config={"net": net}, seed=0, epochs=self._epochs))
+        return proposal.params
 
     def report(self, number: int, epoch: int, value: float) -> Decision:
         if self._study.report(number, epoch, value):
@@ -186,6 +191,9 @@ METHODS: dict[str, Callable[[int, int], Method]] = {
     "ours: qmc, one-epoch": lambda seed, epochs: OurMethod(seed, epochs, "qmc", "one-epoch"),
     "ours: tpe, one-epoch": lambda seed, epochs: OurMethod(seed, epochs, "tpe", "one-epoch"),
     "ours: qmc-tpe, promoting": lambda seed, epochs: OurMethod(seed, epochs, "qmc-tpe", "promoting"),
+    "ours: qmc-tpe, promoting, within the net": lambda seed, epochs: OurMethod(
+        seed, epochs, "qmc-tpe", "promoting", rungs="net"
+    ),
     "ours: tpe, promoting": lambda seed, epochs: OurMethod(seed, epochs, "tpe", "promoting"),
     "ours: qmc, promoting": lambda seed, epochs: OurMethod(seed, epochs, "qmc", "promoting"),
     "ours: tpe, hyperband": lambda seed, epochs: OurMethod(seed, epochs, "tpe", "hyperband"),
