@@ -51,7 +51,7 @@ def test_the_same_trials_are_asked_for_without_the_place_they_ran_in() -> None:
     words = same_trials(spec(settings={"recipe.lr": 0.1}, which_baselines="none", runner="inline"))
     assert words == [
         "--trials", "4", "--epochs", "3", "--baselines", "none", "--seed", "7", "--set", "recipe.lr=0.1",
-        "--sampler", "tpe", "--pruner", "halving",
+        "--sampler", "tpe", "--pruner", "halving", "--rungs", "all",
     ]  # fmt: skip
 
 
