@@ -10,6 +10,7 @@ Legend: s shapes, n noise levels, t epochs seen, f epochs to come.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,6 +23,8 @@ from tracking.record.history import SweepHistory, TrialHistory
 
 LEAST_EPOCHS = 2
 """Fewer say nothing about a curve."""
+MOST = 100
+"""Trials that are forecast at once: each takes milliseconds, and thousands may wait at a rung."""
 SAMPLES = 200
 _POWERS = (0.25, 1.0)
 _DELAYS = (0.0, 0.1, 0.25, 0.45)
@@ -59,15 +62,17 @@ class Forecast:
 
 
 def forecasts(history: SweepHistory, of: Iterable[TrialHistory] | None = None) -> dict[int, Forecast | None]:
-    """The unfinished trials, or those of `of`, by number; None where a trial has too few epochs."""
+    """The unfinished trials, or those of `of`, by number; None where a trial has too few epochs.
+
+    None also behind the first `MOST`: those that run, then the most accurate.
+    """
     unfinished = [trial for trial in (history.unfinished if of is None else of) if not trial.is_over]
     scored = [(one.best_accuracy or 0.0, one.number) for one in history.trials.values() if one.epochs]
     first_two = sorted(scored, key=lambda one: (-one[0], one[1]))[:2]
-    found: dict[int, Forecast | None] = {}
-    for trial in unfinished:
+    found: dict[int, Forecast | None] = dict.fromkeys(trial.number for trial in unfinished)
+    for trial in sorted(unfinished, key=lambda one: (one.state != "running", -(one.best_accuracy or 0.0)))[:MOST]:
         samples = end_of(trial, history)
         if samples is None:
-            found[trial.number] = None
             continue
         low, value, high = np.quantile(samples, (0.1, 0.5, 0.9)).tolist()
         others = [one for one in first_two if one[1] != trial.number]
@@ -79,15 +84,17 @@ def forecasts(history: SweepHistory, of: Iterable[TrialHistory] | None = None) -
 def end_of(trial: TrialHistory, history: SweepHistory) -> Floats | None:
     """Samples of the trial's best accuracy at its end; None where it has too few epochs."""
     curve, epochs = _curve(trial), trial.started.epochs
-    if len(curve) < LEAST_EPOCHS:
+    if len(curve) < max(LEAST_EPOCHS, len(trial.epochs)):
         return None
     alike = (one for one in history.trials.values() if one.started.epochs == epochs and one.state == "done")
-    complete = [_curve(one) for one in alike if one.last_epoch == len(one.epochs) == epochs]
-    return ends(curve, epochs, tuple(complete[-_MOST_OWN:]))
+    complete = [_curve(one) for one in alike]
+    return ends(curve, epochs, tuple([one for one in complete if len(one) == epochs][-_MOST_OWN:]))
 
 
 def _curve(trial: TrialHistory) -> tuple[float, ...]:
-    return tuple(epoch.metrics[OBJECTIVE] for epoch in trial.epochs)
+    """The finite ones of its values."""
+    values = (epoch.metrics[OBJECTIVE] for epoch in trial.epochs)
+    return tuple(value for value in values if math.isfinite(value))
 
 
 @lru_cache(maxsize=2048)

@@ -20,8 +20,6 @@ from tracking.record.spans import attempt_spans
 
 _KEPT = 32
 """Sweeps whose histories stay in memory."""
-_FORECAST = 100
-"""Unfinished trials that have a forecast, the best so far: each takes milliseconds."""
 _SHARE = 0.1
 _CHEAP_SECONDS = 0.01
 
@@ -124,7 +122,7 @@ class Living:
         """Take in what other trials change of an unfinished one: its rank at a rung, and its forecast."""
         unfinished = history.unfinished
         reasons = history.reasons(unfinished)
-        ends = forecasts(history, sorted(unfinished, key=lambda one: -(one.best_accuracy or 0))[:_FORECAST])
+        ends = forecasts(history)
         judged = {}
         for number, reason in reasons.items():
             end = ends.get(number)

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from sweeps.cli.main import main
-from sweeps.search.forecast import ends
+from sweeps.search.forecast import MOST, ends, forecasts
 from sweeps.sweep import SweepResult
 from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd
 from tests.benchmarks.curves.table import load
 from tests.sweeps.fake_trials import metrics, only_sampled
+from tracking.record.history import TrialHistory
 
 RISING = (0.25, 0.31, 0.35, 0.37, 0.39, 0.40, 0.41, 0.415, 0.42)
 
@@ -109,3 +111,31 @@ def test_one_epoch_says_nothing(
     assert "forecast" not in capsys.readouterr().out
     assert main(["status", "night", "--json", "--out", str(out)]) == 0
     assert json.loads(capsys.readouterr().out)["trials"][0]["forecast"] is None
+
+
+def _like(trial: TrialHistory, number: int, *values: float) -> TrialHistory:
+    """The same trial under another number and with other accuracies."""
+    epochs = [
+        one.model_copy(update={"trial": number, "metrics": one.metrics | {"val_accuracy": value}})
+        for one, value in zip(trial.epochs, values, strict=True)
+    ]
+    return replace(trial, started=trial.started.model_copy(update={"trial": number}), epochs=epochs)
+
+
+def test_of_thousands_the_most_promising_are_forecast(sweep: Callable[..., SweepResult]) -> None:
+    history = sweep(space=only_sampled(), trials=4, epochs=9, pruner="none", body=_body).history
+    for number in range(2, 1000):
+        history.trials[number] = _like(history.trials[1], number, 0.2, 0.25, 0.3 + number / 1e4)
+    found = forecasts(history)
+    assert found.keys() == history.trials.keys() - {0}
+    assert sorted(number for number, one in found.items() if one) == list(range(1000 - MOST, 1000))
+
+
+def test_an_accuracy_that_is_no_number_is_no_curve(sweep: Callable[..., SweepResult]) -> None:
+    history = sweep(space=only_sampled(), trials=4, epochs=9, pruner="none", body=_body).history
+    history.trials[2] = _like(history.trials[0], 2, *[0.3] * 8, float("nan"))
+    history.trials[3] = _like(history.trials[1], 3, 0.3, float("nan"), 0.3)
+    found = forecasts(history)
+    assert found[3] is None
+    assert found[1]
+    assert 0.3 < found[1].value < 1
