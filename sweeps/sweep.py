@@ -168,7 +168,7 @@ def run_plan(
             finally:
                 if writable:
                     director.leave()
-                    for drawn in pictures.rest(hurried=bool(received)):
+                    for drawn in pictures.rest(lambda: bool(received)):
                         director.record_drawn(drawn)
                     _record_the_end(director, journal)
                     if news:

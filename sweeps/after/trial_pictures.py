@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -24,6 +25,7 @@ _MOST_PROCESSES = 4
 _LONGEST_SECONDS = 300.0
 """Per trial; on a machine that lacks its faces they are made first."""
 _HURRIED_SECONDS = 2.0
+_POLL_SECONDS = 0.2
 
 
 class TrialPictures:
@@ -81,13 +83,15 @@ class TrialPictures:
             else:
                 yield TrialDrawn(trial=about.trial, epochs=about.epochs)
 
-    def rest(self, *, hurried: bool) -> Iterator[TrialDrawn]:
-        """The same of those that are left, waited for; `hurried` after a signal."""
-        longest = _HURRIED_SECONDS if hurried else _LONGEST_SECONDS
-        deadline = time.monotonic() + longest
-        while self._waiting and wait(self._waiting, deadline - time.monotonic(), FIRST_COMPLETED).done:
-            yield from self.drawn()
-            deadline = deadline if hurried else time.monotonic() + longest
+    def rest(self, is_hurried: Callable[[], bool]) -> Iterator[TrialDrawn]:
+        """The same of those that are left, waited for; not for long once `is_hurried`, as after a signal."""
+        hurried, deadline = False, time.monotonic() + _LONGEST_SECONDS
+        while self._waiting and (left := deadline - time.monotonic()) > 0:
+            if not hurried and is_hurried():
+                hurried, deadline = True, time.monotonic() + _HURRIED_SECONDS
+            if wait(self._waiting, min(left, _POLL_SECONDS), FIRST_COMPLETED).done:
+                yield from self.drawn()
+                deadline = deadline if hurried else time.monotonic() + _LONGEST_SECONDS
         if self._waiting:
             self._warn(f"the pictures of {len(self._waiting)} trials are not drawn yet")
 
@@ -97,9 +101,9 @@ class TrialPictures:
     def _draw(self, asked: str) -> str:
         """Have an idle process draw, or one more; what went wrong, if anything."""
         try:
-            process = self._idle.pop()
-        except IndexError:
-            process = self._start()
+            process = self._idle_or_new()
+        except OSError as error:
+            return f"no process to draw them starts: {error}"
         assert process.stdin
         assert process.stdout
         try:
@@ -108,10 +112,17 @@ class TrialPictures:
             answer = process.stdout.readline()
         except OSError:
             answer = ""
-        if not answer:
+        if not answer.endswith("\n"):
             return f"the process that draws ended with exit code {process.wait()}"
         self._idle.append(process)
         return str(json.loads(answer))
+
+    def _idle_or_new(self) -> subprocess.Popen[str]:
+        with contextlib.suppress(IndexError):
+            while (process := self._idle.pop()).poll() is not None:
+                pass
+            return process
+        return self._start()
 
     def _start(self) -> subprocess.Popen[str]:
         process = subprocess.Popen(
@@ -140,7 +151,7 @@ def draw_left(folder: SweepFolder, on_warning: Callable[[str], None]) -> bool:
             with TrialPictures(folder, recorded_spec(history), on_warning) as pictures:
                 for trial in history.undrawn:
                     pictures.add(trial)
-                for drawn in pictures.rest(hurried=False):
+                for drawn in pictures.rest(lambda: False):
                     journal.append(drawn)
     except FolderHeldError:
         return False

@@ -1,21 +1,26 @@
 """The pictures of trials: drawn beside the sweep, recorded once they are on disk, never lost and sent once."""
 
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 
 from fer_models import LeNetConfig, Recipe
 from sweeps.after.finish import NothingAtEnd
+from sweeps.after.trial_pictures import TrialPictures
 from sweeps.cli.main import main
 from sweeps.config import TrialConfig
 from sweeps.space import Space
+from sweeps.spec import recorded_spec
 from sweeps.sweep import SweepResult, run_sweep
 from tracking.mlflow_sync.default_store import default_path, default_uri
 from tracking.mlflow_sync.sink import MlflowSink
 from tracking.record.events import SweepEnded, TrialDrawn, TrialEnded
+from tracking.record.history import SweepHistory
 from tracking.record.journal import read
 from tracking.record.layout import SweepFolder
 
@@ -41,7 +46,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory, tiny_csv: Path, face_cache: 
     return out
 
 
-def run(data: Path, out: Path, **more: object) -> SweepResult:
+def run(data: Path, out: Path, **more: Any) -> SweepResult:
     return run_sweep(SPACE, data=data, trials=2, epochs=1, name="night", out=out, runner="inline",
                      at_end=NothingAtEnd(), **more)  # fmt: skip
 
@@ -111,14 +116,39 @@ def test_report_draws_what_a_kill_left_and_sends_it(killed: SweepFolder) -> None
     assert artifacts(killed, 1) >= PICTURES
 
 
-def test_a_process_that_dies_while_it_draws_is_a_warning(
-    killed: SweepFolder, tiny_csv: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("command", "fault"),
+    [(["sh", "-c", "read line; kill -9 $$"], r"exit code -9"), (["/no/such/python"], r"No such file .*")],
+)
+def test_a_process_that_dies_or_does_not_start_is_a_warning(
+    killed: SweepFolder, tiny_csv: Path, monkeypatch: pytest.MonkeyPatch, command: list[str], fault: str
 ) -> None:
-    monkeypatch.setattr("sweeps.after.trial_pictures.command", lambda module: ["sh", "-c", "read line; kill -9 $$"])
-    with pytest.warns(UserWarning, match=r"trial 1: its pictures are not drawn .*-9\); .* sweeps report night"):
+    monkeypatch.setattr("sweeps.after.trial_pictures.command", lambda module: command)
+    with pytest.warns(UserWarning, match=rf"trial 1: its pictures are not drawn .*{fault}\); .* sweeps report night"):
         result = run(tiny_csv, killed.root.parent, resume=True)
     assert result.history.finished
     assert [trial.number for trial in result.history.undrawn] == [1]
-    monkeypatch.undo()
-    assert main(["report", "night", "--out", str(killed.root.parent)]) == 0
-    assert killed.trial(1).curves.exists()
+
+
+def test_a_signal_while_the_last_pictures_are_drawn_ends_the_wait(
+    killed: SweepFolder, tiny_csv: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sends_ctrl_c = ["sh", "-c", "read line; kill -INT $PPID; exec sleep 60"]
+    monkeypatch.setattr("sweeps.after.trial_pictures.command", lambda module: sends_ctrl_c)
+    began = time.monotonic()
+    with pytest.warns(UserWarning, match="the pictures of 1 trials are not drawn yet; .* sweeps report night"):
+        result = run(tiny_csv, killed.root.parent, resume=True)
+    assert result.exit_code == 130
+    assert time.monotonic() - began < 30
+    assert [trial.number for trial in result.history.undrawn] == [1]
+
+
+def test_a_process_that_ended_while_idle_is_replaced(killed: SweepFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers_once = ["sh", "-c", "read line; echo '\"\"'"]
+    monkeypatch.setattr("sweeps.after.trial_pictures.command", lambda module: answers_once)
+    history = SweepHistory.load(killed.journal)
+    with TrialPictures(killed, recorded_spec(history), pytest.fail) as pictures:
+        for number in range(2):
+            pictures.add(history.trials[number])
+            assert [one.trial for one in pictures.rest(lambda: False)] == [number]
+            time.sleep(0.3)
