@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from sweeps.options import Options
+from sweeps.planning.hardware import find_hardware
 from sweeps.planning.plan import make_plan
 from sweeps.sweep import run_plan
 from tests.benchmarks.simulated import SPACE, SimulatedRunner, learning
@@ -26,7 +27,9 @@ def many_trials(out: Path, trials: int, name: str = "many") -> SweepFolder:
     """A sweep of so many trials, those of a simulated one repeated; the last one is running."""
     model = out / "model"
     options = Options(trials=_SIMULATED, epochs=_EPOCHS, out=model, name=name, runner="inline", seed=0, figures=False)
-    run_plan(make_plan(SPACE, options), body=learning, runner=SimulatedRunner(_SLOTS), tracker=NoTracker())
+    run_plan(
+        make_plan(SPACE, options, find_hardware), body=learning, runner=SimulatedRunner(_SLOTS), tracker=NoTracker()
+    )
     events = [event for event in read(SweepFolder(model / name).journal) if not isinstance(event, SweepEnded)]
     shutil.move(model / name, out / name)
     folder = SweepFolder(out / name)
