@@ -50,7 +50,7 @@ def main() -> None:
 def _draw(page: Any, path: Path, last: str) -> None:
     """The page down to its element `last`; below that are paths of this machine, or nothing."""
     bottom = page.evaluate("(last) => Math.ceil(document.querySelector(last).getBoundingClientRect().bottom)", last)
-    page.screenshot(path=path, full_page=True, clip={"x": 0, "y": 0, "width": _WIDTH, "height": bottom + 24})
+    page.screenshot(path=path, full_page=True, clip={"x": 0, "y": 0, "width": _WIDTH, "height": bottom + 8})
 
 
 if __name__ == "__main__":
