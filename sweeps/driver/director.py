@@ -204,7 +204,9 @@ class Director:
         return bool(found)
 
     def _continue(self, trial: TrialHistory) -> Task | None:
-        """Hand out a trial again; None where its last driver died between its rung and its pause there."""
+        """Hand out a trial again; None where its last driver died before its pause at a rung or its end at once."""
+        if self._starting.end_at_once(trial):
+            return None
         if trial.verdict is not None:
             self._endings.write_verdict(trial.verdict)
         else:

@@ -21,6 +21,8 @@ from tracking.record.history import TrialGroup, TrialHistory
 from tracking.record.layout import SweepFolder, TrialFolder
 from tracking.record.training_states import take_state
 
+_NO_CONFIGURATION = "the space made no configuration of it; its driver died before it recorded why"
+
 
 class Starting:
     """Starts the trials of one sweep. Each start is recorded before its task is made."""
@@ -128,15 +130,19 @@ class Starting:
         """Record a trial; None where it is over at once."""
         self._study.enter(started)
         self._recorder.record(started)
-        number = started.trial
-        trial = self._history.trials[number]
+        trial = self._history.trials[started.trial]
+        return None if self.end_at_once(trial, fault) else trial
+
+    def end_at_once(self, trial: TrialHistory, fault: str | None = None) -> bool:
+        """End a trial that needs no training, as one without a configuration; whether it is one."""
+        started = trial.started
         if not started.config:
-            self._endings.close(number, "failed", fault)
-        elif equal := self._done_equal(trial):
-            self._endings.take_over(number, equal)
+            self._endings.close(started.trial, "failed", fault or _NO_CONFIGURATION)
+        elif not trial.epochs and started.wanted is None and (equal := self._done_equal(trial)):
+            self._endings.take_over(started.trial, equal)
         else:
-            return trial
-        return None
+            return False
+        return True
 
     def start_wanted(self, wanted: Wanted, spec: SweepSpec) -> TrialHistory:
         """Record a trial that a person asked for; the sampler sees it where the space can draw it."""

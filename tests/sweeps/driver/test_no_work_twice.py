@@ -70,6 +70,20 @@ def test_each_configuration_is_trained_once(tmp_path: Path) -> None:
     assert outcome(again.folder.journal) == before
 
 
+def test_nor_where_the_driver_dies_before_a_twins_end_is_recorded(tmp_path: Path) -> None:
+    asked = spec(trials=9, max_epochs=4, baseline_epochs=4, baselines={"report": ""})
+    desk = open_desk(tmp_path / "night", SPACE, asked)
+    InlineRunner().run(desk.director, good_body)
+    desk.journal.close()
+    before = outcome(desk.folder.journal)
+    lines = desk.folder.journal.read_text().splitlines(keepends=True)
+    end = min(place for place, line in enumerate(lines) if '"reason":"equal to trial' in line)
+    desk.folder.journal.write_text("".join(lines[:end]))
+    again = open_desk(tmp_path / "night", SPACE, asked)
+    InlineRunner().run(again.director, good_body)
+    assert outcome(again.folder.journal) == before
+
+
 def test_one_that_was_pruned_or_trained_for_less_is_no_twin(tmp_path: Path) -> None:
     body, short = Counted(), spec(trials=2, max_epochs=4, baseline_epochs=2, baselines={"report": ""})
     space = Space(

@@ -63,6 +63,22 @@ def test_a_draw_that_cannot_be_made_is_one_failed_trial(tmp_path: Path, fault: B
     assert desk.director.faults == [f"trial 2: {end.reason}"]
 
 
+def test_a_kill_before_its_end_is_recorded_leaves_a_sweep_that_resumes(tmp_path: Path) -> None:
+    space, asked = only_sampled(draw=faulty(2, fault=ValueError("no such net"))), spec(trials=6)
+    desk = open_desk(tmp_path / "night", space, asked)
+    InlineRunner().run(desk.director, good_body)
+    desk.journal.close()
+    lines = desk.folder.journal.read_text().splitlines(keepends=True)
+    (start,) = [place for place, line in enumerate(lines) if '"event":"trial","trial":2' in line]
+    desk.folder.journal.write_text("".join(lines[: start + 1]))
+    again = open_desk(tmp_path / "night", space, asked)
+    InlineRunner().run(again.director, good_body)
+    trials = again.director.history.trials
+    assert [number for number, trial in trials.items() if trial.state == "failed"] == [2]
+    assert len(trials) == 6
+    assert "made no configuration" in trials[2].reason
+
+
 def test_a_resume_does_not_draw_it_again(tmp_path: Path) -> None:
     """Nor is it drawn by chance: another number is another draw."""
     asked: list[float] = []
