@@ -95,7 +95,7 @@ class Run:
         """The command that trains it again, with the same seed, as a new sweep."""
         words = ["python", "-m", "sweeps.run", str(self.files.config), *command_line(self.spec.data)]
         words += ["--epochs", str(self.trial.started.epochs), "--seed", str(self.spec.seed)]
-        return shlex.join([*words, *self._out()])
+        return shlex.join([*words, *_out_option(self.sweep.root.parent)])
 
     def refuse_unfinished(self) -> None:
         """Raise InputError while a resume may still change the trial's best epoch."""
@@ -139,11 +139,7 @@ class Run:
         return prepare(self.spec.data_of(self.trial.started))
 
     def _command(self, *words: str) -> str:
-        return shlex.join(["python", "-m", "sweeps", *words, *self._out()])
-
-    def _out(self) -> list[str]:
-        out = self.sweep.root.parent
-        return [] if out == Path("runs") else ["--out", str(out)]
+        return command_for(self.sweep.root.parent, *words)
 
     @cached_property
     def kind(self) -> RunKind:
@@ -217,6 +213,15 @@ def find_run(reference: str, out: Path, tracking_uri: str | None = None) -> Run:
     if not number.isdecimal() or int(number) not in history.trials:
         raise InputError(f"{name} has no trial '{number}'; it has 0 to {history.next_number - 1}")
     return Run(folder, history, history.trials[int(number)])
+
+
+def command_for(out: Path, *words: str) -> str:
+    """The command of a verb for the sweeps of a folder, for a person to copy."""
+    return shlex.join(["python", "-m", "sweeps", *words, *_out_option(out)])
+
+
+def _out_option(out: Path) -> list[str]:
+    return [] if out == Path("runs") else ["--out", str(out)]
 
 
 def sweep_names(out: Path) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from fer_common.own_modules import command, environment
+from sweeps.runs import command_for
 from tracking.record.history import SweepHistory
 from tracking.record.layout import SweepFolder
 
@@ -58,8 +59,9 @@ class Closing:
         if not page.is_file() or page.stat().st_mtime_ns < journal.stat().st_mtime_ns:
             fault, _ = _in_a_child("draw", self._folder, _HURRIED_SECONDS if hurried else _LONGEST_SECONDS)
             if fault:
-                name = self._folder.root.name
-                self._on_warning(f"the report is not made ({fault}); make it with: python -m sweeps report {name}")
+                root = self._folder.root
+                again = command_for(root.parent, "report", root.name)
+                self._on_warning(f"the report is not made ({fault}); make it with: {again}")
                 return []
             self._drawn = not hurried
         return [f"report: {page}"]

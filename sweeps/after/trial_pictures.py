@@ -13,6 +13,7 @@ from typing import Self
 
 from fer_common.own_modules import command, environment
 from sweeps.driver.director import Director
+from sweeps.runs import command_for
 from sweeps.spec import SweepSpec, recorded_spec
 from sweeps.trial.messages import ToDraw
 from tracking.record.events import Event, TrialDrawn, TrialEnded
@@ -96,7 +97,8 @@ class TrialPictures:
             self._warn(f"the pictures of {len(self._waiting)} trials are not drawn yet")
 
     def _warn(self, fault: str) -> None:
-        self._on_warning(f"{fault}; draw them with: python -m sweeps report {self._folder.root.name}")
+        root = self._folder.root
+        self._on_warning(f"{fault}; draw them with: {command_for(root.parent, 'report', root.name)}")
 
     def _draw(self, asked: str) -> str:
         """Have an idle process draw, or one more; what went wrong, if anything."""

@@ -10,7 +10,7 @@ from fer_common.flags import Flag
 from sweeps.cli.arguments import OfSweeps, SweepName
 from sweeps.cli.console import console, warn
 from sweeps.errors import InputError
-from sweeps.runs import open_sweep
+from sweeps.runs import command_for, open_sweep
 from sweeps.spec import SweepSpec, recorded_spec
 from tracking.errors import TrackingError
 from tracking.mlflow_sync.ui import HOST, open_in_browser, page_server
@@ -44,7 +44,7 @@ def send(sweep: SweepFolder, spec: SweepSpec, verb: OfSweeps, uri: str | None = 
     except FolderHeldError as held:
         warn(f"{sweep.root.name}: {held.who} works on the sweep and sends its records to MLflow itself")
     except TrackingError as error:
-        warn(f"{error}; the record is kept: python -m sweeps sync {sweep.root.name}")
+        warn(f"{error}; the record is kept: {command_for(verb.out, 'sync', sweep.root.name)}")
 
 
 class Ui(OfSweeps):

@@ -6,7 +6,6 @@ import time
 from argparse import ArgumentTypeError
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, Any
 
 from fer_common.flags import Flag
@@ -17,7 +16,7 @@ from sweeps.cli.console import console
 from sweeps.driver.acts import Acts
 from sweeps.errors import InputError
 from sweeps.options import read_seconds
-from sweeps.runs import find_run, open_sweep, sweep_folder
+from sweeps.runs import command_for, find_run, open_sweep, sweep_folder
 from sweeps.spec import recorded_spec
 from tracking.record.events import Act
 from tracking.record.folder_lock import FolderHeldError, folder_holder, hold_folder
@@ -206,8 +205,7 @@ def _act(given: Steering, name: str, verb: str, arguments: Mapping[str, Any]) ->
     elif not act.refused:
         console.print(f"{name}: {act.answer}")
         if not runs and not SweepHistory.load(folder.journal).finished:
-            where = "" if given.out == Path("runs") else f" --out {given.out}"
-            console.print(f"it does not run now; continue with it:\n  python -m sweeps resume {name}{where}")
+            console.print(f"it does not run now; continue with it:\n  {command_for(given.out, 'resume', name)}")
     if act.refused:
         raise InputError(f"{name}: {act.answer}")
     return 0

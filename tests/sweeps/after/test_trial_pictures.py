@@ -124,7 +124,9 @@ def test_a_process_that_dies_or_does_not_start_is_a_warning(
     killed: SweepFolder, tiny_csv: Path, monkeypatch: pytest.MonkeyPatch, command: list[str], fault: str
 ) -> None:
     monkeypatch.setattr("sweeps.after.trial_pictures.command", lambda module: command)
-    with pytest.warns(UserWarning, match=rf"trial 1: its pictures are not drawn .*{fault}\); .* sweeps report night"):
+    with pytest.warns(
+        UserWarning, match=rf"trial 1: its pictures are not drawn .*{fault}\); .* sweeps report night --out "
+    ):
         result = run(tiny_csv, killed.root.parent, resume=True)
     assert result.history.finished
     assert [trial.number for trial in result.history.undrawn] == [1]
@@ -133,10 +135,10 @@ def test_a_process_that_dies_or_does_not_start_is_a_warning(
 def test_a_signal_while_the_last_pictures_are_drawn_ends_the_wait(
     killed: SweepFolder, tiny_csv: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sends_ctrl_c = ["sh", "-c", "read line; kill -INT $PPID; exec sleep 60"]
+    sends_ctrl_c = ["sh", "-c", "read line; sleep 1; kill -INT $PPID; exec sleep 60"]
     monkeypatch.setattr("sweeps.after.trial_pictures.command", lambda module: sends_ctrl_c)
     began = time.monotonic()
-    with pytest.warns(UserWarning, match="the pictures of 1 trials are not drawn yet; .* sweeps report night"):
+    with pytest.warns(UserWarning, match="the pictures of 1 trials are not drawn yet; .* sweeps report night --out "):
         result = run(tiny_csv, killed.root.parent, resume=True)
     assert result.exit_code == 130
     assert time.monotonic() - began < 30
