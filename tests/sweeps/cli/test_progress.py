@@ -128,7 +128,7 @@ def test_plain_lines_where_there_is_no_terminal() -> None:
         "trial 1 lenet: started (2 epochs at most)",
         "trial 1 lenet: starts again (resumed)",
         "trial 1 lenet: epoch 1/2 train_loss 1.0000 val_accuracy 50.00% (1000 images/s); about 2 s left",
-        "trial 1 lenet: waits at the rung after epoch 1, rank 1 of 2",
+        "trial 1 lenet: waits at the rung after epoch 1, rank 2 of 2",
         "trial 1 lenet: pruned, best val_accuracy 25.00% at epoch 1",
     ]
 

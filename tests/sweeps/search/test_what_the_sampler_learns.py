@@ -71,7 +71,8 @@ def proposals(study: Study, numbers: Sequence[int]) -> list[dict[str, object]]:
 @pytest.mark.parametrize("over", [True, False], ids=["over", "still running"])
 def test_baselines_leave_no_trace_in_what_is_proposed(tmp_path: Path, over: bool) -> None:
     with_baselines = Study(tmp_path / "with.log", LEADING, 7)
-    for number in range(3):
+    for number, baseline in enumerate(LEADING.baselines):
+        with_baselines.enter(started(number, Proposal(baseline.config, {}, {})))
         with_baselines.add_undrawn(number)
         with_baselines.report(number, 1, 0.6)
         if over:
