@@ -17,6 +17,7 @@ import pytest
 from fer_models import CompactResNetConfig
 from fer_models.training.saved_parameters import count_saved
 from sweeps import SweepResult, run_sweep
+from sweeps.after import finish
 from sweeps.after.draw_sweep import draw_sweep
 from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd
 from tests.sweeps import fake_trials
@@ -182,7 +183,10 @@ def test_the_report_is_drawn_without_the_modules_of_the_working_folder(
     assert done.notes == (f"report: {done.folder.figures / 'report.html'}",)
 
 
-def test_a_stopped_sweep_whose_trials_wait_at_a_rung_has_a_report(closing: Sweep) -> None:
+def test_a_stopped_sweep_whose_trials_wait_at_a_rung_has_a_report(
+    closing: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finish, "_HURRIED_SECONDS", 25.0)  # a busy machine takes longer than a person would wait
     space = replace(fake_trials.only_sampled(), pruner="promoting")
 
     def stopped(event: Event, _: SweepHistory) -> None:
