@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.live --data fer2013.csv [--minutes 10] [--repeats 5] [--together]
 
-Both draw from the same wide space, train the same net on the same faces by the same `fit`, one core for each trial, and
-have the same minutes from the start of their process. The glue is Ray Tune with OptunaSearch, ASHA at its defaults and
+Both draw from the same wide space, train the same net on the same faces by the same `fit` in the same precision, one core for
+each trial, and have the same minutes from the start of their process. The glue is Ray Tune with OptunaSearch, ASHA at its defaults and
 MLflowLoggerCallback, and keeps nothing but metrics; ours writes checkpoints, predictions and pictures as always.
 They run in turn on all cores, or with `--together` at the same time on half of the cores each: then both have the same
 load of the machine beside them. A sweep that never reaches the accuracy counts with all its time.
@@ -133,6 +133,7 @@ def _train(config: dict[str, Any], folder: Path, data: DataOptions) -> None:
     from fer_data import open_cached
     from fer_data.augmentation.batches import batches_per_epoch, train_batches
     from fer_models import Diverged
+    from fer_models.configs.precision import device_kind, fastest
     from fer_models.nets.registry import build
     from fer_models.training.fit import fit
     from fer_models.training.state import new_state
@@ -140,6 +141,7 @@ def _train(config: dict[str, Any], folder: Path, data: DataOptions) -> None:
     torch.set_num_threads(1)
     faces, drawn = open_cached(prepare(data)), suggest(optuna.trial.FixedTrial(config))
     recipe, augment = drawn.recipe, drawn.augment
+    precision, memory_format = fastest(drawn.net.name, device_kind("cpu"))  # as every sweep of ours chooses by itself
     generator = torch.Generator().manual_seed(0)
     net = build(drawn.net, classes=len(faces.classes), mean_image=faces.mean_image(), generator=generator)
     try:
@@ -151,6 +153,8 @@ def _train(config: dict[str, Any], folder: Path, data: DataOptions) -> None:
             epochs=EPOCHS,
             seed=0,
             iterations_per_epoch=batches_per_epoch(faces.train, recipe.batch_size, augment),
+            precision=precision,
+            memory_format=memory_format,
         ):
             right = epoch.val_probabilities.argmax(1) == faces.val.labels
             _note(folder, tune.get_context().get_trial_id(), float(right.mean()))
