@@ -93,7 +93,7 @@ _UNKNOWN = "@unknown"
 
 
 def completion_script(parser: argparse.ArgumentParser, known: Mapping[str, Iterable[str]]) -> str:
-    """The script. `known` are the words that may stand for a metavar, such as SPACE."""
+    """The script. `known` are the values that complete a metavar, such as SPACE."""
     (verbs,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
     lines = [_line("", verbs.choices)]
     for name, verb in verbs.choices.items():

@@ -52,7 +52,7 @@ class Lessons:
         self.firsts: list[First] = []
         """What was learned first of each trial, in that order; it only grows."""
         self._met: set[int] = set()
-        self._worst: tuple[float, ...] | None = None  # of each objective that the sampler was told
+        self._worst: tuple[float, ...] | None = None  # value of each objective, of all trials learned of
 
     def __contains__(self, number: int) -> bool:
         """Whether there is something to learn of the trial."""

@@ -121,7 +121,7 @@ class Study:
             case Verdict():
                 self.finish(event.trial, AS_IT_ENDED[event.state])
             case TrialEnded(final=True):
-                # Journals of format 1 do not say what the sampler was told; it is told what it would be today.
+                # Journals of format 1 do not say what the sampler learned of a trial: it learns by the present rule.
                 told = event.told or self.lesson(event.trial, event.state, unfit=event.diverged)
                 if event.drops_out:
                     self.drop_out(event.trial)
@@ -147,7 +147,7 @@ class Study:
         except InputError as error:
             fault = str(error)
         self._enter(number, trial, whole=config is not None)
-        # While it runs, TPE would take parameters that it does not have for its own, which no journal tells of.
+        # While it runs, TPE would take parameters that it does not have for its own, which no journal records.
         self._storage.set_trial_system_attr(trial._trial_id, _TPE_NOTE, "")
         distributions = {name: distribution_to_json(dist) for name, dist in trial.distributions.items()}
         return Proposal(config, dict(trial.params), distributions, fault)

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
@@ -32,6 +32,7 @@ from fer_data import AugmentConfig, DataOptions, prepare
 from fer_models import LeNetConfig, Recipe
 from sweeps.config import TrialConfig
 from sweeps.space import Space
+from tests.benchmarks.curves.space import Draws, draw_steps
 
 if TYPE_CHECKING:
     import optuna
@@ -41,24 +42,9 @@ SIDES = ("ours", "glue")
 _PATIENCE_SECONDS = 300  # beside the minutes of the sweep: to start, to draw, to end
 
 
-class Draws(Protocol):
-    """What `suggest` needs of a trial."""
-
-    def suggest_float(self, name: str, low: float, high: float, *, log: bool = ...) -> float: ...
-
-    def suggest_categorical(self, name: str, choices: Any) -> Any: ...
-
-
 def suggest(trial: Draws) -> TrialConfig:
     """LeNet with the learning rate over four decades and the decay over three, where `lenet_space` has one or two."""
-    recipe = Recipe(
-        optimizer="nesterov",
-        lr=trial.suggest_float("lr", 1e-4, 1.0, log=True),
-        momentum=trial.suggest_float("momentum", 0.5, 0.99),
-        weight_decay=trial.suggest_float("weight_decay", 1e-6, 1e-2, log=True),
-        batch_size=trial.suggest_categorical("batch_size", [32, 64, 128, 256]),
-        lr_policy=trial.suggest_categorical("lr_policy", ["constant", "cosine", "onecycle"]),
-    )
+    recipe = Recipe(**draw_steps(trial))
     augment = AugmentConfig(
         flip=trial.suggest_float("flip", 0.0, 0.5),
         rotate_deg=trial.suggest_float("rotate_deg", 0.0, 30.0),

@@ -220,7 +220,7 @@ def pause_and_thaw_seconds(repeats: int = 8) -> list[float]:
             body.close()
             seconds.append(thawed + time.perf_counter() - began)
             task = task.model_copy(update={"attempt": task.attempt + 1, "recorded": (*task.recorded, report)})
-    return seconds[1:]  # the first attempt has imported torch, and made its net anew
+    return seconds[1:]  # the first attempt has to import torch and to make the net
 
 
 def lines(seeds: int = 5) -> Iterator[Line]:

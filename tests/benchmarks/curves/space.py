@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fer_data import AugmentConfig
 from fer_models import CompactResNetConfig, LeNetConfig, Recipe
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     import optuna
 
 
+class Draws(Protocol):
+    """What `draw_steps` needs of a trial."""
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = ...) -> float: ...
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any: ...
+
+
 def suggest(trial: optuna.Trial) -> TrialConfig:
     """Draw one configuration; each net has a width of its own."""
-    recipe = Recipe(
-        optimizer="nesterov",
-        lr=trial.suggest_float("lr", 1e-4, 1.0, log=True),
-        momentum=trial.suggest_float("momentum", 0.5, 0.99),
-        weight_decay=trial.suggest_float("weight_decay", 1e-6, 1e-2, log=True),
-        batch_size=trial.suggest_categorical("batch_size", [32, 64, 128, 256]),
-        lr_policy=trial.suggest_categorical("lr_policy", ["constant", "cosine", "onecycle"]),
-        label_smoothing=trial.suggest_float("label_smoothing", 0.0, 0.2),
-    )
+    recipe = Recipe(**draw_steps(trial), label_smoothing=trial.suggest_float("label_smoothing", 0.0, 0.2))
     augment = AugmentConfig(
         flip=trial.suggest_float("flip", 0.0, 0.5),
         rotate_deg=trial.suggest_float("rotate_deg", 0.0, 30.0),
@@ -32,6 +32,18 @@ def suggest(trial: optuna.Trial) -> TrialConfig:
         erase=trial.suggest_float("erase", 0.0, 0.6),
     )
     return TrialConfig(net=_net(trial), recipe=recipe, augment=augment, memory_format="channels_last")
+
+
+def draw_steps(trial: Draws) -> dict[str, Any]:
+    """Optimizer, learning rate and batch from wide ranges, as the recipe has them."""
+    return {
+        "optimizer": "nesterov",
+        "lr": trial.suggest_float("lr", 1e-4, 1.0, log=True),
+        "momentum": trial.suggest_float("momentum", 0.5, 0.99),
+        "weight_decay": trial.suggest_float("weight_decay", 1e-6, 1e-2, log=True),
+        "batch_size": trial.suggest_categorical("batch_size", [32, 64, 128, 256]),
+        "lr_policy": trial.suggest_categorical("lr_policy", ["constant", "cosine", "onecycle"]),
+    }
 
 
 def _net(trial: optuna.Trial) -> LeNetConfig | CompactResNetConfig:

@@ -99,7 +99,7 @@ def test_replayed_steps_equal_the_usual_ones(case: str, split: Split) -> None:
     assert_equal(recorded, usual)
     assert Replayed.replays - replays >= 2 * STEPS - 6, "all steps and batches of the second epoch, but a mix's first"
     assert [one.data_ptr() for one in content(recorded)] == addresses, (
-        "a graph goes on with the memory it was made with"
+        "a graph uses the memory that it was recorded with"
     )
 
 
