@@ -289,7 +289,7 @@ class RecordedOptions(BaseModel):
     ] = None
     until_gain: Annotated[
         float | None,
-        Field(gt=0, le=100),
+        Field(gt=0, le=100, allow_inf_nan=False),
         Flag(
             "stop, resumable, where half as many trials again are expected to gain fewer points of accuracy; as 0.5",
             "POINTS",

@@ -8,6 +8,7 @@ from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
 
 from sweeps.cli.overview import all_sweeps
+from sweeps.runs import command_for
 from sweeps.serve.api import Found, Serving, body_of
 from sweeps.serve.examples import example_png
 from sweeps.serve.guard import COOKIE
@@ -30,11 +31,11 @@ def sweep(name: str, found: Found, served: Serving) -> str:
 
 
 @router.get("/sweeps/{name}/report")
-def report(name: str, found: Found) -> FileResponse:
+def report(name: str, found: Found, served: Serving) -> FileResponse:
     """The report that the sweep has written."""
     path = found.folder.report
     if not path.is_file():
-        raise HTTPException(404, f"no report of {name} yet: python -m sweeps report {name}")
+        raise HTTPException(404, f"no report of {name} yet: {command_for(served.out, 'report', name)}")
     return FileResponse(path, headers={"Content-Security-Policy": "sandbox allow-scripts"})
 
 

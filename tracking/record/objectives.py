@@ -31,7 +31,7 @@ Costs = tuple[float, ...]
 def faults_of(objectives: Sequence[str]) -> list[str]:
     """What is wrong with the names of objectives."""
     faults = [
-        f"no objective '{name}'{did_you_mean(name, METRICS)}; there are {', '.join(METRICS)}"
+        f"no objective '{name}'{did_you_mean(name, METRICS)}"
         for name in dict.fromkeys(objectives)
         if name not in METRICS
     ]
