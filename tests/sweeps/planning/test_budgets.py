@@ -115,6 +115,7 @@ def test_until_a_time(run: Callable[..., int], capsys: pytest.CaptureFixture[str
         (["--cpu-hours", "0"], "--cpu-hours 0: must be above 0"),
         (["--max-cost", "5"], "--max-cost 5: needs --price-per-hour"),
         (["--until-gain", "0"], "--until-gain 0: must be above 0"),
+        (["--until-gain", "nan"], "--until-gain nan: must be a finite number"),
         (["--until-gain", "little"], "invalid float value: 'little'"),
         (
             ["--until-gain", "0.2"],

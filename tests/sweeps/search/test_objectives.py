@@ -124,7 +124,10 @@ def test_the_sampler_finds_more_of_the_front_than_random_draws(tmp_path: Path, s
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"objective": "val_accuracy,paramters"}, "--objective .*no objective 'paramters'; did you mean 'parameters'?"),
+        (
+            {"objective": "val_accuracy,paramters"},
+            "--objective .*no objective 'paramters'; did you mean 'parameters'[^;]*$",
+        ),
         (
             {"objective": "parameters,val_acuracy,parameters"},
             "no objective 'val_acuracy'; did you mean 'val_accuracy'.*'parameters' is given 2 times; "
