@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from tracking.figures.parts import AMBER, BLUE, ORANGE, as_percent, plain
 from tracking.figures.sweep_figures import STATES
+from tracking.metrics.pareto import fronts
 from tracking.metrics.scores import Interval
 from tracking.record.history import SweepHistory, TrialHistory
 from tracking.record.objectives import objectives_of
@@ -167,15 +168,6 @@ def importances_figure(importances: Mapping[str, Interval], title: str) -> Figur
     return figure
 
 
-def pareto_front(costs: Sequence[float], values: Sequence[float]) -> list[int]:
-    """The trials that no other beats at the same or lower cost, cheapest first."""
-    front: list[int] = []
-    for index in sorted(range(len(costs)), key=lambda index: (costs[index], -values[index])):
-        if not front or values[index] > values[front[-1]]:
-            front.append(index)
-    return front
-
-
 def pareto_figure(history: SweepHistory, parameters: Mapping[int, int], title: str) -> Figure:
     """Best `val_accuracy` against worker minutes, `parameters` (trial → count) and the sweep's other objectives, with
     the Pareto front of each pair."""
@@ -214,7 +206,8 @@ def _draw_front(axes: Axes, trials: Sequence[tuple[TrialHistory, float, float]])
         of_state = [(cost, value) for trial, cost, value in trials if trial.state == state]
         if of_state:
             axes.plot(*zip(*of_state, strict=True), marker, color=colour, markersize=6, alpha=0.85, label=state)
-    front = pareto_front([cost for _, cost, _ in trials], [value for _, _, value in trials])
+    is_best = fronts(np.array([(value, -cost) for _, cost, value in trials]).reshape(-1, 2)) == 0
+    front = sorted(np.flatnonzero(is_best).tolist(), key=lambda place: trials[place][1])
     on_it = [trials[index] for index in front]
     axes.step(
         [cost for _, cost, _ in on_it], [value for *_, value in on_it], where="post", color="black", linewidth=1.2,
