@@ -78,8 +78,8 @@ def svg(figure: Figure) -> str:
 
 
 def as_percent(axis: Axis) -> None:
-    """Show the axis's shares 0..1 in percent, with as many decimals as tell its ticks apart."""
-    axis.set_major_formatter(PercentFormatter(1))
+    """Show the axis's shares 0..1 in whole percent."""
+    axis.set_major_formatter(PercentFormatter(1, decimals=0))
 
 
 def plain(axes: Axes) -> None:
