@@ -11,6 +11,7 @@ from tracking.record.events import (
     DriverStopped,
     EpochDone,
     Event,
+    Group,
     SweepEnded,
     SweepStarted,
     TrialEnded,
@@ -20,6 +21,8 @@ from tracking.record.journal import Journal
 from tracking.record.layout import SweepFolder
 
 SWEEP_ID = "0123456789abcdef0123456789abcdef"
+LARGE_T = 12.706204736432095
+"""Student's t of one degree of freedom that leaves 2.5 % above it."""
 
 
 @dataclass
@@ -59,12 +62,12 @@ class Sweep:
             time_ms=self.tick(), host="h", pid=1, versions={"torch": "2.14.1"}, git_commit="abc123", resumed=resumed
         )
 
-    def trial(self, number: int, baseline: str | None = None) -> None:
+    def trial(self, number: int, baseline: str | None = None, group: Group | None = None) -> None:
         config = {"net": {"name": "lenet", "dropout": 0.5}, "recipe": {"lr": 0.01, "ema_decay": None}}
         self.write(
             TrialStarted(
                 time_ms=self.tick(), trial=number, config_id=f"c{number}", config=config, seed=7, epochs=3,
-                baseline=baseline,
+                baseline=baseline, group=group,
             ),
             AttemptStarted(time_ms=self.tick(), trial=number, attempt=0, reason="first"),
         )  # fmt: skip
@@ -99,6 +102,33 @@ class Sweep:
                 "epochs": len(self.trained)
             }
             self.points |= {(self.sweep_id, f"sweep/{one}", len(self.ended)): n for one, n in counts.items()}
+
+    def member(self, number: int, first: int, size: int = 2, epochs: int = 2) -> None:
+        """A trial of a group, through all its epochs."""
+        self.trial(number, group=Group(first=first, member=number - first, size=size))
+        for epoch in range(1, epochs + 1):
+            self.epoch(number, epoch)
+        self.end(number)
+
+    def group_mean(self, first: int, values: list[float], low: float | None = None) -> None:
+        """Expect the mean of a group's members that are done; with two values or more, from `low` to as far above."""
+        key, mean, step = f"{self.sweep_id}/group {first}", sum(values) / len(values), len(values)
+        expected = {"best_val_accuracy": mean, "group/mean_val_accuracy": mean, "group/members": float(step)}
+        if low is not None:
+            expected |= {"group/mean_val_accuracy_low": low, "group/mean_val_accuracy_high": 2 * mean - low}
+        self.points |= {(key, name, step): value for name, value in expected.items()}
+
+    def grouped(self) -> None:
+        """Two groups of two trials; the second one is given up after its first."""
+        self.start()
+        self.member(0, 0)
+        self.group_mean(0, [0.3])
+        self.member(1, 0)
+        self.group_mean(0, [0.3, 0.3 + 1 / 7], low=0.3 + 1 / 14 - LARGE_T * 1 / 14)
+        self.trial(2, group=Group(first=2, member=0, size=2))
+        self.epoch(2, 1)
+        self.end(2, "pruned", reason="0.31 under the cut 0.38")
+        self.finish()
 
     def stop(self) -> None:
         self.write(DriverStopped(time_ms=self.tick(), reason="SIGTERM"))

@@ -3,21 +3,18 @@
 Nothing here reads the clock: every time is the journal's, so a replay gives the same to the last bit.
 """
 
-import math
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import TypeGuard
 
-from tracking.metrics.groups import mean_interval
+from tracking.mlflow_sync.progress import PARENT, GroupChanged, GroupRuns, Point, SweepProgress, first_of, group_run
 from tracking.record.events import (
-    OBJECTIVE,
     Act,
     AttemptStarted,
     DriverStarted,
     DriverStopped,
     EpochDone,
     Event,
-    Group,
     SweepEnded,
     SweepStarted,
     TrialDrawn,
@@ -37,25 +34,14 @@ DRAWN_TAG = "drawn.epochs"
 ITERATION_LOSS = "iteration/train_loss"
 ITERATION_RATE = "iteration/learning_rate"
 
-
-PARENT = -1
-"""The key of the sweep's own run, where others have their trial's number."""
-
 _STATUS = {"done": "FINISHED", "pruned": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 _PAUSED = "SCHEDULED"
 
-Ending = TrialEnded | TrialPaused | DriverStopped | SweepEnded
-"""After these a run has no worker until it is resumed."""
+Ending = TrialEnded | TrialPaused | DriverStopped | SweepEnded | GroupChanged
+"""After these a run has no worker until it is resumed; a group has where its state is `running`."""
 
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """One value of one metric."""
-
-    key: str
-    value: float
-    time_ms: int
-    step: int
+RunEvent = Event | GroupChanged
+"""What concerns one run."""
 
 
 @dataclass
@@ -76,74 +62,6 @@ class RunWork:
 
 
 @dataclass
-class SweepProgress:
-    """A sweep's progress, computed from all its events in order, whichever runs are settled.
-
-    Its points are those of the sweep's own run: the best value over total epochs trained, the counts over trials ended.
-    An epoch that the journal has twice counts once.
-    """
-
-    epochs: int = 0
-    best: float | None = None
-    ended: Counter[str] = field(default_factory=Counter)
-    _seen: dict[int, int] = field(default_factory=dict)
-    _over: dict[int, str] = field(default_factory=dict)
-
-    def points(self, event: Event) -> list[Point]:
-        """Take the next event; return the points that change."""
-        match event:
-            case EpochDone() if event.epoch > self._seen.get(event.trial, 0):
-                self._seen[event.trial] = event.epoch
-                self.epochs += 1
-                value = event.metrics.get(OBJECTIVE, math.nan)
-                if not (math.isfinite(value) and (self.best is None or value > self.best)):
-                    return []
-                self.best = value
-                return [Point(f"sweep/best_{OBJECTIVE}", value, event.time_ms, self.epochs)]
-            case TrialEnded(final=True):
-                if event.trial in self._over:  # it was given more epochs
-                    self.ended[self._over[event.trial]] -= 1
-                self.ended[event.state] += 1
-                self._over[event.trial] = event.state
-                counts = {f"sweep/{state}": self.ended[state] for state in ("done", "pruned", "failed")}
-                values = {**counts, "sweep/epochs": self.epochs}
-                return [Point(key, float(value), event.time_ms, self.ended.total()) for key, value in values.items()]
-            case Act():
-                for change in event.lengthened:
-                    self._seen[change.trial] = change.epoch
-                return []
-            case _:
-                return []
-
-
-@dataclass
-class GroupMeans:
-    """The means of groups, computed as `SweepProgress` is. Their points are those of each group's first trial."""
-
-    _places: dict[int, Group] = field(default_factory=dict)
-    _best: dict[int, dict[int, float]] = field(default_factory=dict)
-
-    def points(self, event: Event) -> tuple[int, list[Point]]:
-        """Take the next event in; return the trial whose group it completes, and what that changes."""
-        if isinstance(event, TrialStarted) and event.group:
-            self._places[event.trial] = event.group
-        if not (isinstance(event, TrialEnded) and event.state == "done" and event.trial in self._places):
-            return PARENT, []
-        place, value = self._places[event.trial], event.best.get(f"best_{OBJECTIVE}")
-        done = self._best.setdefault(place.first, {})
-        if value is not None:
-            done[place.member] = value
-        interval = mean_interval(list(done.values())) if len(done) == place.size else None
-        if interval is None:
-            return PARENT, []
-        names = {"": interval.value, "_low": interval.low, "_high": interval.high}
-        points = [
-            Point(f"group/mean_{OBJECTIVE}{end}", value, event.time_ms, len(done)) for end, value in names.items()
-        ]
-        return place.first, points
-
-
-@dataclass
 class EventGrouper:
     """Groups a journal's events by run, part by part.
 
@@ -156,7 +74,7 @@ class EventGrouper:
     seen_epochs: dict[int, int] = field(default_factory=dict)
     driver: DriverStarted | None = None
     progress: SweepProgress = field(default_factory=SweepProgress)
-    means: GroupMeans = field(default_factory=GroupMeans)
+    groups: GroupRuns = field(default_factory=GroupRuns)
 
     def group(self, events: Iterable[Event]) -> dict[int, RunWork]:
         """The next part, by run; an epoch that the journal has twice is there once."""
@@ -165,24 +83,22 @@ class EventGrouper:
             if isinstance(event, DriverStarted):
                 self._close_dead(works)
                 self.driver = event
-            number = run_number(event)
-            self._note(number, event)
-            if number not in self.settled:
-                self._add(works.setdefault(number, RunWork()), event)
-            elif self.settled[number].is_at(event):
-                del self.settled[number]
+            for number, one in by_run(event, self.groups):
+                self._note(number, one)
+                if number not in self.settled:
+                    self._add(works.setdefault(number, RunWork()), one)
+                elif self.settled[number].is_at(one):
+                    del self.settled[number]
             points = self.progress.points(event)
-            for run, more in ((PARENT, points), self.means.points(event)):
-                if more and run not in self.settled:
-                    works.setdefault(run, RunWork()).points.extend(more)
+            if points and PARENT not in self.settled:
+                works.setdefault(PARENT, RunWork()).points.extend(points)
         return works
 
-    def _note(self, number: int, event: Event) -> None:
-        match event:
-            case TrialStarted() | AttemptStarted() | EpochDone():
-                self.running[number] = event.time_ms
-            case TrialEnded() | TrialPaused():
-                self.running.pop(number, None)
+    def _note(self, number: int, event: RunEvent) -> None:
+        if _is_end(event):
+            self.running.pop(number, None)
+        elif isinstance(event, TrialStarted | AttemptStarted | EpochDone | GroupChanged):
+            self.running[number] = event.time_ms
 
     def _close_dead(self, works: dict[int, RunWork]) -> None:
         """End runs that an earlier driver left running when it died; they continue when they are resumed."""
@@ -195,7 +111,7 @@ class EventGrouper:
                 )  # fmt: skip
         self.running.clear()
 
-    def _add(self, work: RunWork, event: Event) -> None:
+    def _add(self, work: RunWork, event: RunEvent) -> None:
         match event:
             case Act():
                 self.seen_epochs |= {change.trial: change.epoch for change in event.lengthened}
@@ -217,8 +133,21 @@ class EventGrouper:
                 work.drawn = event.epochs
             case TrialTested():
                 work.points.extend(Point(key, value, event.time_ms, event.look) for key, value in event.metrics.items())
+            case GroupChanged():
+                work.points.extend(event.points)
+                work.end, work.goes_on = (event, work.goes_on) if _is_end(event) else (None, True)
             case TrialPaused() | DriverStopped() | SweepEnded():
                 work.end = event
+
+
+def by_run(event: Event, groups: GroupRuns) -> Iterator[tuple[int, RunEvent]]:
+    """What an event says of each run: of the one that it is of, and before that of the group's."""
+    yield from groups.changes(event)
+    yield run_number(event), event
+
+
+def _is_end(event: RunEvent) -> TypeGuard[Ending]:
+    return isinstance(event, Ending) and not (isinstance(event, GroupChanged) and event.state == "running")
 
 
 def run_number(event: Event) -> int:
@@ -245,7 +174,7 @@ class LastEvent:
     end: Ending
     event: Ending | TrialDrawn
 
-    def is_at(self, event: Event) -> bool:
+    def is_at(self, event: RunEvent) -> bool:
         """Whether this is that last event, read again."""
         return isinstance(event, type(self.event)) and event.time_ms == self.event.time_ms
 
@@ -255,36 +184,57 @@ class LastEvent:
         return self.event.epochs if isinstance(self.event, TrialDrawn) else None
 
 
-def last_events(events: Iterable[Event]) -> dict[int, LastEvent]:
-    """The last event of each run that has nothing after its end but its pictures."""
+def last_events(events: Iterable[Event], groups: GroupRuns) -> dict[int, LastEvent]:
+    """The last event of each run that has nothing after its end but its pictures; `groups` learns the groups."""
     found: dict[int, LastEvent] = {}
     for event in events:
-        number = run_number(event)
-        if isinstance(event, Ending):
-            found[number] = LastEvent(event, event)
-        elif isinstance(event, TrialDrawn) and number in found:
-            found[number] = LastEvent(found[number].end, event)
-        else:
-            found.pop(number, None)
+        for number, one in by_run(event, groups):
+            if _is_end(one):
+                found[number] = LastEvent(one, one)
+            elif isinstance(one, TrialDrawn) and number in found:
+                found[number] = LastEvent(found[number].end, one)
+            else:
+                found.pop(number, None)
     return found
+
+
+_OF_GROUP = "group "
 
 
 def run_key(sweep: SweepStarted, number: int) -> str:
     """Value of the unique tag by which a run is found again."""
-    return sweep.sweep_id if number == PARENT else f"{sweep.sweep_id}/{number}"
+    if number == PARENT:
+        return sweep.sweep_id
+    first = first_of(number)
+    return f"{sweep.sweep_id}/{number if first is None else f'{_OF_GROUP}{first}'}"
 
 
-def run_name(started: SweepStarted | TrialStarted) -> str:
+def number_of(key: str) -> int:
+    """The run that has this value of the unique tag."""
+    _, _, place = key.partition("/")
+    if place.startswith(_OF_GROUP):
+        return group_run(int(place.removeprefix(_OF_GROUP)))
+    return int(place) if place else PARENT
+
+
+def run_title(number: int) -> str:
+    """What a run is of, for a person."""
+    if number == PARENT:
+        return "the sweep's own run"
+    first = first_of(number)
+    return f"trial {number}" if first is None else f"the group of trial {first}"
+
+
+def run_name(number: int, started: SweepStarted | TrialStarted) -> str:
     """Name shown in MLflow's table."""
     if isinstance(started, SweepStarted):
         return started.name
-    if started.baseline:
-        return started.title
-    return f"{started.trial:04d} {started.title}"
+    title = started.title if first_of(number) is None else started.group_title
+    return title if started.baseline else f"{started.trial:04d} {title}"
 
 
 def first_tags(
-    sweep: SweepStarted, started: SweepStarted | TrialStarted, driver: DriverStarted | None
+    number: int, sweep: SweepStarted, started: SweepStarted | TrialStarted, driver: DriverStarted | None
 ) -> dict[str, str]:
     """Tags that a run is created with."""
     tags = {**sweep.tags, "sweep": sweep.name, STATE_TAG: "running", "mlflow.source.name": "fer-sweeps"}
@@ -296,14 +246,13 @@ def first_tags(
             tags["gpus"] = driver.gpus
     if isinstance(started, SweepStarted):
         return {**tags, KEY_TAG: run_key(sweep, PARENT), "space": sweep.space}
-    tags |= {
-        KEY_TAG: run_key(sweep, started.trial),
-        "trial": str(started.trial),
-        "seed": str(started.seed),
-        "config.id": started.config_id,
-    }
-    if started.group:
-        tags |= {"group": str(started.group.first), "member": f"{started.group.member + 1} of {started.group.size}"}
+    tags |= {KEY_TAG: run_key(sweep, number), "config.id": started.config_id}
+    if first_of(number) is None:
+        tags |= {"trial": str(started.trial), "seed": str(started.seed)}
+    if group := started.group:
+        place = f"{group.member + 1} of {group.size}"
+        tags |= {"group": str(group.first)}
+        tags |= {"member": place} if first_of(number) is None else {"members": str(group.size)}
     if started.wanted:
         tags["asked.for"] = f"{started.wanted.verb} of trial {started.wanted.source}"
     return tags | ({"baseline": started.baseline} if started.baseline else {})
@@ -321,6 +270,8 @@ def ending_tags(end: Ending) -> dict[str, str]:
             return {STATE_TAG: end.state, REASON_TAG: end.reason or ""} | ({"note": end.note} if end.note else {})
         case TrialPaused():
             return {STATE_TAG: "waiting" if end.reason == "rung" else "paused", REASON_TAG: end.text}
+        case GroupChanged():
+            return {STATE_TAG: end.state, REASON_TAG: end.reason}
         case DriverStopped():
             return {STATE_TAG: "stopped", REASON_TAG: end.reason}
         case SweepEnded():
@@ -331,8 +282,8 @@ def ending_tags(end: Ending) -> dict[str, str]:
 def ending_status(end: Ending) -> str:
     """MLflow's status of an ended run."""
     match end:
-        case TrialEnded():
-            return _STATUS[end.state]
+        case TrialEnded() | GroupChanged():
+            return _STATUS.get(end.state, _PAUSED)
         case TrialPaused():
             return _PAUSED
         case DriverStopped():

@@ -5,7 +5,7 @@ MLflow stores a point of equal key, time, step and value once, so sending the jo
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,27 +19,28 @@ from tracking.mlflow_sync.default_store import default_path, default_uri, open_d
 from tracking.mlflow_sync.experiment import experiment_id
 from tracking.mlflow_sync.follower import Follower
 from tracking.mlflow_sync.moved_artifacts import ARTIFACTS, follow_artifacts
+from tracking.mlflow_sync.progress import PARENT, GroupRuns, Point
 from tracking.mlflow_sync.run_records import (
     DRAWN_TAG,
     KEY_TAG,
-    PARENT,
     REASON_TAG,
     STATE_TAG,
     WEIGHTS_TAG,
     EventGrouper,
-    Point,
     RunWork,
     ending_status,
     ending_tags,
     first_tags,
     last_events,
+    number_of,
     run_key,
     run_name,
+    run_title,
 )
-from tracking.mlflow_sync.upkeep import how_to_restore, run_title, search_runs
+from tracking.mlflow_sync.upkeep import how_to_restore, search_runs
 from tracking.mlflow_sync.uri import BESIDE_THE_SWEEPS, without_password
 from tracking.mlflow_sync.weights import bring_up_to_date
-from tracking.record.events import DriverStarted, Event, SweepEnded, SweepStarted, TrialStarted
+from tracking.record.events import DriverStarted, Event, SweepEnded, SweepStarted
 from tracking.record.flatten import flatten
 from tracking.record.folder_lock import FolderHeldError, hold_folder
 from tracking.record.history import SweepHistory
@@ -55,6 +56,7 @@ _POINTS_A_BATCH = 1000  # MLflow's own limits
 _PARAMS_A_BATCH = 100
 _FIRST_TIMEOUT_SECONDS = 4
 _LONGEST_TIMEOUT_SECONDS = 64
+_PARENT_TAG = "mlflow.parentRunId"
 _REFUSALS = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"}
 
 
@@ -192,7 +194,9 @@ class _MlflowReceiver:
             self._refusals[number] += error.error_code in _REFUSALS
             if self._refusals[number] < 2:
                 raise
-            self._on_warning(f"{self.describe(error)}: run {number} of {self._session.sweep.name} is left out there")
+            self._on_warning(
+                f"{self.describe(error)}: {run_title(number)} of {self._session.sweep.name} is left out there"
+            )
         finally:
             self._all_acknowledged &= self._session.all_acknowledged
 
@@ -214,18 +218,22 @@ class _Session:
         self.deleted = {
             number: str(run.info.run_id) for number, run in found.items() if run.info.lifecycle_stage == "deleted"
         }
+        self._parents = {number: run.data.tags.get(_PARENT_TAG) for number, run in found.items()}
         self._ended = {number for number, run in found.items() if run.info.status != "RUNNING"}
         self._params: dict[int, dict[str, str]] = {}
         self._weights = {
             number: run.data.tags[WEIGHTS_TAG] for number, run in found.items() if WEIGHTS_TAG in run.data.tags
         }
+        groups = GroupRuns()
+        last = last_events(read(journal, end), groups)
         self.grouper = EventGrouper(
             {
-                number: last
-                for number, last in last_events(read(journal, end)).items()
+                number: one
+                for number, one in last.items()
                 if number in self._ended
-                and found[number].info.end_time == last.end.time_ms
-                and (last.drawn is None or found[number].data.tags.get(DRAWN_TAG) == str(last.drawn))
+                and (number == PARENT or self._parents[number] == self._run_ids.get(groups.above(number)))
+                and found[number].info.end_time == one.end.time_ms
+                and (one.drawn is None or found[number].data.tags.get(DRAWN_TAG) == str(one.drawn))
                 and self._has_files(number)
             }
         )
@@ -235,6 +243,7 @@ class _Session:
         if number in self.deleted:
             return
         run_id = self._run_ids.get(number) or self._create(number, work)
+        self._put_below(number, run_id)
         if isinstance(work.started, SweepStarted):
             self._client.log_dict(run_id, work.started.spec, "spec.json")
         elif work.started is not None:
@@ -256,8 +265,7 @@ class _Session:
             self._log_files(number, run_id)
             if isinstance(work.end, SweepEnded):
                 self._tag_front(SweepHistory.load(self._folder.journal))
-                living = {trial: run for trial, run in self._run_ids.items() if trial not in {PARENT, *self.deleted}}
-                bring_up_to_date(self._client, self._folder, living, self._weights)
+                bring_up_to_date(self._client, self._folder, dict(self._living_trials()), self._weights)
             self._client.set_terminated(run_id, ending_status(work.end), work.end.time_ms)
             self._ended.add(number)
         if work.drawn is not None:
@@ -270,9 +278,14 @@ class _Session:
         if len(objectives_of(history.spec)) == 1:
             return
         front = {one.trial.number for one in pareto_front(history)}
+        for number, run_id in self._living_trials():
+            self._log(run_id, tags={"pareto": "true" if number in front else "false"})
+
+    def _living_trials(self) -> Iterator[tuple[int, str]]:
+        """The runs of trials that nobody deleted."""
         for number, run_id in self._run_ids.items():
-            if number != PARENT and number not in self.deleted:
-                self._log(run_id, tags={"pareto": "true" if number in front else "false"})
+            if number > PARENT and number not in self.deleted:
+                yield number, run_id
 
     def _winner_tags(self, history: SweepHistory) -> dict[str, str]:
         """The sweep's winner, and the trials within noise of the best, as tags of the sweep's run."""
@@ -305,17 +318,25 @@ class _Session:
     def _create(self, number: int, work: RunWork) -> str:
         if work.started is None:
             raise TrackingError(f"the journal in {self._folder.root} has an event of trial {number} before its start")
-        tags = first_tags(self.sweep, work.started, work.driver)
+        tags = first_tags(number, self.sweep, work.started, work.driver)
         if number != PARENT:
-            place = work.started.group if isinstance(work.started, TrialStarted) else None
-            above = place.first if place and place.first != number else PARENT
-            tags["mlflow.parentRunId"] = self._run_ids.get(above, self._run_ids[PARENT])
+            tags[_PARENT_TAG] = self._parents[number] = self._parent_of(number)
         # Until the answer is here the run may have been made, or yet be.
         self.all_acknowledged = False
-        run = self._client.create_run(self._experiment, work.started.time_ms, tags, run_name(work.started))
+        run = self._client.create_run(self._experiment, work.started.time_ms, tags, run_name(number, work.started))
         self.all_acknowledged = True
         self._run_ids[number] = str(run.info.run_id)
         return self._run_ids[number]
+
+    def _parent_of(self, number: int) -> str:
+        """The run above: the group's, or where MLflow refused that one, and without a group, the sweep's."""
+        return self._run_ids.get(self.grouper.groups.above(number), self._run_ids[PARENT])
+
+    def _put_below(self, number: int, run_id: str) -> None:
+        """Make a run the child of its group's; earlier versions had members below the group's first."""
+        if number != PARENT and self._parents.get(number) != (parent := self._parent_of(number)):
+            self._client.set_tag(run_id, _PARENT_TAG, parent)
+            self._parents[number] = parent
 
     def _log(
         self,
@@ -340,6 +361,8 @@ class _Session:
             self._client.log_artifact(run_id, str(path))
 
     def _files(self, number: int, names: str = "[!.]*") -> list[Path]:
+        if number < PARENT:
+            return []
         folder = self._folder.trial(number)
         left_out = {folder.best, folder.last, folder.previous, folder.verdict}
         root = self._folder.figures if number == PARENT else folder.root
@@ -359,8 +382,7 @@ class _Session:
         query = f"tags.`{KEY_TAG}` LIKE '{run_key(self.sweep, PARENT)}%'"
         runs = search_runs(self._client, [self._experiment], query, with_deleted=True)
         for run in sorted(runs, key=_worth_keeping):
-            _, _, trial = run.data.tags[KEY_TAG].partition("/")
-            number = int(trial) if trial else PARENT
+            number = number_of(run.data.tags[KEY_TAG])
             if found.setdefault(number, run) is not run and run.info.lifecycle_stage == "active":
                 self._client.delete_run(run.info.run_id)
         return found

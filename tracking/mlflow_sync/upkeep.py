@@ -13,10 +13,19 @@ from tracking.mlflow_sync.access import describe, ping, set_client_environment
 from tracking.mlflow_sync.default_store import sqlite_path
 from tracking.mlflow_sync.experiment import page
 from tracking.mlflow_sync.moved_artifacts import follow_artifacts
-from tracking.mlflow_sync.run_records import KEY_TAG, PARENT, REASON_TAG, STATE_TAG, death_of, run_key
+from tracking.mlflow_sync.progress import PARENT, group_run
+from tracking.mlflow_sync.run_records import (
+    KEY_TAG,
+    REASON_TAG,
+    STATE_TAG,
+    death_of,
+    number_of,
+    run_key,
+    run_title,
+)
 from tracking.mlflow_sync.uri import without_password
 from tracking.record.events import SweepStarted
-from tracking.record.history import SweepHistory
+from tracking.record.history import SweepHistory, TrialHistory
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -111,11 +120,6 @@ def find_mlflow_run(client: "MlflowClient", sweep: SweepStarted, trial: int | No
     raise TrackingError(f"{what}: MLflow has no run of it; send the journal first (sweeps sync)")
 
 
-def run_title(number: int) -> str:
-    """The title of a sweep's run."""
-    return "the sweep's own run" if number == PARENT else f"trial {number}"
-
-
 def how_to_restore(tracking_uri: str, run_id: str) -> str:
     """The command that restores a deleted run; MLflow's page can restore it too."""
     place = shlex.quote(without_password(tracking_uri))
@@ -123,7 +127,9 @@ def how_to_restore(tracking_uri: str, run_id: str) -> str:
 
 
 def find_trial(run_id: str, tracking_uri: str) -> tuple[str, int | None]:
-    """The sweep's name and the trial's number (None for the sweep's own run) of an MLflow run.
+    """The sweep's name and the trial's number of an MLflow run.
+
+    The number is None for the sweep's own run, and that of its first trial for a group's.
 
     Raises:
         TrackingError: MLflow does not know the run, does not answer, or the run is not of a sweep.
@@ -132,7 +138,8 @@ def find_trial(run_id: str, tracking_uri: str) -> tuple[str, int | None]:
         tags = client.get_run(run_id).data.tags
     if "sweep" not in tags:
         raise TrackingError(f"MLflow's run {run_id} is not one of a sweep")
-    return tags["sweep"], int(tags["trial"]) if "trial" in tags else None
+    number = tags.get("trial", tags.get("group"))
+    return tags["sweep"], int(number) if number is not None else None
 
 
 def experiment_page(server: str, space: str) -> str:
@@ -162,10 +169,14 @@ def log_file(client: "MlflowClient", run_id: str, path: Path, folder: str | None
 
 
 def _last_sign(history: SweepHistory, run: "Run") -> int:
-    """The time of the run's last event, in ms: its last epoch, or the sweep's for the sweep's own run."""
-    _, _, number = run.data.tags[KEY_TAG].partition("/")
-    trials = [history.trials[int(number)]] if number else list(history.trials.values())
+    """The time of the run's last event, in ms: the last epoch of its trial, or of all trials that it stands for."""
+    number = number_of(run.data.tags[KEY_TAG])
+    trials = [one for one in history.trials.values() if number in (PARENT, one.number, _group_run_of(one))]
     return max((epoch.time_ms for trial in trials for epoch in trial.epochs), default=int(run.info.start_time))
+
+
+def _group_run_of(trial: TrialHistory) -> int | None:
+    return group_run(trial.started.group.first) if trial.started.group else None
 
 
 def search_everywhere(client: "MlflowClient", query: str, *, with_deleted: bool = False) -> list["Run"]:

@@ -221,8 +221,20 @@ class TrialStarted(_Event):
     @property
     def title(self) -> str:
         """A baseline's name, or the net's; a draw that came to no configuration has neither."""
-        name = self.net or "refused draw"
-        return f"{self.baseline or name}{self._place}"
+        return f"{self._own_title}{self._place}"
+
+    @property
+    def group_title(self) -> str:
+        """The title of its whole group: `lenet, 5 folds`; without a group, its own."""
+        if self.group is None:
+            return self._own_title
+        kind = "seeds" if self.fold is None else "folds"
+        confirming = "" if self.group.confirms is None else f" confirming {self.group.confirms}"
+        return f"{self._own_title},{confirming} {self.group.size} {kind}"
+
+    @property
+    def _own_title(self) -> str:
+        return self.baseline or self.net or "refused draw"
 
     @property
     def _place(self) -> str:
