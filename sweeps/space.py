@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -32,6 +33,10 @@ Rungs = Literal["net", "all"]
 """Whom a trial competes with at the pruner's rungs: those of its own net, or all."""
 
 
+_CHANGED = ", changed ("
+"""Follows the name of a baseline that has some settings of the command line."""
+
+
 @dataclass(frozen=True)
 class Baseline:
     """A report's own settings; `reported` is its published accuracy and where it was measured.
@@ -50,11 +55,15 @@ class Baseline:
 
     def name_with(self, changed: Sequence[str]) -> str:
         """Its name when some of its settings are changed."""
-        return f"{self.name}, changed ({', '.join(changed)})"
+        return f"{self.name}{_CHANGED}{', '.join(changed)})"
 
     def is_called(self, name: str) -> bool:
-        """Whether `name` is its name, with or without changes."""
-        return name == self.name or name.startswith(self.name_with([]).removesuffix(")"))
+        """Whether `name` is its name, each with or without changes."""
+        return name.partition(_CHANGED)[0] == self.name.partition(_CHANGED)[0]
+
+    def is_in(self, names: Iterable[str]) -> bool:
+        """Whether it is called by one of the names."""
+        return any(map(self.is_called, names))
 
 
 @dataclass(frozen=True)
@@ -128,6 +137,8 @@ class Space:
             for place, baseline in enumerate(self.baselines)
             if not isinstance(baseline, Baseline)
         ]
+        names = Counter(one.name for one in self.baselines if isinstance(one, Baseline))
+        faults += [f"baselines: {count} are named '{name}'" for name, count in names.items() if count > 1]
         faults += [
             f"{name} must be {', '.join(kinds)}; got {value!r}{did_you_mean(str(value), kinds)}"
             for name, value, kinds in (

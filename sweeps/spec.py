@@ -82,9 +82,8 @@ class SweepSpec(RecordedOptions):
             return values | {"baseline_epochs": (each,) * len(values.get("baselines", {}))}
         return values
 
-    def as_at_its_start(self, space: Space) -> Space:
-        """`space` with the rungs of this sweep's start, and without the baselines added since: sampled trials have
-        their numbers.
+    def as_at_its_start(self, space: Space, *, new_baselines: bool = False) -> Space:
+        """`space` with the rungs of this sweep's start, and without the baselines added since unless those are wanted.
 
         A sweep of no more trials than baselines has sampled none, and continues with the next baseline.
         """
@@ -93,10 +92,9 @@ class SweepSpec(RecordedOptions):
             first_rung_epochs=self.first_rung_epochs or space.first_rung_epochs,
             reduction_factor=self.reduction_factor or space.reduction_factor,
         )
-        if self.trials <= len(self.baselines):
+        if new_baselines or self.trials <= len(self.baselines):
             return space
-        kept = [one for one in space.baselines if any(one.is_called(name) for name in self.baselines)]
-        return replace(space, baselines=kept)
+        return replace(space, baselines=[one for one in space.baselines if one.is_in(self.baselines)])
 
     @property
     def members(self) -> int:

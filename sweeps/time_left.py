@@ -28,7 +28,9 @@ def epochs_left(history: SweepHistory, spec: SweepSpec) -> float:
     mean = _mean(over) if over else _FIRST_GUESS * spec.max_epochs
     left = sum(_epochs_left_of(trial, over) for trial in history.trials.values() if not trial.is_over)
     to_come = spec.to_begin(history)
-    baselines = spec.baseline_epochs[history.configurations :][:to_come]
+    begun = history.baselines
+    own = [epochs for name, epochs in zip(spec.baselines, spec.baseline_epochs, strict=False) if name not in begun]
+    baselines = own[:to_come]
     further = spec.to_start(history) - to_come * spec.members
     return left + mean * further + spec.members * (sum(baselines) + mean * (to_come - len(baselines)))
 

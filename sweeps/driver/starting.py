@@ -59,9 +59,8 @@ class Starting:
         if not spec.to_begin(self._history):
             return self._start_or_end(self._confirmation(spec))
         number = self._history.next_number
-        started = [trial.started for trial in self._history.trials.values()]
-        past = sum(one.baseline is not None and not one.is_further_member for one in started)
-        baseline = next(iter(self._space.baselines[past:]), None)
+        trained = self._history.baselines
+        baseline = next((one for one in self._space.baselines if not one.is_in(trained)), None)
         if baseline:
             self._study.add_undrawn(number)
             proposal = Proposal(baseline.config, {}, {})

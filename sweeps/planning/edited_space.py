@@ -14,6 +14,7 @@ from itertools import islice
 
 from sweeps.config import TrialConfig
 from sweeps.errors import InputError
+from sweeps.planning.edited_baselines import baseline_notes, changed_settings
 from sweeps.search.asked_trial import in_words
 from sweeps.search.drawn_as import Redrawn, as_redrawn, drawn_as, redrawn
 from sweeps.search.proposals import drawn_parameters, random_trials
@@ -23,11 +24,9 @@ from sweeps.search.warm_start import LEARNING
 from sweeps.space import Space
 from sweeps.spec import SweepSpec
 from tracking.record.events import Drawn, TrialStarted
-from tracking.record.flatten import flatten
 from tracking.record.history import SweepHistory
 
 _SHOWN = 4
-_CHOSEN_AFTER_THE_DRAW = ("precision", "memory_format", "replicate")
 
 Resolve = Callable[[TrialConfig], TrialConfig]
 
@@ -60,10 +59,7 @@ class _Before:
         """Settings that the edited space gives another value, where no parameter is new, which would be random."""
         if self.why_no_lesson or self.drawn.missing or self.drawn.config is None:
             return
-        was, now = flatten(self.started.config), flatten(resolve(self.drawn.config).model_dump(mode="json"))
-        for name in was.keys() | now.keys():
-            if was.get(name) != now.get(name) and name not in _CHOSEN_AFTER_THE_DRAW:
-                yield f"{name} {was.get(name, '(none)')}, now {now.get(name, '(none)')}"
+        yield from changed_settings(TrialConfig.model_validate(self.started.config), resolve(self.drawn.config))
 
 
 def space_edit(
@@ -86,6 +82,7 @@ def space_edit(
         *_parameters(space, spec.seed, filter(None, effective.values())),
         *_settings(before, resolve),
         _learns_from(before, space),
+        *baseline_notes(space, asked, spec, history, resolve),
         *_kept(asked, spec),
     ]
     head = (

@@ -26,6 +26,7 @@ from sweeps.planning.checks import (
     check_objectives,
     check_priors,
 )
+from sweeps.planning.edited_baselines import with_begun_baselines
 from sweeps.planning.edited_space import SpaceEdit, space_edit
 from sweeps.planning.mps import with_mps
 from sweeps.planning.resources import Device, Hardware, Slots, choose_device, plan_slots
@@ -142,8 +143,8 @@ def make_plan(
             raise InputError(
                 f"{folder.root} exists already: add --resume to continue with it, or choose another --name"
             )
+        found = recorded.as_at_its_start(found, new_baselines="which_baselines" in options.model_fields_set)
         options = options.completed_by(recorded)
-        found = recorded.as_at_its_start(found)
     else:
         options = options.with_groups_of(found)
     found = found.with_baselines(options.which_baselines)
@@ -168,6 +169,7 @@ def make_plan(
     options = options.model_copy(update={"name": name, "data": data})
     spec = _spec(found, str(label), options, faces, str(cached), device, slots)
     spec = spec.model_copy(update={"tracking_uri": recordable(uri, options.out)})
+    spec = with_begun_baselines(spec, history) if history else spec
     start = NOTHING_TAKEN if recorded else warm_start(found, spec, options.out)
     plan = Plan(found, spec, options, slots, faces, folder, hardware, recorded=history, start=start)
     if history:

@@ -281,6 +281,12 @@ class SweepHistory:
         return f"{trial.last_epoch} of the report's {own} epochs" + (", its schedule scaled" if is_scaled else "")
 
     @property
+    def baselines(self) -> dict[str, TrialHistory]:
+        """The baselines that have begun, by name; of a group, its first trial."""
+        started = [one for one in self.trials.values() if one.started.baseline and not one.started.is_further_member]
+        return {one.started.baseline: one for one in started if one.started.baseline}
+
+    @property
     def undrawn(self) -> list[TrialHistory]:
         """Trials that are over and whose pictures are yet to be drawn, by number."""
         return [one for _, one in sorted(self.trials.items()) if one.end and one.end.final and one.end.undrawn]

@@ -19,7 +19,7 @@ Capture = pytest.CaptureFixture[str]
 
 FILE = """
 from fer_models import AlexNetConfig, LeNetConfig, Recipe
-from sweeps import Space, TrialConfig
+from sweeps import Baseline, Space, TrialConfig
 
 def suggest(trial):
     lr = {lr}
@@ -27,7 +27,11 @@ def suggest(trial):
     recipe = Recipe(lr=lr, batch_size=8, optimizer={optimizer}, weight_decay={weight_decay})
     return TrialConfig(net={net}(), recipe=recipe)
 
-SPACE = Space(suggest=suggest, max_epochs=3, trials=8, sampler="{sampler}", pruner="{pruner}", first_rung_epochs={rung})
+def baseline(name, lr):
+    return Baseline(name, TrialConfig(net=LeNetConfig(), recipe=Recipe(lr=lr, batch_size=8)), f"{{lr}} in the report")
+
+SPACE = Space(suggest=suggest, max_epochs=3, trials=8, sampler="{sampler}", pruner="{pruner}", first_rung_epochs={rung},
+              baselines=[{baselines}])
 """
 OF_ITS_START = {
     "lr": "trial.suggest_float('lr', 0.001, 0.1, log=True)",
@@ -38,6 +42,7 @@ OF_ITS_START = {
     "sampler": "tpe",
     "pruner": "none",
     "rung": 1,
+    "baselines": "",
 }
 
 
@@ -184,3 +189,60 @@ def test_a_space_that_cannot_be_read_changes_nothing(run: Run, write: Any, capsy
     before = (out / "night" / "journal.jsonl").read_bytes()
     assert "my_space" in refused(capsys, lambda: run("--resume", "--trials", "12"))
     assert (out / "night" / "journal.jsonl").read_bytes() == before
+
+
+THREE = {"baselines": "baseline('A', 0.01), baseline('B', 0.02), baseline('C', 0.03)"}
+
+
+def baselines(history: SweepHistory) -> dict[str | None, float]:
+    """The learning rate that each baseline was trained with."""
+    own = [trial.started for trial in history.trials.values() if trial.started.baseline]
+    return {started.baseline: started.config["recipe"]["lr"] for started in own}
+
+
+def test_baselines_that_were_trained_stay_and_new_ones_are_named(edited: Edited, out: Path) -> None:
+    """B has other settings now, A and C are gone, D is new."""
+    said, history = edited(THREE, baselines="baseline('D', 0.04), baseline('B', 0.05)")
+    for part in (
+        "baseline A: no longer in the file; trial 0 stays",
+        "baseline B: recipe.lr 0.02, now 0.05: trial 1 stays as it was trained",
+        "baseline C: no longer in the file; trial 2 stays",
+        "baseline D: new, and not trained, since trials were drawn already; "
+        "--resume --baselines all trains it, within --trials",
+    ):
+        assert part in said
+    assert baselines(history) == {"A": 0.01, "B": 0.02, "C": 0.03}
+    reported = {"A": "0.01 in the report", "B": "0.02 in the report", "C": "0.03 in the report"}
+    assert history.spec["baselines"] == reported, "that of the settings that were trained"
+    assert history.count("done") == 12
+
+
+def test_a_new_baseline_is_trained_where_it_is_asked_for(run: Run, write: Any, out: Path, capsys: Capture) -> None:
+    write(**THREE)
+    assert run() == 0
+    write(baselines=f"baseline('D', 0.04), {THREE['baselines']}")
+    assert run("--resume", "--trials", "10", "--baselines", "all") == 0
+    assert "baseline D: new, and trained next" in " ".join(capsys.readouterr().err.split())
+    history = SweepHistory.load(out / "night" / "journal.jsonl")
+    assert [number for number, trial in history.trials.items() if trial.started.baseline] == [0, 1, 2, 8]
+    assert baselines(history)["D"] == 0.04
+
+
+def test_a_baseline_that_waits_is_trained_though_one_before_it_is_gone(
+    run: Run, write: Any, out: Path, capsys: Capture
+) -> None:
+    write(**THREE)
+    assert run("--trials", "4") == 0
+    journal = out / "night" / "journal.jsonl"
+    lines = journal.read_text().splitlines(keepends=True)
+    (cut,) = [place for place, line in enumerate(lines) if '"baseline":"C"' in line and '"event":"trial"' in line]
+    journal.write_text("".join(lines[:cut]))  # killed before C
+    write(baselines="baseline('B', 0.02), baseline('C', 0.06)")
+    assert run("--resume") == 0
+    assert "baseline A: no longer in the file; trial 0 stays" in " ".join(capsys.readouterr().err.split())
+    assert baselines(SweepHistory.load(journal)) == {"A": 0.01, "B": 0.02, "C": 0.06}
+
+
+def test_two_baselines_of_one_name_are_refused(run: Run, write: Any, capsys: Capture) -> None:
+    write(baselines="baseline('A', 0.01), baseline('A', 0.02)")
+    assert "baselines: 2 are named 'A'" in refused(capsys, run)
