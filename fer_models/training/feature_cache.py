@@ -6,18 +6,12 @@ Legend: n faces, c channels, h and w height and width of a face or of the map be
 from __future__ import annotations
 
 import copy
-import fcntl
 import hashlib
-import math
-import os
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
@@ -27,25 +21,15 @@ from fer_models.configs.transfer_config import Transfer
 from fer_models.errors import ModelError
 from fer_models.parts.staged import StagedNet
 from fer_models.parts.stages import frozen_count
+from fer_models.training.computed import Computing, compute
 from fer_models.training.evaluate import EVALUATION_BATCH, in_batches
 from fer_models.training.fit import Batches, Epoch, Faces, fit
 from fer_models.training.schedule import phases
 from fer_models.training.state import TrainingState, place
 from fer_models.training.tensor_file import tensors_sha256
 
+_FEATURES = "features of the frozen stages"
 _PROBES = 2
-_REPORT_SECONDS = 10.0
-
-
-@dataclass(frozen=True)
-class Computing:
-    """Progress of computing the features of a split, reported every few seconds."""
-
-    done: int
-    total: int
-
-    def __str__(self) -> str:
-        return f"features of the frozen stages: {self.done:,} of {self.total:,} faces"
 
 
 def fit_on_features(
@@ -112,8 +96,8 @@ def fit_on_features(
         seen = []
         for name, (images, labels) in (("train", train), ("val", val)):
             path = folder / f"{key}.{name}.npy"
-            yield from _compute(path, front, images, device, precision, batch_size)
-            seen.append((_mapped(path, len(images)), labels))
+            features = yield from compute(path, front, images, device, precision, batch_size, _FEATURES)
+            seen.append((features, labels))
         seen_train, seen_val = seen
         behind = replace(state, net=net, ema=None if state.ema is None else _cut(state.ema, count)[1])
         on_features = fit(behind, _batches(seen_train, recipe.batch_size), seen_val, **options)
@@ -207,92 +191,3 @@ def _key(front: nn.Sequential, images: npt.NDArray[Any], fingerprint: str, devic
     digest.update(f"{probe.dtype} {tuple(probe.shape)}".encode())
     digest.update(probe.cpu().numpy().tobytes())
     return digest.hexdigest()[:24]
-
-
-def _compute(
-    path: Path, front: nn.Sequential, images: npt.NDArray[Any], device: str, precision: Precision, batch_size: int
-) -> Iterator[Computing]:
-    """Have `path` hold what `front` makes of `images`.
-
-    One process computes and others wait for it. What it has is in a file beside `path`, which the next process
-    completes where the first has ended too early.
-    """
-    if _is_whole(path, len(images)):
-        return
-    beside = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(beside) as file:
-            if _is_whole(path, len(images)):
-                return
-            try:
-                yield from _write(file, front, images, device, precision, batch_size)
-                beside.replace(path)
-            except OSError:
-                beside.unlink()
-                raise
-    except OSError as error:
-        raise ModelError(f"{path}: the features cannot be written: {error.strerror}") from error
-
-
-def _is_whole(path: Path, count: int) -> bool:
-    try:
-        _mapped(path, count)
-    except (OSError, ValueError):  # absent, or cut short
-        return False
-    return True
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[BinaryIO]:
-    """The file at `path`, made if need be, once no other process has it open here."""
-    while True:
-        with path.open("a+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            # Another process may have moved the file away while this one waited for it.
-            if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
-                yield file
-                return
-
-
-def _mapped(path: Path, count: int) -> npt.NDArray[Any]:
-    features: npt.NDArray[Any] = np.load(path, mmap_mode="r")
-    if len(features) != count:
-        raise ValueError(f"{path} has {len(features)} rows, expected {count}")
-    return features
-
-
-def _write(
-    file: BinaryIO, front: nn.Sequential, images: npt.NDArray[Any], device: str, precision: Precision, batch_size: int
-) -> Iterator[Computing]:
-    """Through plain writes, since a memory map that meets a full disk kills the process."""
-    done = _resume_point(file, batch_size)
-    reported = time.monotonic()
-    for start in range(done, len(images), batch_size):
-        with torch.inference_mode():  # not over a yield, which would leave it on in the caller
-            (output,) = in_batches(front, front, images[start : start + batch_size], device, precision, batch_size)
-            features = output.cpu().contiguous().numpy()
-        if start == 0:
-            header = np.lib.format.header_data_from_array_1_0(features)
-            np.lib.format.write_array_header_1_0(file, header | {"shape": (len(images), *features.shape[1:])})
-        file.write(features.data)
-        if time.monotonic() - reported > _REPORT_SECONDS:
-            reported = time.monotonic()
-            yield Computing(start + len(features), len(images))
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _resume_point(file: BinaryIO, batch_size: int) -> int:
-    """How many faces an unfinished file has in whole batches; what follows them is cut off."""
-    file.seek(0)
-    try:
-        np.lib.format.read_magic(file)
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-    except ValueError:  # empty, or not even a whole header
-        file.truncate(0)
-        return 0
-    begin, row_bytes = file.tell(), math.prod(shape[1:]) * dtype.itemsize
-    rows = (file.seek(0, os.SEEK_END) - begin) // row_bytes // batch_size * batch_size
-    file.truncate(begin + rows * row_bytes if rows else 0)
-    return rows

@@ -13,8 +13,9 @@ import torch
 from fer_models import AlexNetConfig, ModelError, Recipe, VGG16CutConfig
 from fer_models.configs.transfer_config import Transfer
 from fer_models.nets.registry import build
-from fer_models.training import feature_cache
-from fer_models.training.feature_cache import Computing, fit_on_features
+from fer_models.training import computed, feature_cache
+from fer_models.training.computed import Computing
+from fer_models.training.feature_cache import fit_on_features
 from fer_models.training.fit import Batches, Epoch, fit
 from fer_models.training.state import TrainingState, new_state
 from tests.fer_models.small_nets import changed, copied, make, names_in
@@ -87,7 +88,7 @@ def test_features_that_a_process_left_unfinished_are_completed(
     faces: Faces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(feature_cache, "EVALUATION_BATCH", 8)
-    monkeypatch.setattr(feature_cache, "_REPORT_SECONDS", -1.0)
+    monkeypatch.setattr(computed, "_REPORT_SECONDS", -1.0)
     transfer = Transfer(weights="some", freeze=2)
 
     def begun(folder: Path) -> Iterator[Epoch | Computing]:
@@ -98,7 +99,7 @@ def test_features_that_a_process_left_unfinished_are_completed(
     whole = list(begun(tmp_path / "whole"))
     assert [str(whole[0]), whole[1]] == [
         f"features of the frozen stages: 8 of {len(faces[0])} faces",
-        Computing(16, len(faces[0])),
+        Computing("features of the frozen stages", 16, len(faces[0])),
     ]
     ended = begun(tmp_path / "ended")
     assert [next(ended), next(ended)] == whole[:2]
@@ -106,7 +107,9 @@ def test_features_that_a_process_left_unfinished_are_completed(
     (part,) = (tmp_path / "ended").iterdir()
     part.write_bytes(part.read_bytes()[:-10])  # in the middle of a face
     rest = list(begun(tmp_path / "ended"))
-    assert rest[0] == Computing(16, len(faces[0])), "the first batch is not computed again"
+    assert rest[0] == Computing("features of the frozen stages", 16, len(faces[0])), (
+        "the first batch is not computed again"
+    )
     assert isinstance(rest[-1], Epoch)
     assert isinstance(whole[-1], Epoch)
     assert rest[-1].train_loss == whole[-1].train_loss
@@ -145,7 +148,7 @@ def test_what_cannot_be_cached_is_refused(faces: Faces, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="AlexNet cannot be cut"):
         cached(new_state(alexnet, RECIPE), faces, tmp_path, transfer)
     (tmp_path / "file").touch()
-    with pytest.raises(ModelError, match="the features cannot be written: File exists"):
+    with pytest.raises(ModelError, match="the features of the frozen stages cannot be written: File exists"):
         cached(new_state(make(), RECIPE), faces, tmp_path / "file", transfer)
 
 
