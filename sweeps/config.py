@@ -46,8 +46,11 @@ class TrialConfig(BaseModel):
     def id(self) -> str:
         """12 hex digits of the SHA-256 of the content; equal configurations have equal ids."""
         content = self.model_dump(mode="json")
+        # Configurations that do not use a later field keep the ids and seeds that they had before it.
         if self.keep_best == OBJECTIVE:
-            del content["keep_best"]  # as configurations of before this field: equal ones keep their ids and seeds
+            del content["keep_best"]
+        if not self.recipe.is_distilled:
+            content["recipe"] = {name: value for name, value in content["recipe"].items() if "distill" not in name}
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 

@@ -17,7 +17,7 @@ from fer_common.transfers import copy_together
 from fer_data.augmentation.augment import draw_rows, vary
 from fer_data.augmentation.augment_config import AugmentConfig
 from fer_data.augmentation.mix import Mixing, draw_mixing, mix_drawn
-from fer_data.faces import DataError, Split
+from fer_data.faces import DataError, SoftLabels, Split
 
 Batch = tuple[Tensor, Tensor]
 
@@ -54,6 +54,7 @@ def train_batches(
     device: torch.device | str = "cpu",
     *,
     classes: int | None = None,
+    taught: SoftLabels | None = None,
     workers: int = 0,
     captured: Captured | None = None,
 ) -> Iterator[Batch]:
@@ -65,14 +66,16 @@ def train_batches(
         augment_config: how the images are varied; drawn from the same generator.
         generator: a CPU generator; the same state gives the same batches, whatever `workers` is.
         device: of the batches; images are copied there as they are stored and are augmented there.
-        classes: their number; mixup and cutmix need it unless the split has soft labels.
+        classes: their number; mixup, cutmix and `taught` need it unless the split has soft labels.
+        taught: what other nets say of each face, [n, classes] float32: a second half of the labels, which are shares.
         workers: processes for the albumentations engine, below two none; the batched engine needs none.
         captured: records how a batch is varied as a graph, for all epochs; not used where images stay on the CPU, where
             batches differ in shape, and for albumentations.
 
     Returns:
         An iterator over (images [batch_size, 1, height, width] float32, labels). The labels are [batch_size]
-        int64, or [batch_size, classes] float32 shares where the split has soft labels or images are mixed.
+        int64, or [batch_size, classes] float32 shares where the split has soft labels or images are mixed; with
+        `taught` [batch_size, 2 * classes].
 
     Raises:
         DataError: before the first batch: batch_size does not fit the split, or albumentations refuses the pipeline.
@@ -89,7 +92,9 @@ def train_batches(
 
         height, width = split.images.shape[1:]
         check_pipeline(augment_config, height, width)
-    return _batches(split, batch_size, augment_config, generator, torch.device(device), classes, workers, captured)
+    return _batches(
+        split, batch_size, augment_config, generator, torch.device(device), classes, taught, workers, captured
+    )
 
 
 def _epoch_images(split: Split, config: AugmentConfig) -> int:
@@ -103,12 +108,13 @@ def _batches(
     generator: torch.Generator,
     device: torch.device,
     classes: int | None,
+    taught: SoftLabels | None,
     workers: int,
     captured: Captured | None,
 ) -> Iterator[Batch]:
     seeds, epoch = _draw_epoch(split, batch_size, config, generator)
     outside = _by_albumentations(split, epoch, seeds, config, workers)
-    drawn = [_labels(split, config, classes), *(part for batch in epoch for part in batch)]
+    drawn = [_labels(split, config, classes, taught), *(part for batch in epoch for part in batch)]
     labels, *drawn = copy_together(drawn, device) if device.type != "cpu" else drawn
     images = _images(split, device)
     parts = len(_Drawn._fields)
@@ -184,9 +190,12 @@ def _images(split: Split, device: torch.device) -> Callable[[Tensor], Tensor]:
     return copies[device].__getitem__
 
 
-def _labels(split: Split, config: AugmentConfig, classes: int | None) -> Tensor:
-    """Return the labels of a split: [n] int64, or shares [n, classes] float32 where images have any or are mixed."""
-    if split.soft_labels is not None:
-        return torch.tensor(split.soft_labels)
-    labels = torch.tensor(split.labels.astype(np.int64))
-    return F.one_hot(labels, classes or -1).float() if config.mixes else labels
+def _labels(split: Split, config: AugmentConfig, classes: int | None, taught: SoftLabels | None) -> Tensor:
+    """Return the labels of a split: [n] int64, or shares [n, classes] float32 where images have any or are mixed.
+
+    What is `taught` is a second half of the shares.
+    """
+    labels = torch.tensor(split.labels.astype(np.int64) if split.soft_labels is None else split.soft_labels)
+    if labels.ndim == 1 and (config.mixes or taught is not None):
+        labels = F.one_hot(labels, classes or -1).float()
+    return labels if taught is None else torch.cat((labels, torch.from_numpy(taught)), 1)

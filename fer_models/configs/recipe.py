@@ -39,6 +39,9 @@ _POLICY_FIELDS: dict[str, frozenset[str]] = {
     "plateau": frozenset({"gamma", "patience_epochs"}),
     "wsd": frozenset(),
 }
+_TEMPERATURE, _SHARE = 2.0, 0.7
+_WITHOUT_TEACHERS = {"distill_sha256": None, "distill_temperature": _TEMPERATURE, "distill_share": _SHARE}
+"""What only a net with teachers may have otherwise."""
 _POLICY_KNOBS = ("gamma", "power", "step_iterations", "patience_epochs")
 _ITERATION_POLICIES = ("step", "multistep", "inv", "poly")
 
@@ -112,8 +115,21 @@ class Recipe(BaseModel):
     """An iteration's share of the old in a running average of the weights, which is what is validated.
 
     At iteration t it is at most (1 + t) / (10 + t)."""
+    distill: str = Field(default="none", min_length=1)
+    """The nets that teach this one: runs, or a sweep for its best ones; `none` for training by labels alone."""
+    distill_sha256: tuple[str, ...] | None = None
+    """Of the teachers' weights, found when a trial is planned."""
+    distill_temperature: float = Field(default=_TEMPERATURE, gt=0)
+    """Teachers and student are compared at this temperature (Hinton et al. 2015, arXiv:1503.02531)."""
+    distill_share: float = Field(default=_SHARE, gt=0, le=1)
+    """The share of the teachers' term in the loss; the labels have the rest."""
     views: Views = "plain"
     """What validation and tests average the probabilities over."""
+
+    @property
+    def is_distilled(self) -> bool:
+        """Whether other nets teach."""
+        return self.distill != "none"
 
     @property
     def spans_run(self) -> bool:
@@ -133,6 +149,12 @@ def _cross_faults(values: dict[str, Any]) -> list[tuple[str, str]]:
     policy = values["lr_policy"]
     known = isinstance(policy, str) and policy in _POLICY_FIELDS
     faults = _policy_faults(policy, values) if known else []
+    if values["distill"] == "none":
+        faults += [
+            (name, "nothing teaches; give distill=NAME, a sweep or a run, or leave it out")
+            for name, unused in _WITHOUT_TEACHERS.items()
+            if values[name] != unused
+        ]
     if values["optimizer"] == "nesterov" and values["momentum"] == 0:
         faults.append(("momentum", "optimizer 'nesterov' needs a momentum above 0; or use 'sgd'"))
     return faults

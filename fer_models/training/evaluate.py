@@ -128,6 +128,18 @@ def look(x: Tensor, views: Views) -> Iterator[Tensor]:
         yield crop.flip(3)
 
 
+class FaceAndMirror(nn.Module):
+    """A net that looks at each face and at its mirror image."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logarithms [n, classes] of the mean of both probabilities, for faces [n, 1, h, w]."""
+        return _averaged(torch.stack([self.net(view).float() for view in look(x, "mirror")]))
+
+
 def _averaged(logits: Tensor) -> Tensor:
     """[views, n, classes] -> logarithm [n, classes] of the mean probability."""
     return logits.log_softmax(2).logsumexp(0) - math.log(len(logits))

@@ -30,7 +30,8 @@ from fer_models.training.trainer import Trainer
 
 Batches = Callable[[torch.Generator], Iterator[tuple[Tensor, Tensor]]]
 """One epoch of (x [n, 1, h, w] float 0..255, labels), all randomness from the generator. Labels are int64 [n], or
-float [n, classes] that sum to 1: votes, or faces mixed with each other."""
+float [n, classes] that sum to 1: votes, or faces mixed with each other; with teachers float
+[n, 2 * classes]: the labels, then the teachers' probabilities at the recipe's temperature."""
 
 Faces = tuple[Pixels, npt.NDArray[Any]]
 """Faces [n, h, w] and their labels: integers [n] or floats [n, classes]."""
@@ -45,7 +46,7 @@ class Epoch:
     number: int
     """From 1."""
     train_loss: float
-    """As minimised: under augmentation, dropout, label smoothing and class weights; without a net's own L2."""
+    """As minimised: under augmentation, dropout, label smoothing, class weights, teachers; without a net's own L2."""
     train_accuracy: float
     val_loss: float
     """Plain cross-entropy; over several views, of the averaged probabilities."""

@@ -20,7 +20,7 @@ from fer_models.configs.recipe import Precision
 from fer_models.errors import Cancelled, Diverged, ModelError
 from fer_models.parts.auxiliary import WithAuxiliary
 from fer_models.training.evaluate import autocast
-from fer_models.training.losses import count_right, cross_entropy, total_weight
+from fer_models.training.losses import count_right, total_weight, training_loss
 from fer_models.training.schedule import Phase, learning_rate
 from fer_models.training.state import TrainingState
 from fer_models.training.team import ALONE, Team
@@ -192,18 +192,16 @@ class Trainer:
             output = self.state.net(x)
         answer = output if isinstance(output, WithAuxiliary) else WithAuxiliary(output, (), 0.0)
         logits = answer.logits.float()
-        loss = self._loss(logits, labels)
+        loss = training_loss(logits, labels, self.phase.recipe, self.class_weights)
         for auxiliary in answer.auxiliary:
-            loss = loss + answer.weight * self._loss(auxiliary.float(), labels)
+            own = training_loss(auxiliary.float(), labels, self.phase.recipe, self.class_weights)
+            loss = loss + answer.weight * own
         if share is not None:
             loss = loss * share
         if self.graph is None and self.is_cancelled():  # what a graph records has no way out
             raise Cancelled
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         return loss.detach(), count_right(logits.detach(), labels)
-
-    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return cross_entropy(logits, labels, self.class_weights, self.phase.recipe.label_smoothing)
 
 
 def _read_losses(unread: list[Tensor], epoch: int, before: int) -> list[float]:

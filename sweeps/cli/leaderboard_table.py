@@ -156,6 +156,8 @@ def _settings(trial: TrialHistory) -> str:
     shown.append(config["recipe"]["lr_policy"])
     if (weights := config.get("transfer", {}).get("weights", "none")) != "none":
         shown.append(f"from {PUBLISHED.get(weights, weights)}")
+    if (teachers := config["recipe"].get("distill", "none")) != "none":
+        shown.append(f"taught by {teachers}")
     return ", ".join(shown)
 
 

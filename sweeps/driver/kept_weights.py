@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from fer_models import Recipe
 from sweeps.run_kinds import Ensemble, kind_of
 from sweeps.runs import open_sweep, sweep_names
+from sweeps.trial.teachers import teachers_of
 from tracking.errors import TrackingError
 from tracking.metrics.winner import winner_of
 from tracking.record.cleaning import BestTrials, Removal, lasting, removable, remove, states, weights
@@ -18,7 +20,7 @@ from tracking.record.layout import WEIGHTS_NAME, SweepFolder
 RUN_PREFIX = "run:"
 """Prefix of a run's name where a path of weights may be given."""
 
-_SIGNS = (b'"ensemble"', WEIGHTS_NAME.encode(), RUN_PREFIX.encode())
+_SIGNS = (b'"ensemble"', WEIGHTS_NAME.encode(), RUN_PREFIX.encode(), b'"distill_sha256":[')
 """One of these is in every journal that refers to another sweep's weights."""
 
 
@@ -75,7 +77,7 @@ def needed_weights(out: Path) -> dict[tuple[str, int], str]:
     """The trials in `out`, as sweep and number, whose weights another run needs, and that run.
 
     Ensembles read those of their members whenever they are asked; a sweep that is not finished may start further trials
-    from those that it started from so far.
+    from those that it started from, or was taught by, so far.
     """
     needed: dict[tuple[str, int], str] = {}
     for name in sweep_names(out):
@@ -86,7 +88,7 @@ def needed_weights(out: Path) -> dict[tuple[str, int], str]:
             for reference in _members(history):
                 needed[_sweep_and_number(reference)] = f"ensemble {name} answers with it"
             for reference in () if history.finished else _starts(history):
-                needed[_sweep_and_number(reference)] = f"sweep {name} starts from it and is not finished"
+                needed[_sweep_and_number(reference)] = f"sweep {name} needs it and is not finished"
     return needed
 
 
@@ -97,8 +99,12 @@ def _members(history: SweepHistory) -> Iterator[str]:
 
 
 def _starts(history: SweepHistory) -> Iterator[str]:
-    """The runs, as NAME/NUMBER, that a sweep's trials start from."""
+    """The runs, as NAME/NUMBER, that a sweep's trials start from or are taught by."""
     specs = [history.started.spec, *(driver.spec for driver in history.drivers)]
+    for trial in history.trials.values():
+        recipe = trial.started.config.get("recipe", {})
+        if recipe.get("distill_sha256"):
+            yield from (teacher.run for teacher in teachers_of(Recipe.model_validate(recipe)))
     used = [spec.get("settings", {}).get("transfer.weights") for spec in specs]
     used += [trial.started.config.get("transfer", {}).get("weights") for trial in history.trials.values()]
     for weights_of in {one for one in used if one}:

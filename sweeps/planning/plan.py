@@ -7,12 +7,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from itertools import islice
-from pathlib import Path
 
-from fer_common.errors import did_you_mean
 from fer_data import Faces, open_cached, prepare
 from fer_models.configs.precision import device_kind, fastest
-from fer_models.configs.transfer_config import PUBLISHED
 from sweeps.config import TrialConfig
 from sweeps.errors import InputError
 from sweeps.fixed_space import fix_settings
@@ -29,6 +26,7 @@ from sweeps.planning.checks import (
 from sweeps.planning.edited_baselines import with_begun_baselines
 from sweeps.planning.edited_space import SpaceEdit, space_edit
 from sweeps.planning.mps import with_mps
+from sweeps.planning.references import with_references_found
 from sweeps.planning.resources import Device, Hardware, Slots, choose_device, plan_slots
 from sweeps.search.drawn_as import as_redrawn
 from sweeps.search.warm_start import NOTHING_TAKEN, WarmStart, warm_start
@@ -105,9 +103,9 @@ class Plan:
         return history is not None and not history.unfinished and not self.spec.to_start(history)
 
     def resolve(self, config: TrialConfig) -> TrialConfig:
-        """`config` with `auto` replaced by what measured fastest for the net on the sweep's device, and with the
-        path of its weights where they are another run's."""
-        config = _with_path_of_weights(config, self.options)
+        """`config` with `auto` replaced by what measured fastest for the net on the sweep's device, and what
+        it names of other runs found."""
+        config = with_references_found(config, self.spec, self.options)
         if "auto" not in (config.precision, config.memory_format):
             return config
         precision, memory_format = fastest(
@@ -293,20 +291,3 @@ def recorded_history(folder: SweepFolder) -> SweepHistory | None:
     if not folder.journal.is_file() or next(read(folder.journal), None) is None:
         return None
     return SweepHistory.load(folder.journal)
-
-
-def _with_path_of_weights(config: TrialConfig, options: Options) -> TrialConfig:
-    """`transfer.weights="run:NAME/3"` as the path of that run's best weights; another path as an absolute one."""
-    weights = config.transfer.weights
-    kind, _, reference = weights.partition("run:")
-    if weights in PUBLISHED:
-        return config
-    if kind or not reference:
-        path = Path(weights).expanduser().absolute()
-        if not path.is_file() and Path(weights).name == weights:
-            raise InputError(f"weights '{weights}': no such file{did_you_mean(weights, PUBLISHED)}")
-    else:
-        from sweeps.runs import find_run
-
-        path = find_run(reference, options.out, options.tracking_uri).weights_file().absolute()
-    return config.model_copy(update={"transfer": config.transfer.model_copy(update={"weights": str(path)})})

@@ -13,7 +13,7 @@ from sweeps.trial.messages import Task
 
 if TYPE_CHECKING:
     from fer_data import Faces
-    from fer_models.training.feature_cache import Computing
+    from fer_models.training.computed import Computing
     from fer_models.training.fit import Epoch
     from fer_models.training.state import TrainingState
     from fer_models.training.team import Team
@@ -36,7 +36,7 @@ def trained_epochs(
     Raises:
         Cancelled: the event was set.
     """
-    from fer_models.training.feature_cache import Computing
+    from fer_models.training.computed import Computing
     from fer_models.training.team import ALONE
     from fer_models.training.weights import take_snapshot
     from sweeps.trial.resource_usage import Usage
@@ -65,6 +65,7 @@ def own_epochs(
     from fer_models.training.feature_cache import fit_on_features
     from fer_models.training.fit import fit
     from sweeps.trial.build_net import fit_arguments
+    from sweeps.trial.teachers import taught_labels
 
     config, faces = task.config, open_cached(preprocessed(cache, task.config.preprocess))
     size, augment, classes = config.recipe.batch_size, config.augment, len(faces.classes)
@@ -83,11 +84,12 @@ def own_epochs(
         train, features = (faces.train.images, faces.train.labels), cache.parent / "features"
         yield from fit_on_features(state, train, val, folder=features, fingerprint=faces.fingerprint, **how)
         return
+    taught = yield from taught_labels(task, cache)
     captured = Captured(graph, shapes=2) if graph else None  # a batch is mixed by mixup or by cutmix
     yield from fit(
         state,
         lambda generator: train_batches(
-            faces.train, size, augment, generator, task.device, classes=classes, captured=captured
+            faces.train, size, augment, generator, task.device, classes=classes, taught=taught, captured=captured
         ),
         val,
         iterations_per_epoch=batches_per_epoch(faces.train, size, augment),
@@ -99,5 +101,6 @@ def own_epochs(
 def _features_can_be_kept(config: TrialConfig, faces: Faces) -> bool:
     """Whether the frozen stages' features are the same in every epoch, so that they can be computed once."""
     always_alike = config.augment == AugmentConfig() and config.recipe.views == "plain"
-    whole = faces.train.soft_labels is None and getattr(config.net, "auxiliary_weight", 0) == 0
+    by_labels = faces.train.soft_labels is None and not config.recipe.is_distilled
+    whole = by_labels and getattr(config.net, "auxiliary_weight", 0) == 0
     return bool(config.transfer.freeze) and always_alike and whole and config.net.name != "alexnet"

@@ -117,7 +117,7 @@ def _train(task: Task, folder: TrialFolder, memory: GpuMemory) -> Generator[Mess
     import torch
 
     from fer_data.cache.preprocess_cache import preprocessed
-    from fer_models.training.feature_cache import Computing
+    from fer_models.training.computed import Computing
     from fer_models.training.weights import take_snapshot
     from sweeps.trial.costs import costs
     from sweeps.trial.epochs import Trained, trained_epochs

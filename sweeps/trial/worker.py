@@ -43,6 +43,7 @@ def _train(rank: int, orders: SimpleQueue[bytes], answer: Callable[[Answer], Non
     work: Work = pickle.loads(orders.get())
     import torch
 
+    from fer_models.training.computed import Computing
     from fer_models.training.team import join
     from fer_models.training.weights import take_snapshot
     from sweeps.trial.epochs import own_epochs
@@ -57,7 +58,7 @@ def _train(rank: int, orders: SimpleQueue[bytes], answer: Callable[[Answer], Non
     epochs: Any = own_epochs(task, work.cache, work.state, work.micro_batches, lambda: False, team)
     while True:
         orders.get()
-        epoch = next(epochs)
+        epoch = next(one for one in epochs if not isinstance(one, Computing))
         if rank == 0:
             answer(Answer(usage.since_last(), epoch, take_snapshot(work.state)))
         else:

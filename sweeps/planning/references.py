@@ -1,0 +1,106 @@
+"""Finds what a configuration names of other sweeps: the weights that its net starts from, and its teachers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from fer_common.errors import did_you_mean
+from fer_models import Recipe
+from fer_models.configs.transfer_config import PUBLISHED
+from sweeps.config import TrialConfig
+from sweeps.errors import InputError
+from sweeps.options import Options
+from sweeps.run_kinds import TrainedNet
+from sweeps.runs import Run, best_runs, find_run, open_sweep
+from sweeps.spec import SweepSpec
+from sweeps.trial.teachers import Teacher, teachers_of, weights_sha256, with_teachers
+
+_BEST = 5
+"""How many trials of a sweep teach, at most."""
+
+
+def with_references_found(config: TrialConfig, spec: SweepSpec, options: Options) -> TrialConfig:
+    """`config` with paths of weights in place of runs, and its teachers as trials with the hashes of their weights.
+
+    Raises InputError where one is not to be had; for a teacher also where it was trained on other faces.
+    """
+    changes: dict[str, BaseModel] = {}
+    if config.transfer.pretrained and config.transfer.weights not in PUBLISHED:
+        path = str(_path_of_weights(config.transfer.weights, options))
+        changes["transfer"] = config.transfer.model_copy(update={"weights": path})
+    if config.recipe.is_distilled:
+        try:
+            changes["recipe"] = with_teachers(config.recipe, _teachers(config.recipe, spec, options))
+        except InputError as error:
+            raise InputError(f"distill '{config.recipe.distill}': {error}") from None
+    return config.model_copy(update=changes)
+
+
+def _path_of_weights(weights: str, options: Options) -> Path:
+    """Of "run:NAME/3" the run's best weights; another path as an absolute one."""
+    kind, _, reference = weights.partition("run:")
+    if not kind and reference:
+        return find_run(reference, options.out, options.tracking_uri).weights_file().absolute()
+    path = Path(weights).expanduser().absolute()
+    if not path.is_file() and Path(weights).name == weights:
+        raise InputError(f"weights '{weights}': no such file{did_you_mean(weights, PUBLISHED)}")
+    return path
+
+
+def _teachers(recipe: Recipe, spec: SweepSpec, options: Options) -> list[Teacher]:
+    recorded = teachers_of(recipe)
+    if recorded:
+        named = [(find_run(teacher.run, options.out), teacher.share) for teacher in recorded]
+    else:
+        named = list(_named(recipe.distill, options.out))
+    shares: dict[str, float] = {}
+    for run, share in named:
+        _refuse_unfit(run, spec)
+        shares[run.name] = shares.get(run.name, 0) + share
+    runs = {run.name: run for run, _ in named}
+    found = [Teacher(name, share, weights_sha256(runs[name].weights_file())) for name, share in shares.items()]
+    if recorded and found != recorded:
+        raise InputError("the weights of these teachers are not those that were recorded; put the old files back")
+    return found
+
+
+def _named(text: str, out: Path) -> Iterator[tuple[Run, float]]:
+    """The single nets of what a person names, each with its share; they sum to 1."""
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        runs = [find_run(name, out)] if "/" in name else _best(name, out)
+        for run in runs:
+            yield from ((net, part / len(runs) / len(names)) for net, part in run.nets())
+
+
+def _best(name: str, out: Path) -> list[Run]:
+    """A finished sweep's best trials, of those whose weights are kept; an ensemble is the only one of its own."""
+    folder, history = open_sweep(name, out)
+    if not history.finished:
+        raise InputError(f"sweep '{name}' has not finished; finish it, or name trials of it, as {name}/0")
+    best = best_runs(folder, history, _BEST)
+    return [run for run in best if run.files.best.is_file()] or best[:1]
+
+
+def _refuse_unfit(run: Run, spec: SweepSpec) -> None:
+    """Refuse what is no trained net, and what may have seen faces that this sweep validates on."""
+    if not isinstance(run.kind, TrainedNet):
+        raise InputError(f"{run.name} is a support vector machine; name trained nets")
+    if run.spec.classes != spec.classes:
+        raise InputError(
+            f"{run.name} knows the classes {', '.join(run.spec.classes)}, this sweep has {', '.join(spec.classes)}; "
+            "name a teacher of the same classes"
+        )
+    if run.spec.fingerprint != spec.fingerprint:
+        raise InputError(
+            f"{run.name} was trained on faces with fingerprint {run.spec.fingerprint}, this sweep has "
+            f"{spec.fingerprint}, and may have seen val faces; train the teacher with the same data options"
+        )
+    if run.trial.started.fold or spec.folds:
+        raise InputError(
+            f"{run.name} has seen faces that folds hold out; name a teacher of a sweep without folds, "
+            "or leave out --folds"
+        )

@@ -1,0 +1,123 @@
+"""What a trial's teachers say of its train faces. Heavy imports are inside the functions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Generator, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from fer_data import DataError, open_cached
+from fer_data.cache.preprocess_cache import preprocessed
+from fer_models import Recipe
+from sweeps.config import TrialConfig
+from sweeps.trial.messages import Task
+from tracking.record.layout import SweepFolder, TrialFolder
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import nn
+
+    from fer_data import Faces
+    from fer_models.training.computed import Computing
+
+_FOLDER = "teachers"
+"""Beside the cached faces."""
+
+
+class Teacher(NamedTuple):
+    """One net, its share of the mean, and the hash of its weights."""
+
+    run: str
+    """NAME/NUMBER."""
+    share: float
+    sha256: str
+
+    def files(self, out: Path) -> TrialFolder:
+        """Its folder among the sweeps in `out`."""
+        sweep, _, number = self.run.partition("/")
+        return SweepFolder(out / sweep).trial(int(number))
+
+
+def with_teachers(recipe: Recipe, teachers: Iterable[Teacher]) -> Recipe:
+    """`recipe` with its teachers as they are recorded: `night/3,night/7`, or `night/3*0.25,night/7*0.75`."""
+    runs, shares, hashes = zip(*teachers, strict=True)
+    alike = len(set(shares)) == 1
+    text = ",".join(run if alike else f"{run}*{share!r}" for run, share in zip(runs, shares, strict=True))
+    return recipe.model_copy(update={"distill": text, "distill_sha256": hashes})
+
+
+def teachers_of(recipe: Recipe) -> list[Teacher]:
+    """The teachers of a recorded recipe; none where it has none, or only names what a plan has yet to find."""
+    hashes = recipe.distill_sha256 or ()
+    split = [part.partition("*") for part in recipe.distill.split(",")] if hashes else []
+    return [
+        Teacher(run, float(share) if share else 1 / len(hashes), sha256)
+        for (run, _, share), sha256 in zip(split, hashes, strict=True)
+    ]
+
+
+def weights_sha256(path: Path) -> str:
+    """Of a file of weights. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def taught_labels(task: Task, cache: Path) -> Generator[Computing, None, NDArray[np.float32] | None]:
+    """The teachers' probabilities [n, classes] of the train faces at the recipe's temperature; None without teachers.
+
+    A teacher looks at each face as it is and at its mirror image, and its mean answer stands for every augmented
+    version of the face. Answers are computed once per teacher and data set, in fp32, and kept beside the cached faces.
+
+    Raises:
+        DataError: a teacher's weights are gone or have changed, and its answers are not kept.
+        ModelError: the answers cannot be written.
+    """
+    recipe = task.config.recipe
+    if not recipe.is_distilled:
+        return None
+    out, fingerprint = Path(task.folder).parents[2], open_cached(cache).fingerprint
+    mean: NDArray[np.float64] | float = 0.0
+    for teacher in teachers_of(recipe):
+        path = cache.parent / _FOLDER / f"{teacher.sha256[:24]}-{fingerprint}.npy"
+        answers = yield from _answers(path, teacher, teacher.files(out), task, cache)
+        mean = mean + teacher.share * np.exp(answers.astype(np.float64))
+    at_temperature = mean ** (1 / recipe.distill_temperature)
+    return np.asarray(at_temperature / at_temperature.sum(1, keepdims=True), np.float32)
+
+
+def _answers(
+    path: Path, teacher: Teacher, files: TrialFolder, task: Task, cache: Path
+) -> Generator[Computing, None, NDArray[np.float32]]:
+    """One teacher's: logarithms [n, classes]."""
+    from fer_models.training.computed import compute, kept
+    from fer_models.training.evaluate import EVALUATION_BATCH, FaceAndMirror
+
+    if (found := kept(path, len(open_cached(cache).train))) is not None:
+        return found
+    config = _config(files, teacher.sha256)
+    faces = open_cached(preprocessed(cache, config.preprocess))
+    front = FaceAndMirror(_net(config, faces, files)).to(task.device)
+    what = f"answers of teacher {teacher.run}"
+    return (yield from compute(path, front, faces.train.images, task.device, "fp32", EVALUATION_BATCH, what))
+
+
+def _config(files: TrialFolder, sha256: str) -> TrialConfig:
+    try:
+        if weights_sha256(files.best) == sha256:
+            return TrialConfig.parse(json.loads(files.config.read_text(encoding="utf-8")), str(files.config))
+    except OSError as error:
+        raise DataError(f"{error.filename}: a teacher's file cannot be read: {error.strerror}; put it back") from error
+    raise DataError(f"{files.best}: a teacher's weights, others than when the trial was planned; put the old file back")
+
+
+def _net(config: TrialConfig, faces: Faces, files: TrialFolder) -> nn.Module:
+    from fer_models.training.weights import load_weights
+    from sweeps.trial.build_net import new_net
+
+    net = new_net(config, faces)
+    load_weights(net, files.best)
+    return net
