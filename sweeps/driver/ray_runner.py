@@ -252,9 +252,12 @@ class _Obedient(FIFOScheduler):
     def _keep_or_release_worker(self, tune_controller: Any) -> None:
         """Have Tune end the worker of a trial that leaves, unless it is needed: an idle one would hold its cores."""
         if self._shares_ray:
-            tune_controller._tune_controller._reuse_actors = self._calls(
-                lambda: self._director.has_task, otherwise=False
-            )
+            self._calls(lambda: self._set_reuse(tune_controller), otherwise=None)
+
+    def _set_reuse(self, tune_controller: Any) -> None:
+        # Tune gives the controller itself to some callbacks and a wrapper to others.
+        controller = getattr(tune_controller, "_tune_controller", tune_controller)
+        controller._reuse_actors = self._director.has_task
 
     def _take(self, trial: Trial, result: dict[str, Any]) -> bool:
         message = _MESSAGE.validate_json(result["message"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests import ROOT
+from tests.cluster.processes import environment, python, ray_head
+from tests.cluster.quick_trials import diaries
 from tracking.record.history import SweepHistory
 from tracking.record.journal import _write_all
 
@@ -74,3 +77,15 @@ def test_a_group_waits_at_a_rung_on_ray_and_its_best_is_confirmed(
     assert not history.unfinished
     assert (history.count("done"), history.count("pruned")) == (4, 2)
     assert [trial.state for trial in history.trials.values() if trial.is_confirming] == ["done", "done"]
+
+
+def test_on_a_joined_ray_a_slot_keeps_its_worker_from_trial_to_trial(tmp_path: Path) -> None:
+    asked = {"name": "sweep", "out": str(tmp_path), "tracking_uri": f"sqlite:///{tmp_path}/mlflow.db", "trials": 6}
+    with ray_head(tmp_path) as address:
+        ran = python(
+            environment(tmp_path), "-m", "tests.cluster.quick_trials", json.dumps(asked | {"address": address})
+        )
+    assert ran.returncode == 0, ran.stderr
+    lines = diaries(tmp_path / "sweep")
+    assert len({line["trial"] for line in lines}) == 6
+    assert len({line["pid"] for line in lines}) == 2, "one per slot: a new one costs each trial its imports"
