@@ -45,7 +45,7 @@ def wait_for_epochs(ray: RayOnHosts, more: int) -> None:
 def test_a_node_that_is_told_to_go_hands_its_trial_to_another(tmp_path: Path) -> None:
     """As a preempted virtual machine or pod: SIGTERM to what started Ray there, and no more node soon after."""
     with running(tmp_path) as (ray, (spot, _)):
-        driver = ray.start_sweep(trials=TRIALS)
+        driver = ray.start_sweep(trials=TRIALS, epochs=40)  # the first trial outlasts what Ray does after the signal
         wait_for_epochs(ray, 5)
         for process in spot.processes("ray.scripts.scripts"):
             process.send_signal(signal.SIGTERM)

@@ -113,7 +113,7 @@ def test_the_nodes_are_asked_what_their_gpus_can(tmp_path: Path) -> None:
     (tmp_path / "modules/pynvml.py").write_text(FAKE_NVML)
     run(tmp_path, [0, 1], 1, gpus_per_trial=1, trials=1, epochs=1)
     history = SweepHistory.load(tmp_path / "shared/journal.jsonl")
-    assert history.trials[0].started.config["precision"] == "fp32"
+    assert history.trials[0].started.config["precision"] == "fp16"
     assert str(history.drivers[0].gpus).startswith("Tesla T4 (compute capability 7.5)")
 
 

@@ -20,7 +20,8 @@ pytestmark = pytest.mark.slow
 
 SLOTS = 2
 BACK_SECONDS = 10
-OPTIONS = ["--limit-train", "100", "--set", "batch_size=50", "--baselines", "none", "--pruner", "none", "--device", "cpu",
+EPOCHS = 150  # a trial must outlast the start of the other sweep's driver, also on a quick machine
+OPTIONS = ["--limit-train", "100", "--set", "batch_size=50", "--set", "lr=0.001", "--baselines", "none", "--pruner", "none", "--device", "cpu",
            "--cpus-per-trial", "1"]  # fmt: skip
 
 
@@ -81,9 +82,9 @@ def changes(events: list[Event], kills: list[int]) -> Iterator[tuple[int, int]]:
 @pytest.fixture
 def sweeps(tmp_path: Path) -> Iterator[tuple[Sweep, Sweep]]:
     with ray_head(tmp_path) as address:
-        first = Sweep("first", address, tmp_path, trials=2, epochs=50)
+        first = Sweep("first", address, tmp_path, trials=2, epochs=EPOCHS)
         wait_for(lambda: first.out() == SLOTS, 120, first.log.read_text, every=0.1)
-        second = Sweep("second", address, tmp_path, trials=2, epochs=50)
+        second = Sweep("second", address, tmp_path, trials=2, epochs=EPOCHS)
         try:
             yield first, second
         finally:
