@@ -72,7 +72,7 @@ def main() -> None:
     load = os.getloadavg()[0]
     prepare(None)
     rows = [row for name in chosen for row in sections[name](size)]
-    _console.print(table(rows))
+    _console.print(table(rows, "Overhead: ours and the peers', measured in turns"))
     _console.print(_circumstances(size, load))
 
 

