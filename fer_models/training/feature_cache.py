@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from fer_common.captured import Graph
 from fer_models.configs.recipe import MemoryFormat, Precision, Recipe
 from fer_models.configs.transfer_config import Transfer
 from fer_models.errors import ModelError
@@ -49,6 +50,7 @@ def fit_on_features(
     class_counts: Sequence[int] | None = None,
     micro_batches: int = 1,
     is_cancelled: Callable[[], bool] = lambda: False,
+    graph: Callable[[], Graph] | None = None,
 ) -> Iterator[Epoch | Computing]:
     """`fit` on unaugmented faces, each epoch's order drawn by `torch.randperm`, to the same numbers but for rounding.
 
@@ -81,6 +83,7 @@ def fit_on_features(
         "class_counts": class_counts,
         "micro_batches": micro_batches,
         "is_cancelled": is_cancelled,
+        "graph": graph,
     }
     batch_size = -(-EVALUATION_BATCH // micro_batches)
     place(state, torch.device(device), memory_format)

@@ -22,6 +22,7 @@ import torch
 from fer_data import AugmentConfig, DataOptions, open_cached, prepare
 from fer_data.augmentation import batches
 from fer_models import LeNetConfig, ModelError, Recipe
+from fer_models.configs.transfer_config import Transfer
 from fer_models.nets.registry import build
 from fer_models.training import weights
 from fer_models.training.evaluate import predict
@@ -73,6 +74,18 @@ def cut_short(task: Task, epochs: int) -> None:
     for _ in range(epochs):
         next(messages)
     messages.close()  # type: ignore[attr-defined]
+
+
+def test_frozen_stages_compute_their_features_once(task: Task, tmp_path: Path) -> None:
+    net = build(task.config.net, classes=7, mean_image=np.zeros((48, 48), np.float32), generator=torch.Generator())
+    weights.save_weights(net, tmp_path / "w.safetensors", {})
+    transfer = Transfer(weights=str(tmp_path / "w.safetensors"), freeze=1)
+    config = task.config.model_copy(update={"transfer": transfer, "augment": AugmentConfig()})
+    messages = list(run_trial(task.model_copy(update={"config": config})))
+    assert [one.epoch for one in messages if isinstance(one, EpochReport)] == [1, 2, 3, 4]
+    assert isinstance(messages[-1], TrialEnd)
+    assert messages[-1].state == "ended"
+    assert list((Path(task.faces).parent / "features").glob("*.train.npy"))
 
 
 def test_what_a_trial_leaves(task: Task) -> None:
