@@ -105,7 +105,7 @@ def _seen(page: Page, journal: Journal, epoch: int) -> float:
         EpochDone(trial=number, epoch=epoch, metrics={"val_accuracy": 0.5 + epoch / 100, "epoch_seconds": 1})
     )
     began = time.monotonic()
-    text = f"{50 + epoch}.0 %"
+    text = f"{50 + epoch}.0\u00a0%"
     page.wait_for_function(
         "(text) => document.querySelector('#trials tbody').textContent.includes(text)",
         arg=text, polling="raf", timeout=1000 * _SECONDS,

@@ -17,7 +17,7 @@ from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from tracking.figure_text import as_written, in_fonts_that_exist
@@ -78,8 +78,18 @@ def svg(figure: Figure) -> str:
 
 
 def as_percent(axis: Axis) -> None:
-    """Show the axis's shares 0..1 in whole percent."""
-    axis.set_major_formatter(PercentFormatter(1, decimals=0))
+    """Show the axis's shares 0..1 in percent, with as few decimals as name its ticks exactly."""
+    axis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10]))  # 2.5 would take a further decimal
+    axis.set_major_formatter(_Percent(1))
+
+
+class _Percent(PercentFormatter):
+    def format_ticks(self, values: list[float]) -> list[str]:
+        percents = 100 * np.asarray(values)
+        self.decimals = next(
+            (places for places in range(4) if np.allclose(percents.round(places), percents, rtol=0, atol=1e-6)), 4
+        )
+        return super().format_ticks(values)
 
 
 def plain(axes: Axes) -> None:

@@ -129,7 +129,7 @@ def slices_figure(history: SweepHistory, title: str) -> Figure:
     figure = Figure(figsize=(10.5, 0.7 + 2.3 * rows))
     height = figure.get_figheight()
     figure.suptitle(title, fontsize=12)
-    figure.subplots_adjust(left=0.07, right=0.985, top=1 - 0.5 / height, bottom=0.55 / height, hspace=0.55, wspace=0.12)
+    figure.subplots_adjust(left=0.09, right=0.985, top=1 - 0.5 / height, bottom=0.55 / height, hspace=0.55, wspace=0.12)
     grid = figure.subplots(rows, 4, sharey=True, squeeze=False).ravel()
     for axes, one in zip(grid, settings, strict=False):
         for state, (colour, marker) in STATES.items():
@@ -182,7 +182,7 @@ def pareto_figure(history: SweepHistory, parameters: Mapping[int, int], title: s
             costs[label] = {number: trial.costs(objectives)[place] for number, trial in history.trials.items()}
     figure = Figure(figsize=(10.5, 4.2))
     figure.suptitle(title, fontsize=12)
-    figure.subplots_adjust(left=0.07, right=0.985, top=0.83, bottom=0.13, wspace=0.1)
+    figure.subplots_adjust(left=0.09, right=0.985, top=0.83, bottom=0.13, wspace=0.1)
     panels = figure.subplots(1, len(costs), sharey=True)
     scored = [(trial, value) for trial in history.trials.values() if (value := trial.best_accuracy) is not None]
     for axes, (label, cost) in zip(panels, costs.items(), strict=True):
@@ -238,7 +238,7 @@ def _drawn_trials(history: SweepHistory) -> list[tuple[TrialHistory, float]]:
 def _frame(title: str, height: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(10.5, height))
     figure.suptitle(title, fontsize=12)
-    figure.subplots_adjust(left=0.07, right=0.985, top=1 - 0.75 / height, bottom=0.55 / height)
+    figure.subplots_adjust(left=0.09, right=0.985, top=1 - 0.75 / height, bottom=0.55 / height)
     axes = figure.subplots()
     plain(axes)
     return figure, axes

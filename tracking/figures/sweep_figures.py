@@ -74,7 +74,7 @@ def best_curves_figure(trials: Sequence[TrialHistory], names: Sequence[str], tit
     """`val_accuracy` over the epochs of some trials; baselines dashed. `names` are for the legend."""
     figure = Figure(figsize=(10.5, 4.6))
     figure.suptitle(title, fontsize=12)
-    figure.subplots_adjust(left=0.07, right=0.7, top=0.9, bottom=0.12)
+    figure.subplots_adjust(left=0.09, right=0.7, top=0.9, bottom=0.12)
     axes = figure.subplots()
     for index, (trial, name) in enumerate(zip(trials, names, strict=True)):
         axes.plot(

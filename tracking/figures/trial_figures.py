@@ -44,7 +44,7 @@ def draw_confusion_matrix(path: Path, matrix: NDArray[np.int64], classes: Sequen
 def curves_figure(epochs: Sequence[EpochRow], title: str, best: int | None = None) -> Figure:
     """Loss, accuracy and learning rate over the epochs; the epoch `best` is marked."""
     figure = Figure(figsize=(13, 4.2))
-    figure.subplots_adjust(left=0.05, right=0.985, top=0.85, bottom=0.12, wspace=0.22)
+    figure.subplots_adjust(left=0.05, right=0.985, top=0.85, bottom=0.12, wspace=0.24)
     figure.suptitle(title, fontsize=12)
     loss, accuracy, rate = figure.subplots(1, 3)
     _draw_metric(loss, epochs, "loss")

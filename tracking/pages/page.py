@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -24,6 +25,11 @@ from tracking.metrics.summary import LOWER_IS_BETTER, METRIC_NAMES, data_name
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _IN_POINTS = ("accuracy", "balanced_accuracy", "ece", "ece_calibrated")
+
+
+class _Bounded(Protocol):
+    low: float
+    high: float
 
 
 def render(template: str, **content: object) -> str:
@@ -94,6 +100,7 @@ def _environment() -> Environment:
     }
     made.filters |= {
         "percent": _percent,
+        "bounds": _bounds,
         "score": _score,
         "difference": _difference,
         "p_value": _p_value,
@@ -106,7 +113,11 @@ def _environment() -> Environment:
 
 
 def _percent(share: float, digits: int = 2) -> str:
-    return f"{100 * share:.{digits}f} %"
+    return f"{100 * share:.{digits}f}\u00a0%"
+
+
+def _bounds(interval: _Bounded) -> str:
+    return f"{_percent(interval.low, 1)}\u00a0to\u00a0{_percent(interval.high, 1)}"
 
 
 def _signed(value: float, digits: int = 1) -> str:

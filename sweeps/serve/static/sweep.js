@@ -5,7 +5,7 @@ const base = `/api/v1/sweeps/${encodeURIComponent(name)}`;
 const trials = new Map();
 const ROWS = 200, CURVES = 100, OVER = ["done", "pruned", "failed", "stopped"];
 let rows = ROWS, share = {}, undoing = null, sort = { key: "best", down: true }, search = "", drawing = false, version = 0;
-const percent = (share, digits = 1) => (share == null ? "none" : `${(100 * share).toFixed(digits)} %`);
+const percent = (share, digits = 1) => (share == null ? "none" : `${(100 * share).toFixed(digits)}\u00a0%`); // on one line
 const put = (id, text) => { document.getElementById(id).textContent = text; };
 const colour = (variable) => getComputedStyle(document.documentElement).getPropertyValue(variable).trim();
 
@@ -19,7 +19,7 @@ function showSummary(now) {
   const { best, trials: counts } = now.digest;
   put("line", `${now.pause || now.state}; space ${now.digest.space}, data ${now.digest.dataset}` + (now.digest.stopped ? `; ${now.digest.stopped}` : ""));
   put("best", percent(best?.value));
-  put("best-about", best ? `trial ${best.trial}, epoch ${best.epoch}` + (best.low == null ? "" : `; 95 % interval ${percent(best.low)} to ${percent(best.high)}`) : "no epoch is over yet");
+  put("best-about", best ? `trial ${best.trial}, epoch ${best.epoch}` + (best.low == null ? "" : `; 95\u00a0% interval ${percent(best.low)}\u00a0to\u00a0${percent(best.high)}`) : "no epoch is over yet");
   put("count", `${trials.size} of ${now.asked}`);
   put("count-about", Object.entries(counts).map(([state, n]) => `${n} ${state}`).join(", "));
   put("slots", String(now.slots));
@@ -109,10 +109,10 @@ function drawCurves() {
   const x = (epoch) => left + (epochs === 1 ? 0.5 : (epoch - 1) / (epochs - 1)) * (width - left - right);
   const y = (share) => height - bottom - ((share - low) / (high - low)) * (height - bottom - top);
   pen.strokeStyle = colour("--line");
-  for (let step = 0; step <= 4; step++) {
-    const share = low + ((high - low) * step) / 4;
+  const apart = [0.01, 0.02, 0.05, 0.1, 0.2].find((step) => (high - low) / step <= 6);
+  for (let share = Math.ceil(low / apart) * apart; share <= high; share += apart) {
     pen.beginPath(); pen.moveTo(left, y(share)); pen.lineTo(width - right, y(share)); pen.stroke();
-    pen.fillText(`${(100 * share).toFixed(0)} %`, 8, y(share) + 4);
+    pen.fillText(percent(share, 0), 8, y(share) + 4);
   }
   for (let step = 0, every = Math.max(1, Math.ceil(epochs / 10)); step < epochs; step += every) pen.fillText(String(step + 1), x(step + 1) - 3, height - 8);
   const best = shown.reduce((a, b) => (merit(b) > merit(a) ? b : a)), running = colour("--good"), other = colour("--soft");

@@ -3,10 +3,14 @@ from pathlib import Path
 import matplotlib.image
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from sklearn import metrics as sk
 
+from tests.tracking.small_sweep import Sweep
 from tracking.errors import TrackingError
-from tracking.figures.trial_figures import draw_confusion_matrix, draw_curves
+from tracking.figures.search_figures import objective_figure, pareto_figure
+from tracking.figures.sweep_figures import best_curves_figure
+from tracking.figures.trial_figures import curves_figure, draw_confusion_matrix, draw_curves
 from tracking.metrics.scores import (
     balanced_accuracy,
     confusion_matrix,
@@ -16,6 +20,7 @@ from tracking.metrics.scores import (
     wilson_interval,
 )
 from tracking.record.events import EpochDone
+from tracking.record.history import SweepHistory
 
 RNG = np.random.default_rng(3)
 LABELS = RNG.integers(0, 7, 500).astype(np.uint8)
@@ -97,3 +102,31 @@ def test_figures_are_pictures_and_leave_nothing_beside(tmp_path: Path) -> None:
 def test_a_figure_that_cannot_be_written_says_where(tmp_path: Path) -> None:
     with pytest.raises(TrackingError, match=r"absent/curves\.png"):
         draw_curves(tmp_path / "absent" / "curves.png", [], "t")
+
+
+@pytest.mark.parametrize("low", [0.15, 0.996])
+def test_ticks_of_a_narrow_axis_differ_and_leave_its_title_in_the_picture(sweep: Sweep, low: float) -> None:
+    sweep.start()
+    for number in range(3):
+        sweep.trial(number)
+        for epoch in (1, 2, 3):
+            metrics = {"train_loss": 1.0, "val_accuracy": low + 0.001 * (number + epoch)}
+            sweep.write(EpochDone(time_ms=sweep.tick(), trial=number, epoch=epoch, metrics=metrics))
+        sweep.end(number)
+    history = SweepHistory.load(sweep.folder.journal)
+    trials = list(history.trials.values())
+    for figure in (
+        objective_figure(history, "t"),
+        pareto_figure(history, {0: 10, 1: 20, 2: 30}, "t"),
+        best_curves_figure(trials, ["a", "b", "c"], "t"),
+        curves_figure(trials[0].epochs, "t"),
+    ):
+        renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
+        figure.draw(renderer)
+        percents = 0
+        for axes in figure.axes:
+            ticks = [text.get_text() for text in axes.get_yticklabels()]
+            percents += any("%" in text for text in ticks)
+            assert len(set(ticks)) == len(ticks), ticks
+            assert axes.yaxis.label.get_window_extent(renderer).x0 >= 0, "the title is cut off"
+        assert percents

@@ -65,7 +65,7 @@ def test_the_page_says_whose_best_trial_stands_for_a_sweep(paused: SweepHistory)
     page = comparison_page(found)
     assert "night is a sweep: its best trial, night/1, is compared for it." in page
     assert "The sweeps as a whole" in page
-    assert "70.00 %" in page
-    assert "55.00 %" in page, "the median"
+    assert "70.00\u00a0%" in page
+    assert "55.00\u00a0%" in page, "the median"
     assert "best val accuracy so far" in page, "the picture"
     assert Comparison.model_validate_json(found.to_json()) == found

@@ -177,7 +177,7 @@ def test_a_report_where_nobody_knows_how_many_faces_there_were(sweep: Sweep) -> 
     sweep.whole()
     asked = report(sweep)
     parsed = Page(report_page(replace(asked, data=replace(asked.data, n=0))))
-    assert "58.57 %" in parsed.text, "the best of trial 2: 0.3 + 2/7"
+    assert "58.57\u00a0%" in parsed.text, "the best of trial 2: 0.3 + 2/7"
 
 
 def test_answers_of_another_epoch_are_not_taken(swept: Sweep) -> None:
