@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 import signal
 import threading
@@ -66,6 +65,7 @@ def _interrupted_after_grace(director: Director) -> Iterator[None]:
     Only the main thread gets signals.
     """
     left = threading.Event()
+    main_thread = threading.main_thread().ident or 0
 
     def watch() -> None:
         since: float | None = None
@@ -73,7 +73,8 @@ def _interrupted_after_grace(director: Director) -> Iterator[None]:
             if director.stop_reason is not None:
                 since = since or time.monotonic()
                 if time.monotonic() - since > GRACE_SECONDS:
-                    _thread.interrupt_main(_handled_signal())  # as a second signal
+                    # As a second signal. One that only Python sees would not wake a thread that waits for a lock.
+                    signal.pthread_kill(main_thread, _handled_signal())
                     return
 
     watcher = threading.Thread(target=watch, name="grace", daemon=True)
