@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from fer_common.errors import did_you_mean
@@ -188,16 +189,17 @@ class Acts:
         return f"next in line, from trial {trial}'s state after epoch {epoch}", _wanting(director, want)
 
     def _retry(self, director: Director, request: Request) -> Did:
-        ends = [(one, one.end) for one in director.history.trials.values() if one.end and one.end.state == "failed"]
-        redone = {one.started.wanted.source for one in director.history.trials.values() if one.started.wanted}
-        redone |= {want.source for want in director.history.wanted}
-        again = [one for one, end in ends if not end.diverged and one.started.config and one.number not in redone]
-        if not ends:
+        if not director.history.count("failed"):
             raise InputError("no trial has failed")
+        again = director.history.to_retry
         if not again:
             raise InputError("the failed trials diverged, would do so again, or are trained again already")
-        wants = [self._want(director, request, one, []) for one in again]
-        return f"again: trial {', '.join(str(one.number) for one in again)}", _wanting(director, *wants)
+        wants, answers = [], []
+        for one in again:
+            epoch = self._keep_state(one, f"{request.act}-{one.number}") if self._states(one) else None
+            wants.append(self._want(director, request, one, []).model_copy(update={"epoch": epoch}))
+            answers.append(f"trial {one.number}" + (f" from its state after epoch {epoch}" if epoch else ""))
+        return f"again: {', '.join(answers)}", _wanting(director, *wants)
 
     def _want(self, director: Director, request: Request, source: TrialHistory, settings: list[str]) -> Wanted:
         started = source.started
@@ -220,10 +222,14 @@ class Acts:
             distributions=drawn.distributions if drawn else {},
         )
 
-    def _keep_state(self, source: TrialHistory, act: str, epoch: int | None) -> int:
-        """Keep the state that a fork continues from, with the answers that belong to it; after which epoch it is."""
-        files = self._folder.trial(source.number)
-        states = {state_epoch(path): path for path in (files.previous, files.last) if path.is_file()}
+    def _states(self, trial: TrialHistory) -> dict[int, Path]:
+        """The files of a trial's states, by the epoch after which they are."""
+        files = self._folder.trial(trial.number)
+        return {state_epoch(path): path for path in (files.previous, files.last) if path.is_file()}
+
+    def _keep_state(self, source: TrialHistory, name: str, epoch: int | None = None) -> int:
+        """Keep the state that a trial continues from, with the answers that belong to it; after which epoch it is."""
+        states = self._states(source)
         if not states:
             why = (
                 "has finished no epoch yet; fork it after its first"
@@ -235,7 +241,7 @@ class Acts:
         if chosen not in states:
             raise InputError(f"--epoch {epoch}: trial {source.number} has its state after epoch "
                              f"{' and '.join(map(str, sorted(states)))} alone")  # fmt: skip
-        keep_state(files, states[chosen], TrialFolder(self._folder.forks / act))
+        keep_state(self._folder.trial(source.number), states[chosen], TrialFolder(self._folder.forks / name))
         return chosen
 
 

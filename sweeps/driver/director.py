@@ -93,8 +93,9 @@ class Director:
 
     @property
     def faults(self) -> list[str]:
-        """What went wrong with trials, divergence aside, which is a result."""
-        ends = [trial.end for trial in self.history.trials.values() if trial.end]
+        """What went wrong with trials that are not trained again, divergence aside, which is a result."""
+        retried = self.history.retried
+        ends = [trial.end for trial in self.history.trials.values() if trial.end and trial.number not in retried]
         failed = [f"trial {end.trial}: {end.reason}" for end in ends if end.state == "failed" and not end.diverged]
         return failed + ([self.blocked] if self.blocked else [])
 

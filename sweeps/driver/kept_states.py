@@ -18,8 +18,8 @@ _SHARE_OF_FREE = 10
 class KeptStates:
     """Listens to a sweep. The states that its trials may continue from take `most_bytes` at most, all together.
 
-    Those of trials that are done, which only `extend` needs, go first. A paused trial without its state trains its
-    epochs again when it continues, to the same values. None is a tenth of the disk's free space, as it is then.
+    Those of trials that are done, which only `extend` needs, go first. A paused or failed trial without its state
+    trains its epochs again when it continues, to the same values. None is a tenth of the free disk, as it is then.
     """
 
     def __init__(self, folder: SweepFolder, most_bytes: int | None, on_warning: Callable[[str], None]) -> None:
@@ -31,11 +31,12 @@ class KeptStates:
         """Take in an event, as a director's listener."""
         if isinstance(event, TrialEnded) and self._folder.trial(event.trial).lasting.last.is_file():
             self._lasting.add(event.trial)
-        elif not isinstance(event, TrialPaused):
+        elif not (isinstance(event, TrialPaused) or (isinstance(event, TrialEnded) and event.state == "failed")):
             return
         done = [number for number in self._lasting if history.trials[number].state == "done"]
         files = {number: list(lasting(self._folder, history.trials[number], None)) for number in done}
-        files |= {trial.number: list(states(self._folder, trial)) for trial in paused_trials(history)}
+        waiting = [*paused_trials(history), *history.to_retry]
+        files |= {trial.number: list(states(self._folder, trial)) for trial in waiting}
         sizes = {number: sum(one.size_bytes for one in found) for number, found in files.items()}
         taken = sum(sizes.values())
         most = self._most_bytes if self._most_bytes is not None else (

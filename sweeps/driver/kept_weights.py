@@ -50,7 +50,7 @@ class KeptWeights:
         if not isinstance(event, TrialEnded) or not event.final:
             return
         trial = history.trials[event.trial]
-        found = list(states(self._folder, trial))
+        found = list(states(self._folder, trial)) if not trial.can_be_retried else []
         number = self._best.add(trial) if self._best else None
         if self._best and number is not None:
             fallen, keep = history.trials[number], self._best.keep

@@ -146,12 +146,16 @@ class Starting:
     def start_wanted(self, wanted: Wanted, spec: SweepSpec) -> TrialHistory:
         """Record a trial that a person asked for; the sampler sees it where the space can draw it."""
         number, config = self._history.next_number, self._resolve(TrialConfig.model_validate(wanted.config))
+        source = self._history.trials[wanted.source].started
+        same = source if wanted.verb == "retry" else None
         started = TrialStarted(
             trial=number,
             config_id=config.id,
             config=config.model_dump(mode="json"),
-            seed=self._history.trials[wanted.source].started.seed,
+            seed=source.seed,
             epochs=wanted.epochs,
+            baseline=same and same.baseline,
+            report_epochs=same and same.report_epochs,
             params=wanted.params,
             distributions=wanted.distributions,
             wanted=wanted,
@@ -208,8 +212,9 @@ class Starting:
         return next((one for one in done if work(one) == work(trial) and one.started.wanted is None), None)
 
     def take_kept_state(self, trial: TrialHistory) -> None:
-        """Give a fork, or a trial that was given more epochs, the state that was kept for it to continue from."""
+        """Give a fork, a retry, or a trial that was given more epochs, the state that was kept for it."""
         files, wanted = self._folder.trial(trial.number), trial.started.wanted
         if wanted:
-            take_state(TrialFolder(self._folder.forks / wanted.act), files)
+            kept = wanted.act if wanted.verb == "fork" else f"{wanted.act}-{wanted.source}"
+            take_state(TrialFolder(self._folder.forks / kept), files)
         take_state(self._folder.lengthened(trial.number), files)

@@ -54,21 +54,23 @@ def removable(
 ) -> list[Removal]:
     """The checkpoints that can be deleted, by trial; nothing is deleted. Hold the folder: a driver may be writing them.
 
-    The state to continue from goes once a trial is over. Weights of a trial's best epoch stay for the best `keep`
-    trials (None: for all), for baselines, for the trials `needed`, and for every trial that is not over. The state
-    that a longer run continues from stays for the best `keep` trials, if they are done.
+    The state to continue from goes once a trial is over; of a failed one, once it is trained again. Weights of a
+    trial's best epoch stay for the best `keep` trials (None: for all), for baselines, for the trials `needed`, and for
+    every trial that is not over. The state that a longer run continues from stays for the best `keep` trials, if they
+    are done.
 
     Raises:
         TrackingError: `keep` < 1.
     """
     fallen = _fallen(history, keep)
     dropped = set(outranked(history, keep, needed))
+    failed = {trial.number for trial in history.to_retry}
     return [
         removal
         for number, trial in sorted(history.trials.items())
         if trial.is_over
         for removal in (
-            *states(folder, trial),
+            *(states(folder, trial) if number not in failed else ()),
             *(lasting(folder, trial, keep) if number in fallen else ()),
             *(weights(folder, trial, keep) if number in dropped else ()),
         )

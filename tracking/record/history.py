@@ -87,6 +87,13 @@ class TrialHistory:
         return self.end is not None and self.end.final
 
     @property
+    def can_be_retried(self) -> bool:
+        """Whether it failed by a fault that another attempt may not meet; one that diverged would do so again."""
+        return (
+            self.end is not None and self.end.state == "failed" and not self.end.diverged and bool(self.started.config)
+        )
+
+    @property
     def is_confirming(self) -> bool:
         """Whether it checks another trial's accuracy under a new seed."""
         return self.started.group is not None and self.started.group.confirms is not None
@@ -285,6 +292,17 @@ class SweepHistory:
         """The baselines that have begun, by name; of a group, its first trial."""
         started = [one for one in self.trials.values() if one.started.baseline and not one.started.is_further_member]
         return {one.started.baseline: one for one in started if one.started.baseline}
+
+    @property
+    def to_retry(self) -> list[TrialHistory]:
+        """Failed trials that can be trained again and are not yet, by number."""
+        retried = self.retried
+        return [one for number, one in sorted(self.trials.items()) if one.can_be_retried and number not in retried]
+
+    @property
+    def retried(self) -> set[int]:
+        """The failed trials that are trained again, or wait to be, as new ones."""
+        return {one.source for act in self.acts for one in act.wanted if one.verb == "retry"}
 
     @property
     def undrawn(self) -> list[TrialHistory]:

@@ -6,20 +6,36 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from fer_models.training.weights import Snapshot
+from sweeps import Baseline, Space, SweepResult, run_sweep
 from sweeps.cli.main import main
 from sweeps.driver.acts import Acts
 from sweeps.driver.runner import InlineRunner
-from sweeps.trial.messages import Task, TrialEnd
-from tests.sweeps.fake_trials import Desk, ended, good_body, only_sampled, open_desk, refused, report, spec
+from sweeps.trial import run_trial
+from sweeps.trial.messages import EpochReport, Task, TrialEnd
+from tests.stand_ins import QUIET
+from tests.sweeps.fake_trials import (
+    Desk,
+    config,
+    ended,
+    good_body,
+    only_sampled,
+    open_desk,
+    refused,
+    report,
+    spec,
+    suggest,
+)
 from tracking.errors import TrackingError
 from tracking.record.events import Act, TrialPaused
 from tracking.record.folder_lock import hold_folder
-from tracking.record.history import SweepHistory
+from tracking.record.history import SweepHistory, TrialHistory
 from tracking.record.inbox import MOST_ACTS, Request, post
-from tracking.record.layout import SweepFolder
+from tracking.record.layout import SweepFolder, TrialFolder
 
 SPACE = only_sampled(first_rung_epochs=9)
 
@@ -211,6 +227,42 @@ def test_failed_trials_are_retried_as_new_ones_once(tmp_path: Path) -> None:
     InlineRunner().run(held.director, body)  # type: ignore[arg-type]
     again = held.director.history.trials[3]
     assert (again.state, again.started.config) == ("done", held.director.history.trials[1].started.config)
+
+
+def test_a_retry_continues_from_the_state_of_the_failed_trial(
+    tiny_csv: Path, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    baseline = Baseline("report", config(batch_size=8))
+    space = Space(suggest=suggest, baselines=[baseline], max_epochs=5, trials=1, name="lenet_space")
+
+    def sweep(name: str, **more: Any) -> SweepResult:
+        return run_sweep(space, data=str(tiny_csv), name=name, runner="inline", out=out, figures=False, **QUIET, **more)
+
+    assert sweep("night").exit_code == 0
+    checkpoint, fails = run_trial._checkpoint, [True]
+
+    def failing(folder: TrialFolder, snapshot: Snapshot, reports: dict[int, EpochReport]) -> None:
+        checkpoint(folder, snapshot, reports)
+        if snapshot.epoch == 4 and fails.pop():
+            raise ValueError("no luck")
+
+    monkeypatch.setattr(run_trial, "_checkpoint", failing)
+    assert sweep("unlucky").exit_code == 1
+    capsys.readouterr()
+    assert main(["retry", "unlucky", "--failed", "--out", str(out)]) == 0
+    assert "again: trial 0 from its state after epoch 4" in lines(capsys)
+    ended = sweep("unlucky", resume=True)
+    assert ended.exit_code == 0, ended.faults
+    whole, retried = (SweepHistory.load(out / name / "journal.jsonl") for name in ("night", "unlucky"))
+    failed, again = retried.trials[0], retried.trials[1]
+    assert (failed.state, failed.last_epoch, again.state) == ("failed", 3, "done")
+    assert (again.started.baseline, again.started.wanted.epoch) == (failed.started.baseline, 4)  # type: ignore[union-attr]
+
+    def learned(trial: TrialHistory) -> list[tuple[float, float]]:
+        return [(one.metrics["train_loss"], one.metrics["val_accuracy"]) for one in trial.epochs]
+
+    assert learned(again) == learned(whole.trials[0])
+    assert not list((out / "unlucky/trials").glob("*/last.safetensors"))
 
 
 # By the commands
