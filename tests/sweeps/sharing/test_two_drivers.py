@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.processes import environment, ray_head, wait_for
+from tests.cluster.processes import PATIENCE, environment, ray_head, wait_for
 from tracking.record.events import AttemptStarted, Event, TrialEnded, TrialPaused, TrialStarted, now_ms
 from tracking.record.history import SweepHistory
 from tracking.record.journal import read
@@ -105,7 +105,7 @@ def test_two_sweeps_share_a_head_and_the_slots_of_a_killed_one_are_back_within_1
 
     first.resume()
     for one in (second, first):
-        assert one.process.wait(200) == 0, one.log.read_text()
+        assert one.process.wait(PATIENCE) == 0, one.log.read_text()
         history = SweepHistory.load(one.journal)
         assert {trial.state for trial in history.trials.values()} == {"done"}
         assert history.finished
