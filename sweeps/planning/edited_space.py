@@ -7,7 +7,7 @@ that later resumes learn the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -79,9 +79,7 @@ def space_edit(
     if draws_as_before and not is_new_file:
         return None
     lines = [
-        *_parameters(space, spec.seed, filter(None, effective.values())),
-        *_settings(before, resolve),
-        _learns_from(before, space),
+        *(_drawn_otherwise(space, spec, before, filter(None, effective.values()), resolve) if drawn else ()),
         *baseline_notes(space, asked, spec, history, resolve),
         *_kept(asked, spec),
     ]
@@ -90,6 +88,14 @@ def space_edit(
         "from the space as it is now"
     )
     return SpaceEdit(None if draws_as_before else now, (head, *lines))
+
+
+def _drawn_otherwise(
+    space: Space, spec: SweepSpec, before: Sequence[_Before], effective: Iterable[TrialStarted], resolve: Resolve
+) -> Iterator[str]:
+    yield from _parameters(space, spec.seed, effective)
+    yield from _settings(before, resolve)
+    yield _learns_from(before, space)
 
 
 def _was_drawn(started: TrialStarted) -> bool:

@@ -101,6 +101,18 @@ def test_a_widened_range_and_a_new_choice_keep_all_trials(edited: Edited, out: P
     assert learned(out) == dict(enumerate(drawn(history)))
 
 
+def test_where_nothing_was_drawn_no_parameter_is_new(run: Run, write: Any, capsys: Capture) -> None:
+    write(baselines="baseline('A', 0.01)")
+    assert run("--trials", "1") == 0
+    write(baselines="baseline('A', 0.01)", lr="trial.suggest_float('lr', 0.0001, 0.5, log=True)")
+    capsys.readouterr()
+    assert run("--resume", "--trials", "2") == 0
+    said = capsys.readouterr().err
+    assert "my_space was edited" in said
+    assert "drawn now" not in said
+    assert "sampler learns" not in said
+
+
 def test_a_constant_parameter_may_go(edited: Edited, out: Path) -> None:
     said, _ = edited(weight_decay="0.0005")
     assert "weight_decay: no longer drawn" in said
