@@ -7,7 +7,7 @@ that later resumes learn the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -91,7 +91,7 @@ def space_edit(
 
 
 def _drawn_otherwise(
-    space: Space, spec: SweepSpec, before: Sequence[_Before], effective: Iterable[TrialStarted], resolve: Resolve
+    space: Space, spec: SweepSpec, before: list[_Before], effective: Iterable[TrialStarted], resolve: Resolve
 ) -> Iterator[str]:
     yield from _parameters(space, spec.seed, effective)
     yield from _settings(before, resolve)
