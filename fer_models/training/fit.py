@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +27,7 @@ from fer_models.training.losses import count_right, cross_entropy
 from fer_models.training.schedule import phases
 from fer_models.training.state import TrainingState, place
 from fer_models.training.team import ALONE, Team
-from fer_models.training.trainer import Trainer
+from fer_models.training.trainer import Trained, Trainer
 
 Batches = Callable[[torch.Generator], Iterator[tuple[Tensor, Tensor]]]
 """One epoch of (x [n, 1, h, w] float 0..255, labels), all randomness from the generator. Labels are int64 [n], or
@@ -125,48 +126,55 @@ def fit(
     place(state, torch.device(device), memory_format)
     team.prepare(state.net)
     weights = _class_weights(recipe, class_counts, device)
-    in_order = phases(recipe, transfer, epochs)
     scaler = torch.amp.GradScaler(torch.device(device).type, enabled=precision == "fp16")
     if state.loss_scale:
         scaler.load_state_dict(state.loss_scale)
-    trainer: Trainer | None = None
-    while state.epoch < epochs:
-        started = time.perf_counter()
-        number = state.epoch + 1
-        phase = [phase for phase in in_order if phase.first_epoch <= number][-1]
-        if number == phase.first_epoch > 1:
+    for phase in phases(recipe, transfer, epochs):
+        if state.epoch >= phase.last_epoch:
+            continue
+        if state.epoch + 1 == phase.first_epoch > 1:
             state.forget()
         frozen = freeze_stages(state.net, phase.freeze)
-        if trainer is None or trainer.phase is not phase:  # a graph holds for all epochs of a phase
-            trainer = Trainer(
-                state, phase, frozen, iterations_per_epoch, device, precision, weights, micro_batches, scaler, team,
-                graph, is_cancelled,
-            )  # fmt: skip
-        batch_seed, net_seed = (int(word) for word in np.random.SeedSequence((seed, number)).generate_state(2))
-        with torch.random.fork_rng(devices=_cuda_devices(device)):
-            torch.manual_seed(net_seed)
-            epoch_batches = _until(is_cancelled, batches(torch.Generator().manual_seed(batch_seed)))
-            trained = trainer.train_epoch(epoch_batches, number)
-        probabilities, val_loss, val_accuracy = _validate(
-            state.judged_net, val, recipe, device, precision, -(-EVALUATION_BATCH // micro_batches), team
-        )
-        if not math.isfinite(val_loss):
-            raise Diverged("val_loss", number, number * iterations_per_epoch, val_loss)
-        if recipe.lr_policy == "plateau":
-            state.plateau.update(val_accuracy, recipe)
-        state.epoch, state.loss_scale = number, scaler.state_dict()
-        yield Epoch(
-            number=number,
-            train_loss=math.fsum(trained.losses) / len(trained.losses),
-            train_accuracy=trained.correct / trained.images,
-            val_loss=val_loss,
-            val_accuracy=val_accuracy,
-            learning_rate=trained.rates[-1],
-            epoch_seconds=time.perf_counter() - started,
-            images_per_second=trained.images / trained.seconds,
-            iterations=trained.points(first=state.epoch * iterations_per_epoch - iterations_per_epoch),
-            val_probabilities=probabilities,
-        )
+        trainer = Trainer(
+            state, phase, frozen, iterations_per_epoch, device, precision, weights, micro_batches, scaler, team,
+            graph, is_cancelled,
+        )  # fmt: skip
+        for number in range(state.epoch + 1, phase.last_epoch + 1):
+            started = time.perf_counter()
+            with _seeded(seed, number, device) as order:
+                trained = trainer.train_epoch(_until(is_cancelled, batches(order)), number)
+            batch_size = -(-EVALUATION_BATCH // micro_batches)
+            judged = _validate(state.judged_net, val, recipe, device, precision, batch_size, team)
+            if not math.isfinite(judged.loss):
+                raise Diverged("val_loss", number, number * iterations_per_epoch, judged.loss)
+            if recipe.lr_policy == "plateau":
+                state.plateau.update(judged.accuracy, recipe)
+            state.epoch, state.loss_scale = number, scaler.state_dict()
+            yield _epoch(number, trained, judged, seconds=time.perf_counter() - started)
+
+
+@contextmanager
+def _seeded(seed: int, epoch: int, device: str) -> Iterator[torch.Generator]:
+    """Torch's global generators, for the net, are seeded within; yields the generator for the batches."""
+    batch_seed, net_seed = (int(word) for word in np.random.SeedSequence((seed, epoch)).generate_state(2))
+    with torch.random.fork_rng(devices=_cuda_devices(device)):
+        torch.manual_seed(net_seed)
+        yield torch.Generator().manual_seed(batch_seed)
+
+
+def _epoch(number: int, trained: Trained, judged: _Judged, seconds: float) -> Epoch:
+    return Epoch(
+        number=number,
+        train_loss=math.fsum(trained.losses) / len(trained.losses),
+        train_accuracy=trained.correct / trained.images,
+        val_loss=judged.loss,
+        val_accuracy=judged.accuracy,
+        learning_rate=trained.rates[-1],
+        epoch_seconds=seconds,
+        images_per_second=trained.images / trained.seconds,
+        iterations=trained.points(first=(number - 1) * len(trained.losses)),
+        val_probabilities=judged.probabilities,
+    )
 
 
 def _until(
@@ -178,15 +186,17 @@ def _until(
         yield batch
 
 
+class _Judged(NamedTuple):
+    """What a net answers on the faces to validate on."""
+
+    probabilities: npt.NDArray[np.float32]
+    loss: float
+    accuracy: float
+
+
 def _validate(
-    net: nn.Module,
-    val: Faces,
-    recipe: Recipe,
-    device: str,
-    precision: Precision,
-    batch_size: int,
-    team: Team,
-) -> tuple[npt.NDArray[np.float32], float, float]:
+    net: nn.Module, val: Faces, recipe: Recipe, device: str, precision: Precision, batch_size: int, team: Team
+) -> _Judged:
     images, labels = val
     own = team.take(len(images))
     predicted = predict_logits(
@@ -196,7 +206,7 @@ def _validate(
     answers = torch.tensor(np.asarray(labels), dtype=torch.int64 if np.ndim(labels) == 1 else torch.float32)
     loss = cross_entropy(logits, answers).item()
     accuracy = count_right(logits, answers).item() / len(answers)
-    return logits.softmax(1).numpy(), loss, accuracy
+    return _Judged(logits.softmax(1).numpy(), loss, accuracy)
 
 
 def _class_weights(recipe: Recipe, counts: Sequence[int] | None, device: str) -> Tensor | None:
