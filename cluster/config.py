@@ -12,20 +12,19 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 
 from cluster.errors import ClusterError
 from fer_common.errors import did_you_mean
 from fer_common.faults import rule
+from fer_common.frozen import Finite
 
 _BLOCK = "metadata.fer_sweeps"
 _OWN_FILE = Path("~/.ray/auth_token")
 
 
-class ClusterConfig(BaseModel):
+class ClusterConfig(Finite):
     """How a cluster is reached. All paths but `ca_file` and the token's are paths on the cluster's machines."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     address: str
     """`http(s)://HOST:8265`, Ray's Jobs API as this machine sees it; or `auto` or `HOST:6379`, to join it."""

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     InstanceOf,
     ValidationError,
@@ -18,6 +16,7 @@ from pydantic import (
 )
 
 from fer_common.flags import Flag, explain, given_values
+from fer_common.frozen import Finite
 from fer_data.faces import DataError
 
 ResizeMethod = Literal["area", "bilinear", "bicubic", "lanczos"]
@@ -44,14 +43,12 @@ def _fold(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-class DataOptions(BaseModel):
+class DataOptions(Finite):
     """A source, how it is read, and subsets of it, applied in this order: classes, fold, dedupe, limit_train.
 
     `source` is a file or a folder; None or "synthetic" are the built-in synthetic faces. The options up to
     `skip_bad` change how the source is read, the others choose a part of what was read.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     source: Annotated[
         InstanceOf[str] | None,

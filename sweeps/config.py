@@ -7,10 +7,11 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from fer_common.errors import did_you_mean
 from fer_common.faults import rule
+from fer_common.frozen import Finite
 from fer_data import AugmentConfig
 from fer_data.augmentation.preprocess_names import Preprocessing
 from fer_models import NET_CONFIGS, NetConfig, Recipe
@@ -22,10 +23,8 @@ from tracking.record.events import OBJECTIVE
 _PARTS: dict[str, type[BaseModel]] = {"recipe": Recipe, "augment": AugmentConfig, "transfer": Transfer}
 
 
-class TrialConfig(BaseModel):
+class TrialConfig(Finite):
     """Everything that decides what a trial computes, besides the faces, the seed and the number of epochs."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     net: NetConfig
     recipe: Recipe

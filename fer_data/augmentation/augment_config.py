@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from fer_common.frozen import Finite
 from fer_data.faces import DataError
 
 # Zhong et al. 2017 (arXiv:1708.04896) erase 2-40 % of a photograph; here half of that hides a whole mouth.
@@ -15,14 +16,12 @@ ERASED_ASPECT = (0.3, 1 / 0.3)
 LEAST_BLUR_SIGMA = 0.1
 
 
-class AugmentConfig(BaseModel):
+class AugmentConfig(Finite):
     """Random variations of a train image, drawn per image and epoch; all off by default.
 
     They are applied in the order of the fields, mixup and cutmix to whole batches. Grey levels are
     on the scale 0..255; where the images are uint8, brightness, contrast and noise stay inside it.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     flip: float = Field(default=0.0, ge=0, le=1, description="probability of a left-right mirror image")
     crop_pad: int = Field(default=0, ge=0, le=64, description="random crop from so wide a black frame, pixels")

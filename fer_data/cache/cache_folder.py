@@ -24,18 +24,17 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from fer_common.files import sync_folder, write_synced
+from fer_common.frozen import Frozen
 from fer_data.faces import SPLITS, DataError, Faces, Split, mean_of
 
 META = "meta.json"
 _MEAN_IMAGE = "mean_image.npy"
 
 
-class _Meta(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class _Meta(Frozen):
     format: Literal[2] = 2
     name: str
     fingerprint: str

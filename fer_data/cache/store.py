@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
+from fer_common.frozen import Frozen
 from fer_data.cache.cache_folder import cache_root, is_whole, keep, open_cached, open_with_all_soft_labels, write_text
 from fer_data.cache.subsets import take_subsets
 from fer_data.faces import DataError, Faces
@@ -33,13 +34,11 @@ _VIEWS = {"classes", "fold", "folds", "fold_seed", "dedupe", "limit_train", "lim
 _UNSTABLE = {"lock.mdb"}  # LMDB's lock changes whenever somebody reads
 
 
-class _Record(BaseModel):
+class _Record(Frozen):
     """The request (`wanted`), its source's size and time (`origin`), and the name of the resulting folder.
 
     Raise `format` whenever a source is read differently than before, including other notes.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal[2] = 2
     wanted: str

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, model_validator
 
+from fer_common.frozen import Finite
 from fer_models.configs.config_faults import validate_with
 
 Normalisation = Literal["raw", "caffe", "unit", "half", "centred", "lite", "mean_image", "standardise", "imagenet"]
@@ -23,9 +24,7 @@ _Activation = Literal["relu", "leaky_relu"]
 _AUXILIARY_SIZE = 299  # from here on, Inception v3's auxiliary head sees the 17x17 map that its layers need
 
 
-class _NetConfig(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
+class _NetConfig(Finite):
     source: ClassVar[str]
 
 

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     ModelWrapValidatorHandler,
     ValidationError,
@@ -17,6 +15,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from fer_common.frozen import Finite
 from fer_models.configs.config_faults import validate_with
 
 Optimizer = Literal["sgd", "nesterov", "adam", "adamw"]
@@ -62,7 +61,7 @@ Kernel = Literal["linear", "rbf"]
 """How a net's features are mapped for a support vector machine in place of the last layer."""
 
 
-class Recipe(BaseModel):
+class Recipe(Finite):
     """How a net is trained. One iteration is one batch; the n-th iteration of a run has index n-1.
 
     The learning rate at index i of N, with Caffe's formulas for `step`, `multistep`, `inv` and `poly`:
@@ -86,8 +85,6 @@ class Recipe(BaseModel):
     rate * gradient and w = w - v. They are equal while the rate is constant. After the rate falls Caffe takes
     some 1 / (1 - momentum) further steps at the old one.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     optimizer: Optimizer = "sgd"
     lr: float = Field(gt=0)

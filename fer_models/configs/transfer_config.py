@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, model_validator
 
+from fer_common.frozen import Finite
 from fer_models.configs.config_faults import validate_with
 
 Freeze = Annotated[int, Field(ge=0)] | Literal["all_but_head"]
@@ -19,14 +20,12 @@ PUBLISHED = {
 """What `weights` can be besides a path -> what the net then starts from."""
 
 
-class Transfer(BaseModel):
+class Transfer(Finite):
     """Which weights a net starts from, and which of its stages learn at which rate.
 
     A run may have a second phase, its last `finetune_epochs_share` of the epochs: the learning rate policy and the
     optimizer restart there.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     weights: str = Field(default="none", min_length=1)
     """`none` starts from scratch, `imagenet` from the file that torchvision (or the net's own package) has for it,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
+from fer_common.frozen import Frozen
 from fer_data import DataOptions
 from sweeps.config import TrialConfig
 from tracking.record.events import OBJECTIVE as OBJECTIVE
@@ -37,24 +38,20 @@ def val_title(dataset: str) -> str:
     return "PublicTest (val)" if dataset == "FER2013" else "val"
 
 
-class _Message(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class EpochReport(EpochResults, _Message):
+class EpochReport(EpochResults, Frozen):
     """One epoch, reported after its checkpoint is on disk."""
 
     attempt: int
 
 
-class Preparing(_Message):
+class Preparing(Frozen):
     """Progress of a trial before its first epoch or between two epochs. It is shown, but not recorded."""
 
     attempt: int
     what: str
 
 
-class Task(_Message):
+class Task(Frozen):
     """One trial to run, or to continue with; `folder` may hold an earlier attempt's checkpoint.
 
     `attempt` grows each time a trial is assigned, so that reports from a stale worker are ignored.
@@ -86,7 +83,7 @@ class Task(_Message):
     """The journal's epochs of the trial so far. They stay valid where an epoch is trained again."""
 
 
-class TrialEnd(_Message):
+class TrialEnd(Frozen):
     """The last message of a trial.
 
     `ended`: it ran its epochs, or obeyed the driver's verdict. `failed`: a fault of its own. `blocked`: it cannot
@@ -99,13 +96,13 @@ class TrialEnd(_Message):
     diverged: bool = False
     note: str | None = None
     """In what the trial's training differed from its configuration."""
-    scores: dict[str, float] = {}
+    scores: dict[str, float] = Field(default={})
     """At the best epoch, for the record."""
     undrawn: bool = False
     """Whether pictures of it are wanted, and its folder has all that they show."""
 
 
-class ToDraw(_Message):
+class ToDraw(Frozen):
     """A trial whose pictures are to be drawn: what its folder does not have of what they show."""
 
     folder: str

@@ -7,8 +7,9 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
+from fer_common.frozen import Finite
 from tracking.errors import TrackingError
 from tracking.metrics.compare_sweeps import SweepSummary
 from tracking.metrics.scores import Interval
@@ -39,11 +40,7 @@ class ComparedRun:
     leaked: NDArray[np.bool_] | None = None
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class ClassDifference(_Record):
+class ClassDifference(Finite):
     """F1 of one class, second minus first, with a 95 % interval (not corrected for the number of classes)."""
 
     name: str
@@ -52,7 +49,7 @@ class ClassDifference(_Record):
     """`won` by the second net when the whole interval is above zero."""
 
 
-class Pair(_Record):
+class Pair(Finite):
     """The second net against the first, on the same faces; intervals are paired bootstrap, 95 %."""
 
     first: str
@@ -72,7 +69,7 @@ class Pair(_Record):
         return self.p_holm < 0.05
 
 
-class Said(_Record):
+class Said(Finite):
     """One net's answer on one face."""
 
     prediction: str
@@ -81,7 +78,7 @@ class Said(_Record):
     """The probability it gave to the face's label."""
 
 
-class Disagreement(_Record):
+class Disagreement(Finite):
     """A face on which predictions differ; `face` counts from 0 in the split, answers are in the nets' order."""
 
     face: int
@@ -90,7 +87,7 @@ class Disagreement(_Record):
     said: tuple[Said, ...]
 
 
-class Comparison(_Record):
+class Comparison(Finite):
     """A whole comparison. Unless all nets have answers, `n` is None and only settings and metrics are compared."""
 
     names: tuple[str, ...]
@@ -110,7 +107,7 @@ class Comparison(_Record):
     disagreements: tuple[Disagreement, ...]
     disagreed: int
     """On how many faces not all predictions are equal."""
-    stands_for: dict[str, str] = {}
+    stands_for: dict[str, str] = Field(default={})
     """Sweep → its best trial, which is compared in its place."""
     sweeps: tuple[SweepSummary, ...] = ()
     """Of two or more sweeps: each as a whole."""

@@ -6,20 +6,17 @@ from collections.abc import Iterable
 from itertools import accumulate
 from statistics import median
 
-from pydantic import BaseModel, ConfigDict
-
+from fer_common.frozen import Finite
 from tracking.record.events import OBJECTIVE
 from tracking.record.history import SweepHistory
 from tracking.record.spans import MINUTE_MS, attempt_spans, trial_minutes
 
 
-class Improvement(BaseModel):
+class Improvement(Finite):
     """A trial's epoch that was better than all before it in its sweep.
 
     `minutes` are working time of the sweep until then, without pauses between two drivers.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     trial: int
     trials: int
@@ -28,10 +25,8 @@ class Improvement(BaseModel):
     accuracy: float
 
 
-class SweepSummary(BaseModel):
+class SweepSummary(Finite):
     """A sweep as a whole; accuracies are of each trial's best epoch on the split that selects."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str
     best_trial: int

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
+from fer_common.frozen import Finite
 from tracking.errors import TrackingError
 from tracking.metrics.probability_scores import (
     FloatArray,
@@ -48,11 +48,7 @@ METRIC_NAMES = {
 LOWER_IS_BETTER = frozenset({"log_loss", "brier", "ece", "ece_calibrated"})
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class ClassScores(_Record):
+class ClassScores(Finite):
     """One class against all others; a score that no image determines is None. Intervals are Wilson's, 95 %."""
 
     name: str
@@ -65,7 +61,7 @@ class ClassScores(_Record):
     grade: str
 
 
-class Scores(_Record):
+class Scores(Finite):
     """All scores on one set of images. `confusion` [classes, classes]: row = label, column = prediction."""
 
     n: int
@@ -89,7 +85,7 @@ class Scores(_Record):
         return found.value if isinstance(found, Interval) else found
 
 
-class ScoreSummary(_Record):
+class ScoreSummary(Finite):
     """Scores on all images and, if some are also in the training split, without those."""
 
     temperature: float

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from fer_common.frozen import Frozen
+
 FORMAT = 5
 """Version of the journal's lines; newer ones are refused."""
 
@@ -53,26 +55,22 @@ class _Event(_Frozen):
     time_ms: int = Field(default_factory=now_ms)
 
 
-class Lesson(BaseModel):
+class Lesson(Frozen):
     """A trial of another sweep, `source` (NAME/NUMBER), that the sampler learns from as from its own.
 
     `params` are those of its parameters that this sweep's space has, `curve` its objective by epoch.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     source: str
     told: Told
     value: float | None = None
-    curve: dict[int, float] = {}
+    curve: dict[int, float] = Field(default={})
     params: dict[str, Any]
     distributions: dict[str, str]
 
 
-class Offer(BaseModel):
+class Offer(Frozen):
     """A configuration of another sweep's trial, `source` (NAME/NUMBER), that is among the first to be proposed."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: str
     params: dict[str, Any]
@@ -92,10 +90,8 @@ class SweepStarted(_Event):
     offers: tuple[Offer, ...] = ()
 
 
-class Drawn(BaseModel):
+class Drawn(Frozen):
     """The values of a trial's parameters, and what these may be."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     params: dict[str, Any]
     distributions: dict[str, str]
@@ -123,14 +119,12 @@ class DriverStarted(_Event):
     nothing from those with None. It replaces what an earlier driver recorded."""
 
 
-class Wanted(BaseModel):
+class Wanted(Frozen):
     """A trial that a person asked for: a configuration, and the trial that it was taken from.
 
     `params` and `distributions` are those of an equal draw; empty where the space cannot draw it. With
     `epoch` it continues from that trial's state after so many epochs, which is kept for it in the sweep's folder.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     act: str
     verb: str
@@ -138,14 +132,12 @@ class Wanted(BaseModel):
     config: dict[str, Any]
     epochs: int
     epoch: int | None = None
-    params: dict[str, Any] = {}
-    distributions: dict[str, str] = {}
+    params: dict[str, Any] = Field(default={})
+    distributions: dict[str, str] = Field(default={})
 
 
-class Lengthened(BaseModel):
+class Lengthened(Frozen):
     """A trial that was given more epochs: it continues after `epoch`, and what it had after that no longer counts."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     trial: int
     epochs: int
@@ -169,13 +161,11 @@ class Act(_Event):
     """What the sweep is asked to do from now on, where the act changes that."""
 
 
-class Group(BaseModel):
+class Group(Frozen):
     """A trial's place among the trials of one configuration, which the sampler sees as one.
 
     `first` is the number of the group's first trial; members are counted from 0.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     first: int
     member: int = Field(ge=0)

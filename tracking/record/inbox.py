@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
+from fer_common.frozen import Frozen
 from fer_common.user import user_name
 from tracking.errors import TrackingError
 from tracking.record.events import now_ms
@@ -20,14 +21,12 @@ MOST_ACTS = 64
 _MOST_BYTES = 1 << 16
 
 
-class Request(BaseModel):
+class Request(Frozen):
     """What a person asks of a sweep."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     act: str = Field(default_factory=lambda: uuid.uuid4().hex[:12])
     verb: str
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, Any] = Field(default={})
     who: str = Field(default_factory=lambda: f"{user_name()}@{socket.gethostname()}")
     asked_ms: int = Field(default_factory=now_ms)
 
