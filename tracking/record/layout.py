@@ -11,36 +11,46 @@ JOURNAL_NAME = "journal.jsonl"
 WEIGHTS_NAME = "best.safetensors"
 
 
+class _At:
+    """A path in the folder of a trial or a sweep."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, folder: "TrialFolder | SweepFolder", _: type) -> Path:
+        return folder.root / self._name
+
+
 @dataclass(frozen=True)
 class TrialFolder:
     """The files of one trial, `trials/NNNN/`."""
 
     root: Path
 
-    @property
-    def config(self) -> Path:
-        """The trial's configuration."""
-        return self.root / "config.json"
-
-    @property
-    def best(self) -> Path:
-        """Weights at the best epoch."""
-        return self.root / WEIGHTS_NAME
-
-    @property
-    def svm(self) -> Path:
-        """The support vector machine that replaces the net's last layer, in runs that have one."""
-        return self.root / "svm.safetensors"
-
-    @property
-    def last(self) -> Path:
-        """Everything needed to continue after the last epoch."""
-        return self.root / "last.safetensors"
-
-    @property
-    def previous(self) -> Path:
-        """The state one epoch before `last`, used if `last` is damaged; deleted at the trial's end."""
-        return self.root / "previous.safetensors"
+    config = _At("config.json")
+    """The trial's configuration."""
+    best = _At(WEIGHTS_NAME)
+    """Weights at the best epoch."""
+    svm = _At("svm.safetensors")
+    """The support vector machine that replaces the net's last layer, in runs that have one."""
+    last = _At("last.safetensors")
+    """Everything needed to continue after the last epoch."""
+    previous = _At("previous.safetensors")
+    """The state one epoch before `last`, used if `last` is damaged; deleted at the trial's end."""
+    curves = _At("curves.png")
+    """Picture of the learning curves."""
+    confusion_matrix_png = _At("confusion_matrix.png")
+    """Picture of the confusion matrix at the best epoch."""
+    confusion_matrix_json = _At("confusion_matrix.json")
+    """Counts behind the confusion matrix."""
+    scores = _At("scores.json")
+    """Every score at the best epoch, in full and leak-free."""
+    val_probabilities = _At("val_probabilities.npz")
+    """Class probabilities on the validation split at the best epoch."""
+    test_probabilities = _At("test/probabilities.npz")
+    """Class probabilities on the test split at the best epoch."""
+    verdict = _At("verdict.json")
+    """The driver's request to a running worker to finish its trial."""
 
     @property
     def lasting(self) -> "TrialFolder":
@@ -48,44 +58,9 @@ class TrialFolder:
         return TrialFolder(self.root / "lasting")
 
     @property
-    def curves(self) -> Path:
-        """Picture of the learning curves."""
-        return self.root / "curves.png"
-
-    @property
-    def confusion_matrix_png(self) -> Path:
-        """Picture of the confusion matrix at the best epoch."""
-        return self.root / "confusion_matrix.png"
-
-    @property
-    def confusion_matrix_json(self) -> Path:
-        """Counts behind the confusion matrix."""
-        return self.root / "confusion_matrix.json"
-
-    @property
-    def scores(self) -> Path:
-        """Every score at the best epoch, in full and leak-free."""
-        return self.root / "scores.json"
-
-    @property
-    def val_probabilities(self) -> Path:
-        """Class probabilities on the validation split at the best epoch."""
-        return self.root / "val_probabilities.npz"
-
-    @property
     def test(self) -> "TrialFolder":
         """The results of a test: predictions, scores and pictures, under the same names as here."""
         return TrialFolder(self.root / "test")
-
-    @property
-    def test_probabilities(self) -> Path:
-        """Class probabilities on the test split at the best epoch."""
-        return self.test.root / "probabilities.npz"
-
-    @property
-    def verdict(self) -> Path:
-        """The driver's request to a running worker to finish its trial."""
-        return self.root / "verdict.json"
 
     def create(self) -> "TrialFolder":
         """Make the folder if it is absent and return it.
@@ -106,50 +81,24 @@ class SweepFolder:
 
     root: Path
 
-    @property
-    def journal(self) -> Path:
-        """The append-only record that everything else can be rebuilt from."""
-        return self.root / JOURNAL_NAME
-
-    @property
-    def spec(self) -> Path:
-        """The sweep's recorded options."""
-        return self.root / "spec.json"
-
-    @property
-    def study_log(self) -> Path:
-        """Optuna's own journal."""
-        return self.root / "study.log"
-
-    @property
-    def lock(self) -> Path:
-        """Held by the driver; names it and the time."""
-        return self.root / "lock"
-
-    @property
-    def trials(self) -> Path:
-        """Folder of the trials' folders."""
-        return self.root / "trials"
-
-    @property
-    def figures(self) -> Path:
-        """Folder of pictures and pages of the whole sweep; MLflow gets its content at the sweep's end."""
-        return self.root / "figures"
-
-    @property
-    def report(self) -> Path:
-        """The sweep's page."""
-        return self.figures / "report.html"
-
-    @property
-    def inbox(self) -> Path:
-        """Folder of acts that the driver has not read yet."""
-        return self.root / "inbox"
-
-    @property
-    def forks(self) -> Path:
-        """Folder of states that trials to be started continue from, one folder per act."""
-        return self.root / "forks"
+    journal = _At(JOURNAL_NAME)
+    """The append-only record that everything else can be rebuilt from."""
+    spec = _At("spec.json")
+    """The sweep's recorded options."""
+    study_log = _At("study.log")
+    """Optuna's own journal."""
+    lock = _At("lock")
+    """Held by the driver; names it and the time."""
+    trials = _At("trials")
+    """Folder of the trials' folders."""
+    figures = _At("figures")
+    """Folder of pictures and pages of the whole sweep; MLflow gets its content at the sweep's end."""
+    report = _At("figures/report.html")
+    """The sweep's page."""
+    inbox = _At("inbox")
+    """Folder of acts that the driver has not read yet."""
+    forks = _At("forks")
+    """Folder of states that trials to be started continue from, one folder per act."""
 
     def lengthened(self, number: int) -> TrialFolder:
         """Folder of the state that a trial continues from since it was given more epochs."""
