@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from sweeps.config import TrialConfig, with_settings
 from sweeps.errors import InputError
+from sweeps.options import RecordedOptions
 from sweeps.space import Baseline, Space
 from tracking.record.flatten import flatten
 
@@ -41,6 +42,19 @@ def fix_settings(space: Space, settings: Mapping[str, Any], seed: int) -> Space:
         return with_settings(drawn, settings) if isinstance(drawn, TrialConfig) else drawn
 
     return replace(space, suggest=suggest, baselines=baselines)
+
+
+def with_options(space: Space, options: RecordedOptions) -> Space:
+    """`space` with the baselines, the settings and the search that the options ask for. Raises InputError."""
+    found = fix_settings(space.with_baselines(options.which_baselines), options.settings, options.seed)
+    return replace(
+        found,
+        sampler=options.sampler or found.sampler,
+        pruner=options.pruner or found.pruner,
+        rungs=options.rungs or found.rungs,
+        max_epochs=options.max_epochs or found.max_epochs,
+        objectives=options.objectives if "objectives" in options.model_fields_set else found.objectives,
+    )
 
 
 def changed(baseline: Baseline, settings: Mapping[str, Any]) -> Baseline:

@@ -12,7 +12,7 @@ from fer_data import Faces, open_cached, prepare
 from fer_models.configs.precision import device_kind, fastest
 from sweeps.config import TrialConfig
 from sweeps.errors import InputError
-from sweeps.fixed_space import fix_settings
+from sweeps.fixed_space import with_options
 from sweeps.options import Options, RecordedOptions
 from sweeps.planning.budgets import Budgets
 from sweeps.planning.checks import (
@@ -145,17 +145,8 @@ def make_plan(
         options = options.completed_by(recorded)
     else:
         options = options.with_groups_of(found)
-    found = found.with_baselines(options.which_baselines)
     check_priors(found, options.seed)
-    found = fix_settings(found, options.settings, options.seed)
-    found = replace(
-        found,
-        sampler=options.sampler or found.sampler,
-        pruner=options.pruner or found.pruner,
-        rungs=options.rungs or found.rungs,
-        max_epochs=options.max_epochs or found.max_epochs,
-        objectives=options.objectives if "objectives" in options.model_fields_set else found.objectives,
-    )
+    found = with_options(found, options)
     check_objectives(found)
     uri = resolve_tracking_uri(options.tracking_uri, options.out, recorded.tracking_uri if recorded else None)
     hardware = hardware_for(options)
@@ -172,16 +163,20 @@ def make_plan(
     plan = Plan(found, spec, options, slots, faces, folder, hardware, recorded=history, start=start)
     if history:
         plan = replace(plan, edit=space_edit(found, spec, history, as_written, plan.resolve))
-    check_graphs(spec)
-    check_groups(spec)
-    check_budgets(plan)
-    baselines = [plan.resolve(baseline.config) for baseline in plan.space.baselines]
-    check_configurations(plan, [*baselines, *sample_configurations(plan, _SAMPLES_CHECKED)])
+    _check_trials(plan)
     if device == "cuda" and spec.runner == "ray":
         plan = _share_gpus(plan, say) if spec.gpus_per_trial is None else with_mps(plan)
     if recorded:
         recorded.refuse_if_changed(spec)
     return plan
+
+
+def _check_trials(plan: Plan) -> None:
+    """Check what the spec asks of every trial, the baselines, and some configurations. Raises InputError."""
+    check_graphs(plan.spec)
+    check_groups(plan.spec)
+    check_budgets(plan)
+    check_configurations(plan, [config for _, config in configurations(plan, _SAMPLES_CHECKED)])
 
 
 def _spec(

@@ -5,17 +5,17 @@ from __future__ import annotations
 import time
 from argparse import ArgumentTypeError
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Annotated, Any
 
 from fer_common.flags import Flag
+from fer_common.quantities import read_seconds
 from fer_common.verbs import Verb
 from sweeps.cli import cluster_verbs
 from sweeps.cli.arguments import OnCluster, SweepName
 from sweeps.cli.console import console
 from sweeps.driver.acts import Acts
 from sweeps.errors import InputError
-from sweeps.options import read_seconds
+from sweeps.options import Options
 from sweeps.runs import command_for, find_run, open_sweep, sweep_folder
 from sweeps.spec import recorded_spec
 from tracking.record.events import Act
@@ -237,22 +237,13 @@ def _ask_the_driver(folder: SweepFolder, request: Request) -> Act:
 def _do_here(folder: SweepFolder, request: Request) -> Act:
     """Perform the act on a sweep without a driver, while holding its folder."""
     from sweeps.driver.director import Director
-    from sweeps.fixed_space import fix_settings
+    from sweeps.fixed_space import with_options
     from sweeps.search.study import Study
     from sweeps.spaces.find import find_space
 
     _, history = open_sweep(folder.root.name, folder.root.parent)
     spec = recorded_spec(history)
-    space = spec.as_at_its_start(find_space(spec.space)).with_baselines(spec.which_baselines)
-    space = fix_settings(space, spec.settings, spec.seed)
-    space = replace(
-        space,
-        sampler=spec.sampler,
-        pruner=spec.pruner,
-        rungs=spec.rungs,
-        max_epochs=spec.max_epochs,
-        objectives=spec.objectives,
-    )
+    space = with_options(spec.as_at_its_start(find_space(spec.space)), Options().completed_by(spec))
     with Journal.open(folder.journal) as journal:
         study = Study(folder.study_log, space, spec.seed, read(folder.journal))
         director = Director(folder, spec, space, history, journal, study)
