@@ -7,17 +7,17 @@ A field of `RecordedOptions` is also recorded in the sweep's spec and kept by a 
 from __future__ import annotations
 
 import argparse
-import math
-import re
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import to_jsonable_python
 
 from fer_common.errors import did_you_mean
 from fer_common.flags import Flag, command_line, explain, flags
+from fer_common.frozen import Frozen
+from fer_common.quantities import read_bytes, read_moment, read_seconds, read_share
 from fer_data import DataOptions
 from sweeps.config import parse_settings, setting_text
 from sweeps.driver.notify import fault_of
@@ -38,7 +38,6 @@ TrackingUri = Annotated[
 Address = Annotated[
     str | None, Flag("auto or HOST:6379 to join Ray there, http://HOST:8265 to hand the sweep over", "A", group=RUN)
 ]
-_UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 
 def _as_data(value: object) -> object:
@@ -75,54 +74,14 @@ def _share(text: str) -> float | str:
         raise argparse.ArgumentTypeError(f"'{text}': expected a number, as 0.5, or auto") from None
 
 
-def read_seconds(text: str) -> float:
-    """A duration with its unit, for argparse."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|m|min|h)\s*", text)
-    if not match or not math.isfinite(value := float(match[1]) * _UNITS[match[2]]):
-        raise argparse.ArgumentTypeError(f"'{text}': expected a number and a unit, as 30m, 1.5h or 90s")
-    return value
-
-
-def _bytes(text: str) -> int:
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]iB)\s*", text)
-    if not match:
-        raise argparse.ArgumentTypeError(f"'{text}': expected a number and a unit, as 20GiB or 500MiB")
-    return int(float(match[1]) * 1024 ** (1 + "KMGT".index(match[2][0])))
-
-
-def _fraction(text: str) -> float:
-    try:
-        return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}': expected a share, as 50% or 0.5") from None
-
-
-def _moment(text: str) -> datetime:
-    """The next time that the clock shows `18:00`, or a date and a time; in this machine's zone where none is given."""
-    now = datetime.now().astimezone()
-    try:
-        if re.fullmatch(r"\d{1,2}:\d{2}", text):
-            hour, minute = map(int, text.split(":"))
-            today = now.replace(hour=hour, minute=minute, second=0, microsecond=0)
-            return today if today > now else today + timedelta(days=1)
-        moment = datetime.fromisoformat(text).astimezone()
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}': expected a time, as 18:00 or 2030-01-31T08:00") from None
-    if moment <= now:
-        raise argparse.ArgumentTypeError(f"'{text}': is over; it is {now:%Y-%m-%d %H:%M}")
-    return moment
-
-
 def _postable(url: str) -> str:
     if fault := fault_of(url):
         raise ValueError(fault)
     return url
 
 
-class RecordedOptions(BaseModel):
+class RecordedOptions(Frozen):
     """Options that a sweep's spec records: a resume keeps them, and may change those whose flag is not `fixed`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     data: Annotated[DataOptions, BeforeValidator(_as_data)] = DataOptions()
     trials: Annotated[
@@ -152,7 +111,7 @@ class RecordedOptions(BaseModel):
             repeat=True,
             fixed=True,
         ),
-    ] = {}
+    ] = Field(default={})
     sampler: Annotated[
         Sampler | None,
         Flag(
@@ -303,7 +262,7 @@ class RecordedOptions(BaseModel):
             "stop, resumable, where more of this run's trials fail, once 4 have ended; as 50%",
             "SHARE",
             group=BUDGET,
-            read=_fraction,
+            read=read_share,
             write=lambda options: [f"{options.max_failed:.6g}"],
         ),
     ] = None
@@ -324,7 +283,7 @@ class RecordedOptions(BaseModel):
             "states that trials may continue from, in all, as 20GiB (default a tenth of the free disk)",
             "SIZE",
             group=KEPT,
-            read=_bytes,
+            read=read_bytes,
             write=lambda options: [f"{options.keep_states / 2**20:g}MiB"],
         ),
     ] = None
@@ -352,7 +311,7 @@ class Options(RecordedOptions):
             "stop this run, resumable, at 18:00, or at 2030-01-31T08:00",
             "TIME",
             group=BUDGET,
-            read=_moment,
+            read=read_moment,
             write=lambda options: [options.until.isoformat()],
         ),
     ] = None
