@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import signal
-import sys
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from types import FrameType
+from dataclasses import dataclass
 from typing import Any, Literal, overload
 
 from cluster.connect import prepare_environment
@@ -21,7 +19,7 @@ from sweeps.driver.kept_states import KeptStates
 from sweeps.driver.kept_weights import KeptWeights
 from sweeps.driver.notify import Notifier
 from sweeps.driver.recorder import Listener
-from sweeps.driver.runner import GRACE_SECONDS, InlineRunner, Runner, TrialBody
+from sweeps.driver.runner import InlineRunner, Runner, TrialBody
 from sweeps.errors import InputError
 from sweeps.options import Options
 from sweeps.planning.budgets import FailureLimit
@@ -31,6 +29,7 @@ from sweeps.sharing.joining import share_of
 from sweeps.sharing.share import SharedSlots
 from sweeps.space import Space
 from sweeps.spec import SweepSpec
+from sweeps.stop_signals import signals_stop
 from sweeps.trial.run_trial import run_trial
 from tracking.errors import TrackingError
 from tracking.mlflow_sync.sink import MlflowSink
@@ -153,11 +152,28 @@ def run_plan(
         )
         if not plan.tracking_uri.startswith("sqlite"):
             tracker.start()  # so that a server that does not answer is said at once
-        was_finished = history.finished is not None
         for trial in history.undrawn:
             pictures.add(trial)
-        writable, backlog, notes = True, 0, list[str]()
-        with _signals_stop(director) as received:
+        return _Wired(plan, director, journal, tracker, news, pictures, at_end).run(runner, body, ready)
+
+
+@dataclass(frozen=True)
+class _Wired:
+    """A sweep, ready to run, with what it is connected to."""
+
+    plan: Plan
+    director: Director
+    journal: Journal
+    tracker: Tracker
+    news: Notifier | None
+    pictures: TrialPictures
+    at_end: AtEnd
+
+    def run(self, runner: Runner, body: TrialBody, ready: contextlib.ExitStack) -> SweepResult:
+        """Run it to its end, or until it is stopped; `ready` holds the slots and the workers, and is closed."""
+        director, history, notes = self.director, self.director.history, list[str]()
+        was_finished, writable = history.finished is not None, True
+        with signals_stop(director) as received:
             try:
                 with ready:  # the workers have left before pictures are drawn
                     if not director.exhausted:
@@ -167,23 +183,27 @@ def run_plan(
                 raise
             finally:
                 if writable:
-                    director.leave()
-                    for drawn in pictures.rest(lambda: bool(received)):
-                        director.record_drawn(drawn)
-                    _record_the_end(director, journal)
-                    if news:
-                        news.end(history)
-                    if plan.spec.figures:
-                        notes += at_end.draw(history, hurried=bool(received))
-                tracker.start()
-                tracker.wake()
-                backlog = tracker.close(5.0 if received else 60.0)
+                    notes += self._end(received)
+                self.tracker.start()
+                self.tracker.wake()
+                backlog = self.tracker.close(5.0 if received else 60.0)
             if not received and not backlog:
-                notes += at_end.publish_best(history, plan.tracking_uri)
-    return SweepResult(
-        folder, history, director.stop_reason, received[0] if received else None, director.faults, backlog,
-        notes, was_finished,
-    )  # fmt: skip
+                notes += self.at_end.publish_best(history, self.plan.tracking_uri)
+        return SweepResult(
+            self.plan.folder, history, director.stop_reason, received[0] if received else None, director.faults,
+            backlog, notes, was_finished,
+        )  # fmt: skip
+
+    def _end(self, received: list[int]) -> list[str]:
+        """Record the end and draw the sweep, in haste once a signal is received; notes for a person."""
+        director, history = self.director, self.director.history
+        director.leave()
+        for drawn in self.pictures.rest(lambda: bool(received)):
+            director.record_drawn(drawn)
+        _record_the_end(director, self.journal)
+        if self.news:
+            self.news.end(history)
+        return self.at_end.draw(history, hurried=bool(received)) if self.plan.spec.figures else []
 
 
 def _listeners(
@@ -308,38 +328,3 @@ def _record_the_end(director: Director, journal: Journal) -> None:
 def _tags(spec: SweepSpec) -> dict[str, str]:
     tags = {"dataset": spec.dataset, "dataset.fingerprint": spec.fingerprint, "sweep.seed": str(spec.seed)}
     return tags | ({"faces": "SYNTHETIC"} if spec.synthetic else {})
-
-
-@contextlib.contextmanager
-def _signals_stop(director: Director) -> Iterator[list[int]]:
-    """Turn the first SIGINT, SIGTERM or SIGHUP (the terminal is closed) into a request to stop, the second into an
-    immediate KeyboardInterrupt. A signal that the caller has ignored, as nohup does, stays ignored."""
-    received: list[int] = []
-
-    def handle(number: int, _: FrameType | None) -> None:
-        received.append(number)
-        director.request_stop(f"stopped by {signal.Signals(number).name}")
-        if len(received) > 1:
-            raise KeyboardInterrupt
-        sys.stderr.write(
-            f"\nstopping at the end of this epoch, in {GRACE_SECONDS:.0f} s at most; once more to leave at once\n"
-        )
-
-    numbers = [
-        number
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        if signal.getsignal(number) is not signal.SIG_IGN
-    ]
-    try:
-        before = {number: signal.signal(number, handle) for number in numbers}
-    except ValueError:  # not the main thread, as in some notebooks: their own way of interrupting holds
-        yield received
-        return
-    try:
-        yield received
-    except KeyboardInterrupt:
-        if not received:
-            raise
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
