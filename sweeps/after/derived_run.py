@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from sweeps.driver.environment import driver_started
 from sweeps.errors import InputError
 from sweeps.runs import Run
-from sweeps.spec import check_name
+from sweeps.spec import SweepSpec, check_name
 from sweeps.trial.messages import OBJECTIVE
 from sweeps.trial.results import draw, keep_answers, leak_free_accuracy, score
 from tracking.metrics.probability_scores import image_log_losses
-from tracking.record.events import EpochDone, SweepEnded, SweepStarted, TrialEnded, TrialStarted
+from tracking.record.events import EpochDone, Event, SweepEnded, SweepStarted, TrialEnded, TrialStarted
 from tracking.record.folder_lock import hold_folder
 from tracking.record.history import SweepHistory
 from tracking.record.journal import Journal
@@ -69,27 +69,26 @@ def record_run(
     scores = score(files, faces, 1)
     epoch = EpochDone(trial=0, epoch=1, metrics=metrics)
     draw(files, faces, [epoch], 1, f"{folder.root.name}: {what}")
+    best = scores | {f"best_{key}": value for key, value in metrics.items()}
     with hold_folder(folder.root), Journal.open(folder.journal) as journal:
-        journal.append(
-            SweepStarted(
-                sweep_id=uuid.uuid4().hex,
-                name=folder.root.name,
-                space=space,
-                tags=like.history.started.tags,
-                spec=spec.model_dump(mode="json"),
-            ),
-            driver_started(spec, resumed=False),
-            TrialStarted(
-                trial=0, config_id=like.trial.started.config_id, config=dict(config), seed=spec.seed, epochs=1
-            ),
-            epoch,
-            TrialEnded(
-                trial=0,
-                state="done",
-                best=scores | {f"best_{key}": value for key, value in metrics.items()},
-                epochs=1,
-            ),
-            SweepEnded(done=1),
-        )
+        journal.append(*_events(spec, like, config, epoch, best))
     history = SweepHistory.load(folder.journal)
     return Run(folder, history, history.trials[0])
+
+
+def _events(
+    spec: SweepSpec, like: Run, config: Mapping[str, Any], epoch: EpochDone, best: dict[str, float]
+) -> Iterator[Event]:
+    """The journal of a sweep of one trial of one epoch."""
+    yield SweepStarted(
+        sweep_id=uuid.uuid4().hex,
+        name=spec.name,
+        space=spec.space,
+        tags=like.history.started.tags,
+        spec=spec.model_dump(mode="json"),
+    )
+    yield driver_started(spec, resumed=False)
+    yield TrialStarted(trial=0, config_id=like.trial.started.config_id, config=dict(config), seed=spec.seed, epochs=1)
+    yield epoch
+    yield TrialEnded(trial=0, state="done", best=best, epochs=1)
+    yield SweepEnded(done=1)
