@@ -1,10 +1,10 @@
-"""`python -m cluster doctor [CONFIG]`."""
+"""`python -m cluster VERB`."""
 
 import sys
 
 from cluster.cli import main
+from fer_common.output import replace_missing_characters
 
 if __name__ == "__main__":
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal may lack a character
+    replace_missing_characters()
     sys.exit(main(sys.argv[1:]))

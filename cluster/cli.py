@@ -2,50 +2,51 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 from cluster.checks import worst
 from cluster.config import check_home, reach
 from cluster.doctor import DoctorReport, examine
 from cluster.errors import without_password
-from fer_common.errors import Parser, run_command
+from fer_common.errors import Parser
+from fer_common.flags import Flag
+from fer_common.verbs import Verb, add_verbs, run_verb
+
+
+class Doctor(Verb):
+    """Check a cluster, or this machine, before money is spent on it.
+
+    Example: python -m cluster doctor cluster/on_prem.yaml
+    """
+
+    config: Annotated[Path | None, Flag("as cluster/on_prem.yaml", "CONFIG", positional=True)] = None
+    address: Annotated[str | None, Flag("auto, HOST:6379 or http://HOST:8265 (default: this machine)", "A")] = None
+    storage: Annotated[Path, Flag("folder of all sweeps (default: CONFIG's, else runs)", "DIR")] = Path("runs")
+    tracking_uri: Annotated[str | None, Flag("MLflow (default: CONFIG's, else $MLFLOW_TRACKING_URI)", "URI")] = None
+    as_json: Annotated[bool, Flag("one line for programs", name="json")] = False
+
+    def __call__(self) -> int:
+        check_home()
+        config = reach(self.config, self.address)
+        uri = self.tracking_uri or (config.tracking_uri if config else None)
+        report = examine(config, self.storage, uri)
+        sys.stdout.write((report.as_json() if self.as_json else _shown(report)) + "\n")
+        return 0 if report.healthy else 1
+
+
+def parser() -> Parser:
+    """The command line of `python -m cluster`."""
+    top = Parser(prog="python -m cluster", description="Where sweeps run.")
+    add_verbs(top, {"doctor": Doctor})
+    return top
 
 
 def main(argv: Sequence[str]) -> int:
     """`python -m cluster VERB …`."""
-
-    def act() -> int:
-        given = parser().parse_args(argv)
-        check_home()
-        return _doctor(given)
-
-    return run_command(argv, act, lambda line: sys.stderr.write(without_password(f"{line}\n")))
-
-
-def parser() -> argparse.ArgumentParser:
-    """The command line of `python -m cluster`."""
-    top = Parser(prog="python -m cluster", description="Where sweeps run.")
-    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
-    doctor = verbs.add_parser("doctor", help="check a cluster, or this machine, before money is spent on it")
-    doctor.add_argument("config", nargs="?", type=Path, metavar="CONFIG", help="as cluster/on_prem.yaml")
-    doctor.add_argument("--address", metavar="A", help="auto, HOST:6379 or http://HOST:8265 (default: this machine)")
-    doctor.add_argument("--storage", type=Path, default=Path("runs"), metavar="DIR",
-                        help="folder of all sweeps (default: CONFIG's, else runs)")  # fmt: skip
-    doctor.add_argument("--tracking-uri", metavar="URI", help="MLflow (default: CONFIG's, else $MLFLOW_TRACKING_URI)")
-    doctor.add_argument("--json", action="store_true", help="one line for programs")
-    doctor.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    return top
-
-
-def _doctor(given: argparse.Namespace) -> int:
-    config = reach(given.config, given.address)
-    uri = given.tracking_uri or (config.tracking_uri if config else None)
-    report = examine(config, given.storage, uri)
-    sys.stdout.write((report.as_json() if given.json else _shown(report)) + "\n")
-    return 0 if report.healthy else 1
+    return run_verb(parser, argv, lambda line: sys.stderr.write(without_password(f"{line}\n")))
 
 
 def _shown(report: DoctorReport) -> str:

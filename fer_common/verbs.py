@@ -7,20 +7,19 @@ from __future__ import annotations
 
 import argparse
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from inspect import getdoc
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
-from fer_common.errors import Parser, UserError
+from fer_common.errors import Parser, UserError, run_command
 from fer_common.flags import Flag, add_flags, explain, given_values
+from fer_common.frozen import Frozen
 
 
-class Verb(BaseModel):
+class Verb(Frozen):
     """One command with its arguments."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     way_out: ClassVar[str] = ""
     """As of `Parser`."""
@@ -44,12 +43,15 @@ class Verb(BaseModel):
         return given_values(given, cls)
 
 
-def add_verbs(parser: argparse.ArgumentParser, verbs: Mapping[str, type[Verb]]) -> None:
-    """Add the verbs, each with its name."""
-    parsers = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
+def add_verbs(
+    parser: argparse.ArgumentParser, verbs: Mapping[str, type[Verb]], metavar: str = "VERB"
+) -> argparse._SubParsersAction[Parser]:
+    """Add the verbs, each with its name; to what is returned, a parser for verbs of a verb can be added."""
+    parsers = parser.add_subparsers(dest="verb", required=True, metavar=metavar, parser_class=Parser)
     for name, verb in verbs.items():
         summary = (getdoc(verb) or "").partition("\n")[0]
         describe(parsers.add_parser(name, help=summary[:1].lower() + summary[1:].removesuffix(".")), verb)
+    return parsers
 
 
 def describe(parser: Parser, verb: type[Verb]) -> None:
@@ -69,3 +71,8 @@ def parsed(parser: Parser, argv: Sequence[str]) -> Verb:
         return verb.model_validate({**verb.fields_given(given), "argv": tuple(argv)})
     except ValidationError as error:
         raise UserError("; ".join(explain(error, verb))) from None
+
+
+def run_verb(parser: Callable[[], Parser], argv: Sequence[str], show: Callable[[str], object]) -> int:
+    """Run the verb that a command line asks for; the exit code, as of `run_command`."""
+    return run_command(argv, lambda: parsed(parser(), argv)(), show)

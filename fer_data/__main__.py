@@ -2,9 +2,9 @@
 
 import sys
 
+from fer_common.output import replace_missing_characters
 from fer_data.cli import main
 
 if __name__ == "__main__":
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal may lack a character
+    replace_missing_characters()
     sys.exit(main(sys.argv[1:]))

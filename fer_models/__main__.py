@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import TypeAdapter
 
-from fer_common.errors import Parser, did_you_mean, run_command
+from fer_common.errors import Parser, did_you_mean
+from fer_common.flags import Flag
+from fer_common.output import replace_missing_characters
+from fer_common.verbs import Verb, describe, run_verb
 from fer_models.configs.net_config import NET_CONFIGS, NET_NAMES, NetConfig
 from fer_models.errors import ModelError
 
@@ -24,30 +26,39 @@ _NOTE = f"{CLASSES} classes, default options; MB of fp32 parameters; multiply-ad
 _CONFIG: TypeAdapter[NetConfig] = TypeAdapter(NetConfig)
 
 
-def main(argv: Sequence[str]) -> int:
-    """Print the table; 2 after one line on stderr on bad input."""
+class Nets(Verb):
+    """List the nets and what they cost, or one net layer by layer.
 
-    def act() -> int:
-        given = parser().parse_args(argv)
-        if given.name is None and given.picture is not None:
-            raise ModelError("--picture needs a net: name one of " + ", ".join(NET_NAMES))
-        text = _all_nets(as_json=given.json) if given.name is None else _one_net(given.name, as_json=given.json)
-        if given.picture is not None:
-            _draw(given.name, given.picture)
+    Example: python -m fer_models lenet --picture lenet.png
+    """
+
+    name: Annotated[str | None, Flag("one of: " + ", ".join(NET_NAMES), "NAME", positional=True)] = None
+    as_json: Annotated[bool, Flag("print JSON", name="json")] = False
+    picture: Annotated[Path | None, Flag("draw the net: layers, shapes, parameters", "FILE.png")] = None
+
+    def __call__(self) -> int:
+        if self.name is None:
+            if self.picture is not None:
+                raise ModelError("--picture needs a net: name one of " + ", ".join(NET_NAMES))
+            text = _all_nets(as_json=self.as_json)
+        else:
+            text = _one_net(self.name, as_json=self.as_json)
+            if self.picture is not None:
+                _draw(self.name, self.picture)
         sys.stdout.write(text + "\n")
         return 0
 
-    return run_command(argv, act, lambda line: sys.stderr.write(line + "\n"))
 
-
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line of `python -m fer_models`."""
-    top = Parser(prog="python -m fer_models", description=f"The nets. {_NOTE}.")
-    top.add_argument("name", nargs="?", metavar="NAME", help="one of: " + ", ".join(NET_NAMES))
-    top.add_argument("--json", action="store_true", help="print JSON")
-    top.add_argument("--picture", type=Path, metavar="FILE.png", help="draw the net: layers, shapes, parameters")
-    top.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    return top
+    one = Parser(prog="python -m fer_models")
+    describe(one, Nets)
+    return one
+
+
+def main(argv: Sequence[str]) -> int:
+    """`python -m fer_models [NAME]`."""
+    return run_verb(parser, argv, lambda line: sys.stderr.write(line + "\n"))
 
 
 def _all_nets(*, as_json: bool) -> str:
@@ -102,6 +113,5 @@ def _summary(name: str) -> NetSummary:
 
 
 if __name__ == "__main__":
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal may lack a character
+    replace_missing_characters()
     sys.exit(main(sys.argv[1:]))

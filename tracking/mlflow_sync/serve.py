@@ -3,18 +3,20 @@
 Unsafe settings are refused before anything starts, all faults at once.
 """
 
-import argparse
 import importlib.util
 import os
 import shlex
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
-from fer_common.errors import Parser, run_command
+from pydantic import Field
+
+from fer_common.errors import Parser
+from fer_common.flags import Flag
+from fer_common.verbs import Verb, add_verbs, run_verb
 from tracking.errors import TrackingError
 from tracking.mlflow_sync.uri import without_password
 
@@ -28,19 +30,48 @@ _KNOWN_PASSWORDS = {"password1234", "password", "admin", "administrator", "chang
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
-@dataclass(frozen=True)
-class Served:
-    """What to serve, and on which hosts. `artifacts` is a folder or `s3://bucket/path`."""
+class Serve(Verb):
+    """Run MLflow for a team: behind a password, for named hosts, with proxied artifacts.
 
-    backend: str
-    artifacts: str
-    host: str
-    port: int
-    allowed_hosts: tuple[str, ...]
-    workers: int
+    Example: python -m tracking serve --artifacts s3://bucket/mlflow
+    """
+
+    backend: Annotated[
+        str,
+        Flag(f"postgresql+psycopg://user@host/db; a password in it is seen in ps, so better by {BACKEND}", "URI"),
+    ] = Field(default_factory=lambda: os.environ.get(BACKEND, ""))
+    artifacts: Annotated[str, Flag("s3://bucket/path or an absolute folder", "PLACE")]
+    host: Annotated[str, Flag("address to listen on")] = "127.0.0.1"
+    port: Annotated[int, Flag("port to listen on")] = 5000
+    allowed_hosts: Annotated[
+        tuple[str, ...], Flag("may be repeated", "HOST[:PORT]", name="allowed-host", repeat=True)
+    ] = ()
+    workers: Annotated[int, Flag("processes that answer")] = 1
+    dry_run: Annotated[bool, Flag("check, print the command, start nothing")] = False
+
+    def __call__(self) -> int:
+        """Become the server, or print its command."""
+        check(self, os.environ)
+        if not self.dry_run:
+            _become_server(self)
+        words = shlex.join(command(self))
+        sys.stdout.write(f"{BACKEND}={shlex.quote(without_password(self.backend))} {words}\n")
+        return 0
 
 
-def command(served: Served) -> list[str]:
+def parser() -> Parser:
+    """The command line of `python -m tracking`."""
+    top = Parser(prog="python -m tracking", description="An MLflow server for a team.")
+    add_verbs(top, {"serve": Serve})
+    return top
+
+
+def main(argv: Sequence[str]) -> int:
+    """`python -m tracking VERB …`."""
+    return run_verb(parser, argv, lambda line: sys.stderr.write(f"{line}\n"))
+
+
+def command(served: Serve) -> list[str]:
     """The command that starts the server; the backend, which may hold a password, is passed by the environment."""
     words = [
         sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth",
@@ -50,7 +81,7 @@ def command(served: Served) -> list[str]:
     return [*words, "--allowed-hosts", ",".join(_allowed(served))]
 
 
-def check(served: Served, environment: Mapping[str, str]) -> None:
+def check(served: Serve, environment: Mapping[str, str]) -> None:
     """Refuse unsafe settings.
 
     Raises:
@@ -68,33 +99,14 @@ def check(served: Served, environment: Mapping[str, str]) -> None:
         raise TrackingError("this server would not be safe:" + "".join(f"\n  {fault}" for fault in faults))
 
 
-def main(argv: Sequence[str]) -> int:
-    """`python -m tracking serve …`: becomes the server, or prints its command; 2 on bad input."""
-
-    def act() -> int:
-        given = parser().parse_args(argv)
-        served = Served(
-            backend=given.backend, artifacts=given.artifacts, host=given.host, port=given.port,
-            allowed_hosts=tuple(given.allowed_host), workers=given.workers,
-        )  # fmt: skip
-        check(served, os.environ)
-        if not given.dry_run:
-            _become_server(served)
-        words = shlex.join(command(served))
-        sys.stdout.write(f"{BACKEND}={shlex.quote(without_password(served.backend))} {words}\n")
-        return 0
-
-    return run_command(argv, act, lambda line: sys.stderr.write(f"{line}\n"))
-
-
-def _become_server(served: Served) -> NoReturn:
+def _become_server(served: Serve) -> NoReturn:
     if importlib.util.find_spec("flask_wtf") is None:
         raise TrackingError("MLflow's basic auth needs Flask-WTF, which is not installed: pip install 'mlflow[auth]'")
     words = command(served)
     os.execve(words[0], words, dict(os.environ) | _environment(served))
 
 
-def _environment(served: Served) -> dict[str, str]:
+def _environment(served: Serve) -> dict[str, str]:
     """No foreign pickles are loaded, the server runs no jobs of its own, and telemetry is off."""
     return {
         BACKEND: served.backend,
@@ -129,7 +141,7 @@ def _secret_faults(environment: Mapping[str, str]) -> list[str]:
     return faults
 
 
-def _host_faults(served: Served) -> list[str]:
+def _host_faults(served: Serve) -> list[str]:
     if "*" in ",".join(served.allowed_hosts):
         return ["--allowed-host '*' lets any page of a browser in: name the hosts"]
     if served.host not in _LOOPBACK and not served.allowed_hosts:
@@ -137,23 +149,6 @@ def _host_faults(served: Served) -> list[str]:
     return []
 
 
-def _allowed(served: Served) -> list[str]:
+def _allowed(served: Serve) -> list[str]:
     own = [f"{name}:{served.port}" for name in ("127.0.0.1", "localhost")]
     return [*own, *served.allowed_hosts]
-
-
-def parser() -> argparse.ArgumentParser:
-    """The command line of `python -m tracking serve`."""
-    parser = Parser(prog="python -m tracking serve", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument(
-        "--backend", metavar="URI", default=os.environ.get(BACKEND, ""),
-        help=f"postgresql+psycopg://user@host/db; a password in it is seen in ps, so better by {BACKEND}",
-    )  # fmt: skip
-    parser.add_argument("--artifacts", required=True, metavar="PLACE", help="s3://bucket/path or an absolute folder")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
-    parser.add_argument("--port", type=int, default=5000)
-    parser.add_argument("--allowed-host", action="append", default=[], metavar="HOST[:PORT]", help="may be repeated")
-    parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--dry-run", action="store_true", help="check, print the command, start nothing")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    return parser

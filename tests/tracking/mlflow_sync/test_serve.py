@@ -8,16 +8,15 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tracking.errors import TrackingError
-from tracking.mlflow_sync.serve import PASSWORD, SECRET, Served, check, command, main
+from tracking.mlflow_sync.serve import PASSWORD, SECRET, Serve, check, command, main
 
 SAFE = {PASSWORD: "a long pass phrase", SECRET: "0123456789abcdef"}
-SERVED = Served("postgresql+psycopg://mlflow@db/mlflow", "s3://faces/mlflow", "127.0.0.1", 5000, (), 2)
+SERVED = Serve(backend="postgresql+psycopg://mlflow@db/mlflow", artifacts="s3://faces/mlflow", workers=2)
 
 
 @pytest.mark.parametrize(
@@ -38,13 +37,13 @@ SERVED = Served("postgresql+psycopg://mlflow@db/mlflow", "s3://faces/mlflow", "1
 def test_what_is_not_safe_is_refused(environment: dict[str, str], change: dict[str, object], fault: str) -> None:
     check(SERVED, SAFE)
     with pytest.raises(TrackingError, match=fault):
-        check(replace(SERVED, **change), environment)  # type: ignore[arg-type]
+        check(SERVED.model_copy(update=change), environment)
 
 
 def test_all_faults_are_said_at_once(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(PASSWORD, raising=False)
     monkeypatch.delenv(SECRET, raising=False)
-    assert main(["--backend", "sqlite:////a.db", "--artifacts", "/a", "--host", "0.0.0.0", "--dry-run"]) == 2
+    assert main(["serve", "--backend", "sqlite:////a.db", "--artifacts", "/a", "--host", "0.0.0.0", "--dry-run"]) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: ")
     assert all(words in said for words in (PASSWORD, SECRET, "--allowed-host"))
@@ -55,7 +54,7 @@ def test_the_command_has_no_password_in_it(capsys: pytest.CaptureFixture[str], m
         monkeypatch.setenv(name, value)
     backend = "postgresql+psycopg://mlflow:geheim@db/mlflow"
     given = ["--backend", backend, "--artifacts", "s3://faces/m", "--host", "0.0.0.0", "--allowed-host", "ml.example"]
-    assert main([*given, "--dry-run"]) == 0
+    assert main(["serve", *given, "--dry-run"]) == 0
     printed = capsys.readouterr().out
     assert "--app-name basic-auth" in printed
     assert "--allowed-hosts 127.0.0.1:5000,localhost:5000,ml.example" in printed
