@@ -9,7 +9,7 @@ faces each, which shows that it runs and nothing of the nets).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sweeps.spaces.alexnet_space as alexnet_space
 import sweeps.spaces.compact_resnet_space as compact_resnet_space
@@ -46,16 +46,12 @@ class _Prefixed:
 
     def __init__(self, trial: optuna.Trial, prefix: str) -> None:
         self._trial, self._prefix = trial, prefix
-        self.number = trial.number
 
-    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
-        return self._trial.suggest_float(f"{self._prefix}.{name}", low, high, log=log)
-
-    def suggest_int(self, name: str, low: int, high: int) -> int:
-        return self._trial.suggest_int(f"{self._prefix}.{name}", low, high)
-
-    def suggest_categorical(self, name: str, choices: list[object]) -> object:
-        return self._trial.suggest_categorical(f"{self._prefix}.{name}", choices)  # type: ignore[arg-type]
+    def __getattr__(self, attribute: str) -> Any:
+        found = getattr(self._trial, attribute)
+        if not attribute.startswith("suggest_"):
+            return found
+        return lambda name, *range, **more: found(f"{self._prefix}.{name}", *range, **more)
 
 
 SPACE = Space(suggest=suggest, max_epochs=20, trials=20, first_rung_epochs=2)
