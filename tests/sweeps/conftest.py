@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,21 @@ def face_cache() -> Path:
     return Path(os.environ["FER_CACHE"])
 
 
+@pytest.fixture(scope="module", autouse=True)
+def as_on_an_idle_machine() -> Iterator[None]:
+    """Without GPUs and the user's settings, in the fixtures of a module too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CUDA_VISIBLE_DEVICES", "")
+        for name in ("FER_DATA", "MLFLOW_TRACKING_URI"):
+            patch.delenv(name, raising=False)
+        # Nothing here pulls a plug, and waiting for the disk is most of what these sweeps would do.
+        patch.setattr("os.fsync", lambda descriptor: None)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def away_from_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    for name in ("FER_DATA", "MLFLOW_TRACKING_URI"):
-        monkeypatch.delenv(name, raising=False)
-    # Nothing here pulls a plug, and waiting for the disk is most of what these sweeps would do.
-    monkeypatch.setattr("os.fsync", lambda descriptor: None)
 
 
 @pytest.fixture(scope="session")

@@ -26,13 +26,11 @@ def _lenet(lr: float) -> TrialConfig:
 
 
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory, tiny_csv: Path, face_cache: Path) -> Path:
+def recorded(tmp_path_factory: pytest.TempPathFactory, tiny_csv: Path) -> Path:
     """A sweep of a baseline and of one drawn trial, of which the last epoch is taken out: it was given up."""
     out = tmp_path_factory.mktemp("recorded")
     space = Space(suggest=lambda trial: _lenet(0.02), baselines=[Baseline("a report", _lenet(0.01))])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FER_CACHE", str(face_cache))
-        run_sweep(space, data=tiny_csv, trials=2, epochs=2, name="night", out=out, runner="inline", figures=False)
+    run_sweep(space, data=tiny_csv, trials=2, epochs=2, name="night", out=out, runner="inline", figures=False)
     journal = out / "night/journal.jsonl"
     events = [json.loads(line) for line in journal.read_text().splitlines()]
     kept = [event for event in events if (event.get("trial"), event.get("epoch")) != (1, 2)]

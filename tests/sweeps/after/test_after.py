@@ -39,15 +39,12 @@ def _lenet(lr: float) -> TrialConfig:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, tiny_csv: Path, face_cache: Path) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_csv: Path) -> Path:
     """The folder of a real sweep of three small trials, `night`."""
     out = tmp_path_factory.mktemp("finished")
     baselines = [Baseline(f"lr {lr}", _lenet(lr)) for lr in (0.01, 0.02, 0.03)]
     space = Space(suggest=lambda trial: _lenet(0.01), baselines=baselines)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FER_CACHE", str(face_cache))
-        patch.setattr("os.fsync", lambda descriptor: None)
-        run_sweep(space, data=tiny_csv, trials=3, epochs=2, name="night", out=out, runner="inline")
+    run_sweep(space, data=tiny_csv, trials=3, epochs=2, name="night", out=out, runner="inline")
     return out
 
 

@@ -58,17 +58,14 @@ def answering_body(task: Task) -> Iterator[Message]:
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory, tiny_csv: Path, face_cache: Path) -> SweepFolder:
+def drawn(tmp_path_factory: pytest.TempPathFactory, tiny_csv: Path) -> SweepFolder:
     """The folder of a sweep of ten trials, drawn by a process that imports neither torch nor MLflow nor Ray."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FER_CACHE", str(face_cache))
-        patch.setattr("os.fsync", lambda descriptor: None)
-        asked: dict[str, Any] = {"data": str(tiny_csv), "trials": 10, "epochs": 3, "figures": False}
-        out = tmp_path_factory.mktemp("drawn")
-        unpruned = replace(fake_trials.SPACE, first_rung_epochs=100)
-        result = run_sweep(unpruned, body=answering_body, name="night", runner="inline", out=out, **asked)
-        assert not result.folder.figures.exists(), "figures=False"
-        subprocess.run([sys.executable, "-c", DRAW, str(result.folder.root)], check=True)
+    asked: dict[str, Any] = {"data": str(tiny_csv), "trials": 10, "epochs": 3, "figures": False}
+    out = tmp_path_factory.mktemp("drawn")
+    unpruned = replace(fake_trials.SPACE, first_rung_epochs=100)
+    result = run_sweep(unpruned, body=answering_body, name="night", runner="inline", out=out, **asked)
+    assert not result.folder.figures.exists(), "figures=False"
+    subprocess.run([sys.executable, "-c", DRAW, str(result.folder.root)], check=True)
     return result.folder
 
 

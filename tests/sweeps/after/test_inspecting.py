@@ -38,15 +38,12 @@ COMPACT = _trial(CompactResNetConfig(size=32, widths=(8, 8, 16, 16), blocks=(1, 
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, tiny_csv: Path, face_cache: Path) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_csv: Path) -> Path:
     """The folder of a sweep `night` of a LeNet and a residual net, trained in bf16 and channels_last."""
     out = tmp_path_factory.mktemp("inspected")
     space = Space(suggest=lambda trial: LENET, baselines=[Baseline("lenet", LENET), Baseline("compact", COMPACT)])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FER_CACHE", str(face_cache))
-        patch.setattr("os.fsync", lambda descriptor: None)
-        run_sweep(space, data=tiny_csv, trials=2, epochs=1, name="night", out=out, runner="inline",
-                  figures=False)  # fmt: skip
+    run_sweep(space, data=tiny_csv, trials=2, epochs=1, name="night", out=out, runner="inline",
+              figures=False)  # fmt: skip
     return out
 
 

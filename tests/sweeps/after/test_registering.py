@@ -80,7 +80,7 @@ CONFIGS = [
 
 
 @pytest.fixture(scope="module")
-def night(tmp_path_factory: pytest.TempPathFactory, face_cache: Path) -> SweepFolder:
+def night(tmp_path_factory: pytest.TempPathFactory) -> SweepFolder:
     """Three real trials, and their ensemble `both`, in MLflow's store beside them."""
     out = tmp_path_factory.mktemp("registered")
     rng = np.random.default_rng(0)
@@ -93,13 +93,9 @@ def night(tmp_path_factory: pytest.TempPathFactory, face_cache: Path) -> SweepFo
     space = Space(suggest=lambda trial: CONFIGS[0], max_epochs=2, name="night_space",
                   baselines=[Baseline(f"net {number}", config) for number, config in enumerate(CONFIGS)])  # fmt: skip
     data = DataOptions(source=str(out / "noise.csv"), resize=40, resize_method="lanczos")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FER_CACHE", str(face_cache))
-        patch.setenv("CUDA_VISIBLE_DEVICES", "")
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        run_sweep(space, data=data, trials=3, epochs=2, name="night", out=out, runner="inline")
-        members = [f"night/{number}" for number in range(3)]
-        assert main(["ensemble", *members, "--name", "all", "--method", "weighted", "--out", str(out)]) == 0
+    run_sweep(space, data=data, trials=3, epochs=2, name="night", out=out, runner="inline")
+    members = [f"night/{number}" for number in range(3)]
+    assert main(["ensemble", *members, "--name", "all", "--method", "weighted", "--out", str(out)]) == 0
     return SweepFolder(out / "night")
 
 

@@ -25,16 +25,13 @@ Capture = pytest.CaptureFixture[str]
 
 
 @pytest.fixture(scope="module")
-def out(tmp_path_factory: pytest.TempPathFactory, tiny_csv: Path, face_cache: Path) -> Path:
+def out(tmp_path_factory: pytest.TempPathFactory, tiny_csv: Path) -> Path:
     """A LeNet on 56 faces, `night/0`, that answers for face and mirror image, and its machine `machine`."""
     out = tmp_path_factory.mktemp("svm")
     config = TrialConfig(net=LeNetConfig(), recipe=Recipe(lr=0.01, batch_size=8, views="mirror"))
     space = Space(suggest=lambda trial: config, baselines=[Baseline("only", config)])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FER_CACHE", str(face_cache))
-        patch.setattr("os.fsync", lambda descriptor: None)
-        run_sweep(space, data=tiny_csv, trials=1, epochs=1, name="night", out=out, runner="inline", figures=False)
-        assert main(["svm", "night", "--c", "0.01,0.001", "--name", "machine", "--out", str(out)]) == 0
+    run_sweep(space, data=tiny_csv, trials=1, epochs=1, name="night", out=out, runner="inline", figures=False)
+    assert main(["svm", "night", "--c", "0.01,0.001", "--name", "machine", "--out", str(out)]) == 0
     return out
 
 

@@ -36,13 +36,10 @@ Run = Callable[..., SweepResult]
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory, tiny_csv: Path, face_cache: Path) -> Path:
+def drawn(tmp_path_factory: pytest.TempPathFactory, tiny_csv: Path) -> Path:
     """A sweep of two real trials that ran to its end, in MLflow too."""
     out = tmp_path_factory.mktemp("drawn")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FER_CACHE", str(face_cache))
-        patch.setattr("os.fsync", lambda descriptor: None)
-        run(tiny_csv, out)
+    run(tiny_csv, out)
     return out
 
 

@@ -145,16 +145,13 @@ def _lenet(lr: float) -> TrialConfig:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, tiny_csv: Path, face_cache: Path) -> Path:
+def trained(tmp_path_factory: pytest.TempPathFactory, tiny_csv: Path) -> Path:
     """Four real trials, `night`, that keep the weights of the best alone."""
     out = tmp_path_factory.mktemp("trained")
     rates = iter((0.01, 0.02, 0.03, 0.04) * 8)
     space = Space(suggest=lambda trial: _lenet(next(rates)), first_rung_epochs=3, name="lenets")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FER_CACHE", str(face_cache))
-        patch.setattr("os.fsync", lambda descriptor: None)
-        run_sweep(space, data=tiny_csv, trials=4, epochs=2, name="night", out=out, runner="inline", keep=1,
-                  at_end=NothingAtEnd())  # fmt: skip
+    run_sweep(space, data=tiny_csv, trials=4, epochs=2, name="night", out=out, runner="inline", keep=1,
+              at_end=NothingAtEnd())  # fmt: skip
     return out
 
 

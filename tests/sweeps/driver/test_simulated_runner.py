@@ -60,11 +60,9 @@ def check_laws(events: list[Event]) -> None:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Desk, Counted]:
     """A sweep of 200 trials on 50 logical GPUs, whose workers die in one epoch of fifty."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("os.fsync", lambda descriptor: None)
-        held = desk(tmp_path_factory.mktemp("simulated") / "night")
-        body = Counted(partial(learning, deaths=0.02))
-        SimulatedRunner(SLOTS, clock=no_time).run(held.director, body)
+    held = desk(tmp_path_factory.mktemp("simulated") / "night")
+    body = Counted(partial(learning, deaths=0.02))
+    SimulatedRunner(SLOTS, clock=no_time).run(held.director, body)
     return held, body
 
 

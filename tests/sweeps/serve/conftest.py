@@ -24,15 +24,12 @@ LENET = TrialConfig(net=LeNetConfig(), recipe=Recipe(lr=0.01, batch_size=8), pre
 
 
 @pytest.fixture(scope="module")
-def out(tmp_path_factory: pytest.TempPathFactory, tiny_csv: Path, face_cache: Path) -> Path:
+def out(tmp_path_factory: pytest.TempPathFactory, tiny_csv: Path) -> Path:
     """A sweep `night`, its net exported beside it, so that no test waits for that."""
     out = tmp_path_factory.mktemp("served")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FER_CACHE", str(face_cache))
-        patch.setattr("os.fsync", lambda descriptor: None)
-        run_sweep(Space(suggest=lambda trial: LENET, name="lenet_space"), data=tiny_csv, trials=1, epochs=2, name="night", out=out,
-                  runner="inline", figures=False)  # fmt: skip
-        assert main(["export", "night/0", "--format", "onnx", "--file", str(out / "net.onnx"), "--out", str(out)]) == 0
+    run_sweep(Space(suggest=lambda trial: LENET, name="lenet_space"), data=tiny_csv, trials=1, epochs=2, name="night", out=out,
+              runner="inline", figures=False)  # fmt: skip
+    assert main(["export", "night/0", "--format", "onnx", "--file", str(out / "net.onnx"), "--out", str(out)]) == 0
     return out
 
 

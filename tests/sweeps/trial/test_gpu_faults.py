@@ -29,15 +29,11 @@ GIB = 1 << 30
 
 
 @pytest.fixture(scope="module")
-def swept(tmp_path_factory: pytest.TempPathFactory, tiny_csv: Path, face_cache: Path) -> SweepFolder:
+def swept(tmp_path_factory: pytest.TempPathFactory, tiny_csv: Path) -> SweepFolder:
     """The sweep of `gpu_fault_trials.py` on real Ray, two trials at once."""
     folder = tmp_path_factory.mktemp("sweep")
     command = [sys.executable, "-m", "tests.sweeps.trial.gpu_fault_trials", str(folder), str(tiny_csv)]
-    environment = os.environ | {
-        "PYTHONPATH": str(ROOT),
-        "FER_CACHE": str(face_cache),
-        "OMP_NUM_THREADS": "1",
-    }
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, timeout=280, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "Traceback" not in done.stderr, done.stderr

@@ -35,14 +35,11 @@ CLAHE = _trial(LeNetConfig(), "clahe")
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, tiny_csv: Path, face_cache: Path) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_csv: Path) -> Path:
     out = tmp_path_factory.mktemp("exported")
     space = Space(suggest=lambda trial: COMPACT, baselines=[Baseline("compact", COMPACT), Baseline("clahe", CLAHE)])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FER_CACHE", str(face_cache))
-        patch.setattr("os.fsync", lambda descriptor: None)
-        run_sweep(space, data=tiny_csv, trials=2, epochs=1, name="night", out=out, runner="inline",
-                  figures=False)  # fmt: skip
+    run_sweep(space, data=tiny_csv, trials=2, epochs=1, name="night", out=out, runner="inline",
+              figures=False)  # fmt: skip
     return out
 
 

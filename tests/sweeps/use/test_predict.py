@@ -25,13 +25,10 @@ LENET = TrialConfig(net=LeNetConfig(), recipe=Recipe(lr=0.01, batch_size=8), pre
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, tiny_csv: Path, face_cache: Path) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_csv: Path) -> Path:
     out = tmp_path_factory.mktemp("used")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FER_CACHE", str(face_cache))
-        patch.setattr("os.fsync", lambda descriptor: None)
-        run_sweep(Space(suggest=lambda trial: LENET), data=tiny_csv, trials=1, epochs=1, name="night", out=out,
-                  runner="inline", figures=False)  # fmt: skip
+    run_sweep(Space(suggest=lambda trial: LENET), data=tiny_csv, trials=1, epochs=1, name="night", out=out,
+              runner="inline", figures=False)  # fmt: skip
     return out
 
 
