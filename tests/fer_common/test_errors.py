@@ -1,0 +1,77 @@
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from fer_common.errors import Parser, UserError, did_you_mean, nearest, run_command
+
+
+def fail(error: BaseException) -> Callable[[], int]:
+    def act() -> int:
+        raise error
+
+    return act
+
+
+@pytest.mark.parametrize(
+    ("act", "code", "shown"),
+    [
+        (lambda: 7, 7, []),
+        (fail(UserError("--n 0: must be at least 1")), 2, ["error: --n 0: must be at least 1"]),
+        (fail(PermissionError(13, "Permission denied", "/srv/runs")), 2, ["error: /srv/runs: Permission denied"]),
+        (fail(OSError("the disk is gone")), 2, ["error: the disk is gone"]),
+        (fail(KeyboardInterrupt()), 130, []),
+    ],
+)
+def test_an_error_is_one_line_and_an_exit_code(act: Callable[[], int], code: int, shown: list[str]) -> None:
+    said: list[str] = []
+    assert run_command(["run"], act, said.append) == code
+    assert said == shown
+
+
+def test_a_fault_of_the_program_is_not_hidden() -> None:
+    with pytest.raises(ZeroDivisionError):
+        run_command([], lambda: 1 // 0, sys.exit)
+
+
+def test_debug_shows_where_an_error_comes_from() -> None:
+    with pytest.raises(UserError, match="wrong"):
+        run_command(["run", "--debug"], fail(UserError("wrong")), sys.exit)
+
+
+def test_the_nearest_name_is_found_whatever_its_case() -> None:
+    assert nearest("ALEXNET", ["alexnet", "lenet"]) == "; did you mean 'alexnet'?"
+    assert nearest("zebra", ["alexnet", "lenet"]) == ""
+
+
+def test_all_known_names_are_listed_unless_there_are_many() -> None:
+    assert did_you_mean("lenett", ["lenet", "alexnet"]) == "; did you mean 'lenet'? (known: alexnet, lenet)"
+    assert did_you_mean("zebra", []) == " (known: none)"
+    many = [f"space_{number}" for number in range(40)]
+    assert did_you_mean("space_07", many).count("space_") == 1
+    assert did_you_mean("zebra", many).count("space_") == 40
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["--epohcs", "3"], "unknown argument --epohcs 3; did you mean '--epochs'?; see prog --help"),
+        (["--epo", "3"], "unknown argument --epo 3; did you mean '--epochs'?"),
+        (["--net", "lenett"], "argument --net: unknown 'lenett'; did you mean 'lenet'? (known: alexnet, lenet)"),
+        (["--epochs", "many"], "argument --epochs: invalid int value: 'many'"),
+    ],
+)
+def test_a_parser_names_what_is_wrong_and_what_is_near(argv: list[str], says: str) -> None:
+    parser = Parser(prog="prog")
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--net", choices=["lenet", "alexnet"])
+    with pytest.raises(UserError) as raised:
+        parser.parse_args(argv)
+    assert says in str(raised.value)
+
+
+def test_a_parser_may_say_what_to_do_about_an_unknown_option() -> None:
+    parser = Parser(prog="prog")
+    parser.way_out = "; the options are those of the sweep's start"
+    with pytest.raises(UserError, match="unknown argument --x; the options are those of the sweep's start"):
+        parser.parse_args(["--x"])
