@@ -13,7 +13,7 @@ JOBS ?= 2
 TOGETHER = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all test-minimum check docs format ui benchmark gpu-check gpu-rows clean
+.PHONY: help run test test-all coverage test-minimum check docs format ui benchmark gpu-check gpu-rows clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -26,6 +26,12 @@ test: .venv/installed  ## set up, then run the fast tests
 
 test-all: test  ## also the slow tests; FER2013_CSV=path adds those on the real faces
 	$(BIN)/pytest -m slow
+
+coverage: .venv/installed  ## the fast tests, and which lines of the packages they run; fails below the floor in pyproject.toml
+	rm -rf build/coverage
+	$(BIN)/coverage run -m pytest $(TOGETHER) -o timeout=120
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 test-minimum: .venv-minimum/installed  ## the fast tests with the oldest libraries that pyproject.toml allows
 	.venv-minimum/bin/pytest $(TOGETHER)

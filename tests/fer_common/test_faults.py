@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 from fer_common.faults import rule
 
 
-class Given(BaseModel):
+class Given(BaseModel, extra="forbid"):
     at_least: Annotated[int, Field(ge=1)] = 1
     above: Annotated[float, Field(gt=0)] = 1.0
     at_most: Annotated[int, Field(le=9)] = 1
@@ -33,6 +33,7 @@ class Given(BaseModel):
         ({"one_of": "c"}, "must be 'a' or 'b'"),
         ({"number": "x"}, "must be a valid integer, unable to parse string as an integer"),
         ({"own": 3}, "expected an even number"),
+        ({"another": 3}, "extra inputs are not permitted"),
     ],
 )
 def test_a_broken_rule_is_said_in_plain_words(given: dict[str, Any], says: str) -> None:
