@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from fer_common.captured import Graph
 from fer_models.configs.recipe import MemoryFormat, Precision, Recipe
 from fer_models.configs.transfer_config import Transfer
 from fer_models.errors import ModelError
@@ -43,14 +43,11 @@ def fit_on_features(
     recipe: Recipe,
     transfer: Transfer,
     epochs: int,
-    seed: int,
     device: str = "cpu",
     precision: Precision = "fp32",
     memory_format: MemoryFormat = "contiguous",
-    class_counts: Sequence[int] | None = None,
     micro_batches: int = 1,
-    is_cancelled: Callable[[], bool] = lambda: False,
-    graph: Callable[[], Graph] | None = None,
+    **more: Any,
 ) -> Iterator[Epoch | Computing]:
     """`fit` on unaugmented faces, each epoch's order drawn by `torch.randperm`, to the same numbers but for rounding.
 
@@ -64,6 +61,7 @@ def fit_on_features(
         folder: where the features are kept, as the net computes them (float32 or bfloat16); those of an earlier run
             from the same weights and faces are used again, and what an ended process left unfinished is completed.
         fingerprint: of the faces of both splits.
+        more: further arguments of `fit`, as are those that are not named here.
 
     Raises:
         ModelError: as `fit`, and where the recipe looks at faces in several views, the net cannot be cut, or the
@@ -71,28 +69,18 @@ def fit_on_features(
     """
     if recipe.views != "plain":
         raise ModelError(f"views '{recipe.views}' need the faces themselves; a cache of features takes views='plain'")
-    options: dict[str, Any] = {
-        "recipe": recipe,
-        "transfer": transfer,
-        "epochs": epochs,
-        "seed": seed,
-        "iterations_per_epoch": len(train[0]) // recipe.batch_size,
-        "device": device,
-        "precision": precision,
-        "memory_format": memory_format,
-        "class_counts": class_counts,
-        "micro_batches": micro_batches,
-        "is_cancelled": is_cancelled,
-        "graph": graph,
-    }
-    batch_size = -(-EVALUATION_BATCH // micro_batches)
+    size, batch_size = recipe.batch_size, -(-EVALUATION_BATCH // micro_batches)
+    train_epochs = partial(
+        fit, recipe=recipe, transfer=transfer, epochs=epochs, iterations_per_epoch=len(train[0]) // size,
+        device=device, precision=precision, memory_format=memory_format, micro_batches=micro_batches, **more,
+    )  # fmt: skip
     place(state, torch.device(device), memory_format)
     for phase in phases(recipe, transfer, epochs):
         if state.epoch >= phase.last_epoch:
             continue
         count = frozen_count(state.net, phase.freeze)
         if count == 0:
-            yield from _until(phase.last_epoch, fit(state, _batches(train, recipe.batch_size), val, **options))
+            yield from _until(phase.last_epoch, train_epochs(state, _batches(train, size), val))
             continue
         front, net = _cut(state.net, count)
         key = _key(front, train[0], fingerprint, device, precision)
@@ -101,9 +89,8 @@ def fit_on_features(
             path = folder / f"{key}.{name}.npy"
             features = yield from compute(path, front, images, device, precision, batch_size, _FEATURES)
             seen.append((features, labels))
-        seen_train, seen_val = seen
         behind = replace(state, net=net, ema=None if state.ema is None else _cut(state.ema, count)[1])
-        on_features = fit(behind, _batches(seen_train, recipe.batch_size), seen_val, **options)
+        on_features = train_epochs(behind, _batches(seen[0], size), seen[1])
         for epoch in _until(phase.last_epoch, on_features):
             state.epoch, state.plateau, state.loss_scale = behind.epoch, behind.plateau, behind.loss_scale
             yield epoch
