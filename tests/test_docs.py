@@ -10,8 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from cluster.cli import parser as cluster_parser
+from fer_data.cli import parser as data_parser
+from fer_models.__main__ import parser as models_parser
 from sweeps.cli.main import parser
 from tests import ROOT
+from tracking.mlflow_sync.serve import parser as tracking_parser
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -47,17 +51,24 @@ def test_the_reference_has_what_the_packages_export(site: Path) -> None:
     assert [name for name in sweeps.__all__ if f"sweeps.{name}" not in page and f">{name}<" not in page] == []
 
 
+PARSERS = {
+    "sweeps": parser,
+    "fer_data": data_parser,
+    "fer_models": models_parser,
+    "tracking": tracking_parser,
+    "cluster": cluster_parser,
+}
 WRITTEN = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 @pytest.mark.parametrize("page", WRITTEN, ids=lambda page: page.name)
-def test_the_sweeps_commands_on_the_pages_are_parsed(page: Path) -> None:
-    lines = re.findall(r"(?:^    |`)(python -m sweeps [^`\n]+)", page.read_text(), flags=re.MULTILINE)
+def test_the_commands_on_the_pages_are_parsed(page: Path) -> None:
+    lines = re.findall(rf"(?:^    |`)(python -m (?:{'|'.join(PARSERS)}) [^`\n]+)", page.read_text(), flags=re.MULTILINE)
     commands = {re.split("[#>]", line)[0].strip() for line in lines if not re.search(r"[|…A-Z]{4,}VERB|…| \| ", line)}
     for command in commands:
-        words = shlex.split(command)[3:]
+        package, *words = shlex.split(command)[2:]
         if len(words) > 1:
-            parser().parse_args(words)
+            PARSERS[package]().parse_args(words)
 
 
 def test_the_readme_has_a_row_for_every_verb() -> None:
