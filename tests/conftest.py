@@ -13,6 +13,8 @@ from typing import Any
 import matplotlib
 import pytest
 
+from tests import ROOT
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported, which is after this
 SLOW_SECONDS = 300
 
@@ -39,6 +41,18 @@ def own_home_slots_and_faces() -> Iterator[None]:
         patch.setenv("FER_SLOTS", f"{folder}/slots")
         patch.setenv("FER_CACHE", f"{folder}/faces")
         yield
+
+
+@pytest.fixture(scope="module")
+def ray_of_the_caller() -> Iterator[None]:
+    """One start of Ray for all tests of a module: a sweep uses the one that it finds."""
+    from cluster.connect import local_ray, prepare_environment
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))  # where workers find the trials' body
+        prepare_environment()
+        with local_ray(cpus=2, gpus=0):
+            yield
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ from sweeps.driver.director import Director
 from sweeps.driver.runner import InlineRunner, Runner
 from sweeps.planning.resources import Slots
 from sweeps.trial.messages import EpochReport, Message, Task
-from tests import ROOT
 from tests.benchmarks.simulated import SimulatedRunner
 from tests.journal_laws import check_trials
 from tests.sweeps.fake_trials import Desk, good_body, only_sampled, open_desk, outcome, spec
@@ -29,17 +28,6 @@ def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
 
 
-@pytest.fixture(scope="module")
-def ray() -> Iterator[None]:
-    from cluster.connect import local_ray, prepare_environment
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(ROOT))  # where workers find the trials' body
-        prepare_environment()
-        with local_ray(cpus=2, gpus=0):
-            yield
-
-
 @pytest.fixture(params=["inline", "simulated", "ray"])
 def runner(request: pytest.FixtureRequest) -> Iterator[Runner]:
     match request.param:
@@ -48,7 +36,7 @@ def runner(request: pytest.FixtureRequest) -> Iterator[Runner]:
         case "simulated":
             yield SimulatedRunner(2, clock=lambda: 0.0)
         case "ray":
-            request.getfixturevalue("ray")
+            request.getfixturevalue("ray_of_the_caller")
             from sweeps.driver.ray_runner import ray_runner
 
             with ray_runner(SLOTS) as on_ray:

@@ -14,6 +14,13 @@ def row(emotion: object, value: int = 7, usage: str = "Training", pixels: int = 
     return f"{emotion},{' '.join([str(value)] * pixels)},{usage}"
 
 
+def refusal(path: object, **options: object) -> str:
+    """What is said of a source that is refused."""
+    with pytest.raises(fer_data.DataError) as raised:
+        fer_data.prepare(fer_data.DataOptions(source=str(path), **options))  # type: ignore[arg-type]
+    return str(raised.value)
+
+
 @pytest.fixture
 def good_rows() -> Rows:
     """Three train faces, two val, one test; grey level = 10 × position, except one with a gradient."""

@@ -139,6 +139,12 @@ class Desk:
     director: Director
     journal: Journal
 
+    def task(self) -> Task:
+        """The next trial to run; there must be one."""
+        task = self.director.next_task()
+        assert task is not None
+        return task
+
     def events(self) -> list[Event]:
         return list(read(self.folder.journal))
 

@@ -10,6 +10,7 @@ import pytest
 
 from fer_data import DataError, DataOptions, Faces, open_cached, prepare
 from fer_data.sources.read_source import read_source
+from tests.fer_data.conftest import refusal
 
 
 def row(emotion: object = 0, pixels: str | None = None, usage: str = "Training") -> str:
@@ -28,12 +29,6 @@ def with_pixel_5(value: str) -> str:
 
 def faces_of(path: Path, **options: object) -> Faces:
     return open_cached(prepare(DataOptions(source=str(path), **options)))
-
-
-def message(path: Path, **options: object) -> str:
-    with pytest.raises(DataError) as raised:
-        prepare(DataOptions(source=str(path), **options))
-    return str(raised.value)
 
 
 def assert_is_the_good_file(path: Path) -> None:
@@ -108,19 +103,19 @@ def test_accepts_a_last_line_without_newline(write_csv, good_rows):
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
 def test_names_the_line_and_the_fault(write_csv, good_rows, bad, says, newline):
     path = write_csv([*good_rows[:3], "", bad, *good_rows[3:]], newline=newline)
-    assert message(path) == f"{path}:6: " + message(path).split(": ", 1)[1]
-    assert says in message(path)
-    assert message(path).splitlines()[1:] == ["fix this, or leave these rows out: --skip-bad"]
+    assert refusal(path) == f"{path}:6: " + refusal(path).split(": ", 1)[1]
+    assert says in refusal(path)
+    assert refusal(path).splitlines()[1:] == ["fix this, or leave these rows out: --skip-bad"]
 
 
 def test_names_all_faults_of_a_line(write_csv, good_rows):
-    text = message(write_csv([*good_rows, row(9, with_pixel_5("300"), "Train")]))
+    text = refusal(write_csv([*good_rows, row(9, with_pixel_5("300"), "Train")]))
     assert all(part in text for part in ("emotion 9", "pixel 5 300", "'Train'"))
 
 
 def test_shows_five_faulty_lines_and_counts_the_others(write_csv, good_rows):
     path = write_csv(good_rows + [row(9)] * 317)
-    lines = message(path).splitlines()
+    lines = refusal(path).splitlines()
     assert [line.split(":")[1] for line in lines[:5]] == ["8", "9", "10", "11", "12"]
     assert lines[5:] == ["and 312 more"]
 
@@ -137,11 +132,11 @@ def test_shows_five_faulty_lines_and_counts_the_others(write_csv, good_rows):
     ],
 )
 def test_names_missing_columns(write_csv, good_rows, header, says):
-    assert says in message(write_csv(good_rows, header))
+    assert says in refusal(write_csv(good_rows, header))
 
 
 def test_names_an_empty_split(write_csv, good_rows):
-    assert "no rows with Usage=Training" in message(write_csv(good_rows[3:]))
+    assert "no rows with Usage=Training" in refusal(write_csv(good_rows[3:]))
 
 
 def test_without_publictest_a_tenth_of_training_is_val(write_csv):
@@ -161,7 +156,7 @@ def test_without_publictest_a_tenth_of_training_is_val(write_csv):
 def test_a_split_is_not_made_up_where_its_rows_were_left_out(write_csv):
     training, public = [plain_row(k % 2, k) for k in range(100)], [plain_row(0, 200, "Public")]
     private = [plain_row(1, 210, "PrivateTest")]
-    text = message(write_csv([*training, *public, *private]), skip_bad=True)
+    text = refusal(write_csv([*training, *public, *private]), skip_bad=True)
     assert "no sound rows with Usage=PublicTest; left out were" in text
     assert "Usage 'Public'; did you mean 'PublicTest'?" in text
     stray = faces_of(write_csv([*training, *private, "some,notes", ",,"]), skip_bad=True)
@@ -171,7 +166,7 @@ def test_a_split_is_not_made_up_where_its_rows_were_left_out(write_csv):
 def test_labels_that_count_from_1_are_never_read_one_class_off(write_csv):
     rows = [plain_row(1 + k % 7, k, usage) for usage in ("Training", "PublicTest", "PrivateTest") for k in range(7)]
     path = write_csv(rows)
-    for text in (message(path), message(path, skip_bad=True)):
+    for text in (refusal(path), refusal(path, skip_bad=True)):
         assert text.startswith(f"{path}: the column emotion has 7 but never 0, so its labels count from 1")
     six = faces_of(write_csv([line for line in rows if not line.startswith("7")]))
     assert "no row has emotion 0 (Angry): if the labels count from 1, all are read one class off" in six.notes
@@ -179,24 +174,24 @@ def test_labels_that_count_from_1_are_never_read_one_class_off(write_csv):
 
 def test_contempt_as_7_is_left_out_on_request(write_csv, good_rows):
     path = write_csv([*good_rows, row(7, 99)])
-    assert "emotion 7, expected 0..6" in message(path)
+    assert "emotion 7, expected 0..6" in refusal(path)
     assert faces_of(path, skip_bad=True).train.labels.tolist() == [0, 6, 3]
 
 
 def test_stray_last_rows_have_a_way_out(write_csv, good_rows):
     path = write_csv([*good_rows, "some,notes,from,a,spread,sheet", ",,"])
-    assert message(path).endswith("fix this, or leave these rows out: --skip-bad")
+    assert refusal(path).endswith("fix this, or leave these rows out: --skip-bad")
     assert faces_of(path, skip_bad=True).train.labels.tolist() == [0, 6, 3]
 
 
 def test_names_a_header_without_rows(write_csv):
-    assert "no data rows" in message(write_csv([]))
+    assert "no data rows" in refusal(write_csv([]))
 
 
 def test_says_that_a_file_was_cut_short(write_csv, good_rows):
     path = write_csv(good_rows)
     path.write_bytes(path.read_bytes()[:-2000])
-    assert re.search(r":7: .*the file ends within this line: truncated", message(path))
+    assert re.search(r":7: .*the file ends within this line: truncated", refusal(path))
 
 
 def test_the_second_form_of_the_challenge_has_spaces_in_its_names_and_another_order(write_csv, good_rows):
@@ -212,24 +207,24 @@ def test_names_what_is_not_a_csv(tmp_path):
     packed, binary = tmp_path / "fer2013.csv.bz2", tmp_path / "fer2013.npy"
     packed.write_bytes(b"BZh9rest")
     np.save(binary, np.zeros(3))
-    assert f"broken link to {tmp_path}/gone.csv" in message(link)
-    assert "not a regular file" in message(pipe)
-    assert "is empty" in message(empty)
-    assert "bzip2 archive; unpack it" in message(packed)
-    assert "binary data" in message(binary)
+    assert f"broken link to {tmp_path}/gone.csv" in refusal(link)
+    assert "not a regular file" in refusal(pipe)
+    assert "is empty" in refusal(empty)
+    assert "bzip2 archive; unpack it" in refusal(packed)
+    assert "binary data" in refusal(binary)
 
 
 def test_names_a_missing_file_and_the_nearest_one(tmp_path):
     (tmp_path / "fer2013.csv").touch()
-    assert "no such file; did you mean 'fer2013.csv'?" in message(tmp_path / "fer2031.csv")
-    assert f"no folder {tmp_path}/nowhere" in message(tmp_path / "nowhere" / "fer2013.csv")
+    assert "no such file; did you mean 'fer2013.csv'?" in refusal(tmp_path / "fer2031.csv")
+    assert f"no folder {tmp_path}/nowhere" in refusal(tmp_path / "nowhere" / "fer2013.csv")
 
 
 def test_refuses_a_file_far_larger_than_any_fer2013(tmp_path):
     huge = tmp_path / "huge.csv"
     with huge.open("wb") as file:
         file.truncate(3 * 2**30)
-    assert "too large: 3.0 GiB, at most 2 GiB" in message(huge)
+    assert "too large: 3.0 GiB, at most 2 GiB" in refusal(huge)
 
 
 def test_names_a_file_that_may_not_be_read(write_csv, good_rows):
@@ -254,14 +249,14 @@ def test_says_how_a_file_differs_from_the_official_one(write_csv, good_rows):
 
 def test_a_line_of_many_megabytes_is_a_fault_and_no_burden(write_csv, good_rows):
     path = write_csv([*good_rows[:2], "0," + "7" * 3 * 2**20, *good_rows[2:]])
-    assert message(path).splitlines()[0] == f"{path}:4: longer than 1,048,576 characters"
+    assert refusal(path).splitlines()[0] == f"{path}:4: longer than 1,048,576 characters"
     assert faces_of(path, skip_bad=True).train.labels.tolist() == [0, 6, 3]
 
 
 def test_far_too_many_rows_are_refused(write_csv, good_rows, monkeypatch):
     monkeypatch.setattr("fer_data.sources.csv_rows.MAX_ROWS", 4)
-    assert "more than 4 rows" in message(write_csv(good_rows))
-    assert "more than 4 rows" in message(write_csv([line.replace(",", " , ") for line in good_rows]))
+    assert "more than 4 rows" in refusal(write_csv(good_rows))
+    assert "more than 4 rows" in refusal(write_csv([line.replace(",", " , ") for line in good_rows]))
 
 
 def test_faulty_rows_are_left_out_on_request_and_said(write_csv, good_rows):
@@ -279,7 +274,7 @@ def test_faulty_rows_are_left_out_on_request_and_said(write_csv, good_rows):
 
 
 def test_nothing_is_left_out_where_everything_is_faulty(write_csv):
-    text = message(write_csv([row(9)] * 7), skip_bad=True)
+    text = refusal(write_csv([row(9)] * 7), skip_bad=True)
     assert text.splitlines()[5:] == ["and 2 more"]
 
 
@@ -303,7 +298,7 @@ def test_without_usage_a_tenth_each_is_carved_out(write_csv):
 
 
 def test_too_few_rows_to_carve_from_are_refused(write_csv):
-    assert "no rows with Usage=" in message(write_csv(kaggle_rows(4), "emotion,pixels"))
+    assert "no rows with Usage=" in refusal(write_csv(kaggle_rows(4), "emotion,pixels"))
 
 
 def test_images_are_resized_by_the_mean_of_their_areas(write_csv, good_rows):

@@ -1,14 +1,8 @@
 import numpy as np
-import pytest
 from PIL import Image
 
-from fer_data import DataError, DataOptions, open_cached, prepare
-
-
-def message(path: object, **options: object) -> str:
-    with pytest.raises(DataError) as raised:
-        prepare(DataOptions(source=str(path), **options))
-    return str(raised.value)
+from fer_data import DataOptions, open_cached, prepare
+from tests.fer_data.conftest import refusal
 
 
 def write_images(root, splits=("train", "val", "test"), classes=("happy", "sad")) -> None:
@@ -55,18 +49,18 @@ def test_a_folder_of_tables_is_refused(tmp_path, write_csv, good_rows):
     folder = tmp_path / "data"
     folder.mkdir()
     write_csv(good_rows).rename(folder / "fer2013.csv")
-    assert message(folder) == f"{folder}: is a folder without images; give the csv in it: fer2013.csv"
+    assert refusal(folder) == f"{folder}: is a folder without images; give the csv in it: fer2013.csv"
 
 
 def test_folders_have_no_ferplus_labels(tmp_path):
     write_images(tmp_path)
-    assert "belong to the rows of FER2013's csv" in message(tmp_path, labels="ferplus-majority", ferplus="votes.csv")
+    assert "belong to the rows of FER2013's csv" in refusal(tmp_path, labels="ferplus-majority", ferplus="votes.csv")
 
 
 def test_links_in_a_circle_are_named(tmp_path):
     (tmp_path / "a").symlink_to(tmp_path / "b")
     (tmp_path / "b").symlink_to(tmp_path / "a")
-    assert str(tmp_path / "a") in message(tmp_path / "a")
+    assert str(tmp_path / "a") in refusal(tmp_path / "a")
 
 
 def test_synthetic_faces_can_be_resized(monkeypatch):

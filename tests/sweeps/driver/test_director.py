@@ -72,8 +72,7 @@ def test_fewer_trials_than_baselines_are_the_first_of_them(tmp_path: Path) -> No
 
 def test_what_an_epoch_said_stands_in_the_journal(tmp_path: Path) -> None:
     desk = open_desk(tmp_path / "night", asked=spec(trials=1))
-    task = desk.director.next_task()
-    assert task is not None
+    task = desk.task()
     assert take_all(desk, task, [0.3, 0.6, 0.6]) == [True, True, True]
     assert desk.director.take(0, ended(task)) is False
     trial = SweepHistory.load(desk.folder.journal).trials[0]
@@ -104,8 +103,7 @@ def test_what_a_trial_prepares_is_shown_and_not_recorded(tmp_path: Path) -> None
     desk = open_desk(
         tmp_path / "night", asked=spec(trials=1), on_preparing=lambda trial, what: shown.append((trial.number, what))
     )
-    task = desk.director.next_task()
-    assert task is not None
+    task = desk.task()
     before = desk.story()
     assert desk.director.take(0, Preparing(attempt=task.attempt, what="features: 512 of 4,200 faces")) is True
     assert shown == [(0, "features: 512 of 4,200 faces")]
@@ -268,13 +266,11 @@ def test_a_retried_trial_comes_before_new_ones(tmp_path: Path) -> None:
     assert second is not None
     desk.director.worker_died(0, "killed")
     assert desk.director.busy
-    heir = desk.director.next_task()
-    assert heir is not None
+    heir = desk.task()
     assert (heir.trial, heir.attempt, heir.folder, heir.config, heir.seed) == (
         0, 1, first.folder, first.config, first.seed,
     )  # fmt: skip
-    third = desk.director.next_task()
-    assert third is not None
+    third = desk.task()
     assert third.trial == 2
 
 
@@ -296,12 +292,10 @@ def test_what_the_director_raises_is_not_taken_for_a_workers_death(
 
 def test_known_epochs_are_dropped(tmp_path: Path) -> None:
     desk = open_desk(tmp_path / "night", asked=spec(trials=1))
-    task = desk.director.next_task()
-    assert task is not None
+    task = desk.task()
     take_all(desk, task, [0.1, 0.2])
     desk.director.worker_died(0, "killed")
-    heir = desk.director.next_task()
-    assert heir is not None
+    heir = desk.task()
     assert take_all(desk, heir, [0.8, 0.9, 0.3]) == [True, True, True]
     epochs = SweepHistory.load(desk.folder.journal).trials[0].epochs
     assert [(epoch.epoch, epoch.metrics["val_accuracy"]) for epoch in epochs] == [(1, 0.1), (2, 0.2), (3, 0.3)]
@@ -310,12 +304,10 @@ def test_known_epochs_are_dropped(tmp_path: Path) -> None:
 
 def test_a_dead_attempts_late_words_are_refused(tmp_path: Path) -> None:
     desk = open_desk(tmp_path / "night", asked=spec(trials=1))
-    task = desk.director.next_task()
-    assert task is not None
+    task = desk.task()
     desk.director.worker_died(0, "partitioned")
     assert desk.director.take(0, report(task, 1)) is False, "given up, its heir not out yet"
-    heir = desk.director.next_task()
-    assert heir is not None
+    heir = desk.task()
     before = desk.folder.journal.read_bytes()
     assert desk.director.take(0, report(task, 1)) is False
     assert desk.director.take(0, ended(task)) is False

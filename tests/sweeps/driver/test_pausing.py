@@ -44,15 +44,9 @@ def desk(root: Path, trials: int = 1, **more: object) -> Desk:
     return open_desk(root, SPACE, spec(trials=trials), **more)
 
 
-def taken(held: Desk) -> Task:
-    task = held.director.next_task()
-    assert task is not None
-    return task
-
-
 def test_a_paused_trial_leaves_at_its_next_report_and_goes_on_from_there(tmp_path: Path) -> None:
     held = desk(tmp_path / "night")
-    first = taken(held)
+    first = held.task()
     assert held.director.take(0, report(first, 1))
     held.director.pause(0, "person", "ana")
     assert held.director.history.trials[0].state == "running", "until its next report"
@@ -62,7 +56,7 @@ def test_a_paused_trial_leaves_at_its_next_report_and_goes_on_from_there(tmp_pat
     assert held.director.exhausted, "a trial that a person paused keeps no driver"
     assert held.director.take(0, report(first, 3)) is False, "its worker has left it"
     held.director.unpause(0, "ben")
-    again = taken(held)
+    again = held.task()
     assert again == first.model_copy(update={"attempt": 1, "recorded": again.recorded})
     assert [one.epoch for one in again.recorded] == [1, 2]
     held.director.take(0, report(again, 3))
@@ -76,7 +70,7 @@ def test_a_paused_trial_leaves_at_its_next_report_and_goes_on_from_there(tmp_pat
 
 def test_a_driver_leaves_a_trial_that_a_person_paused_and_the_next_one_too(tmp_path: Path) -> None:
     held = desk(tmp_path / "night", trials=2)
-    held.director.pause(taken(held).trial, "person")
+    held.director.pause(held.task().trial, "person")
     InlineRunner().run(held.director, good_body)  # trial 1; trial 0 has no worker that would report
     held.director.take(0, report_of(held, 0))
     again = desk(tmp_path / "night", trials=2)
@@ -87,7 +81,7 @@ def test_a_driver_leaves_a_trial_that_a_person_paused_and_the_next_one_too(tmp_p
     assert SweepHistory.load(again.folder.journal).trials[0].state == "paused"
     again.director.unpause(0)
     third = desk(tmp_path / "night", trials=2)
-    assert taken(third).trial == 0, "unpaused before the driver left: it waits for nothing but a slot"
+    assert third.task().trial == 0, "unpaused before the driver left: it waits for nothing but a slot"
 
 
 def report_of(held: Desk, number: int) -> EpochReport:
@@ -96,7 +90,7 @@ def report_of(held: Desk, number: int) -> EpochReport:
 
 def test_a_trial_that_waits_for_a_worker_is_paused_at_once_and_a_dead_one_after_its_last_report(tmp_path: Path) -> None:
     held = desk(tmp_path / "night", trials=2)
-    first, second = taken(held), taken(held)
+    first, second = held.task(), held.task()
     held.director.take(0, report(first, 1))
     held.director.worker_died(0, "killed")
     held.director.pause(0, "person")
@@ -105,12 +99,12 @@ def test_a_trial_that_waits_for_a_worker_is_paused_at_once_and_a_dead_one_after_
     assert [(trial.number, trial.last_epoch) for trial in held.director.paused] == [(0, 1), (1, 0)]
     assert held.director.next_task() is None
     held.director.unpause(second.trial)
-    assert taken(held).trial == 1
+    assert held.task().trial == 1
 
 
 def test_a_trial_at_its_last_epoch_or_given_up_ends_instead(tmp_path: Path) -> None:
     held = open_desk(tmp_path / "night", only_sampled(first_rung_epochs=1), spec(trials=2))
-    first, second = taken(held), taken(held)
+    first, second = held.task(), held.task()
     held.director.take(0, report(first, 1, 0.9))
     held.director.take(1, report(second, 1, 0.1))
     with pytest.raises(InputError, match="trial 1 is finishing already: stopped at epoch 1"):
@@ -137,7 +131,7 @@ def test_a_trial_at_its_last_epoch_or_given_up_ends_instead(tmp_path: Path) -> N
 )
 def test_what_makes_no_sense_is_refused(tmp_path: Path, act: Callable[[Director], object], words: str) -> None:
     held = desk(tmp_path / "night", trials=2)
-    first, _ = taken(held), taken(held)
+    first, _ = held.task(), held.task()
     held.director.take(0, report(first, 1))
     held.director.take(0, ended(first))
     with pytest.raises(InputError, match=words):
@@ -151,7 +145,7 @@ def test_over_its_limit_a_sweep_pauses_the_least_promising_and_takes_up_the_most
     tmp_path: Path,
 ) -> None:
     held = desk(tmp_path / "night", trials=4)
-    tasks = [taken(held) for _ in range(3)]
+    tasks = [held.task() for _ in range(3)]
     for task, value in zip(tasks, (0.2, 0.9, 0.5), strict=True):
         held.director.take(task.trial, report(task, 1, value))
     held.director.limit(1, "share")
@@ -162,14 +156,14 @@ def test_over_its_limit_a_sweep_pauses_the_least_promising_and_takes_up_the_most
     assert [trial.paused and trial.paused.reason for trial in held.director.paused] == ["share", "share"]
     assert not held.director.exhausted, "they continue by themselves"
     held.director.limit(3, "share")
-    assert [taken(held).trial for _ in range(2)] == [2, 0]
+    assert [held.task().trial for _ in range(2)] == [2, 0]
     held.director.limit(None, "share")
-    assert taken(held).trial == 3
+    assert held.task().trial == 3
 
 
 def test_a_limit_that_is_raised_in_time_pauses_nobody(tmp_path: Path) -> None:
     held = desk(tmp_path / "night", trials=2)
-    tasks = [taken(held) for _ in range(2)]
+    tasks = [held.task() for _ in range(2)]
     held.director.limit(0, "share")
     held.director.limit(2, "share")
     assert all(held.director.take(task.trial, report(task, 1)) for task in tasks)
@@ -177,11 +171,11 @@ def test_a_limit_that_is_raised_in_time_pauses_nobody(tmp_path: Path) -> None:
 
 def test_slots_that_the_next_driver_has_take_up_what_was_paused_for_want_of_them(tmp_path: Path) -> None:
     held = desk(tmp_path / "night", trials=2)
-    task = taken(held)
+    task = held.task()
     held.director.limit(0, "share")
     held.director.take(0, report(task, 1))
     again = desk(tmp_path / "night", trials=2)
-    assert [taken(again).trial for _ in range(2)] == [0, 1]
+    assert [again.task().trial for _ in range(2)] == [0, 1]
 
 
 @pytest.mark.parametrize("runner", [InlineRunner(), SimulatedRunner(2, clock=lambda: 0.0)], ids=["inline", "simulated"])
@@ -273,7 +267,7 @@ def test_states_beyond_the_bound_go_the_least_promising_first_and_their_trials_s
     warnings: list[str] = []
     folder = SweepFolder(tmp_path / "night")
     held = desk(tmp_path / "night", trials=3, listeners=(KeptStates(folder, 2500, warnings.append),))
-    tasks = [taken(held) for _ in range(3)]
+    tasks = [held.task() for _ in range(3)]
     for task, value in zip(tasks, (0.5, 0.1, 0.9), strict=True):
         (Path(task.folder) / "last.safetensors").write_bytes(b"x" * 1000)
         held.director.pause(task.trial, "person")
@@ -287,7 +281,7 @@ def test_states_of_trials_that_are_done_go_before_those_of_paused_ones(tmp_path:
     warnings: list[str] = []
     folder = SweepFolder(tmp_path / "night")
     held = desk(tmp_path / "night", trials=3, listeners=(KeptStates(folder, 2500, warnings.append),))
-    paused, *done = (taken(held) for _ in range(3))
+    paused, *done = (held.task() for _ in range(3))
     (Path(paused.folder) / "last.safetensors").write_bytes(b"x" * 1000)
     held.director.pause(paused.trial, "person")
     held.director.take(paused.trial, report(paused, 1, 0.1))

@@ -83,8 +83,7 @@ def test_the_sampler_learns_from_trials_that_wait_and_again_after_a_resume(tmp_p
     space = replace(SPACE, sampler="tpe")
     held = open_desk(tmp_path / "night", space, spec(trials=30, max_epochs=4))
     for _ in range(16):
-        task = held.director.next_task()
-        assert task is not None
+        task = held.task()
         held.director.take(
             task.trial, report(task, task.recorded[-1].epoch + 1 if task.recorded else 1, 0.5 - 0.01 * task.trial)
         )
@@ -120,8 +119,7 @@ def test_a_trial_without_rivals_is_complete(tmp_path: Path) -> None:
 
 def test_a_stopped_driver_leaves_trials_waiting_for_the_next_one(tmp_path: Path) -> None:
     held = desk(tmp_path / "night")
-    task = held.director.next_task()
-    assert task is not None
+    task = held.task()
     held.director.take(0, report(task, 1, 0.3))
     (waiting,) = held.director.paused
     assert waiting.paused is not None
@@ -134,12 +132,10 @@ def test_a_stopped_driver_leaves_trials_waiting_for_the_next_one(tmp_path: Path)
 
 def test_a_person_can_continue_a_trial_that_waits(tmp_path: Path) -> None:
     held = desk(tmp_path / "night")
-    task = held.director.next_task()
-    assert task is not None
+    task = held.task()
     held.director.take(0, report(task, 1, 0.3))
     held.director.unpause(0, "ana")
-    again = held.director.next_task()
-    assert again is not None
+    again = held.task()
     assert again.trial == 0
     assert held.director.take(0, report(again, 2, 0.3)), "it has left its rung"
 
@@ -147,12 +143,10 @@ def test_a_person_can_continue_a_trial_that_waits(tmp_path: Path) -> None:
 def test_a_trial_that_a_person_holds_at_its_rung_is_promoted_only_after_its_unpause(tmp_path: Path) -> None:
     held = desk(tmp_path / "night", trials=3)
     for value in (0.9, 0.1):
-        task = held.director.next_task()
-        assert task is not None
+        task = held.task()
         assert not held.director.take(task.trial, report(task, 1, value))
     held.director.pause(0, "person", "ana")
-    third = held.director.next_task()
-    assert third is not None
+    third = held.task()
     held.director.take(2, report(third, 1, 0.2))
     trial = held.director.history.trials[0]
     assert (trial.state, trial.reason) == ("paused", "paused by ana")
@@ -162,8 +156,7 @@ def test_a_trial_that_a_person_holds_at_its_rung_is_promoted_only_after_its_unpa
     again = desk(tmp_path / "night", trials=3)
     assert again.director.next_task() is None, "nor by the next driver"
     again.director.unpause(0, "ana")
-    promoted = again.director.next_task()
-    assert promoted is not None
+    promoted = again.task()
     assert promoted.trial == 0
     paused = [event.reason for event in again.events() if isinstance(event, TrialPaused) and event.trial == 0]
     assert paused == ["rung", "person", "rung"]
@@ -172,13 +165,11 @@ def test_a_trial_that_a_person_holds_at_its_rung_is_promoted_only_after_its_unpa
 def test_a_poor_trial_that_was_held_at_its_rung_waits_there_again(tmp_path: Path) -> None:
     held = desk(tmp_path / "night", trials=9)
     for value in (0.9, 0.1):
-        task = held.director.next_task()
-        assert task is not None
+        task = held.task()
         held.director.take(task.trial, report(task, 1, value))
     held.director.pause(1, "person", "ana")
     held.director.unpause(1, "ana")
-    other = held.director.next_task()
-    assert other is not None
+    other = held.task()
     assert other.trial == 2
     assert held.director.history.trials[1].state == "waiting"
 
@@ -190,8 +181,7 @@ def test_states_beyond_the_limit_are_dropped_with_one_warning(tmp_path: Path) ->
     listeners = (KeptStates(held.folder, 0, said.append),)
     held = desk(tmp_path / "night", listeners=listeners)
     for number in range(3):
-        task = held.director.next_task()
-        assert task is not None
+        task = held.task()
         held.folder.trial(number).last.write_bytes(b"state")
         held.director.take(number, report(task, 1, 0.3 - 0.1 * number))
     assert len(said) == 1
@@ -308,8 +298,7 @@ def test_the_rank_counts_no_further_member(tmp_path: Path) -> None:
 def test_who_waits_is_shown_with_its_rank_and_its_sweep_as_stopped(tmp_path: Path) -> None:
     held = desk(tmp_path / "night")
     for value in (0.3, 0.5):
-        task = held.director.next_task()
-        assert task is not None
+        task = held.task()
         held.director.take(task.trial, report(task, 1, value))
     held.journal.append(DriverStopped(reason="stopped by SIGINT"))
     living = Living(held.folder)
@@ -320,8 +309,7 @@ def test_who_waits_is_shown_with_its_rank_and_its_sweep_as_stopped(tmp_path: Pat
     assert [(trial["state"], trial["reason"]) for trial in first["trials"]] == [("waiting", one) for one in reasons]
     assert all(ended is not None for trial in first["trials"] for _, ended in trial["spans"]), "none has a worker"
     assert living.state(since=first["version"])["trials"] == [], "nothing changed"
-    task = held.director.next_task()
-    assert task is not None
+    task = held.task()
     held.director.take(task.trial, report(task, 1, 0.4))
     third, *others = living.state(since=first["version"])["trials"]
     assert (third["number"], third["reason"]) == (2, "waits at the rung after epoch 1, rank 2 of 3")
@@ -353,8 +341,7 @@ def test_a_promoted_trial_that_comes_to_nothing_leaves_its_place_to_the_next(tmp
 def test_the_rank_counts_no_trial_that_was_stopped(tmp_path: Path) -> None:
     held = desk(tmp_path / "night")
     for value in (0.5, 0.3):
-        task = held.director.next_task()
-        assert task is not None
+        task = held.task()
         held.director.take(task.trial, report(task, 1, value))
     held.director.give_up(0, "stopped by ana")
     for seen in (held, desk(tmp_path / "night")):

@@ -5,30 +5,17 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests import ROOT
 from tests.cluster.processes import environment, python, ray_head
 from tests.cluster.quick_trials import diaries
 from tracking.record.history import SweepHistory
 from tracking.record.journal import _write_all
 
 pytestmark = pytest.mark.timeout(120)
-
-
-@pytest.fixture(scope="module")
-def ray_of_the_caller() -> Iterator[None]:
-    """One start of Ray for all tests here: a sweep uses the one that it finds."""
-    from cluster.connect import local_ray, prepare_environment
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(ROOT))  # where workers find the trials' body
-        prepare_environment()
-        with local_ray(cpus=2, gpus=0):
-            yield
 
 
 @pytest.mark.parametrize("kind", ["trial", "epoch", "end"])

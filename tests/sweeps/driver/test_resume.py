@@ -50,8 +50,7 @@ def test_unfinished_trials_come_first_under_their_numbers(tmp_path: Path) -> Non
     assert tasks[0] is not None
     assert resumed[0] == tasks[0].model_copy(update={"attempt": 1})
     third = open_desk(tmp_path / "night", only_sampled(), asked)
-    task = third.director.next_task()
-    assert task is not None
+    task = third.task()
     assert (task.trial, task.attempt) == (0, 2)
     assert [event.reason for event in third.events() if isinstance(event, AttemptStarted)] == ["resumed"] * 3
 
@@ -66,8 +65,7 @@ def test_the_pruners_word_that_was_owed_is_given_on_resume(tmp_path: Path) -> No
     desk.folder.journal.write_text("".join(lines[:at]))
     desk.folder.trial(1).verdict.unlink()
     again = open_desk(tmp_path / "night", only_sampled(), asked)
-    task = again.director.next_task()
-    assert task is not None
+    task = again.task()
     assert verdict_stands(task)
     again.director.take(1, ended(task))
     trial = SweepHistory.load(again.folder.journal).trials[1]

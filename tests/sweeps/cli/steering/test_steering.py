@@ -50,16 +50,10 @@ def ask(held: Desk, verb: str, room: int | None = 4, **arguments: object) -> Act
     )
 
 
-def task_of(held: Desk) -> Task:
-    task = held.director.next_task()
-    assert task is not None
-    return task
-
-
 def test_the_driver_reads_its_inbox_and_answers_in_the_journal(tmp_path: Path) -> None:
     held = desk(tmp_path / "night")
     acts = Acts(held.folder, SPACE, 4)
-    task = task_of(held)
+    task = held.task()
     path = post(held.folder, Request(verb="pause", arguments={"trial": 0}, who="ana@here"))
     (held.folder.inbox / "000-broken.json").write_text("{")
     acts(held.director)
@@ -107,7 +101,7 @@ def test_what_makes_no_sense_is_refused_and_changes_nothing(
     tmp_path: Path, verb: str, arguments: dict[str, object], words: str
 ) -> None:
     held = desk(tmp_path / "night")
-    first, _ = task_of(held), task_of(held)
+    first, _ = held.task(), held.task()
     held.director.take(0, report(first, 1))
     held.director.take(0, ended(first))
     before = held.director.history.spec
@@ -122,7 +116,7 @@ def test_what_makes_no_sense_is_refused_and_changes_nothing(
 
 def test_acts_that_contradict_each_other(tmp_path: Path) -> None:
     held = desk(tmp_path / "night")
-    task_of(held)
+    held.task()
     assert not ask(held, "pause", trial=0).refused
     assert ask(held, "pause", trial=0).answer == "trial 0 pauses at its next report already"
     assert not ask(held, "unpause", trial=0).refused
@@ -134,7 +128,7 @@ def test_acts_that_contradict_each_other(tmp_path: Path) -> None:
 
 def test_a_stopped_trial_is_over_and_teaches_nothing(tmp_path: Path) -> None:
     held = desk(tmp_path / "night")
-    first, second = task_of(held), task_of(held)
+    first, second = held.task(), held.task()
     held.director.take(0, report(first, 1))
     ask(held, "pause", trial=1)
     held.director.take(1, report(second, 1))
@@ -145,12 +139,12 @@ def test_a_stopped_trial_is_over_and_teaches_nothing(tmp_path: Path) -> None:
     assert [(end.state, end.told, end.final) for end in ends if end] == [("stopped", "nothing", True)] * 2
     again = desk(tmp_path / "night")
     assert again.director.history == held.director.history
-    assert task_of(again).trial == 2
+    assert again.task().trial == 2
 
 
 def test_a_paused_sweep_waits_for_its_unpause(tmp_path: Path) -> None:
     held = desk(tmp_path / "night")
-    task = task_of(held)
+    task = held.task()
     ask(held, "pause")
     assert ask(held, "pause").answer == "the sweep is paused already"
     assert not held.director.take(0, report(task, 1))
@@ -162,12 +156,12 @@ def test_a_paused_sweep_waits_for_its_unpause(tmp_path: Path) -> None:
     assert history.reason_of(history.trials[0]) == paused.text
     ask(held, "unpause")
     assert history.reason_of(history.trials[0]) == "waits for a slot"
-    assert task_of(held).trial == 0
+    assert held.task().trial == 0
 
 
 def test_a_group_is_not_forked_by_one_of_its_members(tmp_path: Path) -> None:
     held = open_desk(tmp_path / "night", SPACE, spec(trials=2, replicates=3))
-    held.director.take(0, report(task_of(held), 1))
+    held.director.take(0, report(held.task(), 1))
     refused = ask(held, "fork", trial=0, settings=["lr=0.05"])
     assert refused.answer == (
         "trial 0 is one of 3 trials of one configuration, and a fork would continue it alone; 'try' trains other "
@@ -186,7 +180,7 @@ def test_an_extended_sweep_has_more_trials_also_for_the_next_driver(tmp_path: Pa
 
 def test_fewer_at_once(tmp_path: Path) -> None:
     held = desk(tmp_path / "night")
-    tasks = [task_of(held) for _ in range(3)]
+    tasks = [held.task() for _ in range(3)]
     ask(held, "set", **{"max-concurrent": "2"})
     took = [held.director.take(task.trial, report(task, 1, 0.1 * task.trial)) for task in tasks]
     assert sum(took) == 2
@@ -195,12 +189,12 @@ def test_fewer_at_once(tmp_path: Path) -> None:
 
 def test_tried_settings_come_next_and_teach_the_sampler_what_it_could_have_drawn(tmp_path: Path) -> None:
     held = desk(tmp_path / "night")
-    first = task_of(held)
+    first = held.task()
     held.director.take(0, report(first, 1))
     assert ask(held, "try", settings=["lr=0.02"]).answer == "next in line, as trial 0 but for lr=0.02"
     assert "the sampler does not learn from it" in ask(held, "try", settings=["lr=0.5", "momentum=0.5"]).answer
     again = desk(tmp_path / "night")  # a driver that died before it started them
-    tasks = [task_of(again) for _ in range(3)]
+    tasks = [again.task() for _ in range(3)]
     assert [task.config.recipe.lr for task in tasks[1:]] == [0.02, 0.5]
     started = [again.director.history.trials[number].started for number in (1, 2)]
     assert [bool(one.params) for one in started] == [True, False]
