@@ -51,7 +51,7 @@ class _Prefixed:
         found = getattr(self._trial, attribute)
         if not attribute.startswith("suggest_"):
             return found
-        return lambda name, *range, **more: found(f"{self._prefix}.{name}", *range, **more)
+        return lambda name, *ends, **more: found(f"{self._prefix}.{name}", *ends, **more)
 
 
 SPACE = Space(suggest=suggest, max_epochs=20, trials=20, first_rung_epochs=2)
