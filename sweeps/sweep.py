@@ -172,7 +172,7 @@ class _Wired:
     def run(self, runner: Runner, body: TrialBody, ready: contextlib.ExitStack) -> SweepResult:
         """Run it to its end, or until it is stopped; `ready` holds the slots and the workers, and is closed."""
         director, history, notes = self.director, self.director.history, list[str]()
-        was_finished, writable = history.finished is not None, True
+        was_finished, writable, backlog = history.finished is not None, True, 0
         with signals_stop(director) as received:
             try:
                 with ready:  # the workers have left before pictures are drawn

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -70,7 +70,7 @@ def fit_on_features(
     if recipe.views != "plain":
         raise ModelError(f"views '{recipe.views}' need the faces themselves; a cache of features takes views='plain'")
     size, batch_size = recipe.batch_size, -(-EVALUATION_BATCH // micro_batches)
-    train_epochs = partial(
+    train_epochs: Callable[..., Iterator[Epoch]] = partial(
         fit, recipe=recipe, transfer=transfer, epochs=epochs, iterations_per_epoch=len(train[0]) // size,
         device=device, precision=precision, memory_format=memory_format, micro_batches=micro_batches, **more,
     )  # fmt: skip

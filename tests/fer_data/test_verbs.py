@@ -147,7 +147,7 @@ def test_variations_are_those_of_the_settings_and_of_a_trial_s_configuration(sou
         (["--set", "flip"], "'flip': expected key=value"),
         (["--face", "4"], "--face 4: the train split has 0 to 3"),
         (["--config", "none.json"], "none.json: cannot be read as JSON"),
-        (["--count", "0"], "'0': expected 1 to 1024"),
+        (["--count", "0"], "--count 0: must be at least 1"),
     ],
 )
 def test_bad_input_of_show_is_one_line(words, said, source, here, capsys):
