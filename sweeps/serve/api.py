@@ -16,9 +16,12 @@ from fastapi import APIRouter, Depends, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 
+from fer_data.photos.detector import release_memory
 from sweeps.cli.overview import all_sweeps
+from sweeps.errors import did_you_mean
+from sweeps.runs import sweep_names
 from sweeps.serve.acts import ActRequest, act
-from sweeps.serve.guard import Guard
+from sweeps.serve.guard import MAX_UPLOAD, Guard
 from sweeps.serve.living import AllLiving, Living
 from sweeps.serve.mlflow_page import MlflowPages
 from sweeps.serve.model_pool import ModelPool, return_freed_memory
@@ -26,9 +29,6 @@ from sweeps.serve.rendering import page
 from sweeps.serve.search import Searches
 from sweeps.use.classifier import OnnxClassifier
 from sweeps.use.predict import Answered, predict_photo
-
-MAX_UPLOAD = 10 * 2**20
-"""Bytes of a photograph."""
 
 _UPLOADS = 16
 """Photographs that are held in memory at a time."""
@@ -65,7 +65,7 @@ Serving = Annotated[Served, Depends(_served)]
 def _found(name: str, served: Serving) -> Living:
     found = served.living.get(name)
     if found is None:
-        raise HTTPException(404, f"no sweep '{name}'")
+        raise HTTPException(404, f"no sweep '{name}'{did_you_mean(name, sweep_names(served.out))}")
     return found
 
 
@@ -139,7 +139,7 @@ async def predict(
     async with served.uploads:
         try:
             async with asyncio.timeout(_UPLOAD_SECONDS):
-                data = await body_of(request)
+                data = await request.body()
         except TimeoutError:
             raise HTTPException(408, f"the file took longer than {_UPLOAD_SECONDS} s to arrive") from None
         classifier = await run_in_threadpool(served.pool.get, model)
@@ -165,21 +165,11 @@ def docs() -> HTMLResponse:
     return HTMLResponse(page("api.html", routes=router.routes))
 
 
-async def body_of(request: Request) -> bytes:
-    """The body, of which no more than allowed is ever taken into memory."""
-    parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > MAX_UPLOAD:
-            raise HTTPException(413, f"the file is too large: at most {MAX_UPLOAD // 2**20} MB")
-        parts.append(part)
-    return b"".join(parts)
-
-
 def _predicted(data: bytes, classifier: OnnxClassifier, whole: bool, looked: bool) -> Answered:
     try:
         return predict_photo("upload", data, classifier, MAX_UPLOAD, as_whole=whole, looked=looked)
     finally:
+        release_memory()
         return_freed_memory()
 
 

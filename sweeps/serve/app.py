@@ -8,19 +8,22 @@ from pathlib import Path
 from socket import socket
 
 import uvicorn
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
+from fastapi import FastAPI, Request, Response
+from fastapi.exception_handlers import http_exception_handler
+from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
 
 from fer_data import DataError
 from fer_models import ModelError
 from sweeps.errors import InputError
 from sweeps.serve import api, pages
 from sweeps.serve.api import Served
-from sweeps.serve.guard import Guard
+from sweeps.serve.guard import BoundedBodies, Guard
 from sweeps.serve.living import AllLiving
 from sweeps.serve.mlflow_page import MlflowPages
 from sweeps.serve.model_pool import ModelPool
+from sweeps.serve.rendering import page
 from sweeps.serve.search import Searches
 from tracking.errors import TrackingError
 
@@ -38,12 +41,14 @@ def web_app(out: Path, guard: Guard, pool: ModelPool, mlflow: MlflowPages) -> Fa
     app = FastAPI(title="FER Sweeps", docs_url=None, redoc_url=None, openapi_url="/api/v1/openapi.json",
                   lifespan=until_the_end)  # fmt: skip
     app.state.served = Served(out, guard, pool, mlflow, AllLiving(out), Searches(out))
+    app.add_middleware(BoundedBodies)
     app.middleware("http")(guard)
     app.mount("/static", StaticFiles(directory=_STATIC), name="static")
     app.include_router(api.router, prefix="/api/v1")
     app.include_router(pages.router)
     for kind in (InputError, DataError, ModelError, TrackingError):
         app.add_exception_handler(kind, _refused)
+    app.add_exception_handler(HTTPException, _failed)
     return app
 
 
@@ -54,6 +59,14 @@ class Server(uvicorn.Server):
         """End the streams, then as uvicorn does."""
         self.config.app.state.served.closing.set()  # type: ignore[union-attr]
         await super().shutdown(sockets)
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    """As JSON for programs, as a page for browsers."""
+    assert isinstance(error, HTTPException)
+    if request.url.path.startswith("/api/"):
+        return await http_exception_handler(request, error)
+    return HTMLResponse(page("fault.html", fault=error.detail), error.status_code)
 
 
 def _refused(_: Request, error: Exception) -> JSONResponse:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from fastapi import Request, Response
+from fastapi import HTTPException, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sweeps.errors import InputError
 
@@ -28,6 +29,31 @@ _HEADERS = {
 _SAFE = ("GET", "HEAD", "OPTIONS")
 
 Handler = Callable[[Request], Awaitable[Response]]
+
+
+MAX_UPLOAD = 10 * 2**20
+"""Bytes of a request's body."""
+
+
+class BoundedBodies:
+    """Refuses a request once its body is larger than allowed, so that no more is ever taken into memory."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        size = 0
+
+        async def bounded() -> Message:
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            if size > MAX_UPLOAD:
+                raise HTTPException(413, f"the file is too large: at most {MAX_UPLOAD // 2**20} MB")
+            return message
+
+        await self._app(scope, bounded, send)
 
 
 @dataclass(frozen=True)
@@ -56,7 +82,8 @@ class Guard:
         if self._knows_the_token(request):
             return None
         if request.url.path.startswith("/api/"):
-            return _refused(401, "give the token: Authorization: Bearer TOKEN")
+            wrong = "that is not the token; " if "authorization" in request.headers else ""
+            return _refused(401, f"{wrong}give the token: Authorization: Bearer TOKEN")
         return RedirectResponse("/login", 303)
 
     def _knows_the_token(self, request: Request) -> bool:

@@ -9,7 +9,7 @@ from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
 
 from sweeps.cli.overview import all_sweeps
 from sweeps.runs import command_for
-from sweeps.serve.api import Found, Serving, body_of
+from sweeps.serve.api import Found, Serving
 from sweeps.serve.examples import example_png
 from sweeps.serve.guard import COOKIE
 from sweeps.serve.rendering import page
@@ -26,8 +26,8 @@ def sweeps(served: Serving) -> str:
 @router.get("/sweeps/{name}")
 def sweep(name: str, found: Found, served: Serving) -> str:
     """A sweep, which continues to change in the browser."""
-    has_report = found.folder.report.is_file()
-    return page("sweep.html", name=name, started=found.started(), has_report=has_report, out=str(served.out))
+    return page("sweep.html", name=name, started=found.started(), has_report=found.folder.report.is_file(),
+                out=str(served.out), resume=command_for(served.out, "resume", name))  # fmt: skip
 
 
 @router.get("/sweeps/{name}/report")
@@ -60,7 +60,7 @@ def login() -> str:
 @router.post("/login")
 async def logged_in(request: Request, served: Serving) -> Response:
     """Keep the token in the browser, if it is right."""
-    given = parse_qs((await body_of(request)).decode(errors="replace")).get("token", [""])[0].strip()
+    given = parse_qs((await request.body()).decode(errors="replace")).get("token", [""])[0].strip()
     if not served.guard.is_token(given):
         return HTMLResponse(page("login.html", wrong=True), 401)
     response = RedirectResponse("/", 303)

@@ -13,13 +13,15 @@ from tracking.metrics.scores import Interval
 _USE = {
     "onnx": """import numpy as np, onnxruntime
 session = onnxruntime.InferenceSession("{file}")
-faces = np.zeros((1, {side}, {side}), np.uint8)  # grey levels of faces that fill the square
+faces = np.zeros((1, {side}, {side}), np.uint8)  # grey levels of faces that fill the square; from a picture:
+# faces = np.asarray(PIL.Image.open("face.png").convert("L").resize(({side}, {side})))[None]
 {inputs}
 (probabilities,) = session.run(["probabilities"], inputs)  # "looked" is where the net looked
 print(dict(zip({classes}, probabilities[0])))""",
     "torch-export": """import numpy as np, torch
 net = torch.export.load("{file}").module()
-faces = np.zeros((1, {side}, {side}), np.uint8)  # grey levels of faces that fill the square
+faces = np.zeros((1, {side}, {side}), np.uint8)  # grey levels of faces that fill the square; from a picture:
+# faces = np.asarray(PIL.Image.open("face.png").convert("L").resize(({side}, {side})))[None]
 {inputs}
 probabilities = net(*map(torch.tensor, inputs.values()))
 print(dict(zip({classes}, probabilities[0].tolist())))""",

@@ -1,6 +1,7 @@
 """Pictures of a whole sweep: when each trial ran, how it ended, its cost, and the best curves."""
 
 from collections.abc import Sequence
+from textwrap import fill
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -23,6 +24,8 @@ STATES = {
 """How a trial ended → its colour and mark."""
 
 _MOST_EPOCH_MARKS = 2000
+_LEGEND_WIDTH = 36
+"""Characters that fit beside the curves."""
 
 
 def timeline_figure(history: SweepHistory, title: str) -> Figure:
@@ -85,7 +88,7 @@ def best_curves_figure(trials: Sequence[TrialHistory], names: Sequence[str], tit
             marker=MARKERS[index % len(MARKERS)],
             markersize=4,
             markevery=max(1, len(trial.epochs) // 12),
-            label=name,
+            label=fill(name, _LEGEND_WIDTH),
         )
     axes.set_xlabel("epoch")
     axes.set_ylabel("val accuracy")

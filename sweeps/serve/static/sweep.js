@@ -1,10 +1,10 @@
 // One sweep alive: the state comes as server-sent events; only what changed is sent and drawn again.
 "use strict";
-const name = document.getElementById("sweep").dataset.name;
+const { name, resume } = document.getElementById("sweep").dataset;
 const base = `/api/v1/sweeps/${encodeURIComponent(name)}`;
 const trials = new Map();
 const ROWS = 200, CURVES = 100, OVER = ["done", "pruned", "failed", "stopped"];
-let rows = ROWS, share = {}, undoing = null, sort = { key: "best", down: true }, search = "", drawing = false, version = 0;
+let rows = ROWS, driven = false, share = {}, undoing = null, sort = { key: "best", down: true }, search = "", drawing = false, version = 0;
 const percent = (share, digits = 1) => (share == null ? "none" : `${(100 * share).toFixed(digits)}\u00a0%`); // on one line
 const put = (id, text) => { document.getElementById(id).textContent = text; };
 const colour = (variable) => getComputedStyle(document.documentElement).getPropertyValue(variable).trim();
@@ -16,20 +16,32 @@ function duration(seconds) {
 }
 
 function showSummary(now) {
-  const { best, trials: counts } = now.digest;
-  put("line", `${now.pause || now.state}; space ${now.digest.space}, data ${now.digest.dataset}` + (now.digest.stopped ? `; ${now.digest.stopped}` : ""));
+  const { best, trials: counts, begun } = now.digest, over = ["finished", "paused"].includes(now.state);
+  put("line", `${now.pause || now.state}; space ${now.digest.space}, data ${now.digest.dataset}` + (now.digest.stopped ? `; ${now.digest.stopped}` : "") + (["stopped", "crashed"].includes(now.state) ? `; continue it with: ${resume}` : ""));
   put("best", percent(best?.value));
   put("best-about", best ? `trial ${best.trial}, epoch ${best.epoch}` + (best.low == null ? "" : `; 95\u00a0% interval ${percent(best.low)}\u00a0to\u00a0${percent(best.high)}`) : "no epoch is over yet");
-  put("count", `${trials.size} of ${now.asked}`);
-  put("count-about", Object.entries(counts).map(([state, n]) => `${n} ${state}`).join(", "));
+  put("count", `${begun ?? trials.size} of ${now.asked}`);
+  put("count-about", (begun < trials.size ? `${trials.size} nets: ` : "") + Object.entries(counts).map(([state, n]) => `${n} ${state}`).join(", "));
   put("slots", String(now.slots));
   put("driver", now.driver ? `on ${now.driver.host}, process ${now.driver.pid}` : "no driver");
-  put("left", ["finished", "paused"].includes(now.state) ? now.state : duration(now.seconds_left));
-  for (const button of document.querySelectorAll(".acts > button")) button.disabled = now.driver == null && button.dataset.verb !== "retry";
+  put("left", over ? now.state : duration(now.seconds_left));
+  put("left-about", over || now.seconds_left == null ? "" : "at the speed so far");
+  driven = now.driver != null;
+  for (const button of document.querySelectorAll(".acts > button")) button.disabled = !driven && button.dataset.verb !== "retry";
+  showFront(now.digest.pareto);
   document.querySelector("[data-verb=retry]").hidden = !counts.failed;
   share = now.set;
   showShare();
   window.dispatchEvent(new CustomEvent("summary", { detail: now }));
+}
+
+function showFront(front) {
+  const section = document.getElementById("front"), [head] = section.querySelector("thead").rows, cell = (kind, text) => { const made = document.createElement(kind); made.textContent = text; return made; };
+  section.hidden = !front.length;
+  if (!front.length) return;
+  const { trial, ...objectives } = front[0], words = (key, value) => (key === "val_accuracy" ? percent(value) : value.toLocaleString("en", Number.isInteger(value) ? {} : { maximumSignificantDigits: 3 }));
+  head.replaceChildren(...["trial", ...Object.keys(objectives)].map((key) => cell("th", key)));
+  section.querySelector("tbody").replaceChildren(...front.map(({ trial: number, ...values }) => { const row = document.createElement("tr"); row.append(cell("td", number), ...Object.entries(values).map(([key, value]) => cell("td", words(key, value)))); return row; }));
 }
 
 const setForm = document.querySelector("form[data-verb=set]");
@@ -56,11 +68,13 @@ function showTable() {
     row.cells[2].append(chip);
     row.cells[7].className = "reason";
     const last = row.insertCell();
+    last.className = "do";
     const verbs = { running: ["pause", "stop"], waiting: ["unpause", "pause", "stop"], paused: ["unpause", "stop"] }[one.state] ?? [];
     for (const verb of verbs) {
       const button = document.createElement("button");
       button.textContent = verb === "unpause" ? "continue" : verb;
       button.ariaLabel = `${button.textContent} trial ${one.number}`;
+      button.disabled = !driven;
       button.addEventListener("click", () => act(verb, { trial: one.number }));
       last.append(button);
     }
@@ -73,7 +87,7 @@ function showTable() {
     }
     return row;
   }));
-  put("more", found.length > rows ? `${rows} of ${found.length} trials are shown; search for others.` : "");
+  put("more", found.length > rows ? `${rows} of ${found.length} trials are shown; search for others.` : found.length ? "" : trials.size ? "No trial has these words." : "No trial has begun yet.");
   document.getElementById("further").hidden = found.length <= rows;
 }
 
@@ -135,11 +149,10 @@ function drawTimeline() {
   if (!spans.length) return;
   const first = spans[0].began, last = Math.max(...spans.map((one) => one.ended ?? Date.now()), first + 1000), lanes = [];
   const placed = spans.map((one) => { let lane = lanes.findIndex((end) => end <= one.began); if (lane < 0) lane = lanes.length; lanes[lane] = one.ended ?? last; return lane; });
-  const deep = (height - 30) / lanes.length, x = (when) => 8 + ((when - first) / (last - first)) * (width - 16);
+  const deep = (height - 12) / lanes.length, x = (when) => 8 + ((when - first) / (last - first)) * (width - 16);
   const colours = { running: colour("--good"), done: colour("--accent"), failed: colour("--bad") }, other = colour("--soft");
   spans.forEach((one, place) => { pen.fillStyle = colours[one.state] ?? other; pen.fillRect(x(one.began), 6 + placed[place] * deep, Math.max(1.5, x(one.ended ?? last) - x(one.began) - 1), Math.max(1, deep - 2)); });
-  pen.fillStyle = colour("--soft");
-  pen.fillText(`from ${new Date(first).toLocaleTimeString()}: when trials had a worker (blue done, green running, orange failed, grey others)`, 8, height - 8);
+  put("timeline-about", `When trials had a worker, from ${new Date(first).toLocaleTimeString()} to ${new Date(last).toLocaleTimeString()}: blue done, green running, orange failed, grey others.`);
 }
 
 function show() {

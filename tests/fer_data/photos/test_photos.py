@@ -1,6 +1,8 @@
 """Photographs as people have them: decoded whatever their form, and the faces in them found and cut out."""
 
 import io
+import subprocess
+import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -151,6 +153,26 @@ def test_the_detector_s_nets_answer_as_their_files_do(net: str, side: int) -> No
     given = {of_file.get_inputs()[0].name: faces}
     for ours, theirs in zip(_session(net).run(None, given), of_file.run(None, given), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+_LARGE_PHOTOGRAPH = """
+import numpy as np
+from fer_data.photos.detector import find_faces, release_memory
+from fer_data.photos.photo import Photo
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+find_faces(Photo(np.random.default_rng(0).integers(0, 255, (1200, 1200, 3)).astype(np.uint8), 1200, 1200))
+before = resident()
+release_memory()
+assert before - resident() > 50e6, (before, resident())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc says what a process has")
+def test_what_a_large_photograph_took_is_given_back() -> None:
+    done = subprocess.run([sys.executable, "-c", _LARGE_PHOTOGRAPH], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_hundred_faces_are_found() -> None:

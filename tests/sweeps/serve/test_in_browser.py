@@ -55,6 +55,26 @@ def test_a_chosen_photograph_has_bars_and_where_the_net_looked(page: Any, server
     assert face.locator("img").evaluate("image => image.naturalWidth") == 192
 
 
+def test_a_stopped_sweep_of_two_objectives_has_its_front_and_says_how_to_continue(
+    page: Any, server: Served, out: Path
+) -> None:
+    lines = (out / "night/journal.jsonl").read_text().replace('"night"', '"both"')
+    lines = lines.replace('"objectives":["val_accuracy"]', '"objectives":["val_accuracy","seconds"]')
+    (out / "both").mkdir()
+    (out / "both/journal.jsonl").write_text(
+        "".join(one for one in lines.splitlines(True) if '"event":"finished"' not in one)
+    )
+    page.goto(f"{server.url}/sweeps/both")
+    front = page.locator("#front tbody tr")
+    front.wait_for(timeout=60_000)
+    best = front.locator("td").nth(1).inner_text()
+    assert page.inner_text("#best") == best
+    assert page.locator("#front th").all_inner_texts() == ["trial", "val_accuracy", "seconds"]
+    assert f"python -m sweeps resume both --out {out}" in page.inner_text("#line")
+    assert page.inner_text("#left-about") == ""
+    assert "When trials had a worker" in page.inner_text("#timeline-about")
+
+
 def test_the_keyboard_alone_reaches_an_act(page: Any, server: Served) -> None:
     page.goto(f"{server.url}/sweeps/night")
     page.keyboard.press("Tab")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import html
 import io
 import json
 import shutil
@@ -28,9 +29,8 @@ from sweeps.cli.overview import Best, Digest, Row
 from sweeps.errors import InputError
 from sweeps.serve import model_pool
 from sweeps.serve.acts import ActRequest
-from sweeps.serve.api import MAX_UPLOAD
 from sweeps.serve.command import run_verb
-from sweeps.serve.guard import guard_for
+from sweeps.serve.guard import MAX_UPLOAD, guard_for
 from tests.ports import free_port
 from tests.sweeps.serve.conftest import Served
 from tracking.record.events import AttemptStarted, DriverStarted, EpochDone
@@ -106,6 +106,22 @@ def test_a_bad_upload_is_told_what_is_wrong(server: Served, content: bytes, stat
     assert message in answer.json()["detail"]
 
 
+@pytest.mark.parametrize("path", ["/api/v1/sweeps/night/acts", "/login", "/api/v1/predict"])
+def test_no_more_of_a_body_than_allowed_is_taken(server: Served, path: str) -> None:
+    answer = requests.post(
+        server.url + path, data=b" " * (MAX_UPLOAD + 1), timeout=60, headers={"Content-Type": "application/json"}
+    )
+    assert answer.status_code == 413
+    assert "too large: at most 10 MB" in answer.text
+
+
+def test_what_is_absent_is_a_page_for_browsers_and_says_what_may_be_meant(server: Served) -> None:
+    said = "no sweep 'nihgt'; did you mean 'night'?"
+    assert requests.get(f"{server.url}/api/v1/sweeps/nihgt", timeout=60).json()["detail"].startswith(said)
+    found = requests.get(f"{server.url}/sweeps/nihgt", timeout=60)
+    assert (found.status_code, f"<h1>{said}" in html.unescape(found.text)) == (404, True)
+
+
 def test_an_unknown_model_and_paths_lead_nowhere(server: Served) -> None:
     answer = requests.post(f"{server.url}/api/v1/predict?model=nett.onnx", data=jpeg(), timeout=60)
     assert (answer.status_code, answer.json()["detail"].partition(" (")[0]) == (
@@ -135,7 +151,9 @@ def test_elsewhere_than_on_this_machine_a_token_is_asked_for(out: Path, tmp_path
     with Served(out, guard) as served:
         ask = f"{served.url}/api/v1/sweeps"
         assert requests.get(ask, timeout=60).status_code == 401
-        assert requests.get(ask, headers={"Authorization": "Bearer wrong"}, timeout=60).status_code == 401
+        wrong = requests.get(ask, headers={"Authorization": "Bearer wrong"}, timeout=60)
+        assert (wrong.status_code, wrong.json()["detail"][:21]) == (401, "that is not the token")
+        assert requests.get(f"{ask}?token={token}", timeout=60).status_code == 401, "addresses are logged"
         assert requests.get(ask, headers={"Authorization": f"Bearer {token}"}, timeout=60).status_code == 200
         with requests.Session() as browser:
             assert "Token" in browser.get(served.url, timeout=60).text
