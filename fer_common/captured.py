@@ -6,11 +6,15 @@ statistics, an optimizer's memory) must be changed in place, and it must neither
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import RLock
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from fer_common.own_draws import own_generator
 
 Tensors = tuple[Tensor, ...]
 Act = Callable[[], Tensors]
@@ -18,13 +22,35 @@ Act = Callable[[], Tensors]
 _WARM_UP = 3
 """Libraries make their workspaces, and optimizers their memory, when they are first called."""
 
+undisturbed = RLock()
+"""Held while a graph is recorded. Meanwhile no other thread may record one, or free what torch keeps of GPU memory."""
+
+_free_streams: list[torch.cuda.Stream] = []
+
+
+@contextmanager
+def own_stream(device: str) -> Iterator[None]:
+    """Have this thread use a stream of the GPU that no other thread uses meanwhile; nothing on a CPU.
+
+    A graph would record what other threads compute on its stream. Streams are used again: torch has 32 of them, and
+    begins with the first one again.
+    """
+    if torch.device(device).type == "cpu":
+        yield
+        return
+    try:
+        stream = _free_streams.pop()
+    except IndexError:
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    try:
+        with torch.cuda.stream(stream):
+            yield
+    finally:
+        _free_streams.append(stream)
+
 
 class Graph(Protocol):
     """Does again, on the same memory, what it has recorded."""
-
-    def warm_up(self, act: Act) -> Tensors:
-        """Do it without recording."""
-        ...
 
     def record(self, act: Act) -> Tensors:
         """Record it and do it once; the results, which every `replay` overwrites."""
@@ -36,25 +62,17 @@ class Graph(Protocol):
 
 
 class CudaGraph:
-    """A graph of the current GPU."""
+    """A graph of the current GPU; is used within `own_stream`, on which autograd's part of a step stays as well."""
 
     def __init__(self) -> None:
         self._graph = torch.cuda.CUDAGraph()
 
-    def warm_up(self, act: Act) -> Tensors:
-        """On a stream of its own, as recording is: what autograd keeps belongs to the stream that it was made on."""
-        usual, aside = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        aside.wait_stream(usual)
-        with torch.cuda.stream(aside):
-            made = act()
-        usual.wait_stream(aside)
-        for one in made:
-            one.record_stream(usual)
-        return made
-
     def record(self, act: Act) -> Tensors:
-        """Recording computes nothing. Another thread may use the GPU meanwhile, as the one that writes checkpoints."""
-        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+        """Recording computes nothing. Another thread may use the GPU meanwhile, on a stream of its own."""
+        if (generator := own_generator()) is not None:
+            self._graph.register_generator_state(generator)
+        here = torch.cuda.current_stream()
+        with undisturbed, torch.cuda.graph(self._graph, stream=here, capture_error_mode="thread_local"):
             made = act()
         self._graph.replay()
         return made
@@ -96,7 +114,7 @@ class _Recording:
     def __call__(self, function: Callable[..., Tensors], given: Tensors) -> Tensors:
         self._calls += 1
         if self._calls <= _WARM_UP:
-            return self._graph.warm_up(lambda: function(*given))
+            return function(*given)
         if self._calls == _WARM_UP + 1:
             self._given = tuple(one.clone() for one in given)
             self._made = self._graph.record(lambda: function(*self._given))

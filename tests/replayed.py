@@ -11,10 +11,6 @@ class Replayed:
     replays = 0
     """Of all of them."""
 
-    def warm_up(self, act: Act) -> Tensors:
-        """Do it."""
-        return act()
-
     def record(self, act: Act) -> Tensors:
         """Do it, and keep it."""
         self._act, self._made = act, tuple(one.detach().clone() for one in act())

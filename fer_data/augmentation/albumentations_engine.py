@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -83,7 +84,7 @@ def _augment_images(images: Images, settings: str, seed: int) -> Images:
             f"albumentations cuts grey levels off at 0 and 255, these images have {images.min():.0f} to "
             f"{images.max():.0f}: use engine 'batched', or a preprocessing that stays on the scale"
         )
-    pipeline = _built(settings, height, width)
+    pipeline = _kept.built(settings, height, width)
     # Not set_random_seed, which gives every transform a generator of the same seed: they would all decide alike.
     pipeline.set_random_state(np.random.default_rng(seed), random.Random(seed))
     result = np.empty_like(images)
@@ -109,12 +110,26 @@ def _varied(pipeline: Any, image: Images) -> Images:
     return varied.reshape(image.shape)
 
 
-@lru_cache(maxsize=4)
-def _built(settings: str, height: int, width: int) -> Any:
+_building = threading.Lock()
+"""Held while a pipeline is built, since filters of warnings are those of the whole process."""
+
+
+def _build(settings: str, height: int, width: int) -> Any:
     config = AugmentConfig.model_validate_json(settings)
-    if config.pipeline is not None:
-        return _from_dict(config.pipeline)
-    return _from_config(config, height, width)
+    with _building:
+        if config.pipeline is not None:
+            return _from_dict(config.pipeline)
+        return _from_config(config, height, width)
+
+
+class _Kept(threading.local):
+    """The pipelines that a thread has built: each keeps the state of its random numbers."""
+
+    def __init__(self) -> None:
+        self.built = lru_cache(maxsize=4)(_build)
+
+
+_kept = _Kept()
 
 
 def _from_dict(pipeline: dict[str, Any]) -> Any:

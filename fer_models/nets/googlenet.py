@@ -41,6 +41,8 @@ def build(
     if config.channels == 1:
         whole.conv1.conv = grey_conv(whole.conv1.conv)
     auxiliary = {place: parts.pop(name) for place, name in _AUXILIARY.items() if name in parts}
+    for head in auxiliary.values():
+        head.dropout = Dropout(head.dropout.p)
     del parts["dropout"], parts["fc"]
     return StagedNet(
         FaceInput(config.normalisation, mean_image, size=config.size, channels=config.channels),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import assert_never
 
 import numpy as np
@@ -26,6 +27,9 @@ from fer_models.nets import (
     vgg_small,
 )
 
+_drawing = Lock()
+"""Held while layers draw an initialization of their own, which they do from the generator of the process."""
+
 
 def build(
     config: NetConfig,
@@ -43,7 +47,7 @@ def build(
         ModelError: fewer than two classes, a mean image that is not finite, or an optional package is missing.
     """
     _check(classes, mean_image)
-    with torch.random.fork_rng(devices=[]):  # torch's layers draw an initialization of their own
+    with _drawing, torch.random.fork_rng(devices=[]):
         return _build(config, classes, mean_image, generator)
 
 

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fer_common.own_draws import own_generator
+
 KERAS_EPS = 1e-3
 """Added to the variance in Keras's batch norm."""
 KERAS_MOMENTUM = 0.01
@@ -65,9 +67,10 @@ def _channel_window_sum(x: Tensor) -> Tensor:
 
 
 class Dropout(nn.Module):
-    """Dropout whose mask, on a CPU, takes 16 random bits per element: `probability` to within 1/65,536.
+    """Dropout that draws from `own_generator`; torch's own layer always draws from the generator of the process.
 
-    torch's own draws a double per element, a tenth of AlexNet's whole step.
+    On a CPU the mask takes 16 random bits per element: `probability` to within 1/65,536. torch's own draws a double per
+    element, a tenth of AlexNet's whole step.
     """
 
     def __init__(self, probability: float) -> None:
@@ -79,11 +82,13 @@ class Dropout(nn.Module):
         if not self.training or self.probability == 0:
             return x
         if x.device.type != "cpu":
-            return F.dropout(x, self.probability)
-        words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
-        bits = words.view(torch.int16)[: x.numel()].view(x.shape)
-        keep = bits >= round(self.probability * 65536) - 32768
-        return x * keep.to(x.dtype).mul_(1 / (1 - self.probability))
+            keep = torch.empty_like(x).bernoulli_(1 - self.probability, generator=own_generator())
+        else:
+            words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64)
+            words.random_(-(2**63), None, generator=own_generator())
+            bits = words.view(torch.int16)[: x.numel()].view(x.shape)
+            keep = (bits >= round(self.probability * 65536) - 32768).to(x.dtype)
+        return x * keep.mul_(1 / (1 - self.probability))
 
 
 def conv3x3(conv: nn.Conv2d, x: Tensor) -> Tensor:

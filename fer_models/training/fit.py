@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from fer_common.captured import Graph
+from fer_common.own_draws import drawing_from
 from fer_models.configs.recipe import MemoryFormat, Precision, Recipe
 from fer_models.configs.transfer_config import Transfer
 from fer_models.errors import Cancelled, Diverged, ModelError
@@ -98,7 +99,7 @@ def fit(
     """Train from `state.epoch + 1` to `epochs`; yield each epoch when `state` is after it.
 
     On a CPU a state that was saved and loaded continues to the same bits as an undisturbed run: each epoch
-    draws from generators made from (seed, epoch). torch's global generators are left as they were.
+    draws from generators made from (seed, epoch). torch's global generators are not used.
 
     Args:
         state: changed in place; save it between epochs.
@@ -129,6 +130,7 @@ def fit(
     scaler = torch.amp.GradScaler(torch.device(device).type, enabled=precision == "fp16")
     if state.loss_scale:
         scaler.load_state_dict(state.loss_scale)
+    generator = torch.Generator(device)  # one for all epochs, since a graph goes on drawing from it
     for phase in phases(recipe, transfer, epochs):
         if state.epoch >= phase.last_epoch:
             continue
@@ -141,7 +143,7 @@ def fit(
         )  # fmt: skip
         for number in range(state.epoch + 1, phase.last_epoch + 1):
             started = time.perf_counter()
-            with _seeded(seed, number, device) as order:
+            with _seeded(seed, number, generator) as order:
                 trained = trainer.train_epoch(_until(is_cancelled, batches(order)), number)
             batch_size = -(-EVALUATION_BATCH // micro_batches)
             judged = _validate(state.judged_net, val, recipe, device, precision, batch_size, team)
@@ -154,11 +156,10 @@ def fit(
 
 
 @contextmanager
-def _seeded(seed: int, epoch: int, device: str) -> Iterator[torch.Generator]:
-    """Torch's global generators, for the net, are seeded within; yields the generator for the batches."""
+def _seeded(seed: int, epoch: int, generator: torch.Generator) -> Iterator[torch.Generator]:
+    """The net draws from `generator` within; yields the generator for the batches. Both are seeded."""
     batch_seed, net_seed = (int(word) for word in np.random.SeedSequence((seed, epoch)).generate_state(2))
-    with torch.random.fork_rng(devices=_cuda_devices(device)):
-        torch.manual_seed(net_seed)
+    with drawing_from(generator.manual_seed(net_seed)):
         yield torch.Generator().manual_seed(batch_seed)
 
 
@@ -216,7 +217,3 @@ def _class_weights(recipe: Recipe, counts: Sequence[int] | None, device: str) ->
         raise ModelError(f"class_weights 'balanced' needs an image of every class, class_counts is {counts}")
     weights = [sum(counts) / (len(counts) * count) for count in counts]
     return torch.tensor(weights, dtype=torch.float32, device=device)
-
-
-def _cuda_devices(device: str) -> list[torch.device]:
-    return [torch.device(device)] if torch.device(device).type == "cuda" else []

@@ -36,17 +36,19 @@ def trained_epochs(
     Raises:
         Cancelled: the event was set.
     """
+    from fer_common.captured import own_stream
     from fer_models.training.computed import Computing
     from fer_models.training.team import ALONE
     from fer_models.training.weights import take_snapshot
     from sweeps.trial.resource_usage import Usage
 
     usage = Usage(task.device)
-    for epoch in own_epochs(task, cache, state, micro_batches, cancelled.is_set, ALONE):
-        if isinstance(epoch, Computing):
-            yield epoch
-        else:
-            yield Trained(epoch, take_snapshot(state), usage.since_last())
+    with own_stream(task.device):
+        for epoch in own_epochs(task, cache, state, micro_batches, cancelled.is_set, ALONE):
+            if isinstance(epoch, Computing):
+                yield epoch
+            else:
+                yield Trained(epoch, take_snapshot(state), usage.since_last())
 
 
 def own_epochs(

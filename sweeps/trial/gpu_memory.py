@@ -99,8 +99,11 @@ def drop_caches() -> None:
     """Release the GPU memory that this process has reserved and does not use."""
     import torch
 
+    from fer_common.captured import undisturbed
+
     gc.collect()
-    torch.cuda.empty_cache()  # does nothing where CUDA was not used
+    with undisturbed:
+        torch.cuda.empty_cache()  # does nothing where CUDA was not used
 
 
 def _limit_to(share: float) -> None:

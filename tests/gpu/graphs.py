@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from fer_common.captured import CudaGraph, Graph
+from fer_common.captured import CudaGraph, Graph, own_stream
 from fer_data import Faces
 from tests.gpu.cases import Nets, Training
 from tests.gpu.report import Row
@@ -23,6 +23,11 @@ def graph_of(device: str) -> Callable[[], Graph]:
 
 def replayed(faces: Faces, device: str, nets: Nets, steps: int, seconds: float) -> Iterator[Row]:
     """Losses of the same steps in fp32, dropout included, on deterministic kernels; then speed in bf16."""
+    with own_stream(device):
+        yield from _replayed(faces, device, nets, steps, seconds)
+
+
+def _replayed(faces: Faces, device: str, nets: Nets, steps: int, seconds: float) -> Iterator[Row]:
     graph, before = graph_of(device), torch.backends.cudnn.deterministic
     for name, (net, recipe) in nets.items():
         torch.backends.cudnn.deterministic = True

@@ -2,6 +2,7 @@
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
@@ -54,6 +55,18 @@ def test_both_engines_draw_from_one_distribution(face, settings):
     spread, expected = blocks(single.var(0)), blocks(batched.var(0))
     assert single.var(0).sum() == pytest.approx(batched.var(0).sum(), rel=0.2)
     assert np.allclose(spread, expected, rtol=0.3, atol=0.3 * expected.mean())
+
+
+def test_threads_that_vary_faces_by_equal_settings_draw_what_one_does(face):
+    config, faces = AugmentConfig(engine="albumentations", flip=0.5, rotate_deg=15), np.repeat(face[None], 40, axis=0)
+
+    def varied(seed: int) -> np.ndarray:
+        return augment_images(faces, config, seed)
+
+    alone = [varied(seed) for seed in range(24)]
+    with ThreadPoolExecutor(4) as threads:
+        together = list(threads.map(varied, range(24)))
+    assert all(np.array_equal(one, other) for one, other in zip(alone, together, strict=True))
 
 
 def blocks(pixels: np.ndarray) -> np.ndarray:

@@ -102,6 +102,24 @@ def test_fit_leaves_torchs_generator_alone(faces: Faces, batches_of: MakeBatches
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_what_others_draw_from_torchs_generator_meanwhile_changes_nothing(
+    faces: Faces, batches_of: MakeBatches
+) -> None:
+    """As trials in other threads of the process, which build their nets."""
+    recipe, made = Recipe(lr=0.01), batches_of(*faces, 14)
+
+    def disturbed(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        for batch in made(generator):
+            torch.rand(100)
+            yield batch
+
+    losses = [
+        [epoch.train_loss for epoch in run(start(LeNetConfig(dropout=0.5), recipe), faces, batches, recipe)]
+        for batches in (made, disturbed)
+    ]
+    assert losses[0] == losses[1]
+
+
 def _quadratic(recipe: Recipe, config: LeNetConfig | AlexNetConfig) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Parameters before and after one iteration whose gradient is zero everywhere."""
     state = start(config, recipe)
