@@ -6,6 +6,7 @@ is the ink: in a page it takes the text's colour, in light and dark.
 
 import io
 import re
+import textwrap
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
@@ -37,6 +38,7 @@ LINES = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 _DPI = 100
+_SMALLEST_TITLE = 7.5
 
 
 def save_png(figure: Figure, path: Path) -> None:
@@ -50,8 +52,8 @@ def save_png(figure: Figure, path: Path) -> None:
 
 def png(figure: Figure) -> bytes:
     """The figure as a PNG."""
-    FigureCanvasAgg(figure)
     in_fonts_that_exist(as_written(figure))
+    _fit_title(figure)
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=_DPI, pil_kwargs={"compress_level": 3})
     return picture.getvalue()
@@ -59,8 +61,9 @@ def png(figure: Figure) -> bytes:
 
 def svg(figure: Figure) -> str:
     """The figure as an inline `<svg>` that scales to its container and uses the page's text colour and font."""
-    FigureCanvasSVG(figure)
     as_written(figure)
+    _fit_title(figure)
+    FigureCanvasSVG(figure)
     picture = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none"}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # whoever shows the page has the fonts, or not
@@ -75,6 +78,21 @@ def svg(figure: Figure) -> str:
     # Groups' names recur from figure to figure, and an id may stand once a page.
     drawn = re.sub(r'<g id="[a-zA-Z]+\d*_\d+">', "<g>", drawn)
     return drawn.replace("#000000", "currentColor")
+
+
+def _fit_title(figure: Figure) -> None:
+    """Make a title that is wider than the figure smaller; one that would be too small to read takes two lines."""
+    renderer: RendererAgg = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
+    room = 0.98 * figure.bbox.width
+    for text in figure.texts:
+        words, size = text.get_text(), float(text.get_fontsize())
+        if not words or words != figure.get_suptitle():
+            continue
+        fitting = size * room / text.get_window_extent(renderer).width
+        if fitting < _SMALLEST_TITLE:
+            text.set_text("\n".join(textwrap.wrap(words, len(words) // 2 + len(words) // 10)))
+            fitting = min(size * room / text.get_window_extent(renderer).width, _SMALLEST_TITLE)
+        text.set_fontsize(min(fitting, size))
 
 
 def as_percent(axis: Axis) -> None:
