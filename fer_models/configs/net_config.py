@@ -280,7 +280,7 @@ class EfficientNetLite0Config(_NetConfig):
     """Before the last layer."""
 
 
-NetConfig = Annotated[
+Single = (
     LeNetConfig
     | AlexNetConfig
     | GoogLeNetConfig
@@ -296,13 +296,32 @@ NetConfig = Annotated[
     | VGG16Config
     | VGG16CutConfig
     | CompactResNetConfig
-    | EfficientNetLite0Config,
-    Field(discriminator="name"),
-]
+    | EfficientNetLite0Config
+)
+"""Every net but those that are made of others."""
 
-NET_CONFIGS: dict[str, type[_NetConfig]] = {
-    config.model_fields["name"].default: config for config in get_args(get_args(NetConfig)[0])
-}
-"""Net name -> its configuration."""
+
+class JointConfig(_NetConfig):
+    """Several nets in one, trained together."""
+
+    source: ClassVar[str] = "VGG report, its ensembles"
+    channels: ClassVar[int] = 1
+
+    name: Literal["joint"] = "joint"
+    members: tuple[Annotated[Single, Field(discriminator="name")], ...] = Field(min_length=2)
+    at: Literal["output", "middle"] = "output"
+    """`output`: the mean of the members' logits. `middle`: the maps behind the first half of each member's stages,
+    pooled to 3x3 and side by side, under a new classifier."""
+
+    @property
+    def size(self) -> int:
+        """That of the first member."""
+        return self.members[0].size
+
+
+NetConfig = Annotated[Single | JointConfig, Field(discriminator="name")]
+
+NET_CONFIGS: dict[str, type[_NetConfig]] = {config.model_fields["name"].default: config for config in get_args(Single)}
+"""Net name -> its configuration; of single nets."""
 
 NET_NAMES = tuple(NET_CONFIGS)

@@ -21,6 +21,7 @@ from fer_models.nets import (
     googlenet,
     happy_sad,
     inception,
+    joint,
     lenet,
     resnet,
     vgg16,
@@ -83,6 +84,9 @@ def _build(
             return compact_resnet.build(config, classes, mean_image, generator)
         case net_config.EfficientNetLite0Config():
             return efficientnet.build(config, classes, mean_image, generator)
+        case net_config.JointConfig():
+            members = [_build(member, classes, mean_image, generator) for member in config.members]
+            return joint.join(members, config.at, classes, generator)
     assert_never(config)
 
 

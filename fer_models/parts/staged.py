@@ -36,6 +36,19 @@ class Staged(Protocol):
         ...
 
 
+@runtime_checkable
+class Constrained(Protocol):
+    """A net with its own regularisers and constraints."""
+
+    def before_step(self) -> None:
+        """Called after each backward pass, before gradients are clipped."""
+        ...
+
+    def after_step(self) -> None:
+        """Called after each of the optimizer's steps."""
+        ...
+
+
 @dataclass(frozen=True)
 class WeightLimits:
     """Keras's constraints and regularisers, for the weights of layers by their names in the net."""
@@ -110,6 +123,14 @@ class StagedNet(nn.Module):
             found.append(("neck", (self.neck,)))
         return (*found, ("head", (self.head, self.auxiliary)))
 
+    def front(self, count: int) -> list[nn.Module]:
+        """The input and what follows it, one after the other, up to the end of the first `count` stages."""
+        stages = self.stages()
+        last = stages[count - 1][1][-1]
+        pieces = list(_pieces(self.backbone, {module for _, modules in stages for module in modules}))
+        behind = pieces[: pieces.index(last) + 1] if last in pieces else [*pieces, nn.Flatten(), self.neck]
+        return [self.input, *behind]
+
     @torch.no_grad()
     def before_step(self) -> None:
         """Add the gradient of l2 * w^2, which is 2 * l2 * w; the term itself in the loss would cost more."""
@@ -129,3 +150,12 @@ class StagedNet(nn.Module):
             weight = self.get_parameter(f"{name}.weight")
             if weight.grad is not None:
                 yield weight, weight.grad
+
+
+def _pieces(module: nn.Module, members: set[nn.Module]) -> Iterator[nn.Module]:
+    """`module`, or what a sequence is made of, down to the modules that stages are made of."""
+    if isinstance(module, nn.Sequential) and module not in members:
+        for child in module.children():
+            yield from _pieces(child, members)
+    else:
+        yield module

@@ -139,11 +139,7 @@ def _cut(net: nn.Module, count: int) -> tuple[nn.Sequential, StagedNet]:
     """
     if not isinstance(net, StagedNet):
         raise ModelError(f"{type(net).__name__} cannot be cut behind its frozen stages; train without the cache")
-    stages = net.stages()
-    last = stages[count - 1][1][-1]
-    members = {module for _, modules in stages for module in modules}
-    pieces = list(_pieces(net.backbone, members))
-    front = pieces[: pieces.index(last) + 1] if last in pieces else [*pieces, nn.Flatten(), net.neck]
+    front = net.front(count)
     for name in net.auxiliary:
         if net.backbone.get_submodule(name) in front:
             raise ModelError(f"an auxiliary head looks at {name}, which is frozen; train without the cache")
@@ -151,16 +147,7 @@ def _cut(net: nn.Module, count: int) -> tuple[nn.Sequential, StagedNet]:
     assert isinstance(behind, StagedNet)
     behind.input = copy.copy(net.input)
     behind.input.__dict__["forward"] = _from_bits
-    return nn.Sequential(net.input, *front, _ToBits()), behind
-
-
-def _pieces(module: nn.Module, members: set[nn.Module]) -> Iterator[nn.Module]:
-    """`module`, or what a sequence is made of, down to the modules that stages are made of."""
-    if isinstance(module, nn.Sequential) and module not in members:
-        for child in module.children():
-            yield from _pieces(child, members)
-    else:
-        yield module
+    return nn.Sequential(*front, _ToBits()), behind
 
 
 def _skipping(module: nn.Module, skipped: set[nn.Module]) -> nn.Module:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from fer_common.captured import Captured, Graph
 from fer_models.configs.recipe import Precision
 from fer_models.errors import Cancelled, Diverged, ModelError
 from fer_models.parts.auxiliary import WithAuxiliary
+from fer_models.parts.staged import Constrained
 from fer_models.training.evaluate import autocast
 from fer_models.training.losses import count_right, total_weight, training_loss
 from fer_models.training.schedule import Phase, learning_rate
@@ -33,19 +34,6 @@ POINT_ITERATIONS = 50
 """An epoch's curve has one point every so many iterations, and one at its end."""
 
 _UNSCALED = torch.amp.GradScaler("cpu", enabled=False)
-
-
-@runtime_checkable
-class Constrained(Protocol):
-    """A net with its own regularisers and constraints."""
-
-    def before_step(self) -> None:
-        """Called after each backward pass, before gradients are clipped."""
-        ...
-
-    def after_step(self) -> None:
-        """Called after each of the optimizer's steps."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
-"""Ensembles: the averaged probabilities of several nets, recorded as a run.
+"""Ensembles: the averaged probabilities of several nets, recorded as a run; or the nets joined, to be trained as one.
 
-An ensemble has a folder like a sweep's, with a journal of one trial, so all verbs for runs work on it.
+An averaged ensemble has a folder like a sweep's, with a journal of one trial, so all verbs for runs work on it.
 Weights and members are chosen on the validation split, as everything is.
 """
 
@@ -10,15 +10,20 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fer_models import JointConfig, Transfer
+from fer_models.configs.net_config import Single
 from sweeps.after.derived_run import new_folder, record_run
 from sweeps.errors import InputError
-from sweeps.run_kinds import Ensemble, EnsembleMethod
+from sweeps.run_kinds import Ensemble, EnsembleMethod, TrainedNet
 from sweeps.runs import Run, find_run
+from sweeps.trial.teachers import weights_sha256
 from tracking.metrics.probability_scores import image_log_losses
+from tracking.record.files import write_json
 from tracking.record.layout import SweepFolder
 from tracking.record.predictions import Predictions
 
@@ -130,6 +135,57 @@ def make_ensemble(
     choice = combine(labels, np.stack([one.probabilities for one in answers]), method)
     members = [(run, weight) for run, weight in zip(runs, choice.weights, strict=True) if weight > 0]
     return _record(folder, members, method, choice.probabilities, [run.name for run in runs], tracking_uri)
+
+
+JointAt = Literal["output", "middle"]
+_LR_FACTORS: dict[JointAt, float] = {"output": 0.1, "middle": 1.0}
+"""Of the first member's learning rate: trained nets are tuned, a new classifier has all to learn."""
+
+
+def write_joint_net(runs: Sequence[Run], at: JointAt, name: str, out: Path, lr: float | None = None) -> Path:
+    """Join trained nets into one; return its configuration's file, beside which its first weights are.
+
+    It is trained as the first of `runs` was, from the members' weights. `lr` replaces its learning rate.
+
+    Raises:
+        InputError: the runs cannot be combined, are not single nets, or differ in preprocessing or folds.
+        ModelError: a net cannot be cut at its middle.
+    """
+    import torch
+
+    from fer_models.nets.joint import join
+    from fer_models.training.weights import save_weights
+
+    _refuse_unfit(runs)
+    first = runs[0]
+    for run in runs:
+        if not isinstance(run.kind, TrainedNet):
+            raise InputError(f"{run.name}: is no single net; name trials to be joined")
+        if (run.config.preprocess, run.trial.started.fold) != (first.config.preprocess, first.trial.started.fold):
+            raise InputError(f"{run.name} and {first.name} were trained on other folds or preprocessings of the faces")
+    folder, faces = new_folder(name, out).root / "joint", first.faces()
+    generator = torch.Generator().manual_seed(first.trial.started.seed % 2**63)
+    net = join([run.net(faces) for run in runs], at, len(faces.classes), generator)
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = (folder / "weights.safetensors").absolute()
+    save_weights(net, weights, {"members": ", ".join(run.name for run in runs)})
+    recipe = first.config.recipe.model_copy(update={"lr": lr or first.config.recipe.lr * _LR_FACTORS[at]})
+    config = first.config.model_copy(
+        update={
+            "net": JointConfig(members=tuple(_single(run) for run in runs), at=at),
+            "recipe": recipe,
+            "transfer": Transfer(weights=str(weights), sha256=weights_sha256(weights)),
+        }
+    )
+    write_json(folder / "joint_nets.json", config.model_dump(mode="json"))
+    return folder / "joint_nets.json"
+
+
+def _single(run: Run) -> Single:
+    net = run.config.net
+    if isinstance(net, JointConfig):
+        raise InputError(f"{run.name}: is joint already; name trials of single nets")
+    return net
 
 
 def _refuse_unfit(runs: Sequence[Run]) -> None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.table import Table
 from rich.text import Text
 
 from sweeps.runs import Run
 from tracking.metrics.compare import Comparison
 from tracking.metrics.compare_sweeps import SweepSummary
-from tracking.metrics.scores import Interval
+from tracking.metrics.scores import Interval, wilson_interval
 from tracking.metrics.summary import METRIC_NAMES, ScoreSummary
 from tracking.mlflow_sync.upkeep import find_mlflow_run, log_file, opened
 from tracking.pages.page import sentence, short_setting, where
@@ -38,6 +40,18 @@ def tables(found: Comparison) -> Iterator[Table | str]:
     if found.sweeps:
         yield _whole(found.sweeps, place)
     yield from (sentence(pair) for pair in found.pairs)
+
+
+def accuracy_table(right: Mapping[str, NDArray[np.bool_]], place: str) -> Table:
+    """Accuracies with intervals by what answered, from its right answers."""
+    table = Table(title=Text(place), header_style="bold")
+    table.add_column("")
+    table.add_column("accuracy", justify="right")
+    table.add_column("95 % interval")
+    for name, answers in right.items():
+        share = wilson_interval(int(answers.sum()), len(answers))
+        table.add_row(name, f"{share.value:.2%}", f"{share.low:.1%} to {share.high:.1%}")
+    return table
 
 
 def _whole(sweeps: Sequence[SweepSummary], place: str) -> Table:

@@ -5,23 +5,36 @@ from __future__ import annotations
 import math
 import shlex
 from argparse import ArgumentTypeError
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
+import numpy as np
 from pydantic import Field
 
 from fer_common.flags import Flag
 from fer_common.verbs import Verb
 from fer_models import Kernel
 from sweeps.cli.arguments import ONE_RUN, NetDevice, OfSweeps, RunName
+from sweeps.cli.compare_tables import accuracy_table
 from sweeps.cli.console import console, warn
+from sweeps.cli.progress import Progress
 from sweeps.cli.records import asked_for, records_uri, send
 from sweeps.errors import InputError
+from sweeps.options import Options
+from sweeps.planning.hardware import find_hardware
+from sweeps.planning.plan import make_plan
 from sweeps.planning.resources import own_device
 from sweeps.run_kinds import Ensemble, EnsembleMethod, SvmHead
-from sweeps.runs import best_runs, find_run, open_sweep
+from sweeps.runs import Run, best_runs, command_for, find_run, open_sweep
+from sweeps.sweep import run_plan
 from sweeps.trial.messages import val_title
 from tracking.mlflow_sync.uri import without_password
+
+_JOINT_EPOCHS = 5
+
+By = Literal["average", "joint", "middle"]
+"""How the nets of an ensemble answer as one."""
 
 
 def _positive_numbers(text: str) -> tuple[float, ...]:
@@ -72,7 +85,7 @@ class Test(OfSweeps):
 
 
 class MakeEnsemble(OfSweeps):
-    """Let several runs answer as one.
+    """Let several runs answer as one, or join their nets and train them as one.
 
     Example: python -m sweeps ensemble --sweep night --top 3
     """
@@ -83,15 +96,35 @@ class MakeEnsemble(OfSweeps):
     method: Annotated[
         EnsembleMethod, Flag("mean (default), weighted by log loss on val, or greedy selection on val")
     ] = "mean"
+    by: Annotated[
+        By,
+        Flag(
+            "average (default): of their probabilities. joint: one net, the mean of their logits, trained on from "
+            "their weights. middle: their first halves side by side under a new classifier, trained"
+        ),
+    ] = "average"
+    epochs: Annotated[int | None, Field(ge=1), Flag("of a joint net's training (default 5)", "N")] = None
+    lr: Annotated[
+        float | None,
+        Field(gt=0),
+        Flag("of that training (default: a tenth of the first run's, for --by middle all of it)", "X"),
+    ] = None
     name: Annotated[str | None, Flag("its name and folder (default ensemble-<UTC time>)")] = None
 
     def __call__(self) -> int:
-        from sweeps.after.ensemble import make_ensemble
-
         if bool(self.runs) == bool(self.sweep):
             raise InputError("name the runs, or --sweep NAME for its best trials")
+        if self.by != "average" and self.method != "mean":
+            raise InputError(f"--method {self.method}: weighs an average; leave it out with --by {self.by}")
+        if self.by == "average" and (self.epochs or self.lr):
+            raise InputError("--epochs and --lr are for a joint net's training; add --by joint or --by middle")
         runs = best_runs(*open_sweep(self.sweep, self.out), self.top) if self.sweep else self.find_runs(self.runs)
         name = self.name or f"ensemble-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+        return self._average(runs, name) if self.by == "average" else self._train_joint(runs, name)
+
+    def _average(self, runs: Sequence[Run], name: str) -> int:
+        from sweeps.after.ensemble import make_ensemble
+
         made = make_ensemble(runs, self.method, name, self.out, tracking_uri=asked_for(self))
         weights = made.kind.members if isinstance(made.kind, Ensemble) else {}
         for member in runs:
@@ -101,6 +134,33 @@ class MakeEnsemble(OfSweeps):
         console.print(f"{made.name}: {made.objective:.2%} on {dataset}, {split}, where it was chosen")
         send(made.sweep, made.spec, self)
         return 0
+
+    def _train_joint(self, runs: Sequence[Run], name: str) -> int:
+        from sweeps.after.ensemble import combine, write_joint_net
+
+        epochs = self.epochs or _JOINT_EPOCHS
+        at: Literal["output", "middle"] = "middle" if self.by == "middle" else "output"
+        space = write_joint_net(runs, at, name, self.out, self.lr)
+        first = runs[0]
+        asked = {
+            "name": name, "out": self.out, "tracking_uri": asked_for(self), "epochs": epochs, "runner": "inline",
+            "data": first.spec.data_of(first.trial.started), "seed": first.spec.seed,
+        }  # fmt: skip
+        plan = make_plan(str(space), Options.parse(asked), find_hardware, console.print)
+        progress = Progress(console, plan.spec, plan.at_once, plan.budgets)
+        with progress.showing():
+            result = run_plan(plan, listeners=[progress], on_warning=warn, on_note=console.print)
+        if not result[0].is_over or result[0].best_accuracy is None:
+            console.print(f"not finished; continue: {command_for(self.out, 'resume', name)}")
+            return result.exit_code
+        answers = [run.predictions() for run in runs]
+        average = combine(answers[0].labels, np.stack([one.probabilities for one in answers]), "mean").probabilities
+        rows = {f"{run.name}, alone": run.predictions().is_right for run in runs}
+        rows[f"average of {len(runs)}"] = average.argmax(1) == answers[0].labels
+        joint = Run(result.folder, result.history, result[0])
+        rows[f"{joint.name}, {self.by}, {epochs} epochs"] = joint.predictions().is_right
+        console.print(accuracy_table(rows, f"{joint.spec.dataset}, {val_title(joint.spec.dataset)}, which selects"))
+        return result.exit_code
 
 
 class MakeSvm(OfSweeps):

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from pydantic import TypeAdapter
 
-from fer_models import AlexNetConfig, NetConfig, VGG16Config
+from fer_models import NET_CONFIGS, AlexNetConfig, JointConfig, NetConfig, VGG16Config
 from fer_models.exported_graph import ExportedGraph, explained_graph
 from fer_models.inspection.activations import last_map
 from fer_models.nets.registry import build
 from fer_models.packed_nets import Member
 
-KINDS = [kind for kind in get_args(get_args(NetConfig)[0]) if kind.model_fields["name"].default != "efficientnet_lite0"]
+KINDS = [
+    kind for kind in (*NET_CONFIGS.values(), JointConfig) if kind.model_fields["name"].default != "efficientnet_lite0"
+]
 """All nets but the one whose package is optional."""
-SMALLER: dict[str, dict[str, int]] = {"inception_v3": {"size": 96, "auxiliary_weight": 0}}
+SMALLER: dict[str, dict[str, Any]] = {
+    "inception_v3": {"size": 96, "auxiliary_weight": 0},
+    "joint": {"members": [{"name": "lenet"}, {"name": "compact_resnet"}]},
+}
 
 
 def check(config: NetConfig, side: int = 48) -> None:

@@ -14,10 +14,9 @@ from torch import Tensor, nn
 from fer_models import ModelError, Recipe, VGGSmallTunedConfig
 from fer_models.configs.transfer_config import Transfer
 from fer_models.parts.auxiliary import WithAuxiliary
-from fer_models.parts.staged import Staged
+from fer_models.parts.staged import Constrained, Staged
 from fer_models.training.fit import Batches, Epoch, fit
 from fer_models.training.state import TrainingState, new_state
-from fer_models.training.trainer import Constrained
 from fer_models.training.weights import load_state, save_state, take_snapshot
 from tests.fer_models.small_nets import changed, copied, make, names_in
 
