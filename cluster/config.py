@@ -114,7 +114,7 @@ def load_cluster_config(path: Path) -> ClusterConfig:
 
 
 def check_home() -> None:
-    """Raise ClusterError where this user has no home folder, in which Ray, MLflow and Matplotlib look for files."""
+    """Raise ClusterError if this user has no home folder, in which Ray, MLflow and Matplotlib look for files."""
     try:
         Path.home()
     except RuntimeError:

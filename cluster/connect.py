@@ -205,7 +205,7 @@ def one_node_of_each_kind() -> list[str]:
 
 
 def cluster_gpus() -> GpuFacts:
-    """The GPUs of one node of each kind in the joined cluster; empty where none is up or none can report."""
+    """The GPUs of one node of each kind in the joined cluster; empty if none is up or none can report."""
     import ray
     from ray.exceptions import RayError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy

@@ -48,7 +48,7 @@ class DoctorReport:
 
     @classmethod
     def from_log(cls, log: str) -> DoctorReport:
-        """The report in what a job has printed. Raises ClusterError where there is none."""
+        """The report in what a job has printed. Raises ClusterError if there is none."""
         lines = [line for line in log.splitlines() if line.startswith(_REPORT)]
         if not lines:
             raise ClusterError(f"doctor did not finish on the cluster:\n{log[-2000:].strip()}")

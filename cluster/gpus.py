@@ -64,7 +64,7 @@ def torch_cuda() -> str | None:
 
 
 def torch_fault(here: Driver, built_for: str | None) -> str | None:
-    """Why a torch that is built for some CUDA cannot use this driver's GPUs; None if it can."""
+    """Why a torch that is built for some CUDA cannot use this driver's GPUs. None if it can."""
     if built_for is None:
         return "the installed torch is a build for CPUs alone; install one that is built for CUDA"
     if here.cuda[0] < int(built_for.partition(".")[0]):
@@ -151,7 +151,7 @@ def _text(value: str | bytes) -> str:
 
 @contextmanager
 def _nvml() -> Iterator[Any]:
-    """The library, or None where there is no driver."""
+    """The library, or None if there is no driver."""
     import pynvml
 
     try:

@@ -54,7 +54,7 @@ _EMPTY_SETTINGS = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 
 @dataclass(frozen=True)
 class NodeFacts:
-    """A machine's facts. `gpus_seen` is None where torch could not be asked; `torch_said` is the reason.
+    """A machine's facts. `gpus_seen` is None if torch could not be asked; `torch_said` is the reason.
 
     `gpu_kinds` names each GPU, with its compute capability; `gpu_faults` says which of them could not compute.
     """

@@ -19,7 +19,7 @@ class Parser(argparse.ArgumentParser):
     """Raises UserError for a bad command line, and takes no abbreviated options."""
 
     way_out = ""
-    """What to do about an option that is unknown here; empty where the nearest known one is named."""
+    """What to do about an option that is unknown here; empty if the nearest known one is named."""
 
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **{**more, "allow_abbrev": False})

@@ -35,7 +35,7 @@ def read_share(text: str) -> float:
 
 
 def read_moment(text: str) -> datetime:
-    """The next time that the clock shows `18:00`, or a date and a time; in this machine's zone where none is given."""
+    """The next `18:00`, or a date and time; in this machine's time zone unless one is given."""
     now = datetime.now().astimezone()
     try:
         if re.fullmatch(r"\d{1,2}:\d{2}", text):
@@ -46,5 +46,5 @@ def read_moment(text: str) -> datetime:
     except ValueError:
         raise argparse.ArgumentTypeError(f"'{text}': expected a time, as 18:00 or 2030-01-31T08:00") from None
     if moment <= now:
-        raise argparse.ArgumentTypeError(f"'{text}': is over; it is {now:%Y-%m-%d %H:%M}")
+        raise argparse.ArgumentTypeError(f"'{text}': is in the past; now it is {now:%Y-%m-%d %H:%M}")
     return moment

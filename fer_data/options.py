@@ -54,23 +54,25 @@ class DataOptions(Finite):
         InstanceOf[str] | None,
         Flag("csv, folder of images, LMDB … or 'synthetic' (default: $FER_DATA, else synthetic)", "PATH", name="data"),
     ] = None
-    resize: Annotated[int | None, Field(ge=8, le=512), Flag("give every image this side, 8..512 pixels", "SIDE")] = None
-    resize_method: Annotated[ResizeMethod, Flag("area (default) is Pillow's BOX")] = "area"
+    resize: Annotated[
+        int | None, Field(ge=8, le=512), Flag("resize every image to this side, 8..512 pixels", "SIDE")
+    ] = None
+    resize_method: Annotated[ResizeMethod, Flag("method of --resize (default area, which is Pillow's BOX)")] = "area"
     ferplus: Annotated[InstanceOf[str] | None, Flag("FER+'s fer2013new.csv, for its labels", "PATH")] = None
     labels: Annotated[
         LabelKind,
         Flag(
-            "FER2013's (default), FER+'s most frequent vote, FER+'s own majority, or FER+'s shares of votes",
+            "FER2013's labels (default), FER+'s most frequent vote, FER+'s own majority, or FER+'s shares of votes",
             read=labels_named_today,
         ),
     ] = "fer"
-    skip_bad: Annotated[bool, Flag("leave faulty rows and files out, and say which")] = False
+    skip_bad: Annotated[bool, Flag("omit faulty rows and files, and list them")] = False
 
-    dedupe: Annotated[Dedupe, Flag("train: drop train images that are also in val or test")] = "none"
+    dedupe: Annotated[Dedupe, Flag("train: remove train images that are also in val or test")] = "none"
     classes: Annotated[
         tuple[str, ...] | None,
         Flag(
-            "these classes alone, as happy,sad, numbered in this order",
+            "only these classes, as happy,sad, numbered in this order",
             "A,B,…",
             read=_names,
             write=lambda options: [",".join(options.classes)],
@@ -80,7 +82,7 @@ class DataOptions(Finite):
         int | None,
         Field(ge=1),
         Flag(
-            "cross-validation: fold K of N of train and val is val",
+            "cross-validation: use fold K of N of train and val as val",
             "K/N",
             read=_fold,
             write=lambda options: [f"{options.fold}/{options.folds}"],
@@ -88,7 +90,7 @@ class DataOptions(Finite):
     ] = None
     folds: Annotated[int | None, Field(ge=2)] = None
     fold_seed: Annotated[int, Field(ge=0)] = 0
-    limit_train: Annotated[int | None, Field(ge=1), Flag("train on N images, each class in proportion", "N")] = None
+    limit_train: Annotated[int | None, Field(ge=1), Flag("train on N images, stratified by class", "N")] = None
     limit_seed: Annotated[int, Field(ge=0)] = 0
 
     @property
@@ -97,7 +99,7 @@ class DataOptions(Finite):
         return self.dedupe != "none" or any(part is not None for part in (self.classes, self.fold, self.limit_train))
 
     def with_absolute_paths(self) -> Self:
-        """The same files by their absolute paths, which mean the same from any working folder."""
+        """These options with absolute paths, which do not depend on the working folder."""
         paths = {name: str(Path(path).absolute()) for name in ("source", "ferplus") if (path := getattr(self, name))}
         return self.model_copy(update=paths)
 
@@ -145,7 +147,7 @@ class DataOptions(Finite):
         """The options that a command line gives.
 
         Raises:
-            DataError: lists every option that is wrong or excludes another one.
+            DataError: lists every option that is wrong or conflicts with another.
         """
         try:
             return cls.model_validate(given_values(arguments, cls) | {"source": source})

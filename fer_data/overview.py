@@ -122,7 +122,7 @@ def _strip(images: Images) -> Images:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a PNG, whole or not at all. Raises DataError where the disk refuses."""
+    """Write a PNG, whole or not at all. Raises DataError if the disk refuses."""
     FigureCanvasAgg(figure)
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=_DPI)

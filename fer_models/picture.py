@@ -21,7 +21,7 @@ _PLAIN = "#f7f7f7"
 
 
 def draw_net(summary: NetSummary, path: Path) -> None:
-    """Write a PNG. Raises ModelError where the disk refuses; an earlier file of that name is then still whole."""
+    """Write a PNG. Raises ModelError if the disk refuses; an earlier file of that name is then still whole."""
     columns = -(-len(summary.layers) // _MOST_ROWS)
     rows = -(-len(summary.layers) // columns)
     width, height = _COLUMN_INCHES * columns, _HEAD_INCHES + _ROW_INCHES * (rows + 0.5)

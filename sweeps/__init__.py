@@ -1,4 +1,4 @@
-"""Sweeps of facial-expression nets: `run_sweep(space, data=…, trials=…)` returns the trials."""
+"""Hyperparameter sweeps of facial-expression nets: `run_sweep(space, data=…, trials=…)` returns the trials."""
 
 # ruff: noqa: E402
 from sweeps.local_files import refuse_hidden_packages

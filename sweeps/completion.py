@@ -1,7 +1,6 @@
 """The script that completes `python -m sweeps …` in bash and zsh, made from the parser.
 
-It needs no Python while a line is typed: it holds the words, and looks up the names of sweeps and trials in the folder
---out.
+The script does not start Python: it contains all words, and looks up the names of sweeps and trials in --out.
 """
 
 from __future__ import annotations
@@ -93,7 +92,7 @@ _UNKNOWN = "@unknown"
 
 
 def completion_script(parser: argparse.ArgumentParser, known: Mapping[str, Iterable[str]]) -> str:
-    """The script. `known` are the values that complete a metavar, such as SPACE."""
+    """The script. `known` has the values of a metavar, such as SPACE."""
     (verbs,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
     lines = [_line("", verbs.choices)]
     for name, verb in verbs.choices.items():

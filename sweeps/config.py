@@ -1,4 +1,4 @@
-"""One trial's configuration: frozen, validated all at once, to and from JSON, its id a hash of its content."""
+"""The configuration of one trial: frozen, validated as a whole, stored as JSON, identified by its hash."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ _PARTS: dict[str, type[BaseModel]] = {"recipe": Recipe, "augment": AugmentConfig
 
 
 class TrialConfig(Finite):
-    """Everything that decides what a trial computes, besides the faces, the seed and the number of epochs."""
+    """Everything that determines what a trial computes, except the faces, the seed and the number of epochs."""
 
     net: NetConfig
     recipe: Recipe
     augment: AugmentConfig = AugmentConfig()
     preprocess: Preprocessing = "none"
-    """Done once to the whole data set, before any augmentation."""
+    """Applied once to the whole data set, before any augmentation."""
     transfer: Transfer = Transfer()
     replicate: int = Field(default=0, ge=0)
-    """Changes only the seed: equal configurations have equal seeds, replicates of one have different ones."""
+    """Changes only the seed: equal configurations have equal seeds, replicates have different ones."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Of training and of its validation; the test split is always predicted in fp32. `auto` is replaced by what
-    measured fastest for the net on the device before the trial is recorded."""
+    """Precision of training and validation; the test split is always predicted in fp32. Before the trial is recorded,
+    `auto` is replaced by the precision that measured fastest for the net on the device."""
     memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
     keep_best: KeepBest = OBJECTIVE
-    """The metric that selects a trial's best epoch. Trials are ranked by `val_accuracy` at that epoch in any case."""
+    """The metric that selects a trial's best epoch. Trials are always ranked by `val_accuracy` at that epoch."""
 
     @property
     def id(self) -> str:
@@ -55,7 +55,7 @@ class TrialConfig(Finite):
 
     @classmethod
     def parse(cls, content: Mapping[str, Any], what: str) -> TrialConfig:
-        """Validate `content`; raise InputError with every fault, each on a line, under the heading `what`."""
+        """Validate `content`. Raises InputError with every fault, one per line, under the heading `what`."""
         try:
             return cls.model_validate(content)
         except ValidationError as error:
@@ -63,7 +63,7 @@ class TrialConfig(Finite):
 
 
 def explain(error: ValidationError) -> str:
-    """All faults of a configuration as text: field, rule, value given; unknown names with a suggestion."""
+    """All faults of a configuration as text: field, rule and given value; for unknown names a suggestion."""
     faults = error.errors()
     lines = [_fault(dict(fault)) for fault in faults]
     if len(lines) == 1:
@@ -81,29 +81,29 @@ def _fault(fault: dict[str, Any]) -> str:
         return f"{name}.name: unknown net '{given}'{did_you_mean(str(given), NET_CONFIGS)}"
     if fault["type"] == "missing":
         return f"{name}: required"
-    if fault["type"] == "value_error":  # between settings: the rule names each
+    if fault["type"] == "value_error":  # a rule between settings names each of them
         return f"{name}: {rule(fault)}"
     return f"{name}: {rule(fault)}, got {value!r}"
 
 
 def _siblings(location: tuple[str | int, ...]) -> list[str]:
-    """The settings at the level of an unknown one."""
+    """The known settings at the level of an unknown one."""
     parts: dict[str, type[BaseModel]] = {**_PARTS, **NET_CONFIGS}
     part = parts.get(str(location[-2])) if len(location) > 1 else TrialConfig
     return list(part.model_fields) if part else []
 
 
 def setting_names() -> list[str]:
-    """Every dotted name that `--set` takes, over all nets."""
+    """Every dotted name that `--set` takes, for all nets."""
     parts = [*_PARTS.items(), *(("net", net) for net in NET_CONFIGS.values())]
     names = {f"{part}.{field}" for part, model in parts for field in model.model_fields} - {"net.name"}
     return sorted(names | {"preprocess", "replicate", "precision", "memory_format"})
 
 
 def parse_settings(assignments: Sequence[str]) -> dict[str, Any]:
-    """`["lr=0.1", "augment.flip=0.5"]` → dotted name → value. Names may be shortened to their last part.
+    """`["lr=0.1", "augment.flip=0.5"]` → dotted name → value. A name may be only its last part.
 
-    Raises InputError naming every malformed or unknown assignment at once.
+    Raises InputError with every malformed or unknown assignment.
     """
     known, settings, faults = setting_names(), {}, []
     for assignment in assignments:
@@ -123,7 +123,7 @@ def parse_settings(assignments: Sequence[str]) -> dict[str, Any]:
 
 
 def _value(text: str) -> Any:
-    """JSON where it is JSON (numbers, true, null), else the text itself."""
+    """The value of valid JSON (numbers, true, null), else the text itself."""
     try:
         return json.loads(text)
     except json.JSONDecodeError:
@@ -136,9 +136,9 @@ def setting_text(value: Any) -> str:
 
 
 def with_settings(config: TrialConfig, settings: Mapping[str, Any]) -> TrialConfig:
-    """`config` with the dotted `settings` in place of its own values.
+    """`config` with its values replaced by the dotted `settings`.
 
-    A new `recipe.lr_policy` drops the old policy's own settings, which the new one would refuse.
+    A new `recipe.lr_policy` removes the settings of the old policy, which the new one would refuse.
     """
     if not settings:
         return config

@@ -11,4 +11,4 @@ class InputError(UserError):
 
 
 class WorkerMustLeave(Exception):  # noqa: N818  (an instruction, not a fault of the trial)
-    """This process cannot train the trial further, but another can: from its last checkpoint, after this one ended."""
+    """This process must end; another one can continue the trial from its last checkpoint."""

@@ -1,8 +1,8 @@
-"""Fixes settings of a space: what `--set` gives is not drawn, and a baseline that it changes is named so.
+"""Fixes settings of a space: settings of `--set` are not drawn, and baselines that they change are renamed.
 
-A space is code, so the meaning of its parameters is found by drawing. A parameter named like a fixed setting gets
-that value if `suggest` then makes a configuration that has it too. Any other is held constant where the settings
-override all of its effects, as `--set widths=…` does with a `width` from which the widths are computed.
+A space is code, so the effect of its parameters is found by drawing. A parameter with the name of a fixed setting gets
+the fixed value, if `suggest` then makes a configuration with that value. Any other parameter is held constant if the
+settings override all of its effects, as `--set widths=…` does with a `width` from which the widths are computed.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     import optuna
 
 _DRAWS = 40
-"""Enough draws to see each of a few nets or branches several times."""
+"""Enough draws to reach each of a few nets or branches several times."""
 
 
 def fix_settings(space: Space, settings: Mapping[str, Any], seed: int) -> Space:
     """`space` with the dotted `settings` in every draw and in every baseline.
 
-    Raises InputError where a baseline or each of a number of draws refuses them.
+    Raises InputError if a baseline or each of a number of draws refuses them.
     """
     if not settings:
         return space
@@ -58,7 +58,7 @@ def with_options(space: Space, options: RecordedOptions) -> Space:
 
 
 def changed(baseline: Baseline, settings: Mapping[str, Any]) -> Baseline:
-    """`baseline` with `settings`, named as changed: the report's number belongs to its own settings."""
+    """`baseline` with `settings`, renamed, since the report's number holds only for its own settings."""
     config = with_settings(baseline.config, settings)
     before, after = (flatten(one.model_dump(mode="json")) for one in (baseline.config, config))
     changed = [_last_part(name) for name in settings if before.get(name) != after.get(name)]
@@ -68,7 +68,7 @@ def changed(baseline: Baseline, settings: Mapping[str, Any]) -> Baseline:
 
 
 class _HeldTrial:
-    """A trial that takes the parameters in `held` from there and asks for others; `answers` has all values given."""
+    """A trial that takes parameters from `held` and suggests the others; `answers` has all values."""
 
     def __init__(self, trial: object, held: Mapping[str, Any]) -> None:
         self._trial = trial
@@ -89,14 +89,14 @@ class _HeldTrial:
 
 @dataclass(frozen=True)
 class _Draw:
-    """A configuration, and the values that `suggest` made it from."""
+    """A configuration, and the values from which `suggest` made it."""
 
     config: TrialConfig
     answers: dict[str, Any]
 
 
 class _Prober:
-    """Draws from a space at random, except for parameters whose values are given."""
+    """Draws from a space at random, except for parameters with given values."""
 
     def __init__(self, space: Space, settings: Mapping[str, Any], seed: int) -> None:
         from sweeps.search.proposals import random_trials
@@ -106,7 +106,7 @@ class _Prober:
         self._trials = random_trials(seed)
 
     def draw(self, given: Mapping[str, Any]) -> _Draw | None:
-        """None where `suggest` refuses."""
+        """None if `suggest` refuses the values."""
         trial = _HeldTrial(next(self._trials), given)
         try:
             return _Draw(self._space.draw(trial), trial.answers)
@@ -117,7 +117,7 @@ class _Prober:
         return [drawn for drawn in (self.draw(given) for _ in range(_DRAWS)) if drawn]
 
     def stands_for(self, name: str, setting: str, draws: Iterable[_Draw]) -> bool:
-        """Whether `suggest` gives the setting its fixed value exactly where the parameter has that value."""
+        """Whether `suggest` gives the setting its fixed value exactly when the parameter has that value."""
         with_it = [drawn for drawn in draws if name in drawn.answers]
         forced = [self.draw(drawn.answers | {name: self._settings[setting]}) for drawn in with_it]
         return all(one and self._has(one.config, setting) for one in forced) and not all(
@@ -143,7 +143,7 @@ class _Prober:
 
 
 def _held_parameters(space: Space, settings: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """The parameters without effect under the settings, each with a value for `suggest`."""
+    """The parameters that have no effect under the settings, each with a value for `suggest`."""
     prober = _Prober(space, settings, seed)
     draws = prober.draws({})
     named = {
@@ -160,7 +160,7 @@ def _held_parameters(space: Space, settings: Mapping[str, Any], seed: int) -> di
 
 
 def _names(draws: Iterable[_Draw]) -> dict[str, Any]:
-    """Every parameter that was asked for, with one of its values."""
+    """Every parameter that was suggested, with one of its values."""
     return {name: value for drawn in draws for name, value in drawn.answers.items()}
 
 

@@ -1,4 +1,4 @@
-"""Python puts the working folder before every package: a file `ray.py` there hides Ray from this program."""
+"""Python searches the working folder before all packages, so a file `ray.py` there hides Ray from this program."""
 
 import sys
 from collections.abc import Iterator
@@ -12,14 +12,14 @@ _NEEDED = (
 
 
 def refuse_hidden_packages() -> None:
-    """End `python -m sweeps…` with one line where files of the working folder hide packages."""
-    # The name is -m while Python looks for the module of `python -m`, and only then; -P leaves the working folder out.
+    """End `python -m sweeps…` with one line if files of the working folder hide packages."""
+    # sys.argv[0] is -m only while Python looks for the module of `python -m`; -P excludes the working folder.
     if sys.argv[:1] != ["-m"] or sys.flags.safe_path:
         return
     if hiding := list(_hiding(Path.cwd())):
         sys.stderr.write(
-            f"error: {', '.join(hiding)} in the working folder {Path.cwd()}: hides a package of that name from this "
-            "program; rename it, or start in another folder\n"
+            f"error: {', '.join(hiding)} in the working folder {Path.cwd()}: hides the package of that name from this "
+            "program; rename the file, or start in another folder\n"
         )
         raise SystemExit(2)
 

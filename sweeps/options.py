@@ -1,6 +1,6 @@
 """The options of a sweep, each declared once.
 
-A field is an option: `run_sweep` takes it by its name or alias, and its `Flag` makes it an option of the command line.
+`run_sweep` takes each field by its name or alias, and its `Flag` makes it an option of the command line.
 A field of `RecordedOptions` is also recorded in the sweep's spec and kept by a resume. To add an option, add a field.
 """
 
@@ -27,8 +27,8 @@ from tracking.metrics.winner import Preference
 from tracking.record.objectives import ACCURACY_ALONE, faults_of
 
 TRAINED, RUN, KEPT = "what is trained", "where it runs", "what is kept"
-BUDGET = "how much it may use"
-SHARED = "beside other sweeps of this machine or cluster"
+BUDGET = "limits, after which the sweep can be resumed"
+SHARED = "sharing with other sweeps"
 GROUPS = (TRAINED, RUN, BUDGET, SHARED, KEPT)
 _Positive = Annotated[float | None, Field(gt=0, allow_inf_nan=False)]
 Out = Annotated[Path, Flag("folder of all sweeps", "DIR", group=KEPT)]
@@ -36,12 +36,13 @@ TrackingUri = Annotated[
     str | None, Flag("MLflow (default $MLFLOW_TRACKING_URI, else sqlite:///OUT/mlflow.db)", "URI", group=KEPT)
 ]
 Address = Annotated[
-    str | None, Flag("auto or HOST:6379 to join Ray there, http://HOST:8265 to hand the sweep over", "A", group=RUN)
+    str | None,
+    Flag("auto or HOST:6379 to join a Ray cluster, http://HOST:8265 to submit the sweep as a job", "A", group=RUN),
 ]
 
 
 def _as_data(value: object) -> object:
-    """A source alone is a data set with no other option, as in the first journals."""
+    """Read a bare source as a data set without other options, as in the first journals."""
     return DataOptions(source=value) if isinstance(value, str | Path) else value
 
 
@@ -50,14 +51,14 @@ def _as_settings(value: object) -> object:
 
 
 def _as_names(value: object) -> object:
-    """`night,dusk` as names, each once."""
+    """Split `night,dusk` into names, without duplicates."""
     names = value.split(",") if isinstance(value, str) else value
     return tuple(dict.fromkeys(str(name).strip() for name in names)) if isinstance(names, list | tuple) else names
 
 
 def _none_empty(names: tuple[str, ...]) -> tuple[str, ...]:
     if not all(names):
-        raise ValueError("expected names of sweeps with commas between, as night,dusk, or auto")
+        raise ValueError("expected names of sweeps separated by commas, as night,dusk, or auto")
     return names
 
 
@@ -81,29 +82,33 @@ def _postable(url: str) -> str:
 
 
 class RecordedOptions(Frozen):
-    """Options that a sweep's spec records: a resume keeps them, and may change those whose flag is not `fixed`."""
+    """Options that are recorded in the sweep's spec. A resume keeps them; it may change those that are not `fixed`."""
 
     data: Annotated[DataOptions, BeforeValidator(_as_data)] = DataOptions()
     trials: Annotated[
-        int | None, Field(ge=1), Flag("trials in all, the space's baselines included", "N", group=TRAINED)
+        int | None, Field(ge=1), Flag("total number of trials, including the space's baselines", "N", group=TRAINED)
     ] = None
     max_epochs: Annotated[
         int | None,
         Field(alias="epochs", ge=1),
-        Flag("epochs of a trial that is not pruned", "N", group=TRAINED, fixed=True),
+        Flag("epochs per trial, unless it is pruned", "N", group=TRAINED, fixed=True),
     ] = None
     which_baselines: Annotated[
         WhichBaselines,
         Field(alias="baselines"),
         Flag("which of the space's baselines run first", group=TRAINED, fixed=True),
     ] = "all"
-    seed: Annotated[int, Field(ge=0), Flag("same seed, same trials", "N", group=TRAINED, fixed=True)] = 0
+    seed: Annotated[
+        int,
+        Field(ge=0),
+        Flag("random seed (default 0); the same seed gives the same trials", "N", group=TRAINED, fixed=True),
+    ] = 0
     settings: Annotated[
         dict[str, Any],
         BeforeValidator(_as_settings),
-        AfterValidator(to_jsonable_python),  # as the journal gives them back: a tuple is a list
+        AfterValidator(to_jsonable_python),  # as the journal returns them: a tuple becomes a list
         Flag(
-            "fix a setting of every trial, as --set batch_size=64 (repeatable)",
+            "fix a setting in every trial, as --set batch_size=64 (repeatable)",
             "KEY=VALUE",
             name="set",
             group=TRAINED,
@@ -115,8 +120,8 @@ class RecordedOptions(Frozen):
     sampler: Annotated[
         Sampler | None,
         Flag(
-            "what proposes trials: qmc-tpe (30 spread evenly, then tpe), tpe, random, qmc (spread evenly), grid (every "
-            "combination), gp, cmaes or nsgaii (default: the space's, else qmc-tpe)",
+            "how trials are proposed: qmc-tpe (30 evenly spread, then tpe), tpe, random, qmc (evenly spread), grid "
+            "(every combination), gp, cmaes or nsgaii (default: the space's, else qmc-tpe)",
             "NAME",
             group=TRAINED,
             fixed=True,
@@ -125,7 +130,7 @@ class RecordedOptions(Frozen):
     pruner: Annotated[
         Pruner | None,
         Flag(
-            "what gives trials up: promoting (each trial pauses at a rung, and the best of those that wait continue), "
+            "how trials are pruned: promoting (trials pause at rungs, and the best waiting ones continue), "
             "halving, hyperband, median, one-epoch, none (default: the space's, else promoting)",
             "NAME",
             group=TRAINED,
@@ -138,8 +143,8 @@ class RecordedOptions(Frozen):
         BeforeValidator(lambda value: tuple(value.split(",")) if isinstance(value, str) else value),
         AfterValidator(_objectives),
         Flag(
-            "what is optimized together: val_accuracy alone (default), or with any of parameters, seconds (per epoch) "
-            "and latency (of one face), which are to be low",
+            "what is optimized: val_accuracy (default), or together with any of parameters, seconds (per epoch) and "
+            "latency (per face), of which less is better",
             "NAME,…",
             group=TRAINED,
             write=lambda options: [",".join(options.objectives)],
@@ -149,8 +154,7 @@ class RecordedOptions(Frozen):
     rungs: Annotated[
         Rungs | None,
         Flag(
-            "whom a trial competes with before it is given up: net, those of its own kind of net, or all "
-            "(default: the space's, else net)",
+            "which trials the pruner compares: net, those of the same net, or all (default: the space's, else net)",
             group=TRAINED,
             fixed=True,
         ),
@@ -160,8 +164,8 @@ class RecordedOptions(Frozen):
         BeforeValidator(_as_names),
         AfterValidator(_none_empty),
         Flag(
-            "learn from the trials of these sweeps in --out as from own ones; auto: begin with the best configurations "
-            "that all sweeps there have found on the same faces",
+            "learn from the trials of these sweeps in --out; auto: propose first the best configurations of all sweeps "
+            "there on the same faces",
             "NAME,…",
             name="from",
             group=TRAINED,
@@ -183,8 +187,8 @@ class RecordedOptions(Frozen):
         int | None,
         Field(ge=2),
         Flag(
-            "train each configuration on K folds of train and val, copies of a picture in one fold; the sampler learns "
-            "their mean (default: the space's, else none)",
+            "train each configuration on K folds of train and val, copies of an image in the same fold; the sampler "
+            "learns their mean (default: the space's, else none)",
             "K",
             group=TRAINED,
             fixed=True,
@@ -194,7 +198,7 @@ class RecordedOptions(Frozen):
         int | None,
         Field(ge=1),
         Flag(
-            "train the best K again at the end, under new seeds (3, or --replicates), and choose by their mean",
+            "at the end train the best K again under new seeds (3, or --replicates), and choose by their mean",
             "K",
             group=TRAINED,
         ),
@@ -202,22 +206,22 @@ class RecordedOptions(Frozen):
     prefer: Annotated[
         Preference | None,
         Flag(
-            "the winner among the trials within noise of the best: smaller, the one with the fewest parameters, or "
-            "faster, the one with the shortest epochs (default: the best)",
+            "which of the trials within noise of the best wins: smaller (fewest parameters) or faster (shortest "
+            "epochs) (default: the best)",
             group=TRAINED,
         ),
     ] = None
     runner: Annotated[
         Literal["ray", "inline"],
-        Flag("ray (default), or inline: in this process, one at a time, for a debugger", group=RUN),
+        Flag("ray (default), or inline: in this process, one trial at a time, for debugging", group=RUN),
     ] = "ray"
-    device: Annotated[Literal["auto", "cpu", "cuda"], Flag("where the nets compute", group=RUN)] = "auto"
-    cpus_per_trial: Annotated[float | None, Flag("cores of a trial (default 1)", "X", group=RUN)] = None
+    device: Annotated[Literal["auto", "cpu", "cuda"], Flag("device of the nets (default auto)", group=RUN)] = "auto"
+    cpus_per_trial: Annotated[float | None, Flag("cores per trial (default 1)", "X", group=RUN)] = None
     gpus_per_trial: Annotated[
         float | Literal["auto"] | None,
         Flag(
-            "share of a GPU, as 0.5; whole ones that train a trial together, as 2; or auto: by measured memory and "
-            "throughput (default)",
+            "share of a GPU, as 0.5; number of GPUs that train a trial together, as 2; or auto (default): by measured "
+            "memory and throughput",
             "X",
             group=RUN,
             read=_share,
@@ -235,13 +239,18 @@ class RecordedOptions(Frozen):
     ] = None
     cuda_graphs: Annotated[
         Literal["on", "off"],
-        Flag("whether a GPU replays training steps as CUDA graphs (default off: no card has shown it yet)", group=RUN),
+        Flag("on: replay training steps as CUDA graphs (default off: not measured on a GPU yet)", group=RUN),
     ] = "off"
-    max_concurrent: Annotated[int | None, Field(ge=1), Flag("trials at once, at most", "N", group=RUN)] = None
-    cpu_hours: Annotated[_Positive, Flag("core hours of all trials and resumes together", "X", group=BUDGET)] = None
-    gpu_hours: Annotated[_Positive, Flag("GPU hours of all trials and resumes together", "X", group=BUDGET)] = None
+    max_concurrent: Annotated[int | None, Field(ge=1), Flag("maximum number of trials at once", "N", group=RUN)] = None
+    cpu_hours: Annotated[
+        _Positive, Flag("stop after X core hours, all trials and resumes together", "X", group=BUDGET)
+    ] = None
+    gpu_hours: Annotated[
+        _Positive, Flag("stop after X GPU hours, all trials and resumes together", "X", group=BUDGET)
+    ] = None
     max_cost: Annotated[
-        _Positive, Flag("cost of the hours in which the sweep runs, all resumes together", "X", group=BUDGET)
+        _Positive,
+        Flag("stop at this cost of the hours in which the sweep runs, all resumes together", "X", group=BUDGET),
     ] = None
     price_per_hour: Annotated[
         _Positive, Flag("what the machine or cluster costs per hour, for --max-cost", "X", group=BUDGET)
@@ -250,7 +259,7 @@ class RecordedOptions(Frozen):
         float | None,
         Field(gt=0, le=100, allow_inf_nan=False),
         Flag(
-            "stop, resumable, where half as many trials again are expected to gain fewer points of accuracy; as 0.5",
+            "stop when half as many trials again are expected to gain fewer points of accuracy, as 0.5",
             "POINTS",
             group=BUDGET,
         ),
@@ -259,28 +268,30 @@ class RecordedOptions(Frozen):
         float | None,
         Field(gt=0, le=1),
         Flag(
-            "stop, resumable, where more of this run's trials fail, once 4 have ended; as 50%",
+            "stop when a larger share of this run's trials has failed, once 4 have ended; as 50%",
             "SHARE",
             group=BUDGET,
             read=read_share,
             write=lambda options: [f"{options.max_failed:.6g}"],
         ),
     ] = None
-    priority: Annotated[int, Flag("sweeps of a higher priority get slots first", "N", group=SHARED)] = 0
+    priority: Annotated[int, Flag("sweeps with a higher priority get slots first (default 0)", "N", group=SHARED)] = 0
     weight: Annotated[
         float,
         Field(gt=0, allow_inf_nan=False),
-        Flag("share of the slots among sweeps of one priority (default 1)", "X", group=SHARED),
+        Flag("share of the slots among sweeps of the same priority (default 1)", "X", group=SHARED),
     ] = 1.0
     keep: Annotated[
-        int | None, Field(ge=1), Flag("weights of the best N trials by val_accuracy and of baselines", "N", group=KEPT)
+        int | None,
+        Field(ge=1),
+        Flag("keep the weights of the best N trials by val_accuracy (default 5) and of baselines", "N", group=KEPT),
     ] = 5
-    """None in sweeps of versions that kept all."""
+    """None in sweeps of versions that kept the weights of all trials."""
     keep_states: Annotated[
         int | None,
         Field(ge=0),
         Flag(
-            "states that trials may continue from, in all, as 20GiB (default a tenth of the free disk)",
+            "disk space for the states of paused trials, as 20GiB (default a tenth of the free disk)",
             "SIZE",
             group=KEPT,
             read=read_bytes,
@@ -297,7 +308,7 @@ class Options(RecordedOptions):
         float | None,
         Field(gt=0),
         Flag(
-            "stop this run, resumable, after 30m, 1.5h or 90s",
+            "stop this run after a time, as 30m, 1.5h or 90s",
             "TIME",
             name="time-budget",
             group=BUDGET,
@@ -308,7 +319,7 @@ class Options(RecordedOptions):
     until: Annotated[
         datetime | None,
         Flag(
-            "stop this run, resumable, at 18:00, or at 2030-01-31T08:00",
+            "stop this run at a time, as 18:00 or 2030-01-31T08:00",
             "TIME",
             group=BUDGET,
             read=read_moment,
@@ -318,21 +329,21 @@ class Options(RecordedOptions):
     notify: Annotated[
         str | None,
         AfterValidator(_postable),
-        Flag("post new bests, failures and the end there: Slack's, ntfy's or your own receiver", "URL", group=RUN),
+        Flag("post new bests, failures and the end to Slack, ntfy or your own receiver", "URL", group=RUN),
     ] = None
     wait: Annotated[bool, Flag("start nothing and write nothing until a slot is free", group=SHARED)] = False
     address: Address = None
-    """Of a Ray cluster; None starts Ray on this machine."""
+    """Address of a Ray cluster; None starts Ray on this machine."""
     cluster_cpus: int | None = None
-    """Cores of that cluster once all its workers are up."""
+    """Cores of the cluster with all its workers running."""
     cluster_gpus: int | None = None
-    """GPUs of that cluster once all its workers are up."""
+    """GPUs of the cluster with all its workers running."""
     name: Annotated[str | None, Flag("the sweep's name and folder (default SPACE-<UTC time>)", "NAME", group=KEPT)] = (
         None
     )
     out: Out = Path("runs")
     tracking_uri: TrackingUri = None
-    resume: Annotated[bool, Flag("continue with the sweep of that name", group=KEPT)] = False
+    resume: Annotated[bool, Flag("continue the sweep --name", group=KEPT)] = False
 
     @model_validator(mode="before")
     @classmethod
@@ -341,7 +352,7 @@ class Options(RecordedOptions):
 
     @classmethod
     def parse(cls, given: dict[str, Any]) -> Options:
-        """The options by their names. Raises InputError with every fault."""
+        """Validate options given by name. Raises InputError with every fault."""
         names = {field.alias or name for name, field in cls.model_fields.items()}
         if unknown := [f"{name}: no such option{did_you_mean(name, names)}" for name in given if name not in names]:
             raise InputError("; ".join(unknown))
@@ -351,12 +362,12 @@ class Options(RecordedOptions):
             raise InputError("; ".join(explain(error, cls))) from None
 
     def completed_by(self, recorded: RecordedOptions) -> Options:
-        """These options; those not given are taken from the resumed sweep."""
+        """These options, with those that are not given taken from the resumed sweep."""
         kept = {name for name in RecordedOptions.model_fields if name not in self.model_fields_set}
         return self.model_copy(update={name: getattr(recorded, name) for name in kept})
 
     def with_groups_of(self, space: Space) -> Options:
-        """These options; seeds and folds are those of the space where neither is given."""
+        """These options, with seeds and folds from the space if neither is given."""
         if self.replicates or self.folds:
             return self
         return self.model_copy(update={"replicates": space.replicates, "folds": space.folds})

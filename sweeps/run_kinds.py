@@ -1,6 +1,6 @@
 """What a recorded run is: a trained net, an ensemble of runs, or a support vector machine on a net's features.
 
-The kind is read from the run's recorded configuration: `ensemble` and `svm` are the keys that tell it.
+The kind is read from the keys `ensemble` and `svm` of the run's recorded configuration.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 EnsembleMethod = Literal["mean", "weighted", "greedy"]
-"""How an ensemble's members are weighed."""
+"""How the members of an ensemble are weighted."""
 
 
 class _Kind(BaseModel):
@@ -19,7 +19,7 @@ class _Kind(BaseModel):
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """The runs that it was made of."""
+        """The runs that it was made from."""
         return ()
 
 
@@ -28,13 +28,13 @@ class TrainedNet(_Kind):
 
 
 class Ensemble(_Kind):
-    """Runs that answer as one."""
+    """Runs whose predictions are averaged."""
 
     method: EnsembleMethod
     members: dict[str, float]
     """Runs and their weights, which sum to 1."""
     candidates: tuple[str, ...] = ()
-    """The runs that it was chosen from; empty in ensembles of earlier versions, which recorded only the members."""
+    """The candidates for members; empty in ensembles of earlier versions, which recorded only the members."""
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -43,12 +43,12 @@ class Ensemble(_Kind):
 
     @property
     def is_fitted(self) -> bool:
-        """Whether its weights were chosen by its predictions on the validation split."""
+        """Whether its weights were fitted on the validation split."""
         return self.method != "mean"
 
 
 class SvmHead(_Kind):
-    """A support vector machine in place of a net's last layer."""
+    """A support vector machine that replaces a net's last layer."""
 
     member: str
     kernel: str

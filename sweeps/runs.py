@@ -1,6 +1,6 @@
-"""A recorded trial, found by name, with its faces and its net.
+"""Finds a recorded trial by name, with its faces and its net.
 
-A run is written NAME/NUMBER, or NAME for a sweep's best trial, or as MLflow's run id.
+A run is named NAME/NUMBER, NAME for a sweep's best trial, or by its MLflow run id.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ if TYPE_CHECKING:
 _MLFLOW_ID = r"[0-9a-f]{32}"
 _LISTED = 5
 _ROUNDING = 1e-3
-"""Of an ensemble's predictions: its weights were once recorded with six decimals, its predictions are float32."""
+"""Tolerance for an ensemble's predictions, which are float32; its weights were once recorded with six decimals."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One trial and the sweep it is of."""
+    """One trial and its sweep."""
 
     sweep: SweepFolder
     history: SweepHistory
@@ -67,7 +67,7 @@ class Run:
 
     @cached_property
     def spec(self) -> SweepSpec:
-        """Its sweep's recorded options."""
+        """The recorded options of its sweep."""
         return recorded_spec(self.history)
 
     @cached_property
@@ -77,7 +77,7 @@ class Run:
         return TrialConfig.parse(of_net, f"{self.name}: config")
 
     def weights_file(self) -> Path:
-        """The file of its weights at the best epoch. Raises InputError where it is not over, or has none of its own."""
+        """The file of its weights at the best epoch. Raises InputError if it is not over or has no weights."""
         self.refuse_unfinished()
         if isinstance(self.kind, Ensemble):
             raise InputError(
@@ -92,7 +92,7 @@ class Run:
         return self.files.best
 
     def _training(self) -> str:
-        """The command that trains it again, with the same seed, as a new sweep."""
+        """The command that trains it again as a new sweep, with the same seed."""
         words = ["python", "-m", "sweeps.run", str(self.files.config), *command_line(self.spec.data)]
         words += ["--epochs", str(self.trial.started.epochs), "--seed", str(self.spec.seed)]
         return shlex.join([*words, *_out_option(self.sweep.root.parent)])
@@ -110,23 +110,23 @@ class Run:
         )
 
     def kept_predictions(self) -> Predictions | None:
-        """Its predictions on the validation split at its best epoch; None where they are gone."""
+        """Its predictions on the validation split at its best epoch. None if they are gone."""
         return best_predictions(self.files, self.trial)
 
     def predictions(self) -> Predictions:
-        """The same. Raises InputError where they are gone."""
+        """The same. Raises InputError if they are gone."""
         found = self.kept_predictions()
         if found is None:
             raise InputError(f"{self.name}: has no probabilities of its best epoch in {self.files.root}")
         return found
 
     def faces(self) -> Faces:
-        """The faces that it was trained on, preprocessed as for it. Raises InputError where they have changed."""
+        """The faces that it was trained on, preprocessed. Raises InputError if they have changed."""
         preprocessing = "none" if isinstance(self.kind, Ensemble) else self.config.preprocess
         return open_cached(preprocessed(self._cache(), preprocessing))
 
     def raw_faces(self) -> Faces:
-        """The same before any preprocessing. Raises InputError where they have changed."""
+        """Its faces before any preprocessing. Raises InputError if they have changed."""
         return open_cached(self._cache())
 
     def _cache(self) -> Path:
@@ -143,13 +143,13 @@ class Run:
 
     @cached_property
     def kind(self) -> RunKind:
-        """What it is: a trained net, an ensemble, or a support vector machine on a net's features."""
+        """A trained net, an ensemble, or a support vector machine on a net's features."""
         return kind_of(self.trial.started.config)
 
     def nets(self) -> Iterator[tuple[Run, float]]:
         """The single nets of this run, each with its weight; they sum to 1.
 
-        Raises InputError where a member of an ensemble is gone, or has other predictions than when it was made.
+        Raises InputError if a member of an ensemble is gone, or has other predictions than when it was made.
         """
         if not isinstance(self.kind, Ensemble):
             yield self, 1.0
@@ -162,14 +162,14 @@ class Run:
             left = left - weight * theirs if theirs.shape == left.shape else np.full_like(left, np.inf)
         if np.abs(left).max(initial=0) > _ROUNDING:
             raise InputError(
-                f"{self.name}: its members {_listed(names)} do not answer as they did when it was made; "
+                f"{self.name}: its members {_listed(names)} have other predictions than when it was made; "
                 f"make it again: {self._command('ensemble', *names, '--name', 'NAME')}"
             )
         for member, weight in members:
             yield from ((net, weight * share) for net, share in member.nets())
 
     def predict(self, split: str, device: Device = "cpu") -> NDArray[np.float32]:
-        """Probabilities [n, classes] on a split, of the weights at the best epoch, in the views of the recipe."""
+        """Probabilities [n, classes] on a split, by the weights of the best epoch, with the views of the recipe."""
         from fer_models.training.evaluate import predict
         from fer_models.training.svm import load_svm, predict_svm
 
@@ -198,12 +198,12 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def made_of(trial: TrialHistory) -> tuple[str, ...]:
-    """The runs of which an ensemble or a support vector machine was made; none for a trained net."""
+    """The runs from which an ensemble or a support vector machine was made; none for a trained net."""
     return kind_of(trial.started.config).sources
 
 
 def find_run(reference: str, out: Path, tracking_uri: str | None = None) -> Run:
-    """The run that `reference` names. Raises InputError where there is none."""
+    """The run that `reference` names. Raises InputError if there is none."""
     if re.fullmatch(_MLFLOW_ID, reference):
         return _by_mlflow_id(reference, out, tracking_uri)
     name, slash, number = reference.partition("/")
@@ -216,7 +216,7 @@ def find_run(reference: str, out: Path, tracking_uri: str | None = None) -> Run:
 
 
 def command_for(out: Path, *words: str) -> str:
-    """The command of a verb for the sweeps of a folder, for a person to copy."""
+    """The command line of a verb for the sweeps of a folder."""
     return shlex.join(["python", "-m", "sweeps", *words, *_out_option(out)])
 
 
@@ -225,19 +225,19 @@ def _out_option(out: Path) -> list[str]:
 
 
 def sweep_names(out: Path) -> list[str]:
-    """Every sweep in `out`."""
+    """The names of all sweeps in `out`."""
     return sorted(path.parent.name for path in out.glob(f"*/{JOURNAL_NAME}"))
 
 
 def readable_sweeps(out: Path) -> Iterator[tuple[SweepFolder, SweepHistory]]:
-    """Every sweep in `out` whose journal can be read; others never started or are damaged."""
+    """Every sweep in `out` with a readable journal; others never started or are damaged."""
     for name in sweep_names(out):
         with suppress(TrackingError):
             yield open_sweep(name, out)
 
 
 def related_sweeps(run: Run) -> list[tuple[SweepFolder, SweepHistory]]:
-    """The sweeps that trained a run's nets, and all runs that combine nets of those sweeps."""
+    """The sweeps that trained a run's nets, and all sweeps that combine nets of those."""
     found = list(readable_sweeps(run.sweep.root.parent))
     histories = {folder.root.name: history for folder, history in found}
     mine = _origins(run.sweep.root.name, histories)
@@ -259,13 +259,13 @@ def _origins(name: str, histories: Mapping[str, SweepHistory]) -> set[str]:
 
 
 def open_sweep(name: str, out: Path) -> tuple[SweepFolder, SweepHistory]:
-    """A sweep's folder and history by name. Raises InputError where there is none."""
+    """A sweep's folder and history by name. Raises InputError if there is none."""
     folder = sweep_folder(name, out)
     return folder, SweepHistory.load(folder.journal)
 
 
 def sweep_folder(name: str, out: Path) -> SweepFolder:
-    """A sweep's folder by name. Raises InputError where there is none."""
+    """A sweep's folder by name. Raises InputError if there is none."""
     folder = SweepFolder(out / name)
     if not folder.journal.is_file():
         raise InputError(f"no sweep '{name}' in {out}{did_you_mean(name, sweep_names(out))}")
@@ -273,13 +273,13 @@ def sweep_folder(name: str, out: Path) -> SweepFolder:
 
 
 def best_runs(folder: SweepFolder, history: SweepHistory, count: int) -> list[Run]:
-    """The `count` best of the trials that are over, best first. Raises InputError where there are none.
+    """The `count` best of the trials that are over, best first. Raises InputError if there are none.
 
     The first is the winner, which `--prefer` may choose among those within noise of the best.
     """
     ranked = [trial for trial in history.ranked() if trial.is_over]
     if not ranked:
-        raise InputError(f"{folder.root.name}: no trial of it has finished yet")
+        raise InputError(f"{folder.root.name}: none of its trials has finished yet")
     if history.spec.get("prefer") and (winner := winner_of(folder, history)):
         ranked.sort(key=lambda trial: trial.number != winner.trial)
     return [Run(folder, history, trial) for trial in ranked[:count]]

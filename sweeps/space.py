@@ -1,4 +1,4 @@
-"""A space: what is searched, the reports' own settings as baselines, and the default length."""
+"""A space: what is searched, the baselines, and the default length."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ WhichBaselines = Literal["none", "first", "all"]
 """Which of a space's baselines a sweep runs."""
 
 Sampler = Literal["tpe", "qmc-tpe", "random", "qmc", "grid", "gp", "cmaes", "nsgaii"]
-"""What proposes a sweep's trials."""
+"""How a sweep's trials are proposed."""
 
 Pruner = Literal["halving", "promoting", "hyperband", "median", "one-epoch", "none"]
-"""What gives trials up."""
+"""How trials are pruned."""
 
 Rungs = Literal["net", "all"]
-"""Whom a trial competes with at the pruner's rungs: those of its own net, or all."""
+"""Which trials the pruner compares at its rungs: those of the same net, or all."""
 
 
 _CHANGED = ", changed ("
@@ -39,9 +39,9 @@ _CHANGED = ", changed ("
 
 @dataclass(frozen=True)
 class Baseline:
-    """A report's own settings; `reported` is its published accuracy and where it was measured.
+    """A fixed configuration, often a report's own; `reported` is the published accuracy and where it was measured.
 
-    `epochs` is the length of the report's own run; a sweep of longer trials does not train it further.
+    `epochs` is the length of the report's run; a sweep with longer trials does not train it longer.
     """
 
     name: str
@@ -50,11 +50,11 @@ class Baseline:
     epochs: int | None = None
 
     def epochs_in(self, max_epochs: int) -> int:
-        """Its epochs among trials of `max_epochs`: as many, or as many as the report's if those are fewer."""
+        """Its epochs in a sweep with trials of `max_epochs`: as many, or the report's if those are fewer."""
         return min(max_epochs, self.epochs or max_epochs)
 
     def name_with(self, changed: Sequence[str]) -> str:
-        """Its name when some of its settings are changed."""
+        """Its name if these settings are changed."""
         return f"{self.name}{_CHANGED}{', '.join(changed)})"
 
     def is_called(self, name: str) -> bool:
@@ -71,7 +71,7 @@ class Prior:
     """Where good values of a parameter are expected: around `centre`, a number or one of the choices.
 
     `spread` is a standard deviation, in powers of ten for a parameter on a log scale; None is a tenth of the range, on
-    that scale. Of choices the centre is drawn half of the time.
+    that scale. A choice as centre is drawn half of the time.
     """
 
     centre: Any
@@ -82,19 +82,19 @@ class Prior:
 class Space:
     """`suggest` draws a configuration with Optuna's define-by-run calls; `baselines` run first and are never pruned.
 
-    `trials` (baselines included) and `max_epochs` are the defaults of the command line. A pruner asks after
-    `first_rung_epochs`, then after each `reduction_factor` times as many, and lets about one in
-    `reduction_factor` continue (Li et al., 2020, asynchronous successive halving). None is the pruner's own: 4 for
-    promoting, else 3. With `rungs` "net" a trial competes with those of its own net: an epoch of one net says little
-    beside an epoch of another, which learns slower and ends better.
+    `trials` (baselines included) and `max_epochs` are the defaults of the command line. The first
+    rung is at `first_rung_epochs`, each further one at `reduction_factor` times as many, and about one trial in
+    `reduction_factor` continues (Li et al., 2020, asynchronous successive halving). None is the pruner's default: 4
+    for promoting, 3 for the others. With `rungs` "net" a trial is compared with trials of the same net, since another
+    net may learn slower and end better.
 
-    `priors` are expectations by the name of a parameter: a value, or a `Prior` with its spread. The 2nd, 4th,
-    8th, 16th … of the trials that are drawn are drawn near them: log2(n) of n, so that wrong ones cost little.
+    `priors` has expected values by parameter name: a value, or a `Prior` with its spread. The 2nd, 4th, 8th,
+    16th … drawn trials are drawn near them: log2(n) of n trials, so that wrong priors cost little.
 
-    With `replicates` each configuration is trained under so many seeds, with `folds` on so many folds of train and val,
-    as with the options `--replicates` and `--folds`; either option replaces both.
+    With `replicates` each configuration is trained under that many seeds, with `folds` on that many folds of train and
+    val. The options `--replicates` and `--folds` override both.
 
-    `objectives` are what is optimized together: val_accuracy, and any of parameters, seconds and latency.
+    `objectives` are optimized together: val_accuracy, and any of parameters, seconds and latency.
     """
 
     suggest: Callable[[optuna.Trial], TrialConfig]
@@ -130,7 +130,7 @@ class Space:
         ]
         if self.replicates and self.folds:
             faults.append(
-                f"replicates={self.replicates} and folds={self.folds}: give one; the folds differ in faces and seeds"
+                f"replicates={self.replicates} and folds={self.folds}: give one; folds also differ in their seeds"
             )
         faults += [
             f"baselines[{place}] must be a Baseline(name, config), got {baseline!r:.60}"
@@ -161,15 +161,15 @@ class Space:
 
     @property
     def expected(self) -> dict[str, Prior]:
-        """The priors, plain values included."""
+        """The priors, with plain values as `Prior`."""
         return {name: one if isinstance(one, Prior) else Prior(one) for name, one in self.priors.items()}
 
     def with_baselines(self, which: WhichBaselines) -> Space:
-        """The same space with all of its baselines, the first one alone, or none."""
+        """The same space with all baselines, only the first, or none."""
         return replace(self, baselines=self.baselines[: {"none": 0, "first": 1, "all": None}[which]])
 
     def draw(self, trial: Any) -> TrialConfig:
-        """The configuration that `suggest` draws from `trial`. Raises InputError for any fault of it."""
+        """The configuration that `suggest` draws from `trial`. Raises InputError for any fault in it."""
         try:
             config = self.suggest(trial)
         except ValidationError as error:
@@ -186,7 +186,7 @@ class Space:
 
     @property
     def code_sha256(self) -> str | None:
-        """Hash of the file that `suggest` is written in; None where there is none, as in a notebook."""
+        """Hash of the file that `suggest` is written in. None if there is none, as in a notebook."""
         try:
             return hashlib.sha256(Path(inspect.getfile(inspect.unwrap(self.suggest))).read_bytes()).hexdigest()
         except (OSError, TypeError):
@@ -194,7 +194,7 @@ class Space:
 
     @property
     def kept_one_in(self) -> int:
-        """How many trials reach a rung for each that passes it."""
+        """The number n, if one in n trials passes a rung."""
         if self.reduction_factor is None:
             return 4 if self.pruner == "promoting" else 3
         return self.reduction_factor

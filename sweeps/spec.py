@@ -29,8 +29,10 @@ _CONFIRMING_SEEDS = 3
 
 
 class SweepSpec(RecordedOptions):
-    """The options of a sweep and their resolved values. It is in the journal's first line, in each driver's event and,
-    the newest, in spec.json."""
+    """The options of a sweep and their resolved values.
+
+    They are in the journal's first line, in each driver's event and, the latest, in spec.json.
+    """
 
     name: str
     space: str
@@ -40,11 +42,11 @@ class SweepSpec(RecordedOptions):
     synthetic: bool
     classes: tuple[str, ...]
     faces: str
-    """The cache folder on the machine of the driver."""
+    """The cache folder on the driver's machine."""
     trials: int
     max_epochs: int
     baselines: dict[str, str] = Field(default={})
-    """The report's accuracy of each baseline that is run."""
+    """The reported accuracy of each baseline that is run."""
     baseline_epochs: tuple[int, ...] = ()
     """The epochs of each baseline that is run."""
     which_baselines: WhichBaselines = "all"
@@ -52,7 +54,7 @@ class SweepSpec(RecordedOptions):
     sampler: Sampler = "tpe"
     pruner: Pruner = "halving"
     rungs: Rungs = "all"
-    """What was the default, as sampler and pruner above, when journals did not record them."""
+    """The defaults of the time when journals did not record them, as for sampler and pruner above."""
     device: Literal["cpu", "cuda"] = "cpu"
     threads: int = 1
     workers: int = 1
@@ -61,9 +63,9 @@ class SweepSpec(RecordedOptions):
     """The cache folder of each of the `folds`."""
     gpus_per_trial: float | None = None
     gpu_shares: dict[str, float] = Field(default={})
-    """By net, where it was left to be measured."""
+    """Measured shares by net, with --gpus-per-trial auto."""
     tracking_uri: str | None = None
-    """Where the records go, without a password; "default" is the store beside the sweeps, None in older journals."""
+    """The tracking URI without its password; "default" is the store beside the sweeps, None in older journals."""
     keep: int | None = None
     first_rung_epochs: int | None = None
     reduction_factor: int | None = None
@@ -83,9 +85,9 @@ class SweepSpec(RecordedOptions):
         return values
 
     def as_at_its_start(self, space: Space, *, new_baselines: bool = False) -> Space:
-        """`space` with the rungs of this sweep's start, and without the baselines added since unless those are wanted.
+        """`space` with the rungs of this sweep's start, and without baselines added since, unless those are wanted.
 
-        A sweep of no more trials than baselines has sampled none, and continues with the next baseline.
+        A sweep that has only baselines continues with the next baseline.
         """
         space = replace(
             space,
@@ -98,24 +100,24 @@ class SweepSpec(RecordedOptions):
 
     @property
     def members(self) -> int:
-        """How many trials one configuration has."""
+        """The number of trials per configuration."""
         return self.replicates or self.folds or 1
 
     def to_begin(self, history: SweepHistory) -> int:
-        """How many configurations are still to be begun."""
+        """How many configurations are still to be started."""
         return max(self.trials - history.configurations, 0)
 
     def to_start(self, history: SweepHistory) -> int:
-        """How many trials are still to be started, at most: a group that cannot win is not completed."""
+        """The maximum number of trials still to be started; a group that cannot win is not completed."""
         begun = self.next_member(history)
         owed = begun[0].size - begun[1] if begun else 0
         fresh = self.to_begin(history) * self.members
         return owed + fresh + self._confirmations_left(history, fresh) * self.confirming_members
 
     def next_member(self, history: SweepHistory) -> tuple[TrialGroup, int] | None:
-        """The group of which a further member is to be started now, and which one; None where there is none.
+        """The group whose next member is to be started now, and the member's index. None if there is none.
 
-        Where trials wait at rungs, a group waits by its first member, and the others start when that is done.
+        With a pruner at whose rungs trials wait, the other members start when the first is done.
         """
         if self.members == 1 and not self.confirm:
             return None
@@ -123,11 +125,11 @@ class SweepSpec(RecordedOptions):
 
     @property
     def confirming_members(self) -> int:
-        """Under how many new seeds, or on how many folds, a trial is confirmed."""
+        """The number of new seeds, or of folds, of a confirmation."""
         return self.members if self.members > 1 else _CONFIRMING_SEEDS
 
     def _confirmations_left(self, history: SweepHistory, fresh: int) -> int:
-        """How many trials are still to be confirmed, at most; none before a trial that waits for a person is over."""
+        """The maximum number of trials still to be confirmed; none while a trial is paused by a person."""
         if self.confirm is None:
             return 0
         before = [trial for trial in history.unfinished if not trial.is_confirming]
@@ -139,17 +141,17 @@ class SweepSpec(RecordedOptions):
         return sum(one.first.number not in begun for one in to_confirm(history, self.confirm))
 
     def data_of(self, started: TrialStarted) -> DataOptions:
-        """The data that a trial is trained and judged on."""
+        """The data that a trial is trained and validated on."""
         if started.fold is None:
             return self.data
         return self.data.model_copy(update={"fold": started.fold, "folds": self.folds})
 
     def faces_of(self, started: TrialStarted) -> str:
-        """The cache folder of the same."""
+        """The cache folder of a trial's data."""
         return self.faces if started.fold is None else self.fold_faces[started.fold - 1]
 
     def gpu_share(self, net: str) -> float:
-        """What a trial of this net gets of a GPU; that of the largest for a net that was not measured."""
+        """The GPU share of a trial of this net; the largest share for a net that was not measured."""
         if self.device == "cpu":
             return 0.0
         if self.gpus_per_trial is not None:
@@ -157,25 +159,25 @@ class SweepSpec(RecordedOptions):
         return self.gpu_shares.get(net, max(self.gpu_shares.values(), default=1.0))
 
     def _identity(self, field: str) -> Any:
-        """What a resume must agree with; a user's space may have been moved, so its file's name alone."""
+        """The value that a resume must agree with. A space's file may have been moved, so only its name counts."""
         value = getattr(self, field)
         return space_label(value) if field == "space" else value
 
     def refuse_if_changed(self, asked: SweepSpec) -> None:
-        """Raise InputError naming everything in `asked` that a resume cannot change."""
+        """Raise InputError with everything in `asked` that a resume cannot change."""
         faults = [
-            f"{words}: the sweep has {getattr(self, field)!r}, asked for {getattr(asked, field)!r}"
+            f"{words}: the sweep has {getattr(self, field)!r}, given is {getattr(asked, field)!r}"
             for field, words in _FIXED.items()
             if self._identity(field) != asked._identity(field)
         ]
         if faults:
             listed = "".join(f"\n  {fault}" for fault in faults)
-            raise InputError(f"{self.name}: a resume continues with the settings of its start; choose another --name, "
-                             f"or leave out what differs{listed}")  # fmt: skip
+            raise InputError(f"{self.name}: a resume keeps the settings of its start; choose another --name, "
+                             f"or omit what differs{listed}")  # fmt: skip
 
 
 def recorded_spec(history: SweepHistory) -> SweepSpec:
-    """The options that the sweep had last."""
+    """The latest options of the sweep."""
     try:
         return SweepSpec.model_validate(history.spec)
     except ValidationError as error:
@@ -188,14 +190,14 @@ def check_name(name: str) -> str:
     """`name` if it can be a folder's name everywhere, else InputError."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
         raise InputError(
-            f"--name '{name}': a name has letters, digits, '.', '_' and '-' only, starts with a letter or digit, "
-            "and has 100 characters at most"
+            f"--name '{name}': a name has only letters, digits, '.', '_' and '-', starts with a letter or digit, "
+            "and has at most 100 characters"
         )
     return name
 
 
 def space_label(space: str) -> str:
-    """The space's name, and that of MLflow's experiment. A trial's config.json has its sweep and number."""
+    """The name of the space and of the MLflow experiment. For a trial's config.json, its sweep and number."""
     path = Path(space)
     if path.parts[-3:-2] == ("trials",) and path.suffix == ".json":
         return "-".join([*path.parts[-4:-3], path.parent.name])

@@ -14,8 +14,8 @@ from sweeps.driver.runner import GRACE_SECONDS
 
 @contextlib.contextmanager
 def signals_stop(director: Director) -> Iterator[list[int]]:
-    """Turn the first SIGINT, SIGTERM or SIGHUP (the terminal is closed) into a request to stop, the second into an
-    immediate KeyboardInterrupt. A signal that the caller has ignored, as nohup does, stays ignored."""
+    """Turn the first SIGINT, SIGTERM or SIGHUP (the terminal is closed) into a request to stop, and the second into
+    an immediate KeyboardInterrupt. Signals that the caller ignores, as nohup does, stay ignored."""
     received: list[int] = []
 
     def handle(number: int, _: FrameType | None) -> None:
@@ -24,7 +24,7 @@ def signals_stop(director: Director) -> Iterator[list[int]]:
         if len(received) > 1:
             raise KeyboardInterrupt
         sys.stderr.write(
-            f"\nstopping at the end of this epoch, in {GRACE_SECONDS:.0f} s at most; once more to leave at once\n"
+            f"\nstopping at the end of this epoch, in at most {GRACE_SECONDS:.0f} s; a second signal stops at once\n"
         )
 
     numbers = [
@@ -34,7 +34,7 @@ def signals_stop(director: Director) -> Iterator[list[int]]:
     ]
     try:
         before = {number: signal.signal(number, handle) for number in numbers}
-    except ValueError:  # not the main thread, as in some notebooks: their own way of interrupting holds
+    except ValueError:  # not in the main thread, as in some notebooks, which have their own way to interrupt
         yield received
         return
     try:

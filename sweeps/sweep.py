@@ -1,4 +1,4 @@
-"""`run_sweep`: wires faces, study, runner, journal and tracker together."""
+"""`run_sweep`: connects faces, study, runner, journal and tracker."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _LEAST_FREE_BYTES = 1 << 30
 
 
 class SweepResult(Sequence[TrialHistory]):
-    """The trials of a sweep, by number, and how the run of it ended."""
+    """The trials of a sweep, by number, and how this run ended."""
 
     def __init__(
         self, folder: SweepFolder, history: SweepHistory, stop_reason: str | None, signal_number: int | None,
@@ -73,8 +73,8 @@ class SweepResult(Sequence[TrialHistory]):
 
     @property
     def exit_code(self) -> int:
-        """0 it did what was asked, or nothing was left to do; 1 a trial died of a fault, or none is done; 128 and the
-        signal's number after a signal: 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP."""
+        """0 success, or nothing was left to do; 1 a trial failed, or none is done; after a signal 128 plus its number:
+        130 Ctrl-C, 143 SIGTERM, 129 SIGHUP."""
         if self.signal_number is not None:
             return 128 + self.signal_number
         if self.was_finished:
@@ -93,7 +93,7 @@ def run_sweep(
     at_end: AtEnd | None = None,
     **options: Any,
 ) -> SweepResult:
-    """Run a sweep, or continue with one (`resume=True`), and return its trials.
+    """Run a sweep, or continue one (`resume=True`), and return its trials.
 
     `space` is a Space, a built-in space's name or the path of a file that defines SPACE; `options` are the fields of
     `Options`; `tracker` and `at_end` are as in `run_plan`. Works in a notebook.
@@ -117,9 +117,9 @@ def run_plan(
 ) -> SweepResult:
     """Run a plan to its end, or until a signal or the time budget stops it.
 
-    `on_note` gets what the sweep waits for, `on_preparing` what a trial does between epochs where that takes long.
-    `runner`, `tracker` and `at_end` replace what the plan's options say: where trials run, what the results are sent
-    to, and what is drawn and published once the trials are over.
+    `on_note` receives what the sweep waits for, `on_preparing` what a trial does between epochs if that takes long.
+    `runner`, `tracker` and `at_end` override the plan's options: where trials run, where the results are sent, and
+    what is drawn and published once the trials are over.
     """
     folder = plan.folder
     _check_space_left(folder)
@@ -151,7 +151,7 @@ def run_plan(
             attendants=[acts, pictures.attend, *_attendants(plan, history, slots)],
         )
         if not plan.tracking_uri.startswith("sqlite"):
-            tracker.start()  # so that a server that does not answer is said at once
+            tracker.start()  # so that a server that does not answer is reported at once
         for trial in history.undrawn:
             pictures.add(trial)
         return _Wired(plan, director, journal, tracker, news, pictures, at_end).run(runner, body, ready)
@@ -175,7 +175,7 @@ class _Wired:
         was_finished, writable, backlog = history.finished is not None, True, 0
         with signals_stop(director) as received:
             try:
-                with ready:  # the workers have left before pictures are drawn
+                with ready:  # the workers have ended before pictures are drawn
                     if not director.exhausted:
                         runner.run(director, body)
             except TrackingError:
@@ -229,7 +229,7 @@ def _attendants(plan: Plan, history: SweepHistory, slots: SharedSlots | None) ->
 
 @contextlib.contextmanager
 def _news(plan: Plan, history: SweepHistory, on_warning: Callable[[str], None]) -> Iterator[Notifier | None]:
-    """Who posts the news, until what is left is posted."""
+    """The notifier; at the end it posts what is left."""
     if plan.options.notify is None:
         yield None
         return
@@ -241,7 +241,7 @@ def _news(plan: Plan, history: SweepHistory, on_warning: Callable[[str], None]) 
 
 
 def _tell(tracker: Tracker) -> Listener:
-    """Wake the tracker at each event; start it with the first epoch, as importing MLflow would delay the first step."""
+    """Notify the tracker of each event. It starts at the first epoch: importing MLflow would delay the first step."""
 
     def tell(event: Event, _: SweepHistory) -> None:
         if isinstance(event, EpochDone):
@@ -253,7 +253,7 @@ def _tell(tracker: Tracker) -> Listener:
 
 @contextlib.contextmanager
 def _runner(plan: Plan) -> Iterator[Runner]:
-    """The runner, ready to run: what keeps Ray from starting is met before anything is written."""
+    """The started runner: if Ray cannot start, this fails before anything is written."""
     if plan.spec.runner == "inline" or plan.is_finished():
         yield InlineRunner()
         return
@@ -268,7 +268,7 @@ def _check_space_left(folder: SweepFolder) -> None:
     free = free_bytes(folder.root)
     if free < _LEAST_FREE_BYTES:
         raise InputError(
-            f"{folder.root}: {free / 2**30:.2f} GiB free, a sweep wants {_LEAST_FREE_BYTES / 2**30:.0f} GiB at least; "
+            f"{folder.root}: {free / 2**30:.2f} GiB free, a sweep needs at least {_LEAST_FREE_BYTES / 2**30:.0f} GiB; "
             "free some, or choose another --out"
         )
 

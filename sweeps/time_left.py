@@ -1,4 +1,4 @@
-"""The expected time left of a sweep, from its trials so far."""
+"""The expected time left of a sweep, estimated from its trials so far."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 from sweeps.spec import SweepSpec
 from tracking.record.history import SweepHistory, TrialHistory
 
-_FIRST_GUESS = 0.5  # of max_epochs, before any sampled trial has shown how soon the pruner gives up
+_FIRST_GUESS = 0.5  # of max_epochs, before any sampled trial has ended
 
 
 def duration(seconds: float) -> str:
@@ -20,11 +20,11 @@ def duration(seconds: float) -> str:
 
 
 def epochs_left(history: SweepHistory, spec: SweepSpec) -> float:
-    """Expected epochs still to be trained, from how many the sampled trials so far got."""
+    """Expected epochs still to be trained, from the lengths of the sampled trials so far."""
     sampled = [trial for trial in history.trials.values() if trial.started.baseline is None]
     over = Counter(trial.last_epoch for trial in sampled if trial.is_over or trial.waits_at_rung)
     if any(trial.waits_at_rung for trial in sampled) and max(over) < spec.max_epochs:
-        over[spec.max_epochs] += 1  # one at least of those that wait continues to the end
+        over[spec.max_epochs] += 1  # at least one of the waiting trials continues to the end
     mean = _mean(over) if over else _FIRST_GUESS * spec.max_epochs
     left = sum(_epochs_left_of(trial, over) for trial in history.trials.values() if not trial.is_over)
     to_come = spec.to_begin(history)
@@ -36,9 +36,9 @@ def epochs_left(history: SweepHistory, spec: SweepSpec) -> float:
 
 
 def _epochs_left_of(trial: TrialHistory, over: Counter[int]) -> float:
-    """The expected epochs left of a trial, from the trials that came further; all where none did.
+    """The expected epochs left of a trial, from the trials that trained longer; all of them if there are none.
 
-    Those that stayed where it waits at a rung count too: few of them continue.
+    Trials that stayed at the rung where it waits count too, since few of them continue.
     """
     last = trial.last_epoch
     to_the_end = trial.started.epochs - last

@@ -40,7 +40,7 @@ def in_fonts_that_exist(texts: Sequence[Text]) -> None:
 
 @cache
 def _font_of(character: str) -> str:
-    """The font for a character, matplotlib's own if it has it; empty where none has."""
+    """The font for a character, matplotlib's own if it has it; empty if none has."""
     if character.isspace() or ord(character) in _usual_characters():
         return _USUAL
     others = (font for font in fontManager.ttflist if not font.name.startswith(_BOXES))

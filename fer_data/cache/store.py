@@ -112,7 +112,7 @@ def _write_record(record: _Record, root: Path) -> None:
 
 
 def _look(path: Path) -> str | None:
-    """Return how a file or a whole folder looks now; None where it cannot be looked at, which its reader explains."""
+    """Return how a file or a whole folder looks now. None if it cannot be looked at, which its reader explains."""
     try:
         status = path.stat()
         if path.is_dir():

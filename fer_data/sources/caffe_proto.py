@@ -103,7 +103,7 @@ def _varint(value: int) -> bytes:
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Yield number and value of each field. Raises ValueError or IndexError where this is no protobuf message."""
+    """Yield number and value of each field. Raises ValueError or IndexError if this is no protobuf message."""
     position = 0
     while position < len(message):
         tag, position = _read_varint(message, position)

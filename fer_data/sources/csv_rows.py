@@ -48,7 +48,7 @@ class Header:
 class Rows:
     """The rows of a csv, without those left out.
 
-    pixels: [n, 2304] uint8; emotions, usages: [n] uint8, indices into EXPRESSIONS and USAGES, usages None where
+    pixels: [n, 2304] uint8; emotions, usages: [n] uint8, indices into EXPRESSIONS and USAGES, usages None if
     there is no such column; positions: [n], the place of each among all `total` rows of the file, from 0;
     left_out: one line per row that was left out; usages_left_out: what those rows have for a Usage.
     """

@@ -23,7 +23,7 @@ _WINDOWS_A_SIDE = 6
 
 
 def check_captum() -> None:
-    """Raise ModelError where captum is not installed."""
+    """Raise ModelError if captum is not installed."""
     _captum()
 
 

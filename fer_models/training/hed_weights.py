@@ -24,7 +24,7 @@ _CONVOLUTIONS = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))
 
 
 def hed_file() -> Path:
-    """The file in the installed package. Raises ModelError where the package or h5py is not installed."""
+    """The file in the installed package. Raises ModelError if the package or h5py is not installed."""
     spec = importlib.util.find_spec(_PACKAGE)
     if spec is None or spec.origin is None or importlib.util.find_spec("h5py") is None:
         raise ModelError(f"weights 'hed' (VGG-16 from ImageNet, tuned for edges) need optional packages: {INSTALL}")

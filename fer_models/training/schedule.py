@@ -43,7 +43,7 @@ def phases(recipe: Recipe, transfer: Transfer, epochs: int) -> tuple[Phase, ...]
 
 
 def what_spans(recipe: Recipe, transfer: Transfer) -> str | None:
-    """The setting by which every epoch depends on the length of the run; None where there is none."""
+    """The setting by which every epoch depends on the length of the run. None if there is none."""
     if recipe.spans_run:
         return f"lr_policy '{recipe.lr_policy}'"
     return "finetune_epochs_share" if transfer.finetune_epochs_share > 0 else None

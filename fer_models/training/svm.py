@@ -79,7 +79,7 @@ class SvmHead:
     offset: Array
     """[m]."""
     rbf: RbfMap | None = None
-    """None where the machine is linear in the features."""
+    """None if the machine is linear in the features."""
 
     def margins(self, features: npt.NDArray[np.float32]) -> Array:
         """Features [n, f] -> signed distances [n, m], positive where the machine says its class."""
@@ -100,7 +100,7 @@ class SvmHead:
         return result
 
     def save(self, path: Path) -> None:
-        """Write a safetensors file. Raises ModelError where it cannot be written."""
+        """Write a safetensors file. Raises ModelError if it cannot be written."""
         values = {name: value for name, value in vars(self).items() if name != "rbf"}
         if self.rbf:
             values |= {_RBF + name: value for name, value in vars(self.rbf).items()}

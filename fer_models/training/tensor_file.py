@@ -69,7 +69,7 @@ def read_foreign_tensors(path: Path, sha256: str | None) -> dict[str, Tensor]:
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hex. Raises ModelError where it cannot be read."""
+    """SHA-256 of a file's bytes, in hex. Raises ModelError if it cannot be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -55,7 +55,7 @@ class Loaded:
 
 
 def load_pretrained(net: nn.Module, config: NetConfig, transfer: Transfer) -> Loaded | None:
-    """Fill `net`, built from `config`, with the weights of `transfer`; None where it starts from scratch.
+    """Fill `net`, built from `config`, with the weights of `transfer`. None if it starts from scratch.
 
     Names may be ours or the published ones. Neck, head and auxiliary heads keep their start where the file has none
     of their shape; everything else must be there. Colour weights of a first layer are summed for a grey one. On an

@@ -25,7 +25,7 @@ from tracking.record.layout import SweepFolder
 
 
 def new_folder(name: str, out: Path) -> SweepFolder:
-    """The folder of a new run; nothing is made yet. Raises InputError where the name is taken or not valid."""
+    """The folder of a new run; nothing is made yet. Raises InputError if the name is taken or not valid."""
     folder = SweepFolder(out / check_name(name))
     if folder.journal.exists():
         raise InputError(f"{folder.root} exists already: choose another --name")

@@ -126,7 +126,7 @@ def make_ensemble(
 ) -> Run:
     """Combine runs into one that is recorded under `name`; `tracking_uri` as in `record_run`.
 
-    Raises InputError where they cannot be combined.
+    Raises InputError if they cannot be combined.
     """
     _refuse_unfit(runs)
     answers = [run.predictions() for run in runs]

@@ -61,7 +61,7 @@ def _point(trial: TrialHistory, settings: Sequence[Setting]) -> FrozenTrial:
 
 
 def _shares(points: Sequence[FrozenTrial], seed: int) -> dict[str, float] | None:
-    """None where all points have the same value."""
+    """None if all points have the same value."""
     study = optuna.create_study(direction="maximize")
     study.add_trials(points)
     with warnings.catch_warnings():

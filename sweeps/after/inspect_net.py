@@ -40,7 +40,7 @@ def net_table(run: Run) -> str:
 
 
 def captum_missing() -> str | None:
-    """How to install the optional package that `METHODS` need; None where it is installed."""
+    """How to install the optional package that `METHODS` need. None if it is installed."""
     from fer_models import ModelError
     from fer_models.inspection.saliency import check_captum
 

@@ -50,7 +50,7 @@ def chosen_faces(run: Run, asked: str | None = None) -> Shown:
 def face_from(run: Run, path: Path) -> Shown:
     """A user's face, resized and preprocessed like those that the net was trained on.
 
-    Raises InputError where the file is no picture, or its faces have changed.
+    Raises InputError if the file is no picture, or its faces have changed.
     """
     from fer_data.augmentation.preprocess import preprocess
     from fer_data.images.decode import read_image

@@ -33,7 +33,7 @@ def compare_runs(runs: Sequence[Run], whole: Sequence[str] = (), *, numbers_only
     """Compare runs face by face on their validation split.
 
     `whole` names the sweeps that were given as such, and whose best trials are among `runs`: two or more are
-    also compared as a whole. Raises TrackingError where faces differ.
+    also compared as a whole. Raises TrackingError if faces differ.
     """
     compared = [_compared_run(run) for run in runs]
     found = compare(compared, numbers_only=numbers_only)
@@ -72,7 +72,7 @@ def _compared_run(run: Run) -> ComparedRun:
 
 
 def val_faces(spec: SweepSpec) -> NDArray[np.uint8] | None:
-    """The validation faces of a sweep as grey levels, None where its data is gone or has changed."""
+    """The validation faces of a sweep as grey levels, None if its data is gone or has changed."""
     faces = _faces(spec)
     return _grey_levels(faces) if faces else None
 

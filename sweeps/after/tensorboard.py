@@ -21,7 +21,7 @@ def write_event_files(folder: SweepFolder, history: SweepHistory) -> Path:
     """One folder of events per trial, in place of earlier ones; return the folder of all.
 
     Metrics of epochs are drawn against the epoch, the loss and the learning rate within them against the iteration.
-    Raises InputError where the optional package is not installed.
+    Raises InputError if the optional package is not installed.
     """
     try:
         from torch.utils.tensorboard import SummaryWriter

@@ -1,4 +1,4 @@
-"""The arguments that several verbs share, and those of a sweep; read without importing torch, Ray or MLflow."""
+"""Arguments that several verbs share, and those of a sweep. Does not import torch, Ray or MLflow."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from sweeps.errors import InputError
 from sweeps.options import GROUPS, RUN, TRAINED, Address, Options, Out, TrackingUri
 from sweeps.runs import Run, find_run
 
-ONE_RUN = "NAME/NUMBER, NAME for a sweep's best trial, or MLflow's run id"
+ONE_RUN = "NAME/NUMBER, NAME for a sweep's best trial, or an MLflow run id"
 RunName = Annotated[str, Flag(ONE_RUN, "RUN", positional=True)]
 SweepName = Annotated[str, Flag("the sweep's name", "NAME", positional=True)]
-Cluster = Annotated[Path | None, Flag("a cluster's file, as cluster/on_prem.yaml", "FILE")]
+Cluster = Annotated[Path | None, Flag("a cluster file, as cluster/on_prem.yaml", "FILE")]
 
 NetDevice = Annotated[
     Literal["auto", "cpu", "cuda"],
-    Flag("where the net computes (default cpu, the same numbers on every machine)"),
+    Flag("device of the net (default cpu, which gives the same numbers on every machine)"),
 ]
 
 
@@ -33,19 +33,19 @@ class OfSweeps(Verb):
     tracking_uri: TrackingUri = None
 
     def find_runs(self, references: Sequence[str]) -> list[Run]:
-        """The runs that are named. Raises InputError."""
+        """The named runs. Raises InputError."""
         return [find_run(reference, self.out, self.tracking_uri) for reference in references]
 
 
 class OnCluster(OfSweeps):
-    """A verb for a sweep here, or on a cluster."""
+    """A verb for a sweep on this machine or on a cluster."""
 
     cluster: Cluster = None
     address: Address = None
 
     @property
     def is_afar(self) -> bool:
-        """Whether it is for a sweep on a cluster."""
+        """Whether the sweep is on a cluster."""
         return self.cluster is not None or self.address is not None
 
 
@@ -54,16 +54,16 @@ class SweepArguments(Verb):
 
     space: Annotated[str, Flag("a built-in space, or your own: ./my_space.py", "SPACE", positional=True)]
     cluster: Cluster = None
-    dry_run: Annotated[bool, Flag("build baselines and 20 samples, a step each; print parameters, memory, time")] = (
-        False
-    )
+    dry_run: Annotated[
+        bool, Flag("train nothing: build baselines and 20 samples, print parameters, memory and time")
+    ] = False
     options: Options
     source: str | None = None
-    """The data as the command line gives it; `options` have that of $FER_DATA too."""
+    """--data as given; `options` also have the default from $FER_DATA."""
 
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        """SPACE, the options of `Options`, and those of this command alone."""
+        """SPACE, the fields of `Options`, and the options of this command only."""
         add_flags(parser, cls, ["space"])
         declared = flags(Options)
         for title in GROUPS:
@@ -77,14 +77,14 @@ class SweepArguments(Verb):
 
     @classmethod
     def fields_given(cls, given: argparse.Namespace) -> dict[str, Any]:
-        """Its own, and the options of a sweep."""
+        """Its own fields, and the options of the sweep."""
         return super().fields_given(given) | {"options": options(given), "source": given.source}
 
 
 def options(given: argparse.Namespace) -> Options:
-    """The options as the sweep takes them. Raises InputError with every fault."""
+    """The sweep's options from the command line. Raises InputError with every fault."""
     if given.resume and not given.name:
-        raise InputError("--resume needs --name: which sweep to continue with")
+        raise InputError("--resume needs --name NAME: the sweep to continue")
     values, faults = given_values(given, Options), []
     try:
         values["data"] = _data(given)
@@ -100,10 +100,10 @@ def options(given: argparse.Namespace) -> Options:
 
 
 def _data(given: argparse.Namespace) -> DataOptions | None:
-    """The data options; None in a resume that gives none, which keeps the sweep's."""
+    """The data options. None if a resume gives none: it keeps those of the sweep."""
     if given.source == "":
-        raise InputError("--data '': give a file or a folder, or leave --data out for synthetic faces")
+        raise InputError("--data '': give a file or a folder, or omit --data for synthetic faces")
     if given.resume and not given_values(given, DataOptions):
         return None
-    said = DataOptions.given(given, given.source or os.environ.get("FER_DATA") or None)
-    return said.model_copy(update={"limit_seed": given.seed or 0})
+    data = DataOptions.given(given, given.source or os.environ.get("FER_DATA") or None)
+    return data.model_copy(update={"limit_seed": given.seed or 0})

@@ -1,4 +1,4 @@
-"""Runs a sweep on a cluster as a job, and shows and stops it from here by name."""
+"""Submits a sweep to a cluster as a job, and follows and stops it by name."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tracking.mlflow_sync.uri import check_tracking_uri, without_password
 
 
 def submit(given: SweepArguments, config: ClusterConfig) -> int:
-    """Submit the sweep, then print its output; Ctrl-C leaves it running there."""
+    """Submit the sweep, then print its output. Ctrl-C stops only the printing."""
     find_space(given.space)
     _check_tracking_uri(given.options.tracking_uri)
     name = check_name(given.options.name or f"{space_label(given.space)}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
@@ -30,13 +30,16 @@ def submit(given: SweepArguments, config: ClusterConfig) -> int:
     words = job_arguments(given, given.options.model_copy(update={"name": name}), config)
     shipped = [path for path in (_own_space(given), given.cluster) if path]
     job = jobs.submit(name, ["python", "-m", "sweeps.run", *words], files=shipped)
-    console.print(f"sweep {name} is on {config.address} as job {job.submission_id}; Ctrl-C leaves it running there")
+    console.print(f"sweep {name} runs on {config.address} as job {job.submission_id}; Ctrl-C leaves it running")
     return _follow(jobs, config, name)
 
 
 def job_arguments(given: SweepArguments, asked: Options, config: ClusterConfig) -> list[str]:
-    """The job's command line of `sweeps.run`: shipped files by their bare names, the cluster's folders
-    where none is given. The job joins the cluster that it runs in."""
+    """The arguments of `sweeps.run` in the job.
+
+    Files that are sent with the job are given by their names alone. Folders that are not given are the cluster's. The
+    job joins the cluster in which it runs.
+    """
     given_names = asked.model_fields_set
     places = {"address": "auto", "out": config.storage, "tracking_uri": config.tracking_uri}
     update = {name: value for name, value in places.items() if value and (name not in given_names or name == "address")}
@@ -59,8 +62,9 @@ def _check_tracking_uri(uri: str | None) -> None:
     check_tracking_uri(uri, "--tracking-uri")
     if without_password(uri) != uri:
         raise InputError(
-            f"--tracking-uri {without_password(uri)}: has a password, and everyone who sees the cluster sees a job's "
-            "command; leave the login out and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD on the nodes"
+            f"--tracking-uri {without_password(uri)}: has a password, which every user of the cluster could "
+            "read in the job's command; omit the login and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD "
+            "on the nodes"
         )
 
 
@@ -69,7 +73,7 @@ def _own_space(given: SweepArguments) -> Path | None:
 
 
 def logs(verb: OnCluster, name: str) -> int:
-    """Print the output of a sweep on a cluster, until it ends."""
+    """Print the output of a sweep on a cluster until it ends."""
     config = _config(verb)
     return _follow(Jobs(config), config, name)
 
@@ -78,12 +82,12 @@ def stop(verb: OnCluster, name: str) -> int:
     """Stop a sweep on a cluster; it can be resumed."""
     config = _config(verb)
     stopped = Jobs(config).stop(name)
-    console.print(f"{name}: {'is stopping; it saves its trials first' if stopped else 'was not running'}")
+    console.print(f"{name}: {'is stopping, after saving its trials' if stopped else 'was not running'}")
     return 0
 
 
 def there(verb: OnCluster, name: str | None) -> int:
-    """Run this command beside the sweep's folder on its cluster, and print what it prints there."""
+    """Run this command on the cluster, next to the sweep's folder, and print its output."""
     config = _config(verb)
     jobs = Jobs(config)
     out = str(verb.out) if verb.out != Options().out else _folder_there(name, config, jobs)
@@ -95,11 +99,13 @@ def there(verb: OnCluster, name: str | None) -> int:
 
 
 def _folder_there(name: str | None, config: ClusterConfig, jobs: Jobs) -> str:
-    """The folder of the sweeps there: as the sweep was started with, or as the cluster's file says."""
+    """The folder of sweeps on the cluster: that of the sweep's job, or `storage` of the cluster file."""
     words = shlex.split(jobs.find(name).entrypoint) if name else []
     out = words[words.index("--out") + 1] if "--out" in words else config.storage
     if out is None:
-        raise InputError("say where the sweeps are on the cluster: --out DIR, or storage in the cluster's file")
+        raise InputError(
+            "the folder of sweeps on the cluster is not known: give --out DIR, or storage in the cluster file"
+        )
     return out
 
 
@@ -114,7 +120,7 @@ def _without(argv: Sequence[str], options: tuple[str, ...]) -> list[str]:
 
 
 def _is_rays_own(line: str) -> bool:
-    """Whether Ray wrote the line into the job's log, about starting it."""
+    """Whether the line is Ray's own message about starting the job."""
     return line.startswith("Running entrypoint for job ") or "Runtime env is setting up" in line
 
 
@@ -122,12 +128,12 @@ def _follow(jobs: Jobs, config: ClusterConfig, name: str) -> int:
     try:
         return exit_code(jobs.follow(name, sys.stdout.write))
     except KeyboardInterrupt:
-        console.print(f"\n{name} continues there. Look at it again:\n  {look_again(config, name)}")
+        console.print(f"\n{name} continues on the cluster. To follow it again:\n  {look_again(config, name)}")
         return 130
 
 
 def _config(verb: OnCluster) -> ClusterConfig:
     config = reach(verb.cluster, verb.address)
     if config is None or not config.submits:
-        raise InputError("say which cluster: --cluster FILE or --address http://HOST:8265")
+        raise InputError("no cluster is given: add --cluster FILE or --address http://HOST:8265")
     return config

@@ -28,7 +28,7 @@ def tables(found: Comparison) -> Iterator[Table | str]:
     """The printed parts of a comparison, in order."""
     place = where(found.dataset, found.split, found.n, found.synthetic)
     for sweep, run in found.stands_for.items():
-        yield f"{sweep} is a sweep: its best trial, {run}, is compared for it"
+        yield f"{sweep} is a sweep: its best trial, {run}, is compared"
     yield from found.notes
     settings = Table(title=Text(f"settings that differ; {place}"), header_style="bold")
     settings.add_column("setting")
@@ -55,7 +55,7 @@ def accuracy_table(right: Mapping[str, NDArray[np.bool_]], place: str) -> Table:
 
 
 def _whole(sweeps: Sequence[SweepSummary], place: str) -> Table:
-    table = Table(title=Text(f"the sweeps as a whole; {place}"), header_style="bold")
+    table = Table(title=Text(f"whole sweeps; {place}"), header_style="bold")
     table.add_column("")
     for one in sweeps:
         table.add_column(one.name, justify="right")
@@ -76,12 +76,12 @@ def _whole(sweeps: Sequence[SweepSummary], place: str) -> Table:
 
 
 def log_page(page: str, runs: Sequence[Run], whole: Collection[str], tracking_uris: Sequence[str]) -> str:
-    """Log a page to each run, or to the sweep's own run where that was given; return where, in one line.
+    """Log a page to each run, or to the sweep's own run if a sweep was named. Returns one line that says where.
 
-    `tracking_uris` are those of the runs' records.
+    `tracking_uris` has the tracking URI of each run.
 
     Raises:
-        TrackingError: there is no MLflow yet, it does not answer, or lacks a run.
+        TrackingError: MLflow's store does not exist, does not answer, or lacks a run.
     """
     names = [_name(run, whole) for run in runs]
     with tempfile.TemporaryDirectory() as scratch:
@@ -98,7 +98,7 @@ def log_page(page: str, runs: Sequence[Run], whole: Collection[str], tracking_ur
                 ]
                 for run_id in found:
                     log_file(client, run_id, path, _FOLDER)
-    return f"MLflow has the page too: {_FOLDER}/{path.name} of {', '.join(names)}"
+    return f"also in MLflow: artifact {_FOLDER}/{path.name} of {', '.join(names)}"
 
 
 def _name(run: Run, whole: Collection[str]) -> str:
@@ -111,7 +111,7 @@ def _file_name(names: Sequence[str]) -> str:
 
 
 def score_table(found: ScoreSummary, title: str) -> Table:
-    """Recall, precision, F1 and AUC with its grade per class; the scores of all classes below."""
+    """Recall, precision, F1, AUC and its grade per class; the scores over all classes are in the caption."""
     table = Table(title=Text(title), caption=Text(_caption(found)), header_style="bold")
     for heading in ("class", "faces", "recall", "precision", "F1", "AUC", "grade"):
         table.add_column(heading, justify="left" if heading == "class" else "right")
@@ -127,7 +127,7 @@ def score_table(found: ScoreSummary, title: str) -> Table:
 def _caption(found: ScoreSummary) -> str:
     shown = {name: found.full.value(metric) for metric, name in METRIC_NAMES.items() if metric != "accuracy"}
     scores = ", ".join(f"{name} {value:.3f}" for name, value in shown.items() if value is not None)
-    return f"{scores}; the temperature, {found.temperature:.2f}, is that of the validation split"
+    return f"{scores}; temperature {found.temperature:.2f}, fitted on the validation split"
 
 
 def _share(value: Interval | None) -> str:

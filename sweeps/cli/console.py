@@ -33,11 +33,11 @@ def hide_passwords_in_tracebacks() -> None:
 def let_no_output_fail() -> None:
     """Make stdout and stderr drop what cannot be written, so that it does not end a sweep.
 
-    The pipe's reader or the terminal may be gone, or a log's disk full. A character that a terminal lacks becomes a
-    question mark.
+    The reader of a pipe or the terminal may be gone, or the disk of a log full. A character that the terminal cannot
+    show becomes a question mark.
     """
     for name in ("stdout", "stderr"):
-        if (stream := getattr(sys, name)) is not None:  # it is None where the descriptor was closed
+        if (stream := getattr(sys, name)) is not None:  # None if the file descriptor is closed
             raw = io.BufferedWriter(_Unfailing(stream.fileno(), "w", closefd=False))
             setattr(sys, name, io.TextIOWrapper(raw, stream.encoding, errors="replace", line_buffering=True))
 

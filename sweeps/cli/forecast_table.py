@@ -1,4 +1,4 @@
-"""Where the unfinished trials of a sweep are expected to end."""
+"""A table with the forecast of each unfinished trial's best accuracy at its end."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ _SHOWN = 10
 
 
 def forecast_table(history: SweepHistory) -> Table | None:
-    """The most promising of them first; None where none has enough epochs."""
+    """The most promising trials first. None if no trial has enough epochs."""
     found = forecasts(history)
-    told = {number: one for number, one in found.items() if one is not None}
-    if not told:
+    if all(one is None for one in found.values()):
         return None
     order = sorted(found, key=lambda number: _promise(found[number]), reverse=True)
     table = Table(
-        title="best val_accuracy at its end, if the trial continues",
-        caption=f"in brackets 80 % intervals; {TOO_FEW}: fewer than {LEAST_EPOCHS} epochs",
+        title="forecast: best val_accuracy at the end of each unfinished trial",
+        caption=f"80 % intervals in brackets; {TOO_FEW}: fewer than {LEAST_EPOCHS} epochs so far",
         header_style="bold",
     )
     for heading in ("trial", "state", "epoch", "so far", "forecast"):
@@ -38,7 +37,7 @@ def forecast_table(history: SweepHistory) -> Table | None:
 
 
 def forecast_text(forecast: Forecast | None) -> str:
-    """In a cell of a table."""
+    """The forecast as a table cell."""
     return TOO_FEW if forecast is None else str(forecast)
 
 

@@ -1,4 +1,4 @@
-"""The table at the end of a sweep: best epochs, intervals, and the gain over the reports' own settings."""
+"""The table at the end of a sweep: best epochs, intervals, and differences to the best baseline."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _ACTS_SHOWN = 10
 
 
 def leaderboard(history: SweepHistory, spec: SweepSpec, folder: SweepFolder) -> Table:
-    """Trials by their best epoch; differences are to the best baseline, paired image by image where possible."""
+    """Trials ranked by their best epoch, with differences to the best baseline, paired by image where possible."""
     ranked = history.ranked_groups()
     best_baseline = next(
         (one for one in ranked if one.first.started.baseline and not history.is_short(one.first)), None
@@ -58,7 +58,7 @@ def leaderboard(history: SweepHistory, spec: SweepSpec, folder: SweepFolder) -> 
 
 
 def pareto_table(history: SweepHistory) -> Table | None:
-    """The trials on the front, the most accurate first; None where there are none or one objective."""
+    """The trials on the Pareto front, the most accurate first. None if there are none, or only one objective."""
     scored = scored_trials(history)
     front = [one for one in scored if one.is_on_front]
     if not front:
@@ -66,7 +66,9 @@ def pareto_table(history: SweepHistory) -> Table | None:
     objectives = objectives_of(history.spec)
     more = f"; the most accurate {_SHOWN} of {len(front)}" if len(front) > _SHOWN else ""
     table = Table(
-        title=Text(f"Pareto front, {len(front)} of {len(scored)}: no other is better in one and as good in the rest"),
+        title=Text(
+            f"Pareto front, {len(front)} of {len(scored)} trials: none is as good in all objectives and better in one"
+        ),
         caption=Text(f"--objective {','.join(objectives)}{more}"),
         header_style="bold",
     )
@@ -79,15 +81,15 @@ def pareto_table(history: SweepHistory) -> Table | None:
 
 
 def failures(history: SweepHistory) -> list[str]:
-    """Why trials have failed, one line per trial; of many the first ones."""
+    """Why trials failed, one line per trial, at most the first five."""
     ends = [trial.end for _, trial in sorted(history.trials.items()) if trial.end and trial.end.state == "failed"]
     lines = [f"trial {end.trial}: {end.reason}" for end in ends[:_FAILURES_SHOWN]]
     more = len(ends) - len(lines)
-    return lines + ([f"and {more} more trials, whose reasons are in the journal"] if more else [])
+    return lines + ([f"and {more} more trials; their reasons are in the journal"] if more else [])
 
 
 def acts(history: SweepHistory) -> list[str]:
-    """Acts on the sweep and their answers, the latest last; of many the last ones."""
+    """The last ten acts on the sweep and their answers, the latest last."""
     lines = []
     for act in history.acts[-_ACTS_SHOWN:]:
         asked = " ".join([act.verb, *(f"{name}={value}" for name, value in act.arguments.items())])
@@ -174,14 +176,14 @@ def _caption(
     notes = [f"{trial.started.baseline}: {note}" for trial in whole if (note := history.length_note(trial))]
     lines += dict.fromkeys(notes)
     if any(history.is_short(trial) for trial in history.trials.values()):
-        lines.append("a short baseline is no measure of longer trials: no difference to it is given")
+        lines.append("a baseline with fewer epochs is not comparable: no difference to it is given")
     if best_baseline:
         lines.append(
             f"differences in points, with 95 % intervals paired by image, to {best_baseline.first.started.baseline}"
         )
     if spec.members > 1 or spec.confirm:
         lines.append(
-            f"a mean's interval is Student's t over its {'folds' if spec.folds else 'seeds'}, a trial's is over faces"
+            f"intervals: of a mean, Student's t over its {'folds' if spec.folds else 'seeds'}; of a trial, over faces"
         )
     if confirmation := confirmation_of(history):
         lines.append(str(confirmation))

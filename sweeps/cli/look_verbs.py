@@ -1,4 +1,4 @@
-"""The verbs that look at recorded runs: compare, report, curves, tensorboard, inspect."""
+"""Verbs that analyse recorded runs: compare, report, curves, tensorboard, inspect."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from tracking.record.files import write_bytes
 def _names(text: str) -> list[str]:
     names = [name.strip() for name in text.split(",")]
     if not all(names):
-        raise ArgumentTypeError(f"'{text}': expected names with commas between, as conv1,conv2")
+        raise ArgumentTypeError(f"'{text}': expected names separated by commas, as conv1,conv2")
     return list(dict.fromkeys(names))
 
 
 class Compare(OfSweeps):
-    """Compare two or more runs or sweeps, face by face.
+    """Compare runs or sweeps image by image, with 95 % intervals.
 
     Example: python -m sweeps compare night/3 night/5
     """
 
     runs: Annotated[tuple[str, ...], Flag(ONE_RUN, "RUN", positional=True)]
     as_json: Annotated[bool, Flag("print the comparison as JSON", name="json")] = False
-    html: Annotated[Path | None, Flag("write it as one page", "FILE")] = None
-    numbers_only: Annotated[bool, Flag("compare runs on different data by their numbers alone")] = False
+    html: Annotated[Path | None, Flag("also write the comparison as a page", "FILE")] = None
+    numbers_only: Annotated[bool, Flag("compare runs on different data by their scores only")] = False
 
     def __call__(self) -> int:
         from sweeps.after.report_input import compare_runs, val_faces
@@ -70,13 +70,15 @@ class Compare(OfSweeps):
 
 
 class Report(OfSweeps):
-    """Write a sweep's report, one page.
+    """Write a sweep's report as one page.
 
     Example: python -m sweeps report night
     """
 
     name: SweepName
-    html: Annotated[Path | None, Flag("the page alone, there (default OUT/NAME/figures)", "FILE")] = None
+    html: Annotated[
+        Path | None, Flag("write only the page, to FILE (default: page and figures to OUT/NAME/figures)", "FILE")
+    ] = None
 
     def __call__(self) -> int:
         from sweeps.after.draw_sweep import draw_sweep
@@ -111,7 +113,7 @@ class Curves(OfSweeps):
 
         run = find_run(self.run, self.out, self.tracking_uri)
         if not any(epoch.iterations for epoch in run.trial.epochs):
-            raise InputError(f"{run.name}: has no iterations to draw; name a trial that has trained for an epoch")
+            raise InputError(f"{run.name}: has no iterations to draw; name a trial that has finished an epoch")
         spec, path = run.spec, self.picture or run.files.root / "iterations.png"
         where = f"{data_name(spec.dataset, spec.synthetic)}, {val_title(spec.dataset)}"
         save_png(iterations_figure(run.trial.epochs, f"{run.name}: {run.trial.started.title} on {where}"), path)
@@ -120,7 +122,7 @@ class Curves(OfSweeps):
 
 
 class Tensorboard(OfSweeps):
-    """Write a sweep's curves as TensorBoard's event files.
+    """Write a sweep's curves as TensorBoard event files.
 
     Example: python -m sweeps tensorboard night
     """
@@ -133,24 +135,27 @@ class Tensorboard(OfSweeps):
         folder, history = open_sweep(self.name, self.out)
         root = write_event_files(folder, history)
         console.print(
-            f"{self.name}: {len(history.trials)} trials in {root}\nlook at them:\n  tensorboard --logdir {root}"
+            f"{self.name}: {len(history.trials)} trials in {root}\nto view them:\n  tensorboard --logdir {root}"
         )
         return 0
 
 
 class Inspect(OfSweeps):
-    """Draw a net's layers, filters, maps and saliency.
+    """Draw a net's layers, filters, feature maps and saliency.
 
     Example: python -m sweeps inspect night/3 --layers conv1,conv2
     """
 
     run: RunName
-    layers: Annotated[tuple[str, ...], Flag("stages or layers (default: each stage's map)", "L1,L2", read=_names)] = ()
+    layers: Annotated[
+        tuple[str, ...],
+        Flag("stages or layers whose feature maps are drawn (default: every stage)", "L1,L2", read=_names),
+    ] = ()
     faces: Annotated[
-        str | None, Flag("how many validation faces, or their places: 3,17 (default one per class)", "N")
+        str | None, Flag("number of validation faces, or their indices as 3,17 (default: one per class)", "N")
     ] = None
-    image: Annotated[Path | None, Flag("a picture of your own instead, PNG or JPEG", "PATH")] = None
-    method: Annotated[Literal["gradcam", "occlusion"] | None, Flag("one of the two alone (default both)")] = None
+    image: Annotated[Path | None, Flag("inspect your own picture instead, PNG or JPEG", "PATH")] = None
+    method: Annotated[Literal["gradcam", "occlusion"] | None, Flag("saliency method (default: both)")] = None
     out_dir: Annotated[Path | None, Flag("default OUT/NAME/trials/NUMBER/inspect", "DIR")] = None
     device: NetDevice = "cpu"
 
@@ -174,7 +179,7 @@ class Inspect(OfSweeps):
         )
         console.print(net_table(run))
         if missing:
-            warn(f"{missing}; drawn without it: filters and maps")
+            warn(f"{missing}; drawn without it: filters and feature maps")
         pictures = []
         for path in drawing:
             console.print(str(path))

@@ -35,7 +35,7 @@ from tracking.record.history import SweepHistory
 
 
 class RunSweep(SweepArguments):
-    """Run a sweep, or continue with one.
+    """Run a sweep, or continue one.
 
     Example: python -m sweeps run lenet_space --trials 20 --epochs 5
     """
@@ -57,18 +57,18 @@ class RunSweep(SweepArguments):
 
 
 class Reproduce(Verb):
-    """List the reports' rows, or train one and compare.
+    """List the reports' results beside ours, or train one row again.
 
     Example: python -m sweeps reproduce lenet_step_8 --data fer2013.csv
     """
 
-    row: Annotated[str | None, Flag("which one, as lenet_step_8 (default: list them)", "ROW", positional=True)] = None
-    quick: Annotated[bool, Flag("a rehearsal: one epoch on a part of the train split")] = False
+    row: Annotated[str | None, Flag("a row, as lenet_step_8 (default: list all)", "ROW", positional=True)] = None
+    quick: Annotated[bool, Flag("a short test: one epoch on part of the train split")] = False
     options: Options | None = None
 
     @classmethod
     def add_arguments(cls, parser: ArgumentParser) -> None:
-        """Its own, and those of a sweep that a row leaves open."""
+        """Its own arguments, and those options of a sweep that a row does not fix."""
         add_flags(parser, cls, ["row", "quick"])
         add_flags(parser, DataOptions)
         where = ["runner", "device", "cpus_per_trial", "time_budget_seconds", "seed", "name", "out", "tracking_uri"]
@@ -78,7 +78,7 @@ class Reproduce(Verb):
 
     @classmethod
     def fields_given(cls, given: Namespace) -> dict[str, Any]:
-        """Its own, and the options of the row's sweep."""
+        """Its own fields, and the options of the row's sweep."""
         return super().fields_given(given) | {"options": given.row and reproduce.options(given)}
 
     def __call__(self) -> int:
@@ -92,7 +92,7 @@ class Reproduce(Verb):
 
 
 class Rerun(OfSweeps):
-    """Train a trial again as it was recorded, and compare to the last bit.
+    """Train a trial again as recorded, and compare every value to the last bit.
 
     Example: python -m sweeps rerun night/3
     """
@@ -101,7 +101,7 @@ class Rerun(OfSweeps):
     name: Annotated[
         str | None,
         Flag(
-            "name and folder of the new run (default rerun-NAME-NUMBER-<UTC time>); that of a rerun that was stopped "
+            "name and folder of the new run (default rerun-NAME-NUMBER-<UTC time>); the name of a stopped rerun "
             "continues it"
         ),
     ] = None
@@ -111,26 +111,26 @@ class Rerun(OfSweeps):
         folder = rerun.begin(run, self.name, self.out)
         options = Options(name=folder.root.name, out=self.out, tracking_uri=self.tracking_uri, resume=True)
         plan = make_plan(recorded_spec(SweepHistory.load(folder.journal)).space, options, find_hardware, console.print)
-        # As many threads sum in the same order.
+        # The same number of threads sums in the same order.
         plan = replace(plan, spec=plan.spec.model_copy(update={"threads": run.spec.threads}))
         code = _run_plan(plan, partial(run_plan, body=rerun.Until(run.trial.last_epoch)))
         again = find_run(f"{folder.root.name}/0", self.out)
         if not again.trial.is_over:
             command = ["python", "-m", "sweeps", "rerun", run.name, "--name", folder.root.name]
-            console.print(f"continue and compare:\n  {shlex.join([*command, *command_line(options, ['out'])])}")
+            console.print(f"to continue and compare:\n  {shlex.join([*command, *command_line(options, ['out'])])}")
             return code or 1
         return rerun.say_whether_equal(run, again, console)
 
 
 class Resume(OfSweeps):
-    """Continue with a sweep, with the options it was started with.
+    """Continue a sweep with the options that it was started with.
 
     Example: python -m sweeps resume night
     """
 
     way_out: ClassVar[str] = (
-        "; a sweep resumes with its own options: to change them, repeat the command that began it, with the "
-        "changes, --name NAME and --resume"
+        "; a sweep resumes with its own options: to change them, repeat its original command with the changes, "
+        "--name NAME and --resume"
     )
     name: SweepName
 
@@ -151,14 +151,14 @@ class Spaces(Verb):
 
         for name, space in SPACES.items():
             doc = (sys.modules[space.suggest.__module__].__doc__ or "").partition("\n")[0]
-            console.print(f"{name:16} {doc} ({space.trials} trials of {space.max_epochs} epochs at most)")
+            console.print(f"{name:16} {doc} ({space.trials} trials, at most {space.max_epochs} epochs each)")
         return 0
 
 
 def _run_plan(plan: Plan, run: Callable[..., SweepResult] | None = None) -> int:
     _announce(plan)
     if plan.is_finished():
-        console.print("this sweep is finished: nothing is left to run; 'python -m sweeps extend' gives it more")
+        console.print("this sweep is finished: nothing is left to run; 'python -m sweeps extend' adds trials or epochs")
     progress = Progress(console, plan.spec, plan.at_once, plan.budgets)
     with progress.showing():
         result = (run or run_plan)(
@@ -179,8 +179,8 @@ def _announce(plan: Plan) -> None:
     if spec.synthetic:
         console.print(
             Text(
-                "SYNTHETIC FACES: drawn by this program to try it out; no number below says anything about people.\n"
-                "Give your own with --data fer2013.csv or FER_DATA.",
+                "SYNTHETIC FACES, drawn by this program: no number below says anything about people.\n"
+                "Use your own data with --data fer2013.csv or FER_DATA.",
                 style="bold yellow",
             )
         )
@@ -197,7 +197,7 @@ def _announce(plan: Plan) -> None:
         console.print(f"note: {ignored}")
     console.print(
         f"{plan.at_once} at once on {spec.device} "
-        f"({slots.of_a_trial}), {spec.max_epochs} epochs at most; "
+        f"({slots.of_a_trial}), at most {spec.max_epochs} epochs each; "
         f"sampler {spec.sampler}, pruner {spec.pruner}, seed {spec.seed}; records in {plan.folder.root}"
     )
     for line in plan.budgets.lines(plan.recorded):
@@ -225,11 +225,11 @@ def _conclude(plan: Plan, result: SweepResult) -> None:
     for fault in result.faults:
         errors.print(Text(f"failed: {fault}", style="red"))
     if result.backlog:
-        warn(f"MLflow has not taken {result.backlog} events yet; send them with: {_verb(plan.options, 'sync')}")
+        warn(f"MLflow lacks {result.backlog} events; send them with: {_verb(plan.options, 'sync')}")
     if not history.finished:
         reason = history.stopped.reason if history.stopped else "it did not end"
-        console.print(f"not finished ({reason}). Resume it:\n  {_verb(plan.options, 'resume')}")
-    console.print(f"look further:\n  {_verb(plan.options, 'status')}\n  {_page(plan, result)}")
+        console.print(f"not finished ({reason}). To resume it:\n  {_verb(plan.options, 'resume')}")
+    console.print(f"see also:\n  {_verb(plan.options, 'status')}\n  {_page(plan, result)}")
 
 
 def _verb(options: Options, verb: str) -> str:
@@ -237,20 +237,20 @@ def _verb(options: Options, verb: str) -> str:
 
 
 def _page(plan: Plan, result: SweepResult) -> str:
-    """The URL of the sweep's MLflow page, or the command that serves it."""
+    """The address of the sweep in the MLflow UI, or the command that serves it."""
     from tracking.mlflow_sync.upkeep import experiment_page
 
     uri = plan.tracking_uri
     if not uri.startswith("http"):
-        return f"{_verb(plan.options, 'ui')}   # MLflow's page"
+        return f"{_verb(plan.options, 'ui')}   # the MLflow UI"
     try:
         return f"MLflow: {experiment_page(uri, result.history.started.space)}"
-    except TrackingError:  # that it is away was said before
+    except TrackingError:  # a warning was printed before
         return f"MLflow: {without_password(uri)}"
 
 
 class Completion(Verb):
-    """Print the script that completes these commands in bash and zsh.
+    """Print a script that completes these commands in bash and zsh.
 
     Example: python -m sweeps completion > ~/.fer-sweeps-completion
     """
@@ -285,7 +285,7 @@ VERBS: dict[str, type[Verb]] = {
 
 def parser() -> Parser:
     """The whole command line: `python -m sweeps VERB …`."""
-    top = Parser(prog="python -m sweeps", description="Sweeps of facial-expression nets.")
+    top = Parser(prog="python -m sweeps", description="Hyperparameter sweeps of facial-expression nets.")
     add_verbs(top, VERBS)
     return top
 

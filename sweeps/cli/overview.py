@@ -1,7 +1,7 @@
 """An overview of all sweeps of a folder: results so far, whether they run, and the time left.
 
-Reading a journal takes some 10 ms, so a digest of each is cached in one file beside the sweeps, by the journal's size
-and time: only journals that have grown are read again.
+Reading a journal takes about 10 ms. A digest of each journal is cached in one file in the folder of the sweeps, keyed
+by the journal's size and time, so that only journals that have grown are read again.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _DRIVEN: tuple[State, ...] = ("running", "waiting", "paused")
 
 
 class Best(BaseModel):
-    """The best validation accuracy of a sweep, with its 95 % interval where the answers are kept."""
+    """The best validation accuracy of a sweep, with its 95 % interval if the predictions are kept."""
 
     trial: int
     epoch: int
@@ -45,13 +45,13 @@ class Best(BaseModel):
     low: float | None = None
     high: float | None = None
     prefer: str | None = None
-    """Why it need not be the most accurate trial: it is the cheapest of those within noise of that one."""
+    """The preference by which the winner was chosen among the trials within noise of the most accurate one."""
     within_noise: tuple[int, ...] = ()
     """With `prefer`, the most accurate trial and those within noise of it."""
 
 
 class Digest(BaseModel):
-    """A journal's digest."""
+    """What the overview needs of a journal."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -73,31 +73,31 @@ class Digest(BaseModel):
     stopped: str | None = None
     """Why its last driver stopped."""
     held_by: str | None = None
-    """Who paused the whole sweep, while its driver waits."""
+    """Who paused the whole sweep; its driver waits."""
     held_ms: int = 0
-    """When."""
+    """When it was paused."""
     updated_ms: int = 0
     fault: str | None = None
-    """The fault that makes it unreadable."""
+    """Why the journal cannot be read."""
 
 
 class Row(BaseModel):
-    """One sweep now."""
+    """The current state of one sweep."""
 
     name: str
     state: State
     owner: str
     slots: int
-    """Trials that run now."""
+    """Number of running trials."""
     driver: Holder | None
     seconds_left: float | None
     pause: str = ""
-    """Who paused the whole sweep, when, and how it continues; empty where nobody did."""
+    """Who paused the whole sweep, when, and how it continues; empty if it is not paused."""
     digest: Digest
 
     @property
     def is_living(self) -> bool:
-        """Whether a driver works on it."""
+        """Whether a driver runs it."""
         return self.driver is not None and self.state in _DRIVEN
 
 
@@ -115,19 +115,19 @@ def all_sweeps(out: Path) -> list[Row]:
     kept = _read_cache(out / CACHE_NAME)
     entries = dict(_entries(out, kept))
     if entries != kept:
-        with suppress(TrackingError, OSError):  # another user's folder: the next look takes as long
+        with suppress(TrackingError, OSError):  # another user's folder: nothing is cached
             write_bytes(out / CACHE_NAME, _CACHE.dump_json(entries))
     rows = [row_of(out / name, entry.digest) for name, entry in entries.items()]
     return sorted(rows, key=lambda row: (not row.is_living, -row.digest.updated_ms, row.name))
 
 
 def sweep_row(folder: SweepFolder, history: SweepHistory) -> Row:
-    """The row of one sweep with a given history."""
+    """The row of one sweep, from its history."""
     return row_of(folder.root, digest_of(folder, history))
 
 
 def digest_of(folder: SweepFolder, history: SweepHistory) -> Digest:
-    """The digest of a sweep's history. Raises InputError where its spec cannot be read."""
+    """The digest of a sweep's history. Raises InputError if its spec cannot be read."""
     spec = recorded_spec(history)
     states = [trial.state for trial in history.trials.values()]
     last = max((trial.epochs[-1].time_ms for trial in history.trials.values() if trial.epochs), default=0)
@@ -193,7 +193,7 @@ def _read(folder: SweepFolder) -> Digest:
 
 
 def row_of(root: Path, digest: Digest) -> Row:
-    """The row of the sweep in a folder with a given digest: whether it has a driver now, and what that does."""
+    """The row of the sweep in a folder, from its digest and from whether it has a driver now."""
     holder = None
     with suppress(OSError):
         holder = folder_holder(root)
@@ -227,7 +227,7 @@ def _state(digest: Digest, is_held: bool, slots: int) -> State:
 
 
 def pause_text(name: str, who: str, when_ms: int) -> str:
-    """Who paused a sweep, when, and how it continues."""
+    """Who paused a sweep, when, and the command that continues it."""
     return f"paused by {who} at {time.strftime('%Y-%m-%d %H:%M', time.localtime(when_ms / 1000))}; unpause {name}"
 
 
@@ -245,5 +245,5 @@ def _owner(root: Path) -> str:
 def _read_cache(path: Path) -> dict[str, _Entry]:
     try:
         return _CACHE.validate_json(path.read_bytes())
-    except (OSError, ValidationError):  # none yet, or another version's
+    except (OSError, ValidationError):  # missing, or written by another version
         return {}

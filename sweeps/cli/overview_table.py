@@ -38,12 +38,12 @@ def table_of(rows: Sequence[Row]) -> Table:
 
 
 def as_json(rows: Sequence[Row]) -> str:
-    """The same as a JSON list, one object per sweep."""
+    """A JSON list with one object per sweep."""
     return json.dumps([_flat(row) for row in rows], indent=2) + "\n"
 
 
 def state_text(row: Row) -> str:
-    """The state of a sweep, and where or why."""
+    """The state of a sweep, with its host and process or its reason."""
     if row.pause:
         return row.pause
     if row.driver and row.is_living:

@@ -30,9 +30,9 @@ STATES: tuple[Literal["running", "waiting", "paused", "done", "pruned", "failed"
     "failed",
     "stopped",
 )
-_OTHER_LINES = 6  # of the screen that holds the live table
+_OTHER_LINES = 6  # of the screen besides the rows of the live table
 _CHEAP_SECONDS = 0.001
-_SHARE = 0.01  # of the driver's time, at most, for what only a person reads
+_SHARE = 0.01  # of the driver's time, at most, for output
 
 
 def trial_name(trial: TrialHistory) -> str:
@@ -41,10 +41,10 @@ def trial_name(trial: TrialHistory) -> str:
 
 
 def trials_begun(history: SweepHistory, spec: SweepSpec) -> str:
-    """`3 of 12 trials`; with groups, how many nets were trained for them."""
+    """`3 of 12 trials`; with groups also the number of nets."""
     nets = len(history.trials)
-    beside = f" ({nets} nets)" if nets > history.configurations else ""
-    return f"{history.configurations} of {spec.trials} trials{beside}"
+    members = f" ({nets} nets)" if nets > history.configurations else ""
+    return f"{history.configurations} of {spec.trials} trials{members}"
 
 
 class _Sparingly(Generic[T]):
@@ -64,7 +64,7 @@ class _Sparingly(Generic[T]):
 
 
 class Progress:
-    """A listener of the director's events."""
+    """Prints the director's events: a live table in a terminal, lines elsewhere."""
 
     def __init__(self, console: Console, spec: SweepSpec, slots: int, budgets: Budgets | None = None) -> None:
         self._console, self._spec = console, spec
@@ -76,7 +76,7 @@ class Progress:
 
     @contextmanager
     def showing(self) -> Iterator[None]:
-        """Show the live table while the block runs, where the console is a terminal."""
+        """Show the live table while the block runs, if the console is a terminal."""
         if not self._console.is_terminal:
             yield
             return
@@ -85,7 +85,7 @@ class Progress:
         self._live = None
 
     def __call__(self, event: Event, history: SweepHistory) -> None:
-        """Take in one event."""
+        """Update the table or print a line."""
         if isinstance(event, Act) and event.spec:
             self._spec = SweepSpec.model_validate(event.spec)
         if self._live is not None:
@@ -98,7 +98,7 @@ class Progress:
             self._console.print(Text(line), soft_wrap=True)
 
     def preparing(self, trial: TrialHistory, what: str) -> None:
-        """Print a trial's progress before its first epoch."""
+        """Print what a trial does before its first epoch."""
         self._console.print(Text(f"trial {trial_name(trial)}: {what}"), soft_wrap=True)
 
     def _time_left(self, history: SweepHistory) -> str:
@@ -127,11 +127,11 @@ class Progress:
 
 
 def event_line(event: Event, history: SweepHistory, left: str = "") -> str | None:
-    """An event as a line of text; None for events that are not shown. `left`, the time left, is added after epochs."""
+    """An event as a line of text; None for events that are not shown. `left`, the time left, is appended to epochs."""
     match event:
         case TrialStarted() if event.config:
             trial = history.trials[event.trial]
-            return f"trial {trial_name(trial)}: started ({event.epochs} epochs at most)"
+            return f"trial {trial_name(trial)}: started (at most {event.epochs} epochs)"
         case AttemptStarted():
             trial = history.trials[event.trial]
             from_where = f"continues after epoch {trial.last_epoch}" if trial.last_epoch else "starts again"
@@ -147,7 +147,7 @@ def event_line(event: Event, history: SweepHistory, left: str = "") -> str | Non
         case Verdict():
             return f"trial {event.trial}: {event.state}: {event.reason}"
         case Act():
-            return f"{event.who} asked to {event.verb}: {'refused: ' if event.refused else ''}{event.answer}"
+            return f"{event.who}: {event.verb}: {'refused: ' if event.refused else ''}{event.answer}"
         case TrialPaused():
             trial = history.trials[event.trial]
             where = "" if trial.waits_at_rung else f"paused after epoch {event.epoch}: "
@@ -176,7 +176,7 @@ def _row(trial: TrialHistory) -> tuple[str, ...]:
 
 
 def best_line(history: SweepHistory) -> str:
-    """The best trial so far."""
+    """The best trial so far, as a line."""
     ranked = history.ranked()
     if not ranked:
         return "best so far: none yet"

@@ -1,4 +1,4 @@
-"""MLflow from the command line: a sweep's tracking URI, and the verbs `sync` and `ui`."""
+"""MLflow on the command line: a sweep's tracking URI, and the verbs `sync` and `ui`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tracking.record.layout import JOURNAL_NAME, SweepFolder
 
 
 def records_uri(spec: SweepSpec, verb: OfSweeps) -> str:
-    """The sweep's tracking URI; warns where the environment names another one. Raises TrackingError."""
+    """The sweep's tracking URI. Warns if the environment names another one. Raises TrackingError."""
     uri = resolve_tracking_uri(verb.tracking_uri, verb.out, spec.tracking_uri)
     if verb.tracking_uri is None and (note := ignored_environment(uri)):
         warn(note)
@@ -28,36 +28,36 @@ def records_uri(spec: SweepSpec, verb: OfSweeps) -> str:
 
 
 def asked_for(verb: OfSweeps) -> str | None:
-    """The form of --tracking-uri that a new run records; None where it is not verb. Raises TrackingError."""
+    """--tracking-uri in the form that a new run records. None if it is not given. Raises TrackingError."""
     if verb.tracking_uri is None:
         return None
     return recordable(resolve_tracking_uri(verb.tracking_uri, verb.out), verb.out)
 
 
 def send(sweep: SweepFolder, spec: SweepSpec, verb: OfSweeps, uri: str | None = None) -> None:
-    """Send what MLflow lacks of a sweep; if that fails, warn and name the command to do so later."""
+    """Send the records of a sweep that MLflow lacks. On failure warn, with the command that sends them later."""
     from tracking.mlflow_sync.sink import MlflowSink
 
     try:
         uri = uri or records_uri(spec, verb)
         MlflowSink(sweep.journal, tracking_uri=uri, out=verb.out, on_warning=warn).sync()
     except FolderHeldError as held:
-        warn(f"{sweep.root.name}: {held.who} works on the sweep and sends its records to MLflow itself")
+        warn(f"{sweep.root.name}: {held.who} runs the sweep and sends its records to MLflow")
     except TrackingError as error:
-        warn(f"{error}; the record is kept: {command_for(verb.out, 'sync', sweep.root.name)}")
+        warn(f"{error}; nothing is lost, send the records later: {command_for(verb.out, 'sync', sweep.root.name)}")
 
 
 class Ui(OfSweeps):
-    """Open MLflow's page of a sweep's experiment, served from here if need be.
+    """Open a sweep in the MLflow UI, served from this machine if its store is a file.
 
     Example: python -m sweeps ui night
     """
 
     name: Annotated[str | None, Flag("the sweep's name (default: the latest)", "NAME", positional=True)] = None
-    port: Annotated[int, Flag("where the page is served", "N")] = 5000
+    port: Annotated[int, Flag("port of the MLflow UI (default 5000)", "N")] = 5000
 
     def __call__(self) -> int:
-        """Print, and open where there is a desktop, the page; serve it if the store is a file."""
+        """Print the address, and open it on a desktop; serve the UI if the store is a file."""
         from tracking.mlflow_sync.upkeep import experiment_page
 
         _, history = open_sweep(self.name or _latest(self.out), self.out)
@@ -74,7 +74,7 @@ class Ui(OfSweeps):
 
 
 class Sync(OfSweeps):
-    """Send to MLflow what it has not got yet.
+    """Send MLflow the records of a sweep that it lacks.
 
     Example: python -m sweeps sync night
     """
@@ -91,9 +91,9 @@ class Sync(OfSweeps):
             deleted = sink.sync()
         except FolderHeldError as held:
             raise TrackingError(
-                f"{self.name}: {held.who} works on the sweep and sends its records to MLflow itself; sync it afterwards"
+                f"{self.name}: {held.who} runs the sweep and sends its records to MLflow; sync it afterwards"
             ) from None
-        but = f" but what was deleted there ({deleted} runs)" if deleted else ""
+        but = f" except what was deleted there ({deleted} runs)" if deleted else ""
         console.print(f"{self.name}: MLflow at {without_password(uri)} has all of it{but}")
         return 0
 
@@ -102,7 +102,7 @@ def _latest(out: Path) -> str:
     """The name of the sweep whose journal was written last."""
     journals = list(out.glob(f"*/{JOURNAL_NAME}"))
     if not journals:
-        raise InputError(f"--out {out}: there is no sweep; run one first: python -m sweeps.run alexnet_space")
+        raise InputError(f"--out {out}: no sweep is there; run one first: python -m sweeps.run alexnet_space")
     return max(journals, key=lambda path: path.stat().st_mtime).parent.name
 
 

@@ -1,4 +1,4 @@
-"""`python -m sweeps reproduce`: the reports' rows as a table, and one of them trained, published against ours."""
+"""`python -m sweeps reproduce`: the table of the reports' results, and one row trained and compared."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _QUICK_FACES = 1_000
 
 
 def listing() -> Table:
-    """Every row: the published number, ours by its recipe, our best of the net, and the minutes."""
+    """Every row: the published number, ours by the same recipe, our best with this net, and the minutes."""
     table = Table(
         title="the reports' rows and our records; accuracy on PublicTest / PrivateTest of FER2013",
-        caption="minutes on an H200 are with 13 other rows beside it; "
+        caption="minutes on an H200 were measured with 13 other rows at the same time; "
         "train one: python -m sweeps reproduce ROW --data fer2013.csv",
         header_style="bold",
         box=None,
@@ -49,14 +49,14 @@ def listing() -> Table:
 
 
 def accuracies(ours: Measured | None) -> str:
-    """`54.14 / 52.33 %`; PublicTest alone where PrivateTest was not read."""
+    """`54.14 / 52.33 %`, or PublicTest only if PrivateTest was not read."""
     if ours is None:
         return "not run"
     return f"{ours.public:.2f} % PublicTest" if ours.private is None else f"{ours.public:.2f} / {ours.private:.2f} %"
 
 
 def options(given: argparse.Namespace) -> Options:
-    """The options of a sweep of this row; an earlier one is resumed. Raises InputError."""
+    """The options of the row's sweep; an earlier one is resumed. Raises InputError."""
     if given.row not in ROWS:
         raise InputError(f"unknown row '{given.row}'{did_you_mean(given.row, ROWS)}")
     row = ROWS[given.row]
@@ -73,7 +73,7 @@ def options(given: argparse.Namespace) -> Options:
 
 
 def published_against_ours(name: str, plan: Plan) -> Table:
-    """The report's number, our recorded one, and this sweep's so far."""
+    """The report's number, our recorded one, and that of this sweep so far."""
     row, spec = ROWS[name], plan.spec
     history = SweepHistory.load(plan.folder.journal)
     table = Table(title=Text(f"{name}: {row.title()}"), header_style="bold")
@@ -90,7 +90,7 @@ def published_against_ours(name: str, plan: Plan) -> Table:
     trial = history.trials.get(0)
     best = trial.best_epoch() if trial else None
     if trial is None or best is None:
-        table.caption = "no epoch yet; the same command continues"
+        table.caption = "no epoch yet; repeat the command to continue"
         return table
     run = Run(plan.folder, history, trial)
     answers = run.predictions()
@@ -106,10 +106,10 @@ def published_against_ours(name: str, plan: Plan) -> Table:
         f"{share.value:.2%} of {len(right):,}", _ends(share),
         f"{unseen.value:.2%} of {len(clean):,}" if unseen else "not known", _ends(unseen) if unseen else "", length,
     )  # fmt: skip
-    state = "" if trial.is_over else "not finished: the same command continues. "
+    state = "" if trial.is_over else "not finished: repeat the command to continue. "
     looked = trial.tests[-1].metrics["test_accuracy"] if trial.tests else None
     table.caption = state + (
-        f"test split, read once: {looked:.2%}" if looked else f"the test split, once: {_test(plan)}"
+        f"test split, read once: {looked:.2%}" if looked else f"evaluate it on the test split, once: {_test(plan)}"
     )
     return table
 

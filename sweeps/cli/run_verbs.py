@@ -1,4 +1,4 @@
-"""The verbs that make something of recorded runs: test, ensemble, svm, register, gc."""
+"""Verbs that derive something from recorded runs: test, ensemble, svm, register, gc."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ def _positive_numbers(text: str) -> tuple[float, ...]:
 
 
 class Test(OfSweeps):
-    """Read the test split for a finalist, once.
+    """Evaluate the chosen net on the test split, once.
 
     Example: python -m sweeps test night/3
     """
 
     run: RunName
-    again: Annotated[bool, Flag("a second look, which the journal marks as one")] = False
+    again: Annotated[bool, Flag("evaluate it once more; the journal counts the evaluations")] = False
     device: NetDevice = "cpu"
 
     def __call__(self) -> int:
@@ -64,22 +64,22 @@ class Test(OfSweeps):
         run = find_run(self.run, self.out, self.tracking_uri)
         outcome = test_run(run, again=self.again, device=own_device(self.device))
         place, looks = f"{outcome.dataset}'s {outcome.split}", outcome.looks
-        again = "" if looks.of_run == 1 else f" (LOOK {looks.of_run}: no longer a fair test)"
+        again = "" if looks.of_run == 1 else f" (LOOK {looks.of_run}: no longer an unbiased test)"
         for what, n, share in (
             ("", outcome.n, outcome.accuracy),
-            (", faces of no other split", outcome.leak_free_n, outcome.leak_free),
+            (", leak-free", outcome.leak_free_n, outcome.leak_free),
         ):
             if share:
                 interval = f"95 % interval {share.low:.2%} to {share.high:.2%}"
                 console.print(f"{run.name} on {place}{what}, n = {n:,}: {share.value:.2%}, {interval}{again}")
         console.print(score_table(outcome.scores, f"{run.name} on {place}"))
         if not outcome.leak_free:
-            console.print(f"no leak-free accuracy: {place} has no face that is known to be in no other split")
+            console.print(f"no leak-free accuracy: no face of {place} is known to be absent from the other splits")
         console.print(
-            f"look {looks.in_sweep} on {place} in this sweep, {looks.on_data} over all sweeps in {self.out}"
-            + ("" if looks.in_sweep == 1 else ": do not choose among its runs by these numbers")
+            f"evaluations on {place}: {looks.in_sweep} in this sweep, {looks.on_data} in all sweeps of {self.out}"
+            + ("" if looks.in_sweep == 1 else "; do not choose among its runs by these numbers")
         )
-        console.print(f"answers, scores and pictures: {run.files.test.root}")
+        console.print(f"predictions, scores and pictures: {run.files.test.root}")
         send(run.sweep, run.spec, self)
         return 0
 
@@ -91,10 +91,10 @@ class MakeEnsemble(OfSweeps):
     """
 
     runs: Annotated[tuple[str, ...], Flag(ONE_RUN, "RUN", positional=True)] = ()
-    sweep: Annotated[str | None, Flag("the best trials of this sweep", "NAME")] = None
-    top: Annotated[int, Field(ge=1), Flag("how many of them", "N")] = 5
+    sweep: Annotated[str | None, Flag("take the best trials of this sweep", "NAME")] = None
+    top: Annotated[int, Field(ge=1), Flag("number of trials with --sweep (default 5)", "N")] = 5
     method: Annotated[
-        EnsembleMethod, Flag("mean (default), weighted by log loss on val, or greedy selection on val")
+        EnsembleMethod, Flag("mean (default), weights fitted by log-loss on val, or greedy selection on val")
     ] = "mean"
     by: Annotated[
         By,
@@ -109,11 +109,11 @@ class MakeEnsemble(OfSweeps):
         Field(gt=0),
         Flag("of that training (default: a tenth of the first run's, for --by middle all of it)", "X"),
     ] = None
-    name: Annotated[str | None, Flag("its name and folder (default ensemble-<UTC time>)")] = None
+    name: Annotated[str | None, Flag("name and folder of the ensemble (default ensemble-<UTC time>)")] = None
 
     def __call__(self) -> int:
         if bool(self.runs) == bool(self.sweep):
-            raise InputError("name the runs, or --sweep NAME for its best trials")
+            raise InputError("give either the runs, or --sweep NAME for its best trials")
         if self.by != "average" and self.method != "mean":
             raise InputError(f"--method {self.method}: weighs an average; leave it out with --by {self.by}")
         if self.by == "average" and (self.epochs or self.lr):
@@ -131,7 +131,7 @@ class MakeEnsemble(OfSweeps):
             weight = weights.get(member.name, 0.0)
             console.print(f"{member.name:24} {member.objective:.2%}   weight {weight:.3f}")
         split, dataset = val_title(made.spec.dataset), made.spec.dataset
-        console.print(f"{made.name}: {made.objective:.2%} on {dataset}, {split}, where it was chosen")
+        console.print(f"{made.name}: {made.objective:.2%} on {dataset}, {split}, on which it was selected")
         send(made.sweep, made.spec, self)
         return 0
 
@@ -164,7 +164,7 @@ class MakeEnsemble(OfSweeps):
 
 
 class MakeSvm(OfSweeps):
-    """Put a support vector machine in place of a net's last layer.
+    """Replace a net's last layer by a support vector machine.
 
     Example: python -m sweeps svm night/3 --c 0.001,0.01
     """
@@ -175,7 +175,7 @@ class MakeSvm(OfSweeps):
         tuple[float, ...],
         Flag("values of C to choose from on a fifth of train, as 0.001,0.01", "VALUES", "c", read=_positive_numbers),
     ] = ()
-    name: Annotated[str | None, Flag("its name and folder (default svm-<UTC time>)")] = None
+    name: Annotated[str | None, Flag("name and folder of the result (default svm-<UTC time>)")] = None
     device: NetDevice = "cpu"
 
     def __call__(self) -> int:
@@ -197,7 +197,7 @@ class MakeSvm(OfSweeps):
 
 
 class Register(OfSweeps):
-    """Log a run as an MLflow model; champion if it beats the present one.
+    """Register a net as an MLflow model; champion if it beats the current one.
 
     Example: python -m sweeps register night
     """
@@ -215,7 +215,7 @@ class Register(OfSweeps):
 
 
 class Gc(OfSweeps):
-    """Remove checkpoints that are no longer needed, close runs of dead drivers.
+    """Delete checkpoints that are no longer needed; close MLflow runs of dead drivers.
 
     Example: python -m sweeps gc night --keep 3
     """
@@ -229,27 +229,27 @@ class Gc(OfSweeps):
             "N",
         ),
     ] = 5
-    yes: Annotated[bool, Flag("do it; without, only say what would be done")] = False
+    yes: Annotated[bool, Flag("delete them (default: only list them)")] = False
 
     def __call__(self) -> int:
         from sweeps.after.cleanup import clean_up, size_text
 
         found = []
-        for leavings in clean_up(
-            self.names, self.out, self.tracking_uri, keep=self.keep, act=self.yes, on_warning=warn
-        ):
-            found.append(leavings)
-            for line in leavings.lines():
+        for cleanup in clean_up(self.names, self.out, self.tracking_uri, keep=self.keep, act=self.yes, on_warning=warn):
+            found.append(cleanup)
+            for line in cleanup.lines():
                 console.print(line)
-        sizes = [one.size_bytes for leavings in found for ones in (leavings.files, leavings.copies) for one in ones]
-        runs = sum(len(leavings.runs) for leavings in found)
+        sizes = [one.size_bytes for cleanup in found for ones in (cleanup.files, cleanup.copies) for one in ones]
+        runs = sum(len(cleanup.runs) for cleanup in found)
         what = f"{len(sizes)} files ({size_text(sum(sizes))}) and {runs} runs of dead drivers"
         if not (sizes or runs):
             console.print("nothing to remove")
         else:
             console.print(f"removed or closed: {what}" if self.yes else f"to be removed or closed: {what}")
         if not self.yes and (sizes or runs):
-            console.print(f"do it:\n  {without_password(shlex.join(['python', '-m', 'sweeps', *self.argv, '--yes']))}")
+            console.print(
+                f"to do so:\n  {without_password(shlex.join(['python', '-m', 'sweeps', *self.argv, '--yes']))}"
+            )
         return 0
 
 

@@ -22,11 +22,11 @@ from sweeps.serve.verb import Serve
 from sweeps.use.classifier import Classifier
 
 _OTHERS = 2
-"""Further expressions that are printed after the most probable one."""
+"""How many expressions are printed after the most probable one."""
 
 
 class Predict(OfSweeps):
-    """Find the faces in photographs and say their expressions; the exit code is 1 where some had no answer.
+    """Find the faces in photographs and classify their expressions; exit code 1 if some had none.
 
     Example: python -m sweeps predict photos/ --draw drawn
     """
@@ -34,7 +34,7 @@ class Predict(OfSweeps):
     inputs: Annotated[
         tuple[Path, ...],
         Flag(
-            "photographs (PNG, JPEG, WebP), a folder of them, a csv in FER2013's form, or - for a photograph on "
+            "photographs (PNG, JPEG, WebP), a folder of them, a csv in FER2013's format, or - for a photograph on "
             "standard input",
             "INPUT",
             positional=True,
@@ -51,14 +51,14 @@ class Predict(OfSweeps):
     draw: Annotated[
         Path | None, Flag("write pictures: photographs with boxes and bars, a csv's confusion matrix", "DIR")
     ] = None
-    whole: Annotated[bool, Flag("take each picture as one face, without looking for any")] = False
+    whole: Annotated[bool, Flag("take each picture as one face, without face detection")] = False
 
     def __call__(self) -> int:
         from sweeps.use.find_model import find_model
 
         csvs = [path for path in self.inputs if ".csv" in path.suffixes]
         if csvs and self.whole:
-            raise InputError("--whole: the faces of a csv are whole already; leave it out")
+            raise InputError("--whole: a csv has whole faces already; omit it")
         photos = [path for path in self.inputs if path not in csvs]
         classifier = find_model(self.model, self.out, self.tracking_uri)
         if self.draw:
@@ -76,7 +76,7 @@ class Predict(OfSweeps):
 
 
 def _predict_photos(inputs: list[Path], classifier: Classifier, given: Predict, contents: list[dict[str, Any]]) -> int:
-    """Predict photographs; return how many had no answer."""
+    """Predict photographs; return how many had no prediction."""
     from sweeps.use.predict import photos_in, predict_photos
 
     paths, faults, faces, began = photos_in(inputs), 0, 0, time.monotonic()
@@ -112,7 +112,7 @@ def _predict_photos(inputs: list[Path], classifier: Classifier, given: Predict, 
 
 
 def _picture_names(paths: list[Path]) -> Iterator[str]:
-    """A file name per photograph; those of one name in different folders get a number."""
+    """A file name per photograph; equal names from different folders get a number."""
     seen: dict[str, int] = {}
     for path in paths:
         stem = "stdin" if str(path) == "-" else path.stem
@@ -129,7 +129,7 @@ def _words(answer: Any) -> str:
 
 
 def _predict_csv(path: Path, classifier: Classifier, given: Predict, contents: list[dict[str, Any]]) -> int:
-    """Score a csv; return how many of its lines were bad, or 1 if all of it is."""
+    """Score a csv; return the number of bad lines, or 1 if it cannot be read."""
     import numpy as np
 
     from sweeps.use.csv_scores import score_csv
@@ -162,7 +162,7 @@ def _predict_csv(path: Path, classifier: Classifier, given: Predict, contents: l
     if not given.as_json:
         accuracy = scored.scores.full.accuracy
         console.print(
-            f"{path}: {len(scored.labels):,} faces, {accuracy.value:.2%} right (95 % interval {accuracy.low:.2%} to "
+            f"{path}: {len(scored.labels):,} faces, accuracy {accuracy.value:.2%} (95 % interval {accuracy.low:.2%} to "
             f"{accuracy.high:.2%}), macro F1 {scored.scores.full.macro_f1:.3f}"
         )
         console.print(_confusion_table(matrix, classifier.classes))
@@ -171,14 +171,14 @@ def _predict_csv(path: Path, classifier: Classifier, given: Predict, contents: l
 
 
 def _confusion_table(matrix: Any, classes: tuple[str, ...]) -> Table:
-    table = Table("label \\ said", *classes, title="confusion matrix")
+    table = Table("label \\ predicted", *classes, title="confusion matrix")
     for name, row in zip(classes, matrix, strict=True):
         table.add_row(name, *map(str, row))
     return table
 
 
 class Export(OfSweeps):
-    """Write a run's net as one file for other programs, with a model card.
+    """Write a net as one file for other programs, with a model card.
 
     Example: python -m sweeps export night/3 --format onnx
     """
@@ -186,10 +186,12 @@ class Export(OfSweeps):
     run: RunName
     format: Annotated[
         Literal["onnx", "torch-export", "safetensors"],
-        Flag("onnx and torch-export hold views too, and preprocessing that a graph can express"),
+        Flag("onnx and torch-export include mirrored views, and preprocessing that a graph can express"),
     ]
-    int8: Annotated[bool, Flag("weights and activations in 8 bits (onnx alone)")] = False
-    file: Annotated[Path | None, Flag("default NAME-NUMBER and the format's suffix, here", "FILE")] = None
+    int8: Annotated[bool, Flag("weights and activations in 8 bits (onnx only)")] = False
+    file: Annotated[
+        Path | None, Flag("default NAME-NUMBER with the format's suffix, in the current folder", "FILE")
+    ] = None
 
     def __call__(self) -> int:
         from sweeps.runs import find_run

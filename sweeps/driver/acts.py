@@ -37,7 +37,7 @@ Did = tuple[str, Mapping[str, Any]]
 
 
 class Acts:
-    """Does acts on one sweep. `most_slots` is how many trials its runner can have at once; None where none runs."""
+    """Does acts on one sweep. `most_slots` is how many trials its runner can have at once. None if none runs."""
 
     def __init__(
         self, folder: SweepFolder, space: Space, most_slots: int | None, set_rank: SetRank | None = None
@@ -246,7 +246,7 @@ class Acts:
 
 
 def _more(name: str, text: str, now: int) -> int:
-    """How many in all, as N or +N says. Raises InputError where that is not more than `now`."""
+    """How many in all, as N or +N says. Raises InputError if that is not more than `now`."""
     total = now + int(text) if text.startswith("+") else int(text)
     if total <= now:
         raise InputError(f"--{name} {text}: the sweep has {now} {name}; give more, or +N")

@@ -84,7 +84,7 @@ class Director:
         return self.stop_reason is not None
 
     def add_time(self, seconds: float) -> str:
-        """Lengthen the time budget; what follows. Raises InputError where the sweep has none."""
+        """Lengthen the time budget; what follows. Raises InputError if the sweep has none."""
         if self._deadline is None or self._budget_seconds is None:
             raise InputError("the sweep has no time budget now; --time-budget holds for one run of the driver")
         self._deadline += seconds
@@ -176,7 +176,7 @@ class Director:
     def next_task(self) -> Task | None:
         """The next trial to run: unfinished ones, then what persons asked for, then baselines, then the sampler's.
 
-        None where there is none now: a later call may have one, until the director is `exhausted`.
+        None if there is none now: a later call may have one, until the director is `exhausted`.
         """
         self.attend()
         while not self.exhausted and self._queue.has_slot:
@@ -205,7 +205,7 @@ class Director:
         return bool(found)
 
     def _continue(self, trial: TrialHistory) -> Task | None:
-        """Hand out a trial again; None where its last driver died before its pause at a rung or its end at once."""
+        """Hand out a trial again. None if its last driver died before its pause at a rung or its end at once."""
         if self._starting.end_at_once(trial):
             return None
         if trial.verdict is not None:
@@ -331,7 +331,7 @@ class Director:
         self._study.hold(number)
 
     def unpause(self, number: int, who: str | None = None) -> None:
-        """Have a paused trial continue next, under its number. Raises InputError where it is not paused.
+        """Have a paused trial continue next, under its number. Raises InputError if it is not paused.
 
         One that waits at a rung is promoted so; one that a person paused there waits again.
         """

@@ -25,7 +25,7 @@ def lengthen(
 ) -> tuple[tuple[Lengthened, ...], str]:
     """The trials that continue to `epochs`, and a sentence on these and on the others.
 
-    The states that they continue from are kept for them. Raises InputError where no trial would get more epochs.
+    The states that they continue from are kept for them. Raises InputError if no trial would get more epochs.
     """
     if any(trial.is_confirming for trial in history.trials.values()):
         raise InputError(

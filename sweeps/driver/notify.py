@@ -37,7 +37,7 @@ class News:
 
 
 def fault_of(url: str) -> str | None:
-    """Why `url` is not valid; None where it is."""
+    """Why `url` is not valid. None if it is."""
     parts = urlsplit(url)
     if parts.scheme.removeprefix("ntfy+") not in ("http", "https") or not parts.hostname:
         return "expected http://… or https://…, or ntfy+https://HOST/TOPIC for a server of ntfy"

@@ -313,7 +313,7 @@ def _cause(trial: Trial) -> str:
 
 @contextmanager
 def _mps() -> Iterator[None]:
-    """MPS, or nothing where it does not start: trials on one GPU then take turns."""
+    """MPS, or nothing if it does not start: trials on one GPU then take turns."""
     with ExitStack() as stack:
         try:
             stack.enter_context(mps())

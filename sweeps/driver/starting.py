@@ -51,7 +51,7 @@ class Starting:
     def start_next(self, spec: SweepSpec) -> TrialHistory | None:
         """Record the next member of a group that is begun, the next baseline, or the sampler's next proposal.
 
-        None where the trial is over at once: the space made no configuration of the proposal, which is a failed trial,
+        None if the trial is over at once: the space made no configuration of the proposal, which is a failed trial,
         or an equal trial is done.
         """
         if begun := spec.next_member(self._history):
@@ -126,7 +126,7 @@ class Starting:
         return started
 
     def _start_or_end(self, started: TrialStarted, fault: str | None = None) -> TrialHistory | None:
-        """Record a trial; None where it is over at once."""
+        """Record a trial. None if it is over at once."""
         self._study.enter(started)
         self._recorder.record(started)
         trial = self._history.trials[started.trial]

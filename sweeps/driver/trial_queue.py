@@ -129,7 +129,7 @@ class TrialQueue:
         self.release(number)
 
     def unpause(self, number: int, who: str | None = None) -> None:
-        """Have a paused trial continue next, under its number. Raises InputError where it is not paused."""
+        """Have a paused trial continue next, under its number. Raises InputError if it is not paused."""
         trial = self._unfinished(number)
         if trial.paused:
             self._recorder.record(TrialUnpaused(trial=number, who=who))
@@ -161,7 +161,7 @@ class TrialQueue:
 
 
 def known_trial(history: SweepHistory, number: int) -> TrialHistory:
-    """The trial of that number. Raises InputError where there is none."""
+    """The trial of that number. Raises InputError if there is none."""
     trial = history.trials.get(number)
     if trial is None:
         raise InputError(f"no trial {number}; there are 0 to {history.next_number - 1}")

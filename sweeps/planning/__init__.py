@@ -1,1 +1,1 @@
-"""From options and a space to a plan: what to try, with which resources."""
+"""Makes a plan from options and a space: what to try, with which resources."""

@@ -1,4 +1,4 @@
-"""Stops a sweep when one of its budgets is used up, when little is left to gain, or when most of its trials fail."""
+"""Stops a sweep when a budget is used up, when little gain is expected, or when too many trials fail."""
 
 from __future__ import annotations
 
@@ -39,37 +39,39 @@ class Stoppable(Protocol):
         ...
 
     def request_stop(self, reason: str) -> None:
-        """Have every trial leave at its next report, resumable."""
+        """Stop every trial at its next report; the sweep can be resumed."""
         ...
 
 
 class Budgets:
-    """The budgets of a sweep; an attendant of its director.
+    """The budgets of a sweep; its director calls them regularly.
 
-    A trial uses its cores and its share of the GPUs from its start on a worker until it leaves it. For a driver that
-    died, its last record counts as the end.
+    A trial uses its cores and its share of the GPUs while it has a worker. If a driver died, its last record is its end.
     """
 
     def __init__(self, spec: SweepSpec, until: datetime | None = None, clock: Callable[[], int] = now_ms) -> None:
         self._spec, self._until, self._clock = spec, until, clock
-        self._over: dict[int, tuple[float, float]] = {}  # trials that are over: their hours of cores and GPUs
-        self._earlier: dict[int, float] = {}  # how many drivers -> hours of all but the last
-        self._gain: tuple[tuple[int, int], ExpectedGain | None] = ((-1, -1), None)  # by epochs and trials over
+        self._over: dict[int, tuple[float, float]] = {}  # finished trial -> its core and GPU hours
+        self._earlier: dict[int, float] = {}  # number of drivers -> hours of all but the last
+        self._gain: tuple[tuple[int, int], ExpectedGain | None] = (
+            (-1, -1),
+            None,
+        )  # keyed by the numbers of epochs and of finished trials
 
     def __call__(self, sweep: Stoppable) -> None:
-        """Stop the sweep where a budget is used up."""
+        """Stop the sweep if a budget is used up."""
         if reason := self.exceeded(sweep.history):
             sweep.request_stop(reason)
 
     @property
     def is_any(self) -> bool:
-        """Whether anything is limited."""
+        """Whether there is any limit."""
         spec = self._spec
         limits = (spec.cpu_hours, spec.gpu_hours, spec.max_cost, spec.until_gain, self._until)
         return any(limit is not None for limit in limits)
 
     def exceeded(self, history: SweepHistory) -> str | None:
-        """Which budget is used up, or None."""
+        """The budget that is used up, as text, or None."""
         for option, limit, used, unit in self._limits(history):
             if used >= limit:
                 return f"{option} {limit:g} is used up: {used:.3g} {unit}"
@@ -82,12 +84,12 @@ class Budgets:
         return None
 
     def refuse_if_used_up(self, history: SweepHistory) -> None:
-        """Raise InputError where nothing is left for a resume."""
+        """Raise InputError if nothing is left for a resume."""
         if reason := self.exceeded(history):
             raise InputError(f"{self._spec.name}: {reason}; resume it with another limit to continue")
 
     def lines(self, history: SweepHistory | None) -> list[str]:
-        """What each budget allows, and how much of it is used."""
+        """One line per budget: its limit, and how much of it is used."""
         found = [f"{used:.2f} of {limit:g} {unit}" for _, limit, used, unit in self._limits(history)]
         if self._spec.until_gain is not None:
             found.append(self._gain_line(history))
@@ -100,13 +102,15 @@ class Budgets:
 
     def _gain_line(self, history: SweepHistory | None) -> str:
         gain = self._gain_ahead(history)
-        now = f"{gain.points:.2f} now" if gain else f"known from {LEAST_TRIALS} drawn trials, {LEAST_DONE} of them done"
+        now = (
+            f"{gain.points:.2f} now" if gain else f"known after {LEAST_TRIALS} drawn trials, {LEAST_DONE} of them done"
+        )
         return (
             f"until half as many trials again are expected to gain less than {self._spec.until_gain:g} points ({now})"
         )
 
     def _gain_ahead(self, history: SweepHistory | None) -> ExpectedGain | None:
-        """What going on is expected to gain; None where too little is known, or nobody asked."""
+        """The gain expected from more trials. None if too little is known, or without --until-gain."""
         if history is None or self._spec.until_gain is None:
             return None
         trials = history.trials.values()
@@ -118,7 +122,7 @@ class Budgets:
     def _limits(self, history: SweepHistory | None) -> Iterator[tuple[str, float, float, str]]:
         spec = self._spec
         if (spec.cpu_hours, spec.gpu_hours, spec.max_cost) == (None, None, None):
-            return  # asked with each event of a sweep, most of which have no budget
+            return  # called at each event; most sweeps have no budget
         used = self.used(history) if history else Used(0.0, 0.0, 0.0)
         for option, limit, amount, unit in (
             ("--cpu-hours", spec.cpu_hours, used.cpu_hours, "CPU hours"),
@@ -172,10 +176,10 @@ class Budgets:
 
 
 class FailureLimit:
-    """Stops a sweep most of whose trials fail: the cause is then not their settings.
+    """Stops a sweep in which too many trials fail, probably for a reason other than their settings.
 
-    Counts the trials that ended, or came to a rung where they wait, since it was made, so a resume starts to count
-    again.
+    It counts the trials that ended, or reached a rung at which they wait, since this object was made. A resume counts
+    again from zero.
     """
 
     def __init__(self, share: float, history: SweepHistory) -> None:
@@ -183,7 +187,7 @@ class FailureLimit:
         self._before = {trial.number for trial in history.trials.values() if trial.is_over or trial.waits_at_rung}
 
     def __call__(self, sweep: Stoppable) -> None:
-        """Stop the sweep if more than the share has failed."""
+        """Stop the sweep if more than the allowed share has failed."""
         trials = [trial for trial in sweep.history.trials.values() if trial.number not in self._before]
         ended = [trial for trial in trials if trial.is_over or trial.waits_at_rung]
         failed = [trial.end for trial in ended if trial.end and trial.end.state == "failed"]

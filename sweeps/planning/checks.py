@@ -1,4 +1,4 @@
-"""What is checked of a plan before anything is written."""
+"""Checks of a plan before anything is written."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def check_priors(space: Space, seed: int) -> None:
-    """Before settings are fixed, which may leave a parameter with a prior out of the draws."""
+    """Check priors before settings are fixed, since a fixed parameter is no longer drawn."""
     from sweeps.search import samplers
     from sweeps.search.proposals import random_trials
 
@@ -25,20 +25,20 @@ def check_priors(space: Space, seed: int) -> None:
 
 
 def check_objectives(space: Space) -> None:
-    """Refuse several objectives where the sampler or the pruner knows one alone."""
+    """Refuse several objectives if the sampler or the pruner supports only one."""
     if len(space.objectives) == 1:
         return
     faults = []
     if space.sampler == "cmaes":
-        faults.append("--sampler cmaes optimizes one objective; take nsgaii, tpe, qmc-tpe, gp, qmc, random or grid")
+        faults.append("--sampler cmaes optimizes one objective; use nsgaii, tpe, qmc-tpe, gp, qmc, random or grid")
     if space.pruner == "median":
-        faults.append("--pruner median compares one objective; take promoting, halving, hyperband, one-epoch or none")
+        faults.append("--pruner median compares one objective; use promoting, halving, hyperband, one-epoch or none")
     if faults:
         raise InputError(f"--objective {','.join(space.objectives)}: {'; '.join(faults)}")
 
 
 def _check_pretrained(configs: list[TrialConfig], faces: Faces) -> None:
-    """Load every file of weights once, so that a missing or wrong one is reported before anything is written."""
+    """Load every weights file once, so that a missing or wrong one is reported before anything is written."""
     by_file = {(config.net.name, config.transfer.weights): config for config in configs if config.transfer.pretrained}
     if not by_file:
         return
@@ -50,7 +50,7 @@ def _check_pretrained(configs: list[TrialConfig], faces: Faces) -> None:
 
 
 def check_graphs(spec: SweepSpec) -> None:
-    """Refuse CUDA graphs where the trials run on cores."""
+    """Refuse CUDA graphs if the trials run on CPU cores."""
     if spec.cuda_graphs == "on" and spec.device == "cpu":
         raise InputError("--cuda-graphs on: the trials run on cores; use it with --device cuda, or --cuda-graphs off")
 
@@ -59,10 +59,10 @@ def check_groups(spec: SweepSpec) -> None:
     """Refuse replicates, folds and confirmations that exclude each other."""
     if spec.replicates and spec.folds:
         raise InputError(
-            f"--replicates {spec.replicates} and --folds {spec.folds}: give one; the folds differ in faces and seeds"
+            f"--replicates {spec.replicates} and --folds {spec.folds}: give one; folds also differ in their seeds"
         )
     if spec.confirm and spec.confirm > spec.trials:
-        raise InputError(f"--confirm {spec.confirm}: the sweep has {spec.trials} trials; give {spec.trials} at most")
+        raise InputError(f"--confirm {spec.confirm}: the sweep has {spec.trials} trials; give at most {spec.trials}")
     if spec.folds and spec.data.fold:
         raise InputError(
             f"--fold {spec.data.fold}/{spec.data.folds} is one fold and --folds {spec.folds} is all: give one of them"
@@ -70,22 +70,22 @@ def check_groups(spec: SweepSpec) -> None:
 
 
 def check_budgets(plan: Plan) -> None:
-    """Refuse budgets that lack a number, and those that are used up."""
+    """Refuse incomplete budgets, and those that are used up."""
     spec = plan.spec
     if spec.max_cost is not None and spec.price_per_hour is None:
         raise InputError(f"--max-cost {spec.max_cost:g}: needs --price-per-hour, what the machine costs")
     drawn = spec.trials - len(spec.baselines)
     if spec.until_gain is not None and drawn <= LEAST_TRIALS:
         raise InputError(
-            f"--until-gain {spec.until_gain:g}: is known from {LEAST_TRIALS} drawn trials, and the sweep has {drawn}; "
-            f"use --trials N with N above {LEAST_TRIALS + len(spec.baselines)}, or leave it out"
+            f"--until-gain {spec.until_gain:g}: needs {LEAST_TRIALS} drawn trials, and the sweep has {drawn}; "
+            f"use --trials N with N above {LEAST_TRIALS + len(spec.baselines)}, or omit it"
         )
     if plan.recorded and not plan.is_finished():
         plan.budgets.refuse_if_used_up(plan.recorded)
 
 
 def check_configurations(plan: Plan, configs: list[TrialConfig]) -> None:
-    """Find the faults of the space, and those between space and data, before anything is written."""
+    """Refuse a faulty space, and one that does not fit the data, before anything is written."""
     from sweeps.search.proposals import random_trials
     from sweeps.search.samplers import check_sampler
 
@@ -96,7 +96,7 @@ def check_configurations(plan: Plan, configs: list[TrialConfig]) -> None:
     if emulated and any(config.precision == "bf16" for config in configs):
         raise InputError(f"precision bf16: {plan.hardware} emulates it, slowly; use --set precision=fp16, or auto")
     if plan.spec.device == "cpu" and any(config.precision == "fp16" for config in configs):
-        raise InputError("precision fp16: is for GPUs, and no CPU is fast in it; use --set precision=fp32, or auto")
+        raise InputError("precision fp16: is only for GPUs; use --set precision=fp32, or auto")
     images, faces = len(plan.faces.train), plan.faces
     absent = [
         name for name, count in zip(faces.classes, faces.train.counts(len(faces.classes)), strict=True) if not count
@@ -116,7 +116,7 @@ def check_configurations(plan: Plan, configs: list[TrialConfig]) -> None:
 
 
 def _check_parts(plan: Plan, batch_sizes: set[int]) -> None:
-    """Refuse batches, and a val split, of which a worker would have no face."""
+    """Refuse batches, and a val split, that are too small for the workers of a trial."""
     workers, val = plan.slots.workers, len(plan.faces.val)
     if min(batch_sizes) < workers:
         raise InputError(

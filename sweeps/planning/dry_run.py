@@ -1,4 +1,4 @@
-"""Builds what a sweep would train, takes one step with each, and prints the expected cost. Writes nothing."""
+"""Builds what a sweep would train, makes one step with each, and prints the expected cost. Writes nothing."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _STEPS_TIMED = 3
 
 @dataclass(frozen=True)
 class StepCost:
-    """What one step of a configuration showed. `peak_bytes`: weights, gradients, optimizer and kept activations."""
+    """Measurements of one step. `peak_bytes` counts weights, gradients, optimizer state and stored activations."""
 
     title: str
     config: TrialConfig
@@ -41,7 +41,7 @@ class StepCost:
 
 
 def dry_run(plan: Plan, console: Console) -> None:
-    """Measure every baseline and 20 sampled configurations and print the table and the sweep's expected time."""
+    """Measure every baseline and 20 sampled configurations; print a table and the expected time of the sweep."""
     torch.set_num_threads(plan.spec.threads)
     table = Table(title=f"dry run of {plan.space.name} on {plan.spec.dataset}", header_style="bold")
     for heading in ("configuration", "net", "parameters", "memory", "images/s", "epoch"):
@@ -73,10 +73,10 @@ def dry_run(plan: Plan, console: Console) -> None:
 
 
 def measure(faces: Faces, title: str, config: TrialConfig, device: str) -> StepCost:
-    """One step to warm up and measure memory, a few more to time, each as an epoch of its own."""
+    """One warm-up step that measures memory, and a few timed steps, each as a separate epoch."""
     recipe, classes = config.recipe, len(faces.classes)
     net = new_net(config, faces)
-    parameters = count_parameters(net)  # before frozen stages stop counting
+    parameters = count_parameters(net)  # before stages are frozen
     state = new_state(net, recipe, config.transfer)
     steps = fit(
         state,
@@ -98,7 +98,7 @@ def measure(faces: Faces, title: str, config: TrialConfig, device: str) -> StepC
 
 @contextmanager
 def _bytes_kept() -> Iterator[list[int]]:
-    """Bytes of the storages that the forward pass keeps for the backward pass."""
+    """Bytes of the storages that the forward pass saves for the backward pass."""
     kept: list[int] = []
     seen: set[int] = set()
 
@@ -114,7 +114,7 @@ def _bytes_kept() -> Iterator[list[int]]:
 
 
 def _held_bytes(state: TrainingState) -> int:
-    """Bytes of weights, their gradients, the average and the optimizer's memory."""
+    """Bytes of weights, gradients, running average and optimizer state."""
     nets: list[nn.Module] = [net for net in (state.net, state.ema) if net is not None]
     tensors = [tensor for net in nets for tensor in net.state_dict().values()]
     tensors += [parameter.grad for parameter in state.net.parameters() if parameter.grad is not None]
@@ -123,7 +123,7 @@ def _held_bytes(state: TrainingState) -> int:
 
 
 def _epoch_seconds(plan: Plan, cost: StepCost) -> float:
-    # Evaluation does the forward third of a step's work on each validation face.
+    # Evaluating a face costs the forward pass, about a third of a training step.
     images = len(plan.faces.train) + len(plan.faces.val) / 3
     return images / cost.images_per_second
 
@@ -138,6 +138,6 @@ def _estimate(plan: Plan, costs: list[StepCost]) -> str:
     pruned = own + sampled * space.expected_epochs(spec.max_epochs)
     return (
         f"about {duration(pruned / plan.at_once)} for {spec.trials} trials, {plan.at_once} at once, "
-        f"if the pruner lets one in {space.kept_one_in} pass each rung; "
-        f"{duration((own + sampled * spec.max_epochs) / plan.at_once)} with none pruned"
+        f"if one in {space.kept_one_in} passes each rung; "
+        f"{duration((own + sampled * spec.max_epochs) / plan.at_once)} without pruning"
     )

@@ -1,8 +1,8 @@
-"""What becomes of a sweep's trials when its space was edited between two runs.
+"""Which earlier trials the sampler learns from after the space was edited between two runs.
 
-Each trial that was drawn before is drawn again from the edited space, with its own values. Where that gives a point of
-the new search, the sampler learns from the trial as though it had been drawn so. This is recorded in the journal, so
-that later resumes learn the same.
+Each earlier drawn trial is drawn again from the edited space, with its own values. If the result is a point of the new
+space, the sampler learns from the trial as a draw of the new space. The journal records this, so that later resumes
+learn from the same trials.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ Resolve = Callable[[TrialConfig], TrialConfig]
 
 @dataclass(frozen=True)
 class SpaceEdit:
-    """What is recorded and said of an edited space."""
+    """The consequences of an edited space, for the journal and as text."""
 
     redrawn: Mapping[int, Drawn | None] | None
-    """How the space draws the trials from before; None where it draws them as it did."""
+    """How the space draws the earlier trials. None if it draws them as before."""
     notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class _Before:
-    """A trial that was drawn before, and what the edited space draws from its values."""
+    """An earlier drawn trial, and what the edited space draws from its values."""
 
     started: TrialStarted
     drawn: Redrawn
@@ -50,13 +50,13 @@ class _Before:
 
     @property
     def now(self) -> Drawn | None:
-        """What is recorded of it."""
+        """What the journal records of it."""
         return (
             Drawn(params=self.drawn.params, distributions=self.drawn.distributions) if not self.why_no_lesson else None
         )
 
     def changed_settings(self, resolve: Resolve) -> Iterator[str]:
-        """Settings that the edited space gives another value, where no parameter is new, which would be random."""
+        """Settings whose values the edited space changes; none if a parameter is new, since its value is random."""
         if self.why_no_lesson or self.drawn.missing or self.drawn.config is None:
             return
         yield from changed_settings(TrialConfig.model_validate(self.started.config), resolve(self.drawn.config))
@@ -65,7 +65,7 @@ class _Before:
 def space_edit(
     space: Space, spec: SweepSpec, history: SweepHistory, asked: Space, resolve: Resolve
 ) -> SpaceEdit | None:
-    """What becomes of the trials; None where the space is what it was when the sweep last ran.
+    """What becomes of the trials. None if the space is what it was when the sweep last ran.
 
     `space` is what is searched, `asked` the edited file's space before the sweep's recorded options are put into it.
     """
@@ -99,7 +99,7 @@ def _drawn_otherwise(
 
 
 def _was_drawn(started: TrialStarted) -> bool:
-    """Whether the sweep's space drew the trial, or could have."""
+    """Whether the space drew the trial, or could have drawn it."""
     proposed = started.wanted is None and not started.is_further_member
     return started.baseline is None and bool(started.config) and (proposed or bool(started.params))
 
@@ -116,14 +116,14 @@ def _drawn(started: TrialStarted | None) -> Drawn | None:
 
 
 def _parameters(space: Space, seed: int, before: Iterable[TrialStarted]) -> Iterator[str]:
-    """What is searched now and was not before, one line per parameter."""
+    """Changed parameters, one line each."""
     was: dict[str, set[str]] = {}
     for started in before:
         for name, distribution in drawn_parameters([started]).items():
             was.setdefault(name, set()).add(in_words(distribution))
     now: dict[str, set[str]] = {}
     for trial in islice(random_trials(seed), DRAWS_FOR_NAMES):
-        with suppress(InputError):  # a draw that cannot be made has its parameters nevertheless
+        with suppress(InputError):  # a failed draw has parameters, too
             space.draw(trial)
         for name, distribution in trial.distributions.items():
             now.setdefault(name, set()).add(in_words(distribution))
@@ -137,7 +137,7 @@ def _parameters(space: Space, seed: int, before: Iterable[TrialStarted]) -> Iter
 
 
 def _settings(before: Iterable[_Before], resolve: Resolve) -> Iterator[str]:
-    """What trials have that the space no longer gives them, one line per setting and values."""
+    """Settings of earlier trials that the space would set otherwise now, one line per setting and values."""
     having: dict[str, list[int]] = {}
     for one in before:
         for change in one.changed_settings(resolve):
@@ -145,15 +145,15 @@ def _settings(before: Iterable[_Before], resolve: Resolve) -> Iterator[str]:
     for change, numbers in sorted(having.items())[:_SHOWN]:
         plural = len(numbers) > 1
         who = f"trial{'s' * plural} {_listed(map(str, numbers))}"
-        yield f"{change}: {who} {'have' if plural else 'has'} the former, and the sampler learns from that all the same"
+        yield f"{change}: {who} {'have' if plural else 'has'} the old value and still count{'' if plural else 's'} for the sampler"
     if len(having) > _SHOWN:
-        yield f"{len(having) - _SHOWN} more settings differ likewise"
+        yield f"{len(having) - _SHOWN} more settings differ in the same way"
 
 
 def _learns_from(before: list[_Before], space: Space) -> str:
-    """From which trials the sampler learns."""
+    """A sentence about the trials from which the sampler learns."""
     if space.sampler not in LEARNING:
-        return f"sampler {space.sampler} learns from no trial"
+        return f"sampler {space.sampler} does not learn from trials"
     reasons = [f"{one.started.trial} ({one.why_no_lesson})" for one in before if one.why_no_lesson]
     without = f"; not from trial {_listed(reasons)}" if reasons else ""
     return (
@@ -162,7 +162,7 @@ def _learns_from(before: list[_Before], space: Space) -> str:
 
 
 def _kept(asked: Space, spec: SweepSpec) -> Iterator[str]:
-    """Options that the file gives otherwise, and that a sweep keeps from its start."""
+    """Options that differ in the file, but that a sweep keeps from its start."""
     pairs = [
         ("sampler", spec.sampler, asked.sampler),
         ("pruner", spec.pruner, asked.pruner),
@@ -174,7 +174,7 @@ def _kept(asked: Space, spec: SweepSpec) -> Iterator[str]:
     ]
     others = [f"{name} {ours} (the file has {theirs})" for name, ours, theirs in pairs if theirs not in (None, ours)]
     if others:
-        yield f"kept from the sweep's start: {', '.join(others)}; another --name begins a sweep with the file's"
+        yield f"kept from the sweep's start: {', '.join(others)}; those of the file need a sweep with another --name"
 
 
 def _listed(texts: Iterable[str]) -> str:

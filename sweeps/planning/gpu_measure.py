@@ -1,8 +1,8 @@
-"""Measures configurations on a GPU of the machine that it runs on: memory of one trial, images/s of several at once.
+"""Measures configurations on a GPU of this machine: memory of one trial, images/s of several at once.
 
-Each trial is a process of its own, as in a sweep. `python -m sweeps.planning.gpu_measure` is one of them: it takes
-orders as lines of JSON and answers each by a line. Orders: {"config", "faces", "device"} builds a net, trains a few
-steps and validates; {"until"} trains on until that time and answers what it has done.
+Each trial is a separate process, as in a sweep. `python -m sweeps.planning.gpu_measure` is such a process: it reads
+commands as lines of JSON and answers each with a line. {"config", "faces", "device"} builds a net, trains a few steps
+and validates; {"until"} continues to train until that time and answers with its counts.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from fer_models.training.fit import Epoch
 
 GAIN = 1.1
-"""A further trial on a GPU must raise the images/s of all together by this factor."""
+"""A further trial on a GPU must raise the total images/s by this factor."""
 
-_MOST_AT_ONCE = 11  # where k trials do not slow each other down at all, the next one adds a part of 1/k
+_MOST_AT_ONCE = 11  # if k trials do not slow each other down, the next one adds 1/k
 _STEPS = 8
 _IMAGES_PER_VAL_FACE = 8  # about as in FER2013
 _WINDOW_SECONDS = 1.5
@@ -39,10 +39,10 @@ _PATIENCE_SECONDS = 180.0
 
 @dataclass(frozen=True)
 class Measured:
-    """What a net showed on an otherwise idle GPU. `rates[k]` is the images/s of k + 1 trials together."""
+    """Measurements of a net on an otherwise idle GPU. `rates[k]` is the images/s of k + 1 trials together."""
 
     peak_bytes: int = 0
-    """Of the largest shape seen: what torch reserved, and the process's context."""
+    """For the largest shape: what torch reserved, plus the context of the process."""
     rates: tuple[float, ...] = ()
     fault: str | None = None
     """Why it could not be measured."""
@@ -54,7 +54,7 @@ class Measured:
 
     @property
     def worthwhile(self) -> int:
-        """How many trials at once the throughput is worth."""
+        """The number of trials at once, up to which each one adds enough throughput."""
         count = 1
         while count < len(self.rates) and self.rates[count] >= GAIN * self.rates[count - 1]:
             count += 1
@@ -62,14 +62,14 @@ class Measured:
 
 
 def fitting(peak_bytes: int, free_bytes: int) -> int:
-    """How many trials of `peak_bytes` fit into the free memory, less a tenth in reserve; at least one."""
+    """How many trials of `peak_bytes` fit into nine tenths of the free memory; at least one."""
     return max(1, int(0.9 * free_bytes / peak_bytes)) if peak_bytes > 0 else _MOST_AT_ONCE
 
 
 def measure(
     nets: Mapping[str, Sequence[TrialConfig]], *, faces: str, device: str, free_bytes: int, most: int
 ) -> dict[str, Measured]:
-    """Measure each net's configurations; `most` trials at once, since more have no core."""
+    """Measure each net's configurations, with at most `most` trials at once (one per core)."""
     with ExitStack() as stack:
         processes: list[_Process] = []
 
@@ -88,7 +88,7 @@ def _measure_net(configs: Sequence[TrialConfig], first: Any, free_bytes: int, mo
     for config in configs:
         try:
             peaks.append((alone.prepare(config), config))
-        except MeasureError as error:  # one that diverges, say: the others decide
+        except MeasureError as error:  # for example one that diverges: the others decide
             fault = str(error)
     if not peaks:
         return Measured(fault=fault)
@@ -98,7 +98,7 @@ def _measure_net(configs: Sequence[TrialConfig], first: Any, free_bytes: int, mo
     try:
         while len(rates) < limit and not Measured(peak, tuple(rates)).is_exhausted:
             rates.append(_images_per_second(first(len(rates) + 1), largest))
-    except MeasureError as error:  # no room for another one after all
+    except MeasureError as error:  # another one does not fit after all
         fault = str(error)
     return Measured(peak, tuple(rates), fault)
 
@@ -114,11 +114,11 @@ def _images_per_second(processes: Sequence[_Process], config: TrialConfig) -> fl
 
 
 class MeasureError(Exception):
-    """A process failed to execute an order; the message is its error."""
+    """A measuring process failed; the message is its error."""
 
 
 class _Process:
-    """A trial to be measured, in a process of its own."""
+    """A trial to be measured, in a separate process."""
 
     def __init__(self, faces: str, device: str) -> None:
         self._faces, self._device = faces, device
@@ -142,7 +142,7 @@ class _Process:
         self._child.communicate()
 
     def prepare(self, config: TrialConfig) -> int:
-        """Have it ready to train `config`; the bytes that this took of its GPU at the most."""
+        """Make it ready to train `config`; returns the peak of GPU memory, in bytes."""
         if config != self._prepared:
             self._prepared = None
             self.order({"config": config.model_dump(mode="json"), "faces": self._faces, "device": self._device})
@@ -151,7 +151,7 @@ class _Process:
         return self._peak_bytes
 
     def order(self, what: dict[str, Any]) -> None:
-        """Send an order, whose `answer` is to be taken next."""
+        """Send a command; its `answer` must be read next."""
         stdin: IO[str] | None = self._child.stdin
         assert stdin is not None
         try:
@@ -161,7 +161,7 @@ class _Process:
             raise MeasureError("the measuring process has died") from None
 
     def answer(self) -> dict[str, Any]:
-        """The answer to an order."""
+        """The answer to the last command."""
         stdout: IO[str] | None = self._child.stdout
         assert stdout is not None
         watch = threading.Timer(_PATIENCE_SECONDS, self._child.kill)
@@ -196,7 +196,7 @@ class _Trial:
         next(self._steady)
 
     def _epochs(self, steps: int, val_faces: int) -> Iterator[Epoch]:
-        """Epochs of so many steps, without end, each with a validation of so many faces."""
+        """Endless epochs of `steps` steps, each with a validation of `val_faces` faces."""
         from fer_data.augmentation.batches import train_batches
         from fer_models.training.fit import fit
         from sweeps.trial.build_net import fit_arguments
@@ -220,7 +220,7 @@ class _Trial:
         )  # fmt: skip
 
     def run(self, until: float) -> dict[str, float]:
-        """Train until a time; images and the seconds that they took."""
+        """Train until a time; returns the number of images and the seconds."""
         started, images = time.time(), 0
         while images == 0 or time.time() < until:
             next(self._steady)
@@ -229,7 +229,7 @@ class _Trial:
 
 
 def _peak_bytes(device: str) -> int:
-    """The most that torch had reserved of its GPU, and what the process takes besides; 0 on a CPU."""
+    """The peak that torch reserved on its GPU, plus the other memory of the process; 0 on a CPU."""
     import torch
 
     return torch.cuda.max_memory_reserved() + CONTEXT_BYTES if device == "cuda" else 0
@@ -265,5 +265,5 @@ def _serve(orders: IO[str], answers: IO[str]) -> None:
 
 if __name__ == "__main__":
     own_stdout = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a library prints is no answer
+    os.dup2(2, 1)  # what libraries print must not mix with the answers
     _serve(sys.stdin, own_stdout)

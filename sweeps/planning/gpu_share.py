@@ -1,7 +1,7 @@
-"""The share of a GPU for each net's trials, from memory and throughput as measured where they will run.
+"""The GPU share of each net's trials, from memory and throughput measured on the node where they will run.
 
-Each distinct shape of configuration (net, batch size, optimizer …) of the baselines and some samples is measured on
-an otherwise idle GPU. What was measured is kept beside the cached faces, for that kind of GPU, driver and torch.
+Each distinct shape of configuration (net, batch size, optimizer …) of the baselines and some samples is measured on an
+otherwise idle GPU. The measurements are cached with the faces, per kind of GPU, driver and torch version.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ if TYPE_CHECKING:
 _SHAPES_PER_NET = 4
 _HARMLESS_LR = 1e-8
 _PATIENCE_SECONDS = 900.0
-"""For nodes that the autoscaler has to start, and for other sweeps to leave a GPU."""
+"""How long to wait for nodes that the autoscaler starts, and for other sweeps to free a GPU."""
 _GIBIBYTE = 2**30
 
-# What of a recipe takes memory or time.
+# Settings of a recipe that affect memory or time.
 _RECIPE = ("optimizer", "batch_size", "label_smoothing", "class_weights", "clip_norm", "ema_decay", "views")
 _TRANSFER = ("freeze", "finetune_freeze")
 
 
 @dataclass(frozen=True)
 class Sized:
-    """What was measured on one node: by net, and how much of its GPU was free."""
+    """Measurements on one node: by net, and the free memory of its GPU."""
 
     nets: dict[str, Measured] = field(default_factory=dict)
     free_bytes: int = 0
@@ -52,7 +52,7 @@ class Sized:
         return min(fitting(measured.peak_bytes, self.free_bytes), measured.worthwhile)
 
     def words(self, net: str) -> str:
-        """The reasons for a net's share, as text."""
+        """The reason for a net's share, as text."""
         measured, trials = self.nets.get(net, Measured(fault=self.fault)), self.trials(net)
         if not measured.rates:
             return f"{net}: 1 trial per GPU, since it could not be measured: {measured.fault}"
@@ -66,7 +66,7 @@ class Sized:
 
 @dataclass(frozen=True)
 class Sizing:
-    """The share of a GPU by net, why, and whether MPS is to run meanwhile."""
+    """The GPU share by net, its reasons, and whether MPS is to run during the sweep."""
 
     shares: dict[str, float]
     notes: tuple[str, ...]
@@ -95,9 +95,9 @@ def measured_shares(plan: Plan, configs: Iterable[TrialConfig]) -> Sizing:
 
 
 def shapes_by_net(configs: Iterable[TrialConfig]) -> dict[str, list[TrialConfig]]:
-    """One configuration of each shape by net, those of the largest batches where a net has many.
+    """One configuration of each shape by net; of many shapes those with the largest batches.
 
-    Their learning rates are low enough not to diverge, and each trains the largest number of stages that it ever will.
+    Their learning rates are low enough not to diverge, and each trains as many stages as its trials ever will.
     """
     found: dict[str, dict[str, TrialConfig]] = {}
     for config in configs:
@@ -111,7 +111,7 @@ def shapes_by_net(configs: Iterable[TrialConfig]) -> dict[str, list[TrialConfig]
 
 
 def _without_amounts(content: Any) -> Any:
-    """`content` with each fraction replaced by whether it is there: how much of it changes no shape."""
+    """`content` with each float replaced by whether it is set, since its value does not change a shape."""
     if isinstance(content, dict):
         return {name: _without_amounts(value) for name, value in content.items()}
     return bool(content) if isinstance(content, float) else content
@@ -136,7 +136,7 @@ def _harmless(config: TrialConfig) -> TrialConfig:
 
 @dataclass(frozen=True)
 class _Asked:
-    """What a node is to measure: configurations as JSON by net, and the most trials that its cores allow per GPU."""
+    """What a node is to measure: configurations as JSON by net, and the most trials per GPU that its cores allow."""
 
     nets: dict[str, list[dict[str, Any]]]
     faces: str
@@ -145,15 +145,15 @@ class _Asked:
 
 
 def _size_here(asked: _Asked) -> tuple[list[Sized], str]:
-    """What this machine's GPU showed, under MPS where that can be had, and what is to be said about that."""
+    """Measurements of this machine's GPU, under MPS if possible, and a sentence about MPS."""
     why_not = obstacle()
     if why_not is None:
         try:
             with mps():
                 sized = _size(asked, uses_mps=True)
             if sized.nets and all(measured.rates for measured in sized.nets.values()):
-                return [sized], "MPS runs for the time of this sweep"
-            why_not = "nothing could be measured under it"
+                return [sized], "MPS runs during this sweep"
+            why_not = "nothing could be measured with it"
         except MpsError as error:
             why_not = str(error)
     return [_size(asked, uses_mps=False)], f"MPS is not started: {why_not}"
@@ -168,12 +168,12 @@ def _size_nodes(address: str, asked: _Asked) -> list[Sized]:
         nodes = one_node_of_each_kind()
         size: Any = ray.remote(num_gpus=1, num_cpus=1, max_retries=0)(cast(Any, _size))
         affine = [NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes]
-        places: list[Any] = [*affine] or ["DEFAULT"]  # an autoscaler starts one
+        places: list[Any] = [*affine] or ["DEFAULT"]  # the autoscaler starts one
         running = [size.options(scheduling_strategy=place).remote(asked, uses_mps=False) for place in places]
         try:
             return list(ray.get(running, timeout=_PATIENCE_SECONDS))
         except GetTimeoutError:
-            fault = f"no GPU of the cluster was free for it within {_PATIENCE_SECONDS / 60:.0f} minutes"
+            fault = f"no GPU of the cluster was free for the measurement within {_PATIENCE_SECONDS / 60:.0f} minutes"
         except RayError as error:
             fault = str(error).strip().partition("\n")[0]
         for reference in running:
@@ -182,7 +182,7 @@ def _size_nodes(address: str, asked: _Asked) -> list[Sized]:
 
 
 def _size(asked: _Asked, *, uses_mps: bool) -> Sized:
-    """Measure on this machine what is not known yet of its kind of GPU."""
+    """Measure on this machine what is not cached yet for its kind of GPU."""
     facts = own_gpus()
     if not facts.gpus or facts.fault:
         return Sized(fault=facts.fault or "the driver lists no GPU")
@@ -203,7 +203,7 @@ def _size(asked: _Asked, *, uses_mps: bool) -> Sized:
 
 
 def _key(facts: GpuFacts, configs: list[TrialConfig], uses_mps: bool) -> str:
-    """Of everything that what is measured depends on, besides what is free and how many trials there are cores for."""
+    """A hash of everything that the measurements depend on, except free memory and the number of cores."""
     gpus = sorted({(gpu.name, gpu.total_bytes) for gpu in facts.gpus})
     driver = facts.driver.version if facts.driver else None
     content = [gpus, driver, version("torch"), version("fer-sweeps"), uses_mps, [config.id for config in configs]]
@@ -211,7 +211,7 @@ def _key(facts: GpuFacts, configs: list[TrialConfig], uses_mps: bool) -> str:
 
 
 def _kept(path: Path, free_bytes: int, most: int) -> Measured | None:
-    """What an earlier sweep measured, if it tried as many trials at once as may be wanted today."""
+    """The cached measurements, if they include as many trials at once as are possible now."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         measured = Measured(content["peak_bytes"], tuple(content["rates"]))

@@ -10,7 +10,7 @@ from sweeps.planning.resources import Hardware, usable_cpus
 
 
 def find_hardware(options: Options) -> Hardware:
-    """The cores and GPUs of this machine, or of the cluster that is joined for it."""
+    """The cores and GPUs of this machine, or of the cluster, which is joined to find out."""
     if options.address is None:
         facts = own_gpus()
         return Hardware((usable_cpus(),), (len(facts.gpus),), facts)

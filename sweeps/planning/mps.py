@@ -1,4 +1,4 @@
-"""NVIDIA's Multi-Process Service for the time of a sweep: it lets the kernels of trials on one GPU run side by side."""
+"""Runs NVIDIA's Multi-Process Service during a sweep: it runs kernels of several trials on one GPU concurrently."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _SECONDS = 20.0
 
 
 class MpsError(Exception):
-    """It did not start; the message says why."""
+    """MPS did not start; the message says why."""
 
 
 def obstacle() -> str | None:
-    """Why this process cannot start it on this machine; None where it can."""
+    """Why this process cannot start MPS on this machine. None if it can."""
     if _PIPES in os.environ or (_USUAL_PIPES / "control").exists():
         return "it runs already"
     if shutil.which(_CONTROL) is None:
@@ -38,14 +38,14 @@ def obstacle() -> str | None:
 
 @contextmanager
 def mps() -> Iterator[None]:
-    """Run the service for this user's processes that are started within the block.
+    """Run MPS for processes of this user that are started within the block.
 
     Raises:
-        MpsError: it did not start.
+        MpsError: MPS did not start.
     """
     folder = Path(tempfile.mkdtemp(prefix="fer-sweeps-mps-"))
     names = {_PIPES: str(folder), _LOGS: str(folder)}
-    # It serves every GPU; each of its clients chooses by CUDA_VISIBLE_DEVICES of its own.
+    # It serves every GPU; each client chooses its GPUs by its own CUDA_VISIBLE_DEVICES.
     around = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"} | names
     try:
         _start(folder, around)
@@ -61,9 +61,9 @@ def mps() -> Iterator[None]:
 
 
 def _start(folder: Path, around: dict[str, str]) -> None:
-    said = folder / "start.log"
+    output = folder / "start.log"
     try:
-        with said.open("w", encoding="utf-8") as log:  # a file, since the daemon would keep a pipe open
+        with output.open("w", encoding="utf-8") as log:  # a file, since the daemon would keep a pipe open
             done = subprocess.run(
                 [_CONTROL, "-d"],
                 env=around,
@@ -76,7 +76,7 @@ def _start(folder: Path, around: dict[str, str]) -> None:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise MpsError(str(error)) from None
     if done.returncode:
-        raise MpsError(said.read_text(encoding="utf-8").strip() or f"{_CONTROL} -d ended with {done.returncode}")
+        raise MpsError(output.read_text(encoding="utf-8").strip() or f"{_CONTROL} -d ended with {done.returncode}")
 
 
 def _stop(folder: Path, around: dict[str, str]) -> None:
@@ -98,9 +98,9 @@ def _stop(folder: Path, around: dict[str, str]) -> None:
 
 
 def with_mps(plan: Plan) -> Plan:
-    """Have MPS run where the trials of this machine share GPUs as was asked for."""
+    """Request MPS if trials on this machine share GPUs by a given --gpus-per-trial."""
     if plan.slots.gpus_per_trial >= 1 or plan.options.address is not None:
         return plan
     why_not = obstacle()
-    words = f"MPS is not started: {why_not}" if why_not else "MPS runs for the time of this sweep"
+    words = f"MPS is not started: {why_not}" if why_not else "MPS runs during this sweep"
     return replace(plan, slots=replace(plan.slots, mps=why_not is None), sizing=(words,))

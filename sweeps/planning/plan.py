@@ -1,4 +1,4 @@
-"""Makes a plan: options, space and data checked against each other before anything is written."""
+"""Makes a plan: checks options, space and data against each other before anything is written."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _SAMPLES_CHECKED = 20
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep's plan: everything is checked, and nothing is written but the faces, which are in the cache."""
+    """A sweep's plan: everything is checked, and nothing is written except the cached faces."""
 
     space: Space
     spec: SweepSpec
@@ -55,22 +55,22 @@ class Plan:
     folder: SweepFolder
     hardware: Hardware
     sizing: tuple[str, ...] = ()
-    """What the shares of GPUs rest on, for a person."""
+    """The reasons for the GPU shares, as text."""
     recorded: SweepHistory | None = None
-    """What its journal says so far, where it is resumed."""
+    """The journal so far, on a resume."""
     start: WarmStart = NOTHING_TAKEN
-    """What it takes from other sweeps at its start."""
+    """What it takes from other sweeps at its start (`--from`)."""
     edit: SpaceEdit | None = None
-    """What becomes of its trials, where it is resumed and its space was edited."""
+    """How the sampler learns from earlier trials, on a resume with an edited space."""
 
     @cached_property
     def budgets(self) -> Budgets:
-        """What the sweep may use."""
+        """The limits of the sweep."""
         return Budgets(self.spec, self.options.until)
 
     @property
     def tracking_uri(self) -> str:
-        """Where the records go, with its password."""
+        """The tracking URI, with its password."""
         return resolve_tracking_uri(self.options.tracking_uri, self.options.out, self.spec.tracking_uri)
 
     @property
@@ -82,29 +82,29 @@ class Plan:
 
     @property
     def at_once(self) -> int:
-        """Trials at once."""
+        """Maximum number of trials at once."""
         return self.slots.count if self.spec.runner == "ray" else 1
 
     @property
     def room(self) -> int:
-        """Trials that there is room for at once; --max-concurrent may ask for fewer, and be changed later."""
+        """Maximum number of trials at once without --max-concurrent, which may change later."""
         return self.slots.room if self.spec.runner == "ray" else 1
 
     @property
     def redrawn(self) -> Mapping[int, Drawn | None]:
-        """How the space draws the trials from before it was edited."""
+        """How the edited space draws the earlier trials."""
         if self.edit and self.edit.redrawn is not None:
             return self.edit.redrawn
         return self.recorded.redrawn if self.recorded else {}
 
     def is_finished(self) -> bool:
-        """Whether the sweep of that name has run all the trials asked for."""
+        """Whether the sweep of that name has run all requested trials."""
         history = self.recorded
         return history is not None and not history.unfinished and not self.spec.to_start(history)
 
     def resolve(self, config: TrialConfig) -> TrialConfig:
-        """`config` with `auto` replaced by what measured fastest for the net on the sweep's device, and what
-        it names of other runs found."""
+        """`config` with `auto` replaced by the settings that measured fastest for the net on the sweep's device, and
+        with references to other runs replaced by their paths."""
         config = with_references_found(config, self.spec, self.options)
         if "auto" not in (config.precision, config.memory_format):
             return config
@@ -138,9 +138,7 @@ def make_plan(
     recorded = recorded_spec(history) if history else None
     if recorded:
         if not options.resume:
-            raise InputError(
-                f"{folder.root} exists already: add --resume to continue with it, or choose another --name"
-            )
+            raise InputError(f"{folder.root} exists already: add --resume to continue it, or choose another --name")
         found = recorded.as_at_its_start(found, new_baselines="which_baselines" in options.model_fields_set)
         options = options.completed_by(recorded)
     else:
@@ -220,17 +218,17 @@ def _fold_faces(options: Options) -> tuple[str, ...]:
 
 
 def _trials(space: Space, asked: int | None) -> int:
-    """How many trials; of a grid no more than it has points, and all of them unless fewer are asked for."""
+    """The number of trials; for a grid all of its points, unless fewer are requested."""
     if space.sampler != "grid":
         return asked or space.trials
     from sweeps.search.samplers import grid_points
 
     most = len(space.baselines) + len(grid_points(space))
     if asked and asked > most:
-        beside = f" and {len(space.baselines)} baselines" if space.baselines else ""
+        baselines = f" and {len(space.baselines)} baselines" if space.baselines else ""
         raise InputError(
-            f"--trials {asked}: the grid of {space.name} has {most - len(space.baselines)} points{beside}; "
-            f"give {most} at most, or leave it out for all"
+            f"--trials {asked}: the grid of {space.name} has {most - len(space.baselines)} points{baselines}; "
+            f"give at most {most}, or omit it for all"
         )
     return asked or most
 
@@ -249,12 +247,12 @@ def _slots(device: Device, options: Options, hardware: Hardware, measured: float
 
 
 def _share_gpus(plan: Plan, say: Callable[[str], None]) -> Plan:
-    """Let as many trials share a GPU as memory and throughput are worth, by what is measured of the space's nets."""
+    """Choose how many trials share a GPU, by measured memory and throughput of the space's nets."""
     from sweeps.planning.gpu_share import measured_shares
 
     if plan.options.max_concurrent is not None and plan.options.max_concurrent <= plan.slots.gpus:
         return plan
-    say("measuring how many trials a GPU takes at once (--gpus-per-trial X skips this)")
+    say("measuring how many trials a GPU can run at once (--gpus-per-trial X skips this)")
     sizing = measured_shares(plan, [config for _, config in configurations(plan, _SAMPLES_CHECKED)])
     slots = _slots("cuda", plan.options, plan.hardware, min(sizing.shares.values()))
     spec = plan.spec.model_copy(update={"threads": slots.threads, "gpu_shares": sizing.shares})
@@ -262,7 +260,7 @@ def _share_gpus(plan: Plan, say: Callable[[str], None]) -> Plan:
 
 
 def configurations(plan: Plan, samples: int) -> Iterator[tuple[str, TrialConfig]]:
-    """Every baseline and as many configurations drawn from the space, with what to call them."""
+    """Every baseline and `samples` configurations drawn from the space, with titles."""
     for baseline in plan.space.baselines:
         yield baseline.name, plan.resolve(baseline.config)
     for number, config in enumerate(sample_configurations(plan, samples), start=1):
@@ -282,7 +280,7 @@ def sample_configurations(plan: Plan, count: int) -> list[TrialConfig]:
 
 
 def recorded_history(folder: SweepFolder) -> SweepHistory | None:
-    """What its journal says; None where a driver was killed before its first line, or there was none."""
+    """The journal's history. None if there is no journal, or a driver was killed before its first line."""
     if not folder.journal.is_file() or next(read(folder.journal), None) is None:
         return None
     return SweepHistory.load(folder.journal)

@@ -15,11 +15,9 @@ Device = Literal["cpu", "cuda"]
 
 @dataclass(frozen=True)
 class Slots:
-    """`count` trials at once, each with `cpus_per_trial` cores of one node and `gpus_per_trial` of a GPU at least.
+    """`count` trials at once, each with at least `cpus_per_trial` cores and `gpus_per_trial` GPUs of one node.
 
-    A trial of more than one GPU has whole ones of one node.
-
-    `mps` is whether NVIDIA's Multi-Process Service is to run meanwhile.
+    A trial with more than one GPU has whole GPUs. `mps` is whether NVIDIA's Multi-Process Service is to run.
     """
 
     node_cpus: tuple[int, ...]
@@ -28,10 +26,10 @@ class Slots:
     gpus_per_trial: float
     count: int
     room: int
-    """Trials that there is room for at once, whatever was asked for."""
+    """Maximum number of trials at once without --max-concurrent."""
     mps: bool = False
     workers: int = 1
-    """Processes that train a trial together."""
+    """Number of processes that train a trial together."""
 
     @property
     def cpus(self) -> int:
@@ -45,7 +43,7 @@ class Slots:
 
     @property
     def of_a_trial(self) -> str:
-        """What each trial has, in words."""
+        """The resources of one trial, as text."""
         cores = "1 core" if self.cpus_per_trial == 1 else f"{self.cpus_per_trial:g} cores"
         gpus = f", {self.gpus_per_trial:g} GPU{'s' * (self.gpus_per_trial > 1)}" if self.gpus_per_trial else ""
         workers = f", {self.workers} workers" if self.workers > 1 else ""
@@ -54,7 +52,7 @@ class Slots:
 
 @dataclass(frozen=True)
 class Hardware:
-    """Cores and GPUs of each node; `facts` are those of the GPUs that could be asked."""
+    """Cores and GPUs of each node; `facts` describes the GPUs that could be queried."""
 
     node_cpus: tuple[int, ...]
     node_gpus: tuple[int, ...]
@@ -67,11 +65,11 @@ class Hardware:
 
     @property
     def capability(self) -> tuple[int, int] | None:
-        """The least compute capability of the GPUs; None where none could be asked."""
+        """The lowest compute capability of the GPUs. None if none could be queried."""
         return min((gpu.capability for gpu in self.facts.gpus), default=None)
 
     def __str__(self) -> str:
-        """The GPUs in words: kinds, driver, and what fp32 means on them."""
+        """The GPUs as text: kinds, driver, and the precision of fp32."""
         kinds = Counter(
             f"{gpu.name} (compute capability {'.'.join(map(str, gpu.capability))})" for gpu in self.facts.gpus
         )
@@ -81,7 +79,7 @@ class Hardware:
 
 
 def usable_cpus() -> int:
-    """Cores that this process may use, by its affinity and by its container's share of processor time."""
+    """Cores that this process may use, by its CPU affinity and its container's CPU limit."""
     from joblib import cpu_count
 
     return int(cpu_count())
@@ -94,12 +92,12 @@ def own_device(asked: str) -> Device:
 
 
 def choose_device(asked: str, gpus: int, fault: str | None = None) -> Device:
-    """`auto` is the GPU where there is one that can be used; asking for one otherwise is an error.
+    """`auto` is the GPU if there is a usable one. `cuda` without a usable GPU is an InputError.
 
-    `fault` is why those that are there cannot be used.
+    `fault` is the reason why the GPUs of this machine cannot be used.
     """
     if asked == "cuda" and gpus == 0:
-        raise InputError("--device cuda: this machine shows no NVIDIA GPU; use --device cpu or auto")
+        raise InputError("--device cuda: this machine has no NVIDIA GPU; use --device cpu or auto")
     if asked == "cuda" and fault:
         raise InputError(f"--device cuda: {fault}; or use --device cpu")
     return "cuda" if gpus and not fault and asked != "cpu" else "cpu"
@@ -115,9 +113,9 @@ def plan_slots(
     node_cpus: tuple[int, ...] | None = None,
     node_gpus: tuple[int, ...] | None = None,
 ) -> Slots:
-    """As many trials at once as each node's cores, or GPU shares, allow. Raises InputError where none fits.
+    """As many trials at once as the cores, or GPU shares, of each node allow. Raises InputError if none fits.
 
-    Without `node_cpus` and `node_gpus` it is this machine's.
+    The default of `node_cpus` and `node_gpus` is this machine.
     """
     node_cpus = node_cpus or (usable_cpus(),)
     if device == "cpu":
@@ -127,11 +125,11 @@ def plan_slots(
     gpu_share = (1.0 if gpus_per_trial is None else gpus_per_trial) if device == "cuda" else (gpus_per_trial or 0.0)
     if device == "cuda" and gpu_share == 0:
         raise InputError(
-            f"--gpus-per-trial {gpu_share:g}: a trial on a GPU needs a part of one, as 0.25; or use --device cpu"
+            f"--gpus-per-trial {gpu_share:g}: a trial on a GPU needs a share above 0, as 0.25; or use --device cpu"
         )
     by_gpu = _shares(node_gpus, gpu_share)
     if cpus_per_trial == 0:
-        raise InputError("--cpus-per-trial 0: a trial needs a core, or a part of one, as 0.5")
+        raise InputError("--cpus-per-trial 0: a trial needs a share of a core above 0, as 0.5")
     workers = _workers(device, workers_per_trial, gpu_share)
     even = min(max(1.0, sum(node_cpus) // by_gpu), max(node_cpus)) if by_gpu else float(workers)
     cpu_share = even if cpus_per_trial is None else cpus_per_trial
@@ -155,7 +153,7 @@ def _workers(device: Device, asked: int | None, gpu_share: float) -> int:
     if asked not in (None, workers):
         raise InputError(
             f"--workers-per-trial {asked}: on GPUs a trial has one worker per GPU, {workers} here; "
-            f"leave it out, or use --gpus-per-trial {asked}"
+            f"omit it, or use --gpus-per-trial {asked}"
         )
     return workers
 
@@ -163,18 +161,18 @@ def _workers(device: Device, asked: int | None, gpu_share: float) -> int:
 def _shares(node_gpus: tuple[int, ...], share: float) -> int | None:
     """How many trials fit on the GPUs, each on one of them, or on whole ones of one node."""
     if share > 1 and share % 1:
-        raise InputError(f"--gpus-per-trial {share:g}: above 1 it must be a whole number, as Ray wants it")
+        raise InputError(f"--gpus-per-trial {share:g}: above 1 it must be a whole number (a rule of Ray)")
     fits = _fits(node_gpus, share, "--gpus-per-trial", "GPUs")
     return fits if fits is None or share > 1 else sum(node_gpus) * int(1 / share + 1e-9)
 
 
 def _fits(nodes: tuple[int, ...], share: float, option: str, what: str) -> int | None:
-    """How many shares fit on all nodes, none across two; None where the share is 0."""
+    """How many shares fit on all nodes, none across two. None if the share is 0."""
     if share < 0 or not math.isfinite(share):
         raise InputError(f"{option} {share:g}: must be 0 or more")
     if share == 0:
         return None
     if share > max(nodes):
         whose = "this machine has" if len(nodes) == 1 else "the largest node has"
-        raise InputError(f"{option} {share:g}: {whose} {max(nodes)} {what}; ask for {max(nodes)} at most")
+        raise InputError(f"{option} {share:g}: {whose} {max(nodes)} {what}; give at most {max(nodes)}")
     return sum(int(node / share + 1e-9) for node in nodes)

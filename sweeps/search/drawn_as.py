@@ -27,7 +27,7 @@ from tracking.record.events import Drawn, TrialStarted
 
 @dataclass(frozen=True)
 class Redrawn:
-    """What a space draws from given values. `config` is None where `suggest` refuses; `faults` says why, and which of
+    """What a space draws from given values. `config` is None if `suggest` refuses; `faults` says why, and which of
     the values are outside their ranges."""
 
     config: TrialConfig | None
@@ -41,13 +41,13 @@ class Redrawn:
 
     @property
     def fault(self) -> str:
-        """Why the values are no draw of the space; empty where they are one."""
+        """Why the values are no draw of the space; empty if they are one."""
         if not self.params and not self.faults:
             return "no parameter of this space"
         return "".join(self.faults[:1]) + (f", and {len(self.faults) - 1} more" if self.faults[1:] else "")
 
     def why_no_lesson(self, started: TrialStarted, sampler: Sampler) -> str:
-        """Why the score of the trial that had the values is none of a search of the space; empty where it is one."""
+        """Why the score of the trial that had the values is none of a search of the space; empty if it is one."""
         theirs = started.config["net"]["name"]
         ours = self.config.net.name if self.config else theirs
         if theirs != ours:
@@ -112,7 +112,7 @@ def redrawn(space: Space, given: Mapping[str, Any], seed: int = 0) -> Redrawn:
 
 
 def drawn_as(space: Space, config: TrialConfig, params: Mapping[str, Any]) -> Redrawn | None:
-    """The draw that comes to `config`, None where the space draws something else.
+    """The draw that comes to `config`, None if the space draws something else.
 
     A parameter that `params` do not have is tried with the setting of the same name.
     """
@@ -133,7 +133,7 @@ def _settings(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def as_redrawn(started: TrialStarted, redrawn: Mapping[int, Drawn | None]) -> TrialStarted | None:
-    """A trial as though the space had always been what it was edited to; None where that does not draw it."""
+    """A trial as though the space had always been what it was edited to. None if that does not draw it."""
     if started.trial not in redrawn:
         return started
     drawn = redrawn[started.trial]

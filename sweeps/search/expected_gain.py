@@ -32,7 +32,7 @@ class ExpectedGain:
 
 
 def expected_gain(history: SweepHistory) -> ExpectedGain | None:
-    """Of half as many trials again; None where there are too few to say."""
+    """Of half as many trials again. None if there are too few to say."""
     groups = [one for one in history.groups() if one.confirms is None]
     drawn = [one for one in groups if _is_drawn(one) and (one.accuracies or one.first.is_over)]
     done = sum(one.first.state == "done" for one in drawn)

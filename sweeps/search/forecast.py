@@ -52,7 +52,7 @@ class Forecast:
     low: float
     high: float
     chance: float | None = None
-    """That it ends above the best trial so far; None where there is no other."""
+    """That it ends above the best trial so far. None if there is no other."""
     rival: int | None = None
     """That trial, or where this one is the best, the one behind it."""
 
@@ -62,7 +62,7 @@ class Forecast:
 
 
 def forecasts(history: SweepHistory, of: Iterable[TrialHistory] | None = None) -> dict[int, Forecast | None]:
-    """The unfinished trials, or those of `of`, by number; None where a trial has too few epochs.
+    """The unfinished trials, or those of `of`, by number. None if a trial has too few epochs.
 
     None also behind the first `MOST`: those that run, then the most accurate.
     """
@@ -82,7 +82,7 @@ def forecasts(history: SweepHistory, of: Iterable[TrialHistory] | None = None) -
 
 
 def end_of(trial: TrialHistory, history: SweepHistory) -> Floats | None:
-    """Samples of the trial's best accuracy at its end; None where it has too few epochs."""
+    """Samples of the trial's best accuracy at its end. None if it has too few epochs."""
     curve, epochs = _curve(trial), trial.started.epochs
     if len(curve) < max(LEAST_EPOCHS, len(trial.epochs)):
         return None

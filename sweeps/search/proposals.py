@@ -50,7 +50,7 @@ def drawn_parameters(starts: Iterable[TrialStarted]) -> dict[str, BaseDistributi
 class Proposal:
     """A configuration and, for the study's rebuilding, the values and distributions it was drawn from.
 
-    `config` is None where `suggest` did not make one; `fault` says why.
+    `config` is None if `suggest` did not make one; `fault` says why.
     """
 
     config: TrialConfig | None

@@ -151,12 +151,12 @@ _MODELS = {"gp": "a Gaussian process", "cmaes": "CMA-ES"}
 
 
 def needs_all(sampler: Sampler) -> str:
-    """The name of the model that needs every parameter in every trial; empty where the sampler does not."""
+    """The name of the model that needs every parameter in every trial; empty if the sampler does not."""
     return _MODELS.get(sampler, "")
 
 
 def check_sampler(space: Space, trials: Iterable[Any]) -> None:
-    """Raise InputError where the sampler cannot do the space; `trials` are random ones to draw from it."""
+    """Raise InputError if the sampler cannot do the space; `trials` are random ones to draw from it."""
     model = needs_all(space.sampler)
     if not model:
         return
@@ -190,7 +190,7 @@ def check_sampler(space: Space, trials: Iterable[Any]) -> None:
 def grid_points(space: Space) -> list[dict[str, Any]]:
     """Every combination that `suggest` can draw, conditional parameters included, in a fixed order.
 
-    Raises InputError where a parameter is a continuous range, or there are too many points.
+    Raises InputError if a parameter is a continuous range, or there are too many points.
     """
     points, continuous = [], set[str]()
     prefixes: list[dict[str, Any]] = [{}]

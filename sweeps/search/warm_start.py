@@ -54,7 +54,7 @@ class _Past:
     drawn: Redrawn
 
     def why_no_lesson(self, sampler: Sampler) -> str:
-        """Why its score is none of this search; empty where it is one."""
+        """Why its score is none of this search; empty if it is one."""
         return self.drawn.why_no_lesson(self.group.first.started, sampler)
 
 
@@ -117,7 +117,7 @@ def _from_sweep(name: str, space: Space, spec: SweepSpec, out: Path) -> WarmStar
 
 
 def _why_no_lessons(theirs: SweepSpec, spec: SweepSpec, space: Space) -> str:
-    """Why the scores of a whole sweep teach nothing here; empty where they do."""
+    """Why the scores of a whole sweep teach nothing here; empty if they do."""
     if (theirs.fingerprint, theirs.folds) != (spec.fingerprint, spec.folds):
         return f"its scores are of other faces ({theirs.dataset}, fingerprint {theirs.fingerprint}{_folds(theirs)})"
     if len(space.objectives) > 1:
@@ -187,7 +187,7 @@ def _lessons(fitting: Sequence[_Past], space: Space, spec: SweepSpec) -> tuple[t
 
 
 def _lesson(one: _Past, spec: SweepSpec) -> Lesson | None:
-    """What a trial teaches; None where its own sampler learned nothing of it either.
+    """What a trial teaches. None if its own sampler learned nothing of it either.
 
     It counts for as many epochs as it trained: one that is shorter than this sweep's trials is given up there, of a
     longer one the first epochs count.

@@ -50,7 +50,7 @@ class ActRequest(BaseModel):
 
 
 def act(out: Path, name: str, request: ActRequest) -> str:
-    """Have the act done; what came of it. Raises InputError where it is refused."""
+    """Have the act done; what came of it. Raises InputError if it is refused."""
     words = [request.verb, *request.words(name), "--out", str(out), "--json"]
     printed = run_verb(*words, timeout=_SECONDS)
     answer = json.loads(printed.strip().splitlines()[-1])

@@ -58,7 +58,7 @@ class BoundedBodies:
 
 @dataclass(frozen=True)
 class Guard:
-    """The rules: names under which the server may be addressed, and the token, None where none is asked for."""
+    """The rules: names under which the server may be addressed, and the token, None if none is asked for."""
 
     hosts: frozenset[str]
     token: str | None

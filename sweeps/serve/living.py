@@ -157,7 +157,7 @@ class AllLiving:
         self._lock = threading.Lock()
 
     def get(self, name: str) -> Living | None:
-        """The sweep of that name; None where there is none."""
+        """The sweep of that name. None if there is none."""
         with self._lock:
             if name not in sweep_names(self.out):
                 return None

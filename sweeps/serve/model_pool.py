@@ -64,7 +64,7 @@ class ModelPool:
         return [*self._registered, *runs, *sorted(path.name for path in self._out.glob("*.onnx"))]
 
     def get(self, name: str | None) -> OnnxClassifier:
-        """The net of that name, or the first. Raises InputError where it is unknown or cannot be exported."""
+        """The net of that name, or the first. Raises InputError if it is unknown or cannot be exported."""
         known = self.names()
         if not known:
             raise InputError(

@@ -13,5 +13,5 @@ _PAGES = Environment(
 
 
 def page(template: str, **content: Any) -> str:
-    """The page of this template. Raises UndefinedError where content that it needs is missing."""
+    """The page of this template. Raises UndefinedError if content that it needs is missing."""
     return _PAGES.get_template(template).render(**content)

@@ -32,7 +32,7 @@ class Searches:
         self._kept: dict[tuple[str, int], dict[str, Any]] = {}
 
     def get(self, name: str, ended: int) -> dict[str, Any]:
-        """Of the sweep of that name, of which so many trials have ended. Raises InputError where it takes too long."""
+        """Of the sweep of that name, of which so many trials have ended. Raises InputError if it takes too long."""
         key = (name, ended)
         if key not in self._kept:
             self._kept[key] = json.loads(run_verb(str(self._out), name, module="sweeps.serve.search", timeout=_SECONDS))

@@ -15,7 +15,7 @@ from sweeps.sharing.share import SharedSlots, described, new_claim
 def share_of(plan: Plan, say: Callable[[str], None], warn: Callable[[str], None]) -> Iterator[SharedSlots | None]:
     """Hold the plan's share while the block runs; with `wait`, the block begins once a slot is free.
 
-    None where nothing is left to run, or where other sweeps cannot be seen.
+    None if nothing is left to run, or where other sweeps cannot be seen.
     """
     address = plan.options.address
     if plan.is_finished():

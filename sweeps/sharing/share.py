@@ -62,7 +62,7 @@ class SharedSlots:
         look_seconds: float = LOOK_SECONDS,
         quantum_seconds: float = QUANTUM_SECONDS,
     ) -> None:
-        """`most` is how many slots it can use at any time. Raises OSError where the claim cannot be written."""
+        """`most` is how many slots it can use at any time. Raises OSError if the claim cannot be written."""
         self._store, self._own, self._most, self._say, self._clock = store, claim, most, say, clock
         self._look_seconds, self._quantum = look_seconds, quantum_seconds
         self._looked = self._counted = clock()

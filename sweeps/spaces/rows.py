@@ -29,7 +29,7 @@ class Measured:
     public: float
     public_leak_free: float | None = None
     private: float | None = None
-    """None where PrivateTest was not read."""
+    """None if PrivateTest was not read."""
     private_leak_free: float | None = None
     epochs: str = ""
     minutes: float | None = None
@@ -45,7 +45,7 @@ class Row:
     """Its place among the baselines of the space."""
     epochs: int
     published: str = ""
-    """The report's number and the split it was measured on; empty where there is none."""
+    """The report's number and the split it was measured on; empty if there is none."""
     ours: Measured | None = None
     """By the recipe of this row."""
     best: str = ""

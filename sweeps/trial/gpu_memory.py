@@ -103,7 +103,7 @@ def drop_caches() -> None:
 
     gc.collect()
     with undisturbed:
-        torch.cuda.empty_cache()  # does nothing where CUDA was not used
+        torch.cuda.empty_cache()  # does nothing if CUDA was not used
 
 
 def _limit_to(share: float) -> None:

@@ -112,7 +112,7 @@ class _Worker:
             raise self._lost() from None
 
     def receive(self) -> Answer | Failure:
-        """Its next answer. Raises ChildProcessError where it has ended."""
+        """Its next answer. Raises ChildProcessError if it has ended."""
         try:
             answer: Answer | Failure = pickle.loads(self.pipe.recv_bytes())
         except (EOFError, OSError):

@@ -36,7 +36,7 @@ class About(BaseModel):
 
     @property
     def accuracy(self) -> Interval | None:
-        """On the validation split, with its 95 % interval; None where it is not known."""
+        """On the validation split, with its 95 % interval. None if it is not known."""
         return wilson_interval(self.right, self.n) if self.n else None
 
     @property

@@ -91,7 +91,7 @@ class OnnxClassifier:
     def explained(self, faces: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """Probabilities, and where the net looked for the most probable class: [n, side, side] in 0..1.
 
-        None where the file was exported by a version that did not put that into the graph.
+        None if the file was exported by a version that did not put that into the graph.
         """
         if LOOKED not in (output.name for output in self._session.get_outputs()):
             return self.probabilities(faces), None

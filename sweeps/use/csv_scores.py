@@ -27,7 +27,7 @@ class Scored:
 
 
 def score_csv(path: Path, classifier: Classifier) -> Scored:
-    """Predict every valid row. Raises DataError where there is none, InputError for a net of other classes."""
+    """Predict every valid row. Raises DataError if there is none, InputError for a net of other classes."""
     if tuple(classifier.classes) != EXPRESSIONS:
         raise InputError(
             f"{path}: its labels are FER2013's ({', '.join(EXPRESSIONS)}), but {classifier.about.name} knows "

@@ -105,10 +105,10 @@ def test_verbs_beside_a_driver_leave_the_sending_to_its_own_sink(
     with hold_folder(out / "night"):
         message = refused(capsys, lambda: main(["sync", "night", *asked]))
         assert f"pid {os.getpid()}" in message
-        assert "sends its records to MLflow itself; sync it afterwards" in message
+        assert "sends its records to MLflow; sync it afterwards" in message
         (out / "night/trials/0000/best.safetensors").touch()
         assert main(["register", "night/0", *asked]) == 2
-        assert "works on the sweep and sends its records to MLflow itself" in capsys.readouterr().err
+        assert "runs the sweep and sends its records to MLflow" in capsys.readouterr().err
     assert runs_in(out / "mlflow.db") == []
     assert main(["sync", "night", *asked]) == 0
     assert runs_in(out / "mlflow.db") == ["night", "report"]
@@ -126,7 +126,7 @@ def test_sync_and_register_say_the_same_of_a_run_that_was_deleted(
     capsys.readouterr()
     assert main(["sync", "night", "--out", str(out)]) == 0
     captured = capsys.readouterr()
-    assert "has all of it but what was deleted there (1 runs)" in captured.out
+    assert "has all of it except what was deleted there (1 runs)" in captured.out
     assert f"mlflow runs restore --run-id {run_id}" in captured.err
 
 

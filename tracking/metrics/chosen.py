@@ -35,7 +35,7 @@ class Choice:
     """On new faces."""
     baseline: str | None = None
     lead: Interval | None = None
-    """Over the best baseline on new faces; None where the best is a baseline, or there is none to compare with."""
+    """Over the best baseline on new faces. None if the best is a baseline, or there is none to compare with."""
 
     @property
     def beats_baseline(self) -> bool:

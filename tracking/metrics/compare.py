@@ -100,7 +100,7 @@ class Comparison(Finite):
     n_leaked: int
     notes: tuple[str, ...]
     settings: dict[str, tuple[str | None, ...]]
-    """Those that differ, in the nets' order; None where a net has no such setting."""
+    """Those that differ, in the nets' order. None if a net has no such setting."""
     metrics: dict[str, tuple[float | None, ...]]
     summaries: tuple[ScoreSummary, ...]
     pairs: tuple[Pair, ...]

@@ -156,7 +156,7 @@ def confirmation_of(history: SweepHistory) -> Confirmation | None:
 
 
 def next_member(history: SweepHistory, *, after_first: bool = False) -> tuple[TrialGroup, int] | None:
-    """The group of which a further member is to be started, and which one; None where there is none.
+    """The group of which a further member is to be started, and which one. None if there is none.
 
     With `after_first` the others of a proposed configuration start when its first member is done. Without it groups are
     begun one after the other, so only the last one can lack members.

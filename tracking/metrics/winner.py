@@ -32,7 +32,7 @@ class Winner:
     costs: Mapping[int, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        """One sentence, for a person; empty where the best stands alone."""
+        """One sentence, for a person; empty if the best stands alone."""
         if not self.ties:
             return ""
         more = f" and {len(self.ties) - _NAMED} more" if len(self.ties) > _NAMED else ""

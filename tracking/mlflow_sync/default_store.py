@@ -56,7 +56,7 @@ def sqlite_uri(path: Path) -> str:
 
 
 def sqlite_path(uri: str) -> Path | None:
-    """The file of a SQLite tracking URI; None where the URI is another's, or names no file."""
+    """The file of a SQLite tracking URI. None if the URI is another's, or names no file."""
     found = re.fullmatch(r"sqlite(?:\+\w+)?:///(?!:memory:|file:)([^?]+)(?:\?.*)?", uri)
     return Path(unquote(found[1])) if found else None
 

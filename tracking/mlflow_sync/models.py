@@ -267,7 +267,7 @@ def _beats(client: "MlflowClient", candidate: Candidate, present: "ModelVersion"
 
 
 def _is_right(client: "MlflowClient", version: "ModelVersion", labels: NDArray[np.int64]) -> BoolArray | None:
-    """Which of the faces with these labels a version predicts right; None where its predictions are not kept."""
+    """Which of the faces with these labels a version predicts right. None if its predictions are not kept."""
     from mlflow.exceptions import MlflowException
 
     for artifact in (f"{MODEL_ARTIFACT}/{_RIGHT_FILE}", _ANSWERS_ARTIFACT):

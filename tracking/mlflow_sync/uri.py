@@ -52,7 +52,7 @@ def recordable(uri: str, out: Path) -> str:
 
 
 def ignored_environment(uri: str) -> str | None:
-    """A note where MLFLOW_TRACKING_URI names another place than `uri`; None where it does not."""
+    """A note where MLFLOW_TRACKING_URI names another place than `uri`. None if it does not."""
     in_environment = os.environ.get("MLFLOW_TRACKING_URI")
     if not in_environment or _place(_absolute(in_environment)) == _place(uri):
         return None

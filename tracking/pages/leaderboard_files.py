@@ -17,7 +17,7 @@ def leaderboard_records(report: SweepReport) -> list[dict[str, object]]:
 
 
 def leaderboard_csv(records: Sequence[Mapping[str, object]]) -> bytes:
-    """The records as CSV; a column for each name that any of them has, empty where a trial has no such value."""
+    """The records as CSV; a column for each name that any of them has, empty if a trial has no such value."""
     names = list(dict.fromkeys(name for record in records for name in record))
     text = io.StringIO()
     writer = csv.DictWriter(text, names, lineterminator="\n")

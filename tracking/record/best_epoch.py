@@ -32,7 +32,7 @@ AnEpoch = TypeVar("AnEpoch", bound=EpochScores)
 def best_epoch(epochs: Iterable[AnEpoch], keep_best: KeepBest = OBJECTIVE) -> AnEpoch | None:
     """The first epoch with the highest `val_accuracy`, or with the lowest `val_loss`.
 
-    Epochs without a finite `val_accuracy` are left out; None if there is no other.
+    Epochs without a finite `val_accuracy` are left out. None if there is no other.
     """
 
     def merit(epoch: AnEpoch) -> float:

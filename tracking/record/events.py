@@ -122,7 +122,7 @@ class DriverStarted(_Event):
 class Wanted(Frozen):
     """A trial that a person asked for: a configuration, and the trial that it was taken from.
 
-    `params` and `distributions` are those of an equal draw; empty where the space cannot draw it. With
+    `params` and `distributions` are those of an equal draw; empty if the space cannot draw it. With
     `epoch` it continues from that trial's state after so many epochs, which is kept for it in the sweep's folder.
     """
 
@@ -177,7 +177,7 @@ class Group(Frozen):
 class TrialStarted(_Event):
     """A trial was proposed; its number is the journal's and never given twice.
 
-    `config` and `config_id` are empty where the space refused what was drawn.
+    `config` and `config_id` are empty if the space refused what was drawn.
     """
 
     event: Literal["trial"] = "trial"
@@ -204,7 +204,7 @@ class TrialStarted(_Event):
 
     @property
     def net(self) -> str:
-        """The name of its kind of net; empty where a draw came to no configuration."""
+        """The name of its kind of net; empty if a draw came to no configuration."""
         name: str = self.config.get("net", {}).get("name", "")
         return name
 
@@ -318,7 +318,7 @@ class TrialEnded(_Event):
     diverged: bool = False
     final: bool = True
     told: Told | None = None
-    """None where the trial is to be resumed, and in journals of format 1."""
+    """None if the trial is to be resumed, and in journals of format 1."""
     undrawn: bool = False
     """Whether its pictures are yet to be drawn; a `TrialDrawn` follows when they are."""
 

@@ -66,13 +66,13 @@ def hold_folder(root: Path) -> Iterator[None]:
 
 
 def refuse_if_held(root: Path) -> None:
-    """Raise FolderHeldError where another process holds the sweep's folder now, without taking hold of it."""
+    """Raise FolderHeldError if another process holds the sweep's folder now, without taking hold of it."""
     if holder := folder_holder(root):
         raise FolderHeldError(root, holder)
 
 
 def folder_holder(root: Path) -> Holder | None:
-    """Who holds the sweep's folder now; None if nobody does."""
+    """Who holds the sweep's folder now. None if nobody does."""
     try:
         file = SweepFolder(root).lock.open("r", encoding="utf-8")
     except FileNotFoundError:

@@ -116,7 +116,7 @@ class TrialHistory:
             self.paused = None if left.reason == "rung" else left
 
     def best_epoch(self) -> EpochDone | None:
-        """The best epoch by the metric that its configuration names (`keep_best`); None if there is none."""
+        """The best epoch by the metric that its configuration names (`keep_best`). None if there is none."""
         return best_epoch(self.epochs, self.started.config.get("keep_best", OBJECTIVE))
 
     def costs(self, objectives: Sequence[str], last_epoch: int | None = None) -> Costs:
@@ -392,7 +392,7 @@ class SweepHistory:
 
 
 def last_redrawn(events: Iterable[Event]) -> Mapping[int, Drawn | None]:
-    """How the space draws earlier trials since it was edited last; empty where it never was."""
+    """How the space draws earlier trials since it was edited last; empty if it never was."""
     found = [event.redrawn for event in events if isinstance(event, DriverStarted) and event.redrawn is not None]
     return found[-1] if found else {}
 

@@ -14,7 +14,7 @@ from tracking.record.layout import TrialFolder
 class Predictions:
     """Labels [n] and class probabilities [n, classes] after some epoch.
 
-    `leaked` [n] marks faces that are also in the training split; None where it was not checked.
+    `leaked` [n] marks faces that are also in the training split. None if it was not checked.
     """
 
     labels: NDArray[np.int64]
@@ -29,7 +29,7 @@ class Predictions:
 
 
 def read_predictions(folder: TrialFolder, epoch: int) -> Predictions | None:
-    """The predictions on disk if they are those of `epoch`; None if they are of another one, absent or damaged."""
+    """The predictions on disk if they are those of `epoch`. None if they are of another one, absent or damaged."""
     try:
         with np.load(folder.val_probabilities) as kept:
             if int(kept["epoch"]) != epoch:
@@ -41,6 +41,6 @@ def read_predictions(folder: TrialFolder, epoch: int) -> Predictions | None:
 
 
 def best_predictions(folder: TrialFolder, trial: TrialHistory) -> Predictions | None:
-    """The predictions of a trial's best epoch; None where there is no such epoch, or they are not on disk."""
+    """The predictions of a trial's best epoch. None if there is no such epoch, or they are not on disk."""
     best = trial.best_epoch()
     return read_predictions(folder, best.epoch) if best else None

@@ -1,4 +1,4 @@
-"""The verbs that steer a sweep: pause, unpause, extend, set, try, fork, retry, stop; while it runs and afterwards."""
+"""The verbs that change a sweep, running or not: pause, unpause, extend, set, try, fork, retry, stop."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ _POLL_SECONDS = 0.05
 _PATIENCE_SECONDS = 600.0
 
 
-Settings = Annotated[tuple[str, ...], Flag("as with --set: lr=0.02", "KEY=VALUE", positional=True)]
+Settings = Annotated[tuple[str, ...], Flag("settings, as lr=0.02", "KEY=VALUE", positional=True)]
 
 
 def _more(text: str) -> str:
     if not text.removeprefix("+").isdecimal() or int(text) < 1:
-        raise ArgumentTypeError(f"'{text}': expected a number, as 40, or how many more, as +20")
+        raise ArgumentTypeError(f"'{text}': expected a number, as 40, or an increase, as +20")
     return text
 
 
 def _more_time(text: str) -> float:
     if not text.startswith("+"):
-        raise ArgumentTypeError(f"'{text}': expected how much more, as +30m")
+        raise ArgumentTypeError(f"'{text}': expected an increase, as +30m")
     return read_seconds(text.removeprefix("+"))
 
 
@@ -51,14 +51,14 @@ class Steering(OnCluster):
 
 
 class OfTrials(Steering):
-    """A verb for one trial of a sweep or for all of it."""
+    """A verb for one trial of a sweep or for the whole sweep."""
 
     name: SweepName
     trial: Annotated[str | None, Flag("a trial's number (default: the whole sweep)", "TRIAL", positional=True)] = None
 
 
 class Stop(OfTrials):
-    """Stop a sweep, resumable, or one of its trials for good.
+    """Stop a sweep, which can be resumed, or one of its trials for good.
 
     Example: python -m sweeps stop night 3
     """
@@ -70,7 +70,7 @@ class Stop(OfTrials):
 
 
 class Pause(OfTrials):
-    """Pause a trial at its next report, or all of a sweep.
+    """Pause a trial at its next report, or a whole sweep.
 
     Example: python -m sweeps pause night 3
     """
@@ -80,7 +80,7 @@ class Pause(OfTrials):
 
 
 class Unpause(OfTrials):
-    """Have a paused trial continue, or all of them.
+    """Continue a paused trial, or a paused sweep.
 
     Example: python -m sweeps unpause night 3
     """
@@ -90,7 +90,7 @@ class Unpause(OfTrials):
 
 
 class Extend(Steering):
-    """Give a sweep more trials, longer ones or more time.
+    """Give a sweep more trials, longer trials or more time.
 
     Example: python -m sweeps extend night --trials +20
     """
@@ -100,8 +100,8 @@ class Extend(Steering):
     epochs: Annotated[
         str | None,
         Flag(
-            "epochs of each trial, or +N more; the best that are done continue from before their cooldown (lr_policy "
-            "wsd)",
+            "epochs per trial, or +N more; the best trials that are done continue from before their cooldown "
+            "(lr_policy=wsd)",
             "N",
             read=_more,
         ),
@@ -113,12 +113,12 @@ class Extend(Steering):
     def __call__(self) -> int:
         asked = self.model_dump(include={"trials", "epochs", "time_budget_seconds"}, exclude_none=True)
         if not asked:
-            raise InputError("say by what: --trials +20, --epochs 30 or --time-budget +30m")
+            raise InputError("no change is given: add --trials +20, --epochs 30 or --time-budget +30m")
         return _act(self, self.name, "extend", asked)
 
 
 class Set(Steering):
-    """Change what share of the slots a sweep has.
+    """Change the number of trials at once, the priority or the weight of a sweep.
 
     Example: python -m sweeps set night max-concurrent=4
     """
@@ -135,7 +135,7 @@ class Set(Steering):
 
 
 class Try(Steering):
-    """Train other settings next, the rest as in the best trial so far.
+    """Train the best trial so far with other settings, next.
 
     Example: python -m sweeps try night lr=0.02
     """
@@ -148,14 +148,14 @@ class Try(Steering):
 
 
 class Fork(Steering):
-    """A new trial that continues from a trial's state with other settings.
+    """Start a new trial from a trial's state, with other settings.
 
     Example: python -m sweeps fork night/3 lr=0.01
     """
 
     run: Annotated[str, Flag("NAME/NUMBER of a trial that runs, is paused or was stopped", "RUN", positional=True)]
     settings: Settings
-    epoch: Annotated[int | None, Flag("continue after this epoch (default: its last)", "N")] = None
+    epoch: Annotated[int | None, Flag("continue after this epoch (default: the last)", "N")] = None
 
     def __call__(self) -> int:
         if self.is_afar:
@@ -167,17 +167,17 @@ class Fork(Steering):
 
 
 class Retry(Steering):
-    """Train failed trials again, as new ones.
+    """Train failed trials again, as new trials.
 
     Example: python -m sweeps retry night --failed
     """
 
     name: SweepName
-    failed: Annotated[bool, Flag("those that failed, but for diverged ones")] = False
+    failed: Annotated[bool, Flag("all failed trials, except diverged ones")] = False
 
     def __call__(self) -> int:
         if not self.failed:
-            raise InputError("say which trials: --failed")
+            raise InputError("no trials are given: add --failed")
         return _act(self, self.name, "retry", {})
 
 
@@ -185,12 +185,12 @@ def _trial(number: str | None) -> Mapping[str, Any]:
     if number is None:
         return {}
     if not number.isdecimal():
-        raise InputError(f"'{number}': a trial's number is expected, as 3")
+        raise InputError(f"'{number}': expected a trial's number, as 3")
     return {"trial": int(number)}
 
 
 def _act(given: Steering, name: str, verb: str, arguments: Mapping[str, Any]) -> int:
-    """Perform the act and print its answer. Raises InputError where it is refused."""
+    """Perform the act and print its answer. Raises InputError if it is refused."""
     if given.is_afar:
         return cluster_verbs.there(given, name)
     folder = sweep_folder(name, given.out)
@@ -201,11 +201,11 @@ def _act(given: Steering, name: str, verb: str, arguments: Mapping[str, Any]) ->
     except FolderHeldError:
         act, runs = _ask_the_driver(folder, request), True
     if given.as_json:
-        print(act.model_dump_json())  # noqa: T201  (for programs: as it is, without rich)
+        print(act.model_dump_json())  # noqa: T201  (for programs, without rich)
     elif not act.refused:
         console.print(f"{name}: {act.answer}")
         if not runs and not SweepHistory.load(folder.journal).finished:
-            console.print(f"it does not run now; continue with it:\n  {command_for(given.out, 'resume', name)}")
+            console.print(f"the sweep has no driver now; to continue it:\n  {command_for(given.out, 'resume', name)}")
     if act.refused:
         raise InputError(f"{name}: {act.answer}")
     return 0
@@ -226,7 +226,7 @@ def _ask_the_driver(folder: SweepFolder, request: Request) -> Act:
             if events:
                 continue
             if not alive:
-                raise InputError(f"{folder.root.name}: its driver left before it answered; ask again")
+                raise InputError(f"{folder.root.name}: its driver ended before it answered; repeat the command")
             if time.monotonic() - begin > _PATIENCE_SECONDS:
                 raise InputError(f"{folder.root.name}: its driver has not answered for {_PATIENCE_SECONDS:.0f} s")
             time.sleep(_POLL_SECONDS)
@@ -235,7 +235,7 @@ def _ask_the_driver(folder: SweepFolder, request: Request) -> Act:
 
 
 def _do_here(folder: SweepFolder, request: Request) -> Act:
-    """Perform the act on a sweep without a driver, while holding its folder."""
+    """Perform the act on a sweep that has no driver, while its folder is locked."""
     from sweeps.driver.director import Director
     from sweeps.fixed_space import with_options
     from sweeps.search.study import Study

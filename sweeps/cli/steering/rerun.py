@@ -1,7 +1,7 @@
-"""`python -m sweeps rerun RUN`: a trial trained again as it was recorded, and compared with its record.
+"""`python -m sweeps rerun RUN`: trains a trial again as recorded, and compares it with its record.
 
-The new run's journal begins with the recorded configuration, seed, length and data; from there it is a sweep of one
-trial that is resumed, so that it is checkpointed, recorded and sent to MLflow as any other.
+The new journal starts with the recorded configuration, seed, length and data. Then it is resumed as a sweep of one
+trial, so it is checkpointed, recorded and sent to MLflow like any other.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _OF_TAG = "rerun.of"
 
 @dataclass(frozen=True)
 class Until:
-    """Trains as `run_trial` does, and winds up after the last epoch that is recorded of the original."""
+    """Trains as `run_trial` does, and stops after the last recorded epoch of the original."""
 
     epoch: int
 
@@ -51,7 +51,7 @@ class Until:
 
 @dataclass(frozen=True)
 class Difference:
-    """A value that is not the recorded one. `epoch` is 0 for what is not of one epoch."""
+    """A value that differs from the recorded one. `epoch` is 0 for values of the whole trial."""
 
     epoch: int
     metric: str
@@ -60,7 +60,7 @@ class Difference:
 
 
 def begin(run: Run, name: str | None, out: Path) -> SweepFolder:
-    """Write what the rerun starts from; nothing where that was done before. Raises InputError."""
+    """Write the new run's folder and journal, unless they exist already. Raises InputError."""
     _check(run)
     name = check_name(name or f"rerun-{run.sweep.root.name}-{run.trial.number}-{datetime.now(UTC):%Y%m%d-%H%M%S}"[:100])
     folder = SweepFolder(out / name)
@@ -93,11 +93,11 @@ def begin(run: Run, name: str | None, out: Path) -> SweepFolder:
 def _check(run: Run) -> None:
     started = run.trial.started
     if sources := made_of(run.trial):
-        raise InputError(f"{run.name}: was not trained but made of {', '.join(sources)}; rerun those")
+        raise InputError(f"{run.name}: was not trained, but made from {', '.join(sources)}; rerun those")
     if started.wanted and started.wanted.epoch is not None:
         raise InputError(
             f"{run.name}: continued from the state of trial {started.wanted.source} after epoch "
-            f"{started.wanted.epoch}, which is not kept; a rerun needs a trial that began at its beginning"
+            f"{started.wanted.epoch}, which is not kept; choose a trial that started from epoch 0"
         )
     if not run.trial.epochs:
         why = f" ({run.trial.reason})" if run.trial.reason else ""
@@ -105,7 +105,7 @@ def _check(run: Run) -> None:
 
 
 def differences(original: Run, again: Run) -> list[Difference]:
-    """What is not equal to the last bit: scalars, curves, predictions and weights; what the clock says is left out."""
+    """What differs, to the last bit: scalars, curves, predictions and weights. Measured times are ignored."""
     recorded = {done.epoch: done for done in original.trial.epochs}
     found = [
         one for done in again.trial.epochs if done.epoch in recorded for one in _of_epoch(recorded[done.epoch], done)
@@ -132,7 +132,7 @@ def _of_predictions(original: Run, again: Run) -> Iterator[Difference]:
         return
     same_shape = before.probabilities.shape == after.probabilities.shape
     gap = np.abs(before.probabilities - after.probabilities).max() if same_shape else np.inf
-    yield Difference(after.epoch, "probabilities on val", "kept", f"up to {gap:.2g} away")
+    yield Difference(after.epoch, "probabilities on val", "kept", f"differ by up to {gap:.2g}")
 
 
 def _of_weights(original: Run, again: Run) -> Iterator[Difference]:
@@ -147,7 +147,7 @@ def _of_weights(original: Run, again: Run) -> Iterator[Difference]:
 
 
 def other_versions(original: Run, again: Run) -> list[str]:
-    """What the two were trained with that is not the same, a text each."""
+    """Versions, code, host and GPUs that differ between the two runs, one text each."""
     before, after = original.history.drivers[-1], again.history.drivers[-1]
     pairs = {name: (before.versions.get(name, "none"), now) for name, now in after.versions.items()}
     pairs |= {"code": (before.git_commit or "", after.git_commit or ""), "host": (before.host, after.host),
@@ -157,7 +157,7 @@ def other_versions(original: Run, again: Run) -> list[str]:
 
 
 def table_of(found: list[Difference], original: Run, again: Run) -> Table:
-    """The differences, of many the first ones."""
+    """The first 20 differences."""
     table = Table(title=Text(f"{original.name} recorded, {again.name} now"), header_style="bold")
     for heading in ("epoch", "metric", "recorded", "now"):
         table.add_column(heading, justify="left" if heading == "metric" else "right")
@@ -173,7 +173,7 @@ def _text(value: float | str) -> str:
 
 
 def say_whether_equal(original: Run, again: Run, console: Console) -> int:
-    """Print what came of the comparison; 0 where all is equal, 1 where something differs."""
+    """Print the result of the comparison; return 0 if all is equal, 1 otherwise."""
     found, versions = differences(original, again), other_versions(original, again)
     if found:
         console.print(table_of(found, original, again))

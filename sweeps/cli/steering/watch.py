@@ -1,4 +1,4 @@
-"""Looks at sweeps from another terminal: all of a folder, one's state or live table, or its journal line by line."""
+"""Verbs that show sweeps from another terminal: status, list and logs."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ _ORDER = {"running": 0, "waiting": 1, "paused": 2, "stopped": 3}
 
 
 class Status(OnCluster):
-    """The state of a sweep.
+    """Print the state and the trials of a sweep.
 
     Example: python -m sweeps status night --watch
     """
 
     name: SweepName
-    watch: Annotated[bool, Flag("a live table, until the sweep ends or Ctrl-C")] = False
-    as_json: Annotated[bool, Flag("the sweep and its trials as JSON, with forecasts", name="json")] = False
+    watch: Annotated[bool, Flag("keep the table live, until the sweep ends or Ctrl-C")] = False
+    as_json: Annotated[bool, Flag("print the sweep and its trials as JSON, with forecasts", name="json")] = False
 
     def __call__(self) -> int:
         if self.is_afar:
@@ -58,7 +58,7 @@ class Status(OnCluster):
                 raise InputError("--watch needs the sweep's folder; follow the sweep with: logs NAME --address …")
             return cluster_verbs.there(self, self.name)
         if self.watch and self.as_json:
-            raise InputError("--watch and --json: give one, the table for a person or the JSON for a program")
+            raise InputError("--watch and --json exclude each other: give one")
         folder, history = open_sweep(self.name, self.out)
         if self.watch:
             _watch(folder, history)
@@ -86,7 +86,7 @@ class Status(OnCluster):
 
 
 class ListSweeps(OnCluster):
-    """Every sweep of a folder, the running ones first.
+    """List every sweep of a folder, running ones first.
 
     Example: python -m sweeps list
     """
@@ -114,7 +114,7 @@ class Logs(OnCluster):
 
     name: SweepName
     trial: Annotated[str | None, Flag("one trial, with its traceback if it failed", "TRIAL", positional=True)] = None
-    as_json: Annotated[bool, Flag("the journal's lines as they are", name="json")] = False
+    as_json: Annotated[bool, Flag("print the journal's lines", name="json")] = False
 
     def __call__(self) -> int:
         if self.is_afar:
@@ -136,7 +136,7 @@ class Logs(OnCluster):
 
 
 def _watch(folder: SweepFolder, history: SweepHistory) -> None:
-    """Show a sweep's live table until it has no driver, or until Ctrl-C."""
+    """Show a sweep's live table until its driver ends, or until Ctrl-C."""
     if not console.is_terminal:
         raise InputError("--watch needs a terminal; without it, status prints the table once")
     with suppress(KeyboardInterrupt), Live(console=console, screen=True, auto_refresh=False) as live:
@@ -147,9 +147,9 @@ def _watch(folder: SweepFolder, history: SweepHistory) -> None:
 
 
 def _followed(folder: SweepFolder) -> Iterator[tuple[Event | None, SweepHistory]]:
-    """The journal's events as they come, each with the history up to it, while the sweep has a driver.
+    """Yield the journal's events, each with the history up to it, as long as the sweep has a driver.
 
-    None means that there is no further event now.
+    None means that there is no further event for now.
     """
     history: SweepHistory | None = None
     offset = 0
@@ -172,7 +172,7 @@ def _followed(folder: SweepFolder) -> Iterator[tuple[Event | None, SweepHistory]
 
 
 def sparkline(values: Sequence[float]) -> str:
-    """A curve in one line of text, from its least value to its greatest."""
+    """A curve as one line of text, scaled to its range."""
     finite = [value for value in values if value == value]
     if not finite:
         return ""
@@ -204,14 +204,14 @@ def _screen(folder: SweepFolder, history: SweepHistory) -> Group:
         table.add_row(*_trial_row(trial, forecast, reasons[trial.number]))
     if len(trials) > rows:
         table.add_row(f"and {len(trials) - rows} more")
-    said = [*(f"failed: {text}" for text in failures(history)[-2:]), *acts(history)[-3:]]
+    messages = [*(f"failed: {text}" for text in failures(history)[-2:]), *acts(history)[-3:]]
     return Group(
         Text(f"{spec.name}: {state_text(row)}{left}", style="bold"),
         Text(f"{trials_begun(history, spec)}: {counts}"),
         Text(best_line(history), style="bold green"),
         table,
-        *(Text(line, overflow="ellipsis", no_wrap=True) for line in said),
-        Text("Ctrl-C leaves; the sweep continues", style="dim"),
+        *(Text(line, overflow="ellipsis", no_wrap=True) for line in messages),
+        Text("Ctrl-C ends this view; the sweep continues", style="dim"),
     )
 
 

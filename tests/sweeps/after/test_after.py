@@ -83,7 +83,7 @@ def test_a_look_keeps_answers_scores_and_pictures_of_the_test_split(
     assert verb("test", "dusk/1") == 0
     shown = capsys.readouterr().out
     assert "AUC" in shown
-    assert "is that of the validation split" in shown
+    assert "fitted on the validation split" in shown
     folder = finished / "dusk/trials/0001"
     assert str(folder / "test") in shown.replace("\n", "")
     pictures = {"confusion_matrix.png", "roc.png", "calibration.png", "classes.png"}
@@ -164,7 +164,9 @@ def test_looks_are_counted_over_the_sweep_and_the_data(
         capsys.readouterr()
         assert verb("test", run) == 0
         shown = " ".join(capsys.readouterr().out.split())
-        assert f"look {look} on tiny's test in this sweep, {before + number} over all sweeps in {finished}" in shown
+        assert (
+            f"evaluations on tiny's test: {look} in this sweep, {before + number} in all sweeps of {finished}" in shown
+        )
         assert ("do not choose among its runs by these numbers" in shown) == (look > 1)
     (tested,) = SweepHistory.load(finished / "pair/journal.jsonl").trials[0].tests
     assert (tested.look, tested.metrics["test_looks_in_sweep"]) == (1, 3)
@@ -271,7 +273,7 @@ def test_comparing_runs(verb: Callable[..., int], tmp_path: Path, capsys: Captur
     assert verb("compare", "night/0", "night/1", "--json") == 0
     captured = capsys.readouterr()
     assert json.loads(captured.out)["n"] == 14
-    assert "MLflow has the page too: compare/night-0-against-night-1.html of night/0, night/1" in captured.err
+    assert "also in MLflow: artifact compare/night-0-against-night-1.html of night/0, night/1" in captured.err
 
 
 def test_comparing_whole_sweeps(verb: Callable[..., int], finished: Path, capsys: Capture) -> None:
@@ -279,12 +281,12 @@ def test_comparing_whole_sweeps(verb: Callable[..., int], finished: Path, capsys
     assert verb("compare", "night", "day") == 0
     shown = capsys.readouterr().out
     best = max(range(3), key=lambda number: (accuracy(finished, number), -number))
-    assert f"night is a sweep: its best trial, night/{best}, is compared for it" in shown
+    assert f"night is a sweep: its best trial, night/{best}, is compared" in shown
     assert re.search(r"trials +│ +3 │ +3 │", shown)
     assert f"{accuracy(finished, best):.2%} │" in shown
-    assert "MLflow has the page too: compare/night-against-day.html of night, day" in shown
+    assert "also in MLflow: artifact compare/night-against-day.html of night, day" in shown
     assert verb("compare", "night", f"day/{best}") == 0
-    assert "the sweeps as a whole" not in capsys.readouterr().out
+    assert "whole sweeps" not in capsys.readouterr().out
 
 
 def accuracy(finished: Path, number: int) -> float:
@@ -319,7 +321,7 @@ def test_runs_of_two_stores_get_the_page_each_in_its_own(
     other = f"sqlite:///{tmp_path}/other.db"
     assert verb("ensemble", "night/0", "night/2", "--name", "elsewhere", "--tracking-uri", other) == 0
     assert verb("compare", "night/0", "elsewhere") == 0
-    assert "MLflow has the page too" in capsys.readouterr().out
+    assert "also in MLflow" in capsys.readouterr().out
     client = MlflowClient(other)
     experiment = client.get_experiment_by_name("ensembles")
     assert experiment is not None

@@ -109,5 +109,5 @@ def test_a_sweep_is_looked_at_afar(afar: Callable[..., int], out: Path, capsys: 
     assert afar("list", "--json", "--out", str(out)) == 0
     assert [row["name"] for row in json.loads(capsys.readouterr().out)] == ["night"]
     assert afar("list") == 2
-    assert "say where the sweeps are on the cluster: --out DIR" in capsys.readouterr().err
+    assert "the folder of sweeps on the cluster is not known: give --out DIR" in capsys.readouterr().err
     assert afar("status", "night", "--watch") == 2

@@ -140,7 +140,7 @@ def test_status_says_why_trials_failed(sweep: Callable[..., SweepResult], out: P
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if line.startswith("failed: ")] == [
         *(f"failed: trial {number}: nan in trial {number}" for number in range(5)),
-        "failed: and 2 more trials, whose reasons are in the journal",
+        "failed: and 2 more trials; their reasons are in the journal",
     ]
 
 

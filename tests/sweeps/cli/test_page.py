@@ -44,4 +44,4 @@ def test_the_page_of_the_latest_sweep_is_served_and_shown(
 
 def test_the_end_of_a_sweep_names_the_verb(run: Callable[..., int], out: Path, capsys: Capture) -> None:
     run()
-    assert f"python -m sweeps ui night --out {out}   # MLflow's page" in capsys.readouterr().out
+    assert f"python -m sweeps ui night --out {out}   # the MLflow UI" in capsys.readouterr().out

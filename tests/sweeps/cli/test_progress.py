@@ -121,11 +121,11 @@ def test_plain_lines_where_there_is_no_terminal() -> None:
             show(event, now)
     # Left after the first epoch: 1 of the baseline's, half of 2 for the other; 2 s each.
     assert text.getvalue().splitlines() == [
-        "trial 0 AlexNet 1: started (2 epochs at most)",
+        "trial 0 AlexNet 1: started (at most 2 epochs)",
         "trial 0 AlexNet 1: epoch 1/2 train_loss 1.0000 val_accuracy 50.00% (1000 images/s); about 4 s left",
         "trial 0 AlexNet 1: epoch 2/2 train_loss 1.0000 val_accuracy 50.00% (1000 images/s); about 2 s left",
         "trial 0 AlexNet 1: done, best val_accuracy 50.00% at epoch 1",
-        "trial 1 lenet: started (2 epochs at most)",
+        "trial 1 lenet: started (at most 2 epochs)",
         "trial 1 lenet: starts again (resumed)",
         "trial 1 lenet: epoch 1/2 train_loss 1.0000 val_accuracy 50.00% (1000 images/s); about 2 s left",
         "trial 1 lenet: waits at the rung after epoch 1, rank 2 of 2",

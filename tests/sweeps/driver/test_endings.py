@@ -94,7 +94,7 @@ def test_a_signal_stops_the_sweep_resumable(
     assert [trial.state for trial in stopped] == ["done", "stopped"]
     assert stopped[1].last_epoch == 2, "it leaves at its next report"
     assert signal.getsignal(number) == handler
-    assert "once more to leave at once" in capsys.readouterr().err
+    assert "a second signal stops at once" in capsys.readouterr().err
     assert outcome(sweep(resume=True, trials=2, epochs=3).folder.journal) == outcome(
         sweep(name="undisturbed", trials=2, epochs=3).folder.journal
     )

@@ -237,9 +237,7 @@ def test_a_space_may_ask_for_groups_and_an_option_replaces_it(sweep: Sweep) -> N
     assert groups("folds", folds=2) == [(2, 2)]
     ungrouped = replace(grouped, replicates=None)
     assert groups("as-the-space", space=ungrouped, trials=2, resume=True) == [(2, 2), (2, 2)], "as at its start"
-    with pytest.raises(
-        InputError, match="Space: replicates=2 and folds=5: give one; the folds differ in faces and seeds"
-    ):
+    with pytest.raises(InputError, match="Space: replicates=2 and folds=5: give one; folds also differ in their seeds"):
         replace(grouped, folds=5)
     with pytest.raises(InputError, match="Space: folds must be at least 2, got 1"):
         Space(suggest=grouped.suggest, folds=1)

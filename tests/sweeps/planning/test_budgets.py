@@ -111,7 +111,7 @@ def test_until_a_time(run: Callable[..., int], capsys: pytest.CaptureFixture[str
     ("words", "message"),
     [
         (["--until", "25:00"], "'25:00': expected a time"),
-        (["--until", "2001-01-01T10:00"], "'2001-01-01T10:00': is over; it is "),
+        (["--until", "2001-01-01T10:00"], "'2001-01-01T10:00': is in the past; now it is "),
         (["--cpu-hours", "0"], "--cpu-hours 0: must be above 0"),
         (["--max-cost", "5"], "--max-cost 5: needs --price-per-hour"),
         (["--until-gain", "0"], "--until-gain 0: must be above 0"),

@@ -19,7 +19,7 @@ def test_logs_of_a_sweep_and_of_a_trial(run: Callable[..., int], out: Path, caps
     capsys.readouterr()
     assert main(["logs", "night", "1", "--out", str(out)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "trial 1 lenet: started (2 epochs at most)"
+    assert lines[0] == "trial 1 lenet: started (at most 2 epochs)"
     assert all(line.startswith("trial 1 ") for line in lines)
     assert main(["logs", "night", "--json", "--out", str(out)]) == 0
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
