@@ -46,7 +46,8 @@ class Stoppable(Protocol):
 class Budgets:
     """The budgets of a sweep; its director calls them regularly.
 
-    A trial uses its cores and its share of the GPUs while it has a worker. If a driver died, its last record is its end.
+    A trial uses its cores and its share of the GPUs while it has a worker. If a driver died, its last record is its
+    end.
     """
 
     def __init__(self, spec: SweepSpec, until: datetime | None = None, clock: Callable[[], int] = now_ms) -> None:

@@ -145,7 +145,7 @@ def _settings(before: Iterable[_Before], resolve: Resolve) -> Iterator[str]:
     for change, numbers in sorted(having.items())[:_SHOWN]:
         plural = len(numbers) > 1
         who = f"trial{'s' * plural} {_listed(map(str, numbers))}"
-        yield f"{change}: {who} {'have' if plural else 'has'} the old value and still count{'' if plural else 's'} for the sampler"
+        yield f"{change}: {who} {'have' if plural else 'has'} the old value, and the sampler still learns from that"
     if len(having) > _SHOWN:
         yield f"{len(having) - _SHOWN} more settings differ in the same way"
 

@@ -1,1 +1,1 @@
-"""What to try next, and which trials to give up: samplers, pruners and the study that holds them."""
+"""Samplers, pruners, and the study that combines them: what to try next, and which trials to prune."""

@@ -1,7 +1,7 @@
-"""Asynchronous successive halving (Li et al. 2020), stopping and promoting. The values of a rung are kept sorted.
+"""Asynchronous successive halving (Li et al. 2020), as a stopping and as a promoting rule. Rungs are kept sorted.
 
-With several objectives the trials of a rung are ranked by non-dominated front, within a front by the room around them
-(Schmucker et al. 2021): accurate ones and cheap ones continue, and those between.
+With several objectives the trials of a rung are ranked by non-dominated front, and within a front by crowding distance
+(Schmucker et al. 2021), so that accurate trials, cheap trials and some between continue.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from tracking.metrics.pareto import Merit, best_first
 from tracking.record.objectives import Costs, merit_of
 
 NetOf = Callable[[int], str]
-"""The net of a trial, within which it competes."""
+"""Returns the net of a trial; a trial is compared only with trials of the same net."""
 
 _Rung = tuple[int, str]
-"""Epochs, and net."""
+"""Epochs and net of a rung."""
 
 
 def one_net(_: int) -> str:
-    """All trials compete with each other."""
+    """The same net for all trials, so that all are compared."""
     return ""
 
 
 class Halving:
-    """Stops a trial at once that is not among the best of its rung, as Optuna's `SuccessiveHalvingPruner` does.
+    """Stops a trial immediately if it is not among the best of its rung, as Optuna's `SuccessiveHalvingPruner` does.
 
-    Higher is better. Every trial that ever reached a rung competes there with those of its net, whatever became of it.
+    Higher is better. A trial is compared with all trials of its net that ever reached the rung, whatever their state.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Halving:
         self._reached: defaultdict[int, int] = defaultdict(int)
 
     def report(self, trial: int, epoch: int, value: float, costs: Costs = ()) -> str | None:
-        """Enter a trial's value after an epoch; why it is to be given up, or None."""
+        """Add a trial's value after an epoch. Returns the reason to prune it, or None."""
         while self._reached[trial] < self._most_rungs and epoch >= self._next_rung(trial):
             if math.isnan(value):
                 return f"stopped at epoch {epoch}: not a number"
@@ -64,11 +64,11 @@ class Halving:
 
 
 class Promoting:
-    """Pauses every trial at its rung, and continues those that come to be among the best of their net that reached it.
+    """Pauses every trial at its rung, and continues those that are among the best of their net at that rung.
 
-    A trial that is poor for its rung thus costs no more than the rung, and one that is early is not promoted for lack
-    of rivals. Higher is better; of equal trials the lower number is ranked first. `go_back` to epoch 0 takes a trial
-    that has failed out of the competition: it would hold the place of one that can be complete.
+    A poor trial costs no more than the rung, and an early trial is not promoted just because there are few others.
+    Higher is better; of equal trials the lower number ranks first. `go_back` to epoch 0 removes a failed trial from all
+    rungs, so that it does not take the place of a trial that can be completed.
     """
 
     def __init__(self, first_rung_epochs: int, reduction_factor: int, net_of: NetOf = one_net) -> None:
@@ -80,7 +80,7 @@ class Promoting:
         self._waiting: dict[int, int] = {}  # trial → the rung where it waits
 
     def report(self, trial: int, epoch: int, value: float, costs: Costs = ()) -> str | None:
-        """Enter a trial's value after an epoch; why it is to be given up, or None."""
+        """Add a trial's value after an epoch. Returns the reason to prune it, or None."""
         self._at.pop(trial, None)
         if not self._is_rung(epoch):
             return None
@@ -91,29 +91,29 @@ class Promoting:
         return None
 
     def is_at_rung(self, trial: int) -> bool:
-        """Whether the trial is to pause: it has reached a rung, and was not yet paused or continued there."""
+        """Whether the trial is to pause now: it has reached a rung and has not waited there yet."""
         return trial in self._at and trial not in self._waiting
 
     def wait(self, trial: int) -> None:
-        """Have a trial that is at a rung wait for its promotion."""
+        """Let a trial that is at a rung wait for its promotion."""
         self._waiting[trial] = self._at[trial]
 
     def hold(self, trial: int) -> None:
-        """Have a trial that waits not be promoted; it is at its rung as before it waited."""
+        """Take a waiting trial out of promotion; it is at its rung as before it waited."""
         self._waiting.pop(trial, None)
 
     def promote(self, trial: int) -> None:
-        """Have a trial wait no longer if it waits."""
+        """End the waiting of a trial, if it waits."""
         if trial in self._waiting:
             self.leave(trial)
 
     def leave(self, trial: int) -> None:
-        """Have a trial wait no longer; its value stays at the rung."""
+        """End the waiting of a trial; its value stays at the rung."""
         self._waiting.pop(trial, None)
         self._at.pop(trial, None)
 
     def go_back(self, trial: int, epoch: int) -> None:
-        """Have a trial reach the rungs after `epoch` again."""
+        """Remove a trial from the rungs after `epoch`; it reaches them again."""
         if trial in self._at and self._at[trial] > epoch:
             self.leave(trial)
         for rung in self._rungs:
@@ -121,18 +121,18 @@ class Promoting:
                 self._rungs[rung] = [entry for entry in self._rungs[rung] if entry[1] != trial]
 
     def rank(self, trial: int) -> tuple[int, int]:
-        """The place of a trial at its rung, and how many trials reached the rung."""
+        """The rank of a trial at its rung, and the number of trials that reached the rung."""
         order = _trials(self._rungs[self._at[trial], self._net_of(trial)])
         return 1 + order.index(trial), len(order)
 
     def promotable(self, settled: float) -> list[int]:
-        """The trials to continue now, those of the highest rung first, and of several nets the best of each first.
+        """The trials to continue now: those of the highest rung first, and at a rung the best of each net first.
 
-        At a rung of at most `settled` epochs no further trial will arrive from outside. There the best trials are
-        continued although they are fewer than the reduction factor, so that a sweep ends with complete trials.
+        Rungs of at most `settled` epochs get no more new trials. There the best trials continue even if they are fewer
+        than the reduction factor, so that a sweep ends with complete trials.
         """
         found: list[tuple[int, int, str, int]] = []
-        moving = set[str]()  # nets of which a trial continues below
+        moving = set[str]()  # nets of which a trial still runs below this rung
         for epoch, net in sorted(self._rungs):
             rung = self._rungs[epoch, net]
             is_settled = epoch <= settled and net not in moving
@@ -155,5 +155,5 @@ class Promoting:
 
 
 def _trials(rung: list[tuple[Merit, int]]) -> list[int]:
-    """The trials of a rung, the best first."""
+    """The trials of a rung, best first."""
     return [rung[place][1] for place in best_first([merit for merit, _ in rung])]

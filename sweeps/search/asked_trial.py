@@ -1,4 +1,4 @@
-"""The trial that `suggest` sees: Optuna's, which takes any plain value as a choice and says clearly what cannot be."""
+"""The trial that is passed to `suggest`: wraps Optuna's, accepts more types of choices, and reports errors clearly."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from sweeps.errors import InputError
 
 
 class AskedTrial:
-    """Stands between `suggest` and Optuna's trial.
+    """Wraps Optuna's trial.
 
-    `known` are the parameters that the sweep has had so far, by name; what is asked for is added to it. Numpy's numbers
-    and tuples are handed to Optuna as what a journal can hold, and given back as they were.
+    `known` has the parameters of the sweep so far, by name; new ones are added. NumPy numbers and tuples are passed to
+    Optuna as values that a journal can store, and returned to `suggest` as they were.
     """
 
     def __init__(self, trial: optuna.trial.BaseTrial, known: dict[str, BaseDistribution]) -> None:
@@ -48,7 +48,7 @@ class AskedTrial:
         return self._trial.suggest_int(name, low, high, step=step, log=log)
 
     def suggest_categorical(self, name: str, choices: Iterable[Any]) -> Any:
-        """As Optuna's; a tuple is recorded as its text."""
+        """As in Optuna; a tuple is recorded as its text."""
         choices = list(choices)
         distribution = CategoricalDistribution([plain(name, choice) for choice in choices])
         self._check(name, distribution)
@@ -62,12 +62,12 @@ class AskedTrial:
         except ValueError:
             raise InputError(
                 f"parameter '{name}': {in_words(asked)} now, {in_words(known)} before; within a sweep a parameter "
-                "keeps its kind, scale and choices: give others another name"
+                "keeps its kind, scale and choices: give a different one another name"
             ) from None
 
 
 def plain(name: str, choice: object) -> CategoricalChoiceType:
-    """A choice as a journal holds it: a number, text, True, False or None; of a tuple, its text."""
+    """A choice as a journal stores it: a number, text, True, False or None; for a tuple, its text."""
     if isinstance(choice, np.generic | np.ndarray):
         choice = choice.tolist()
     if choice is None or isinstance(choice, bool | int | float | str):
@@ -76,7 +76,7 @@ def plain(name: str, choice: object) -> CategoricalChoiceType:
         return str(tuple(plain(name, part) for part in choice))
     raise InputError(
         f"parameter '{name}': a choice is a number, a text, True, False, None or a tuple of these, got {choice!r:.80}; "
-        "let the sampler choose a name, and look up in suggest what it stands for"
+        "use a name as the choice, and look up its value in suggest"
     )
 
 
@@ -89,7 +89,7 @@ def is_inside(distribution: BaseDistribution, value: object) -> bool:
 
 
 def in_words(distribution: BaseDistribution) -> str:
-    """What a parameter may be: "a number from 0 to 1"."""
+    """A distribution as text: "a number from 0 to 1"."""
     match distribution:
         case CategoricalDistribution():
             return "one of " + ", ".join(map(str, distribution.choices))

@@ -1,4 +1,4 @@
-"""Finds what a space draws from given values, so that the sampler may learn from trials that it did not propose."""
+"""Draws from a space with given values, so that the sampler can learn from trials that it did not propose."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ from tracking.record.events import Drawn, TrialStarted
 
 @dataclass(frozen=True)
 class Redrawn:
-    """What a space draws from given values. `config` is None if `suggest` refuses; `faults` says why, and which of
-    the values are outside their ranges."""
+    """What a space draws from given values. `config` is None if `suggest` refuses them; `faults` has the reason, and
+    the values that are outside their ranges."""
 
     config: TrialConfig | None
     params: dict[str, Any]
-    """Those of the given values that the space takes."""
+    """The given values that the space uses."""
     distributions: dict[str, str]
-    """Of the same."""
+    """The distributions of `params`."""
     missing: tuple[str, ...]
-    """Parameters of the space that no value was given for; they were drawn at random."""
+    """Parameters of the space without a given value; they were drawn at random."""
     faults: tuple[str, ...]
 
     @property
     def fault(self) -> str:
-        """Why the values are no draw of the space; empty if they are one."""
+        """Why the space cannot draw the values; empty if it can."""
         if not self.params and not self.faults:
             return "no parameter of this space"
         return "".join(self.faults[:1]) + (f", and {len(self.faults) - 1} more" if self.faults[1:] else "")
 
     def why_no_lesson(self, started: TrialStarted, sampler: Sampler) -> str:
-        """Why the score of the trial that had the values is none of a search of the space; empty if it is one."""
+        """Why the sampler cannot learn from the trial that had the values; empty if it can."""
         theirs = started.config["net"]["name"]
         ours = self.config.net.name if self.config else theirs
         if theirs != ours:
@@ -58,7 +58,7 @@ class Redrawn:
 
 
 class _GivenTrial:
-    """Answers `suggest` with the given values where they are in range, else at random."""
+    """A trial for `suggest` that returns given values if they are in range, else random ones."""
 
     number = 0
 
@@ -98,7 +98,7 @@ class _GivenTrial:
 
 
 def redrawn(space: Space, given: Mapping[str, Any], seed: int = 0) -> Redrawn:
-    """Draw from the space with the `given` values; `seed` decides those that are not given."""
+    """Draw from the space with the `given` values; the others are random, by `seed`."""
     trial = _GivenTrial(given, seed)
     faults: list[str] = []
     config = None
@@ -112,9 +112,9 @@ def redrawn(space: Space, given: Mapping[str, Any], seed: int = 0) -> Redrawn:
 
 
 def drawn_as(space: Space, config: TrialConfig, params: Mapping[str, Any]) -> Redrawn | None:
-    """The draw that comes to `config`, None if the space draws something else.
+    """The draw that results in `config`. None if the space draws something else.
 
-    A parameter that `params` do not have is tried with the setting of the same name.
+    A parameter that is not in `params` gets the value of the setting of the same name.
     """
     drawn = redrawn(space, {**dict(_settings(config.model_dump(mode="json"))), **params})
     if drawn.missing or drawn.faults or drawn.config is None:
@@ -124,7 +124,7 @@ def drawn_as(space: Space, config: TrialConfig, params: Mapping[str, Any]) -> Re
 
 
 def _settings(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The settings of a configuration, without what they are settings of."""
+    """The settings of a configuration by their last names."""
     for name, value in config.items():
         if isinstance(value, Mapping):
             yield from _settings(value)
@@ -133,7 +133,7 @@ def _settings(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def as_redrawn(started: TrialStarted, redrawn: Mapping[int, Drawn | None]) -> TrialStarted | None:
-    """A trial as though the space had always been what it was edited to. None if that does not draw it."""
+    """A trial as a draw of the edited space. None if the edited space does not draw it."""
     if started.trial not in redrawn:
         return started
     drawn = redrawn[started.trial]

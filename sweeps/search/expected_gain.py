@@ -1,9 +1,9 @@
-"""What a sweep is expected to gain by half as many trials again, for `--until-gain`.
+"""Expected gain of half as many further trials, for `--until-gain`.
 
-With half of its trials alone, a sweep's best accuracy would on average be lower by a gain that its values give exactly.
-The expected best of random draws is concave in their number, so half as many further draws are expected to gain no more
-than that. No form of the distribution is assumed. To it is added what the trials that run now are expected to gain by
-their forecasts.
+With a random half of its trials, a sweep's best accuracy would be lower on average; the difference is computed exactly
+from the values. The expected best of random draws is concave in their number, so half as many further draws gain no
+more than that on average. No distribution is assumed. The expected gain of the running trials, by their forecasts, is
+added.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from sweeps.search.forecast import end_of
 from tracking.record.history import SweepHistory, TrialGroup
 
 LEAST_TRIALS, LEAST_DONE = 30, 5
-"""Nothing is said before so many trials were drawn, and so many of them are done."""
+"""The estimate needs this many drawn trials, of which this many are done."""
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class ExpectedGain:
-    """What the running and so many further trials are expected to add to the best val accuracy, in points."""
+    """The expected gain in best val accuracy, in points, by the running trials and `trials` further ones."""
 
     trials: int
     points: float
 
 
 def expected_gain(history: SweepHistory) -> ExpectedGain | None:
-    """Of half as many trials again. None if there are too few to say."""
+    """The gain by half as many further trials. None if there are too few trials for an estimate."""
     groups = [one for one in history.groups() if one.confirms is None]
     drawn = [one for one in groups if _is_drawn(one) and (one.accuracies or one.first.is_over)]
     done = sum(one.first.state == "done" for one in drawn)
@@ -48,18 +48,18 @@ def expected_gain(history: SweepHistory) -> ExpectedGain | None:
 
 
 def gain_of_draws(values: Sequence[float], count: int) -> float:
-    """How much lower the greatest value is where `count` of them, fewer than all, are left out at random; the mean."""
+    """How much lower the maximum is on average if `count` random values (fewer than all) are left out."""
     ranked, n = np.sort(np.array(values))[::-1], len(values)
     place = np.arange(count)
-    all_left_out = np.cumprod((count - place) / (n - place))  # the greatest one, the greatest two, …
+    all_left_out = np.cumprod((count - place) / (n - place))  # P(the largest, the two largest, … are left out)
     return float((all_left_out * -np.diff(ranked[: len(place) + 1])).sum())
 
 
 def gain_of_running(ends: Sequence[Floats], best: float) -> float:
-    """By how much the trials of these forecasts together are expected to end above `best`."""
+    """By how much the best of these forecasts is expected to exceed `best`."""
     if not ends:
         return 0.0
-    rng = np.random.default_rng(0)  # as the samples of two forecasts go together
+    rng = np.random.default_rng(0)  # since the samples of different forecasts are correlated
     highest = np.max([rng.permutation(samples) for samples in ends], axis=0)
     return float(np.maximum(highest - best, 0.0).mean())
 

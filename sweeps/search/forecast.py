@@ -1,11 +1,11 @@
-"""Forecasts of where a trial's curve ends, for "will it beat the best?".
+"""Forecasts the end of a trial's curve, and whether the trial will beat the best one.
 
-A curve is its start plus a gain times a shape, plus a random walk and noise. The shapes are power laws that begin at
-once or later, a flat line, and the curves of the sweep's own complete trials, which have the same schedule. The gain of
-each shape is integrated out in closed form, and the shapes are weighted by how well they explain the epochs seen
-(Bayesian model averaging). The constants were chosen on half of the recorded table FER-Curves: `docs/search.md`.
+A curve is its first value plus a gain times a shape, plus a random walk and noise. The shapes are power laws that begin
+at once or later, a flat line, and the curves of the sweep's own complete trials, which have the same schedule. The gain
+of each shape is integrated out in closed form, and the shapes are weighted by how well they fit the epochs so far
+(Bayesian model averaging). The constants were chosen on half of the table FER-Curves: `docs/search.md`.
 
-Legend: s shapes, n noise levels, t epochs seen, f epochs to come.
+Legend: s shapes, n noise levels, t epochs so far, f future epochs.
 """
 
 from __future__ import annotations
@@ -22,39 +22,39 @@ from tracking.record.events import OBJECTIVE
 from tracking.record.history import SweepHistory, TrialHistory
 
 LEAST_EPOCHS = 2
-"""Fewer say nothing about a curve."""
+"""The least number of epochs for a forecast."""
 MOST = 100
-"""Trials that are forecast at once: each takes milliseconds, and thousands may wait at a rung."""
+"""Maximum number of trials that are forecast at once: each takes milliseconds, and thousands may wait at a rung."""
 SAMPLES = 200
 _POWERS = (0.25, 1.0)
 _DELAYS = (0.0, 0.1, 0.25, 0.45)
-"""When a power law begins, as shares of the trial: many nets stay at chance for some epochs."""
+"""Where a power law begins, as shares of the trial: many nets stay at chance level for some epochs."""
 _GAINS = ((0.05, 0.08), (0.2, 0.3))
-"""Means and standard deviations of what a trial gains, as shares of what is missing to 1."""
+"""Means and standard deviations of a trial's gain, as shares of the distance to 1."""
 _FLAT, _OWN = 0.5, 0.5
-"""Prior weight of the flat line among the fixed shapes, and of the sweep's own curves among all."""
+"""Prior weight of the flat line among the fixed shapes, and of the sweep's own curves among all shapes."""
 _START_SD = 0.06
 _NOISES = (0.005, 0.01, 0.02)
 _WALK_STEPS = 9
-"""In the course of a trial the random walk has the variance of the noise so many times."""
+"""Variance of the random walk over a whole trial, as a multiple of the noise variance."""
 _MOST_SEEN = _MOST_TO_COME = 12
 _MOST_OWN = 20
-"""A longer curve is thinned, and the latest complete trials are enough."""
+"""Longer curves are thinned, and only the latest complete trials are used."""
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """The best accuracy that a trial has at its end if it continues, with an interval that holds 80 % of the time."""
+    """The best accuracy of a trial at its end if it continues, with an 80 % interval."""
 
     value: float
     low: float
     high: float
     chance: float | None = None
-    """That it ends above the best trial so far. None if there is no other."""
+    """Probability that it ends above the best trial so far. None if there is no other trial."""
     rival: int | None = None
-    """That trial, or where this one is the best, the one behind it."""
+    """That best trial; if this trial is the best, the second best."""
 
     def __str__(self) -> str:
         found = f"{self.value:.1%} ({self.low:.1%} to {self.high:.1%})"
@@ -62,9 +62,9 @@ class Forecast:
 
 
 def forecasts(history: SweepHistory, of: Iterable[TrialHistory] | None = None) -> dict[int, Forecast | None]:
-    """The unfinished trials, or those of `of`, by number. None if a trial has too few epochs.
+    """Forecasts by number of the unfinished trials, or of those in `of`. None if a trial has too few epochs.
 
-    None also behind the first `MOST`: those that run, then the most accurate.
+    Also None after the first `MOST` trials: running ones first, then the most accurate.
     """
     unfinished = [trial for trial in (history.unfinished if of is None else of) if not trial.is_over]
     scored = [(one.best_accuracy or 0.0, one.number) for one in history.trials.values() if one.epochs]
@@ -92,14 +92,14 @@ def end_of(trial: TrialHistory, history: SweepHistory) -> Floats | None:
 
 
 def _curve(trial: TrialHistory) -> tuple[float, ...]:
-    """The finite ones of its values."""
+    """The finite values of its objective."""
     values = (epoch.metrics[OBJECTIVE] for epoch in trial.epochs)
     return tuple(value for value in values if math.isfinite(value))
 
 
 @lru_cache(maxsize=2048)
 def ends(curve: tuple[float, ...], epochs: int, complete: tuple[tuple[float, ...], ...] = ()) -> Floats:
-    """Samples of the best accuracy after `epochs`, given those so far and the curves of complete trials."""
+    """Samples of the best accuracy after `epochs`, given the curve so far and the curves of complete trials."""
     if len(curve) >= epochs:
         return np.full(SAMPLES, max(curve))
     seen = _thinned(0, len(curve), _MOST_SEEN)
@@ -118,7 +118,7 @@ def ends(curve: tuple[float, ...], epochs: int, complete: tuple[tuple[float, ...
     weights = priors * np.exp(evidence - evidence.max())
     rng = np.random.default_rng(0)
     drawn = rng.choice(len(weights), SAMPLES, p=weights / weights.sum())
-    picked, place = np.unique(drawn, return_inverse=True)  # few shapes have weight: the rest needs no algebra
+    picked, place = np.unique(drawn, return_inverse=True)  # only few shapes have weight, so the others are skipped
     across = np.linalg.solve(root[picked], covariance[picked, :t, t:])
     future = mean[picked, t:] + (across * surprise[picked]).sum(1)
     left = covariance[picked, t:, t:] - np.swapaxes(across, 1, 2) @ across
@@ -148,5 +148,5 @@ def _shapes(
 
 
 def _thinned(first: int, stop: int, most: int) -> NDArray[np.int64]:
-    """At most so many of the epochs from `first` (counted from 0), the first and the last among them."""
+    """At most `most` epochs from `first` (counted from 0) to before `stop`, including the first and the last."""
     return np.unique(np.linspace(first, stop - 1, min(stop - first, most)).round().astype(np.int64))

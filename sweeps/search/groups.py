@@ -1,4 +1,4 @@
-"""Trials of one configuration under several seeds or on several folds: the sampler learns of them once, as of one."""
+"""Groups: trials of one configuration under several seeds or on several folds, which are one trial to the sampler."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tracking.record.events import Told, TrialStarted
 
 @dataclass
 class _Group:
-    """Trials of one configuration, known by the first, that the sampler has yet to learn of."""
+    """A group that the sampler has not learned yet, identified by its first trial."""
 
     first: int
     size: int
@@ -22,10 +22,11 @@ class _Group:
 
 
 class Groups:
-    """A sweep's groups of trials. `close` is called once per group that is over, with its first trial and what the
-    sampler learns of it: the mean of its members, when all that were started are over and no further one will be.
+    """A sweep's groups of trials. `close` is called once per finished group, with its first trial and what the sampler
+    learns: the mean of its members.
 
-    That is so when the group is whole, or its first member is over and another group has begun.
+    A group is finished when all started members are over and no further one will start: the group is complete, or its
+    first member is over and another group has started.
     """
 
     def __init__(self, close: Callable[[int, Told, float | None], None]) -> None:
@@ -33,7 +34,7 @@ class Groups:
         self._by_trial: dict[int, _Group] = {}
         self._confirming: set[int] = set()
         self.further = 0
-        """Members of groups beside the first of each."""
+        """Members of groups, except the first of each."""
 
     def __contains__(self, number: int) -> bool:
         """Whether the trial is a member of a group."""
@@ -57,26 +58,25 @@ class Groups:
         self._by_trial[started.trial] = group
 
     def close_begun(self) -> None:
-        """Take no further members into the groups that were begun, as another one begins."""
+        """Let the started groups take no further members, since another group starts."""
         for group in list(self._by_trial.values()):
             group.is_closed |= group.first in group.ended
             self._settle(group)
 
     def competes(self, number: int) -> bool:
-        """Whether a trial's values count at the rungs: a group competes with its first member, a confirmation not at
-        all."""
+        """Whether a trial's values count at the rungs: of a group only the first member's, of a confirmation none."""
         group = self._by_trial.get(number)
         return number not in self._confirming and (
             group is None or (number == group.first and number not in group.ended)
         )
 
     def first_of(self, number: int) -> int:
-        """The trial that competes for the group of this one; the trial itself where it has no group."""
+        """The first trial of this trial's group, which counts at the rungs; the trial itself if it has no group."""
         group = self._by_trial.get(number)
         return group.first if group else number
 
     def end(self, number: int, told: Told, best: float | None) -> None:
-        """Enter the end of a member, once."""
+        """Register the end of a member, once."""
         group = self._by_trial[number]
         if number in group.ended:
             return
@@ -86,7 +86,7 @@ class Groups:
         self._settle(group)
 
     def _settle(self, group: _Group) -> None:
-        """Teach the sampler a group that is over, once."""
+        """Report a finished group to the sampler, once."""
         if not group.is_closed or group.started - group.ended.keys() or group.is_told:
             return
         group.is_told = True

@@ -1,4 +1,4 @@
-"""What a sweep's sampler learns of its trials, and which of them it is shown."""
+"""What a sweep's sampler learns from its trials, and which of them it reads."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tracking.record.events import Told
 from tracking.record.objectives import Costs
 
 _BEST_SHOWN, _LATEST_SHOWN = 50, 250
-"""How many trials the sampler learns from: its cost grows with their number, and TPE takes 25 for good at most."""
+"""How many trials the sampler reads: its cost grows with their number, and TPE counts at most 25 as good."""
 
 Place = tuple[int, float, float]
 
 AS_IT_ENDED: Mapping[str, Told] = {"done": "value", "pruned": "pruned", "failed": "nothing", "stopped": "nothing"}
-"""What the sampler learns of a trial, by its state."""
+"""What the sampler learns from a trial, by its state."""
 
 STATES: Mapping[Told, TrialState] = {
     "value": TrialState.COMPLETE,
@@ -35,31 +35,31 @@ STATES: Mapping[Told, TrialState] = {
 
 @dataclass(frozen=True)
 class First:
-    """What the sampler learned first of a trial: its settings, and how good it then was, the least the best."""
+    """What the sampler first learned from a trial: its settings and its merit then (lower is better)."""
 
     place: Place
     params: Mapping[str, Any]
 
 
 class Lessons:
-    """What the sampler learns of each trial. `only_values` says that it learns of no trial without a value, so that
-    pruned ones get one."""
+    """What the sampler learns from each trial. With `only_values` the sampler needs a value for every trial, so pruned
+    trials get one."""
 
     def __init__(self, *, only_values: bool) -> None:
         self._only_values = only_values
-        self._lessons: dict[int, FrozenTrial] = {}  # the latest last
-        self._ranked: list[tuple[Place, int]] = []  # the same trials, the best first
+        self._lessons: dict[int, FrozenTrial] = {}  # latest last
+        self._ranked: list[tuple[Place, int]] = []  # the same trials, best first
         self.firsts: list[First] = []
-        """What was learned first of each trial, in that order; it only grows."""
+        """What was first learned from each trial, in that order; the list only grows."""
         self._met: set[int] = set()
-        self._worst: tuple[float, ...] | None = None  # value of each objective, of all trials learned of
+        self._worst: tuple[float, ...] | None = None  # worst value of each objective among these trials
 
     def __contains__(self, number: int) -> bool:
-        """Whether there is something to learn of the trial."""
+        """Whether the sampler has learned from the trial."""
         return number in self._lessons
 
     def forget(self, number: int) -> None:
-        """Take back what was learned of a trial."""
+        """Remove what was learned from a trial."""
         if old := self._lessons.pop(number, None):
             self._ranked.pop(bisect_left(self._ranked, (_place(old), number)))
 
@@ -75,13 +75,13 @@ class Lessons:
         costs: Costs = (),
         stored_as: int | None = None,
     ) -> None:
-        """Learn of a trial, which Optuna's study may have by another number; `costs` are its other objectives."""
+        """Learn from a trial, which may have another number in Optuna's study; `costs` are its other objectives."""
         values, state = (best, *costs) if told == "value" and best is not None else None, STATES[told]
         if self._only_values and told in ("pruned", "worst"):
             values, state = self._as_values(told, curve, costs), TrialState.COMPLETE
         if values is not None:
             if not all(map(math.isfinite, values)):
-                return  # a cost that is not known
+                return  # an unknown cost
             self._worst = values if self._worst is None else _worse(self._worst, values)
         lesson = create_trial(
             state=state,
@@ -98,7 +98,7 @@ class Lessons:
             self.firsts.append(First(_place(lesson), lesson.params))
 
     def shown(self) -> list[FrozenTrial]:
-        """The best and the latest of the trials."""
+        """The best and the latest trials."""
         latest = list(islice(reversed(self._lessons), _LATEST_SHOWN))
         best = self._best() if len(self._lessons) > len(latest) else ()
         return [self._lessons[number] for number in sorted({*best, *latest})]
@@ -112,7 +112,7 @@ class Lessons:
         return (numbers[place] for place in order[:_BEST_SHOWN])
 
     def _as_values(self, told: Told, curve: Mapping[int, float], costs: Costs) -> tuple[float, ...]:
-        """The values of a trial without final ones."""
+        """The values of a trial that has no final ones."""
         worst = self._worst or (0.0, *costs)
         if told == "pruned":
             return (max(curve.values(), default=worst[0]), *costs)
@@ -124,7 +124,7 @@ def _worse(one: tuple[float, ...], other: tuple[float, ...]) -> tuple[float, ...
 
 
 def _place(trial: FrozenTrial) -> Place:
-    """Orders trials as TPE does, the best first: complete ones, then those that came furthest."""
+    """Sort key as in TPE, best first: complete trials, then those with the most epochs."""
     if trial.values is not None:
         return 0, -trial.values[0], 0.0
     if not trial.intermediate_values:

@@ -1,4 +1,4 @@
-"""How a sweep comes to its next configuration: which sampler draws it, or which point of a grid or offer is next."""
+"""Proposes a sweep's next configuration: from a sampler, from a grid, or from the offers of other sweeps."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from tracking.record.events import SweepStarted, TrialStarted
 def random_trials(seed: int, known: Mapping[str, BaseDistribution] = MappingProxyType({})) -> Iterator[AskedTrial]:
     """Random trials for `suggest`, to inspect a space before a sweep.
 
-    `known` are the parameters of a sweep that is resumed.
+    `known` has the parameters of a resumed sweep.
     """
-    storage = JournalStorage(OwnLog(Path(os.devnull)))  # takes what a sweep's takes, and no more
+    storage = JournalStorage(OwnLog(Path(os.devnull)))  # accepts the same values as a sweep's storage
     study = optuna.create_study(storage=storage, sampler=optuna.samplers.RandomSampler(seed=seed % 2**32))
     seen = dict(known)
     while True:
@@ -48,9 +48,9 @@ def drawn_parameters(starts: Iterable[TrialStarted]) -> dict[str, BaseDistributi
 
 @dataclass(frozen=True)
 class Proposal:
-    """A configuration and, for the study's rebuilding, the values and distributions it was drawn from.
+    """A configuration, with the values and distributions it was drawn from, from which the study is rebuilt.
 
-    `config` is None if `suggest` did not make one; `fault` says why.
+    `config` is None if `suggest` failed; `fault` is the reason.
     """
 
     config: TrialConfig | None
@@ -60,25 +60,25 @@ class Proposal:
 
 
 class Proposals:
-    """The order in which a sweep's trials are drawn. Its randomness depends on the seed and a trial's number alone."""
+    """Draws a sweep's trials. Random numbers depend only on the seed and the trial's number."""
 
     def __init__(self, space: Space, seed: int) -> None:
         self._space = space
         self._seed = seed
         self.known: dict[str, BaseDistribution] = {}
-        """The parameters so far, in the order of their appearance."""
+        """The parameters so far, in the order in which they appeared."""
         self._grid = grid_points(space) if space.sampler == "grid" else []
         np.random.default_rng(derive_seed(seed, "grid")).shuffle(self._grid)
         self._tried: set[frozenset[tuple[str, Any]]] = set()  # the values of each trial that was drawn
-        self._proposed = 0  # how many of them the sampler, the grid or an offer gave
+        self._proposed = 0  # number of trials from the sampler, the grid or an offer
         self._offers: list[dict[str, Any]] = []
         self._cma: CmaSampler | None = None
-        self._taught = 0  # how many trials of other sweeps the sampler learns from
+        self._taught = 0  # number of trials of other sweeps that the sampler learns from
 
     def start_from(self, sweep: SweepStarted) -> None:
-        """Propose first what other sweeps offer.
+        """Propose first the offers of other sweeps.
 
-        The seed is another one, as a sweep of the same space and seed would draw again what was taken from the first.
+        The seed changes, since a sweep with the same space and seed would draw again what it takes from the other.
         """
         sources = [lesson.source for lesson in sweep.lessons] + [offer.source for offer in sweep.offers]
         if sources:
@@ -87,13 +87,13 @@ class Proposals:
         self._taught = len(sweep.lessons)
 
     def count(self, started: TrialStarted) -> None:
-        """Count a trial that was drawn earlier."""
+        """Register a trial that was drawn earlier."""
         self._proposed += started.wanted is None
         self._tried.add(frozenset(started.params.items()))
 
     def ask(self, study: optuna.Study, number: int, further: int, firsts: Sequence[First]) -> optuna.Trial:
-        """Trial `number`, to be drawn; `further` of those before it train again what others began. `firsts` is what the
-        sampler learned first of each trial."""
+        """Trial `number`, to be drawn. `further` of the trials before it repeat earlier configurations. `firsts` is
+        what the sampler first learned from each trial."""
         drawn = max(self._proposed - len(self._offers), 0)
         near_priors = turns_of_priors(drawn) if self._space.priors else 0
         if self._space.sampler == "cmaes":
@@ -114,7 +114,7 @@ class Proposals:
         return study.ask()
 
     def _next_point(self) -> dict[str, Any]:
-        """The first point of the grid that no trial has."""
+        """The first point of the grid without a trial."""
         fresh = (point for point in self._grid if frozenset(point.items()) not in self._tried)
         point = next(fresh, self._grid[self._proposed % len(self._grid)])
         self._tried.add(frozenset(point.items()))

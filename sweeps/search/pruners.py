@@ -1,4 +1,4 @@
-"""When a trial is given up, by rules that see each epoch's value. Higher is better."""
+"""Pruning rules, which receive the value of each epoch. Higher is better."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from sweeps.space import Pruner, Space
 from tracking.record.objectives import Costs
 
 _MEDIAN_OF = 5
-"""Completed trials before the median of them decides anything, as in Optuna."""
+"""Number of completed trials that the median rule needs, as in Optuna."""
 
 
 class Rule(Protocol):
-    """What decides; the values of trials that are spared, such as baselines, are entered too.
+    """A pruning rule. It also receives the values of trials that are never pruned, such as baselines.
 
-    `costs` are the other objectives of the sweep, to be low.
+    `costs` are the sweep's other objectives; lower is better.
     """
 
     def report(self, trial: int, epoch: int, value: float, costs: Costs = ()) -> str | None:
-        """Enter a trial's value after an epoch; why it is to be given up, or None."""
+        """Add a trial's value after an epoch. Returns the reason to prune it, or None."""
         ...
 
 
 def make_pruner(kind: Pruner, space: Space, seed: int, net_of: NetOf = one_net) -> Rule:
-    """The rule of that name with the space's first rung and reduction factor; trials compete within their net."""
+    """The rule of that name, with the space's first rung and reduction factor; compares trials of the same net."""
     first, factor, max_epochs = space.first_rung_epochs, space.kept_one_in, space.max_epochs
     match kind:
         case "halving":
@@ -40,14 +40,14 @@ def make_pruner(kind: Pruner, space: Space, seed: int, net_of: NetOf = one_net) 
         case "median":
             return Median(first, max_epochs, net_of)
         case "one-epoch":
-            # Egele et al. (2023): one epoch is enough to tell which trials are worth training on.
+            # Egele et al. (2023): one epoch is enough to select the trials to continue.
             return Halving(first, factor**2, rungs=1, net_of=net_of)
         case "none":
             return Never()
 
 
 class Never:
-    """No trial is given up."""
+    """Prunes no trial."""
 
     def report(self, trial: int, epoch: int, value: float, costs: Costs = ()) -> str | None:
         """None."""
@@ -55,8 +55,8 @@ class Never:
 
 
 class Hyperband:
-    """Halving in several brackets (Li et al. 2018), each of which begins `reduction_factor` times as late as the one
-    before. A trial's bracket is drawn by its number, in the shares that Hyperband gives them."""
+    """Halving in several brackets (Li et al. 2018). The first rung of each is `reduction_factor` times as late as that
+    of the bracket before. A trial's bracket is drawn by its number, with Hyperband's probabilities."""
 
     def __init__(
         self, first_rung_epochs: int, reduction_factor: int, max_epochs: int, seed: int, net_of: NetOf = one_net
@@ -81,7 +81,7 @@ class Hyperband:
 
 
 class Median:
-    """A trial is given up whose best value is under the median of its net's completed trials at the same epoch."""
+    """Prunes a trial whose best value is below the median of its net's completed trials at the same epoch."""
 
     def __init__(self, first_rung_epochs: int, max_epochs: int, net_of: NetOf = one_net) -> None:
         self._first_rung_epochs, self._max_epochs, self._net_of = first_rung_epochs, max_epochs, net_of
@@ -89,7 +89,7 @@ class Median:
         self._completed: defaultdict[str, list[dict[int, float]]] = defaultdict(list)
 
     def report(self, trial: int, epoch: int, value: float, costs: Costs = ()) -> str | None:
-        """Enter a trial's value after an epoch; why it is to be given up, or None."""
+        """Add a trial's value after an epoch. Returns the reason to prune it, or None."""
         curve = self._curves[trial]
         curve[epoch] = value
         if epoch >= self._max_epochs:

@@ -1,7 +1,7 @@
-"""How proposals are drawn: by Optuna's samplers, by a low-discrepancy sequence, or from the points of a grid.
+"""Samplers: Optuna's, a low-discrepancy sequence, evolution, or the points of a grid.
 
 A sampler is rebuilt for each proposal from the sweep's seed and the trial's number, so that a resumed sweep proposes
-what an undisturbed one would.
+the same as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from sweeps.space import Prior, Sampler, Space
 _MOST_POINTS = 10_000
 _NAMES_SHOWN = 8
 _RANDOM_FIRST = 10
-"""Trials that TPE and the Gaussian process draw at random before they learn."""
+"""Number of random trials before TPE and the Gaussian process learn."""
 _SPREAD_FIRST = 30
-"""Trials that qmc-tpe spreads evenly before TPE learns from them."""
+"""Number of evenly spread trials of qmc-tpe before it uses TPE."""
 
 DRAWS_FOR_NAMES = 200
-"""Random draws to meet each parameter of a space."""
+"""Number of random draws to find all parameters of a space."""
 
 
 def make_sampler(
@@ -45,12 +45,12 @@ def make_sampler(
     taught: int = 0,
     near_priors: int = 0,
 ) -> optuna.samplers.BaseSampler:
-    """The sampler for trial `number` of a sweep, whose parameters so far are `known`, in the order of their appearance.
+    """The sampler for trial `number` of a sweep. `known` has the parameters so far, in the order of their appearance.
 
-    `further` of the trials before were not proposed, but train again what others began. `taught` are the trials of
-    other sweeps that the sampler learns from: they count among those that qmc-tpe has before TPE. `near_priors` were
-    drawn near priors, and do not count among those that a model begins with: wrong priors would leave it too few.
-    The points of a grid are given to the study, so that nothing is left to draw.
+    `further` is the number of earlier trials that repeat a configuration and were not proposed. `taught` is the number
+    of trials of other sweeps that the sampler learns from; they count among the evenly spread trials of qmc-tpe.
+    `near_priors` is the number of trials drawn near priors; they do not count among the first trials of a model, since
+    with wrong priors it would have too few. The points of a grid are given to the study, so its sampler draws nothing.
     """
     if kind == "qmc" or (kind == "qmc-tpe" and number - further + taught - near_priors < _SPREAD_FIRST):
         return SobolSampler(seed, known, further)
@@ -58,7 +58,7 @@ def make_sampler(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         if kind in ("tpe", "qmc-tpe"):
-            # `group` is what keeps TPE's joint model usable beside conditional parameters.
+            # `group` lets TPE's joint model work with conditional parameters.
             return optuna.samplers.TPESampler(
                 seed=seed, multivariate=True, group=True, n_startup_trials=_RANDOM_FIRST + near_priors
             )
@@ -70,39 +70,39 @@ def make_sampler(
 
 
 def is_turn_of_priors(drawn: int) -> bool:
-    """Whether the next trial is drawn near the priors, after so many were drawn: the 2nd, 4th, 8th, 16th … are.
+    """Whether the next trial, after `drawn` drawn ones, is drawn near the priors: the 2nd, 4th, 8th, 16th … are.
 
-    The first is not: it leads at its rungs, whatever it is worth, and would be trained to its end.
+    The first is not: it leads at its rungs whatever its value, and would be trained to its end.
     """
     return drawn > 0 and drawn & (drawn + 1) == 0
 
 
 def turns_of_priors(drawn: int) -> int:
-    """How many of the first trials that are drawn were drawn near the priors."""
+    """How many of the first `drawn` trials were drawn near the priors."""
     return max(drawn.bit_length() - 1, 0)
 
 
 class PriorSampler(optuna.samplers.BaseSampler):
-    """Draws the parameters that have a prior near it; `others` draws the rest."""
+    """Draws parameters with a prior near that prior; `others` draws the rest."""
 
     def __init__(self, priors: Mapping[str, Prior], others: optuna.samplers.BaseSampler, seed: int) -> None:
         self._priors, self._others, self._random = priors, others, np.random.default_rng(seed)
 
     def infer_relative_search_space(self, study: optuna.Study, trial: Any) -> dict[str, BaseDistribution]:
-        """That of the others, without the parameters that have a prior."""
+        """The search space of `others`, without the parameters that have a prior."""
         space = self._others.infer_relative_search_space(study, trial)
         return {name: one for name, one in space.items() if name not in self._priors}
 
     def sample_relative(
         self, study: optuna.Study, trial: Any, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """As the others."""
+        """As `others`."""
         return self._others.sample_relative(study, trial, search_space)
 
     def sample_independent(
         self, study: optuna.Study, trial: Any, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """Near the prior, if there is one whose centre is in range."""
+        """Near the prior, if there is one with its centre in range."""
         prior = self._priors.get(param_name)
         if prior is None or not is_inside(param_distribution, prior.centre):
             return self._others.sample_independent(study, trial, param_name, param_distribution)
@@ -110,7 +110,7 @@ class PriorSampler(optuna.samplers.BaseSampler):
 
 
 def _near(prior: Prior, distribution: BaseDistribution, random: np.random.Generator) -> Any:
-    """A value of a normal distribution around the centre that is cut off at the ends of the range."""
+    """A sample of a normal distribution around the centre, truncated to the range."""
     if isinstance(distribution, CategoricalDistribution):
         return prior.centre if random.random() < 0.5 else value_at(float(random.random()), distribution)
     assert isinstance(distribution, (FloatDistribution, IntDistribution))
@@ -127,12 +127,12 @@ def _near(prior: Prior, distribution: BaseDistribution, random: np.random.Genera
 
 
 def check_priors(space: Space, trials: Iterable[Any]) -> None:
-    """Raise InputError naming every prior that the space cannot have; `trials` are random ones to draw from it."""
+    """Raise InputError with every prior that does not fit the space; `trials` are random trials to draw with."""
     if not space.priors:
         return
     drawn: dict[str, list[BaseDistribution]] = {}
     for trial in islice(trials, DRAWS_FOR_NAMES):
-        with contextlib.suppress(InputError):  # a draw that cannot be made has its parameters nevertheless
+        with contextlib.suppress(InputError):  # a failed draw has parameters, too
             space.draw(trial)
         for name, distribution in trial.distributions.items():
             drawn.setdefault(name, []).append(distribution)
@@ -156,7 +156,7 @@ def needs_all(sampler: Sampler) -> str:
 
 
 def check_sampler(space: Space, trials: Iterable[Any]) -> None:
-    """Raise InputError if the sampler cannot do the space; `trials` are random ones to draw from it."""
+    """Raise InputError if the sampler does not support the space; `trials` are random trials to draw with."""
     model = needs_all(space.sampler)
     if not model:
         return
@@ -179,11 +179,11 @@ def check_sampler(space: Space, trials: Iterable[Any]) -> None:
         )
     if choices and space.sampler == "cmaes":
         are = "is a choice" if len(choices) == 1 else "are choices"
-        faults.append(f"{_named(sorted(choices))} of {space.name} {are}, and {model} searches numbers alone")
+        faults.append(f"{_named(sorted(choices))} of {space.name} {are}, and {model} searches only numbers")
     if faults:
         other = "nsgaii" if space.sampler == "cmaes" else "tpe"
         raise InputError(
-            f"--sampler {space.sampler}: {'; '.join(faults)}; take --sampler {other}, or --set what decides it"
+            f"--sampler {space.sampler}: {'; '.join(faults)}; use --sampler {other}, or --set what decides it"
         )
 
 
@@ -202,7 +202,7 @@ def grid_points(space: Space) -> list[dict[str, Any]]:
             points.append(trial.params)
         except InputError:
             if not trial.choices and not given:
-                raise  # refused whatever is drawn
+                raise  # refused for all draws
         continuous |= trial.continuous
         prefixes += trial.siblings()
         if len(points) + len(prefixes) > _MOST_POINTS:
@@ -210,11 +210,11 @@ def grid_points(space: Space) -> list[dict[str, Any]]:
     if continuous:
         raise InputError(
             f"--sampler grid: {_named(sorted(continuous))} of {space.name}: a range without steps has no grid; give it "
-            "step= or choices, fix it by --set, or take --sampler qmc, which spreads trials evenly over ranges"
+            "step= or choices, fix it with --set, or use --sampler qmc, which spreads trials evenly over ranges"
         )
     if len(points) + len(prefixes) > _MOST_POINTS:
         raise InputError(
-            f"--sampler grid: {space.name} has more than {_MOST_POINTS:,} combinations; give fewer choices, or take "
+            f"--sampler grid: {space.name} has more than {_MOST_POINTS:,} combinations; give fewer choices, or use "
             "--sampler qmc"
         )
     return points
@@ -226,7 +226,7 @@ def _named(names: list[str]) -> str:
 
 
 class _GridTrial:
-    """A trial for `suggest` that has the values `params`, and the first choice of what else it is asked for."""
+    """A trial for `suggest` that returns given values, and for all other parameters the first choice."""
 
     number = 0
 
@@ -237,7 +237,7 @@ class _GridTrial:
         self.continuous: set[str] = set()
 
     def siblings(self) -> Iterator[dict[str, Any]]:
-        """What leads to the other choices of each parameter that was not given."""
+        """The values that lead to the other choices of each parameter that was not given."""
         names = list(self.params)
         for place, name in enumerate(names):
             before = {one: self.params[one] for one in names[:place]}

@@ -1,4 +1,4 @@
-"""Seeds of all that is drawn in a sweep."""
+"""Derives the random seeds of a sweep."""
 
 from __future__ import annotations
 

@@ -1,11 +1,10 @@
-"""A sweep's Optuna study: proposes configurations, and decides when to give a trial up.
+"""A sweep's Optuna study: proposes configurations and decides which trials to prune.
 
-The study has no state of its own: it is rebuilt from the journal whenever a sweep continues, so it cannot be torn
-or out of date, and trial numbers are the journal's. `study.log` is for the sampler and
-optuna-dashboard; the pruner keeps its rungs in memory.
+The study is rebuilt from the journal whenever a sweep continues, so it cannot be damaged or out of date. Trial numbers
+are those of the journal. `study.log` is for the sampler and optuna-dashboard; the pruner keeps its rungs in memory.
 
-The sampler learns only from trials that it drew. A baseline competes at the pruner's rungs, but its settings are not
-a point of the search space: among the best trials it would only hide those that are.
+The sampler learns only from trials that it drew. Baselines are compared at the pruner's rungs, but their settings are
+not points of the search space, so the sampler must not count them among the best trials.
 """
 
 from __future__ import annotations
@@ -51,17 +50,17 @@ from tracking.record.history import last_redrawn
 from tracking.record.objectives import Costs, costs_in, costs_of
 
 _TPE_NOTE = "tpe:relative_params:0"
-"""Where TPE stores values of all known parameters with a trial, whether `suggest` asks for them or not."""
+"""Attribute in which TPE stores values of all known parameters, whether `suggest` uses them or not."""
 
 
 class Study:
-    """Wraps the sampler and the pruner; trials have the journal's numbers. Not thread-safe."""
+    """Combines the sampler and the pruner. Trials have the journal's numbers. Not thread-safe."""
 
     def __init__(self, log: Path, space: Space, seed: int, events: Iterable[Event] = ()) -> None:
-        """Build the study at `log` from the journal's events, replacing what is there."""
+        """Build the study at `log` from the journal's events, replacing an existing one."""
         self._space = space
         self._open: dict[int, optuna.Trial | None] = {}  # None for a baseline
-        self._whole: set[frozenset[str]] = set()  # the names of parameters that draws came to a configuration with
+        self._whole: set[frozenset[str]] = set()  # parameter names of each successful draw
         self._curves: defaultdict[int, dict[int, float]] = defaultdict(dict)
         self._costs: defaultdict[int, dict[int, Costs]] = defaultdict(dict)  # by epoch
         self._owed: dict[int, str] = {}
@@ -121,25 +120,25 @@ class Study:
             case Verdict():
                 self.finish(event.trial, AS_IT_ENDED[event.state])
             case TrialEnded(final=True):
-                # Journals of format 1 do not say what the sampler learned of a trial: it learns by the present rule.
+                # Journals of format 1 do not record what the sampler learned: the current rule applies.
                 told = event.told or self.lesson(event.trial, event.state, unfit=event.diverged)
                 if event.drops_out:
                     self.drop_out(event.trial)
                 self.finish(event.trial, told, event.best.get(f"best_{OBJECTIVE}"), event.best)
 
     def _start_from(self, sweep: SweepStarted) -> None:
-        """Learn what was taken from other sweeps. Their trials have numbers below 0: they are older than all others."""
+        """Learn from trials of other sweeps. They have numbers below 0, as they are older than all others."""
         self._proposals.start_from(sweep)
         for number, lesson in enumerate(sweep.lessons, start=-len(sweep.lessons)):
             drawn = {name: json_to_distribution(text) for name, text in lesson.distributions.items()}
             self._lessons.learn(number, lesson.told, lesson.value, lesson.curve, lesson.params, drawn)
 
     def propose(self, number: int) -> Proposal:
-        """Draw trial `number`'s configuration; the sampler's randomness depends on the seed and the number alone.
+        """Draw the configuration of trial `number`; random numbers depend only on the seed and the number.
 
-        A draw that `suggest` cannot make is a proposal without a configuration; the next number is another draw.
+        If `suggest` fails, the proposal has no configuration; the next number is another draw.
         """
-        self._groups.close_begun()  # those before that were given up, incomplete
+        self._groups.close_begun()  # earlier groups that were pruned before they were complete
         trial = self._proposals.ask(self._study, number, self._groups.further, self._lessons.firsts)
         config, fault = None, None
         try:
@@ -147,7 +146,7 @@ class Study:
         except InputError as error:
             fault = str(error)
         self._enter(number, trial, whole=config is not None)
-        # While it runs, TPE would take parameters that it does not have for its own, which no journal records.
+        # While it runs, TPE would also use parameters that it does not have, which no journal records.
         self._storage.set_trial_system_attr(trial._trial_id, _TPE_NOTE, "")
         distributions = {name: distribution_to_json(dist) for name, dist in trial.distributions.items()}
         return Proposal(config, dict(trial.params), distributions, fault)
@@ -158,37 +157,37 @@ class Study:
             self._whole.add(frozenset(trial.distributions))
 
     def add_drawn(self, started: TrialStarted) -> None:
-        """Enter a trial with the values that it was drawn with."""
+        """Add a trial with the values from which it was drawn."""
         distributions = drawn_parameters([started])
         self._proposals.known |= distributions | self._proposals.known
         self._study.enqueue_trial(started.params)
         self._enter(started.trial, self._study.ask(fixed_distributions=distributions), whole=bool(started.config))
 
     def enter(self, started: TrialStarted) -> None:
-        """Register a trial's net and group; call it before the trial is added."""
+        """Register a trial's net and group; to be called before the trial is added."""
         self._nets[started.trial] = started.net
         self._groups.enter(started)
 
     def add_undrawn(self, number: int) -> None:
-        """Enter a baseline, or a trial that the space cannot draw: its values compete at the pruner's rungs, and the
-        sampler never sees it.
+        """Add a baseline, or a trial that the space cannot draw. The pruner compares its values, the sampler ignores
+        it.
 
-        In `study.log` it is a failed trial from the start, so that the numbers there stay the journal's.
+        In `study.log` it is a failed trial from the start, so that the numbers there are those of the journal.
         """
         self._study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL, user_attrs={"baseline": True}))
         self._open[number] = None
 
     def report(self, number: int, epoch: int, value: float, costs: Costs = ()) -> str | None:
-        """Enter an epoch's value and costs; the reason to give the trial up, or None."""
+        """Add an epoch's value and costs. Returns the reason to prune the trial, or None."""
         if number not in self._open:
-            return None  # given up already; a report that crossed the verdict
+            return None  # already pruned; the report was sent before the verdict arrived
         if not self._groups.competes(number):
             return None
         self._curves[number][epoch] = value
         self._costs[number][epoch] = costs
         reason = self._pruner.report(number, epoch, value, costs_of(self._costs[number].values()))
         if self.is_at_rung(number):
-            self._teach(number, "pruned", None)  # most trials end here, and many wait for long
+            self._teach(number, "pruned", None)  # most trials end here, and many wait long
         return reason
 
     def is_at_rung(self, number: int) -> bool:
@@ -196,64 +195,64 @@ class Study:
         return self._rungs is not None and self._rungs.is_at_rung(number)
 
     def wait(self, number: int) -> None:
-        """Have a trial that is at a rung wait."""
+        """Let a trial that is at a rung wait."""
         if self._rungs is not None:
             self._rungs.wait(number)
 
     def hold(self, number: int) -> None:
-        """Have a trial that waits at a rung not be promoted until it waits again, as a person paused it."""
+        """Exclude a waiting trial from promotion until it waits again, because a person paused it."""
         if self._rungs is not None:
             self._rungs.hold(number)
 
     def promote(self, number: int) -> None:
-        """Have a trial that waits at a rung continue, as a person asked."""
+        """Continue a trial that waits at a rung, because a person asked for it."""
         if self._rungs is not None:
             self._rungs.promote(number)
 
     def leave_rung(self, number: int) -> None:
-        """Have a trial wait for no promotion, as it continues, or somebody else decides on it."""
+        """End the waiting of a trial that continues or that is decided elsewhere."""
         if self._rungs is not None:
             self._rungs.leave(number)
 
     def drop_out(self, number: int) -> None:
-        """Have a trial that ended without a result compete at no rung, so that another is promoted in its place.
+        """Remove a trial that ended without a result from all rungs, so that another is promoted instead.
 
-        A group competes with its first member, and is given up with any of its members.
+        A group counts by its first member, and is removed with any of its members.
         """
         if self._rungs is not None:
             self._rungs.go_back(self._groups.first_of(number), 0)
 
     def promotable(self, settled: float) -> list[int]:
-        """The waiting trials to continue now, the first ones first; as `Promoting.promotable`."""
+        """The waiting trials to continue now, in order; see `Promoting.promotable`."""
         return self._rungs.promotable(settled) if self._rungs is not None else []
 
     def lengthen(self, change: Lengthened) -> None:
-        """Forget a verdict that is owed to a trial which gets more epochs, and the rungs that it reaches again.
+        """Forget the pending verdict of a trial that gets more epochs, and the rungs that it reaches again.
 
-        The sampler keeps what it learned of a trial that was done.
+        The sampler keeps what it learned from a trial that was done.
         """
         self._owed.pop(change.trial, None)
         if self._rungs is not None and change.trial in self._open:
             self._rungs.go_back(change.trial, change.epoch)
 
     def rank(self, number: int) -> tuple[int, int]:
-        """The place of a waiting trial at its rung, and how many trials reached the rung."""
+        """The rank of a waiting trial at its rung, and the number of trials that reached the rung."""
         assert self._rungs is not None
         return self._rungs.rank(number)
 
     def owed_verdict(self, number: int) -> str | None:
-        """The pruner's reason after the journal's last epoch, where the driver died before it wrote its verdict."""
+        """The pruner's reason after the last recorded epoch, if the driver died before it wrote the verdict."""
         return self._owed.get(number)
 
     def lesson(self, number: int, state: str, *, unfit: bool) -> Told:
-        """What the sampler learns of a trial that ended in `state`; `unfit` says that its settings are to blame.
+        """What the sampler learns from a trial that ended in `state`; `unfit` means that its settings are the cause.
 
-        An unfit one is the worst: if the sampler learned nothing of it, a region that always diverges would look
-        unexplored, and the sampler would go there ever more often. A draw that was broken off half way teaches nothing:
-        parameters that others have and it lacks would split TPE's joint model of them for good.
+        An unfit trial is learned as the worst. Otherwise a region that always diverges would look unexplored, and the
+        sampler would propose it more and more often. Nothing is learned from an incomplete draw: its missing
+        parameters would split TPE's joint model permanently.
         """
         if number not in self._open:
-            return AS_IT_ENDED[state]  # as the sampler learned with the verdict
+            return AS_IT_ENDED[state]  # as learned with the verdict
         trial = self._open[number]
         if trial is None:
             return "value" if state == "done" and number in self._groups else "nothing"
@@ -264,9 +263,10 @@ class Study:
     def finish(
         self, number: int, told: Told, best: float | None = None, results: Mapping[str, float] = MappingProxyType({})
     ) -> None:
-        """Close a trial, once, and tell the sampler about it; `best` is its value.
+        """Close a trial, once, and let the sampler learn from it; `best` is its value.
 
-        `results` are those of its best epoch, `best_` before each name; a trial without an epoch has its costs there.
+        `results` has the results of its best epoch, with `best_` before each name; it has the costs of a trial without
+        epochs.
         """
         if number not in self._open:
             return
@@ -286,17 +286,17 @@ class Study:
         if trial is None:
             return
         is_known = told == "value" and best is not None and all(map(math.isfinite, (best, *costs)))
-        if len(self._space.objectives) > 1:  # Optuna has no values of epochs then
+        if len(self._space.objectives) > 1:  # Optuna does not support intermediate values then
             state = TrialState.FAIL if told == "value" and not is_known else STATES[told]
             self._study.tell(trial, [best, *costs] if is_known and best is not None else None, state=state)
             return
-        # TPE ranks pruned trials by their last epoch, and one that has none below all others.
+        # TPE ranks pruned trials by their last epoch, those without epochs last.
         for epoch, accuracy in curve.items() if told != "worst" else ():
             trial.report(accuracy, epoch)
         self._study.tell(trial, best if told == "value" else None, state=STATES[told])
 
     def _teach(self, number: int, told: Told, best: float | None) -> None:
-        """Replace what the sampler has learned of a trial."""
+        """Replace what the sampler has learned from a trial."""
         self._lessons.forget(number)
         trial, curve = self._open[number], self._curves.get(number, {})
         if trial is not None and told != "nothing":
@@ -309,6 +309,6 @@ class Study:
         return costs_of(epochs.values()) if epochs else (math.nan,) * (len(self._space.objectives) - 1)
 
     def _shown(self) -> list[FrozenTrial]:
-        """The trials to learn from, and those that run and have taught nothing yet."""
+        """The trials to learn from, and running trials from which nothing was learned yet."""
         trials = [trial for number, trial in self._open.items() if trial and number not in self._lessons]
         return self._lessons.shown() + [self._storage.get_trial(trial._trial_id) for trial in trials]

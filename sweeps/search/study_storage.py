@@ -1,4 +1,4 @@
-"""Where a sweep's Optuna study is stored, and what of it samplers read."""
+"""Storage of a sweep's Optuna study, and the trials that samplers read from it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 class OwnLog(BaseJournalBackend):
-    """Writes what `JournalFileBackend` reads, for one storage that never reads another's.
+    """Writes the format of `JournalFileBackend`, for a single storage.
 
-    It has no lock and does not fsync each operation: one driver holds the sweep's folder, and after a crash the log is
-    rebuilt.
+    It has no lock and does not fsync each operation: the driver holds the lock of the sweep's folder, and after a crash
+    the log is rebuilt.
     """
 
     def __init__(self, path: Path) -> None:
@@ -29,7 +29,7 @@ class OwnLog(BaseJournalBackend):
         self._unread: list[str] = []
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Write the logs, and keep them for the next reading."""
+        """Write the logs, and keep them for the next read."""
         lines = [json.dumps(log, separators=(",", ":")) for log in logs]
         with self._path.open("a", encoding="utf-8") as file:
             file.writelines(line + "\n" for line in lines)
@@ -37,13 +37,13 @@ class OwnLog(BaseJournalBackend):
         self._unread += lines
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
-        """The logs from this number on, which were not read yet."""
+        """The logs from this number on that were not read yet."""
         del self._unread[: log_number_from - self._written + len(self._unread)]
         yield from map(json.loads, self._unread)
 
 
 class SweepStorage(JournalStorage):
-    """Shows samplers the trials that `shown` returns, in place of all trials as they are stored."""
+    """Gives samplers the trials that `shown` returns, instead of all stored trials."""
 
     def __init__(self, backend: BaseJournalBackend, shown: Callable[[], list[FrozenTrial]]) -> None:
         super().__init__(backend)
@@ -59,7 +59,7 @@ class SweepStorage(JournalStorage):
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
         """The trials in these states."""
-        if states is not None and TrialState.WAITING in states:  # one that is enqueued is asked for at once
+        if states is not None and TrialState.WAITING in states:  # for enqueued trials, which are requested at once
             newest = self.get_trial(self._newest) if self._newest is not None else None
             return [newest] if newest and newest.state in states else []
         found = [trial for trial in self._shown() if states is None or trial.state in states]

@@ -1,8 +1,8 @@
 """What a new sweep takes from others: trials that its sampler learns from, and configurations that it proposes first.
 
-A trial of another sweep teaches where its score is one of this search: on the same faces and folds, of a net that this
-space draws, from values in this space's ranges. A sweep without such trials offers its best configurations. What is
-taken is recorded in the new sweep's journal, so a resume does not need the other sweeps.
+The sampler can learn from a trial of another sweep if that trial was trained on the same faces and folds, with a net
+that this space draws, from values in this space's ranges. From a sweep without such trials the best configurations are
+proposed first. The new sweep's journal records what is taken, so a resume does not need the other sweeps.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tracking.record.history import SweepHistory, TrialGroup, TrialHistory
 AUTO = "auto"
 _OFFERED = 3
 _BEST_TAUGHT, _LATEST_TAUGHT = 50, 250
-"""How many trials of a sweep teach, as of the own ones."""
+"""How many trials of another sweep the sampler learns from, as for its own."""
 _REASONS_SHOWN = 3
 _AS_IT_ENDED: dict[str, Told] = {"done": "value", "pruned": "pruned"}
 LEARNING = ("tpe", "qmc-tpe", "gp", "cmaes", "nsgaii")
@@ -35,7 +35,7 @@ LEARNING = ("tpe", "qmc-tpe", "gp", "cmaes", "nsgaii")
 
 @dataclass(frozen=True)
 class WarmStart:
-    """What is taken, with one line per sweep for a person."""
+    """What is taken, and one line of text per sweep."""
 
     lessons: tuple[Lesson, ...] = ()
     offers: tuple[Offer, ...] = ()
@@ -47,27 +47,27 @@ NOTHING_TAKEN = WarmStart()
 
 @dataclass(frozen=True)
 class _Past:
-    """A configuration that another sweep has trained, and what this space makes of it."""
+    """A configuration that another sweep has trained, and what this space draws from its values."""
 
     source: str
     group: TrialGroup
     drawn: Redrawn
 
     def why_no_lesson(self, sampler: Sampler) -> str:
-        """Why its score is none of this search; empty if it is one."""
+        """Why the sampler cannot learn from it; empty if it can."""
         return self.drawn.why_no_lesson(self.group.first.started, sampler)
 
 
 def warm_start(space: Space, spec: SweepSpec, out: Path) -> WarmStart:
-    """What the new sweep takes from those that `spec` names. Raises InputError with every fault."""
+    """What the new sweep takes from the sweeps that `spec` names. Raises InputError with every fault."""
     names = spec.learn_from
     if not names:
         return NOTHING_TAKEN
     faults, taken = [], []
     if space.sampler == "grid":
-        faults.append("--sampler grid trains every point, whatever others found; leave out --from, or take another")
+        faults.append("--sampler grid trains every point and learns nothing; omit --from, or use another sampler")
     if AUTO in names and len(names) > 1:
-        faults.append(f"{AUTO} looks at all sweeps of the folder; give it alone, or names alone")
+        faults.append(f"{AUTO} already means all sweeps of the folder; give either {AUTO} or names")
     for name in names if AUTO not in names else ():
         try:
             taken.append(_from_sweep(name, space, spec, out))
@@ -86,43 +86,43 @@ def warm_start(space: Space, spec: SweepSpec, out: Path) -> WarmStart:
 
 def _from_sweep(name: str, space: Space, spec: SweepSpec, out: Path) -> WarmStart:
     if name == spec.name:
-        raise InputError(f"{name}: is this sweep itself; name another one, or leave --from out")
+        raise InputError(f"{name}: is this sweep itself; name another one, or omit --from")
     _, history = open_sweep(name, out)
     theirs = recorded_spec(history)
     if theirs.classes != spec.classes:
         raise InputError(
             f"{name}: has the classes {', '.join(theirs.classes)}, this sweep {', '.join(spec.classes)}; "
-            "what one learned does not hold for the other"
+            "the results are not comparable"
         )
     past = list(_past(name, history, space, spec))
     if not past:
         raise InputError(f"{name}: has no finished trial that its sampler drew")
     if not any(one.drawn.params or one.drawn.faults for one in past):
-        raise InputError(f"{name}: none of its parameters is one of this space")
+        raise InputError(f"{name}: has no parameter in common with this space")
     left_out = {one.source: one.drawn.fault for one in past if one.drawn.fault}
     fitting = [one for one in past if not one.drawn.fault]
     why_no_lessons = _why_no_lessons(theirs, spec, space)
     if not why_no_lessons:
         lessons, refused = _lessons(fitting, space, spec)
         if lessons:
-            words = f"{len(lessons)} of {_trials(len(past))} teach the sampler"
+            words = f"the sampler learns from {len(lessons)} of {_trials(len(past))}"
             return WarmStart(lessons, notes=(f"{name}: {words}{_left_out(left_out | refused)}",))
         why_no_lessons = next(iter(refused.values()), "")
     offers = tuple(islice(_offers(fitting), _OFFERED))
     if not offers:
         raise InputError(f"{name}: nothing can be taken from it{_left_out(left_out)}")
     first = ", ".join(offer.source.rpartition("/")[2] for offer in offers)
-    note = f"{name}: {why_no_lessons}; no trial teaches the sampler, the best are proposed first (trial {first})"
+    note = f"{name}: {why_no_lessons}; so the best are only proposed first (trial {first})"
     return WarmStart(offers=offers, notes=(note + _left_out(left_out),))
 
 
 def _why_no_lessons(theirs: SweepSpec, spec: SweepSpec, space: Space) -> str:
-    """Why the scores of a whole sweep teach nothing here; empty if they do."""
+    """Why the sampler cannot learn from any trial of a sweep; empty if it can."""
     if (theirs.fingerprint, theirs.folds) != (spec.fingerprint, spec.folds):
-        return f"its scores are of other faces ({theirs.dataset}, fingerprint {theirs.fingerprint}{_folds(theirs)})"
+        return f"it was trained on other faces ({theirs.dataset}, fingerprint {theirs.fingerprint}{_folds(theirs)})"
     if len(space.objectives) > 1:
-        return "several objectives are learned from the sweep's own trials alone"
-    return "" if space.sampler in LEARNING else f"--sampler {space.sampler} learns from no trial"
+        return "with several objectives the sampler learns only from the sweep's own trials"
+    return "" if space.sampler in LEARNING else f"--sampler {space.sampler} does not learn"
 
 
 def _folds(spec: SweepSpec) -> str:
@@ -130,14 +130,14 @@ def _folds(spec: SweepSpec) -> str:
 
 
 def _from_all(space: Space, spec: SweepSpec, out: Path) -> WarmStart:
-    """The best configurations of all sweeps on the same faces that this space draws whole."""
+    """The best configurations of all sweeps on the same faces, if this space draws all of their parameters."""
     found: list[tuple[float, Offer]] = []
     sweeps = 0
     for folder, history in readable_sweeps(out):
         try:
             theirs = recorded_spec(history)
         except InputError:
-            continue  # of another version
+            continue  # written by another version
         same = (theirs.fingerprint, theirs.classes, theirs.folds) == (spec.fingerprint, spec.classes, spec.folds)
         if not same or theirs.name == spec.name:
             continue
@@ -154,11 +154,13 @@ def _from_all(space: Space, spec: SweepSpec, out: Path) -> WarmStart:
     if not offers:
         return WarmStart(notes=(f"{AUTO}: none of {sweeps} sweeps on these faces has a trial that this space draws",))
     listed = ", ".join(f"{offer.source} ({values[offer.source]:.2%})" for offer in offers)
-    return WarmStart(offers=offers, notes=(f"{AUTO}: the best of {sweeps} sweeps on these faces first: {listed}",))
+    return WarmStart(
+        offers=offers, notes=(f"{AUTO}: proposed first are the best of {sweeps} sweeps on these faces: {listed}",)
+    )
 
 
 def _past(name: str, history: SweepHistory, space: Space, spec: SweepSpec) -> Iterator[_Past]:
-    """The finished configurations that the sweep's sampler drew, the best first, then those without an epoch."""
+    """The finished configurations that the sweep's sampler drew: best first, then those without an epoch."""
     ranked = history.ranked_groups()
     unranked = [group for group in history.groups() if not group.accuracies]
     for group in (*ranked, *unranked):
@@ -171,7 +173,7 @@ def _past(name: str, history: SweepHistory, space: Space, spec: SweepSpec) -> It
 
 
 def _lessons(fitting: Sequence[_Past], space: Space, spec: SweepSpec) -> tuple[tuple[Lesson, ...], dict[str, str]]:
-    """The trials that teach, the oldest first, and why others do not. Of many, the best and the latest."""
+    """The trials to learn from, oldest first, and why others are left out. Of many, the best and the latest."""
     refused: dict[str, str] = {}
     found: list[tuple[int, Lesson]] = []
     for one in fitting:
@@ -179,7 +181,7 @@ def _lessons(fitting: Sequence[_Past], space: Space, spec: SweepSpec) -> tuple[t
         if why_not := one.why_no_lesson(space.sampler):
             refused[one.source] = why_not
         elif lesson is None:
-            refused[one.source] = "has taught its own sampler nothing"
+            refused[one.source] = "its own sampler learned nothing from it"
         else:
             found.append((one.group.first.number, lesson))
     found = found[:_BEST_TAUGHT] + sorted(found[_BEST_TAUGHT:], key=lambda pair: pair[0])[-_LATEST_TAUGHT:]
@@ -187,10 +189,10 @@ def _lessons(fitting: Sequence[_Past], space: Space, spec: SweepSpec) -> tuple[t
 
 
 def _lesson(one: _Past, spec: SweepSpec) -> Lesson | None:
-    """What a trial teaches. None if its own sampler learned nothing of it either.
+    """What the sampler learns from a trial. None if its own sampler learned nothing from it either.
 
-    It counts for as many epochs as it trained: one that is shorter than this sweep's trials is given up there, of a
-    longer one the first epochs count.
+    A trial with fewer epochs than this sweep's trials counts as pruned at its end; of a longer one only the first
+    epochs count.
     """
     first = one.group.first
     told = _told(first, spec.max_epochs)

@@ -1,7 +1,8 @@
-"""Evolution: the next trial comes from the best so far. CMA-ES (Hansen 2016) and NSGA-II (Deb et al. 2002).
+"""Evolutionary samplers: CMA-ES (Hansen 2016) and NSGA-II (Deb et al. 2002).
 
-Optuna's own classes keep their generations with the trials, which no journal has. These are functions of what was
-learned of the trials and in which order, so that a resumed sweep proposes what an undisturbed one would.
+Optuna's own classes store their generations with the trials, which the journal does not record. These classes depend
+only on what was learned from the trials and in which order, so that a resumed sweep proposes the same as an
+uninterrupted one.
 """
 
 from __future__ import annotations
@@ -23,35 +24,36 @@ if TYPE_CHECKING:
     from cmaes import CMA
 
 _FIRST_SPREAD = 0.3
-"""Standard deviation of the first generation, as a share of each range: about that of even draws."""
+"""Standard deviation of the first generation, as a share of each range: about that of a uniform distribution."""
 
 _POPULATION = 20
-"""Trials that the next ones descend from; as many are drawn at random first."""
+"""Size of the population of parents; as many trials are first drawn at random."""
 
 _STEP = 0.1
 """Standard deviation of a mutated number, as a share of its range."""
 
 
 class CmaSampler(Singly):
-    """A normal distribution over all parameters, which each generation of trials moves and shapes.
+    """A normal distribution over all parameters, which each generation of trials updates.
 
-    A generation is the next few trials that the sampler learned of, in that order, whenever they were drawn: no slot
-    waits for one. It is ranked by what was learned first, so after equally many epochs where trials wait at rungs.
+    A generation is the next few trials from which the sampler learned, in that order, so no slot waits for a
+    generation. Trials are ranked by what was first learned from them, which is after equal epochs if trials wait at
+    rungs.
     """
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
         self._known: dict[str, BaseDistribution] = {}
         self._cma: CMA | None = None
-        self._taken = 0  # of what was learned
+        self._taken = 0  # number of learned trials that were used
         self._point: dict[str, float] = {}
         self._rest = optuna.samplers.RandomSampler(seed=0)
 
     def prepare(self, seed: int, known: Mapping[str, BaseDistribution], firsts: Sequence[First]) -> CmaSampler:
-        """Be ready to draw one trial, with randomness of its own; `firsts` only ever grows."""
+        """Prepare to draw one trial with its own random numbers; `firsts` only grows."""
         numbers = {name: one for name, one in known.items() if not _is_choice(one) and not one.single()}
         if numbers.keys() != self._known.keys():
-            from cmaes import CMA  # which loads scipy.stats: no other sweep waits for that
+            from cmaes import CMA  # it loads scipy.stats, which other samplers do not need
 
             mean = np.full(len(numbers), 0.5)
             bounds = np.tile([0.0, 1.0], (len(numbers), 1))
@@ -78,17 +80,17 @@ class CmaSampler(Singly):
     def sample_independent(
         self, study: optuna.Study, trial: Any, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """The parameter's coordinate of the drawn point; of a parameter that is new, or a choice, a random value."""
+        """The parameter's coordinate of the drawn point; a random value for a new parameter or a choice."""
         if param_name not in self._point or _is_choice(param_distribution):
             return self._rest.sample_independent(study, trial, param_name, param_distribution)
         return value_at(self._point[param_name], param_distribution)
 
 
 class NsgaSampler(Singly):
-    """Each parameter comes from one of two parents, which are among the best of the trials so far; one in so many as
-    there are parameters is mutated: a number by a small step, a choice at random.
+    """Each parameter comes from one of two parents, which are among the best trials so far. On average one parameter
+    per trial is mutated: a number by a small step, a choice at random.
 
-    It has no generations: the newest results breed at once, also where many trials run at the same time.
+    It has no generations: new results become parents at once, also if many trials run in parallel.
     """
 
     def __init__(self, seed: int, known: Mapping[str, BaseDistribution]) -> None:
@@ -98,7 +100,7 @@ class NsgaSampler(Singly):
         self._parents: tuple[FrozenTrial, FrozenTrial] | None = None
 
     def before_trial(self, study: optuna.Study, trial: Any) -> None:
-        """Choose the parents: each is the better of two that are drawn from the population."""
+        """Choose the parents: each is the better of two random members of the population."""
         complete = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
         if len(complete) < _POPULATION:
             return
@@ -110,7 +112,7 @@ class NsgaSampler(Singly):
     def sample_independent(
         self, study: optuna.Study, trial: Any, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """A parent's value, mutated or not; a random one where no parent has one in the range."""
+        """A parent's value, mutated or not; a random one if no parent has a value in the range."""
         inherited = list(self._inherited(param_name, param_distribution))
         is_mutated = self._random.random() < 1 / max(len(self._known), 1)
         if not inherited or (is_mutated and _is_choice(param_distribution)):

@@ -1,4 +1,4 @@
-"""Samplers that draw each parameter by itself, at a share of its range, so that conditional parameters are as any."""
+"""Samplers that draw each parameter independently, as a share of its range; this includes conditional parameters."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SOBOL_POINTS = 1 << 14
 
 
 class Singly(optuna.samplers.BaseSampler):
-    """Draws nothing jointly."""
+    """Base class of samplers without a joint model."""
 
     def infer_relative_search_space(self, study: optuna.Study, trial: Any) -> dict[str, BaseDistribution]:
         """Nothing is drawn jointly."""
@@ -31,10 +31,10 @@ class Singly(optuna.samplers.BaseSampler):
 
 
 class SobolSampler(Singly):
-    """A scrambled, shuffled Sobol sequence: trial n is its n-th point, and each parameter has a dimension of its own.
+    """A scrambled, shuffled Sobol sequence: trial n is its n-th point, and each parameter has its own dimension.
 
-    Unlike Optuna's QMCSampler it covers conditional parameters as evenly, and needs no memory besides the parameters
-    met so far. Beyond 64 parameters or 16,384 trials it draws at random.
+    Unlike Optuna's QMCSampler it also covers conditional parameters evenly, and stores only the parameters so far.
+    Beyond 64 parameters or 16,384 trials it draws at random.
     """
 
     def __init__(self, seed: int, known: Mapping[str, BaseDistribution], further: int = 0) -> None:
@@ -46,7 +46,7 @@ class SobolSampler(Singly):
     ) -> Any:
         """The parameter's coordinate of the trial's point, as a value of its distribution."""
         dimension = list(self._known).index(param_name)
-        place = trial.number - self._further  # every n-th point alone would not be spread evenly
+        place = trial.number - self._further  # a subsequence of the points would not be evenly spread
         if dimension >= _SOBOL_DIMENSIONS or place >= _SOBOL_POINTS:
             return self._rest.sample_independent(study, trial, param_name, param_distribution)
         return value_at(float(_sobol(self._seed)[place, dimension]), param_distribution)
@@ -57,8 +57,8 @@ def _sobol(seed: int) -> NDArray[np.float64]:
     from scipy.stats import qmc
 
     points: NDArray[np.float64] = qmc.Sobol(_SOBOL_DIMENSIONS, rng=np.random.default_rng(seed)).random(_SOBOL_POINTS)
-    # In its first points many dimensions are equal: a value of one setting would come with one of another alone.
-    # Each is shuffled by itself within every eight points, and stays as even.
+    # In the first points many dimensions are tied. Each is therefore shuffled separately within every eight points, and
+    # stays as even.
     eights = points.reshape(-1, 8, _SOBOL_DIMENSIONS)
     return np.random.default_rng([seed, 1]).permuted(eights, axis=1).reshape(points.shape)
 
@@ -73,7 +73,7 @@ def value_at(share: float, distribution: BaseDistribution) -> Any:
     whole = isinstance(distribution, IntDistribution)
     half = (step or 0) / 2
     if distribution.log:
-        # A whole number covers the unit interval around it.
+        # A whole number has the unit interval around it.
         around = 0.5 if whole else 0.0
         value = math.exp(math.log(low - around) + share * math.log((high + around) / (low - around)))
     else:
@@ -85,7 +85,7 @@ def value_at(share: float, distribution: BaseDistribution) -> Any:
 
 
 def share_of(value: Any, distribution: BaseDistribution) -> float:
-    """Where a number is in its range, 0 to 1: what `value_at` gives the number for."""
+    """The share of its range, 0 to 1, at which a number is; the inverse of `value_at`."""
     assert isinstance(distribution, (FloatDistribution, IntDistribution))
     low, high = float(distribution.low), float(distribution.high)
     around = 0.5 if isinstance(distribution, IntDistribution) and distribution.log else 0.0

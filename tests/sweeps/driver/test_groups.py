@@ -206,7 +206,7 @@ def test_the_report_has_the_means_and_the_command_that_repeats_them(sweep: Sweep
         ({"replicates": 2, "folds": 2}, "give one"),
         ({"folds": 2, "data": {"source": None, "fold": 1, "folds": 2}}, "is one fold and --folds 2 is all"),
         ({"folds": 1}, "--folds"),
-        ({"trials": 2, "confirm": 3}, "--confirm 3: the sweep has 2 trials; give 2 at most"),
+        ({"trials": 2, "confirm": 3}, "--confirm 3: the sweep has 2 trials; give at most 2"),
     ],
 )
 def test_what_does_not_go_together(sweep: Sweep, tmp_path: Path, options: dict[str, Any], words: str) -> None:

@@ -119,7 +119,7 @@ def test_until_a_time(run: Callable[..., int], capsys: pytest.CaptureFixture[str
         (["--until-gain", "little"], "invalid float value: 'little'"),
         (
             ["--until-gain", "0.2"],
-            "--until-gain 0.2: is known from 30 drawn trials, and the sweep has 3; use --trials N",
+            "--until-gain 0.2: needs 30 drawn trials, and the sweep has 3; use --trials N",
         ),
         (["--max-failed", "much"], "'much': expected a share, as 50% or 0.5"),
         (["--max-failed", "150%"], "--max-failed 1.5: must be at most 1"),
@@ -209,5 +209,5 @@ def test_what_is_left_to_gain_is_not_known_from_few_trials(
     run: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("--trials", "32", "--epochs", "1", "--baselines", "none", "--until-gain", "0.2") == 0
-    line = "budget: until half as many trials again are expected to gain less than 0.2 points (known from 30 drawn trials, 5 of them done)"
+    line = "budget: until half as many trials again are expected to gain less than 0.2 points (known after 30 drawn trials, 5 of them done)"
     assert line in " ".join(capsys.readouterr().out.split())

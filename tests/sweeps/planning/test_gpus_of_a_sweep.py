@@ -51,9 +51,9 @@ GTX = {"card": Card("GPU-gtx", (6, 1), "GeForce GTX 1080")}
             "--set precision=bf16 --runner inline",
             "precision bf16: Tesla T4 (compute capability 7.5), driver 580.65",
         ),
-        ({}, "--device cpu --set precision=fp16 --runner inline", "precision fp16: is for GPUs"),
-        ({}, "--gpus-per-trial 2", "--gpus-per-trial 2: this machine has 1 GPUs; ask for 1 at most"),
-        ({}, "--workers-per-trial 2", "one worker per GPU, 1 here; leave it out, or use --gpus-per-trial 2"),
+        ({}, "--device cpu --set precision=fp16 --runner inline", "precision fp16: is only for GPUs"),
+        ({}, "--gpus-per-trial 2", "--gpus-per-trial 2: this machine has 1 GPUs; give at most 1"),
+        ({}, "--workers-per-trial 2", "one worker per GPU, 1 here; omit it, or use --gpus-per-trial 2"),
         (
             {},
             "--device cpu --workers-per-trial 2 --cpus-per-trial 2 --set batch_size=1",

@@ -65,9 +65,9 @@ def test_no_trial_lies_across_two_nodes() -> None:
     on_two = plan_slots("cuda", node_cpus=(16, 16), node_gpus=(3, 2), gpus_per_trial=2)
     assert (on_two.count, on_two.gpus, on_two.workers) == (2, 5, 2), "the third GPU of the first node is of no use"
     assert on_two.of_a_trial == "16 cores, 2 GPUs, 2 workers per trial"
-    with pytest.raises(InputError, match="--gpus-per-trial 4: the largest node has 3 GPUs; ask for 3 at most"):
+    with pytest.raises(InputError, match="--gpus-per-trial 4: the largest node has 3 GPUs; give at most 3"):
         plan_slots("cuda", node_cpus=(16, 16), node_gpus=(3, 2), gpus_per_trial=4)
-    with pytest.raises(InputError, match="--cpus-per-trial 5: the largest node has 4 cores; ask for 4 at most"):
+    with pytest.raises(InputError, match="--cpus-per-trial 5: the largest node has 4 cores; give at most 4"):
         plan_slots("cpu", node_cpus=(4, 4, 2), cpus_per_trial=5)
 
 
@@ -75,7 +75,7 @@ def test_no_trial_lies_across_two_nodes() -> None:
     ("options", "said"),
     [
         ({"cpus_per_trial": 9}, "--cpus-per-trial 9: this machine has 8 cores"),
-        ({"cpus_per_trial": 0}, "--cpus-per-trial 0: a trial needs a core"),
+        ({"cpus_per_trial": 0}, "--cpus-per-trial 0: a trial needs a share of a core"),
         ({"cpus_per_trial": -1}, "--cpus-per-trial -1: must be 0 or more"),
         ({"cpus_per_trial": float("nan")}, "must be 0 or more"),
     ],
@@ -104,11 +104,11 @@ def test_workers_of_a_trial() -> None:
 @pytest.mark.parametrize(
     ("device", "options", "message"),
     [
-        ("cpu", {"workers_per_trial": 9}, "--workers-per-trial 9: this machine has 8 cores; ask for 8 at most"),
+        ("cpu", {"workers_per_trial": 9}, "--workers-per-trial 9: this machine has 8 cores; give at most 8"),
         ("cpu", {"workers_per_trial": 3, "cpus_per_trial": 2}, "each needs a core, and --cpus-per-trial is 2"),
-        ("cuda", {"workers_per_trial": 2}, "one worker per GPU, 1 here; leave it out, or use --gpus-per-trial 2"),
+        ("cuda", {"workers_per_trial": 2}, "one worker per GPU, 1 here; omit it, or use --gpus-per-trial 2"),
         ("cuda", {"workers_per_trial": 4, "gpus_per_trial": 2}, "one worker per GPU, 2 here"),
-        ("cuda", {"gpus_per_trial": 3}, "--gpus-per-trial 3: this machine has 2 GPUs; ask for 2 at most"),
+        ("cuda", {"gpus_per_trial": 3}, "--gpus-per-trial 3: this machine has 2 GPUs; give at most 2"),
     ],
 )
 def test_workers_that_cannot_be(device: str, options: dict[str, int], message: str) -> None:

@@ -211,7 +211,7 @@ def test_tuples_and_numpys_numbers_are_choices_and_bounds(sweep: Callable[..., S
         ("trial.suggest_float('momentum', 0.9, 0.1)", "`low <= high` must hold, but got (low=0.9, high=0.1)"),
         (
             "trial.suggest_categorical('size', [64, 128] if lr > 0.01 else [16, 32])",
-            "before; within a sweep a parameter keeps its kind, scale and choices: give others another name",
+            "before; within a sweep a parameter keeps its kind, scale and choices: give a different one another name",
         ),
         (
             "trial.suggest_float('size', 1, 4) if lr > 0.01 else trial.suggest_int('size', 1, 4)",

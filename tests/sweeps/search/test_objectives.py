@@ -135,8 +135,8 @@ def test_the_sampler_finds_more_of_the_front_than_random_draws(tmp_path: Path, s
         ),
         (
             {"objective": "val_accuracy,latency", "sampler": "cmaes", "pruner": "median"},
-            "--objective val_accuracy,latency: --sampler cmaes optimizes one objective; take nsgaii, .*; "
-            "--pruner median compares one objective; take promoting",
+            "--objective val_accuracy,latency: --sampler cmaes optimizes one objective; use nsgaii, .*; "
+            "--pruner median compares one objective; use promoting",
         ),
     ],
 )

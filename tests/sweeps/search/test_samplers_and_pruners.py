@@ -158,7 +158,7 @@ def test_a_sweep_over_a_grid_has_as_many_trials_as_points(tmp_path: Path) -> Non
 
     assert plan().trials == 8
     assert plan(trials=5).trials == 5
-    with pytest.raises(InputError, match="--trials 9: the grid of stepped has 8 points; give 8 at most"):
+    with pytest.raises(InputError, match="--trials 9: the grid of stepped has 8 points; give at most 8"):
         plan(trials=9)
 
 
@@ -228,7 +228,7 @@ def test_values_become_shares_again(distribution: Any) -> None:
             CONDITIONAL,
             {"sampler": "cmaes"},
             "--sampler cmaes: 'dropout', 'norm' of fake_space are drawn in some trials only, which CMA-ES cannot model; "
-            ".*'net'.* of fake_space are choices, and CMA-ES searches numbers alone; take --sampler nsgaii",
+            ".*'net'.* of fake_space are choices, and CMA-ES searches only numbers; use --sampler nsgaii",
         ),
         (PLAIN, {"sampler": "grid"}, "--sampler grid: 'lr' of plain: a range without steps has no grid"),
         (

@@ -239,7 +239,7 @@ def test_every_name_that_teaches_nothing_is_refused_at_once(
         "did you mean 'night'?",
         "dawn: is this sweep itself",
         "happy: has the classes Happy, Sad",
-        "other: none of its parameters is one of this space",
+        "other: has no parameter in common with this space",
         "begun: has no finished trial that its sampler drew",
     ):
         assert part in message
@@ -261,7 +261,7 @@ def test_a_dry_run_says_what_will_be_taken(
     assert 0 < count < 12
     assert command(out, tiny_csv, "--name", "dawn", "--from", "night", "--dry-run") == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert f"from night: {count} of 12 trials teach the sampler; {12 - count} left out: night/" in said
+    assert f"from night: the sampler learns from {count} of 12 trials; {12 - count} left out: night/" in said
     assert not (out / "dawn").exists()
 
 
