@@ -1,1 +1,1 @@
-"""The running sweep: assigns trials to workers, records reports, prunes."""
+"""Runs a sweep: assigns trials to workers, records reports, prunes."""

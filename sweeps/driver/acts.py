@@ -1,6 +1,6 @@
-"""What persons ask of a sweep: each act is checked, done by the director, and recorded with its answer.
+"""Acts: changes that persons request of a sweep. Each is checked, done by the director, and recorded with its answer.
 
-The driver of a sweep reads them from its inbox. On a sweep without a driver, the command does them itself.
+The driver of a sweep reads acts from its inbox. If the sweep has no driver, the command does the act itself.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _KEPT_BY_A_FORK = ("net", "transfer", "preprocess")
 _SETTABLE = ("max-concurrent", "priority", "weight")
 
 SetRank = Callable[[int, float], None]
-"""Sets the sweep's priority and weight where slots are shared."""
+"""Sets the sweep's priority and weight in the sharing of slots."""
 
 Did = tuple[str, Mapping[str, Any]]
-"""The answer, and what else the act's line in the journal says."""
+"""The answer, and further fields of the act's line in the journal."""
 
 
 class Acts:
-    """Does acts on one sweep. `most_slots` is how many trials its runner can have at once. None if none runs."""
+    """Does acts on one sweep. `most_slots` is how many trials its runner can run at once. None without a runner."""
 
     def __init__(
         self, folder: SweepFolder, space: Space, most_slots: int | None, set_rank: SetRank | None = None
@@ -46,7 +46,7 @@ class Acts:
         self._look_at = 0.0
 
     def __call__(self, director: Director) -> None:
-        """Read the inbox, as a director's attendant. A file goes once its act is in the journal."""
+        """Read the inbox. A file is deleted once its act is in the journal."""
         if time.monotonic() < self._look_at:
             return
         self._look_at = time.monotonic() + _LOOK_SECONDS
@@ -93,16 +93,16 @@ class Acts:
             "retry": self._retry,
         }
         if request.verb not in verbs:
-            raise InputError(f"'{request.verb}' is not an act known to this version")
+            raise InputError(f"'{request.verb}' is not an act of this version")
         return verbs[request.verb](director, request, **request.arguments)
 
     def _stop(self, director: Director, request: Request, trial: int | None = None) -> Did:
         if trial is not None:
             return director.give_up(trial, f"stopped by {request.who}"), {}
         if self._most_slots is None:
-            raise InputError("the sweep does not run: there is nothing to stop")
+            raise InputError("the sweep does not run, so there is nothing to stop")
         director.request_stop(f"stopped by {request.who}")
-        return "stops at the end of each trial's epoch, resumable", {}
+        return "stops when the running epochs end; it can be resumed", {}
 
     def _pause(self, director: Director, request: Request, trial: int | None = None) -> Did:
         if trial is not None:
@@ -110,17 +110,17 @@ class Acts:
             state = director.history.trials[trial].state
             return f"trial {trial} is paused" if state == "paused" else f"trial {trial} pauses at its next report", {}
         if self._most_slots is None:
-            raise InputError("the sweep does not run: there is nothing to pause")
+            raise InputError("the sweep does not run, so there is nothing to pause")
         if director.held:
             raise InputError("the sweep is paused already")
         director.limit(0, "person", request.who)
-        return "every trial pauses at its next report; the driver waits for unpause", {}
+        return "every trial pauses at its next report; unpause continues them", {}
 
     def _unpause(self, director: Director, request: Request, trial: int | None = None) -> Did:
         if trial is not None:
             director.unpause(trial, request.who)
             if director.is_at_rung(trial):
-                return f"trial {trial} waits at its rung again; unpause it once more to promote it", {}
+                return f"trial {trial} waits at its rung again; a second unpause promotes it", {}
             return f"trial {trial} continues when a slot is free", {}
         by_persons = [one.number for one in director.paused if one.paused and one.paused.reason == "person"]
         if not director.held and not by_persons:
@@ -128,7 +128,7 @@ class Acts:
         director.limit(None, "person")
         for number in reversed(by_persons):
             director.unpause(number, request.who)
-        return "the paused trials continue as slots are free", {}
+        return "the paused trials continue when slots are free", {}
 
     def _extend(
         self,
@@ -163,7 +163,7 @@ class Acts:
         asked = {name.replace("-", "_"): _number(name, text) for name, text in values.items()}
         count = asked.get("max_concurrent")
         if count is not None and self._most_slots is not None and count > self._most_slots:
-            raise InputError(f"max-concurrent={count}: there is room for {self._most_slots} trials at once")
+            raise InputError(f"max-concurrent={count}: at most {self._most_slots} trials fit at once")
         if count is not None:
             director.limit(int(count), "max-concurrent")
         spec = director.spec.model_copy(update=asked)
@@ -176,7 +176,7 @@ class Acts:
         source = _best(director)
         want = self._want(director, request, source, settings)
         learns = "" if want.params else "; the space cannot draw it, so the sampler does not learn from it"
-        return f"next in line, as trial {source.number} but for {', '.join(settings)}{learns}", _wanting(director, want)
+        return f"starts next: trial {source.number} with {', '.join(settings)}{learns}", _wanting(director, want)
 
     def _fork(
         self, director: Director, request: Request, trial: int, settings: list[str], epoch: int | None = None
@@ -186,20 +186,20 @@ class Acts:
         _check_fork(source, want.config)
         epoch = self._keep_state(source, request.act, epoch)
         want = want.model_copy(update={"epoch": epoch})
-        return f"next in line, from trial {trial}'s state after epoch {epoch}", _wanting(director, want)
+        return f"starts next: from trial {trial}'s state after epoch {epoch}", _wanting(director, want)
 
     def _retry(self, director: Director, request: Request) -> Did:
         if not director.history.count("failed"):
             raise InputError("no trial has failed")
         again = director.history.to_retry
         if not again:
-            raise InputError("the failed trials diverged, would do so again, or are trained again already")
+            raise InputError("the failed trials diverged and would do so again, or are being trained again")
         wants, answers = [], []
         for one in again:
             epoch = self._keep_state(one, f"{request.act}-{one.number}") if self._states(one) else None
             wants.append(self._want(director, request, one, []).model_copy(update={"epoch": epoch}))
             answers.append(f"trial {one.number}" + (f" from its state after epoch {epoch}" if epoch else ""))
-        return f"again: {', '.join(answers)}", _wanting(director, *wants)
+        return f"trains again: {', '.join(answers)}", _wanting(director, *wants)
 
     def _want(self, director: Director, request: Request, source: TrialHistory, settings: list[str]) -> Wanted:
         started = source.started
@@ -228,7 +228,7 @@ class Acts:
         return {state_epoch(path): path for path in (files.previous, files.last) if path.is_file()}
 
     def _keep_state(self, source: TrialHistory, name: str, epoch: int | None = None) -> int:
-        """Keep the state that a trial continues from, with the answers that belong to it; after which epoch it is."""
+        """Keep the state that a trial continues from, with its predictions. Returns its epoch."""
         states = self._states(source)
         if not states:
             why = (
@@ -239,14 +239,14 @@ class Acts:
             raise InputError(f"trial {source.number} {why}")
         chosen = max(states) if epoch is None else epoch
         if chosen not in states:
-            raise InputError(f"--epoch {epoch}: trial {source.number} has its state after epoch "
-                             f"{' and '.join(map(str, sorted(states)))} alone")  # fmt: skip
+            raise InputError(f"--epoch {epoch}: trial {source.number} has only its state after epoch "
+                             f"{' and '.join(map(str, sorted(states)))}")  # fmt: skip
         keep_state(self._folder.trial(source.number), states[chosen], TrialFolder(self._folder.forks / name))
         return chosen
 
 
 def _more(name: str, text: str, now: int) -> int:
-    """How many in all, as N or +N says. Raises InputError if that is not more than `now`."""
+    """The new total for N or +N. Raises InputError if it is not more than `now`."""
     total = now + int(text) if text.startswith("+") else int(text)
     if total <= now:
         raise InputError(f"--{name} {text}: the sweep has {now} {name}; give more, or +N")
@@ -271,7 +271,7 @@ def _wanting(director: Director, *wants: Wanted) -> Mapping[str, Any]:
 
 
 def _best(director: Director) -> TrialHistory:
-    """The trial whose settings `try` starts from."""
+    """The trial whose settings `try` changes."""
     ranked = director.history.ranked()
     if not ranked:
         raise InputError("no trial has a result yet; try again after the first epoch")
@@ -281,12 +281,12 @@ def _best(director: Director) -> TrialHistory:
 def _check_fork(source: TrialHistory, config: Mapping[str, Any]) -> None:
     before = source.started.config
     if place := source.started.group:
-        raise InputError(f"trial {source.number} is one of {place.size} trials of one configuration, and a fork would "
-                         "continue it alone; 'try' trains other settings in all of them")  # fmt: skip
+        raise InputError(f"trial {source.number} is a member of a group of {place.size} trials, and a fork would "
+                         "continue only this one; 'try' trains other settings in all members")  # fmt: skip
     changed = [part for part in _KEPT_BY_A_FORK if before[part] != config[part]]
     recipe, new = before["recipe"], config["recipe"]
     changed += ["optimizer"] if recipe["optimizer"] != new["optimizer"] else []
     changed += ["ema_decay"] if (recipe["ema_decay"] is None) != (new["ema_decay"] is None) else []
     if changed:
-        raise InputError(f"a fork continues from trial {source.number}'s state, which is of its {', '.join(changed)}; "
-                         "use 'try' for a trial from the beginning")  # fmt: skip
+        raise InputError(f"a fork continues from trial {source.number}'s state, so it keeps its {', '.join(changed)}; "
+                         "use 'try' for a new trial")  # fmt: skip

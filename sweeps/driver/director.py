@@ -1,6 +1,6 @@
-"""Makes a running sweep's decisions: assigns trials, takes reports, applies pruning. Knows neither Ray nor MLflow.
+"""Makes a running sweep's decisions: assigns trials, records reports, applies pruning. Independent of Ray and MLflow.
 
-Order of writes, always: the worker's checkpoint, then the journal, then the study, then the listeners.
+Writes are always in this order: the worker's checkpoint, the journal, the study, the listeners.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from tracking.record.layout import SweepFolder
 from tracking.record.objectives import costs_in
 
 MAX_RETRIES = 3
-"""How often a trial whose worker died is given to another, without an epoch in between."""
+"""How often a trial is retried after its worker died, without an epoch in between."""
 
 Attendant = Callable[["Director"], None]
-"""Is called often, between any two decisions, and may pause, unpause and limit; it looks at its own clock."""
+"""Called several times per second between decisions; it may pause, unpause and limit trials."""
 
 
 class Director:
-    """One sweep's decisions. Every method is called from one thread; every event is on disk before it has effect."""
+    """Decides for one sweep. All methods are called from one thread. Every event is on disk before it has an effect."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Director:
     ) -> None:
         self.history = history
         self.spec = spec
-        """What the sweep is asked to do now; an act may change it."""
+        """The current options of the sweep; an act may change them."""
         self.stop_reason: str | None = None
         self.blocked: str | None = None
         self._study, self._attendants, self._on_preparing = study, attendants, on_preparing
@@ -68,32 +68,32 @@ class Director:
         self.limit(spec.max_concurrent, "max-concurrent")
 
     def request_stop(self, reason: str) -> None:
-        """Have every trial leave at its next report; safe to call from a signal handler."""
+        """Stop every trial at its next report. Safe to call from a signal handler."""
         self.stop_reason = self.stop_reason or reason
 
     def block(self, reason: str) -> None:
-        """As `request_stop`, for a fault: other trials would meet it too."""
+        """As `request_stop`, after a fault that would affect other trials, too."""
         self.blocked = reason
         self.request_stop(reason)
 
     @property
     def stopping(self) -> bool:
-        """Whether trials are to leave, resumable: a signal, or the time budget used up."""
+        """Whether trials are to stop: after a signal, or when the time budget is used up."""
         if self._deadline is not None and time.monotonic() > self._deadline:
             self.request_stop(f"the time budget of {self._budget_seconds:.0f} s is used up")
         return self.stop_reason is not None
 
     def add_time(self, seconds: float) -> str:
-        """Lengthen the time budget; what follows. Raises InputError if the sweep has none."""
+        """Extend the time budget. Returns the answer. Raises InputError if the sweep has none."""
         if self._deadline is None or self._budget_seconds is None:
-            raise InputError("the sweep has no time budget now; --time-budget holds for one run of the driver")
+            raise InputError("the sweep has no time budget now; --time-budget holds only for one run")
         self._deadline += seconds
         self._budget_seconds += seconds
         return f"a time budget of {self._budget_seconds:.0f} s"
 
     @property
     def faults(self) -> list[str]:
-        """What went wrong with trials that are not trained again, divergence aside, which is a result."""
+        """Why trials failed that are not trained again, without divergence, which is a result."""
         retried = self.history.retried
         ends = [trial.end for trial in self.history.trials.values() if trial.end and trial.number not in retried]
         failed = [f"trial {end.trial}: {end.reason}" for end in ends if end.state == "failed" and not end.diverged]
@@ -101,18 +101,18 @@ class Director:
 
     @property
     def exhausted(self) -> bool:
-        """Whether no further task will come, but of trials that are out. Paused trials that wait for a person do not
-        keep a driver."""
+        """Whether no further task will come, except from trials that have a worker. Trials that a person paused do not
+        count."""
         return self.stopping or self._to_do == len(self._queue.out)
 
     @property
     def demand(self) -> int:
-        """How many slots the sweep would use now if it had them."""
+        """The number of slots that the sweep could use now."""
         return self._queue.within_limits(self._to_do, except_by="share")
 
     @property
     def _to_do(self) -> int:
-        """Trials that are out, that wait for a slot, and that are still to be started."""
+        """The number of trials that have a worker, wait for a slot, or are still to be started."""
         return len(self._queue) + self._to_start + len(self._promotable)
 
     @property
@@ -121,7 +121,7 @@ class Director:
 
     @property
     def _promotable(self) -> list[int]:
-        """The trials that wait at a rung and are to continue now."""
+        """The trials at rungs that are to continue now."""
         queue = self._queue
         if self.spec.to_begin(self.history) or len(queue) > len(queue.out):
             settled: float = 0  # more trials will arrive at the rungs
@@ -133,7 +133,7 @@ class Director:
 
     @property
     def _unpromotable(self) -> list[TrialHistory]:
-        """The trials that wait at a rung, where nothing is left that could promote them."""
+        """The trials that wait at a rung and can no longer be promoted."""
         if len(self._queue) or self.spec.to_begin(self.history) or self._promotable:
             return []
         paused = self.paused
@@ -141,7 +141,7 @@ class Director:
 
     @property
     def has_task(self) -> bool:
-        """Whether `next_task` has one now, unless a draw comes to nothing."""
+        """Whether `next_task` has a task now, unless a draw fails."""
         self.attend()
         if self.exhausted or not self._queue.has_slot:
             return False
@@ -150,7 +150,7 @@ class Director:
 
     @property
     def busy(self) -> bool:
-        """Whether trials are out; one whose worker dies comes back as a task."""
+        """Whether trials have a worker; a trial whose worker dies becomes a task again."""
         return bool(self._queue.out)
 
     @property
@@ -169,12 +169,12 @@ class Director:
         return self._queue.limit_of("person") == 0
 
     def attend(self) -> None:
-        """Let the attendants act. Runners call it a few times per second, where no trial's code is in the way."""
+        """Call the attendants. Runners do this a few times per second, unless a trial's code blocks them."""
         for attendant in self._attendants:
             attendant(self)
 
     def next_task(self) -> Task | None:
-        """The next trial to run: unfinished ones, then what persons asked for, then baselines, then the sampler's.
+        """The next trial to run: unfinished ones first, then those that persons asked for, baselines, the sampler's.
 
         None if there is none now: a later call may have one, until the director is `exhausted`.
         """
@@ -198,14 +198,15 @@ class Director:
         return None
 
     def _prune_unpromotable(self) -> bool:
-        """Prune what waits at rungs for nothing, as trials are confirmed once all others are over; whether any was."""
+        """Prune trials that can no longer be promoted, before trials are confirmed. Returns whether there were any."""
         found = self._unpromotable
         for trial in found:
             self._endings.prune_waiting(trial)
         return bool(found)
 
     def _continue(self, trial: TrialHistory) -> Task | None:
-        """Hand out a trial again. None if its last driver died before its pause at a rung or its end at once."""
+        """The task of an earlier trial. None if it pauses at a rung or ends at once, which its last driver did not
+        record."""
         if self._starting.end_at_once(trial):
             return None
         if trial.verdict is not None:
@@ -232,13 +233,13 @@ class Director:
         return self._starting.task(trial, attempt, self.spec)
 
     def take(self, number: int, message: Message) -> bool:
-        """Record what a trial reports; if False, its worker leaves the trial as it is."""
+        """Record a message of a trial. Returns False if the worker is to stop the trial as it is."""
         if self._queue.out.get(number) != message.attempt:
             return False
         trial = self.history.trials[number]
         if isinstance(message, TrialEnd) and message.state == "blocked":
             self.block(f"trial {number}: {message.reason}")
-        if trial.lengthened:  # its worker has the old length; what that made of this epoch is made again, or kept
+        if trial.lengthened:  # its worker trained for the old length; this epoch is repeated or kept
             self._wait_for_another_worker(number)
             return False
         if isinstance(message, TrialEnd):
@@ -247,10 +248,10 @@ class Director:
         if isinstance(message, Preparing):
             if self._on_preparing:
                 self._on_preparing(trial, message.what)
-        elif message.epoch > trial.last_epoch:  # also one after a verdict that was seen late: its files are of it
+        elif message.epoch > trial.last_epoch:  # also after a verdict that came too late: the files are of it
             self._take_epoch(trial, message)
         self.attend()
-        if trial.verdict is not None:  # one that was given up has only its pictures left to draw
+        if trial.verdict is not None:  # only its pictures are left to draw
             return True
         if self.stopping:
             self._endings.stop(number, self.stop_reason)
@@ -267,7 +268,7 @@ class Director:
         return self._study.is_at_rung(trial.number) and not self._endings.is_spared(trial)
 
     def _is_promoted_at_once(self, number: int) -> bool:
-        """Whether a trial that has come to a rung is the next to continue: then it keeps its worker."""
+        """Whether a trial at a rung is the next one to continue, so that it keeps its worker."""
         self._study.wait(number)
         if self._promotable[:1] != [number]:
             return False
@@ -289,7 +290,7 @@ class Director:
         self._endings.apply_pruner(trial, self._study.report(trial.number, report.epoch, objective, costs))
 
     def record_act(self, act: Act) -> None:
-        """Record what a person asked, and apply it from now on."""
+        """Record an act, and apply it from now on."""
         self._recorder.record(act)
         if act.spec:
             self.spec = SweepSpec.model_validate(act.spec)
@@ -298,7 +299,7 @@ class Director:
             self._lengthen(change)
 
     def _lengthen(self, change: Lengthened) -> None:
-        """Have a trial continue with more epochs; one that is out does so after its next report."""
+        """Continue a trial with more epochs; if it has a worker, after its next report."""
         self._study.lengthen(change)
         trial = self.history.trials[change.trial]
         if trial.number in self._queue.out:
@@ -312,40 +313,42 @@ class Director:
         self._recorder.record(drawn)
 
     def give_up(self, number: int, reason: str) -> str:
-        """Stop a trial for good, as a person asked; what follows. Raises InputError."""
+        """Stop a trial for good, as a person asked. Returns the answer. Raises InputError."""
         return self._endings.give_up(number, reason)
 
     def limit(self, slots: int | None, by: str, who: str | None = None) -> None:
-        """Have at most `slots` trials out, as `by` demands; the lowest of all limits holds, None removes the limit.
+        """Limit the running trials to `slots`, on behalf of `by`. The lowest of all limits holds; None removes this
+        one.
 
-        Trials beyond it are paused at their next report, the least promising first, and continue when there is room.
+        Trials beyond the limit are paused at their next report, the least promising first, and continue when slots are
+        free.
         """
         self._queue.limit(slots, by, who)
 
     def pause(self, number: int, reason: PauseReason, who: str | None = None) -> None:
-        """Have a trial leave at its next report, with its state; at once where it waits. Raises InputError.
+        """Pause a trial at its next report, or at once if it has no worker. Raises InputError.
 
-        One that is at its last epoch, or that was given up, ends instead.
+        A trial in its last epoch, or with a verdict, ends instead.
         """
         self._queue.pause(number, reason, who)
         self._study.hold(number)
 
     def unpause(self, number: int, who: str | None = None) -> None:
-        """Have a paused trial continue next, under its number. Raises InputError if it is not paused.
+        """Continue a paused trial next, under its number. Raises InputError if it is not paused.
 
-        One that waits at a rung is promoted so; one that a person paused there waits again.
+        A trial that waits at a rung is promoted; one that a person paused there waits again.
         """
         self._queue.unpause(number, who)
         self._study.promote(number)
 
     def is_at_rung(self, number: int) -> bool:
-        """Whether a trial is to wait at its rung when it continues."""
+        """Whether a trial will wait at its rung when it continues."""
         return self._study.is_at_rung(number)
 
     def worker_died(self, number: int, reason: str) -> None:
-        """Queue the trial, to continue from its last checkpoint; after too many deaths without an epoch it has failed.
+        """Queue the trial to continue from its last checkpoint. After too many deaths without an epoch it fails.
 
-        A trial on machines that are taken away now and then may lose any number of workers, as long as it gets on.
+        On preemptible machines a trial may lose any number of workers, as long as it finishes epochs.
         """
         if number not in self._queue.out:
             return
@@ -359,21 +362,21 @@ class Director:
 
     def _wait_for_another_worker(self, number: int) -> None:
         if self.history.trials[number].verdict is None and (pause := self._queue.due(number)):
-            self._pause(number, pause)  # after its last report: nothing runs that could be waited for
+            self._pause(number, pause)  # at its last report, since nothing runs any more
         else:
             self._queue.release(number)
             self._queue.put_first(number)
 
     def all_workers_died(self, reason: str) -> None:
-        """Queue every trial that is out, as `worker_died` does: what ran them is gone."""
+        """Queue every trial that has a worker, as `worker_died` does."""
         for number in sorted(self._queue.out, reverse=True):
             self.worker_died(number, reason)
 
     def leave(self) -> None:
-        """Mark what has not ended as stopped, to be resumed: what is out, and what waits for another worker.
+        """Mark trials that have not ended as stopped: those with a worker, and those that wait for one.
 
-        Paused trials stay paused; where nothing else is left to do, they are why the driver leaves. Trials that wait
-        at a rung are pruned where nothing is left that could promote them.
+        Paused trials stay paused; if nothing else is left to do, they are the reason why the driver ends. Trials that
+        can no longer be promoted are pruned.
         """
         others = [str(trial.number) for trial in self.paused if not trial.waits_at_rung]
         if self.stop_reason is None and others:

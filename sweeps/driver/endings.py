@@ -20,19 +20,19 @@ from tracking.record.layout import SweepFolder
 
 
 class Endings:
-    """Ends the trials of one sweep. The journal has each ending before the study and the worker learn of it."""
+    """Ends the trials of one sweep. Each end is in the journal before the study and the worker receive it."""
 
     def __init__(self, recorder: Recorder, study: Study, queue: TrialQueue, folder: SweepFolder) -> None:
         self._recorder, self._history = recorder, recorder.history
         self._study, self._queue, self._folder = study, queue, folder
 
     def apply_pruner(self, trial: TrialHistory, reason: str | None) -> None:
-        """Prune the trial if the pruner has a reason and the trial is not spared."""
+        """Prune the trial if the pruner gives a reason and the trial may be pruned."""
         if reason is not None and not self.is_spared(trial) and trial.verdict is None:
             self._decide(Verdict(trial=trial.number, state="pruned", epoch=trial.last_epoch, reason=reason), "pruned")
 
     def is_spared(self, trial: TrialHistory) -> bool:
-        """Whether the pruner has no say: on baselines, trials at their last epoch, and epochs of a fork's source."""
+        """Whether a trial may not be pruned: baselines, trials at their last epoch, and epochs of a fork's source."""
         wanted = trial.started.wanted
         of_source = wanted is not None and wanted.epoch is not None and trial.last_epoch <= wanted.epoch
         return trial.started.baseline is not None or trial.last_epoch == trial.started.epochs or of_source
@@ -44,13 +44,13 @@ class Endings:
         self._close_idle(trial, "pruned", reason)
 
     def _close_idle(self, trial: TrialHistory, state: TrialState, reason: str) -> None:
-        """End a trial without a worker, which would delete the state to continue from."""
+        """End a trial that has no worker, and delete its state as a worker would."""
         self.close(trial.number, state, reason)
         with suppress(TrackingError):  # `clean` finds what is left
             remove(list(states(self._folder, trial)))
 
     def give_up(self, number: int, reason: str) -> str:
-        """Stop a trial for good, as a person asked; what follows. Raises InputError."""
+        """Stop a trial for good, as a person asked. Returns the answer. Raises InputError."""
         trial = self._queue.open_trial(number)
         if number in self._queue.out:
             self._decide(Verdict(trial=number, state="stopped", epoch=trial.last_epoch, reason=reason), "nothing")
@@ -66,7 +66,7 @@ class Endings:
         self._give_up_lost_group(self._history.trials[verdict.trial])
 
     def _give_up_lost_group(self, trial: TrialHistory) -> None:
-        """Prune what is left of the trial's group where the group is given up."""
+        """Prune the rest of the trial's group if the group can no longer win."""
         if trial.started.group is None:
             return
         group = self._history.group_of(trial)
@@ -86,7 +86,7 @@ class Endings:
         write_json(self._folder.trial(verdict.trial).verdict, {"state": verdict.state, "reason": verdict.reason})
 
     def end(self, number: int, end: TrialEnd) -> None:
-        """End a trial as its worker reports."""
+        """End a trial as its worker reported."""
         trial = self._history.trials[number]
         verdict = trial.verdict
         if end.state == "blocked":
@@ -96,19 +96,19 @@ class Endings:
         elif verdict is not None:
             self.close(number, verdict.state, verdict.reason, note=end.note, scores=end.scores, undrawn=end.undrawn)
         elif trial.epochs and trial.best_epoch() is None:
-            reason = f"no epoch of {trial.last_epoch} has a val_accuracy that is a number"
+            reason = f"val_accuracy is not a number in any of {trial.last_epoch} epochs"
             self.close(number, "failed", reason, diverged=True, note=end.note)
         else:
             self.close(number, "done", None, note=end.note, scores=end.scores, undrawn=end.undrawn)
 
     def stop(self, number: int, reason: str | None) -> None:
-        """Stop a trial, to be resumed by a later driver."""
+        """Stop a trial, which a later driver can resume."""
         self.close(number, "stopped", reason, final=False)
 
     def take_over(self, number: int, equal: TrialHistory) -> None:
-        """End a trial without an epoch, with the result of an equal one; the sampler learns of it as of any."""
+        """End a trial without an epoch, with the result of an equal trial; the sampler learns from it as usual."""
         assert equal.end
-        reason = f"equal to trial {equal.number}, whose result it takes over: nothing is trained twice"
+        reason = f"equal to trial {equal.number}, whose result is reused"
         self.close(number, "done", reason, results=equal.end.best)
 
     def close(
@@ -124,7 +124,7 @@ class Endings:
         scores: Mapping[str, float] = MappingProxyType({}),
         results: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
-        """Record the end of a trial, free its slot and, where the end is final, tell the sampler.
+        """Record the end of a trial, free its slot and, if the end is final, let the sampler learn from it.
 
         `scores` are those of the best epoch; `results` replace them for a trial that has no epoch.
         """

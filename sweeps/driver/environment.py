@@ -1,4 +1,4 @@
-"""Facts about the machine and the program, for every record."""
+"""Facts about the machine and the program, which every driver records."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def differences(history: SweepHistory) -> Iterator[str]:
     misled = any(end.diverged or history.trials[end.trial].started.baseline for end in ends)
     if misled and history.drivers[-1].format < 2:
         yield (
-            "an earlier version began this sweep: its sampler learned from baselines as well, and nothing from "
-            "diverged trials. Its trials stay as recorded; further ones are proposed by today's rules"
+            "an earlier version started this sweep: its sampler also learned from baselines, and nothing from diverged "
+            "trials. These trials stay as recorded; further ones are proposed by the current rules"
         )
 
 
 def _git_commit() -> str | None:
-    """The commit of the code that runs, with `+` where the tree differs from it; None outside a checkout."""
+    """The commit of the running code, with `+` if files differ from it. None outside a checkout."""
     here = Path(__file__).parents[1]
     try:
         commit = _git(here, "rev-parse", "--short=12", "HEAD")
@@ -67,7 +67,7 @@ def _git(folder: Path, *arguments: str) -> str:
 
 
 def free_bytes(path: Path) -> int:
-    """Free space where `path` is, or will be."""
+    """Free bytes on the disk of `path`, which need not exist."""
     while not path.exists():
         path = path.parent
     return shutil.disk_usage(path).free

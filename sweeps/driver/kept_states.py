@@ -1,4 +1,4 @@
-"""Bounds the disk space of the states that trials may continue from; the least promising are deleted first."""
+"""Limits the disk space of training states that trials may continue from; deletes the least promising first."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ _SHARE_OF_FREE = 10
 
 
 class KeptStates:
-    """Listens to a sweep. The states that its trials may continue from take `most_bytes` at most, all together.
+    """Listens to a sweep, and keeps the total size of its states at `most_bytes` or less.
 
-    Those of trials that are done, which only `extend` needs, go first. A paused or failed trial without its state
-    trains its epochs again when it continues, to the same values. None is a tenth of the free disk, as it is then.
+    States of trials that are done, which only `extend` needs, are deleted first. A paused or failed trial without its
+    state trains its epochs again when it continues, with the same results. None is a tenth of the disk's free space at
+    that time.
     """
 
     def __init__(self, folder: SweepFolder, most_bytes: int | None, on_warning: Callable[[str], None]) -> None:
@@ -28,7 +29,7 @@ class KeptStates:
         self._lasting = {int(path.parent.parent.name) for path in folder.trials.glob("*/lasting/last.safetensors")}
 
     def __call__(self, event: Event, history: SweepHistory) -> None:
-        """Take in an event, as a director's listener."""
+        """Handle an event of the director."""
         if isinstance(event, TrialEnded) and self._folder.trial(event.trial).lasting.last.is_file():
             self._lasting.add(event.trial)
         elif not (isinstance(event, TrialPaused) or (isinstance(event, TrialEnded) and event.state == "failed")):
@@ -54,10 +55,10 @@ class KeptStates:
                 self._on_warning(str(error))
                 return
             if self._warned and not (isinstance(event, TrialPaused) and event.reason != "rung"):
-                continue  # many trials wait at rungs, and few of them continue
+                continue  # no warning: many trials wait at rungs, and few of them continue
             self._warned = True
             what = "it cannot be extended" if number in done else "it trains its epochs again when it continues"
             self._on_warning(
-                f"trial {number}: its state is dropped, as the states to continue from take more than "
+                f"trial {number}: its state is deleted, since the kept states take more than "
                 f"{most / 2**20:,.0f} MiB (--keep-states); {what}"
             )

@@ -18,17 +18,17 @@ from tracking.record.history import SweepHistory
 from tracking.record.layout import WEIGHTS_NAME, SweepFolder
 
 RUN_PREFIX = "run:"
-"""Prefix of a run's name where a path of weights may be given."""
+"""Prefix that distinguishes a run's name from a path of weights."""
 
 _SIGNS = (b'"ensemble"', WEIGHTS_NAME.encode(), RUN_PREFIX.encode(), b'"distill_sha256":[')
-"""One of these is in every journal that refers to another sweep's weights."""
+"""Every journal that refers to another sweep's weights contains one of these."""
 
 
 class KeptWeights:
-    """Listens to a sweep, and removes checkpoints that are no longer needed after a trial's end.
+    """Listens to a sweep, and deletes checkpoints that are no longer needed after a trial's end.
 
     A file is deleted after the journal has the trial's end. After a crash the next driver deletes it.
-    `keep` None is for sweeps of earlier versions, which keep the weights of every trial.
+    `keep` is None for sweeps of earlier versions, which keep the weights of every trial.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class KeptWeights:
             self._remove(removable(folder, history, keep, self._needed()))
 
     def __call__(self, event: Event, history: SweepHistory) -> None:
-        """Take in an event, as a director's listener."""
+        """Handle an event of the director."""
         if isinstance(event, Act) and self._best:
             for change in event.lengthened:
                 self._best.remove(change.trial)
@@ -63,7 +63,7 @@ class KeptWeights:
         name = self._folder.root.name
         needed = {number for sweep, number in needed_weights(self._folder.root.parent) if sweep == name}
         if self._history.spec.get("prefer") and (winner := winner_of(self._folder, self._history)):
-            needed |= {winner.best, *winner.ties}  # a further trial may make any of them the winner
+            needed |= {winner.best, *winner.ties}  # any of them may become the winner
         return needed
 
     def _remove(self, removals: list[Removal]) -> None:
@@ -74,10 +74,10 @@ class KeptWeights:
 
 
 def needed_weights(out: Path) -> dict[tuple[str, int], str]:
-    """The trials in `out`, as sweep and number, whose weights another run needs, and that run.
+    """The trials in `out`, as (sweep, number), whose weights another run needs, and that run as text.
 
-    Ensembles read those of their members whenever they are asked; a sweep that is not finished may start further trials
-    from those that it started from, or was taught by, so far.
+    Ensembles read the weights of their members for each prediction. An unfinished sweep may start further trials with the
+    initial weights and teachers that it used so far.
     """
     needed: dict[tuple[str, int], str] = {}
     for name in sweep_names(out):
@@ -86,7 +86,7 @@ def needed_weights(out: Path) -> dict[tuple[str, int], str]:
                 continue
             _, history = open_sweep(name, out)
             for reference in _members(history):
-                needed[_sweep_and_number(reference)] = f"ensemble {name} answers with it"
+                needed[_sweep_and_number(reference)] = f"ensemble {name} uses it"
             for reference in () if history.finished else _starts(history):
                 needed[_sweep_and_number(reference)] = f"sweep {name} needs it and is not finished"
     return needed

@@ -23,13 +23,13 @@ _OTHERS_CANNOT = "another trial of its group cannot"
 def lengthen(
     folder: SweepFolder, history: SweepHistory, epochs: int, *, more_to_start: bool
 ) -> tuple[tuple[Lengthened, ...], str]:
-    """The trials that continue to `epochs`, and a sentence on these and on the others.
+    """The trials that continue to `epochs`, and a sentence about them and the others.
 
-    The states that they continue from are kept for them. Raises InputError if no trial would get more epochs.
+    The states from which they continue are kept. Raises InputError if no trial would get more epochs.
     """
     if any(trial.is_confirming for trial in history.trials.values()):
         raise InputError(
-            "its best trials were confirmed at the old length; start a sweep with --epochs and --confirm instead"
+            "its best trials were confirmed at the old length; start a new sweep with --epochs and --confirm instead"
         )
     name = folder.root.name
     needed = {number: why for (sweep, number), why in needed_weights(folder.root.parent).items() if sweep == name}
@@ -38,8 +38,8 @@ def lengthen(
     reasons = {answer for answer in answers.values() if isinstance(answer, str)} - {_GIVEN_UP}
     if reasons and not changes and all(reason.endswith(_SPANS) for reason in reasons):
         raise InputError(
-            f"{' and '.join(sorted(reasons))}: each epoch of a longer run has another learning rate; "
-            "start a sweep with --set lr_policy=wsd to be able to extend it"
+            f"{' and '.join(sorted(reasons))}: a longer run has another learning rate in each epoch; "
+            "only a sweep with --set lr_policy=wsd can be extended"
         )
     if not changes and not more_to_start:
         raise InputError(f"no trial can continue: {_sentence(answers)}")
@@ -53,7 +53,7 @@ def lengthen(
 def _of_group(
     folder: SweepFolder, group: TrialGroup, epochs: int, needed: Mapping[int, str]
 ) -> Iterator[tuple[int, Lengthened | str]]:
-    """The answers on a group's trials, which continue together or not at all."""
+    """The answers for a group's trials, which continue together or not at all."""
     answers = {trial.number: _of_trial(folder, trial, epochs, needed) for trial in group.members.values()}
     together = not any(isinstance(answer, str) for answer in answers.values())
     for number, answer in answers.items():
@@ -98,7 +98,7 @@ def _sentence(answers: Mapping[int, Lengthened | str]) -> str:
             staying.setdefault(answer, []).append(number)
     parts = [f"{_named(numbers)} to continue after epoch {epoch}" for epoch, numbers in sorted(continuing.items())]
     parts += [f"not {_named(numbers)}: {reason}" for reason, numbers in staying.items()]
-    return "; ".join(parts) or "no trial has begun"
+    return "; ".join(parts) or "no trial has started"
 
 
 def _named(numbers: list[int]) -> str:

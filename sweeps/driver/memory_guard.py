@@ -1,6 +1,6 @@
-"""Has the largest worker leave before its machine runs out of memory: an ordinary retry of one trial.
+"""Ends the largest worker before its machine runs out of memory, so that one trial is retried.
 
-Ray's own monitor, a little later, would end the run of every trial on every machine.
+Otherwise Ray's memory monitor would act a little later, and end every trial on every machine.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from tracking.record.files import write_json
 _EXIT_CODE = 137
 _POLL_SECONDS = 0.1
 _BEFORE_RAY = 0.03
-"""Share of the machine's memory by which this acts before Ray's monitor."""
+"""How far below the limit of Ray's monitor this one acts, as a share of the machine's memory."""
 _RAYS_LIMIT = "RAY_memory_usage_threshold"
 _GIBIBYTE = 2**30
 
 
 class MemoryGuard(threading.Thread):
-    """Watches the memory of the machine, or of the container, while this worker lives."""
+    """Watches the memory of the machine or container while this worker runs."""
 
     def __init__(self) -> None:
         super().__init__(name="memory-guard", daemon=True)
@@ -43,27 +43,27 @@ class MemoryGuard(threading.Thread):
             self.start()
 
     def run(self) -> None:
-        """Leave when memory is short and no other worker is larger."""
+        """End the process when memory is short and no other worker is larger."""
         while True:
             time.sleep(_POLL_SECONDS)
             used, total = get_used_memory(), get_system_memory()  # type: ignore[no-untyped-call]
             if used > self._limit * total and self._task is not None and _is_the_largest():
                 own = _bytes_of(psutil.Process())
                 sizes = f"{used / _GIBIBYTE:.1f} of {total / _GIBIBYTE:.1f} GiB in use, {own / _GIBIBYTE:.1f} GiB here"
-                leave(self._task, f"memory ran short ({sizes}); smaller batches or fewer trials at once need less")
+                leave(self._task, f"out of memory ({sizes}); smaller batches or fewer trials at once need less")
 
 
 def reason_of_leaving(task: Task) -> str | None:
-    """Why the worker of this attempt left, if it called `leave`."""
+    """Why the worker of this attempt ended, if it called `leave`."""
     try:
         left = json.loads(_note(task).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # no such note, or one that cannot be read
+    except (OSError, ValueError):  # no note, or one that cannot be read
         return None
     return str(left["reason"]) if left["attempt"] == task.attempt else None
 
 
 def leave(task: Task, reason: str) -> NoReturn:
-    """Record the reason and end this process; its trial is then retried in another one."""
+    """Record the reason and end this process; its trial is then retried in another process."""
     try:
         write_json(_note(task), {"attempt": task.attempt, "reason": reason})
     finally:
@@ -85,7 +85,7 @@ def _is_the_largest() -> bool:
 
 
 def _bytes_of(process: psutil.Process) -> int:
-    """Resident memory of a process and of those that it started: a trial's net may be in several of them."""
+    """Resident memory of a process and its children, over which a trial's net may be distributed."""
     total = 0
     with contextlib.suppress(psutil.Error):
         for one in (process, *process.children(recursive=True)):

@@ -1,4 +1,4 @@
-"""Posts events of a sweep to a URL, on its own thread: a slow or unreachable receiver delays nothing."""
+"""Posts events of a sweep to a URL in a separate thread, so that a slow receiver does not delay the sweep."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TRIES = 4
 _FIRST_PAUSE_SECONDS = 1.0
 _TIMEOUT_SECONDS = 5.0
 _BEST_EVERY_SECONDS = 30.0
-"""Early in a sweep nearly every epoch is a new best."""
+"""Minimum time between two new bests: early in a sweep nearly every epoch is one."""
 _MOST_WAITING = 100
 _LAST_SECONDS = 8.0
 
@@ -40,14 +40,14 @@ def fault_of(url: str) -> str | None:
     """Why `url` is not valid. None if it is."""
     parts = urlsplit(url)
     if parts.scheme.removeprefix("ntfy+") not in ("http", "https") or not parts.hostname:
-        return "expected http://… or https://…, or ntfy+https://HOST/TOPIC for a server of ntfy"
+        return "expected http://… or https://…, or ntfy+https://HOST/TOPIC for an ntfy server"
     if _is_ntfy(url) and not parts.path.strip("/"):
         return "expected a topic, as https://ntfy.sh/my-sweeps"
     return None
 
 
 def request_of(url: str, news: News) -> urllib.request.Request:
-    """The request in the receiver's form: Slack's, ntfy's, or all facts, with Slack's `text` among them."""
+    """The request in the format of Slack or ntfy, else all facts, including Slack's `text`."""
     parts = urlsplit(url)
     body: dict[str, Any]
     if parts.hostname == "hooks.slack.com":
@@ -69,7 +69,7 @@ def _is_ntfy(url: str) -> bool:
 
 
 class Notifier:
-    """A listener of the director's events that posts new bests and failures; `end` posts how it ended."""
+    """Listens to a sweep and posts new bests and failures; `end` posts how the sweep ended."""
 
     def __init__(self, url: str, sweep: str, history: SweepHistory, on_warning: Callable[[str], None]) -> None:
         self._url, self._sweep, self._warn = url, sweep, on_warning
@@ -81,7 +81,7 @@ class Notifier:
         self._thread.start()
 
     def __call__(self, event: Event, history: SweepHistory) -> None:
-        """Take in one event."""
+        """Handle an event of the director."""
         if isinstance(event, EpochDone):
             self._take_epoch(event, history)
         elif isinstance(event, TrialEnded) and event.state == "failed":
@@ -125,8 +125,8 @@ class Notifier:
             try:
                 self._news.put_nowait(news)
                 return
-            except queue.Full:  # the receiver has been away for long: the oldest news are the least worth
-                with suppress(queue.Empty):  # the thread took it meanwhile
+            except queue.Full:  # the receiver was unreachable for long: drop the oldest message
+                with suppress(queue.Empty):  # the thread took it in the meantime
                     self._news.get_nowait()
 
     def _post_all(self) -> None:
@@ -147,7 +147,7 @@ class Notifier:
             except urllib.error.HTTPError as error:
                 fault = f"HTTP {error.code} {error.reason}"
                 if error.code < 500 and error.code != 429:
-                    break  # another try would fare no better
+                    break  # a retry would fail, too
             except (OSError, ValueError) as error:
                 fault = str(getattr(error, "reason", error))
         return fault

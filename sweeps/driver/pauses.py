@@ -1,4 +1,4 @@
-"""Why trials are paused, and which of several trials is the most promising."""
+"""Reasons for pauses, and the ranking of trials by promise."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from tracking.record.events import PauseReason
 from tracking.record.history import SweepHistory, TrialHistory
 
 _BY_ITSELF: tuple[PauseReason, ...] = ("share", "budget")
-"""Pauses that end when a slot is free."""
+"""Reasons of pauses that end when a slot is free."""
 
 _NOTHING_KNOWN = 0.5
 
 
 @dataclass(frozen=True)
 class Pause:
-    """Why a trial is to leave, and who asked."""
+    """Why a trial is paused, and who asked for it."""
 
     reason: PauseReason
     who: str | None = None
@@ -29,15 +29,14 @@ def paused_trials(history: SweepHistory) -> list[TrialHistory]:
 
 
 def continues_by_itself(trial: TrialHistory) -> bool:
-    """Whether a paused trial waits for nothing but a slot."""
+    """Whether a paused trial waits only for a slot."""
     return trial.paused is not None and trial.paused.reason in _BY_ITSELF
 
 
 def by_promise(history: SweepHistory, numbers: Iterable[int]) -> list[int]:
-    """Trials, the most promising first; of equal ones the earlier.
+    """Trials, the most promising first; of equal ones the lower number first.
 
-    Promise is the share of trials that one is at least level with at its last epoch. Of one without an epoch nothing
-    is known: it counts as half.
+    Promise is the share of trials that a trial equals or beats at its last epoch; it is 0.5 for a trial without epochs.
     """
     values: dict[int, list[float]] = {}
 
@@ -55,5 +54,5 @@ def by_promise(history: SweepHistory, numbers: Iterable[int]) -> list[int]:
 
 
 def _value_at(trial: TrialHistory, epoch: int) -> list[float]:
-    # Epochs stand in their order, from the first one on.
+    # Epochs are in order, from the first on.
     return [trial.epochs[epoch - 1].metrics[OBJECTIVE]] if trial.last_epoch >= epoch else []

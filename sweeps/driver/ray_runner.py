@@ -1,7 +1,7 @@
-"""Runs trials on Ray Tune's actors; the only file that imports ray.tune.
+"""Runs trials in Ray Tune's actors; the only file that imports ray.tune.
 
-Tune places actors and keeps them warm. It makes no decisions and keeps no state: the searcher below
-returns the director's tasks, the scheduler passes on reports and decisions, and each run is a new Tuner.
+Tune places actors and reuses them. It makes no decisions and keeps no state: the searcher below returns the director's
+tasks, the scheduler passes on reports and decisions, and each run is a new Tuner.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ _LONGEST_CAUSE = 400
 
 @contextmanager
 def ray_runner(slots: Slots, address: str | None = None) -> Iterator[RayRunner]:
-    """A runner on a Ray that is started here, or joined at `address`, for as long as the block runs.
+    """A runner on a Ray that is started here, or joined at `address`, while the block runs.
 
     Raises:
-        ClusterError: Ray does not start, or nothing answers there.
+        ClusterError: Ray does not start, or does not answer at `address`.
     """
     _quieten()
     ray = joined_ray(address) if address else local_ray(slots.cpus, slots.gpus)
@@ -61,7 +61,7 @@ def ray_runner(slots: Slots, address: str | None = None) -> Iterator[RayRunner]:
 class RayRunner:
     """Runs as many trials at once as there are slots.
 
-    `shares_ray` is whether other sweeps may wait for the resources that an idle worker of this Ray holds.
+    `shares_ray` says that other sweeps use this Ray, so idle workers must not keep its resources.
     """
 
     def __init__(self, slots: Slots, *, shares_ray: bool = False) -> None:
@@ -124,29 +124,29 @@ class RayRunner:
 
 
 class TrialActor(tune.Trainable):
-    """A warm worker process: one `step` is one epoch, `reset_config` is the next trial."""
+    """A reused worker process: one `step` is one epoch, `reset_config` starts the next trial."""
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Begin the first trial."""
+        """Start the first trial."""
         self._messages: Iterator[Message] | None = None
         self._guard = MemoryGuard()
         self._patience_seconds = _HANG_FIRST_SECONDS
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Begin the next trial in the same process: what it imported and mapped stays warm."""
+        """Start the next trial in the same process, with its imports and mapped files."""
         self._begin(new_config)
         return True
 
     def step(self) -> dict[str, Any]:
-        """Run one epoch. A worker that hangs leaves a stack trace and dies, which is an ordinary retry."""
+        """Run one epoch. A worker that hangs writes a stack trace and exits; its trial is retried."""
         assert self._messages is not None
         started = time.monotonic()
         faulthandler.dump_traceback_later(self._patience_seconds, exit=True, file=2)
         try:
             message = next(self._messages)
         except WorkerMustLeave as error:
-            leave(self._task, str(error))  # at once: winding up would wait for a GPU that no longer answers
+            leave(self._task, str(error))  # at once: a clean end would wait for a GPU that no longer answers
         finally:
             faulthandler.cancel_dump_traceback_later()
         if isinstance(message, EpochReport):
@@ -154,7 +154,7 @@ class TrialActor(tune.Trainable):
         return {"message": message.model_dump_json(), "done": isinstance(message, TrialEnd)}
 
     def cleanup(self) -> None:
-        """Leave the trial as its last checkpoint has it."""
+        """Close the trial; its last checkpoint stays."""
         if self._messages is not None and hasattr(self._messages, "close"):
             self._messages.close()
         self._messages = None
@@ -168,16 +168,16 @@ class TrialActor(tune.Trainable):
 
 
 class _Calls:
-    """Calls the director within Tune's callbacks. The first error is kept, and ends the run.
+    """Calls the director from Tune's callbacks. The first error is kept, and ends the run.
 
-    Tune would take it for the fault of a worker, or raise its traceback as the message of another error.
+    Tune itself would treat it as the error of a worker, or raise its traceback as the message of another error.
     """
 
     def __init__(self) -> None:
         self.error: Exception | None = None
 
     def __call__(self, call: Callable[[], T], otherwise: T) -> T:
-        """What `call` returns; `otherwise` where it raises, or an earlier one did."""
+        """What `call` returns; `otherwise` if it raises or an earlier call did."""
         if self.error is None:
             try:
                 return call()
@@ -187,9 +187,9 @@ class _Calls:
 
 
 class _Tasks(Searcher):
-    """Gives Tune the director's tasks, one whenever a slot and the task's share of a GPU are free.
+    """Gives Tune the director's tasks, one whenever a slot and the task's GPU share are free.
 
-    Where shares differ, the next task may have to wait: it is held here, so that no second one is proposed.
+    If shares differ, the next task may have to wait. It is kept here, so that no second one is proposed.
     """
 
     def __init__(self, director: Director, calls: _Calls, body: TrialBody, gpus: float, shares_ray: bool) -> None:
@@ -197,12 +197,12 @@ class _Tasks(Searcher):
         self._shares_ray = shares_ray
         self._director, self._calls, self._body, self._gpus = director, calls, body, gpus
         self._held: Task | None = None
-        self._shares: dict[str, float] = {}  # of the trials that run, by Tune's id
+        self._shares: dict[str, float] = {}  # GPU shares of running trials, by Tune's id
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         if self._held is None:
             self._held = self._calls(self._director.next_task, otherwise=None)
-        elif self._director.stopping:  # it stays unfinished, for a resume
+        elif self._director.stopping:  # the trial stays unfinished, for a resume
             return None if self._shares else Searcher.FINISHED  # type: ignore[return-value]
         task = self._held
         if task is None:
@@ -214,12 +214,12 @@ class _Tasks(Searcher):
 
     @property
     def _over(self) -> bool:
-        """Whether Tune is to end: its last workers leave then; on a shared Ray they must not wait for a task."""
+        """Whether Tune is to end, which ends its last workers; on a shared Ray they must not wait for a task."""
         nothing_now = self._director.exhausted or (self._shares_ray and not self._director.has_task)
         return self._calls.error is not None or (nothing_now and not self._director.busy)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Free its share; the scheduler has passed on everything else."""
+        """Free the trial's share; the scheduler passes on everything else."""
         self._shares.pop(trial_id, None)
 
     def save(self, checkpoint_path: str) -> None:
@@ -229,7 +229,7 @@ class _Tasks(Searcher):
         """Nothing to restore."""
 
     def __getstate__(self) -> dict[str, Any]:
-        return {}  # Tuner() pickles it; the director stays where it is
+        return {}  # Tuner() pickles it; the director must not be pickled
 
 
 class _Obedient(FIFOScheduler):
@@ -273,7 +273,7 @@ class _Obedient(FIFOScheduler):
 
 
 class _StopAfterGrace(Stopper):
-    """Ends the run in the middle of an epoch where waiting for its end would take too long, or the director failed."""
+    """Ends the run in the middle of an epoch, after the grace period or if the director failed."""
 
     def __init__(self, director: Director, calls: _Calls) -> None:
         self._director, self._calls = director, calls
@@ -300,20 +300,20 @@ def _task(config: dict[str, Any]) -> Task:
 
 
 def _cause(trial: Trial) -> str:
-    """Why the worker ended, from the file that Tune has just written; Tune's own reader may find it too late."""
+    """Why the worker ended, from the file that Tune has just written; Tune's own reader may miss it."""
     path = Path(trial.pickled_error_file or "nowhere")
     if not path.is_file():
         return "unknown cause"
     error = cloudpickle.loads(path.read_bytes())
     if isinstance(error, RayTaskError):
         return f"{type(error.cause).__name__}: {error.cause}"
-    sentences = [line.strip() for line in str(error).splitlines() if not line.startswith("\t")]  # ids stand behind tabs
+    sentences = [line.strip() for line in str(error).splitlines() if not line.startswith("\t")]  # ids follow tabs
     return " ".join(sentences)[:_LONGEST_CAUSE]
 
 
 @contextmanager
 def _mps() -> Iterator[None]:
-    """MPS, or nothing if it does not start: trials on one GPU then take turns."""
+    """MPS; if it does not start, a warning, and kernels of trials on one GPU do not run concurrently."""
     with ExitStack() as stack:
         try:
             stack.enter_context(mps())
@@ -323,9 +323,9 @@ def _mps() -> Iterator[None]:
 
 
 def _let_actors_take_warm_workers() -> None:
-    """Have Tune request no actor-specific environment: only then can Ray use one of its prestarted processes.
+    """Let Tune request no actor-specific environment, so that Ray can use its prestarted processes.
 
-    The first variable reached the workers through Ray's own start; the second is for PyTorch Lightning.
+    The workers already have the first variable from Ray's start; the second is for PyTorch Lightning.
     """
     os.environ.pop("RAY_CHDIR_TO_TRIAL_DIR", None)
     class_cache.DEFAULT_ENV_VARS.pop("PL_DISABLE_FORK", None)

@@ -1,4 +1,4 @@
-"""Where trials run: the protocol, and the runner that runs them in this process (for example under a debugger)."""
+"""The protocol of runners, and the runner that runs trials in this process, for example under a debugger."""
 
 from __future__ import annotations
 
@@ -16,28 +16,30 @@ from sweeps.trial.messages import Message, Task
 POLL_SECONDS = 0.1
 
 GRACE_SECONDS = 20.0
-"""How long trials may take to their next report after a signal; then they leave in the middle of an epoch."""
+"""How long trials may take to their next report after a signal; then they end in the middle of an epoch."""
 
 TrialBody = Callable[[Task], Iterator[Message]]
-"""Runs one trial: yields an EpochReport after each epoch and, last, a TrialEnd. Closing it leaves the trial resumable.
+"""Runs one trial: yields an EpochReport after each epoch and, last, a TrialEnd. After it is closed the trial can be
+resumed.
 
-It raises only for what another attempt may fix: a file system that failed, or, as WorkerMustLeave, a process whose
-GPU is of no more use. Faults of the trial are a TrialEnd.
+It raises only errors that a retry may fix: a file system error, or WorkerMustLeave if the GPU of this process is
+unusable. Faults of the trial itself are a TrialEnd.
 """
 
 
 class Runner(Protocol):
-    """Runs every task the director hands out, on one or many workers.
+    """Runs every task of the director, on one or many workers.
 
-    `run` returns when the director is exhausted and nothing is out, or soon after it is `stopping`. It calls the
-    director from one thread. A director that has no task now may have one later: its trials may be paused. What ends
-    a body without a TrialEnd, be it an exception or the worker's death, is `worker_died`, after which the trial comes
-    back as a task. Reports of one trial arrive in order; `take` answering False ends that trial's work without another
-    word. What the director raises, such as a journal that cannot be written, ends the run and is raised.
+    `run` returns when the director is exhausted and no trial has a worker, or soon after it is `stopping`. It calls the
+    director from one thread. A director without a task may have one later, since trials may be paused. If a body ends
+    without a TrialEnd, by an exception or by its worker's death, the runner calls `worker_died`; the trial then becomes
+    a task again. Messages of one trial arrive in order. If `take` returns False, the runner stops that trial without
+    further messages. An exception of the director, such as a journal that cannot be written, ends the run and is
+    raised.
     """
 
     def run(self, director: Director, body: TrialBody) -> None:
-        """Run the sweep; returns when nothing is left to do or the director wants to stop."""
+        """Run the sweep until nothing is left to do or the director is stopping."""
         ...
 
 
@@ -62,7 +64,7 @@ class InlineRunner:
 def _interrupted_after_grace(director: Director) -> Iterator[None]:
     """Raise KeyboardInterrupt in the block if a signal's request to stop has had no effect for `GRACE_SECONDS`.
 
-    Only the main thread gets signals.
+    Only the main thread receives signals.
     """
     left = threading.Event()
     main_thread = threading.main_thread().ident or 0
@@ -89,13 +91,13 @@ def _interrupted_after_grace(director: Director) -> Iterator[None]:
 
 
 def _handled_signal() -> signal.Signals:
-    """A signal that Python handles here. SIGINT is ignored in a background job of a shell script, as under nohup."""
+    """A signal that Python handles here; SIGINT is ignored in background jobs of shell scripts."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     return next((number for number in numbers if callable(signal.getsignal(number))), signal.SIGINT)
 
 
 def _tasks(director: Director) -> Iterator[Task]:
-    """The director's tasks as they come, until there will be none."""
+    """Yield the director's tasks until there will be no more."""
     while not director.exhausted:
         task = director.next_task()
         if task is not None:

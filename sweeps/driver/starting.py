@@ -1,4 +1,4 @@
-"""Starts trials: gets their configurations, records them and makes the tasks that workers run."""
+"""Starts trials: obtains their configurations, records them and makes the tasks that workers run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tracking.record.history import TrialGroup, TrialHistory
 from tracking.record.layout import SweepFolder, TrialFolder
 from tracking.record.training_states import take_state
 
-_NO_CONFIGURATION = "the space made no configuration of it; its driver died before it recorded why"
+_NO_CONFIGURATION = "the space could not make its configuration; the driver died before it recorded why"
 
 
 class Starting:
@@ -41,7 +41,7 @@ class Starting:
         self._endings, self._resolve = endings, resolve
 
     def can_start(self, spec: SweepSpec) -> bool:
-        """Whether there is a trial to start now: trials are confirmed once all others are over."""
+        """Whether there is a trial to start now. Confirmations start once all other trials are over."""
         if not spec.to_start(self._history):
             return False
         if spec.to_begin(self._history) or spec.next_member(self._history):
@@ -49,10 +49,10 @@ class Starting:
         return all(trial.is_confirming for trial in self._history.unfinished)
 
     def start_next(self, spec: SweepSpec) -> TrialHistory | None:
-        """Record the next member of a group that is begun, the next baseline, or the sampler's next proposal.
+        """Record the next member of a started group, the next baseline, or the sampler's next proposal.
 
-        None if the trial is over at once: the space made no configuration of the proposal, which is a failed trial,
-        or an equal trial is done.
+        None if the trial ends at once: the space could not make its configuration, so it failed, or an equal trial is
+        done.
         """
         if begun := spec.next_member(self._history):
             return self._start_or_end(self._member(spec, *begun))
@@ -87,7 +87,7 @@ class Starting:
         )
 
     def _confirmation(self, spec: SweepSpec) -> TrialStarted:
-        """The first trial of the next of the best configurations, under a seed that no trial had."""
+        """The first confirmation of the next best configuration, under a new seed."""
         assert spec.confirm
         begun = {one.confirms for one in self._history.groups()}
         source = next(one for one in to_confirm(self._history, spec.confirm) if one.first.number not in begun)
@@ -98,7 +98,7 @@ class Starting:
         return self._again(spec, source.first.started, place, used + 1)
 
     def _member(self, spec: SweepSpec, group: TrialGroup, member: int) -> TrialStarted:
-        """A further member of a group: the same configuration under another seed, or on another fold."""
+        """The next member of a group: the same configuration under another seed, or on another fold."""
         first = group.first.started
         assert first.group
         replicate = int(first.config.get("replicate", 0)) + (0 if spec.folds else member)
@@ -126,14 +126,14 @@ class Starting:
         return started
 
     def _start_or_end(self, started: TrialStarted, fault: str | None = None) -> TrialHistory | None:
-        """Record a trial. None if it is over at once."""
+        """Record a trial. None if it ends at once."""
         self._study.enter(started)
         self._recorder.record(started)
         trial = self._history.trials[started.trial]
         return None if self.end_at_once(trial, fault) else trial
 
     def end_at_once(self, trial: TrialHistory, fault: str | None = None) -> bool:
-        """End a trial that needs no training, as one without a configuration; whether it is one."""
+        """End a trial that needs no training, for example without a configuration. Returns whether it did."""
         started = trial.started
         if not started.config:
             self._endings.close(started.trial, "failed", fault or _NO_CONFIGURATION)
@@ -144,7 +144,7 @@ class Starting:
         return True
 
     def start_wanted(self, wanted: Wanted, spec: SweepSpec) -> TrialHistory:
-        """Record a trial that a person asked for; the sampler sees it where the space can draw it."""
+        """Record a trial that a person asked for. The sampler learns from it if the space can draw it."""
         number, config = self._history.next_number, self._resolve(TrialConfig.model_validate(wanted.config))
         source = self._history.trials[wanted.source].started
         same = source if wanted.verb == "retry" else None
@@ -170,7 +170,8 @@ class Starting:
         return self._history.trials[number]
 
     def _place_of(self, wanted: Wanted, spec: SweepSpec) -> dict[str, Any]:
-        """A new configuration begins a group as any; what is trained again takes the place of what it was."""
+        """The trial's place in a group: a new configuration starts a group, a repeated trial takes the old trial's
+        place."""
         source = self._history.trials[wanted.source].started
         if wanted.verb == "try" and spec.members > 1:
             number = self._history.next_number
@@ -178,7 +179,7 @@ class Starting:
         return {"group": source.group if wanted.verb == "retry" else None, "fold": source.fold}
 
     def task(self, trial: TrialHistory, attempt: int, spec: SweepSpec) -> Task:
-        """The task of an attempt at the trial, its folder made ready."""
+        """The task of an attempt at the trial; prepares its folder."""
         folder = self._folder.trial(trial.number).create()
         self.take_kept_state(trial)
         write_json(folder.config, trial.started.config)
@@ -203,7 +204,8 @@ class Starting:
         )
 
     def _done_equal(self, trial: TrialHistory) -> TrialHistory | None:
-        """A trial that is done with the same configuration, seed and length, from its beginning: the same result."""
+        """A finished trial with the same configuration, seed and length, trained from epoch 0; its result is the
+        same."""
 
         def work(one: TrialHistory) -> tuple[str, int, int, int | None]:
             return one.started.config_id, one.started.seed, one.started.epochs, one.started.fold
@@ -212,7 +214,7 @@ class Starting:
         return next((one for one in done if work(one) == work(trial) and one.started.wanted is None), None)
 
     def take_kept_state(self, trial: TrialHistory) -> None:
-        """Give a fork, a retry, or a trial that was given more epochs, the state that was kept for it."""
+        """Copy the kept state into the folder of a fork, a retry, or a trial with more epochs, to continue from."""
         files, wanted = self._folder.trial(trial.number), trial.started.wanted
         if wanted:
             kept = wanted.act if wanted.verb == "fork" else f"{wanted.act}-{wanted.source}"

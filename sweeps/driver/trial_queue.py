@@ -1,7 +1,7 @@
-"""Which trials have a worker, which wait for one, which are paused, and which are to leave their workers.
+"""Tracks which trials have a worker, wait for one, are paused, or are to be paused.
 
-A trial that a person paused, or that waits at a rung, continues when a person says so, or when it is promoted. One
-whose slot was needed continues by itself, the most promising first.
+A trial that a person paused continues by unpause, one that waits at a rung by promotion. A trial that gave up its slot
+continues by itself, the most promising first.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from tracking.record.history import SweepHistory, TrialHistory
 
 
 class TrialQueue:
-    """Tracks where the trials of one sweep are, and records their pauses."""
+    """The trials of one sweep by whether they have a worker; records their pauses."""
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder, self._history = recorder, recorder.history
         self.out: dict[int, int] = {}
-        """The trials that have a worker, and the attempt of each whose reports count."""
+        """The trials that have a worker, with the current attempt of each; reports of other attempts are ignored."""
         self._waiting = [trial.number for trial in self._history.unfinished if not trial.paused]
         self._ready = {trial.number for trial in self.paused if continues_by_itself(trial)}
-        self._asked: dict[int, Pause] = {}  # pauses that are due at a trial's next report
-        self._surplus: list[int] = []  # trials that are to leave because of the limit
+        self._asked: dict[int, Pause] = {}  # pauses at the next report of a trial
+        self._surplus: list[int] = []  # trials to be paused because of the limit
         self._limits: dict[str, int] = {}
         self._held_by: str | None = None
 
     def __len__(self) -> int:
-        """Trials that have a worker, or that would take a free slot."""
+        """The number of trials that have a worker or would take a free slot."""
         return len(self.out) + len(self._waiting) + len(self._ready)
 
     @property
@@ -37,7 +37,7 @@ class TrialQueue:
         return paused_trials(self._history)
 
     def open_trial(self, number: int) -> TrialHistory:
-        """The trial of that number, which is neither over nor finishing. Raises InputError."""
+        """The trial of that number. Raises InputError if it is over or finishing."""
         trial = self._unfinished(number)
         if trial.verdict is not None:
             raise InputError(f"trial {number} is finishing already: {trial.verdict.reason}")
@@ -50,11 +50,11 @@ class TrialQueue:
         return trial
 
     def next_waiting(self) -> int | None:
-        """Take the first of the trials that wait for a worker and are not paused."""
+        """Remove and return the first trial that waits for a worker and is not paused."""
         return self._waiting.pop(0) if self._waiting else None
 
     def next_ready(self) -> int | None:
-        """Take the most promising of the paused trials that wait for a slot."""
+        """Remove and return the most promising paused trial that waits for a slot."""
         if not self._ready:
             return None
         number = by_promise(self._history, self._ready)[0]
@@ -62,26 +62,26 @@ class TrialQueue:
         return number
 
     def put_first(self, number: int) -> None:
-        """Have a trial continue next."""
+        """Let a trial continue next."""
         self.remove(number)
         self._waiting.insert(0, number)
 
     def remove(self, number: int) -> None:
-        """Have a trial without a worker wait for none."""
+        """Remove a trial without a worker from the queue."""
         self._waiting = [one for one in self._waiting if one != number]
         self._ready.discard(number)
 
     def release(self, number: int) -> None:
-        """Forget a trial's worker, and what was due at its next report."""
+        """Forget a trial's worker and the pause at its next report."""
         self.out.pop(number, None)
         self._asked.pop(number, None)
         if continues_by_itself(self._history.trials[number]):
             self._ready.add(number)
 
     def limit(self, slots: int | None, by: str, who: str | None = None) -> None:
-        """Set the limit of one source, `by`, to at most `slots` trials out; None removes it. The lowest limit holds.
+        """Set the limit on behalf of `by` to `slots` running trials; None removes it. The lowest limit holds.
 
-        `who` has asked for it, where a person pauses the whole sweep.
+        `who` is the person who paused the whole sweep.
         """
         if by == "person":
             self._held_by = who if slots == 0 else None
@@ -92,7 +92,7 @@ class TrialQueue:
         self._balance()
 
     def limit_of(self, by: str) -> int | None:
-        """The limit that `by` has set."""
+        """The limit set by `by`."""
         return self._limits.get(by)
 
     @property
@@ -106,20 +106,20 @@ class TrialQueue:
         return min(self._limits.values(), default=None)
 
     def within_limits(self, count: int, except_by: str) -> int:
-        """`count`, or as many as all limits but one allow."""
+        """`count`, or fewer if the limits of others than `except_by` allow fewer."""
         return min([count, *(slots for by, slots in self._limits.items() if by != except_by)])
 
     def pause(self, number: int, reason: PauseReason, who: str | None = None) -> None:
-        """Have a trial leave at its next report, with its state; at once where it waits. Raises InputError."""
+        """Pause a trial at its next report, or at once if it has no worker. Raises InputError."""
         trial = self.open_trial(number)
         if trial.paused and (reason != "person" or trial.paused.reason == "person"):
-            raise InputError(f"trial {number} is paused already; unpause has it continue")
+            raise InputError(f"trial {number} is paused already; unpause continues it")
         if reason == "person" and number in self._asked:
             raise InputError(f"trial {number} pauses at its next report already")
         if number not in self.out:
             self.remove(number)
             self.pause_now(number, Pause(reason, who))
-        elif number not in self._asked or reason == "person":  # a person's request has precedence
+        elif number not in self._asked or reason == "person":  # a person's request takes precedence
             self._asked[number] = Pause(reason, who)
 
     def pause_now(self, number: int, pause: Pause) -> None:
@@ -129,7 +129,7 @@ class TrialQueue:
         self.release(number)
 
     def unpause(self, number: int, who: str | None = None) -> None:
-        """Have a paused trial continue next, under its number. Raises InputError if it is not paused."""
+        """Continue a paused trial next, under its number. Raises InputError if it is not paused."""
         trial = self._unfinished(number)
         if trial.paused:
             self._recorder.record(TrialUnpaused(trial=number, who=who))
@@ -138,16 +138,16 @@ class TrialQueue:
             raise InputError(f"trial {number} is not paused; it is {trial.state}")
 
     def is_asked(self, number: int) -> bool:
-        """Whether a pause was requested that is due at the trial's next report."""
+        """Whether the trial is to be paused at its next report."""
         return number in self._asked
 
     def due(self, number: int) -> Pause | None:
-        """The pause that is due for a trial that is out."""
+        """The requested pause of a trial that has a worker."""
         self._balance()
         return self._asked.get(number) or (Pause("share", self._held_by) if number in self._surplus else None)
 
     def _balance(self) -> None:
-        """Choose which trials give a slot back: as many as the limit demands, the least promising first."""
+        """Choose the trials that are paused because of the limit, the least promising first."""
         if self._slots is None:
             self._surplus.clear()
             return

@@ -84,7 +84,7 @@ def test_what_other_runs_need_stays_and_is_said(gc: Callable[..., int], out: Pat
     capsys.readouterr()
     assert gc("night", "--keep", "1") == 0
     shown = capsys.readouterr().out
-    assert f"night: trials/{first:04d}/best.safetensors stays: ensemble both answers with it" in shown
+    assert f"night: trials/{first:04d}/best.safetensors stays: ensemble both uses it" in shown
     why = "needs it and is not finished"
     assert f"night: trials/{second:04d}/best.safetensors stays: sweep later {why}" in shown
     assert f"night: trials/{third:04d}/best.safetensors stays: sweep planned {why}" in shown

@@ -45,7 +45,7 @@ def test_a_trial_whose_accuracy_is_never_a_number_fails_alone(tmp_path: Path, pr
     assert all(trial.state in ("failed", "pruned") and "number" in trial.reason for trial in odd)
     assert any(trial.state == "done" for trial in desk.director.history.trials.values())
     if pruner != "promoting":
-        assert {trial.reason for trial in odd} == {"no epoch of 2 has a val_accuracy that is a number"}
+        assert {trial.reason for trial in odd} == {"val_accuracy is not a number in any of 2 epochs"}
         assert all(trial.end and trial.end.diverged and trial.end.told == "worst" for trial in odd)
     Study(tmp_path / "again.log", space, spec().seed, desk.events()).propose(14)
 

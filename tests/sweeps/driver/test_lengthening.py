@@ -187,8 +187,8 @@ def test_what_cannot_be_extended_is_refused_in_one_line(
     before = (out / "night/journal.jsonl").read_bytes()
     said = refused(capsys, lambda: extend(out))
     assert said == (
-        "night: lr_policy 'cosine' spans the run: each epoch of a longer run has another learning rate; "
-        "start a sweep with --set lr_policy=wsd to be able to extend it"
+        "night: lr_policy 'cosine' spans the run: a longer run has another learning rate in each epoch; "
+        "only a sweep with --set lr_policy=wsd can be extended"
     )
     for epochs in ("5", "4"):
         words = ["extend", "night", "--epochs", epochs, "--out", str(out)]

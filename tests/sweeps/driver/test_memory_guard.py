@@ -41,7 +41,7 @@ def test_the_largest_worker_leaves_before_the_machine_is_full(tmp_path: Path) ->
     greedy = history.trials[1]
     assert [attempt.attempt for attempt in greedy.attempts] == [1, 2, 3]
     reasons = [attempt.reason for attempt in greedy.attempts]
-    assert all("memory ran short" in reason for reason in reasons), reasons
+    assert all("out of memory" in reason for reason in reasons), reasons
     others = [trial for number, trial in history.trials.items() if number != 1]
     assert not any(trial.attempts for trial in others), "nobody else lost a worker"
 

@@ -56,7 +56,7 @@ def test_each_configuration_is_trained_once(tmp_path: Path) -> None:
         assert twin.end.epochs == 0
         assert twin.end.told == "value"
         assert twin.end.reason == (
-            f"equal to trial {original.number}, whose result it takes over: nothing is trained twice"
+            f"equal to trial {original.number}, whose result is reused"
         )
         lines = [event.event for event in desk.events() if getattr(event, "trial", None) == twin.number]
         assert lines == ["trial", "end"]

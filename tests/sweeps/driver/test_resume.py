@@ -175,7 +175,7 @@ def test_a_sweep_of_an_earlier_version_goes_on_and_says_what_differs(sweep: Swee
     newer = {"told"}, {"format", "space_sha256"}
     old = [{k: v for k, v in line.items() if k not in newer[line["event"] == "driver"]} for line in lines]
     journal.write_text("".join(json.dumps(line, separators=(",", ":")) + "\n" for line in old))
-    with pytest.warns(UserWarning, match="an earlier version began this sweep"):
+    with pytest.warns(UserWarning, match="an earlier version started this sweep"):
         resumed = sweep(trials=10, resume=True, **asked)
     found = outcome(resumed.folder.journal)
     assert {number: found[number]["params"] for number in found} == {n: expected[n]["params"] for n in expected}

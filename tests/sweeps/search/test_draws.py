@@ -76,7 +76,7 @@ def test_a_kill_before_its_end_is_recorded_leaves_a_sweep_that_resumes(tmp_path:
     trials = again.director.history.trials
     assert [number for number, trial in trials.items() if trial.state == "failed"] == [2]
     assert len(trials) == 6
-    assert "made no configuration" in trials[2].reason
+    assert "could not make its configuration" in trials[2].reason
 
 
 def test_a_resume_does_not_draw_it_again(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_a_full_inbox_takes_no_more(tmp_path: Path) -> None:
         ("extend", {"trials": "2"}, "the sweep has 3 trials; give more"),
         ("extend", {"time_budget_seconds": 60}, "has no time budget"),
         ("set", {"priorty": "3"}, "'priorty' cannot be set"),
-        ("set", {"max-concurrent": "9"}, "there is room for 4 trials at once"),
+        ("set", {"max-concurrent": "9"}, "at most 4 trials fit at once"),
         ("set", {"max-concurrent": "x"}, "must be a whole number"),
         ("set", {"priority": "high"}, "priority=high: must be a whole number"),
         ("set", {"weight": "0"}, "must be a number above 0"),
@@ -94,7 +94,7 @@ def test_a_full_inbox_takes_no_more(tmp_path: Path) -> None:
         ("try", {"settings": ["batch_size=0"]}, "batch_size"),
         ("fork", {"trial": 0, "settings": ["lr=0.1"]}, "trial 0 is done and has no state to continue from"),
         ("retry", {}, "no trial has failed"),
-        ("dance", {}, "not an act known to this version"),
+        ("dance", {}, "not an act of this version"),
     ],
 )
 def test_what_makes_no_sense_is_refused_and_changes_nothing(
@@ -164,8 +164,8 @@ def test_a_group_is_not_forked_by_one_of_its_members(tmp_path: Path) -> None:
     held.director.take(0, report(held.task(), 1))
     refused = ask(held, "fork", trial=0, settings=["lr=0.05"])
     assert refused.answer == (
-        "trial 0 is one of 3 trials of one configuration, and a fork would continue it alone; 'try' trains other "
-        "settings in all of them"
+        "trial 0 is a member of a group of 3 trials, and a fork would continue only this one; 'try' trains other "
+        "settings in all members"
     )
     assert not held.director.history.wanted
 
@@ -191,7 +191,7 @@ def test_tried_settings_come_next_and_teach_the_sampler_what_it_could_have_drawn
     held = desk(tmp_path / "night")
     first = held.task()
     held.director.take(0, report(first, 1))
-    assert ask(held, "try", settings=["lr=0.02"]).answer == "next in line, as trial 0 but for lr=0.02"
+    assert ask(held, "try", settings=["lr=0.02"]).answer == "starts next: trial 0 with lr=0.02"
     assert "the sampler does not learn from it" in ask(held, "try", settings=["lr=0.5", "momentum=0.5"]).answer
     again = desk(tmp_path / "night")  # a driver that died before it started them
     tasks = [again.task() for _ in range(3)]
@@ -216,7 +216,7 @@ def test_failed_trials_are_retried_as_new_ones_once(tmp_path: Path) -> None:
 
     held = desk(tmp_path / "night")
     InlineRunner().run(held.director, body)  # type: ignore[arg-type]
-    assert ask(held, "retry").answer == "again: trial 1"
+    assert ask(held, "retry").answer == "trains again: trial 1"
     assert ask(held, "retry").refused
     InlineRunner().run(held.director, body)  # type: ignore[arg-type]
     again = held.director.history.trials[3]
@@ -283,7 +283,7 @@ def test_a_sweep_that_nobody_drives_is_steered_and_says_how_to_go_on(
     assert [trial.started.wanted is not None for trial in history.trials.values()] == [False, False, True, False]
     capsys.readouterr()
     assert main(["status", "night", "--out", str(out)]) == 0
-    assert "try settings=['lr=0.03']: next in line" in lines(capsys)
+    assert "try settings=['lr=0.03']: starts next" in lines(capsys)
 
 
 @pytest.mark.parametrize(
