@@ -76,8 +76,8 @@ class KeptWeights:
 def needed_weights(out: Path) -> dict[tuple[str, int], str]:
     """The trials in `out`, as (sweep, number), whose weights another run needs, and that run as text.
 
-    Ensembles read the weights of their members for each prediction. An unfinished sweep may start further trials with the
-    initial weights and teachers that it used so far.
+    Ensembles read the weights of their members for each prediction. An unfinished sweep may start further trials with
+    the initial weights and teachers that it used so far.
     """
     needed: dict[tuple[str, int], str] = {}
     for name in sweep_names(out):

@@ -55,9 +55,7 @@ def test_each_configuration_is_trained_once(tmp_path: Path) -> None:
         assert twin.end.best == original.end.best
         assert twin.end.epochs == 0
         assert twin.end.told == "value"
-        assert twin.end.reason == (
-            f"equal to trial {original.number}, whose result is reused"
-        )
+        assert twin.end.reason == (f"equal to trial {original.number}, whose result is reused")
         lines = [event.event for event in desk.events() if getattr(event, "trial", None) == twin.number]
         assert lines == ["trial", "end"]
     storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(desk.folder.study_log)))
