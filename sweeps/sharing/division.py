@@ -1,4 +1,4 @@
-"""The slots of each sweep, as a pure function of the running sweeps' claims.
+"""Divides slots among sweeps, as a pure function of the running sweeps' claims.
 
 Every driver computes the same division from the same claims, so there is no coordinator.
 """
@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 _ROUNDING = 1e-9
 _STAY = 0.5
-"""Bonus for a slot in use, in slots: without it two equal claims would swap slots at every look."""
+"""Bonus for a slot in use, in slots: without it two equal claims would swap slots at every computation."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Capacity:
 
 
 class Claim(BaseModel):
-    """What one running sweep wants and uses. Drivers of other versions may write more fields."""
+    """The slots that one running sweep could use and uses. Drivers of other versions may write more fields."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -43,19 +43,19 @@ class Claim(BaseModel):
     gpus: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     """Of one slot."""
     wanted: int = Field(default=0, ge=0)
-    """Slots that it could use now."""
+    """Number of slots that it could use now."""
     held: int = Field(default=0, ge=0)
-    """Slots that trials of it use now."""
+    """Number of slots that its trials use now."""
     owed: float = Field(default=0.0, allow_inf_nan=False)
-    """Slot-seconds that it was entitled to and did not have; negative where it had more."""
+    """Slot-seconds that it was entitled to but did not have; negative if it had more."""
     since: float = 0.0
-    """When it was made, in seconds since 1970: among equals the earlier comes first."""
+    """When it was made, in seconds since 1970: of equal claims the earlier one comes first."""
     all_cores: frozenset[int] = frozenset()
     all_gpus: frozenset[str] = frozenset()
     """Names of the cores and GPUs that its driver may use."""
 
     def size(self, capacity: Capacity) -> float:
-        """The share of its scarcest resource that one slot takes; infinite where none fits."""
+        """The share of the scarcest resource that one slot takes; infinite if no slot fits."""
         parts = [
             need / whole if whole else math.inf
             for need, whole in ((self.cores, capacity.cores), (self.gpus, capacity.gpus))
@@ -66,7 +66,7 @@ class Claim(BaseModel):
 
 
 def capacity_of(claims: Iterable[Claim]) -> Capacity:
-    """The capacity of all drivers together: each may be limited to some cores or GPUs."""
+    """The capacity of all drivers together; each driver may be limited to some cores or GPUs."""
     seen = list(claims)
     cores = frozenset[int]().union(*(claim.all_cores for claim in seen))
     gpus = frozenset[str]().union(*(claim.all_gpus for claim in seen))
@@ -74,17 +74,17 @@ def capacity_of(claims: Iterable[Claim]) -> Capacity:
 
 
 def is_overfull(claims: Iterable[Claim], capacity: Capacity) -> bool:
-    """Whether more is in use than there is."""
+    """Whether more is in use than the capacity."""
     free = _free(claims, capacity)
     return free.cores < -_ROUNDING or free.gpus < -_ROUNDING
 
 
 def divide(claims: Iterable[Claim], capacity: Capacity, quantum_seconds: float) -> dict[str, int]:
-    """Slots of each claim, by its id. Higher priorities first; among equals in proportion to their weights.
+    """The number of slots of each claim, by its id: higher priorities first, equal ones in proportion to their weights.
 
     Slots are assigned one by one to the claim with the fewest for its weight, if it wants more and they fit, so that
-    no usable slot is left over. Slots that do not divide evenly rotate: what a claim is owed counts for it, one slot
-    per `quantum_seconds`.
+    no usable slot is left over. Slots that do not divide evenly rotate: a claim that had too little comes first, by one
+    slot per `quantum_seconds`.
     """
     granted, free = {claim.id: 0 for claim in claims}, capacity
     by_urgency = [
@@ -96,7 +96,7 @@ def divide(claims: Iterable[Claim], capacity: Capacity, quantum_seconds: float) 
     while by_urgency:
         *_, size, claim = heapq.heappop(by_urgency)
         if not _fits(claim, free):
-            continue  # nor will it later: there is ever less
+            continue  # nor later, since free capacity only decreases
         granted[claim.id] += 1
         free = Capacity(free.cores - claim.cores, free.gpus - claim.gpus)
         if (count := granted[claim.id]) < claim.wanted:
@@ -105,7 +105,7 @@ def divide(claims: Iterable[Claim], capacity: Capacity, quantum_seconds: float) 
 
 
 def _urgency(claim: Claim, count: int, size: float, quantum_seconds: float) -> tuple[float, float, float]:
-    """The order of the claims for their slot after `count`; the lowest comes first."""
+    """Sort key of a claim for its slot after `count`; the lowest comes first."""
     kept = _STAY if count < claim.held else 0.0
     has = (count + 0.5 - claim.owed / quantum_seconds - kept) * size / claim.weight
     return -claim.priority, has, claim.since
@@ -114,8 +114,8 @@ def _urgency(claim: Claim, count: int, size: float, quantum_seconds: float) -> t
 def entitled(claims: Iterable[Claim], capacity: Capacity) -> Mapping[str, float]:
     """The fractional share of each claim in slots: the mean of `divide` over time.
 
-    All claims of a priority grow together, in proportion to their weights, until each has what it wants or what it
-    needs is used up (weighted dominant-resource fairness).
+    All claims of a priority grow together, in proportion to their weights, until each has what it wants or a
+    resource that it needs is used up (weighted dominant-resource fairness).
     """
     shares = {claim.id: 0.0 for claim in claims}
     free = capacity

@@ -18,9 +18,9 @@ _FOLDER = Path("/tmp/fer-sweeps-slots")
 
 
 class ClaimStore(Protocol):
-    """Where the drivers of one machine or cluster see each other's claims.
+    """Where the drivers of one machine or cluster read each other's claims.
 
-    Of two drivers that each write and then read, at least one sees the other's. Errors are OSError.
+    If two drivers each write and then read, at least one of them reads the other's claim. Errors are OSError.
     """
 
     def put(self, claim: Claim) -> None:
@@ -50,13 +50,13 @@ class FileClaims:
         self._is_held = False
 
     def put(self, claim: Claim) -> None:
-        """Write this driver's claim atomically. It is not fsynced: it has no use after a crash of the machine."""
+        """Write this driver's claim atomically, without fsync, since it is useless after a crash of the machine."""
         if not self._is_held:
             self._hold(claim.id)
         self._write(claim.id, claim.model_dump_json())
 
     def all(self) -> list[Claim]:
-        """The claims of all live drivers; those of dead ones are removed where permitted."""
+        """The claims of all live drivers; those of dead ones are removed if permitted."""
         found = []
         for lock in sorted(self._folder.glob("[!.]*.lock")):
             claim = lock.with_suffix(".json")
@@ -65,7 +65,7 @@ class FileClaims:
                     claim.unlink(missing_ok=True)
                     lock.unlink()
                 continue
-            with suppress(OSError, ValidationError):  # gone meanwhile, or of a program that is none of ours
+            with suppress(OSError, ValidationError):  # removed in the meantime, or of another program
                 found.append(Claim.model_validate_json(claim.read_bytes()))
         return found
 
@@ -78,13 +78,13 @@ class FileClaims:
         if self._folder.is_symlink():
             raise OSError(f"{self._folder}: is a link")
         self._folder.mkdir(parents=True, exist_ok=True)
-        with suppress(PermissionError):  # another user made it
+        with suppress(PermissionError):  # another user created it
             self._folder.chmod(0o1777)
         lock, unlocked = self._folder / f"{own}.lock", self._folder / f".{own}.lock"
         file = self._own.enter_context(unlocked.open("x", encoding="utf-8"))
         unlocked.chmod(0o644)
         fcntl.flock(file, fcntl.LOCK_EX)
-        unlocked.replace(lock)  # seen once it is locked: one that is not locked is a dead driver's
+        unlocked.replace(lock)  # renamed once it is locked: an unlocked file is that of a dead driver
         self._own.callback(lock.unlink, missing_ok=True)
         self._own.callback((self._folder / f"{own}.json").unlink, missing_ok=True)
         self._is_held = True

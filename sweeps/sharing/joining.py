@@ -15,7 +15,7 @@ from sweeps.sharing.share import SharedSlots, described, new_claim
 def share_of(plan: Plan, say: Callable[[str], None], warn: Callable[[str], None]) -> Iterator[SharedSlots | None]:
     """Hold the plan's share while the block runs; with `wait`, the block begins once a slot is free.
 
-    None if nothing is left to run, or where other sweeps cannot be seen.
+    None if nothing is left to run, or if the claims of other sweeps cannot be read.
     """
     address = plan.options.address
     if plan.is_finished():
@@ -41,7 +41,7 @@ def _sharing(
     try:
         share = SharedSlots(store, claim, plan.room, say=say)
     except OSError as error:
-        warn(f"other sweeps of this machine cannot be seen ({error}): this one uses every slot")
+        warn(f"the slots of other sweeps on this machine cannot be read ({error}): this one uses every slot")
         yield None
         return
     try:

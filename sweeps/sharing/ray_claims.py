@@ -21,13 +21,13 @@ _PREFIX = b"claims/"
 
 
 class RayClaims:
-    """One key per claim. Its counter grows while its driver lives; each reader uses its own clock."""
+    """One key per claim. Its counter increases while its driver runs; each reader uses its own clock."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._own: Claim | None = None
         self._beat = 0
-        self._seen: dict[bytes, tuple[int, float]] = {}  # key -> beat, and when it was new here
+        self._seen: dict[bytes, tuple[int, float]] = {}  # key -> counter, and when it last changed
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._heart = threading.Thread(target=self._beat_on, name="claim", daemon=True)
@@ -51,7 +51,12 @@ class RayClaims:
                     record = json.loads(value or b"")
                     claim = Claim.model_validate(record["claim"])
                     alive = self._is_alive(key, int(record["beat"]))
-                except (ValueError, KeyError, TypeError, ValidationError):  # gone meanwhile, or none of ours
+                except (
+                    ValueError,
+                    KeyError,
+                    TypeError,
+                    ValidationError,
+                ):  # removed meanwhile, or not ours
                     continue
                 if alive:
                     found.append(claim)
@@ -81,7 +86,7 @@ class RayClaims:
                 try:
                     self.put(self._own)
                 except OSError:
-                    continue  # the head is away: its return is waited for elsewhere
+                    continue  # the head does not answer, which is handled elsewhere
 
 
 def _key(claim: Claim) -> bytes:

@@ -18,7 +18,7 @@ from sweeps.sharing.division import Claim, capacity_of, divide, entitled, is_ove
 from sweeps.sharing.files import ClaimStore
 
 LOOK_SECONDS = 0.5
-"""Maximum age of what is known of the others' claims."""
+"""Maximum age of the known claims of other sweeps."""
 
 QUANTUM_SECONDS = 20.0
 """Slot-seconds after which an indivisible slot rotates."""
@@ -28,7 +28,7 @@ _REPEAT_SECONDS = 600.0
 
 
 class Sweep(Protocol):
-    """A running sweep, as sharing sees and limits it."""
+    """What sharing needs of a running sweep."""
 
     @property
     def out(self) -> Sequence[int]:
@@ -37,11 +37,11 @@ class Sweep(Protocol):
 
     @property
     def demand(self) -> int:
-        """How many slots it could use now."""
+        """Number of slots that it could use now."""
         ...
 
     def limit(self, slots: int | None, by: str) -> None:
-        """Run at most so many trials; those beyond leave at their next report."""
+        """Run at most `slots` trials; further ones are paused at their next report."""
         ...
 
 
@@ -62,7 +62,7 @@ class SharedSlots:
         look_seconds: float = LOOK_SECONDS,
         quantum_seconds: float = QUANTUM_SECONDS,
     ) -> None:
-        """`most` is how many slots it can use at any time. Raises OSError if the claim cannot be written."""
+        """`most` is the maximum number of slots. Raises OSError if the claim cannot be written."""
         self._store, self._own, self._most, self._say, self._clock = store, claim, most, say, clock
         self._look_seconds, self._quantum = look_seconds, quantum_seconds
         self._looked = self._counted = clock()
@@ -74,21 +74,21 @@ class SharedSlots:
         self._look()
 
     def __call__(self, sweep: Sweep) -> None:
-        """Limit a sweep to what it may use now."""
+        """Limit a sweep to the slots that it may use now."""
         sweep.limit(self.slots_for(len(sweep.out), sweep.demand), "share")
 
     @property
     def held(self) -> int:
-        """Slots that are claimed now."""
+        """Number of slots that are claimed now."""
         return self._own.held
 
     @property
     def others(self) -> Sequence[Claim]:
-        """The claims of the other sweeps, as they were seen last."""
+        """The claims of the other sweeps, as last read."""
         return self._others
 
     def slots_for(self, used: int, wanted: int) -> int:
-        """How many slots may be used now, of the `wanted`, where `used` are still in use."""
+        """How many of the `wanted` slots may be used now, while `used` are still in use."""
         wanted = min(wanted, self._most)
         if wanted != self._own.wanted:
             self._change(wanted=wanted)
@@ -103,23 +103,23 @@ class SharedSlots:
         return min(self._own.held, self._granted)
 
     def wait(self) -> None:
-        """Return once there is a slot; it is kept."""
+        """Return once there is a slot, and keep it."""
         while not self.slots_for(0, 1):
             time.sleep(self._look_seconds)
 
     def set_rank(self, priority: int, weight: float) -> None:
-        """Be of another priority or weight from now on."""
+        """Change the priority and weight from now on."""
         self._change(priority=priority, weight=weight)
         self._look()
 
     def close(self) -> None:
-        """Give everything back."""
+        """Release all slots."""
         self._store.close()
 
     def _raise_to(self, count: int) -> None:
-        """Claim more slots, and withdraw where others have not released theirs yet.
+        """Claim more slots, and withdraw if others have not released theirs yet.
 
-        The others' claims are read after this one is written, so that of two that raise at once one sees the other.
+        The other claims are read after this one is written, so that of two simultaneous claims one sees the other.
         """
         before = self._own.held
         while count > before:
@@ -137,7 +137,7 @@ class SharedSlots:
             self._put()
 
     def _put(self) -> None:
-        with suppress(OSError):  # a full disk: the others see what was written last
+        with suppress(OSError):  # a full disk: the others see the last claim
             if self._own != self._written:
                 self._store.put(self._own)
                 self._written = self._own
@@ -155,7 +155,7 @@ class SharedSlots:
         self._is_overfull = is_overfull(claims, capacity)
 
     def _count(self) -> None:
-        """Add up what it was entitled to since the last call, and what it had."""
+        """Add the slot-seconds since the last call that it was entitled to and did not have."""
         now = self._clock()
         passed, self._counted = now - self._counted, now
         owed = self._own.owed + (self._entitled - self._own.held) * passed if self._others else 0.0
@@ -168,18 +168,18 @@ class SharedSlots:
             return
         self._said = now
         holders = "; ".join(map(described, [claim for claim in self._others if claim.held] or self._others))
-        when = "; one comes free at the next report of a trial" if self._granted else ""
+        when = "; one becomes free at the next report of a trial" if self._granted else ""
         self._say(f"waiting for a slot: in use by {holders}{when}")
 
 
 def described(claim: Claim) -> str:
-    """A claim in words, for a sweep that waits."""
+    """A claim as text."""
     rank = f"priority {claim.priority}" + (f", weight {claim.weight:g}" if claim.weight != 1 else "")
     return f"sweep {claim.sweep} of {claim.owner} ({rank}, {claim.held} slot{'s' * (claim.held != 1)})"
 
 
 def new_claim(sweep: str, out: str, slots: Slots, priority: int, weight: float, *, on_cluster: bool) -> Claim:
-    """The claim of a sweep that this process is about to drive."""
+    """The claim of a sweep that this process will drive."""
     return Claim(
         id=f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}",
         sweep=sweep,
@@ -199,7 +199,7 @@ def new_claim(sweep: str, out: str, slots: Slots, priority: int, weight: float, 
 
 def _core_names(slots: Slots, on_cluster: bool) -> frozenset[int]:
     own = range(slots.cpus) if on_cluster or sys.platform == "darwin" else sorted(os.sched_getaffinity(0))
-    return frozenset(own[: slots.cpus])  # a container's quota may allow fewer than it shows
+    return frozenset(own[: slots.cpus])  # a container's CPU limit may be lower than its number of cores
 
 
 def _gpu_names(slots: Slots, on_cluster: bool) -> frozenset[str]:

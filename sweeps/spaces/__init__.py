@@ -1,4 +1,4 @@
-"""The built-in spaces, by the name the command line takes. A new one is a file here and a line below."""
+"""The built-in spaces by name. To add one, add a file here and a line below."""
 
 from sweeps.space import Space
 from sweeps.spaces import (

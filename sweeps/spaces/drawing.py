@@ -1,4 +1,4 @@
-"""What the spaces draw alike: a recipe around a range of learning rates, and strengths of augmentation."""
+"""Draws that several spaces share: a recipe with a range of learning rates, and strengths of augmentation."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def draw_recipe(
 
 
 def draw_augment(trial: optuna.Trial, *, erase: float = 0.5, mixup: float = 0.0) -> AugmentConfig:
-    """Mirror images, and up to so much rotation, shift, scale, erasing and mixup."""
+    """Mirror images, and random strengths of rotation, shift, scale, erasing and mixup."""
     return AugmentConfig(
         flip=0.5,
         rotate_deg=trial.suggest_float("rotate_deg", 0, 15),

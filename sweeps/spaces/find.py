@@ -18,9 +18,9 @@ from sweeps.spec import space_label
 
 
 def find_space(name: str) -> Space:
-    """The space of that name, or of one configuration: a report's row (`lenet_inv`) or a file (`….json`).
+    """The built-in space of that name, the `SPACE` of a user's file (`./my_space.py`), or a space of one configuration.
 
-    A user's own file (`./my_space.py`) gives its `SPACE`.
+    The last is a row of `sweeps reproduce` (`lenet_inv`) or a configuration file (`….json`).
     """
     if name.endswith(".json"):
         return _of_configuration(_where_it_is(Path(name)))
@@ -34,7 +34,7 @@ def find_space(name: str) -> Space:
 
 
 def recordable(name: str) -> str:
-    """A space as a sweep records it: a user's file by its absolute path, since a resume may come from any folder."""
+    """A space as a sweep records it: a user's file by its absolute path, since a resume may start in any folder."""
     return str(_where_it_is(Path(name)).absolute()) if _is_a_file(name) else name
 
 
@@ -43,7 +43,7 @@ def _is_a_file(name: str) -> bool:
 
 
 def _where_it_is(path: Path) -> Path:
-    """A recorded file that is gone may be in the working folder, where a cluster's job has what was shipped with it."""
+    """The path, or a file of that name in the working folder, where a cluster's job has the files sent with it."""
     shipped = Path(path.name)
     return shipped if path.is_absolute() and not path.is_file() and shipped.is_file() else path
 
@@ -57,7 +57,7 @@ def _load_file(path: Path) -> Space:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     if (folder := str(path.parent.absolute())) not in sys.path:
-        sys.path.append(folder)  # last, so that a neighbour is found and hides nothing
+        sys.path.append(folder)  # last, so that files beside it are found but hide nothing
     try:
         spec.loader.exec_module(module)
     except (InputError, KeyboardInterrupt):
@@ -71,7 +71,7 @@ def _load_file(path: Path) -> Space:
 
 
 def _of_configuration(path: Path) -> Space:
-    """A space of one configuration, as a trial's folder keeps it: it is trained as that trial was."""
+    """A space of one configuration, from the file in a trial's folder."""
     try:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:

@@ -1,10 +1,10 @@
-"""The rows of the four reports and the project's own records: what was published, what was measured here, how to rerun.
+"""The results of the four reports and the project's own records: published number, our number, how to train it again.
 
     python -m sweeps reproduce            # the rows
     python -m sweeps reproduce ROW        # train one
 
-A row is a baseline of a space, with the length that its report gives or that was affordable. `python -m sweeps.run ROW`
-takes it as a space of one configuration. A test holds the summary of docs/results.md to this table.
+A row is a baseline of a space, with the length of its report or a shorter one. `python -m sweeps.run ROW` takes it as a
+space of one configuration. A test compares the summary of docs/results.md with this table.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from sweeps.space import Baseline, Space
 from sweeps.spaces import SPACES
 
 H200 = "H200"
-"""With 13 other rows beside it."""
+"""Measured with 13 other rows at the same time."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Accuracies of FER2013 in percent, at the epoch that PublicTest selects; leak-free ones count no face twice."""
+    """Accuracies of FER2013 in percent, at the epoch that PublicTest selects; leak-free ones without faces of other
+    splits."""
 
     public: float
     public_leak_free: float | None = None
@@ -38,33 +39,33 @@ class Measured:
 
 @dataclass(frozen=True)
 class Row:
-    """One row: a space's baseline with `settings` in place of its own."""
+    """One row: a space's baseline with changed `settings`."""
 
     space: str
     baseline: int
-    """Its place among the baselines of the space."""
+    """Its index among the baselines of the space."""
     epochs: int
     published: str = ""
     """The report's number and the split it was measured on; empty if there is none."""
     ours: Measured | None = None
-    """By the recipe of this row."""
+    """Our result with the recipe of this row."""
     best: str = ""
-    """Our best of the net, where that is by another recipe."""
+    """Our best result with the net, if it has another recipe."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     classes: tuple[str, ...] | None = None
 
     def made(self) -> Baseline:
-        """The configuration under its true name: one with changed settings says so."""
+        """The configuration, whose name lists changed settings."""
         return changed(SPACES[self.space].baselines[self.baseline], self.settings)
 
     def title(self) -> str:
-        """The configuration's name, and what it starts from where that is not scratch."""
+        """The configuration's name, and its pretrained weights, if any."""
         made = self.made()
         weights = made.config.transfer.weights
         return made.name if weights == "none" else f"{made.name}: {PUBLISHED[weights]}"
 
     def as_space(self, name: str) -> Space:
-        """A space of this configuration alone."""
+        """A space with only this configuration."""
         made = self.made()
         return Space(suggest=lambda _: made.config, baselines=[made], max_epochs=self.epochs, trials=1, name=name)
 
@@ -72,7 +73,7 @@ class Row:
 _HAPPY_SAD = ("Happy", "Sad")
 _HED = {"transfer.weights": "hed"}
 _EXACT = {"recipe.schedule": "exact", "recipe.reference_iterations": None}
-"""The report's iterations as they are: 20 epochs are a thirtieth of its run, before the rate falls."""
+"""The report's schedule, unscaled: 20 epochs are a thirtieth of its run, before the learning rate falls."""
 _MINUTES = {
     "net.blocks": (1, 2, 1, 1),
     "augment.rotate_deg": 0.0,

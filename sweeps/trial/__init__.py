@@ -1,1 +1,1 @@
-"""One trial, as its worker runs it."""
+"""Runs one trial in its worker."""

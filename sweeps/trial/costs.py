@@ -1,4 +1,4 @@
-"""What a net costs in use: its parameters, and the time that it takes for one face."""
+"""Costs of a net in use: its number of parameters, and its latency for one face."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _WARM_UP, _TIMED = 5, 30
 
 
 def costs(task: Task, net: nn.Module, faces: Faces, reports: Iterable[EpochReport]) -> dict[str, float]:
-    """The costs that the task asks for, as metrics of each epoch. One that was reported before stays as it was."""
+    """The costs that the task needs, as metrics of each epoch. A cost that was reported before keeps its value."""
     asked = {METRICS[name] for name in task.objectives} & {PARAMETERS, LATENCY}
     found = {name: report.metrics[name] for report in reports for name in asked if name in report.metrics}
     if PARAMETERS in asked - found.keys():
@@ -32,9 +32,9 @@ def costs(task: Task, net: nn.Module, faces: Faces, reports: Iterable[EpochRepor
 
 
 def latency_milliseconds(net: nn.Module, faces: Faces) -> float:
-    """Median processor time of a forward pass of one face in float32 on one core, after some to warm up.
+    """Median processor time of a forward pass of one face in float32 on one core, after warm-up passes.
 
-    Not of the clock: beside other trials that would say how busy the machine is.
+    Wall time would depend on the other trials of the machine.
     """
     import torch
 

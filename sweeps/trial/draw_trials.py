@@ -1,6 +1,6 @@
-"""Draws the pictures of trials that have ended: `python -m sweeps.trial.draw_trials`, a process beside the trials.
+"""Draws the pictures of trials that have ended, in a separate process: `python -m sweeps.trial.draw_trials`.
 
-Each line that it reads is a `ToDraw`; for each it writes a line, a JSON string: what went wrong, or nothing.
+It reads one `ToDraw` per line, and answers each with a line: a JSON string with the error, or an empty one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tracking.record.layout import TrialFolder
 
 
 def draw_trial(asked: ToDraw) -> None:
-    """Write the trial's pictures into its folder, each whole or not at all."""
+    """Write the trial's pictures into its folder, each atomically."""
     config = TrialConfig.model_validate(asked.started.config)
     faces = open_cached(preprocessed(cache_here(asked.faces, asked.data), config.preprocess))
     best = TrialHistory(asked.started, list(asked.epochs)).best_epoch()
@@ -35,7 +35,7 @@ def draw_trial(asked: ToDraw) -> None:
 def main() -> None:
     """Draw until there is nothing more to read."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is no answer
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print must not mix with the answers
     for line in sys.stdin:
         fault = ""
         try:

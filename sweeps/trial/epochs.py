@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Trained(NamedTuple):
-    """An epoch with the state after it, and the resources that were used for it."""
+    """An epoch, the state after it, and the resources that it used."""
 
     epoch: Epoch
     snapshot: Snapshot
@@ -31,7 +31,7 @@ class Trained(NamedTuple):
 def trained_epochs(
     task: Task, cache: Path, state: TrainingState, micro_batches: int, cancelled: Event
 ) -> Generator[Trained | Computing]:
-    """Train from `state` on, which is changed, in this process.
+    """Train from `state` on, which is modified, in this process.
 
     Raises:
         Cancelled: the event was set.
@@ -59,7 +59,7 @@ def own_epochs(
     is_cancelled: Callable[[], bool],
     team: Team,
 ) -> Iterator[Epoch | Computing]:
-    """Each epoch, trained in this process as one of the team, and how far what comes before one is."""
+    """Yield each epoch, trained in this process as one member of the team, and the progress of preparations."""
     from fer_common.captured import Captured, CudaGraph
     from fer_data import open_cached
     from fer_data.augmentation.batches import batches_per_epoch, train_batches
@@ -87,7 +87,7 @@ def own_epochs(
         yield from fit_on_features(state, train, val, folder=features, fingerprint=faces.fingerprint, **how)
         return
     taught = yield from taught_labels(task, cache)
-    captured = Captured(graph, shapes=2) if graph else None  # a batch is mixed by mixup or by cutmix
+    captured = Captured(graph, shapes=2) if graph else None  # a batch is mixed either by mixup or by cutmix
     yield from fit(
         state,
         lambda generator: train_batches(

@@ -1,4 +1,4 @@
-"""Tells a GPU that is short of memory from one that its process cannot use any more."""
+"""Distinguishes a GPU that is out of memory from one that the process cannot use any more."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _BROKEN = re.compile(
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether GPU memory ran out, for torch itself or for cuBLAS or cuDNN below it."""
+    """Whether GPU memory ran out, in torch, cuBLAS or cuDNN."""
     import torch
 
     return any(
@@ -24,7 +24,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def is_broken_gpu(error: BaseException) -> bool:
-    """Whether CUDA, cuBLAS or cuDNN failed otherwise: most such errors leave the process without a usable context."""
+    """Whether CUDA, cuBLAS or cuDNN failed otherwise; after most such errors the process has no usable context."""
     import torch
 
     return any(
@@ -34,7 +34,7 @@ def is_broken_gpu(error: BaseException) -> bool:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """The error with its causes and contexts: leaving a block may fail on the GPU too."""
+    """The error with its causes and contexts, since the end of a `with` block may fail on the GPU, too."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__

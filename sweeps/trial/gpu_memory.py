@@ -1,7 +1,7 @@
-"""A trial's share of its GPU's memory, and what is done where that does not suffice.
+"""A trial's share of its GPU's memory, and what happens if the share is too small.
 
-torch may reserve no more than the share, so that a trial that outgrows it runs out of memory itself, and not its
-neighbours on the same GPU.
+torch may reserve no more than the share, so a trial that needs more runs out of memory itself, and other trials on the
+same GPU do not.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from sweeps.errors import WorkerMustLeave
 from sweeps.trial.messages import MICRO_BATCHES, Task
 
 CONTEXT_BYTES = 600 << 20
-"""What a process takes of a GPU before its first tensor: CUDA's context and its kernels."""
+"""GPU memory of a process before its first tensor: CUDA's context and kernels."""
 
 _SPARE = 0.1
 _GIBIBYTE = 2**30
 
 
 class OutOfGpuMemoryError(Exception):
-    """The trial does not fit its share of a GPU, not even in half batches; the message gives the sizes."""
+    """The trial does not fit into its share of a GPU, even in half batches; the message has the sizes."""
 
 
 class GpuMemory:
     """One trial's memory on its GPU, from its start to its end; on a CPU it does nothing.
 
-    `micro_batches` is the number of parts in which each batch is computed; `note` says why, where it is not one.
-    The trial keeps `last_epoch` at the last one that is on disk.
+    `micro_batches` is the number of parts in which each batch is computed; `note` says why if it is not 1.
+    The trial sets `last_epoch` to the last epoch on disk.
     """
 
     def __init__(self, task: Task) -> None:
@@ -34,7 +34,7 @@ class GpuMemory:
         self.note: str | None = None
         self.last_epoch = 0
         self._task = task
-        self._on_gpu = task.device == "cuda" and task.workers == 1  # workers have their GPUs to themselves
+        self._on_gpu = task.device == "cuda" and task.workers == 1  # several workers have whole GPUs
         self._failed_after: int | None = None
         self._shortage = ""
         self._taken_by_others = False
@@ -43,11 +43,11 @@ class GpuMemory:
             _limit_to(task.gpu_share)
 
     def metrics(self) -> dict[str, float]:
-        """The metrics for the report of an epoch."""
+        """The metrics to add to the report of an epoch."""
         return {MICRO_BATCHES: float(self.micro_batches)} if self.micro_batches > 1 else {}
 
     def ran_out(self, error: Exception) -> None:
-        """Record the sizes while the tensors that filled the memory still exist."""
+        """Record the sizes while the tensors that fill the memory still exist."""
         self._shortage = str(error).partition("\n")[0]
         if self._on_gpu:
             import torch
@@ -61,13 +61,13 @@ class GpuMemory:
             )
 
     def make_room(self) -> None:
-        """Prepare for training the failed epoch again, once nothing refers to its tensors any more.
+        """Prepare to train the failed epoch again, when nothing refers to its tensors any more.
 
-        The first time it is trained as it was, the second time in half batches.
+        The first retry is unchanged, the second one uses half batches.
 
         Raises:
-            OutOfGpuMemoryError: it was trained in half batches.
-            WorkerMustLeave: it was, and other processes hold more than their share: later, or elsewhere, it may fit.
+            OutOfGpuMemoryError: it already used half batches.
+            WorkerMustLeave: likewise, but other processes exceed their share, so it may fit later or elsewhere.
         """
         drop_caches()
         is_first_failure = self._failed_after != self.last_epoch
@@ -85,18 +85,18 @@ class GpuMemory:
             return
         tried = f"epoch {epoch} in parts of {half} of its batches of {size}: {self._shortage}"
         if self._taken_by_others:
-            raise WorkerMustLeave(f"other processes hold more than their share of the GPU's memory; {tried}")
+            raise WorkerMustLeave(f"other processes use more than their share of the GPU's memory; {tried}")
         raise OutOfGpuMemoryError(f"{tried}; use a smaller batch_size, or a larger --gpus-per-trial")
 
 
 def others_exceed_their_share(free_bytes: int, total_bytes: int, own_bytes: int, own_share: float) -> bool:
-    """Whether what is in use, less what this process reserved, is clearly more than all shares but its own."""
+    """Whether the other processes clearly use more memory than their shares."""
     others = total_bytes - free_bytes - own_bytes - CONTEXT_BYTES
     return others > (max(0.0, 1 - own_share) + _SPARE) * total_bytes
 
 
 def drop_caches() -> None:
-    """Release the GPU memory that this process has reserved and does not use."""
+    """Release GPU memory that this process has reserved but does not use."""
     import torch
 
     from fer_common.captured import undisturbed

@@ -1,4 +1,4 @@
-"""Messages between driver and trial: small, frozen, to and from JSON."""
+"""Messages between driver and trial: small, frozen, stored as JSON."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from tracking.record.events import EpochDone, EpochResults, TrialStarted
 from tracking.record.objectives import ACCURACY_ALONE
 
 SYSTEM = "system/"
-"""Prefix of the metrics of a trial's resource usage, which MLflow shows apart from results."""
+"""Prefix of metrics of resource usage, which MLflow shows separately."""
 
 CPU = SYSTEM + "process_cpu_percentage"
-"""Of the trial's process, or of its workers together, since its last epoch: 100 is one core at work all the time."""
+"""CPU usage of the trial's process, or of its workers together, since the last epoch; 100 is one fully used core."""
 
 MEMORY = SYSTEM + "process_memory_megabytes"
-"""Resident memory of the same at the end of the epoch; the mapped faces that it has read count."""
+"""Their resident memory at the end of the epoch, including mapped faces that were read."""
 
 GPU = SYSTEM + "gpu_utilization_percentage"
 """Utilisation of the trial's GPU, by all its processes, in the epoch's last second."""
 
 GPU_MEMORY = SYSTEM + "gpu_memory_megabytes"
-"""Peak GPU memory that the trial's process, or one of its workers, had reserved since its last epoch."""
+"""Peak GPU memory reserved by the trial's process, or by one of its workers, since the last epoch."""
 
 MICRO_BATCHES = SYSTEM + "micro_batches"
-"""Parts in which each batch was computed, gradients accumulated, because of a GPU's memory; absent where it is one."""
+"""Number of parts in which each batch was computed to fit GPU memory, with accumulated gradients; absent if it is 1."""
 
 
 def val_title(dataset: str) -> str:
-    """The split that selects, by the name that the data set's makers gave it."""
+    """The name of the validation split: PublicTest for FER2013, else val."""
     return "PublicTest (val)" if dataset == "FER2013" else "val"
 
 
@@ -45,16 +45,16 @@ class EpochReport(EpochResults, Frozen):
 
 
 class Preparing(Frozen):
-    """Progress of a trial before its first epoch or between two epochs. It is shown, but not recorded."""
+    """Progress of a trial before its first epoch or between epochs. It is shown but not recorded."""
 
     attempt: int
     what: str
 
 
 class Task(Frozen):
-    """One trial to run, or to continue with; `folder` may hold an earlier attempt's checkpoint.
+    """One trial to run or continue; `folder` may have the checkpoint of an earlier attempt.
 
-    `attempt` grows each time a trial is assigned, so that reports from a stale worker are ignored.
+    `attempt` increases with each assignment of a trial, so that reports of a stale worker are ignored.
     """
 
     trial: int
@@ -64,30 +64,30 @@ class Task(Frozen):
     seed: int
     epochs: int
     faces: str
-    """A cache folder, which all trials of a machine memory-map."""
+    """The cache folder of the faces, which all trials of a machine map into memory."""
     data: DataOptions = DataOptions()
-    """The source of that folder, for a machine that does not have it yet."""
+    """The source of that folder, for a machine that lacks it."""
     device: Literal["cpu", "cuda"] = "cpu"
     gpu_share: float = 1.0
-    """What the trial has of a GPU; above 1, how many it has; 0 on cores."""
+    """The trial's share of a GPU; above 1, its number of GPUs; 0 on CPU cores."""
     threads: int = 1
-    """Of all its workers together."""
+    """Threads of all its workers together."""
     workers: int = 1
-    """Processes that train it together, each on its part of every batch; on GPUs each on one of them."""
+    """Number of processes that train it together, each on its part of every batch; on GPUs one per GPU."""
     cuda_graphs: bool = False
     """Whether steps are replayed as CUDA graphs."""
     figures: bool = True
     objectives: tuple[str, ...] = ACCURACY_ALONE
-    """What the sweep optimizes; those that the net itself costs are measured once."""
+    """What the sweep optimizes; costs of the net itself are measured once."""
     recorded: tuple[EpochResults, ...] = ()
-    """The journal's epochs of the trial so far. They stay valid where an epoch is trained again."""
+    """The trial's recorded epochs so far. They stay valid if an epoch is trained again."""
 
 
 class TrialEnd(Frozen):
     """The last message of a trial.
 
-    `ended`: it ran its epochs, or obeyed the driver's verdict. `failed`: a fault of its own. `blocked`: it cannot
-    write to its folder, or its faces are gone; it is whole up to its last epoch, and others would fare no better.
+    `ended`: it ran its epochs, or followed the driver's verdict. `failed`: its own fault. `blocked`: its folder cannot
+    be written, or its faces are gone; it is complete up to its last epoch, and other trials would fail, too.
     """
 
     attempt: int
@@ -95,15 +95,15 @@ class TrialEnd(Frozen):
     reason: str | None = None
     diverged: bool = False
     note: str | None = None
-    """In what the trial's training differed from its configuration."""
+    """How the training differed from the configuration."""
     scores: dict[str, float] = Field(default={})
-    """At the best epoch, for the record."""
+    """Scores at the best epoch."""
     undrawn: bool = False
-    """Whether pictures of it are wanted, and its folder has all that they show."""
+    """Whether its pictures are to be drawn, and its folder has the data for them."""
 
 
 class ToDraw(Frozen):
-    """A trial whose pictures are to be drawn: what its folder does not have of what they show."""
+    """A trial whose pictures are to be drawn, with the data that its folder does not have."""
 
     folder: str
     faces: str

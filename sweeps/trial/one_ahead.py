@@ -1,4 +1,4 @@
-"""Epochs computed in a thread of their own, one further than what has been taken of them."""
+"""Computes the next epoch in a thread while the last one is being used."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ T = TypeVar("T")
 
 @contextmanager
 def one_ahead(items: Callable[[Event], Generator[T]], threads: int) -> Iterator[Iterator[T]]:
-    """Compute the next item while the one before is in use.
+    """Compute the next item in a thread while the last one is being used.
 
-    Where the block is left early, the event is set: the items are expected to end soon, are waited for, and are closed.
+    If the block ends early, the event is set. The items must then end soon: they are waited for and closed.
 
     Args:
-        items: called once. What an item raises is raised where that item is taken.
-        threads: how many torch uses for an operation; it is a setting of each thread.
+        items: called once. An exception of an item is raised where that item is taken.
+        threads: number of torch threads per operation, which is a setting per thread.
     """
     import torch
 

@@ -10,7 +10,7 @@ _MEGABYTE = 1e6
 
 
 class Usage:
-    """Measures this process from one epoch to the next; `device` is the one that it trains on."""
+    """Measures this process from one epoch to the next; `device` is where it trains."""
 
     def __init__(self, device: str) -> None:
         self._process = psutil.Process()
@@ -18,7 +18,7 @@ class Usage:
         self.since_last()
 
     def since_last(self) -> dict[str, float]:
-        """Usage since the last call, by name; of a GPU only where it trains on one."""
+        """Usage since the last call, by name; with GPU metrics only if it trains on a GPU."""
         used = {
             CPU: self._process.cpu_percent(),
             MEMORY: self._process.memory_info().rss / _MEGABYTE,
@@ -33,6 +33,6 @@ def _gpu() -> dict[str, float]:
     torch.cuda.reset_peak_memory_stats()
     try:
         used[GPU] = float(torch.cuda.utilization())
-    except Exception:  # nvidia-ml-py is not there, or its own class of error: a slice of a GPU has no such number
+    except Exception:  # nvidia-ml-py is missing, or raises its own error: MIG slices lack these numbers
         return used
     return used

@@ -1,4 +1,4 @@
-"""The files of a trial beside its metrics: predictions on the validation split, scores, pictures."""
+"""Writes a trial's result files: predictions on the validation split, scores, pictures."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def leak_free_accuracy(probabilities: NDArray[np.floating], faces: Faces) -> dict[str, float]:
     """Accuracy of probabilities [n, classes] on the validation faces that are not also in train, by metric name.
 
-    Empty where such faces were not looked for, or there are no others.
+    Empty if leaks are not known, or if all faces leak.
     """
     leaked = faces.val.leaked
     if leaked is None or leaked.all():
@@ -41,7 +41,7 @@ def keep_answers(folder: TrialFolder, probabilities: NDArray[np.float32], epoch:
 
 
 def write_answers(path: Path, probabilities: NDArray[np.float32], epoch: int, split: Split) -> None:
-    """The same for any split and file."""
+    """Write probabilities [n, classes] and labels of any split to a file."""
     buffer = io.BytesIO()
     labels = np.asarray(split.labels)
     leaked = np.zeros(len(labels), bool) if split.leaked is None else np.asarray(split.leaked)
@@ -94,7 +94,7 @@ def draw_scores(
     found: ScoreSummary,
     title: str,
 ) -> list[Path]:
-    """Draw what is to be seen of probabilities [n, classes] on one split; return the pictures' paths."""
+    """Draw the pictures of probabilities [n, classes] on one split; return their paths."""
     from tracking.figure_text import drawable
     from tracking.figures.parts import save_png
     from tracking.figures.score_figures import mistakes_figure, score_figures, surest_mistakes
@@ -115,5 +115,5 @@ def draw_scores(
 def _answers(folder: TrialFolder, epoch: int) -> Predictions:
     answers = read_predictions(folder, epoch)
     if answers is None:
-        raise TrackingError(f"{folder.val_probabilities}: not the answers of epoch {epoch}, or damaged")
+        raise TrackingError(f"{folder.val_probabilities}: not the predictions of epoch {epoch}, or damaged")
     return answers

@@ -1,6 +1,6 @@
-"""One trial: faces → net → epochs → reports. Knows neither Ray nor MLflow.
+"""One trial: faces → net → epochs → reports. Independent of Ray and MLflow.
 
-Heavy imports are inside the functions, so that a driver that only passes `run_trial` on does not import torch.
+Heavy imports are inside the functions, so that a driver, which only passes `run_trial` on, does not import torch.
 """
 
 from __future__ import annotations
@@ -33,12 +33,11 @@ if TYPE_CHECKING:
 
 
 def run_trial(task: Task) -> Iterator[Message]:
-    """Train, checkpoint and report until the epochs are run, the driver's verdict is found, or it diverges.
+    """Train, write checkpoints and report, until all epochs are done, the driver's verdict arrives, or it diverges.
 
-    Yields an EpochReport after each epoch (those of an earlier attempt again, which the driver knows how to drop)
-    and a TrialEnd. A fault of the trial itself is a TrialEnd with its traceback in `error.txt`; an OSError other
-    than a full disk is raised, also where another error was caused by it, since another attempt may fix it, and so is
-    an error of the GPU, as WorkerMustLeave.
+    Yields an EpochReport after each epoch (those of an earlier attempt again; the driver drops them) and a TrialEnd. A
+    fault of the trial itself is a TrialEnd, with the traceback in `error.txt`. An OSError, other than a full disk, is
+    raised, also if it caused another error, since a retry may succeed. A GPU error is raised as WorkerMustLeave.
     """
     from fer_models.errors import Diverged
     from sweeps.trial.gpu_faults import is_broken_gpu, is_out_of_memory
@@ -51,7 +50,7 @@ def run_trial(task: Task) -> Iterator[Message]:
         undrawn = task.figures and bool(scores)
         yield TrialEnd(attempt=task.attempt, state="ended", scores=scores, note=note, undrawn=undrawn)
     except DataError as error:
-        # The faces are gone or damaged: the sweep's other trials would meet the same, and none is to blame.
+        # The faces are gone or damaged, which would affect all trials of the sweep.
         yield TrialEnd(attempt=task.attempt, state="blocked", reason=str(error))
     except Diverged as error:
         _drop_state(folder)
@@ -74,14 +73,14 @@ def run_trial(task: Task) -> Iterator[Message]:
 
 
 def _os_error(error: BaseException | None) -> OSError | None:
-    """The OSError that `error` is, or was made of."""
+    """The OSError that `error` is or was caused by."""
     while error is not None and not isinstance(error, OSError):
         error = error.__cause__
     return error
 
 
 def claim(task: Task) -> None:
-    """Make this attempt the folder's owner; for earlier ones `still_owned` is then False."""
+    """Make this attempt the folder's owner; `still_owned` is then False for earlier attempts."""
     write_json(_attempt_file(task), {"attempt": task.attempt})
 
 
@@ -95,7 +94,7 @@ def _attempt_file(task: Task) -> Path:
 
 
 def _train_in_memory(task: Task, folder: TrialFolder) -> Generator[Message, None, tuple[dict[str, float], str | None]]:
-    """`_train`, repeated from the last checkpoint where GPU memory ran out; with a note on how."""
+    """`_train`, repeated from the last checkpoint if GPU memory runs out. Also returns a note about it."""
     from sweeps.trial.gpu_faults import is_out_of_memory
     from sweeps.trial.gpu_memory import GpuMemory
 
@@ -185,10 +184,10 @@ def cache_here(faces: str, data: DataOptions) -> Path:
 
 
 def _begin(task: Task, folder: TrialFolder, faces: Faces) -> tuple[TrainingState, dict[int, EpochReport]]:
-    """The state after the last epoch on disk, or before the first, and every epoch's report that is known.
+    """The state after the last epoch on disk, or the initial one, and all known reports.
 
-    The best epoch's answers and weights are written after the checkpoint, in this order. A checkpoint without those
-    answers is not whole: the one before it, or the beginning, is trained from again.
+    The best epoch's predictions and weights are written after the checkpoint, in this order. A checkpoint without them
+    is incomplete: training restarts from the checkpoint before it, or from the start.
     """
     from fer_models import ModelError
     from fer_models.training.state import new_state
@@ -204,7 +203,7 @@ def _begin(task: Task, folder: TrialFolder, faces: Faces) -> tuple[TrainingState
             try:
                 past: dict[str, Any] = load_state(state, checkpoint)
             except ModelError:
-                continue  # cut short or damaged
+                continue  # truncated or damaged
             own = {report["epoch"]: EpochReport(**{**report, "attempt": task.attempt}) for report in past["reports"]}
             reports = own | recorded
             best = _best_epoch(config, reports)
@@ -237,7 +236,7 @@ def _keep_weights(folder: TrialFolder, snapshot: Snapshot, faces: Faces) -> None
 
 
 def _finish(task: Task, folder: TrialFolder, faces: Faces, reports: dict[int, EpochReport]) -> dict[str, float]:
-    """Score the best epoch, and drop what only a running trial needs."""
+    """Score the best epoch, and delete what only a running trial needs."""
     from fer_models.training.saved_parameters import count_saved
 
     scores: dict[str, float] = {}
@@ -253,6 +252,6 @@ def _finish(task: Task, folder: TrialFolder, faces: Faces, reports: dict[int, Ep
 
 
 def _drop_state(folder: TrialFolder) -> None:
-    """Delete the state of a trial that was given up or diverged: it never continues, and it is most of its folder."""
+    """Delete the state of a trial that was pruned or diverged: it never continues, and the state is large."""
     folder.last.unlink(missing_ok=True)
     folder.previous.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What a trial's teachers say of its train faces. Heavy imports are inside the functions."""
+"""Predictions of a trial's teachers on its train faces. Heavy imports are inside the functions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _FOLDER = "teachers"
 
 
 class Teacher(NamedTuple):
-    """One net, its share of the mean, and the hash of its weights."""
+    """One net, its weight in the mean, and the hash of its weights file."""
 
     run: str
     """NAME/NUMBER."""
@@ -51,7 +51,7 @@ def with_teachers(recipe: Recipe, teachers: Iterable[Teacher]) -> Recipe:
 
 
 def teachers_of(recipe: Recipe) -> list[Teacher]:
-    """The teachers of a recorded recipe; none where it has none, or only names what a plan has yet to find."""
+    """The teachers of a recorded recipe; none if it has none, or if a plan has not resolved their names yet."""
     hashes = recipe.distill_sha256 or ()
     split = [part.partition("*") for part in recipe.distill.split(",")] if hashes else []
     return [
@@ -61,7 +61,7 @@ def teachers_of(recipe: Recipe) -> list[Teacher]:
 
 
 def weights_sha256(path: Path) -> str:
-    """Of a file of weights. Raises OSError."""
+    """The SHA-256 of a weights file. Raises OSError."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -69,12 +69,12 @@ def weights_sha256(path: Path) -> str:
 def taught_labels(task: Task, cache: Path) -> Generator[Computing, None, NDArray[np.float32] | None]:
     """The teachers' probabilities [n, classes] of the train faces at the recipe's temperature; None without teachers.
 
-    A teacher looks at each face as it is and at its mirror image, and its mean answer stands for every augmented
-    version of the face. Answers are computed once per teacher and data set, in fp32, and kept beside the cached faces.
+    A teacher predicts each face and its mirror image; the mean is used for every augmented version of the face. It is
+    computed once per teacher and data set, in fp32, and cached with the faces.
 
     Raises:
-        DataError: a teacher's weights are gone or have changed, and its answers are not kept.
-        ModelError: the answers cannot be written.
+        DataError: a teacher's weights are gone or have changed, and its predictions are not cached.
+        ModelError: the predictions cannot be written.
     """
     recipe = task.config.recipe
     if not recipe.is_distilled:
@@ -92,7 +92,7 @@ def taught_labels(task: Task, cache: Path) -> Generator[Computing, None, NDArray
 def _answers(
     path: Path, teacher: Teacher, files: TrialFolder, task: Task, cache: Path
 ) -> Generator[Computing, None, NDArray[np.float32]]:
-    """One teacher's: logarithms [n, classes]."""
+    """One teacher's log-probabilities [n, classes]."""
     from fer_models.training.computed import compute, kept
     from fer_models.training.evaluate import EVALUATION_BATCH, FaceAndMirror
 
@@ -101,7 +101,7 @@ def _answers(
     config = _config(files, teacher.sha256)
     faces = open_cached(preprocessed(cache, config.preprocess))
     front = FaceAndMirror(_net(config, faces, files)).to(task.device)
-    what = f"answers of teacher {teacher.run}"
+    what = f"predictions of teacher {teacher.run}"
     return (yield from compute(path, front, faces.train.images, task.device, "fp32", EVALUATION_BATCH, what))
 
 
@@ -111,7 +111,9 @@ def _config(files: TrialFolder, sha256: str) -> TrialConfig:
             return TrialConfig.parse(json.loads(files.config.read_text(encoding="utf-8")), str(files.config))
     except OSError as error:
         raise DataError(f"{error.filename}: a teacher's file cannot be read: {error.strerror}; put it back") from error
-    raise DataError(f"{files.best}: a teacher's weights, others than when the trial was planned; put the old file back")
+    raise DataError(
+        f"{files.best}: a teacher's weights changed since the trial was planned; restore the old file"
+    )
 
 
 def _net(config: TrialConfig, faces: Faces, files: TrialFolder) -> nn.Module:

@@ -1,7 +1,7 @@
 """One of several processes that train a trial together: `python -m sweeps.trial.worker DESCRIPTOR RANK`.
 
-It trains one epoch per order. It ends when the trial's process does, and never by itself: to the others that would
-look like the cause of their own failure.
+It trains one epoch per request. It ends with the trial's process, and never by itself: other workers would take that
+for the cause of their own failure.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sweeps.trial.workers import Answer, Failure, Work
 
 
 def main(descriptor: int, rank: int) -> None:
-    """Work for the process at the other end of the pipe."""
+    """Serve the process at the other end of the pipe."""
     pipe, orders = Connection(descriptor), SimpleQueue[bytes]()
     Thread(target=_listen, args=(pipe, orders), daemon=True).start()
     try:
@@ -31,7 +31,7 @@ def main(descriptor: int, rank: int) -> None:
 
 
 def _listen(pipe: Connection, orders: SimpleQueue[bytes]) -> None:
-    """Pass orders on; end this process when the other end of the pipe is closed."""
+    """Pass requests on; end this process when the other end of the pipe is closed."""
     while True:
         try:
             orders.put(pipe.recv_bytes())
@@ -66,7 +66,7 @@ def _train(rank: int, orders: SimpleQueue[bytes], answer: Callable[[Answer], Non
 
 
 def _portable(error: BaseException | None) -> list[BaseException]:
-    """The error with its causes and contexts, as other processes can read them; its traceback is a note of it."""
+    """The error with its causes and contexts, in a form that other processes can unpickle; the traceback is a note."""
     if error is not None:
         error.add_note("in a worker:\n" + "".join(traceback.format_exception(error)))
     chain: list[BaseException] = []

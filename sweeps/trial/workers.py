@@ -1,7 +1,7 @@
-"""Several processes that train one trial together, started, watched and ended by the trial's own process.
+"""Trains one trial in several processes, which the trial's own process starts, watches and ends.
 
-That process trains nothing and holds no GPU, so it never waits in a collective operation: whatever happens to a
-worker, it ends them all. Each worker is `python -m sweeps.trial.worker`; an order asks for one epoch.
+The trial's process trains nothing and has no GPU, so it never waits in a collective operation. If a worker fails, it
+ends all of them. Each worker is `python -m sweeps.trial.worker`; a request is for one epoch.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 _POLL_SECONDS = 0.1
 _GRACE_SECONDS = 2.0
-"""How long the loss of a worker may take to show after another worker failed because of it."""
+"""How long after a worker's failure the loss of another worker, its cause, may become visible."""
 
 
 class Work(NamedTuple):
-    """What all workers of a trial are given first."""
+    """What all workers of a trial receive first."""
 
     task: Task
     cache: Path
@@ -42,7 +42,7 @@ class Work(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """One worker's answer to an order. The first worker's has the epoch and the state after it."""
+    """One worker's answer to a request. That of the first worker has the epoch and the state after it."""
 
     usage: dict[str, float]
     epoch: Epoch | None = None
@@ -58,11 +58,11 @@ class Failure(NamedTuple):
 def epochs_of_workers(
     task: Task, cache: Path, state: TrainingState, micro_batches: int, cancelled: Event
 ) -> Generator[Trained]:
-    """Train from `state` on by `task.workers` processes, which are ended with this iterator.
+    """Train from `state` on in `task.workers` processes, which end with this iterator.
 
     Raises:
         Cancelled: the event was set.
-        ChildProcessError: a worker ended, by a signal say.
+        ChildProcessError: a worker ended, for example by a signal.
     """
     with ExitStack() as stack:
         meeting = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fer-sweeps-"))) / "meeting"
@@ -81,7 +81,7 @@ def epochs_of_workers(
 
 
 class _Worker:
-    """One process, ended with the block."""
+    """One worker process, which ends with the block."""
 
     def __init__(self, rank: int, size: int) -> None:
         self._name = f"worker {rank + 1} of {size}"
@@ -95,7 +95,7 @@ class _Worker:
                 env=environment(),
                 pass_fds=[others.fileno()],
                 stdin=subprocess.DEVNULL,
-                start_new_session=True,  # a terminal's Ctrl-C is for the sweep to handle
+                start_new_session=True,  # the sweep handles Ctrl-C
             )
         return self
 
@@ -105,14 +105,14 @@ class _Worker:
         self.pipe.close()
 
     def send(self, content: bytes) -> None:
-        """Give it work, or an order for the next epoch."""
+        """Send the work, or a request for the next epoch."""
         try:
             self.pipe.send_bytes(content)
         except OSError:
             raise self._lost() from None
 
     def receive(self) -> Answer | Failure:
-        """Its next answer. Raises ChildProcessError if it has ended."""
+        """Receive its next answer. Raises ChildProcessError if it has ended."""
         try:
             answer: Answer | Failure = pickle.loads(self.pipe.recv_bytes())
         except (EOFError, OSError):
@@ -126,7 +126,7 @@ class _Worker:
 
 
 def _answers(workers: list[_Worker], cancelled: Event) -> list[Answer]:
-    """Every worker's answer to an order."""
+    """Every worker's answer to a request."""
     answers: dict[_Worker, Answer] = {}
     while len(answers) < len(workers):
         if cancelled.is_set():
@@ -142,7 +142,7 @@ def _answers(workers: list[_Worker], cancelled: Event) -> list[Answer]:
 
 
 def _cause(failure: Failure, others: dict[Connection, _Worker]) -> BaseException:
-    """The failure's error; where another worker has ended meanwhile, its loss, which is the cause."""
+    """The failure's error; if another worker has ended in the meantime, that loss, which is the cause."""
     while ready := _ready(others, _GRACE_SECONDS):
         for worker in ready:
             del others[worker.pipe]
@@ -160,6 +160,6 @@ def _ready(workers: dict[Connection, _Worker], seconds: float) -> list[_Worker]:
 
 
 def _together(usages: list[dict[str, float]]) -> dict[str, float]:
-    """The resources of all workers: sums of processor and memory, the highest of the GPUs' numbers."""
+    """The resources of all workers: the sums of CPU and memory, and the maximum of each GPU metric."""
     combine: dict[str, Any] = {CPU: sum, MEMORY: sum, GPU: max, GPU_MEMORY: max}
     return {name: combine[name](usage[name] for usage in usages if name in usage) for name in usages[0]}

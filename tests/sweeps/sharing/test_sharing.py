@@ -167,7 +167,7 @@ def test_a_killed_driver_gives_its_share_back_within_a_second(
     assert share.slots_for(0, 2) == 0
     assert said == [
         "waiting for a slot: in use by sweep night of anna (priority 0, 2 slots); "
-        "one comes free at the next report of a trial"
+        "one becomes free at the next report of a trial"
     ]
     other_driver.send_signal(signal.SIGKILL)
     killed = time.monotonic()
