@@ -1,1 +1,1 @@
-"""What is done with trials that have ended."""
+"""Works on trials that have ended: pictures, reports, test, ensembles, registration, cleanup."""

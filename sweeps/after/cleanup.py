@@ -1,4 +1,4 @@
-"""Cleans up old sweeps: checkpoints that are no longer needed, and runs that dead drivers left RUNNING in MLflow."""
+"""Cleans up old sweeps: deletes checkpoints that are no longer needed, and closes MLflow runs of dead drivers."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Cleanup:
-    """What of one sweep can go: files, MLflow's copies of weights, and runs to be closed.
+    """What of one sweep can be deleted: files, MLflow's copies of weights, and runs to be closed.
 
-    `kept` names what would go if no other run needed it, `spared` is the reason for skipping the sweep.
+    `kept` names files that other runs need, `spared` is the reason for skipping the sweep.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Cleanup:
     spared: str | None = None
 
     def lines(self) -> Iterator[str]:
-        """One line each, for a person."""
+        """One line of text per item."""
         if self.spared:
             yield f"{self.name}: {self.spared}"
         yield from (f"{self.name}: {line}" for line in self.kept)
@@ -63,15 +63,15 @@ def clean_up(
     act: bool,
     on_warning: Callable[[str], None],
 ) -> Iterator[Cleanup]:
-    """Check sweeps, all in `out` where none is named; with `act` remove files and close runs.
+    """Check the named sweeps, or all in `out`; with `act` delete files and close runs.
 
-    A sweep with a driver is skipped, as is one whose journal cannot be read. Trials that a resume continues keep
-    everything; baselines, and trials that other runs need, keep their weights. Without the MLflow that has the sweep's
-    records, or `tracking_uri` instead, only files are checked.
+    A sweep with a driver, or with an unreadable journal, is skipped. Trials that a resume continues keep everything;
+    baselines, and trials that other runs need, keep their weights. If the sweep's MLflow, or `tracking_uri`, does not
+    answer, only files are checked.
 
     Raises:
-        InputError: no sweep of such a name.
-        TrackingError: `keep` < 1, or the disk refused.
+        InputError: there is no sweep of that name.
+        TrackingError: `keep` < 1, or a disk error.
     """
     folders = [sweep_folder(name, out) for name in names or sweep_names(out)]
     needed = needed_weights(out)
@@ -84,13 +84,13 @@ def clean_up(
                 recorded = recorded_spec(history).tracking_uri
                 mine |= _preferred(folder, history)
             except (InputError, TrackingError) as error:
-                yield Cleanup(folder.root.name, spared=f"{error}; left alone")
+                yield Cleanup(folder.root.name, spared=f"{error}; skipped")
                 continue
             yield _clean(folder, client(recorded), keep, mine, act=act)
 
 
 def _preferred(folder: SweepFolder, history: SweepHistory) -> dict[int, str]:
-    """The sweep's winner where that need not be the best trial, and why it stays."""
+    """The sweep's winner with --prefer, and why it is kept."""
     winner = winner_of(folder, history) if history.spec.get("prefer") else None
     return {winner.trial: f"it is the sweep's winner (--prefer {winner.prefer})"} if winner else {}
 
@@ -101,7 +101,7 @@ def _client(
     try:
         return stack.enter_context(opened(resolve_tracking_uri(asked, out, recorded)))
     except TrackingError as error:
-        on_warning(f"{error}: only files are looked at")
+        on_warning(f"{error}: only files are checked")
         return None
 
 
@@ -115,7 +115,7 @@ def _clean(
 ) -> Cleanup:
     name, holder = folder.root.name, folder_holder(folder.root)
     if holder is not None:
-        return Cleanup(name, spared=f"is being worked on (host {holder.host}, pid {holder.pid}), left alone")
+        return Cleanup(name, spared=f"has a driver (host {holder.host}, pid {holder.pid}), skipped")
     with ExitStack() as stack:
         if act:
             stack.enter_context(hold_folder(folder.root))

@@ -1,4 +1,4 @@
-"""A run without training: predictions on the validation split, recorded as a sweep of one trial."""
+"""Records a run without training, as a sweep of one trial: its predictions on the validation split."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tracking.record.layout import SweepFolder
 
 
 def new_folder(name: str, out: Path) -> SweepFolder:
-    """The folder of a new run; nothing is made yet. Raises InputError if the name is taken or not valid."""
+    """The folder of a new run, not created yet. Raises InputError if the name is taken or invalid."""
     folder = SweepFolder(out / check_name(name))
     if folder.journal.exists():
         raise InputError(f"{folder.root} exists already: choose another --name")
@@ -42,10 +42,10 @@ def record_run(
     what: str,
     tracking_uri: str | None = None,
 ) -> Run:
-    """Score and draw probabilities [n, classes] on the validation split of `like`, and write the journal last.
+    """Score and draw probabilities [n, classes] on the validation split of `like`; write the journal last.
 
-    `space` is the experiment in MLflow, `what` names the run in its pictures. Its records go to `tracking_uri` (as
-    `recordable` gives it), else to where those of `like` are.
+    `space` is the experiment in MLflow, `what` is the run's title in its pictures. Its records go to `tracking_uri` (in
+    the form of `recordable`), by default to the same place as those of `like`.
     """
     folder.create()
     spec = like.spec.model_copy(
@@ -59,7 +59,7 @@ def record_run(
     )
     faces = like.faces()
     labels, answers = np.asarray(faces.val.labels, np.int64), probabilities.astype(np.float32)
-    wide = answers.astype(np.float64)  # what is scored is what is kept, to the last bit
+    wide = answers.astype(np.float64)  # scored exactly as stored
     metrics = {
         OBJECTIVE: float((wide.argmax(1) == labels).mean()),
         "val_loss": float(image_log_losses(labels, wide).mean()),

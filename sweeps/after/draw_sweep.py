@@ -1,6 +1,6 @@
-"""Makes what a finished sweep shows: leaderboard, pictures, page, and what its best trial's net looks at.
+"""Draws a finished sweep: leaderboard, pictures, page, and filters and feature maps of its best net.
 
-As a program it does one of these in a process of its own: `python -m sweeps.after.draw_sweep draw FOLDER`.
+As a program it does one of these tasks in a separate process: `python -m sweeps.after.draw_sweep draw FOLDER`.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from tracking.record.layout import SweepFolder
 
 
 def draw_sweep(folder: SweepFolder) -> None:
-    """Write leaderboard, pictures and, last, the page of a sweep, each whole or not at all.
+    """Write leaderboard, pictures and finally the page of a sweep, each atomically.
 
     Raises:
-        TrackingError: no journal, or the disk refused.
+        TrackingError: there is no journal, or a disk error.
     """
     history = SweepHistory.load(folder.journal)
     report, faces = sweep_report(folder, history)
@@ -44,9 +44,9 @@ def draw_sweep(folder: SweepFolder) -> None:
 
 
 def publish_best(folder: SweepFolder, tracking_uri: str) -> Iterator[str]:
-    """Draw the best trial's filters and maps, log them, register its net; return the results, one line each.
+    """Draw and log the best trial's filters and feature maps, and register its net. Yields the results, one line each.
 
-    Each part is tried; SystemExit lists all faults.
+    Each part is tried; SystemExit lists all errors.
     """
     from fer_data import DataError
     from fer_models import ModelError
@@ -59,7 +59,7 @@ def publish_best(folder: SweepFolder, tracking_uri: str) -> Iterator[str]:
         (run,) = best_runs(folder, SweepHistory.load(folder.journal), 1)
         pictures = draw_filters_and_maps(run)
         log_pictures(run, pictures, tracking_uri)
-        return f"{run.name}: what its net looks at is in {pictures[0].parent}"
+        return f"{run.name}: filters and feature maps of its net are in {pictures[0].parent}"
 
     def register() -> str:
         return register_best(folder, tracking_uri)
@@ -75,7 +75,7 @@ def publish_best(folder: SweepFolder, tracking_uri: str) -> Iterator[str]:
 
 
 def main() -> None:
-    """What the process does that the driver waits for: a task's name and the sweep's folder are its arguments."""
+    """Do the task that the arguments name, for the sweep whose folder they name."""
     task, root = sys.argv[1:]
     if task == "draw":
         draw_sweep(SweepFolder(Path(root)))

@@ -1,7 +1,7 @@
 """Ensembles: the averaged probabilities of several nets, recorded as a run; or the nets joined, to be trained as one.
 
 An averaged ensemble has a folder like a sweep's, with a journal of one trial, so all verbs for runs work on it.
-Weights and members are chosen on the validation split, as everything is.
+members are chosen on the validation split.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from tracking.record.layout import SweepFolder
 from tracking.record.predictions import Predictions
 
 SPACE = "ensembles"
-"""The experiment in MLflow."""
+"""The name of the experiment in MLflow."""
 
 _GREEDY_ROUNDS = 50
 _FOLDS = 5
 _FOLD_SEED = 0
 _LEAST_WEIGHT = 1e-6
-"""A member with less is left out: it costs a whole net and changes no prediction."""
+"""Members with a lower weight are left out: they cost a whole net and hardly change a prediction."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Each candidate's weight, 0 for those left out; they sum to 1."""
+    """The weight of each candidate, 0 if left out; they sum to 1."""
 
     weights: NDArray[np.float64]
     probabilities: NDArray[np.float64]
@@ -48,8 +48,9 @@ class Choice:
 def combine(labels: NDArray[np.int64], candidates: NDArray[np.floating], method: EnsembleMethod) -> Choice:
     """Combine probabilities [members, n, classes].
 
-    `mean` weighs all equally; `weighted` uses the weights with the least log loss on these labels; `greedy` adds, with
-    replacement, the member that helps accuracy most (Caruana et al. 2004); ties go to the lower log loss.
+    `mean` weights all equally; `weighted` uses the weights with the lowest log-loss on these labels; `greedy` adds,
+    with replacement, the member that increases accuracy most (Caruana et al. 2004), and of equal ones that with the
+    lower log-loss.
     """
     if method == "mean":
         weights = np.full(len(candidates), 1 / len(candidates))
@@ -63,9 +64,9 @@ def combine(labels: NDArray[np.int64], candidates: NDArray[np.floating], method:
 def fitted_apart(
     labels: NDArray[np.int64], candidates: NDArray[np.floating], method: EnsembleMethod
 ) -> NDArray[np.float64]:
-    """As `combine`, but each face's prediction has weights that were fitted without it: probabilities [n, classes].
+    """As `combine`, but cross-fitted: probabilities [n, classes], each with weights that were fitted without that face.
 
-    Greedy selection gains a point and more on the faces that it is fitted to, and on no others.
+    Greedy selection gains a point or more on the faces that it is fitted to, but not on others.
     """
     folds = np.random.default_rng(_FOLD_SEED).permutation(len(labels)) % _FOLDS
     probabilities = np.zeros(candidates.shape[1:])
@@ -77,7 +78,7 @@ def fitted_apart(
 
 
 def answers_fitted_apart(run: Run) -> Predictions:
-    """A run's predictions on the validation split; an ensemble's have weights that were fitted without the face."""
+    """A run's predictions on the validation split; those of a fitted ensemble are cross-fitted."""
     if not isinstance(run.kind, Ensemble):
         return run.predictions()
     out = run.sweep.root.parent
@@ -92,7 +93,7 @@ def _average(candidates: NDArray[np.floating], weights: NDArray[np.float64]) -> 
 
 
 def _least_log_loss(labels: NDArray[np.int64], candidates: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Fit a mixture's weights by expectation maximisation, which stays in the simplex and improves with each step."""
+    """Fit the mixture weights by expectation maximisation, which stays in the simplex and improves at each step."""
     of_label = candidates[:, np.arange(len(labels)), labels].astype(np.float64) + 1e-12
     weights = np.full(len(candidates), 1 / len(candidates))
     for _ in range(200):
@@ -124,7 +125,7 @@ def _score(labels: NDArray[np.int64], probabilities: NDArray[np.floating]) -> tu
 def make_ensemble(
     runs: Sequence[Run], method: EnsembleMethod, name: str, out: Path, *, tracking_uri: str | None = None
 ) -> Run:
-    """Combine runs into one that is recorded under `name`; `tracking_uri` as in `record_run`.
+    """Combine runs into a new one, recorded under `name`; `tracking_uri` as in `record_run`.
 
     Raises InputError if they cannot be combined.
     """
@@ -189,9 +190,9 @@ def _single(run: Run) -> Single:
 
 
 def _refuse_unfit(runs: Sequence[Run]) -> None:
-    """Refuse runs that are too few, named twice, of different faces, not finished, or without weights."""
+    """Refuse too few or repeated runs, different faces, and runs that are unfinished or have no weights."""
     if len(runs) < 2:
-        raise InputError(f"an ensemble needs two runs at least, got {len(runs)}")
+        raise InputError(f"an ensemble needs at least two runs, got {len(runs)}")
     twice = [name for name, count in Counter(run.name for run in runs).items() if count > 1]
     if twice:
         raise InputError(f"{', '.join(twice)}: named more than once; name each member of an ensemble once")

@@ -1,4 +1,5 @@
-"""When a sweep that ends is drawn and its best trial is published: in processes of their own, which cannot fail it."""
+"""Draws a sweep at its end and publishes its best trial, in separate processes, whose errors do not affect the
+sweep."""
 
 from __future__ import annotations
 
@@ -18,14 +19,14 @@ _LEAST_TRAINED_SECONDS = 60.0
 
 
 class AtEnd(Protocol):
-    """What is done once a sweep's trials are over. Each step returns notes for a person, and never raises."""
+    """The steps after a sweep's trials are over. Each returns notes as text, and never raises."""
 
     def draw(self, history: SweepHistory, *, hurried: bool) -> list[str]:
-        """Draw the sweep, before the tracker gets its end; `hurried` after a signal."""
+        """Draw the sweep before the tracker receives its end; `hurried` after a signal."""
         ...
 
     def publish_best(self, history: SweepHistory, tracking_uri: str) -> list[str]:
-        """Show and register the best trial, once the tracker has all of the sweep."""
+        """Inspect and register the best trial, once the tracker has the whole sweep."""
         ...
 
 
@@ -42,7 +43,7 @@ class NothingAtEnd:
 
 
 class Closing:
-    """Does both steps in processes of their own, where they are worth their time; a fault in either is one warning."""
+    """Does both steps in separate processes, if they are worth their time; an error in either is one warning."""
 
     def __init__(self, folder: SweepFolder, on_warning: Callable[[str], None]) -> None:
         self._folder, self._on_warning = folder, on_warning
@@ -51,7 +52,7 @@ class Closing:
     def draw(self, history: SweepHistory, *, hurried: bool) -> list[str]:
         """Draw the sweep's files into its folder, unless they are up to date with the journal.
 
-        To be called before MLflow gets the sweep's end, when it takes that folder's files. `hurried` after a signal.
+        To be called before MLflow receives the sweep's end and, with it, these files. `hurried` after a signal.
         """
         if not any((one.is_over or one.waits_at_rung) and one.best_epoch() for one in history.trials.values()):
             return ["no report yet: no trial has finished"]
@@ -61,15 +62,15 @@ class Closing:
             if fault:
                 root = self._folder.root
                 again = command_for(root.parent, "report", root.name)
-                self._on_warning(f"the report is not made ({fault}); make it with: {again}")
+                self._on_warning(f"the report was not written ({fault}); write it with: {again}")
                 return []
             self._drawn = not hurried
         return [f"report: {page}"]
 
     def publish_best(self, history: SweepHistory, tracking_uri: str) -> list[str]:
-        """Draw what the best trial's net looks at and register it, once MLflow has all of the sweep.
+        """Draw the best trial's filters and feature maps and register its net, once MLflow has the whole sweep.
 
-        Skipped where nothing has changed, and for a sweep that took less time than this would.
+        Skipped if nothing has changed, and for a sweep that took less time than this would.
         """
         epochs = [epoch for trial in history.trials.values() for epoch in trial.epochs]
         trained_seconds = sum(epoch.metrics.get("epoch_seconds", 0.0) for epoch in epochs)
@@ -78,19 +79,19 @@ class Closing:
             return []
         fault, lines = _in_a_child("publish_best", self._folder, _LONGEST_SECONDS, tracking_uri)
         if fault:
-            self._on_warning(f"the best trial is not inspected or registered in full: {fault}")
+            self._on_warning(f"the best trial was not inspected or registered completely: {fault}")
         return lines
 
 
 def _in_a_child(
     task: str, folder: SweepFolder, seconds: float, tracking_uri: str | None = None
 ) -> tuple[str | None, list[str]]:
-    """Let `main` do a task in a process of its own; what went wrong, or None, and the lines that it printed."""
+    """Run a task of `main` in a separate process. Returns the error or None, and the printed lines."""
     around = environment()
-    if tracking_uri:  # not as an argument, which every user of the machine can read: it may hold a password
+    if tracking_uri:  # not as an argument, which every user of the machine can read: it may have a password
         around["MLFLOW_TRACKING_URI"] = tracking_uri
     try:
-        # Of its own session, as Ctrl-C is for the driver to answer.
+        # In a separate session, since the driver handles Ctrl-C.
         done = subprocess.run(
             command("sweeps.after.draw_sweep", task, str(folder.root)),
             stdin=subprocess.DEVNULL,

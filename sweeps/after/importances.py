@@ -16,16 +16,16 @@ from tracking.metrics.scores import Interval
 from tracking.record.history import SweepHistory, TrialHistory
 
 LEAST_TRIALS = 30
-"""With fewer, a setting without any effect can get a third by chance."""
+"""With fewer trials a setting without any effect can get a third by chance."""
 
 _BOOTSTRAPS = 10
 _TREES = 32
 
 
 def importances(history: SweepHistory) -> dict[str, Interval]:
-    """Shares that sum to 1, largest first, over finished trials of the sampler; with 90 % bootstrap intervals.
+    """Shares that sum to 1, largest first, with 90 % bootstrap intervals, from the sampler's finished trials.
 
-    Only of settings that all of these trials have, each on its scale. Empty with too few trials.
+    Only for settings that all of these trials have, each on its scale. Empty if there are too few trials.
     """
     trials = [
         trial
@@ -40,14 +40,14 @@ def importances(history: SweepHistory) -> dict[str, Interval]:
     draws = np.random.default_rng(0).integers(len(points), size=(_BOOTSTRAPS, len(points)))
     shares = [_shares([points[index] for index in draw], seed) for seed, draw in enumerate(draws)]
     if any(share is None for share in shares):
-        return {}  # all of them are equally good
+        return {}  # all trials are equally good
     found = {one.name: [share[one.name] for share in shares if share] for one in settings}
     intervals = {name: _interval(values) for name, values in found.items()}
     return dict(sorted(intervals.items(), key=lambda item: -item[1].value))
 
 
 def _point(trial: TrialHistory, settings: Sequence[Setting]) -> FrozenTrial:
-    """A trial with its settings' positions on their axes; a logarithmic axis is searched evenly in the logarithm."""
+    """A trial with its settings' positions on their axes; a logarithmic axis uses the logarithm."""
     distributions: dict[str, BaseDistribution] = {
         one.name: CategoricalDistribution(range(len(one.choices))) if one.choices else FloatDistribution(0, 1)
         for one in settings

@@ -1,4 +1,4 @@
-"""Pictures of a run's net: its filters, its layers' maps of some faces, and the regions that decide its predictions."""
+"""Pictures of a run's net: filters, feature maps of some faces, and saliency maps of its predictions."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ METHODS: tuple[MapMethod, ...] = get_args(MapMethod)
 
 
 def net_table(run: Run) -> str:
-    """The run's net as text, layer by layer, with what it costs."""
+    """The run's net as text, layer by layer, with parameters and multiply-adds."""
     from fer_models.listing import layer_table, summarise
 
     net, classes = _single(run).config.net, len(run.spec.classes)
-    note = f"{classes} classes; parameters in fp32; multiply-adds of one face, in millions"
+    note = f"{classes} classes; parameters in fp32; multiply-adds per face, in millions"
     return f"{run.name}: {net.name}\n{layer_table(summarise(net, classes))}\n{note}"
 
 
@@ -60,20 +60,20 @@ def inspect_run(
     folder: Path | None = None,
     device: Device = "cpu",
 ) -> Iterator[Path]:
-    """Check everything first, then write the pictures one by one and yield the path of each.
+    """Check everything, then write the pictures one by one and yield the path of each.
 
     Args:
         run: a single net.
         shown: the faces.
-        layers: names of stages or layers; empty for the stages that give maps.
-        methods: how to explain a prediction; "gradcam" over those of `layers` that give maps.
-        device: where the net computes.
-        folder: default is `inspect/` in the trial's folder.
+        layers: names of stages or layers; empty for all stages that have feature maps.
+        methods: saliency methods; "gradcam" for those of `layers` that have feature maps.
+        device: device of the net.
+        folder: default `inspect/` in the trial's folder.
 
     Raises:
-        InputError: the run is an ensemble, or Grad-CAM is asked for and no layer gives maps.
-        ModelError: a layer's name is unknown, or captum is needed and missing.
-        TrackingError: the disk refused.
+        InputError: the run is an ensemble, or Grad-CAM has no layer with feature maps.
+        ModelError: a layer's name is unknown, or captum is missing.
+        TrackingError: a disk error.
     """
     from fer_models.inspection.activations import watch
     from fer_models.inspection.saliency import check_captum
@@ -86,8 +86,8 @@ def inspect_run(
     watched = watch(net, layers)
     if "gradcam" in methods and not any(layer.is_map for layer in watched):
         raise InputError(
-            f"Grad-CAM: none of {', '.join(layers)} gives a map of more than one place; name a convolution too, "
-            "or take --method occlusion"
+            f"Grad-CAM: none of {', '.join(layers)} has a feature map of more than one pixel; also name a "
+            "convolution, or use --method occlusion"
         )
     probabilities = predict(net, shown.images, device=device)
     sheet = _face_sheet(shown, probabilities, run.spec.classes)
@@ -108,13 +108,13 @@ def _written(pictures: Iterator[tuple[str, Figure]], folder: Path) -> Iterator[P
 
 
 def draw_filters_and_maps(run: Run) -> list[Path]:
-    """Draw what needs no optional package, of one face per class, into `inspect/` in the trial's folder.
+    """Draw filters and feature maps, for one face per class, into `inspect/` in the trial's folder.
 
     Raises:
         InputError: the run is an ensemble, or its faces have changed.
         DataError: its faces are gone.
         ModelError: its weights are missing or damaged.
-        TrackingError: the disk refused.
+        TrackingError: a disk error.
     """
     return list(inspect_run(run, chosen_faces(run)))
 
@@ -133,7 +133,7 @@ def log_pictures(run: Run, pictures: Sequence[Path], tracking_uri: str) -> None:
 
 @dataclass(frozen=True, eq=False)
 class _Scene:
-    """A net, the faces and layers that are watched, and its predictions `said` [n]."""
+    """A net, the inspected faces and layers, and its predicted classes `said` [n]."""
 
     net: nn.Module
     shown: Shown
@@ -144,7 +144,7 @@ class _Scene:
 
 
 def _pictures(run: Run, faces: Faces, scene: _Scene, methods: Sequence[MapMethod]) -> Iterator[tuple[str, Figure]]:
-    """File name and picture."""
+    """Yield file names and pictures."""
     from fer_models.inspection.activations import first_filters
     from tracking.figures.inspect_figures import filters_figure
 
@@ -201,7 +201,7 @@ def _face_sheet(shown: Shown, probabilities: NDArray[np.float32], classes: Seque
     for name, label, row in zip(shown.names, shown.labels, probabilities, strict=True):
         said = int(row.argmax())
         true = name if label is None else f"{classes[label]} ({name})"
-        captions.append(f"{true}\nsaid {classes[said]} {row[said]:.0%}")
+        captions.append(f"{true}\npred. {classes[said]} {row[said]:.0%}")
         wrong.append(label is not None and said != label)
     return FaceSheet(np.clip(shown.images, 0, 255).astype(np.uint8), captions, wrong)
 
@@ -209,11 +209,9 @@ def _face_sheet(shown: Shown, probabilities: NDArray[np.float32], classes: Seque
 def _single(run: Run) -> Run:
     match run.kind:
         case Ensemble(members=members):
-            raise InputError(
-                f"{run.name} is an ensemble, which has no layers of its own; inspect a member: {', '.join(members)}"
-            )
+            raise InputError(f"{run.name} is an ensemble, which has no layers; inspect a member: {', '.join(members)}")
         case SvmHead(member=member):
-            raise InputError(f"{run.name} answers by a support vector machine; inspect its net: {member}")
+            raise InputError(f"{run.name} is a support vector machine; inspect its net: {member}")
     return run
 
 

@@ -16,7 +16,7 @@ from sweeps.trial.messages import val_title
 from tracking.metrics.summary import data_name
 
 MAX_FACES = 40
-"""Of one picture."""
+"""Maximum number of faces in one picture."""
 
 _NAME_LENGTH = 16  # fits above a face
 
@@ -32,9 +32,9 @@ class Shown:
 
 
 def chosen_faces(run: Run, asked: str | None = None) -> Shown:
-    """Validation faces: as many as `asked` says ("8"), one class after the other, or those at its indices ("3,17").
+    """Validation faces: a number of them ("8"), alternating between the classes, or those at indices ("3,17").
 
-    Without `asked`, one of each class. Raises InputError.
+    Without `asked`, one face per class. Raises InputError.
     """
     faces = run.faces()
     labels, name = faces.val.labels, data_name(faces.name, faces.synthetic)
@@ -48,9 +48,9 @@ def chosen_faces(run: Run, asked: str | None = None) -> Shown:
 
 
 def face_from(run: Run, path: Path) -> Shown:
-    """A user's face, resized and preprocessed like those that the net was trained on.
+    """A user's picture, resized and preprocessed like the faces that the net was trained on.
 
-    Raises InputError if the file is no picture, or its faces have changed.
+    Raises InputError if the file is not a picture, or the run's faces have changed.
     """
     from fer_data.augmentation.preprocess import preprocess
     from fer_data.images.decode import read_image
@@ -68,15 +68,15 @@ def face_from(run: Run, path: Path) -> Shown:
 
 
 def _numbers(asked: str, labels: NDArray[np.uint8]) -> NDArray[np.intp]:
-    """Places in the split."""
+    """Indices in the split."""
     if re.fullmatch(r"\d+", asked) and 1 <= int(asked) <= min(MAX_FACES, len(labels)):
         return _in_turn(labels, int(asked))
     places = re.fullmatch(r"\d+(,\d+)*,?", asked) if "," in asked else None
     numbers = [int(number) for number in asked.rstrip(",").split(",")] if places else []
     if not 1 <= len(numbers) <= MAX_FACES or max(numbers) >= len(labels):
         raise InputError(
-            f"--faces '{asked}': expected how many, 1 to {min(MAX_FACES, len(labels))}, or places in the validation "
-            f"split, 0 to {len(labels) - 1:,} and {MAX_FACES} at most, as 3,17 (one: 3,)"
+            f"--faces '{asked}': expected a number of faces, 1 to {min(MAX_FACES, len(labels))}, or at most "
+            f"{MAX_FACES} indices in the validation split, 0 to {len(labels) - 1:,}, as 3,17 (for one: 3,)"
         )
     return np.array(numbers)
 

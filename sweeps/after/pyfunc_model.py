@@ -1,7 +1,7 @@
 """An MLflow model of a trial's net or of an ensemble: images in, class probabilities out.
 
-MLflow copies this file into the model and runs it there to load it (models from code), so nothing is pickled. It is
-beside copies of fer_data and fer_models, and must do with those and with the folder that `registering` packed.
+MLflow copies this file into the model and runs it to load the model (models from code), so nothing is pickled. The
+model also has copies of fer_data and fer_models, and this file may use only those and the folder written by `register`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import pandas as pd
 
 
 class ExpressionModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc, name-defined]
-    """Predictions for raw images: it converts to grey, resizes and preprocesses."""
+    """Predicts raw images: converts them to grey, resizes and preprocesses them."""
 
     def load_context(self, context: Any) -> None:
-        """Build the nets and fill them with their weights. Raises ModelError for a file that is damaged."""
+        """Build the nets and load their weights. Raises ModelError for a damaged file."""
         from fer_models.packed_nets import PackedNets
 
         self._nets = PackedNets(Path(context.artifacts["files"]))
@@ -26,12 +26,13 @@ class ExpressionModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc, name-def
     def predict(
         self,
         context: Any,
-        model_input: np.ndarray,  # MLflow knows this annotation alone
+        model_input: np.ndarray,  # the only annotation that MLflow knows
         params: dict[str, Any] | None = None,
     ) -> pd.DataFrame:
-        """Probabilities of grey [n, height, width] or RGB [n, height, width, 3] images: a row each, columns by class.
+        """Probabilities of grey [n, height, width] or RGB [n, height, width, 3] images: one row per image, one column
+        per class.
 
-        Raises DataError for anything but such an array of whole numbers 0..255.
+        Raises DataError unless it is such an array with whole numbers 0..255.
         """
         import torch
 

@@ -29,7 +29,7 @@ _REQUIREMENTS = (
     "torchvision",
 )  # fmt: skip
 _REQUIRED_BY = {"efficientnet_lite0": "efficientnet-lite-pytorch"}
-"""Further requirements of a net."""
+"""Further packages that a net requires."""
 
 
 def register_best(folder: SweepFolder, tracking_uri: str) -> str:
@@ -39,18 +39,18 @@ def register_best(folder: SweepFolder, tracking_uri: str) -> str:
 
 
 def register_run(run: Run, tracking_uri: str) -> str:
-    """Log a run as an MLflow model and register it, as champion if it beats the present one beyond chance.
+    """Log a run as an MLflow model and register it, as champion if it beats the current one by more than chance.
 
-    A net of synthetic faces is only logged. Repeating it changes nothing. MLflow must have the run.
+    A net of synthetic faces is only logged. Repeating this changes nothing. MLflow must have the run.
 
     Raises:
-        InputError: the run's answers or weights are gone, or its faces are or have changed.
+        InputError: the run's predictions or weights are gone, or its faces are gone or have changed.
         TrackingError: MLflow does not have the run, does not answer, or refuses.
     """
     if (fold := run.trial.started.fold) is not None:
         raise InputError(
-            f"{run.name}: was trained on fold {fold} of {run.spec.folds}, and judged on faces that other nets learned "
-            "from; train its configuration on the whole train split to register it"
+            f"{run.name}: was trained on fold {fold} of {run.spec.folds}, and validated on faces that other folds "
+            "train on; to register its configuration, train it on the whole train split"
         )
     answers = answers_fitted_apart(run)
     with opened(tracking_uri) as client, tempfile.TemporaryDirectory() as scratch:
@@ -76,9 +76,9 @@ def register_run(run: Run, tracking_uri: str) -> str:
 
 
 def _chosen_among(run: Run, answers: Predictions) -> NDArray[np.bool_]:
-    """Which faces the runs that this one was chosen from predict right, itself first: [k, n].
+    """Correct predictions [k, n] of the runs among which this one was chosen, itself first.
 
-    They are all finished trials of its sweep, and all runs made of that sweep's nets.
+    These are all finished trials of its sweep, and all runs made from that sweep's nets.
     """
     rows = [answers.is_right]
     for folder, history in related_sweeps(run):
@@ -91,7 +91,7 @@ def _chosen_among(run: Run, answers: Predictions) -> NDArray[np.bool_]:
 
 
 def _requirements(run: Run) -> list[str]:
-    """The model's requirements, in the versions that are installed here."""
+    """The model's requirements, with the versions that are installed here."""
     nets = {member.config.net.name for member, _ in run.nets()}
     packages = [*_REQUIREMENTS, *(package for net, package in _REQUIRED_BY.items() if net in nets)]
     return [f"{name}=={version(name)}" for name in packages]

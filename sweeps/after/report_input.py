@@ -1,4 +1,4 @@
-"""Hands runs and sweeps to the comparison and to the report."""
+"""Prepares runs and sweeps for the comparison and the report."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from tracking.record.predictions import best_predictions
 def compare_runs(runs: Sequence[Run], whole: Sequence[str] = (), *, numbers_only: bool = False) -> Comparison:
     """Compare runs face by face on their validation split.
 
-    `whole` names the sweeps that were given as such, and whose best trials are among `runs`: two or more are
-    also compared as a whole. Raises TrackingError if faces differ.
+    `whole` has the names of sweeps that were given without a trial; their best trials are among `runs`. Two or more are
+    also compared as whole sweeps. Raises TrackingError if faces differ.
     """
     compared = [_compared_run(run) for run in runs]
     found = compare(compared, numbers_only=numbers_only)
@@ -41,7 +41,7 @@ def compare_runs(runs: Sequence[Run], whole: Sequence[str] = (), *, numbers_only
     searched = {name: run for name, run in asked.items() if isinstance(run.kind, TrainedNet)}
     summaries = tuple(sweep_summary(name, run.history) for name, run in searched.items()) if len(searched) > 1 else ()
     notes = [
-        f"the weights of {run.name} were fitted to these faces, which flatters its numbers"
+        f"the weights of {run.name} were fitted to these faces, so its numbers are too high"
         for run in runs
         if isinstance(run.kind, Ensemble) and run.kind.is_fitted
     ]
@@ -72,7 +72,7 @@ def _compared_run(run: Run) -> ComparedRun:
 
 
 def val_faces(spec: SweepSpec) -> NDArray[np.uint8] | None:
-    """The validation faces of a sweep as grey levels, None if its data is gone or has changed."""
+    """The validation faces of a sweep as grey levels. None if its data is gone or has changed."""
     faces = _faces(spec)
     return _grey_levels(faces) if faces else None
 
@@ -90,14 +90,14 @@ def _faces(spec: SweepSpec) -> Faces | None:
 
 
 def sweep_page(folder: SweepFolder, history: SweepHistory) -> str:
-    """The report of a sweep, one self-contained HTML page."""
+    """The report of a sweep as one self-contained HTML page."""
     return report_page(*sweep_report(folder, history))
 
 
 def sweep_report(folder: SweepFolder, history: SweepHistory) -> tuple[SweepReport, NDArray[np.uint8] | None]:
-    """The content of a sweep's report, and its validation faces as grey levels where they are available."""
+    """The content of a sweep's report, and its validation faces as grey levels, if they are available."""
     spec = recorded_spec(history)
-    faces = None if spec.folds else _faces(spec)  # each fold has its own
+    faces = None if spec.folds else _faces(spec)  # each fold has other validation faces
     report = SweepReport(
         history=history,
         folder=folder,
@@ -113,7 +113,7 @@ def sweep_report(folder: SweepFolder, history: SweepHistory) -> tuple[SweepRepor
 
 
 def _answered(folder: SweepFolder, history: SweepHistory) -> int:
-    """The number of validation faces by its trials' predictions, for when the faces are gone; 0 if unknown."""
+    """The number of validation faces according to stored predictions, if the faces are gone; 0 if unknown."""
     for trial in history.trials.values():
         if found := best_predictions(folder.trial(trial.number), trial):
             return len(found.labels)
@@ -143,15 +143,15 @@ def _facts(spec: SweepSpec, faces: Faces | None, answered: int) -> DataFacts:
 
 def _why_no_faces(spec: SweepSpec) -> str:
     if spec.folds:
-        return f"val is one of {spec.folds} folds of train and val, another one for each trial of a group"
-    return "the data is not where it was: sizes and leaks are not known"
+        return f"val is one of {spec.folds} folds of train and val, a different one for each trial of a group"
+    return "the data is gone, so sizes and leaks are not known"
 
 
 def _asked(spec: SweepSpec, history: SweepHistory) -> Mapping[str, str]:
     asked = {
         "space": spec.space,
         "trials": str(spec.trials),
-        "epochs of a trial, at most": str(spec.max_epochs),
+        "epochs per trial, at most": str(spec.max_epochs),
         "selected by": OBJECTIVE,
         **({"optimized together": ", ".join(spec.objectives)} if len(spec.objectives) > 1 else {}),
         "sampler": spec.sampler,
@@ -167,7 +167,7 @@ def _asked(spec: SweepSpec, history: SweepHistory) -> Mapping[str, str]:
     if spec.prefer:
         asked["preferred within noise of the best"] = spec.prefer
     if spec.members > 1:
-        asked["trials of each configuration"] = f"{spec.members} {'folds' if spec.folds else 'seeds'}"
+        asked["trials per configuration"] = f"{spec.members} {'folds' if spec.folds else 'seeds'}"
     if budgets := Budgets(spec).lines(history):
         asked["budget"] = ", ".join(budgets)
     return asked | {f"fixed: {name}": setting_text(value) for name, value in spec.settings.items()}
@@ -176,7 +176,7 @@ def _asked(spec: SweepSpec, history: SweepHistory) -> Mapping[str, str]:
 def _commands(spec: SweepSpec) -> Mapping[str, str]:
     run = ["python", "-m", "sweeps.run", spec.space, *same_trials(spec)]
     return {
-        "the same sweep again": shlex.join(run),
-        "read the test split for its best trial, once": shlex.join(["python", "-m", "sweeps", "test", spec.name]),
-        "its five best as one": shlex.join(["python", "-m", "sweeps", "ensemble", "--sweep", spec.name]),
+        "run the same sweep again": shlex.join(run),
+        "evaluate its best trial on the test split, once": shlex.join(["python", "-m", "sweeps", "test", spec.name]),
+        "average its five best trials": shlex.join(["python", "-m", "sweeps", "ensemble", "--sweep", spec.name]),
     }

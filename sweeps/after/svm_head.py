@@ -1,7 +1,7 @@
 """Replaces a trained net's last layer by a support vector machine, recorded as a run.
 
-C is chosen, and the machine fitted, on the train split alone; it predicts the validation split once. The run has a
-copy of the net's weights, so it does not depend on its source.
+C is chosen and the machine fitted only on the train split; it predicts the validation split once. The run has a copy of
+the net's weights, so it does not depend on its source.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sweeps.run_kinds import SvmHead, TrainedNet
 from sweeps.runs import Run
 
 SPACE = "svm_heads"
-"""The experiment in MLflow."""
+"""The name of the experiment in MLflow."""
 
 _LEAST_FACES = 5
 
@@ -33,26 +33,26 @@ def make_svm(
     device: Device = "cpu",
     tracking_uri: str | None = None,
 ) -> Run:
-    """Fit a machine on a run's features of its unaugmented train faces, and record it under `name`.
+    """Fit a machine on the net's features of its unaugmented train faces, and record it under `name`.
 
-    `candidates` are values of C, by default the kernel's own; `tracking_uri` as in `record_run`.
+    `candidates` are values of C, by default those of the kernel; `tracking_uri` as in `record_run`.
 
     Raises:
-        InputError: the run is no single net, a class has too few train faces, or the name is taken.
-        ModelError: weights that are gone, or a net without features.
+        InputError: the run is not a single net, a class has too few train faces, or the name is taken.
+        ModelError: the weights are gone, or the net has no features.
     """
     from fer_models.training.svm import CANDIDATES, fit_svm, predict_svm
 
     if not isinstance(run.kind, TrainedNet):
-        raise InputError(f"{run.name}: a support vector machine takes the place of one net's last layer; name a trial")
+        raise InputError(f"{run.name}: a support vector machine replaces the last layer of one net; name a trial")
     folder = new_folder(name, out)
     faces = run.faces()
     counts = faces.train.counts(len(faces.classes))
     few = [f"{label} {count}" for label, count in zip(faces.classes, counts, strict=True) if count < _LEAST_FACES]
     if few:
         raise InputError(
-            f"{run.name}: its train split has {', '.join(few)}; a support vector machine needs {_LEAST_FACES} faces of "
-            "each class: name a run on more of them"
+            f"{run.name}: its train split has {', '.join(few)}; a support vector machine needs {_LEAST_FACES} faces "
+            "per class; name a run with more faces"
         )
     net, tried = run.net(faces), sorted(candidates or CANDIDATES[kernel])
     head = fit_svm(

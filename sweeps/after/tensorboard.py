@@ -1,4 +1,4 @@
-"""A sweep's curves as TensorBoard's event files, made from its journal."""
+"""Writes a sweep's curves as TensorBoard event files, from its journal."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ INSTALL = "pip install tensorboard"
 
 
 def write_event_files(folder: SweepFolder, history: SweepHistory) -> Path:
-    """One folder of events per trial, in place of earlier ones; return the folder of all.
+    """Write one folder of event files per trial, replacing earlier ones. Returns the folder of all.
 
-    Metrics of epochs are drawn against the epoch, the loss and the learning rate within them against the iteration.
+    Metrics of epochs are plotted against the epoch, training loss and learning rate against the iteration.
     Raises InputError if the optional package is not installed.
     """
     try:

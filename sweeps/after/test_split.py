@@ -1,7 +1,7 @@
-"""The only access to the test split: a trial is tested once; the journal has the time, its folder the predictions.
+"""The only access to the test split. A trial is tested once; the journal records when, its folder has the predictions.
 
-Testing several runs and taking the best is selection on the test split. So looks are counted over all runs of one
-sweep, and over all runs on the data set.
+To test several runs and take the best is selection on the test split. So looks (evaluations) are counted over all runs
+of a sweep, and over all runs on the data set.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ from tracking.record.journal import Journal
 
 @dataclass(frozen=True)
 class Looks:
-    """How often a test split was read, this time included: for a run, for its sweep, for the data set in one --out.
+    """How often a test split was read, including this time: for a run, for its sweep, and for the data set in one
+    --out.
 
-    Runs that are made of a sweep's trials (ensembles, support vector machines) count as looks of that sweep.
+    Runs that are made from a sweep's trials (ensembles, support vector machines) count as looks of that sweep.
     """
 
     of_run: int
@@ -51,29 +52,29 @@ class Outcome:
     leak_free: Interval | None
     looks: Looks
     scores: ScoreSummary
-    """Calibrated at the temperature that the validation split gave."""
+    """Calibrated with the temperature fitted on the validation split."""
     files: tuple[Path, ...]
     """Predictions, scores and their pictures."""
 
 
 def test_run(run: Run, *, again: bool, device: Device = "cpu") -> Outcome:  # noqa: PT028 (no test)
-    """Read the test split once for a finalist and record it.
+    """Evaluate a finalist on the test split, once, and record it.
 
-    It is predicted in fp32. The accuracy on val beside it was measured in the precision of the training, which is often
-    bf16 and decides some faces otherwise.
+    The test split is predicted in fp32. The accuracy on val was measured in the precision of the training, often bf16,
+    which predicts some faces differently.
 
     Raises InputError for a trial that is not over, and for a second look without `again`.
     """
     run.refuse_unfinished()
     if run.trial.tests and not again:
         raise InputError(
-            f"{run.name}: its test split was read on {run.trial.tests[-1].when}; a second look makes the number worth "
-            "less: --again reads it anyway and marks it"
+            f"{run.name}: its test split was read on {run.trial.tests[-1].when}; a second evaluation makes the number "
+            "less trustworthy; --again does it anyway and records it"
         )
     with hold_folder(run.sweep.root), Journal.open(run.sweep.journal) as journal:
         faces, looks = run.faces(), _count_looks(run)
         if not len(faces.test):
-            raise InputError(f"{run.name}: {faces.name} has no test split; give data that has one")
+            raise InputError(f"{run.name}: {faces.name} has no test split; use data that has one")
         probabilities = run.predict("test", device)
         found = _scores(run, faces, probabilities)
         clean = _leak_free(faces, probabilities)
@@ -99,7 +100,7 @@ def test_run(run: Run, *, again: bool, device: Device = "cpu") -> Outcome:  # no
 
 
 def test_title(dataset: str) -> str:
-    """The data set's own name of the test split."""
+    """The data set's own name for the test split."""
     return "PrivateTest" if dataset == "FER2013" else "test"
 
 

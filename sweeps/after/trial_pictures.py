@@ -1,4 +1,4 @@
-"""Has the pictures of trials that ended drawn beside the sweep, in processes that hold no slot."""
+"""Draws the pictures of trials that have ended, in separate processes that need no slot."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from tracking.record.layout import SweepFolder
 
 _MOST_PROCESSES = 4
 _LONGEST_SECONDS = 300.0
-"""Per trial; on a machine that lacks its faces they are made first."""
+"""Timeout per trial; a machine that lacks the faces must first prepare them."""
 _HURRIED_SECONDS = 2.0
 _POLL_SECONDS = 0.2
 
 
 class TrialPictures:
-    """Draws the pictures of one sweep's trials. The journal has a trial's end before, and `TrialDrawn` after.
+    """Draws the pictures of one sweep's trials. The journal has a trial's end before, and `TrialDrawn` after that.
 
-    So pictures that a killed sweep left undrawn are known to the next driver, and to `report`.
+    So the next driver, or `report`, knows which pictures a killed sweep has not drawn.
     """
 
     def __init__(self, folder: SweepFolder, spec: SweepSpec, on_warning: Callable[[str], None]) -> None:
@@ -54,17 +54,17 @@ class TrialPictures:
             process.communicate()
 
     def __call__(self, event: Event, history: SweepHistory) -> None:
-        """As a listener: draw a trial that has ended."""
+        """Draw a trial that has ended; called as a listener."""
         if isinstance(event, TrialEnded) and event.undrawn:
             self.add(history.trials[event.trial])
 
     def attend(self, director: Director) -> None:
-        """As an attendant: record what is drawn."""
+        """Record drawn pictures; called regularly by the director."""
         for drawn in self.drawn():
             director.record_drawn(drawn)
 
     def add(self, trial: TrialHistory) -> None:
-        """Draw a trial that is over, some time."""
+        """Queue a finished trial for drawing."""
         asked = ToDraw(
             folder=str(self._folder.trial(trial.number).root.absolute()),
             faces=self._spec.faces_of(trial.started),
@@ -76,16 +76,17 @@ class TrialPictures:
         self._waiting[job] = TrialDrawn(trial=trial.number, epochs=trial.last_epoch)
 
     def drawn(self) -> Iterator[TrialDrawn]:
-        """The trials whose pictures came to be on disk since the last call, to be recorded."""
+        """The trials whose pictures were written since the last call, to be recorded."""
         for job in [job for job in self._waiting if job.done()]:
             about = self._waiting.pop(job)
             if fault := job.result():
-                self._warn(f"trial {about.trial}: its pictures are not drawn ({fault})")
+                self._warn(f"trial {about.trial}: its pictures were not drawn ({fault})")
             else:
                 yield TrialDrawn(trial=about.trial, epochs=about.epochs)
 
     def rest(self, is_hurried: Callable[[], bool]) -> Iterator[TrialDrawn]:
-        """The same of those that are left, waited for; not for long once `is_hurried`, as after a signal."""
+        """Wait for the remaining trials, and yield each when it is drawn; only briefly if `is_hurried` (after a
+        signal)."""
         hurried, deadline = False, time.monotonic() + _LONGEST_SECONDS
         while self._waiting and (left := deadline - time.monotonic()) > 0:
             if not hurried and is_hurried():
@@ -101,11 +102,11 @@ class TrialPictures:
         self._on_warning(f"{fault}; draw them with: {command_for(root.parent, 'report', root.name)}")
 
     def _draw(self, asked: str) -> str:
-        """Have an idle process draw, or one more; what went wrong, if anything."""
+        """Let an idle or a new process draw. Returns the error, if any."""
         try:
             process = self._idle_or_new()
         except OSError as error:
-            return f"no process to draw them starts: {error}"
+            return f"the drawing process did not start: {error}"
         assert process.stdin
         assert process.stdout
         try:
@@ -115,7 +116,7 @@ class TrialPictures:
         except OSError:
             answer = ""
         if not answer.endswith("\n"):
-            return f"the process that draws ended with exit code {process.wait()}"
+            return f"the drawing process ended with exit code {process.wait()}"
         self._idle.append(process)
         return str(json.loads(answer))
 
@@ -133,7 +134,7 @@ class TrialPictures:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             encoding="utf-8",
-            start_new_session=True,  # Ctrl-C is for the driver to answer
+            start_new_session=True,  # the driver handles Ctrl-C
             env=environment(),
         )
         self._processes.append(process)
@@ -141,9 +142,9 @@ class TrialPictures:
 
 
 def draw_left(folder: SweepFolder, on_warning: Callable[[str], None]) -> bool:
-    """Draw and record the pictures that a sweep which was killed or hurried left undrawn; whether there were any.
+    """Draw and record the pictures that a killed or stopped sweep has not drawn. Returns whether there were any.
 
-    Where the sweep has a driver, that draws them.
+    If the sweep has a driver, the driver draws them.
     """
     if not SweepHistory.load(folder.journal).undrawn:
         return False

@@ -1,1 +1,1 @@
-"""One web application: all sweeps, one of them alive, and a trained net to try on a face."""
+"""The web application: all sweeps, one sweep while it runs, and a trained net to try on a face."""

@@ -1,4 +1,4 @@
-"""Acts on a sweep, done by the same commands as on a terminal, which record who asked."""
+"""Acts on a sweep, done by the commands of the same names, which record who asked."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ Setting = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.-]*=[^\n]{0,200}$")]
 
 
 class ActRequest(BaseModel):
-    """What a person asks: `trial` for a single one, `trials` or `epochs` (N or +N) to extend, `settings` (KEY=VALUE) to
-    try, to fork a trial with, or to set."""
+    """A requested act: `trial` for a single trial, `trials` or `epochs` (N or +N) for extend, `settings` (KEY=VALUE)
+    for try, fork and set."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -30,11 +30,11 @@ class ActRequest(BaseModel):
     settings: list[Setting] = Field(default_factory=list, max_length=40)
 
     def words(self, name: str) -> list[str]:
-        """The command line's arguments: the sweep's name and what is asked of it."""
+        """The arguments of the command."""
         if self.verb == "extend":
             asked = {"--trials": self.trials, "--epochs": self.epochs}
             if not any(asked.values()):
-                raise InputError("extend: say by how many trials or epochs, as +10")
+                raise InputError("extend: give a number of trials or epochs, as +10")
             return [name, *(word for option, value in asked.items() if value for word in (option, value))]
         if self.verb in _EXAMPLES:
             if not self.settings:
@@ -42,7 +42,7 @@ class ActRequest(BaseModel):
             if self.verb != "fork":
                 return [name, *self.settings]
             if self.trial is None:
-                raise InputError("fork: say of which trial")
+                raise InputError("fork: give the trial")
             return [f"{name}/{self.trial}", *self.settings]
         if self.verb == "retry":
             return [name, "--failed"]
@@ -50,7 +50,7 @@ class ActRequest(BaseModel):
 
 
 def act(out: Path, name: str, request: ActRequest) -> str:
-    """Have the act done; what came of it. Raises InputError if it is refused."""
+    """Do the act. Returns the answer. Raises InputError if it is refused."""
     words = [request.verb, *request.words(name), "--out", str(out), "--json"]
     printed = run_verb(*words, timeout=_SECONDS)
     answer = json.loads(printed.strip().splitlines()[-1])

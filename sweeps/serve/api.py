@@ -1,4 +1,4 @@
-"""What the pages and programs ask for by HTTP under /api/v1: sweeps, trials, curves, acts, models, predictions."""
+"""The HTTP interface under /api/v1 for pages and programs: sweeps, trials, curves, acts, models, predictions."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from sweeps.use.classifier import OnnxClassifier
 from sweeps.use.predict import Answered, predict_photo
 
 _UPLOADS = 16
-"""Photographs that are held in memory at a time."""
+"""Maximum number of photographs in memory at once."""
 _UPLOAD_SECONDS = 60
 _LOOK_SECONDS = 0.4
 _BEAT_SECONDS = 15
 _AT_ONCE = 2
-"""Photographs that are decoded at a time, since each may take 200 MB while it is."""
+"""Maximum number of photographs that are decoded at once, since each may take 200 MB."""
 
 
 @dataclass(frozen=True)
@@ -76,15 +76,15 @@ router = APIRouter()
 
 @router.get("/sweeps")
 def sweeps(served: Serving) -> list[dict[str, Any]]:
-    """Every sweep, the living ones first."""
+    """Every sweep, running ones first."""
     return [row.model_dump(mode="json") for row in all_sweeps(served.out)]
 
 
 @router.get("/sweeps/{name}")
 def sweep(found: Found, since: int = 0) -> JSONResponse:
-    """A sweep now, and its trials that changed after version `since`, each with its curve.
+    """The state of a sweep, and its trials that changed after version `since`, each with its curve.
 
-    Of a trial that waits at a rung and did not change itself, number and reason (its rank) are given alone.
+    If only the rank or the forecast of a trial changed, only its number, reason and forecast are given.
     """
     return JSONResponse(found.state(since))
 
@@ -103,14 +103,14 @@ async def acts(name: str, asked: ActRequest, served: Serving) -> dict[str, str]:
 
 @router.get("/sweeps/{name}/settings")
 def settings(name: str, found: Found, served: Serving) -> dict[str, Any]:
-    """Each trial's place on the axis of each setting, and the settings' importances. Takes some seconds."""
+    """The position of each trial on the axis of each setting, and the settings' importances. Takes some seconds."""
     summary = found.summary() or {"digest": {"trials": {}}}
     return served.searches.get(name, sum(n for state, n in summary["digest"]["trials"].items() if state != "running"))
 
 
 @router.post("/sweeps/{name}/mlflow", dependencies=[Depends(_found)])
 def mlflow(name: str, served: Serving) -> dict[str, str]:
-    """The address of MLflow's page of the sweep. A server for a store of this machine is started if need be."""
+    """The address of the sweep in the MLflow UI. If its store is a file, a server is started."""
     return {"address": served.mlflow.address(name)}
 
 
@@ -122,7 +122,7 @@ def models(served: Serving) -> list[str]:
 
 @router.get("/models/about")
 async def about(served: Serving, model: str | None = None) -> dict[str, Any]:
-    """What a net was trained on, and how often it is right. A net that is new here is exported first."""
+    """The data that a net was trained on, and its accuracy. A new net is first exported."""
     classifier = await run_in_threadpool(served.pool.get, model)
     return classifier.about.model_dump() | {"classes": classifier.classes, "sentence": classifier.about.sentence}
 
@@ -131,10 +131,10 @@ async def about(served: Serving, model: str | None = None) -> dict[str, Any]:
 async def predict(
     request: Request, served: Serving, model: str | None = None, whole: bool = False, looked: bool = False
 ) -> dict[str, Any]:
-    """Say the expressions of the faces in a photograph, or of a picture that is one as a whole.
+    """Classify the expressions of the faces in a photograph, or of a picture that is one face (`whole`).
 
-    The body is a PNG, JPEG or WebP of 10 MB at most. It is not kept. With `looked`, each face has a picture of
-    where the net looked (Grad-CAM), as a data URI.
+    The body is a PNG, JPEG or WebP of at most 10 MB. It is not stored. With `looked`, each face has a picture of its
+    Grad-CAM as a data URI.
     """
     async with served.uploads:
         try:
@@ -174,7 +174,7 @@ def _predicted(data: bytes, classifier: OnnxClassifier, whole: bool, looked: boo
 
 
 async def _events(sweep: Living, request: Request, closing: asyncio.Event, since: int) -> AsyncIterator[str]:
-    """Until the browser goes away, or the server ends."""
+    """Yield events until the browser disconnects, or the server ends."""
 
     def news() -> tuple[int, str]:
         state = sweep.state(since)

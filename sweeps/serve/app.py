@@ -1,4 +1,4 @@
-"""The web application: its pages, and the same by HTTP under /api/v1."""
+"""The web application: its pages, and the HTTP interface under /api/v1."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _STATIC = Path(__file__).parent / "static"
 
 
 def web_app(out: Path, guard: Guard, pool: ModelPool, mlflow: MlflowPages) -> FastAPI:
-    """The application over the sweeps in `out`, the nets of `pool`, and MLflow's pages of the sweeps."""
+    """The application for the sweeps in `out`, the nets of `pool`, and MLflow's pages of the sweeps."""
 
     @asynccontextmanager
     async def until_the_end(_: FastAPI) -> AsyncIterator[None]:
@@ -53,10 +53,10 @@ def web_app(out: Path, guard: Guard, pool: ModelPool, mlflow: MlflowPages) -> Fa
 
 
 class Server(uvicorn.Server):
-    """Serves a `web_app`; when it ends, so do the streams to the pages that are open."""
+    """Serves a `web_app`; when it ends, it also ends the streams to open pages."""
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
-        """End the streams, then as uvicorn does."""
+        """End the streams, then the server as uvicorn does."""
         self.config.app.state.served.closing.set()  # type: ignore[union-attr]
         await super().shutdown(sockets)
 

@@ -1,8 +1,8 @@
-"""Runs a verb for as long as the web application that started it lives, however that ends.
+"""Runs a verb that ends with the web application that started it, however that ends.
 
     python -m sweeps.serve.beside ui NAME …
 
-The application holds the other end of this process's standard input. The system closes it with the application.
+The application has the other end of this process's standard input, which the system closes with the application.
 """
 
 from __future__ import annotations

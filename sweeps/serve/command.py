@@ -9,17 +9,17 @@ from sweeps.errors import InputError
 
 
 def run_verb(*words: str, timeout: float, module: str = "sweeps") -> str:
-    """What `python -m sweeps`, or another module, prints for these words.
+    """The output of `python -m sweeps`, or of another module, with these arguments.
 
-    Raises InputError with the line that it refuses with. A fault of the program is printed on the server's terminal
-    in full; a visitor sees none of it.
+    Raises InputError with its error message. An internal error is printed only on the server's terminal, with its
+    traceback.
     """
     try:
         done = subprocess.run(
             [sys.executable, "-m", module, *words], capture_output=True, encoding="utf-8", timeout=timeout, check=False
         )
     except subprocess.TimeoutExpired:
-        raise InputError(f"{words[0]} took longer than {timeout:.0f} s and was ended") from None
+        raise InputError(f"{words[0]} took longer than {timeout:.0f} s and was stopped") from None
     if done.returncode:
         lines = done.stderr.strip().splitlines()
         if not lines or not lines[0].startswith("error: "):

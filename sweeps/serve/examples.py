@@ -1,4 +1,4 @@
-"""Drawn faces to try a net on, one per expression; they show no person."""
+"""Synthetic faces to try a net on, one per expression; they show no person."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SIDE = 240
 
 @cache
 def example_png(number: int) -> bytes:
-    """A drawn face of the expression with this number, counted in a circle."""
+    """A synthetic face of the expression with this number, modulo the number of expressions."""
     from fer_data.sources.synthetic import draw_faces
 
     labels = np.arange(len(EXPRESSIONS), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""Who may ask what: the Host and Origin of a request, the token, and what a browser may load."""
+"""Access rules: the Host and Origin of a request, the token, and what a browser may load."""
 
 from __future__ import annotations
 
@@ -58,13 +58,13 @@ class BoundedBodies:
 
 @dataclass(frozen=True)
 class Guard:
-    """The rules: names under which the server may be addressed, and the token, None if none is asked for."""
+    """The rules: host names of the server, and the token (None if none is required)."""
 
     hosts: frozenset[str]
     token: str | None
 
     async def __call__(self, request: Request, handle: Handler) -> Response:
-        """Answer a request, or refuse it with the reason."""
+        """Pass a request on, or refuse it with the reason."""
         response = self._refusal(request) or await handle(request)
         for name, value in _HEADERS.items():
             response.headers.setdefault(name, value)
@@ -73,10 +73,10 @@ class Guard:
     def _refusal(self, request: Request) -> Response | None:
         host = urlsplit(f"//{request.headers.get('host', '')}").hostname
         if host not in self.hosts:
-            return _refused(400, f"this server does not answer for the host '{host}'; allow it with --allow-host")
+            return _refused(400, f"this server is not configured for the host '{host}'; allow it with --allow-host")
         origin = request.headers.get("origin")
         if request.method not in _SAFE and origin and urlsplit(origin).netloc != request.headers.get("host"):
-            return _refused(403, f"a page of {origin} may not ask this server to do anything")
+            return _refused(403, f"a page of {origin} may not use this server")
         if self.token is None or request.url.path.startswith(("/static/", "/login")):
             return None
         if self._knows_the_token(request):
@@ -91,12 +91,12 @@ class Guard:
         return self.is_token(bearer if scheme.lower() == "bearer" else request.cookies.get(COOKIE, ""))
 
     def is_token(self, given: str) -> bool:
-        """Compare without telling by the time taken how much is right."""
+        """Compare in constant time."""
         return self.token is not None and hmac.compare_digest(given.encode(), self.token.encode())
 
 
 def guard_for(host: str, allowed: list[str], token_file: Path) -> Guard:
-    """The rules for a server at `host`: a token wherever others than this machine can reach it.
+    """The rules for a server at `host`: a token if it can be reached from other machines.
 
     Raises:
         InputError: the token's file can be read by others, or is empty.
@@ -111,10 +111,10 @@ def _token(path: Path) -> str:
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
     except FileExistsError:
         if path.stat().st_mode & 0o077:
-            raise InputError(f"{path}: others may read the token; make it yours alone: chmod 600 {path}") from None
+            raise InputError(f"{path}: other users can read the token; protect it: chmod 600 {path}") from None
         token = path.read_text(encoding="utf-8").strip()
         if not token:
-            raise InputError(f"{path}: is empty; write a token into it, or delete it to have one made") from None
+            raise InputError(f"{path}: is empty; write a token into it, or delete it to get a new one") from None
         return token
     token = secrets.token_urlsafe(32)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:

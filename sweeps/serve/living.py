@@ -1,4 +1,4 @@
-"""Sweeps as their journals grow: what a page shows of one, and which trials changed since it last looked."""
+"""The state of sweeps as their journals grow: what a page shows, and which trials changed since a version."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from tracking.record.layout import SweepFolder
 from tracking.record.spans import attempt_spans
 
 _KEPT = 32
-"""Sweeps whose histories stay in memory."""
+"""Maximum number of sweeps whose histories stay in memory."""
 _SHARE = 0.1
 _CHEAP_SECONDS = 0.01
 
 
 class Living:
-    """One sweep's history, brought up to date by what its journal gained.
+    """One sweep's history, updated from the new lines of its journal.
 
-    `version` grows with what a page shows. What depends on all trials (counts, best, time left, ranks at a rung,
-    forecasts) is worked out in a tenth of the time at most: many trials leave the server time for its pages.
+    `version` increases with each change of what a page shows. What depends on all trials (counts, best, time left,
+    ranks at a rung, forecasts) uses at most a tenth of the time, so that the server stays responsive with many trials.
     """
 
     def __init__(self, folder: SweepFolder) -> None:
@@ -41,23 +41,23 @@ class Living:
         self._offset = 0
         self._history: SweepHistory | None = None
         self._shown: dict[int, dict[str, Any]] = {}
-        """The trials as pages show them."""
+        """The trials as shown on pages."""
         self._changed: dict[int, int] = {}
         self._judged: dict[int, int] = {}
-        """The versions since which each has another curve or state, and another rank or forecast."""
+        """The versions of the last change of each trial: of its curve or state, and of its rank or forecast."""
         self._digest = Digest()
         self._digested, self._due = 0, 0.0
-        """How much of the journal the digest has, and when it may be worked out again."""
+        """How much of the journal the digest includes, and when it may be computed again."""
         self._summary: dict[str, Any] | None = None
 
     def started(self) -> SweepStarted:
-        """The sweep's opening; nothing else is read. Raises TrackingError."""
+        """The first event of the sweep; nothing else is read. Raises TrackingError."""
         (event, *_), _ = read_from(self.folder.journal, 0, max_bytes=1)
         assert isinstance(event, SweepStarted)
         return event
 
     def summary(self) -> dict[str, Any] | None:
-        """The sweep now, without its trials; None before it has begun. Raises TrackingError."""
+        """The sweep's state without its trials. None before it has started. Raises TrackingError."""
         with self._lock:
             self._read()
             if self._history is not None:
@@ -65,10 +65,10 @@ class Living:
             return self._summary
 
     def state(self, since: int = 0) -> dict[str, Any]:
-        """The sweep now, and its trials that changed after version `since`. Raises TrackingError."""
+        """The sweep's state, and its trials that changed after version `since`. Raises TrackingError."""
         summary = self.summary()
         with self._lock:
-            # Of a trial of which only rank or forecast changed, as others report, the curve is not sent again.
+            # If only the rank or forecast of a trial changed, its curve is not sent again.
             changed = [self._shown[number] for number, version in self._changed.items() if version > since]
             judged = [
                 {key: self._shown[number][key] for key in ("number", "reason", "forecast")}
@@ -79,7 +79,7 @@ class Living:
 
     def _read(self) -> None:
         if self._offset > self.folder.journal.stat().st_size:
-            self._forget()  # another journal under that name
+            self._forget()  # a different journal under the same name
         changed: set[int] = set()
         while True:
             events, offset = read_from(self.folder.journal, self._offset)
@@ -105,7 +105,7 @@ class Living:
         if self._digested != self._offset and time.monotonic() >= self._due:
             began = time.thread_time()
             self._digest, self._digested = digest_of(self.folder, history), self._offset
-            self._judge(history)
+            self._update_ranks_and_forecasts(history)
             took = time.thread_time() - began
             self._due = time.monotonic() + (took / _SHARE if took > _CHEAP_SECONDS else 0)
         summary = row_of(self.folder.root, self._digest).model_dump(mode="json") | {
@@ -118,8 +118,8 @@ class Living:
             self.version += 1
             self._summary = summary
 
-    def _judge(self, history: SweepHistory) -> None:
-        """Take in what other trials change of an unfinished one: its rank at a rung, and its forecast."""
+    def _update_ranks_and_forecasts(self, history: SweepHistory) -> None:
+        """Update what other trials change in an unfinished one: its rank at a rung, and its forecast."""
         unfinished = history.unfinished
         reasons = history.reasons(unfinished)
         ends = forecasts(history)
@@ -137,7 +137,7 @@ class Living:
 
 
 def _changed_by(event: Event, history: SweepHistory) -> Iterable[int]:
-    """The trials that are shown otherwise from an event on."""
+    """The trials whose display an event changes."""
     match event:
         case Act(verb="pause" | "unpause" | "extend"):
             return history.trials
@@ -149,7 +149,7 @@ def _changed_by(event: Event, history: SweepHistory) -> Iterable[int]:
 
 
 class AllLiving:
-    """The sweeps of a folder by name; a name is looked up among those that are there, and never becomes a path."""
+    """The sweeps of a folder by name. A name is only looked up among existing sweeps, and never used as a path."""
 
     def __init__(self, out: Path) -> None:
         self.out = out
@@ -162,7 +162,7 @@ class AllLiving:
             if name not in sweep_names(self.out):
                 return None
             living = self._known.pop(name, None) or Living(SweepFolder(self.out / name))
-            self._known[name] = living  # the last used are last
+            self._known[name] = living  # most recently used last
             while len(self._known) > _KEPT:
                 self._known.pop(next(iter(self._known)))
             return living

@@ -1,4 +1,4 @@
-"""MLflow's page of a sweep, one click away: on its server, or on one that is started here for this machine."""
+"""Opens a sweep in the MLflow UI: on its server, or on a server that is started for this machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SECONDS = 120
 
 
 class MlflowPages:
-    """Runs `python -m sweeps ui` for each sweep that is asked for; `close`, or the end of this process, ends them."""
+    """Runs `python -m sweeps ui` for each requested sweep, until `close` or the end of this process."""
 
     def __init__(self, out: Path, tracking_uri: str | None) -> None:
         self._words = ["--out", str(out), *(["--tracking-uri", tracking_uri] if tracking_uri else [])]
@@ -23,7 +23,7 @@ class MlflowPages:
         self._lock = threading.Lock()
 
     def address(self, name: str) -> str:
-        """Of MLflow's page of the sweep. Raises InputError with what the command says where there is none."""
+        """The address of the sweep's page. Raises InputError with the error of the command."""
         with self._lock:
             process, page = self._running.get(name, (None, ""))
             if process is None or process.poll() is not None:
@@ -34,7 +34,7 @@ class MlflowPages:
     def _start(self, name: str) -> tuple[subprocess.Popen[str], str]:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = int(free.getsockname()[1])
-        # Its lines arrive at once and whole, and no browser opens on the server's own desktop.
+        # Unbuffered output, and no browser on the server's own desktop.
         environment = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
         environment |= {"PYTHONUNBUFFERED": "1", "COLUMNS": "1000"}
         words = [sys.executable, "-m", "sweeps.serve.beside", "ui", name, "--port", str(port), *self._words]
@@ -52,7 +52,7 @@ class MlflowPages:
             lines = process.stderr.read().strip().splitlines()
             raise InputError(lines[-1].removeprefix("error: ") if lines else "MLflow's server did not answer")
         for pipe in (process.stdout, process.stderr):
-            threading.Thread(target=pipe.read, daemon=True).start()  # they must not fill
+            threading.Thread(target=pipe.read, daemon=True).start()  # the pipe must not fill up
         return process, page
 
     def close(self) -> None:

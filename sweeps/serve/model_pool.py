@@ -1,4 +1,4 @@
-"""The nets that can be tried: each exported once by a process of its own, then answered for by ONNX Runtime.
+"""The nets that can be tried: each is exported once by a separate process, and then run by ONNX Runtime.
 
 So this process loads neither PyTorch nor MLflow, and stays small.
 """
@@ -27,7 +27,7 @@ _EXPORT_SECONDS = 600
 _LIST_SECONDS = 60
 _NEW_SECONDS = 10
 _EXPORTS = "1"
-"""Changes when exported files do, so that older ones are not used."""
+"""To be changed with the format of exported files, so that older ones are not used."""
 
 
 class ModelPool:
@@ -35,7 +35,7 @@ class ModelPool:
 
     Args:
         out: the folder of all sweeps.
-        tracking_uri: MLflow, whose registry is asked in the background; None for the default.
+        tracking_uri: of MLflow, whose registry is queried in the background; None for the default.
     """
 
     def __init__(self, out: Path, tracking_uri: str | None = None) -> None:
@@ -43,18 +43,18 @@ class ModelPool:
         self._words = [*(["--tracking-uri", tracking_uri] if tracking_uri else []), str(out)]
         self._loaded: dict[str, OnnxClassifier] = {}
         self._registered: dict[str, list[str]] = {}
-        """Name and version of the model that each reference means now."""
+        """The current name and version of each model reference."""
         self._listed = -float("inf")
         self._lock, self._listing, self._exporting = threading.Lock(), threading.Lock(), threading.Lock()
 
     def warm(self) -> None:
-        """Look for registered models, and load the default net, before anyone asks."""
+        """Look for registered models, and load the default net, before the first request."""
         self._list()
         with suppress(InputError):
             self.get(None)
 
     def names(self) -> list[str]:
-        """What can be tried: registered models, nets of real faces before those of drawn ones, the best first."""
+        """The nets that can be tried: registered models first, real faces before synthetic ones, best first."""
         if time.monotonic() - self._listed > _LIST_SECONDS and not self._listing.locked():
             threading.Thread(target=self._list, daemon=True).start()
         rows = [row for row in all_sweeps(self._out) if row.digest.best is not None and row.digest.finished]
@@ -72,7 +72,7 @@ class ModelPool:
             )
         name = name or known[0]
         if name not in known and time.monotonic() - self._listed > _NEW_SECONDS:
-            self._list()  # it may be new
+            self._list()  # it may have been registered since
             known = self.names()
         if name not in known:
             raise InputError(f"no model '{name}'{did_you_mean(name, known)}")
@@ -80,7 +80,7 @@ class ModelPool:
         with self._lock:
             found = self._loaded.get(key)
         if found is None:
-            with self._exporting:  # one after the other: each takes all of a core and a GB
+            with self._exporting:  # one at a time: each takes a core and a GB
                 found = OnnxClassifier(self._file(name, key), threads=1)
             return_freed_memory()
         with self._lock:
@@ -93,7 +93,7 @@ class ModelPool:
     def _list(self) -> None:
         with self._listing:
             self._listed = time.monotonic()
-            with suppress(InputError):  # a registry that does not answer has nothing to choose from
+            with suppress(InputError):  # a registry that does not answer adds no models
                 listed = json.loads(run_verb(*self._words, module="sweeps.serve.prepare", timeout=_LIST_SECONDS))
                 self._registered = {one["name"]: one["version"] for one in listed}
 
@@ -101,7 +101,7 @@ class ModelPool:
         return SweepFolder(self._out / sweep).trial(int(trial)).best
 
     def _key(self, name: str) -> str:
-        """The name and what its weights are, which may be others tomorrow."""
+        """The name and the identity of its current weights."""
         if name in self._registered:
             return " ".join([*self._words, *self._registered[name]])
         path = self._out / name if name.endswith(".onnx") else self._weights(*name.split("/"))
@@ -109,7 +109,7 @@ class ModelPool:
         return f"{path} {status.st_mtime_ns} {status.st_size}"
 
     def _file(self, name: str, key: str) -> Path:
-        """The exported file, made if need be; the ones that were not used for long make room."""
+        """The exported file, which is written if it is missing; files unused for long are deleted."""
         if name.endswith(".onnx"):
             return self._out / name
         folder = cache_root() / "nets"
@@ -128,9 +128,9 @@ class ModelPool:
 
 
 def return_freed_memory() -> None:
-    """Have the C library give back what it keeps for later. It takes milliseconds; only glibc has it.
+    """Let the C library return freed memory to the system. It takes milliseconds, and exists only in glibc.
 
-    ONNX Runtime frees two or three copies of a net's weights once it is loaded, and a photograph its pixels.
+    ONNX Runtime frees two or three copies of a net's weights after loading; each photograph frees its pixels.
     """
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):

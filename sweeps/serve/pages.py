@@ -1,4 +1,4 @@
-"""The pages that a browser shows, rendered here."""
+"""The pages of the web application."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def sweeps(served: Serving) -> str:
 
 @router.get("/sweeps/{name}")
 def sweep(name: str, found: Found, served: Serving) -> str:
-    """A sweep, which continues to change in the browser."""
+    """The page of a sweep, which updates itself in the browser."""
     return page("sweep.html", name=name, started=found.started(), has_report=found.folder.report.is_file(),
                 out=str(served.out), resume=command_for(served.out, "resume", name))  # fmt: skip
 
 
 @router.get("/sweeps/{name}/report")
 def report(name: str, found: Found, served: Serving) -> FileResponse:
-    """The report that the sweep has written."""
+    """The report of a sweep."""
     path = found.folder.report
     if not path.is_file():
         raise HTTPException(404, f"no report of {name} yet: {command_for(served.out, 'report', name)}")
@@ -41,25 +41,25 @@ def report(name: str, found: Found, served: Serving) -> FileResponse:
 
 @router.get("/try")
 def try_a_face(served: Serving) -> str:
-    """A photograph's expressions."""
+    """The page to try a net on a photograph."""
     return page("try.html", models=served.pool.names())
 
 
 @router.get("/examples/{number}.png")
 def example(number: int) -> Response:
-    """A drawn face to try."""
+    """A synthetic face to try."""
     return Response(example_png(number), media_type="image/png", headers={"Cache-Control": "max-age=3600"})
 
 
 @router.get("/login")
 def login() -> str:
-    """Where a browser gives the token."""
+    """The page where a browser sends the token."""
     return page("login.html", wrong=False)
 
 
 @router.post("/login")
 async def logged_in(request: Request, served: Serving) -> Response:
-    """Keep the token in the browser, if it is right."""
+    """Store the token in the browser, if it is valid."""
     given = parse_qs((await request.body()).decode(errors="replace")).get("token", [""])[0].strip()
     if not served.guard.is_token(given):
         return HTMLResponse(page("login.html", wrong=True), 401)

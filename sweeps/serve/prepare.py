@@ -1,4 +1,4 @@
-"""What the web application leaves to a process of its own, since it needs MLflow or PyTorch.
+"""Tasks of the web application in a separate process, since they need MLflow or PyTorch.
 
     python -m sweeps.serve.prepare [--tracking-uri URI] OUT
     python -m sweeps.serve.prepare [--tracking-uri URI] OUT MODEL FILE
@@ -30,11 +30,11 @@ from tracking.mlflow_sync.upkeep import opened
 from tracking.mlflow_sync.uri import resolve_tracking_uri
 
 _CHECKED = 70
-"""Drawn faces on which the file must agree with the net."""
+"""Number of synthetic faces on which the file must agree with the net."""
 
 
 def main(argv: list[str]) -> int:
-    """The exit code."""
+    """Do the task. Returns the exit code."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--tracking-uri")
     parser.add_argument("out", type=Path)
@@ -54,13 +54,13 @@ def _prepare(given: argparse.Namespace) -> int:
 def _registered(tracking_uri: str) -> list[dict[str, Any]]:
     path = sqlite_path(tracking_uri)
     if path is not None and not path.is_file():
-        return []  # no sweep has made the store yet
+        return []  # no sweep has created the store yet
     with opened(tracking_uri) as client:
         return [{"name": name, "version": [one.name, one.number]} for name, one in registered_models(client)]
 
 
 def _write_net(net: object, path: Path) -> None:
-    """The file appears only if it agrees with the net."""
+    """Write the file, only if it agrees with the net."""
     assert isinstance(net, PackedClassifier)
     drawn = draw_faces(np.arange(_CHECKED, dtype=np.uint8) % 7, np.random.default_rng(0))
     faces = np.asarray(all_resized(drawn, net.side, "area"), np.uint8)

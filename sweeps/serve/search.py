@@ -1,8 +1,8 @@
-"""What a sweep's settings do: each trial's place on each setting's axis, and the settings' importances.
+"""The positions of a sweep's trials on the axis of each setting, and the settings' importances.
 
     python -m sweeps.serve.search OUT NAME
 
-prints it as JSON. That takes seconds and libraries that the web application does not load.
+prints them as JSON. This takes seconds, and needs libraries that the web application does not load.
 """
 
 from __future__ import annotations
@@ -21,18 +21,19 @@ from tracking.record.layout import SweepFolder
 _SECONDS = 120
 _KEPT = 8
 _MOST_TRIALS = 2000
-"""Lines that a picture can show; of more trials the best are taken."""
+"""Maximum number of lines in a picture; of more trials the best are used."""
 
 
 class Searches:
-    """What the settings of sweeps do, worked out again when further trials have ended."""
+    """The results of `settings_of` for several sweeps, computed again when further trials have ended."""
 
     def __init__(self, out: Path) -> None:
         self._out = out
         self._kept: dict[tuple[str, int], dict[str, Any]] = {}
 
     def get(self, name: str, ended: int) -> dict[str, Any]:
-        """Of the sweep of that name, of which so many trials have ended. Raises InputError if it takes too long."""
+        """The result for the sweep `name`, of which `ended` trials have ended. Raises InputError if it takes too
+        long."""
         key = (name, ended)
         if key not in self._kept:
             self._kept[key] = json.loads(run_verb(str(self._out), name, module="sweeps.serve.search", timeout=_SECONDS))
@@ -42,7 +43,7 @@ class Searches:
 
 
 def settings_of(history: SweepHistory) -> dict[str, Any]:
-    """`settings` with the labels on their axes, `trials` with their places on them (0..1), and `importances`."""
+    """`settings` with the labels of their axes, `trials` with their positions on them (0..1), and `importances`."""
     from sweeps.after.importances import LEAST_TRIALS, importances
     from tracking.figures.search_figures import searched_settings
 
@@ -68,7 +69,7 @@ def settings_of(history: SweepHistory) -> dict[str, Any]:
 
 
 def main(argv: list[str]) -> int:
-    """The exit code."""
+    """Print the result. Returns the exit code."""
 
     def show() -> int:
         history = SweepHistory.load(SweepFolder(Path(argv[0]) / argv[1]).journal)

@@ -111,9 +111,7 @@ def _config(files: TrialFolder, sha256: str) -> TrialConfig:
             return TrialConfig.parse(json.loads(files.config.read_text(encoding="utf-8")), str(files.config))
     except OSError as error:
         raise DataError(f"{error.filename}: a teacher's file cannot be read: {error.strerror}; put it back") from error
-    raise DataError(
-        f"{files.best}: a teacher's weights changed since the trial was planned; restore the old file"
-    )
+    raise DataError(f"{files.best}: a teacher's weights changed since the trial was planned; restore the old file")
 
 
 def _net(config: TrialConfig, faces: Faces, files: TrialFolder) -> nn.Module:

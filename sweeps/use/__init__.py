@@ -1,1 +1,1 @@
-"""A trained net in use: predictions for photographs, export, and the web application."""
+"""Uses a trained net: predictions for photographs, and export."""

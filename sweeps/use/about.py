@@ -15,7 +15,7 @@ from tracking.record.predictions import best_predictions
 
 
 class About(BaseModel):
-    """A net and its record on the validation split: `right` of `n` faces, and the same without leaked faces."""
+    """A net and its validation result: `right` of `n` faces correct, and the same without leaked faces."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -31,17 +31,17 @@ class About(BaseModel):
 
     @property
     def data(self) -> str:
-        """The data set, with a warning where its faces are drawn."""
+        """The data set, with a warning if its faces are synthetic."""
         return data_name(self.dataset, self.synthetic)
 
     @property
     def accuracy(self) -> Interval | None:
-        """On the validation split, with its 95 % interval. None if it is not known."""
+        """Accuracy on the validation split, with its 95 % interval. None if it is not known."""
         return wilson_interval(self.right, self.n) if self.n else None
 
     @property
     def leak_free(self) -> Interval | None:
-        """The same on faces that are in no other split."""
+        """Leak-free accuracy, with its 95 % interval."""
         return wilson_interval(self.leak_free_right, self.leak_free_n) if self.leak_free_n else None
 
     @property
@@ -49,7 +49,7 @@ class About(BaseModel):
         """The facts in one sentence."""
         share = self.accuracy
         record = (
-            f"right on {share.value:.1%} of {self.n:,} faces of {self.split} (95 % interval {share.low:.1%} to "
+            f"{share.value:.1%} of {self.n:,} faces of {self.split} correct (95 % interval {share.low:.1%} to "
             f"{share.high:.1%})"
             if share
             else "its accuracy is not recorded"
@@ -79,7 +79,7 @@ def about_run(run: Run) -> About:
 
 
 def about_version(name: str, version: str, tags: Mapping[str, str]) -> About:
-    """The facts that the registry has of a model; only nets of real faces are registered."""
+    """The facts about a registered model; only nets of real faces are registered."""
     dataset = tags.get("dataset", "unknown faces")
     right, n = (int(tags.get(tag, "0")) for tag in ("val.right", "val.n"))
     return About(

@@ -16,7 +16,7 @@ session = onnxruntime.InferenceSession("{file}")
 faces = np.zeros((1, {side}, {side}), np.uint8)  # grey levels of faces that fill the square; from a picture:
 # faces = np.asarray(PIL.Image.open("face.png").convert("L").resize(({side}, {side})))[None]
 {inputs}
-(probabilities,) = session.run(["probabilities"], inputs)  # "looked" is where the net looked
+(probabilities,) = session.run(["probabilities"], inputs)  # "looked" has the Grad-CAM of the most probable class
 print(dict(zip({classes}, probabilities[0])))""",
     "torch-export": """import numpy as np, torch
 net = torch.export.load("{file}").module()
@@ -36,7 +36,7 @@ tensors = {{name: file.get_tensor(name) for name in file.keys()}}
 def card(
     run: Run, about: About, faces: Faces, path: Path, kind: str, change: Interval | None, before: Sequence[str]
 ) -> str:
-    """The card as Markdown; `before` are the preprocessings that the file leaves to its user."""
+    """The card as Markdown; `before` has the preprocessings that are not in the file."""
     side = int(faces.val.images.shape[1])
     sizes = ", ".join(f"{split.name} {len(split):,}" for split in (faces.train, faces.val, faces.test))
     use = _USE[kind].format(file=path.name, side=side, classes=list(faces.classes), inputs=_inputs(before))
@@ -61,10 +61,10 @@ def card(
             "## Limits",
             "",
             "- It names the expression that a picture shows, not what a person feels. It can be wrong about people.",
-            "- It was selected on its validation split, so its accuracy there is flattering.",
-            "- People of some ages and origins are rare in the training data; on them it errs more often.",
-            "- Faces must be cut out as the training faces were: square, upright, filled by the face.",
-            "- Decisions about people must not rest on it.",
+            "- It was selected on its validation split, so its accuracy there is too high.",
+            "- People of some ages and origins are rare in the training data; it errs more often on them.",
+            "- Faces must be cropped like the training faces: square, upright, filled by the face.",
+            "- Do not use it for decisions about people.",
             "",
             "## Use",
             "",
@@ -77,7 +77,7 @@ def card(
 
 
 def _inputs(before: Sequence[str]) -> str:
-    """The line of the program that makes the graph's inputs."""
+    """The line of the example program that makes the graph's inputs."""
     if not before:
         return 'inputs = {"faces": faces}'
     more = ", ".join(f'"{name}": preprocess(faces, "{name}")' for name in before)
@@ -86,8 +86,8 @@ inputs = {{"faces": faces, {more}}}"""
 
 
 def done_before(before: Sequence[str]) -> str:
-    """What the graph does not do itself, in words."""
-    return f"{', '.join(before)} {'are' if len(before) > 1 else 'is'} done before the graph, which cannot express it"
+    """The preprocessings that the graph does not contain, as text."""
+    return f"{', '.join(before)} {'are' if len(before) > 1 else 'is'} done before the graph, which cannot contain it"
 
 
 def _licence(about: About) -> str:
@@ -102,7 +102,7 @@ def _scores(about: About, run: Run, change: Interval | None) -> list[str]:
     lines = []
     for what, n, share in (
         ("", about.n, about.accuracy),
-        (", faces of no other split", about.leak_free_n, about.leak_free),
+        (", leak-free", about.leak_free_n, about.leak_free),
     ):
         if share:
             lines.append(
@@ -110,7 +110,7 @@ def _scores(about: About, run: Run, change: Interval | None) -> list[str]:
                 f"(95 % interval {share.low:.2%} to {share.high:.2%})"
             )
     for test in run.trial.tests[:1]:
-        lines.append(f"- accuracy on the test split, looked at once: {test.metrics['test_accuracy']:.2%}")
+        lines.append(f"- accuracy on the test split, evaluated once: {test.metrics['test_accuracy']:.2%}")
     if change:
         lines.append(f"- int8 changes the accuracy on {about.split} by {points(change)}")
     return lines or ["- not recorded"]

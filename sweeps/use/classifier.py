@@ -1,4 +1,4 @@
-"""Classifiers of faces: nets by PyTorch, or an exported file by ONNX Runtime."""
+"""Classifiers of faces: nets run by PyTorch, or an exported file run by ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from sweeps.use.about import About
 
 FACES_AT_ONCE = 256
 LOOKED = "looked"
-"""The output of an exported graph that says where the net looked."""
+"""The output of an exported graph with the Grad-CAM of the most probable class."""
 BEFORE = "preprocessed_before"
-"""Metadata of an exported file: the preprocessings that its graph cannot express, each an input of that name."""
+"""Metadata key of an exported file: preprocessings that its graph cannot contain, each an input of that name."""
 
 
 class Classifier(Protocol):
-    """Answers for grey faces [n, side, side]."""
+    """Predicts grey faces [n, side, side]."""
 
     about: About
     classes: tuple[str, ...]
@@ -32,7 +32,7 @@ class Classifier(Protocol):
 
 
 def inputs_of(faces: NDArray[np.uint8], before: Sequence[str]) -> dict[str, NDArray[Any]]:
-    """What an exported graph takes: the faces, and the same preprocessed in each way that is done before it."""
+    """The inputs of an exported graph: the faces, and the faces under each preprocessing in `before`."""
     if not before:
         return {"faces": faces}
     from fer_data.augmentation.preprocess import preprocess
@@ -41,7 +41,7 @@ def inputs_of(faces: NDArray[np.uint8], before: Sequence[str]) -> dict[str, NDAr
 
 
 class PackedClassifier:
-    """The nets of a folder that a registered model holds, by PyTorch."""
+    """The nets in the folder of a registered model, run by PyTorch."""
 
     def __init__(self, folder: Path, about: About) -> None:
         from fer_models.packed_nets import PackedNets
@@ -76,7 +76,7 @@ class OnnxClassifier:
             self.classes = tuple(json.loads(known["classes"]))
             self.side = int(known["side"])
             self.before: tuple[str, ...] = tuple(json.loads(known.get(BEFORE, "[]")))
-        except Exception as error:  # whatever ONNX Runtime raises on a file that is damaged or of another program
+        except Exception as error:  # ONNX Runtime raises many types for damaged or foreign files
             raise InputError(
                 f"--model {path}: not a net that 'python -m sweeps export' wrote ({type(error).__name__})"
             ) from error
@@ -89,9 +89,9 @@ class OnnxClassifier:
         return np.concatenate(parts)
 
     def explained(self, faces: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        """Probabilities, and where the net looked for the most probable class: [n, side, side] in 0..1.
+        """Probabilities, and the Grad-CAM of the most probable class: [n, side, side] in 0..1.
 
-        None if the file was exported by a version that did not put that into the graph.
+        None instead of the second if the file was exported by a version whose graphs did not have it.
         """
         if LOOKED not in (output.name for output in self._session.get_outputs()):
             return self.probabilities(faces), None
@@ -106,6 +106,6 @@ class OnnxClassifier:
         import onnxruntime
 
         options = onnxruntime.RunOptions()
-        options.only_execute_path_to_fetches = True  # what no one asks for costs nothing
+        options.only_execute_path_to_fetches = True  # outputs that are not requested are not computed
         given: list[Any] = self._session.run(outputs, inputs_of(faces, self.before), options)
         return given

@@ -1,4 +1,4 @@
-"""A net on all faces of a csv in FER2013's form: probabilities, confusion matrix and scores."""
+"""Scores a net on all faces of a csv in FER2013's format: probabilities, confusion matrix and scores."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tracking.metrics.summary import ScoreSummary, summary
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """The faces of a csv, the net's predictions, their scores, and the lines that were left out."""
+    """Labels of a csv, the net's predictions, their scores, and the omitted lines."""
 
     labels: NDArray[np.int64]
     probabilities: NDArray[np.float32]
@@ -31,7 +31,7 @@ def score_csv(path: Path, classifier: Classifier) -> Scored:
     if tuple(classifier.classes) != EXPRESSIONS:
         raise InputError(
             f"{path}: its labels are FER2013's ({', '.join(EXPRESSIONS)}), but {classifier.about.name} knows "
-            f"{', '.join(classifier.classes)}; give a net of the same classes"
+            f"{', '.join(classifier.classes)}; use a net with these classes"
         )
     rows = read_rows_of(path)
     side = int(rows.pixels.shape[1] ** 0.5)

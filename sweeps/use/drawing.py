@@ -1,4 +1,4 @@
-"""A photograph with its faces boxed, and each face's percentages as bars beside it."""
+"""Draws a photograph with a box around each face, and the probabilities of each face as bars."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from sweeps.use.predict import Answer, Answered
 from tracking.figures.parts import BLUE, ORANGE
 
 _MOST_BARS = 6
-"""Faces that get bars; the others are boxed and named."""
+"""How many faces get bars; the others only get a box and a name."""
 
 
 def answers_figure(answered: Answered) -> Figure:
-    """The picture of a photograph that has answers."""
+    """The picture of a photograph with predictions."""
     photo = answered.photo
     assert photo is not None
     shown = answered.answers[:_MOST_BARS]

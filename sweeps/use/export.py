@@ -1,4 +1,4 @@
-"""A run's net as one file for other programs, checked against the net itself, with a model card beside it."""
+"""Exports a run's net as one file for other programs, checked against the net, with a model card."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Format = Literal["onnx", "torch-export", "safetensors"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torch-export": ".pt2", "safetensors": ".safetensors"}
 CHECKED = 200
-"""Validation faces on which the file must agree with the net."""
+"""Number of validation faces on which the file must agree with the net."""
 TOLERANCE = 1e-4
 
 _CALIBRATED = 256
@@ -41,7 +41,7 @@ Answering = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Exported:
-    """The file, its card, by how much its probabilities differ, and what int8 changes in accuracy."""
+    """The file, its card, the largest difference of probabilities, and the change of accuracy by int8."""
 
     path: Path
     card: Path
@@ -49,22 +49,22 @@ class Exported:
     checked: int
     change: Interval | None
     before: tuple[str, ...]
-    """Preprocessings that the file leaves to its user."""
+    """Preprocessings that are not in the file."""
 
 
 def export_run(run: Run, kind: Format, path: Path | None = None, *, int8: bool = False) -> Exported:
-    """Write a run's net to `path`, default NAME-NUMBER and the format's suffix in the working folder.
+    """Write a run's net to `path`, by default NAME-NUMBER with the format's suffix in the working folder.
 
-    The file appears only after it was loaded again and agreed with the net: each probability to 1e-4 on 200
-    validation faces. In int8, which rounds weights and activations, the change of accuracy on the validation split
-    is measured instead.
+    The file is written only after it was loaded again and agrees with the net: each probability to 1e-4 on 200
+    validation faces. For int8, which rounds weights and activations, the change of accuracy on the validation split is
+    measured instead.
 
     Raises:
-        InputError: int8 of another format, the run's weights or faces are gone, or the file disagrees.
+        InputError: int8 with another format than ONNX, the run's weights or faces are gone, or the file disagrees.
         ModelError: a file of the net is damaged.
     """
     if int8 and kind != "onnx":
-        raise InputError(f"--int8 with --format {kind}: int8 is for onnx alone")
+        raise InputError(f"--int8 with --format {kind}: int8 is only for onnx")
     path = path or Path(f"{run.name.replace('/', '-')}{'-int8' if int8 else ''}{SUFFIXES[kind]}")
     if path.suffix != SUFFIXES[kind]:
         raise InputError(f"--file {path}: a file of --format {kind} ends with {SUFFIXES[kind]}")
@@ -110,7 +110,7 @@ def _metadata(net: PackedClassifier) -> dict[str, str]:
 
 
 def _examples(net: PackedClassifier) -> tuple[Any, ...]:
-    """Two faces, and what the graph takes of them beside."""
+    """Example inputs of the graph: two faces, and these faces under each preprocessing before the graph."""
     import torch
 
     shape = (2, net.side, net.side)
@@ -118,7 +118,7 @@ def _examples(net: PackedClassifier) -> tuple[Any, ...]:
 
 
 def write_onnx(net: PackedClassifier, path: Path) -> Answering:
-    """The nets and where they look (Grad-CAM) as one graph; what the file answers."""
+    """Write the nets with their Grad-CAM as one graph. Returns a function that runs the file."""
     import warnings
 
     import onnx
@@ -160,7 +160,7 @@ def _write_torch_export(net: PackedClassifier, path: Path) -> Answering:
 
 
 def _write_safetensors(net: PackedClassifier, path: Path) -> Answering:
-    """All tensors in one file, those of member 0 as `0.NAME`, with the settings that rebuild the nets as metadata."""
+    """Write all tensors to one file, those of member 0 as `0.NAME`, with the nets' settings as metadata."""
     from safetensors.numpy import save_file
     from safetensors.torch import load_file
 
@@ -189,7 +189,7 @@ _WRITERS: dict[Format, Callable[[PackedClassifier, Path], Answering]] = {
 
 
 def _as_int8(path: Path, faces: Faces) -> Path:
-    """Weights and activations in 8 bits, the activations' ranges taken from training faces."""
+    """Quantise weights and activations to 8 bits, with the ranges of activations from training faces."""
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
     images = np.asarray(faces.train.images[:: max(1, len(faces.train) // _CALIBRATED)][:_CALIBRATED], np.uint8)
@@ -201,7 +201,7 @@ def _as_int8(path: Path, faces: Faces) -> Path:
             return next(batches, None)
 
     made = path.with_name(f"int8-{path.name}")
-    logging.getLogger().setLevel(logging.ERROR)  # it advises what the graph does not need
+    logging.getLogger().setLevel(logging.ERROR)  # it prints advice that does not apply to this graph
     quantize_static(
         str(path), str(made), Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
         activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, op_types_to_quantize=["Conv", "Gemm", "MatMul"],
@@ -210,6 +210,6 @@ def _as_int8(path: Path, faces: Faces) -> Path:
 
 
 def _change(net: PackedClassifier, answering: Answering, faces: Faces) -> Interval:
-    """Accuracy of the file minus that of the net, on the validation split."""
+    """Accuracy of the file minus accuracy of the net, on the validation split."""
     images, labels = np.asarray(faces.val.images, np.uint8), faces.val.labels.astype(np.int64)
     return paired_difference_interval(labels, answering(images).argmax(1), net.probabilities(images).argmax(1))

@@ -21,10 +21,10 @@ def find_model(reference: str, out: Path, tracking_uri: str | None = None) -> Cl
         reference: FILE.onnx; `champion`, the registered champion that is best on its validation split;
             `models:/NAME@alias` or `models:/NAME/3`; NAME/3, NAME or an MLflow run id.
         out: the folder of all sweeps.
-        tracking_uri: MLflow; None for the default.
+        tracking_uri: of MLflow; None for the default.
 
     Raises:
-        InputError, TrackingError, ModelError, DataError: there is no such net, or it cannot be loaded.
+        InputError, TrackingError, ModelError, DataError: the net does not exist or cannot be loaded.
     """
     if reference.endswith(".onnx"):
         return OnnxClassifier(Path(reference))

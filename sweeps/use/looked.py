@@ -1,4 +1,4 @@
-"""Where a net looked: the face as the net saw it, tinted where its answer comes from."""
+"""Draws a Grad-CAM: the face as the net receives it, tinted where the prediction comes from."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _STRENGTH = 0.65
 
 
 def looked_png(face: NDArray[np.uint8], looked: NDArray[np.float32]) -> bytes:
-    """A face [side, side] and its map [side, side] in 0..1 as one picture."""
+    """A face [side, side] and its Grad-CAM [side, side] in 0..1 as one picture."""
     grey, share = (_enlarged(image) for image in (face, np.rint(255 * looked).astype(np.uint8)))
     mixed = _STRENGTH * share[..., None] / 255
     file = io.BytesIO()

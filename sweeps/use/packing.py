@@ -1,4 +1,4 @@
-"""Packs a run's nets into a folder with all they need to predict faces."""
+"""Writes a run's nets into a folder with everything that predictions need."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from tracking.record.files import write_json
 
 
 def pack(run: Run, folder: Path) -> NDArray[np.uint8]:
-    """Fill `folder` with what `PackedNets` loads; return the mean face, an example input that shows no person.
+    """Write the files of `PackedNets` into `folder`. Returns the mean face as an example input that shows no person.
 
     Raises:
-        InputError: the run's weights are gone, its faces are or have changed, or it is a support vector machine.
+        InputError: the run's weights are gone, its faces are gone or have changed, or it is a support vector machine.
     """
     faces = run.raw_faces()
     folder.mkdir()
@@ -39,8 +39,7 @@ def _member(number: int, member: tuple[Run, float], folder: Path) -> dict[str, A
     run, weight = member
     if isinstance(run.kind, SvmHead):
         raise InputError(
-            f"{run.name}: a support vector machine cannot be registered or used elsewhere; its net can: "
-            f"{run.kind.member}"
+            f"{run.name}: a support vector machine cannot be registered or exported; its net can: {run.kind.member}"
         )
     config, name = run.config, f"{number}.safetensors"
     shutil.copyfile(run.weights_file(), folder / name)

@@ -1,4 +1,4 @@
-"""Predicts photographs: faces are found, cropped and classified in batches; a bad file is named and left out."""
+"""Predicts photographs: detects, crops and classifies faces in batches. A bad file is reported and skipped."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _PHOTOS_AT_ONCE = 16
 
 @dataclass(frozen=True)
 class Answer:
-    """What the net gives for one face: `box` in the upright photograph, None for a photograph taken as a whole."""
+    """The prediction for one face: `box` in the upright photograph, None if the photograph is taken as one face."""
 
     box: Box | None
     probabilities: dict[str, float]
     looked: bytes | None = field(default=None, repr=False)
-    """A PNG of where the net looked."""
+    """A PNG of the Grad-CAM."""
 
     @property
     def expression(self) -> str:
@@ -45,11 +45,11 @@ class Answer:
 
     @property
     def sentence(self) -> str:
-        """The answer in words."""
+        """The prediction as a sentence."""
         return f"the image expression is more {self.expression.lower()}, {self.probabilities[self.expression]:.0%}"
 
     def content(self) -> dict[str, Any]:
-        """As JSON says it."""
+        """The content for JSON."""
         box = None if self.box is None else {
             name: round(value, 3 if name == "score" else 1) for name, value in vars(self.box).items()
         }  # fmt: skip
@@ -62,7 +62,7 @@ class Answer:
 
 @dataclass(frozen=True, eq=False)
 class Answered:
-    """A photograph with its faces' answers, the largest first; or the fault that kept it from having any."""
+    """A photograph with the predictions of its faces, largest face first; or the fault why it has none."""
 
     name: str
     answers: tuple[Answer, ...] = ()
@@ -71,7 +71,7 @@ class Answered:
     photo: Photo | None = field(default=None, repr=False)
 
     def content(self) -> dict[str, Any]:
-        """As JSON says it."""
+        """The content for JSON."""
         return {
             "file": self.name,
             "faces": [answer.content() for answer in self.answers],
@@ -97,7 +97,7 @@ def photos_in(inputs: Sequence[Path]) -> list[Path]:
 def predict_photos(paths: Iterable[Path], classifier: Classifier, *, as_whole: bool = False) -> Iterator[Answered]:
     """Predictions for photographs, in order. A bad photograph has a fault instead.
 
-    They are decoded and searched for faces in one thread per core: Pillow, OpenCV and ONNX Runtime leave Python's lock.
+    One thread per core decodes photographs and detects faces: Pillow, OpenCV and ONNX Runtime release Python's lock.
     """
     from joblib import cpu_count
 
@@ -114,14 +114,14 @@ def predict_photos(paths: Iterable[Path], classifier: Classifier, *, as_whole: b
 
         submit()
         while waiting:
-            submit()  # the threads have work while the net answers
+            submit()  # the threads have work while the net predicts
             yield from _answered([future.result() for future in waiting.popleft()], classifier)
 
 
 def predict_photo(
     name: str, data: bytes, classifier: OnnxClassifier, max_bytes: int, *, as_whole: bool = False, looked: bool = False
 ) -> Answered:
-    """The same for one photograph in memory; on request each answer has a picture of where the net looked."""
+    """The same for one photograph in memory; on request each prediction has a picture of its Grad-CAM."""
     searched = _searched(name, partial(decode_photo, data, max_bytes), classifier.side, as_whole)
     (answered,) = _answered([searched], classifier)
     if not looked or not searched.faces:
@@ -152,7 +152,7 @@ def _searched(name: str, read: Callable[[], Photo], side: int, as_whole: bool) -
         return _Searched(Answered(name, fault=str(error)))
     boxes: list[Box | None] = [None] if as_whole else list(find_faces(photo))
     if not boxes:
-        fault = "no face was found; if the picture shows nothing but a face, add --whole"
+        fault = "no face was found; if the whole picture is a face, add --whole"
         return _Searched(Answered(name, fault=fault, notes=photo.notes, photo=photo))
     faces = [whole(photo, side) if box is None else cut_out(photo, box, side) for box in boxes]
     return _Searched(Answered(name, notes=photo.notes, photo=photo), boxes, faces)

@@ -151,7 +151,7 @@ def mistakes_figure(faces: NDArray[np.uint8], mistakes: Mistakes, classes: Seque
         if index < count:
             axes.imshow(faces[index], cmap="gray", vmin=0, vmax=255)
             label, said = classes[mistakes.labels[index]], classes[mistakes.predictions[index]]
-            axes.set_title(f"{label}\nsaid {said} {mistakes.confidence[index]:.0%}", fontsize=9)
+            axes.set_title(f"{label}\npred. {said} {mistakes.confidence[index]:.0%}", fontsize=9)
     return figure
 
 

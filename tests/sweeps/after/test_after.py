@@ -259,7 +259,7 @@ def test_an_ensemble_is_a_run_of_its_own(verb: Callable[..., int], finished: Pat
     assert verb("status", "both") == 0
     assert "night/" in capsys.readouterr().out
     assert "exists already" in refused(capsys, lambda: verb("ensemble", "night/0", "night/1", "--name", "both"))
-    assert "needs two runs" in refused(capsys, lambda: verb("ensemble", "night/0"))
+    assert "needs at least two runs" in refused(capsys, lambda: verb("ensemble", "night/0"))
 
 
 def test_comparing_runs(verb: Callable[..., int], tmp_path: Path, capsys: Capture) -> None:

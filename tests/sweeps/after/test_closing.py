@@ -130,7 +130,7 @@ def test_a_sweep_without_a_finished_trial_says_so(closing: Sweep) -> None:
 def test_a_fault_in_closing_is_one_warning(closing: Sweep, tmp_path: Path) -> None:
     (tmp_path / "runs/night").mkdir(parents=True)
     (tmp_path / "runs/night/figures").write_text("in the way")
-    with pytest.warns(UserWarning, match="the report is not made .*python -m sweeps report night --out ") as warned:
+    with pytest.warns(UserWarning, match="the report was not written .*python -m sweeps report night --out ") as warned:
         result = closing(trials=2, epochs=1)
     assert len(warned) == 1
     assert (result.exit_code, result.notes) == (0, ())

@@ -126,7 +126,7 @@ def test_a_picture_is_made_like_the_faces_of_the_run(finished: Path, tmp_path: P
         (("--layers", "conv1,konv2,fc2"), "no layer 'konv2'; did you mean 'conv2'?; no layer 'fc2'; did you mean"),
         (("--layers", "head", "--method", "gradcam"), "none of head gives a map"),
         (("--layers", "conv1,,"), "expected names separated by commas"),
-        (("--faces", "0"), "--faces '0': expected how many, 1 to 14"),
+        (("--faces", "0"), "--faces '0': expected a number of faces, 1 to 14"),
         (("--faces", "1,14"), "places in the validation split, 0 to 13"),
         (("--faces", "all"), "--faces 'all'"),
         (("--image", "none.png"), "--image none.png: cannot be read"),

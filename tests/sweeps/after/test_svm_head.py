@@ -104,7 +104,7 @@ def test_rbf_from_the_command_line(verb: Callable[..., int], out: Path, capsys: 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["svm", "machine"], "takes the place of one net's last layer; name a trial"),
+        (["svm", "machine"], "replaces the last layer of one net; name a trial"),
         (["svm", "night/0", "--name", "machine"], "exists already: choose another --name"),
         (["svm", "night/0", "--c", "0.1,-1"], "'0.1,-1': expected numbers above 0, as 0.001,0.01"),
         (["inspect", "machine"], "inspect its net: night/0"),

@@ -122,7 +122,7 @@ def test_a_process_that_dies_or_does_not_start_is_a_warning(
 ) -> None:
     monkeypatch.setattr("sweeps.after.trial_pictures.command", lambda module: command)
     with pytest.warns(
-        UserWarning, match=rf"trial 1: its pictures are not drawn .*{fault}\); .* sweeps report night --out "
+        UserWarning, match=rf"trial 1: its pictures were not drawn .*{fault}\); .* sweeps report night --out "
     ):
         result = run(tiny_csv, killed.root.parent, resume=True)
     assert result.history.finished

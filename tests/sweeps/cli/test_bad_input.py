@@ -164,7 +164,7 @@ def test_a_resume_that_asks_for_another_sweep(
     message = refused(
         capsys, lambda: run("--resume", "--seed", "3", "--epochs", "2", "--data", str(other), "--set", "lr=0.1")
     )
-    assert message.startswith("night: a resume continues with the settings of its start")
+    assert message.startswith("night: a resume keeps the settings of its start")
     for part in ("--seed: the sweep has 0, given is 3", "--epochs: the sweep has 3, given is 2", "the data (fingerprint)", "--set"):  # fmt: skip
         assert part in message
     assert sorted((path, path.stat().st_mtime_ns) for path in out.rglob("*")) == before

@@ -155,4 +155,4 @@ def test_spaces(capsys: Capture) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == list(SPACES)
     assert "LeNet on 48-pixel faces" in lines[0]
-    assert "20 trials of 15 epochs" in lines[0]
+    assert "20 trials, at most 15 epochs each" in lines[0]

@@ -15,7 +15,7 @@ Capture = pytest.CaptureFixture[str]
 
 def test_without_a_sweep_it_says_how_to_run_one(capsys: Capture) -> None:
     assert main(["ui"]) == 2
-    assert "--out runs: there is no sweep; run one first" in capsys.readouterr().err
+    assert "--out runs: no sweep is there; run one first" in capsys.readouterr().err
 
 
 def test_the_page_of_the_latest_sweep_is_served_and_shown(

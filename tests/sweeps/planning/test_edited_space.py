@@ -147,7 +147,7 @@ def test_another_kind_of_parameter_or_net_teaches_nothing_and_is_no_fault(edited
 
 def test_a_constant_that_changed_is_said(edited: Edited) -> None:
     said, _ = edited({"weight_decay": "0.0005"}, weight_decay="0.001")
-    assert "recipe.weight_decay 0.0005, now 0.001: trials 0, 1, 2, 3 and 4 more have the former" in said
+    assert "recipe.weight_decay 0.0005, now 0.001: trials 0, 1, 2, 3 and 4 more have the old value" in said
 
 
 def test_what_was_recorded_of_an_edit_holds_for_later_resumes(edited: Edited, run: Run, out: Path, write: Any,

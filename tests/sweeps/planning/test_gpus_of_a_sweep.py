@@ -42,7 +42,7 @@ GTX = {"card": Card("GPU-gtx", (6, 1), "GeForce GTX 1080")}
 @pytest.mark.parametrize(
     ("has", "arguments", "said"),
     [
-        ({}, "--device cuda --gpus-per-trial 0", "--gpus-per-trial 0: a trial on a GPU needs a part of one"),
+        ({}, "--device cuda --gpus-per-trial 0", "--gpus-per-trial 0: a trial on a GPU needs a share above 0"),
         ({}, "--gpus-per-trial 0", "or use --device cpu"),
         (OLD_DRIVER, "--device cuda", "--device cuda: driver 535.183 runs CUDA 12.2 at most"),
         ({"torch_cuda": None}, "--device cuda", "--device cuda: the installed torch is a build for CPUs alone"),
@@ -81,7 +81,7 @@ def test_the_capability_decides_the_precision_and_the_record_says_on_what(
     assert result[0].started.config["precision"] == precision
     (driver,) = result.history.drivers
     assert driver.spec["device"] == "cuda"
-    tags = first_tags(result.history.started, result[0].started, driver)
+    tags = first_tags(0, result.history.started, result[0].started, driver)
     assert tags["gpus"] == driver.gpus
     assert str(driver.gpus).endswith("driver 580.65, fp32 without TF32")
 

@@ -45,7 +45,10 @@ def test_an_act_is_the_command_of_its_name(given: dict[str, Any], words: list[st
 
 
 def test_a_fork_without_a_trial_or_settings_is_refused() -> None:
-    for given, message in (({"trial": 1}, "give settings, as lr=0.01"), ({"settings": ["lr=1"]}, "of which trial")):
+    for given, message in (
+        ({"trial": 1}, "give settings, as lr=0.01"),
+        ({"settings": ["lr=1"]}, "fork: give the trial"),
+    ):
         with pytest.raises(InputError, match=message):
             ActRequest.model_validate({"verb": "fork", **given}).words("night")
 

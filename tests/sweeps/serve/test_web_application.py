@@ -161,7 +161,7 @@ def test_elsewhere_than_on_this_machine_a_token_is_asked_for(out: Path, tmp_path
             assert "night" in browser.post(f"{served.url}/login", data={"token": token}, timeout=60).text
     assert guard_for("0.0.0.0", [], tmp_path / "token").token == token, "the next start has the same"
     (tmp_path / "token").chmod(0o644)
-    with pytest.raises(InputError, match="others may read the token"):
+    with pytest.raises(InputError, match="other users can read the token"):
         guard_for("0.0.0.0", [], tmp_path / "token")
 
 
@@ -266,7 +266,7 @@ def test_a_port_that_is_taken_and_a_folder_that_is_absent_are_named(
         assert main(["serve", "--out", str(out), "--port", str(taken.getsockname()[1])]) == 2
     assert "cannot be used" in capsys.readouterr().err
     assert main(["serve", "--out", str(out / "absent")]) == 2
-    assert "there is no such folder" in capsys.readouterr().err
+    assert "no such folder" in capsys.readouterr().err
 
 
 def test_a_fault_of_a_command_reaches_the_terminal_and_not_the_visitor(capsys: pytest.CaptureFixture[str]) -> None:

@@ -105,7 +105,7 @@ def test_int8_says_what_it_costs(export: Callable[..., int], tmp_path: Path, cap
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("night/0", "--format", "safetensors", "--int8"), "int8 is for onnx alone"),
+        (("night/0", "--format", "safetensors", "--int8"), "int8 is only for onnx"),
         (("night/0", "--format", "onnx", "--file", "net.pt"), "a file of --format onnx ends with .onnx"),
         (("night/0", "--format", "onnx", "--file", "no/net.onnx"), "there is no folder no"),
     ],

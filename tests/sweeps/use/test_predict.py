@@ -68,7 +68,7 @@ def test_in_a_folder_a_bad_photograph_is_named_and_the_rest_go_on(
     shown = capsys.readouterr()
     results = {Path(one["file"]).name: one for one in json.loads(shown.out)["results"]}
     assert list(results) == ["coffee.webp", "cut.jpg", "empty.png", "face.jpg", "face.png"]
-    assert "no face was found; if the picture shows nothing but a face, add --whole" in shown.err
+    assert "no face was found; if the whole picture is a face, add --whole" in shown.err
     assert "cut.jpg: is damaged or cut short" in shown.err
     assert results["empty.png"]["error"] == "is empty (0 bytes)"
     (face,) = results["face.jpg"]["faces"]
