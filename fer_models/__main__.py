@@ -1,4 +1,4 @@
-"""`python -m fer_models [NAME] [--json] [--picture FILE]`: the nets and what they cost, or one net layer by layer."""
+"""`python -m fer_models [NAME] [--json] [--picture FILE]`: all nets with their costs, or one net layer by layer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fer_models.listing import NetSummary
 
 CLASSES = 7
-_NOTE = f"{CLASSES} classes, default options; MB of fp32 parameters; multiply-adds of one face, in millions"
+_NOTE = f"{CLASSES} classes, default options; MB of fp32 parameters; multiply-adds per face, in millions"
 _CONFIG: TypeAdapter[NetConfig] = TypeAdapter(NetConfig)
 
 
@@ -39,7 +39,7 @@ class Nets(Verb):
     def __call__(self) -> int:
         if self.name is None:
             if self.picture is not None:
-                raise ModelError("--picture needs a net: name one of " + ", ".join(NET_NAMES))
+                raise ModelError("--picture needs a net, one of " + ", ".join(NET_NAMES))
             text = _all_nets(as_json=self.as_json)
         else:
             text = _one_net(self.name, as_json=self.as_json)
@@ -72,7 +72,7 @@ def _all_nets(*, as_json: bool) -> str:
 
 
 def _row(name: str) -> dict[str, Any]:
-    """A summary without its layers; where an optional package is missing, what to install."""
+    """A summary without its layers; if an optional package is missing, what to install."""
     try:
         row = asdict(_summary(name))
     except ModelError as error:

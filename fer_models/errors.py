@@ -4,7 +4,7 @@ from fer_common.errors import UserError
 
 
 class ModelError(UserError):
-    """A net or a weight file is not usable; the message says the rule, the value and the way out."""
+    """A net or a weights file is not usable; the message has the rule, the value and the way out."""
 
 
 class Diverged(ModelError):  # noqa: N818  (an outcome of a trial, not a fault)

@@ -1,4 +1,4 @@
-"""Nets as one graph that takes grey faces as they are: preprocessing, views and weights of an ensemble are inside."""
+"""Nets as one graph for raw grey faces; it includes preprocessing, views and the weights of an ensemble."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from fer_models.packed_nets import Member
 from fer_models.training.evaluate import look
 
 IN_GRAPH = ("none", "mean_image", "standardise", "scale", "normalise", "mean_threshold")
-"""Preprocessings that a graph can express; the others are programs of OpenCV and scikit-image, done before it."""
+"""Preprocessings that a graph can contain; the others use OpenCV or scikit-image and are done before it."""
 
 
 class ExportedGraph(nn.Module):
     """Faces uint8 [n, h, w] of the size that the nets were trained on -> probabilities [n, classes].
 
-    For each name in `before`, preprocessings that a graph cannot express, it takes the preprocessed faces
-    (float32 [n, h, w]) as well.
+    For each name in `before` (preprocessings that a graph cannot contain) the preprocessed faces, float32 [n, h, w],
+    are a further input.
     """
 
     def __init__(self, members: Sequence[Member], mean_image: NDArray[np.float32]) -> None:
@@ -44,9 +44,9 @@ class ExportedGraph(nn.Module):
         return torch.stack(parts).sum(0)
 
     def explained(self, layers: Sequence[nn.Module], faces: Tensor, *preprocessed: Tensor) -> tuple[Tensor, Tensor]:
-        """[n, h, w] -> [n, classes], and where the nets looked for the most probable class: [n, h, w] in 0..1.
+        """[n, h, w] -> [n, classes], and the Grad-CAM of the most probable class: [n, h, w] in 0..1.
 
-        `layers` are the nets' last maps.
+        `layers` are the layers with the nets' last feature maps.
         """
         parts, maps = [], []
         seen = self._views_of(faces, preprocessed)
@@ -59,7 +59,7 @@ class ExportedGraph(nn.Module):
     def _views_of(
         self, faces: Tensor, preprocessed: Sequence[Tensor]
     ) -> Iterator[tuple[nn.Module, list[Tensor], float]]:
-        """Each net with what it sees of the faces, and the weight of its answer."""
+        """Each net with its inputs, and the weight of its prediction."""
         grey, before = faces.float().unsqueeze(1), dict(zip(self.before, preprocessed, strict=True))
         for net, name, views, weight in zip(self.nets, self._preprocess, self._views, self._weights, strict=True):
             inside = name not in before
@@ -68,10 +68,10 @@ class ExportedGraph(nn.Module):
 
 
 def explained_graph(graph: ExportedGraph, faces: Tensor, *preprocessed: Tensor) -> nn.Module:
-    """`graph.explained` as a graph of forward operations alone, which formats without gradients can express.
+    """`graph.explained` as a graph with forward operations only, for formats without gradients.
 
-    The gradient goes back from the logit to the last map, behind which no net has a convolution. The faces are
-    examples, any number from 2.
+    The gradient is computed from the logit back to the last feature map, after which no net has a convolution. `faces`
+    are example inputs, two or more.
     """
     from torch._decomp import get_decompositions
     from torch.fx.experimental.proxy_tensor import make_fx
@@ -94,7 +94,7 @@ def explained_graph(graph: ExportedGraph, faces: Tensor, *preprocessed: Tensor) 
 def _average_pool_backward(
     gradient: Tensor, x: Tensor, kernel: list[int], stride: list[int], *_others: object
 ) -> Tensor:
-    """Without padding: each place of a window has the same share of the window's gradient."""
+    """Without padding: each pixel of a window gets the same share of the window's gradient."""
     channels, rows, columns = x.shape[1], *kernel
     share = gradient.new_full((channels, 1, rows, columns), 1 / (rows * columns))
     spread = F.conv_transpose2d(gradient, share, stride=stride or kernel, groups=channels)
@@ -102,7 +102,7 @@ def _average_pool_backward(
 
 
 def _grad_cam(net: nn.Module, layer: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits, and Grad-CAM (Selvaraju et al. 2017) of the largest one, of the layer's map: [n, 1, h, w]."""
+    """Logits, and the Grad-CAM (Selvaraju et al. 2017) of the largest one for the layer: [n, 1, h, w]."""
     seen: list[Tensor] = []
 
     def from_here(_module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
@@ -119,12 +119,12 @@ def _grad_cam(net: nn.Module, layer: nn.Module, x: Tensor) -> tuple[Tensor, Tens
 
 
 def _mean(logits: list[Tensor]) -> Tensor:
-    """Of the probabilities."""
+    """The mean of the probabilities."""
     return torch.stack([one.softmax(1) for one in logits]).mean(0)
 
 
 def _to_one(maps: Tensor) -> Tensor:
-    """Each face's map with its largest value made 1; one of zeros stays."""
+    """Each face's map scaled to a maximum of 1; a map of zeros stays."""
     return maps / maps.amax((1, 2, 3), keepdim=True).clamp_min(1e-12)
 
 

@@ -1,4 +1,4 @@
-"""The cost of each net: parameters, megabytes and multiply-adds, in total and by layer, without computing anything."""
+"""The cost of each net: parameters, megabytes and multiply-adds, in total and by layer, without running the net."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ _EMPTY = (nn.Sequential, nn.ModuleDict, nn.Identity)
 
 @dataclass(frozen=True)
 class Layer:
-    """One use of a layer, in the order of the forward pass."""
+    """One call of a layer, in the order of the forward pass."""
 
     name: str
     kind: str
     output: tuple[int, ...]
-    """Shape for one face, without the batch."""
+    """Output shape for one face, without the batch axis."""
     parameters: int
     multiply_adds: int
 
 
 @dataclass(frozen=True)
 class NetSummary:
-    """A net for one face. Multiply-adds are those of convolutions and fully connected layers, as papers count them."""
+    """Costs of a net for one face. Multiply-adds count convolutions and fully connected layers, as papers do."""
 
     name: str
     source: str
     input: str
-    """Channels, height and width in front of the first layer."""
+    """Channels, height and width of the first layer's input."""
     parameters: int
-    """With auxiliary heads, which exist in training only."""
+    """Including auxiliary heads, which exist only in training."""
     megabytes: float
-    """Of the parameters in fp32, a megabyte being 10^6 bytes."""
+    """Size of the parameters in fp32, in 10^6 bytes."""
     multiply_adds: int
     """Without auxiliary heads."""
     layers: tuple[Layer, ...]
 
 
 def summarise(config: NetConfig, classes: int) -> NetSummary:
-    """Build the net without memory and send the shape of a face through it.
+    """Build the net without memory, and pass the shape of a face through it.
 
     Raises:
         ModelError: the net needs an optional package.
@@ -82,12 +82,12 @@ def layer_table(summary: NetSummary) -> str:
         f"{summary.parameters:,}",
         f"{summary.multiply_adds / 1e6:,.3f}",
     )
-    flops = f"{2 * summary.multiply_adds / 1e6:,.1f} MFLOPs a face, two a multiply-add"
+    flops = f"{2 * summary.multiply_adds / 1e6:,.1f} MFLOPs per face, two per multiply-add"
     return f"{table([*rows, total], right=(3, 4))}\n{summary.megabytes:.1f} MB; {flops}"
 
 
 def table(rows: Sequence[Sequence[str]], right: Iterable[int]) -> str:
-    """Columns padded to their widest cell, those of `right` to the right."""
+    """Rows as text, with columns padded to their widest cell; columns in `right` are right-aligned."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:
@@ -99,7 +99,7 @@ def table(rows: Sequence[Sequence[str]], right: Iterable[int]) -> str:
 
 
 def _layers(net: nn.Module, face: Tensor) -> Iterator[Layer]:
-    """Layers in the order of their calls; containers, and what is inside a layer, are left out."""
+    """Layers in the order of their calls, without containers and without the parts of a layer."""
     called: list[tuple[nn.Module, tuple[int, ...]]] = []
 
     def note(module: nn.Module, _inputs: object, output: Tensor) -> None:
@@ -124,7 +124,7 @@ def _is_layer(module: nn.Module) -> bool:
 
 
 def _multiply_adds(module: nn.Module, shape: tuple[int, ...]) -> int:
-    """Each output number of a convolution or fully connected layer takes one filter's length of them."""
+    """Each output value of a convolution or fully connected layer needs one multiply-add per weight of its filter."""
     if isinstance(module, _COUNTED):
         return int(np.prod(shape)) * module.weight[0].numel()
     return 0

@@ -1,4 +1,4 @@
-"""A net or an ensemble in a folder with all that it needs: weights, settings, mean image."""
+"""A net or an ensemble in a folder with everything that it needs: weights, settings, mean image."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DESCRIPTION = "model.json"
 MEAN_IMAGE = "mean_image.npy"
 
 Preprocess = Callable[[NDArray[np.uint8], str, NDArray[np.float32]], NDArray[Any]]
-"""Faces [n, h, w], a preprocessing's name and the mean image -> what a net was trained on."""
+"""Faces [n, h, w], name of a preprocessing, mean image -> preprocessed faces."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Member:
 
 
 class PackedNets:
-    """The nets of a folder, loaded. Raises ModelError for a file that is damaged."""
+    """The loaded nets of a folder. Raises ModelError for a damaged file."""
 
     def __init__(self, folder: Path) -> None:
         about = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))

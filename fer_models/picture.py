@@ -1,4 +1,4 @@
-"""A net as a picture: its layers in the order of the forward pass, with the shape and the parameters of each."""
+"""Draws a net: its layers in the order of the forward pass, each with its shape and parameters."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from fer_models.errors import ModelError
 from fer_models.listing import Layer, NetSummary
 
 _MOST_ROWS = 40
-"""Layers in a column; a longer net has several, of equal length."""
+"""Maximum number of layers per column; a longer net has several columns of equal length."""
 _COLUMN_INCHES, _ROW_INCHES, _HEAD_INCHES = 5.2, 0.3, 0.6
 _COLOURS = {"Conv": "#cfe3f3", "Linear": "#f8d5bd", "Pool": "#c5e8dc", "Norm": "#efd9e6", "Dropout": "#e8e8e8"}
 _PLAIN = "#f7f7f7"
 
 
 def draw_net(summary: NetSummary, path: Path) -> None:
-    """Write a PNG. Raises ModelError if the disk refuses; an earlier file of that name is then still whole."""
+    """Write a PNG atomically. Raises ModelError for a disk error."""
     columns = -(-len(summary.layers) // _MOST_ROWS)
     rows = -(-len(summary.layers) // columns)
     width, height = _COLUMN_INCHES * columns, _HEAD_INCHES + _ROW_INCHES * (rows + 0.5)

@@ -1,1 +1,1 @@
-"""Configurations of nets and training: validated, and light (no torch)."""
+"""Configurations of nets and training: validated, and importable without torch."""

@@ -1,4 +1,4 @@
-"""Faults between the fields of a configuration, reported together with those of the fields. Light: no torch."""
+"""Reports faults between the fields of a configuration together with those of single fields. Does not import torch."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 Model = TypeVar("Model", bound=BaseModel)
 
 CrossFaults = Callable[[dict[str, Any]], list[tuple[str, str]]]
-"""From all values, defaults included and types unchecked, to (field, message)."""
+"""Maps all values, with defaults and unchecked types, to faults as (field, message)."""
 
 
 def validate_with(
     cls: type[Model], data: Any, handler: ModelWrapValidatorHandler[Model], cross_faults: CrossFaults
 ) -> Model:
-    """The model that `handler` makes of `data`; a ValidationError has the faults of both kinds."""
+    """The model that `handler` makes from `data`. A ValidationError has the faults of both kinds."""
     faults: list[InitErrorDetails] = []
     model: Model | None = None
     try:

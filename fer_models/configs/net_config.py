@@ -1,7 +1,7 @@
-"""Which net, and its options: frozen, validated, and light (no torch). Defaults are those of the net's source.
+"""Configurations of nets: frozen, validated, importable without torch. Defaults are those of the net's source.
 
-`size` is the height and width that faces are resized to before the first layer; cost grows with its square.
-`channels` is what that layer takes: 1, or 3 with the grey face repeated, as nets made for colours expect.
+`size` is the height and width to which faces are resized before the first layer; cost grows with its square. `channels`
+is the number of input channels: 1, or 3 with the grey face repeated, as nets for colour images expect.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class LeNetConfig(_NetConfig):
 
     name: Literal["lenet"] = "lenet"
     dropout: _Dropout = 0.0
-    """After FC500; the report's dropout variant is 0.5."""
+    """Dropout after FC500; the report's variant with dropout has 0.5."""
 
 
 class AlexNetConfig(_NetConfig):
@@ -50,15 +50,15 @@ class AlexNetConfig(_NetConfig):
     norm: Literal["lrn", "batch"] = "lrn"
     """`lrn` is the report's net with Caffe's fillers; `batch` has batch norm, scaled input and He's initialization."""
     initialization: Literal["auto", "he"] = "auto"
-    """`he` gives `lrn` the scaled input and He's initialization too: it then learns from the first epoch on."""
+    """`he` gives `lrn` also the scaled input and He's initialization; it then learns from the first epoch on."""
     dropout: _Dropout = 0.5
-    """After FC4096 and after FC1000."""
+    """Dropout after FC4096 and after FC1000."""
     normalisation: Literal["mean_image", "standardise"] = "mean_image"
     size: Literal[48, 227] = 48
 
     @property
     def starts_by_he(self) -> bool:
-        """Whether weights start by He et al. (2015) and pixels are scaled, instead of Caffe's fillers."""
+        """Whether weights are initialised by He et al. (2015) and pixels are scaled, instead of Caffe's fillers."""
         return self.norm == "batch" or self.initialization == "he"
 
 
@@ -73,9 +73,9 @@ class GoogLeNetConfig(_NetConfig):
     normalisation: Literal["half", "mean_image", "standardise"] = "half"
     """`half` is what torchvision's ImageNet weights expect."""
     dropout: _Dropout = 0.4
-    """Before the last layer."""
+    """Dropout before the last layer."""
     auxiliary_weight: float = Field(default=0.3, ge=0, le=1)
-    """Of each auxiliary head's loss; 0 leaves the heads out."""
+    """Weight of each auxiliary head's loss; 0 omits the heads."""
 
 
 class ResNet50V1Config(_NetConfig):
@@ -88,7 +88,7 @@ class ResNet50V1Config(_NetConfig):
     channels: _Channels = 1
     normalisation: Literal["centred", "standardise"] = "centred"
     dropout: _Dropout = 0.0
-    """Before the last layer."""
+    """Dropout before the last layer."""
 
 
 class _ResNetConfig(_NetConfig):
@@ -99,7 +99,7 @@ class _ResNetConfig(_NetConfig):
     channels: _Channels = 3
     normalisation: Literal["imagenet", "half", "standardise"] = "imagenet"
     dropout: _Dropout = 0.0
-    """Before the last layer; the R/Keras report's transfer has 0.5."""
+    """Dropout before the last layer; the R/Keras report's transfer has 0.5."""
 
 
 class ResNet18Config(_ResNetConfig):
@@ -130,9 +130,9 @@ class InceptionV3Config(_NetConfig):
     channels: _Channels = 3
     normalisation: Literal["half", "standardise"] = "half"
     dropout: _Dropout = 0.5
-    """Before the last layer."""
+    """Dropout before the last layer."""
     auxiliary_weight: float = Field(default=0.4, ge=0, le=1)
-    """Of the auxiliary head's loss; 0 leaves the head out, as a size below 299 demands."""
+    """Weight of the auxiliary head's loss; 0 omits the head, as is necessary for a size below 299."""
 
     @model_validator(mode="wrap")
     @classmethod
@@ -144,7 +144,7 @@ def _inception_faults(values: dict[str, Any]) -> list[tuple[str, str]]:
     size, weight = values["size"], values["auxiliary_weight"]
     if not isinstance(size, int) or size >= _AUXILIARY_SIZE or weight == 0:
         return []
-    return [("auxiliary_weight", f"the auxiliary head needs a size of {_AUXILIARY_SIZE} or more; or take 0")]
+    return [("auxiliary_weight", f"the auxiliary head needs a size of {_AUXILIARY_SIZE} or more; otherwise use 0")]
 
 
 class HappySadConfig(_NetConfig):
@@ -155,9 +155,9 @@ class HappySadConfig(_NetConfig):
 
     name: Literal["happy_sad"] = "happy_sad"
     size: int = Field(default=244, ge=24, le=256)
-    """Enlarged bilinearly, where the report's Keras takes the nearest pixel."""
+    """Faces are enlarged bilinearly; the report's Keras uses the nearest pixel."""
     conv_dropout: _Dropout = 0.25
-    """After the pool."""
+    """Dropout after the pool."""
     dropout: _Dropout = 0.5
     """After FC200."""
 
@@ -196,18 +196,18 @@ class VGGSmallTunedConfig(_NetConfig):
     activation: _Activation = "relu"
     normalisation: Literal["raw", "standardise"] = "raw"
     dropouts: tuple[_Dropout, _Dropout, _Dropout, _Dropout, _Dropout] = (0.4, 0.5, 0.6, 0.7, 0.8)
-    """After block 1's, block 2's and block 3's first convolution, block 3's second, and FC6."""
+    """Dropout after the first convolution of blocks 1, 2 and 3, after the second of block 3, and after FC6."""
     max_norm: float = Field(default=4.0, gt=0)
-    """Largest length of a filter or unit, over all its weights, of FC6, FC7 and each convolution but the last of
-    blocks 2 and 3. Keras's max_norm, which the report names no axis for, bounds each column of three weights of a
-    kernel, and so never binds."""
+    """Maximum norm of a filter or unit, over all its weights, for FC6, FC7 and each convolution except the last of
+    blocks 2 and 3. The report gives no axis for Keras's max_norm, which then limits each column of three weights of a
+    kernel and has no effect."""
     l2: float = Field(default=1e-6, ge=0)
-    """Added to the loss as l2 * sum of w^2, the Keras way, for block 3 and the fully connected layers, whatever the
-    optimizer; the recipe's weight decay comes on top of it."""
+    """l2 * sum of w^2 is added to the loss, as in Keras, for block 3 and the fully connected layers, with every
+    optimizer; the recipe's weight decay is additional."""
 
 
 class VGG16Config(_NetConfig):
-    """VGG-16 (Simonyan and Zisserman 2015), flattened as Keras does: 33,625,927 parameters with 7 classes at 48 px."""
+    """VGG-16 (Simonyan and Zisserman 2015), flattened as in Keras: 33,625,927 parameters with 7 classes at 48 px."""
 
     source: ClassVar[str] = "VGG report; R/Keras report (transfer)"
 
@@ -215,14 +215,14 @@ class VGG16Config(_NetConfig):
     size: int = Field(default=48, ge=32, le=256)
     channels: _Channels = 3
     norm: Literal["none", "batch"] = "none"
-    """`none` starts as Keras does and collapses at 48 pixels; `batch` has batch norm and He's start."""
+    """`none` has Keras's initialization and collapses at 48 pixels; `batch` has batch norm and He's initialization."""
     classifier: Literal["fc4096", "average"] = "fc4096"
     """FC4096 twice, or the R/Keras report's transfer: global average pool, dropout, FC."""
     dropout: _Dropout = 0.5
-    """After each FC4096, or after the pool."""
+    """Dropout after each FC4096, or after the pool."""
     normalisation: Literal["raw", "imagenet", "standardise"] = "raw"
-    """torchvision's IMAGENET1K_V1 weights expect `imagenet`; IMAGENET1K_FEATURES, like Keras's, raw grey levels less
-    a mean that the report leaves in."""
+    """torchvision's IMAGENET1K_V1 weights expect `imagenet`. IMAGENET1K_FEATURES, like Keras's weights, expect grey
+    levels minus a mean, which the report does not subtract."""
 
 
 class VGG16CutConfig(_NetConfig):
@@ -234,12 +234,12 @@ class VGG16CutConfig(_NetConfig):
     size: int = Field(default=48, ge=32, le=256)
     channels: _Channels = 3
     dropout: _Dropout = 0.8
-    """After the first FC2048 and its batch norm."""
+    """Dropout after the first FC2048 and its batch norm."""
     max_norm: float = Field(default=4.0, gt=0)
-    """Largest length of the weights of a unit of either FC2048."""
+    """Maximum norm of the weights of a unit of either FC2048."""
     l2: float = Field(default=1e-6, ge=0)
-    """Added to the loss as l2 * sum of w^2, the Keras way, for the fully connected layers, whatever the optimizer; the
-    recipe's weight decay comes on top of it."""
+    """l2 * sum of w^2 is added to the loss, as in Keras, for the fully connected layers, with every optimizer; the
+    recipe's weight decay is additional."""
     normalisation: Literal["raw", "imagenet", "standardise"] = "raw"
     """See `VGG16Config`."""
 
@@ -264,7 +264,7 @@ class CompactResNetConfig(_NetConfig):
     blocks: tuple[_Blocks, _Blocks, _Blocks, _Blocks] = (2, 2, 2, 1)
     stem_stride: Literal[1, 2] = 2
     dropout: _Dropout = 0.0
-    """Before the last layer."""
+    """Dropout before the last layer."""
     normalisation: Literal["standardise", "half"] = "standardise"
 
 
@@ -277,7 +277,7 @@ class EfficientNetLite0Config(_NetConfig):
     name: Literal["efficientnet_lite0"] = "efficientnet_lite0"
     size: int = Field(default=224, ge=64, le=320)
     dropout: _Dropout = 0.2
-    """Before the last layer."""
+    """Dropout before the last layer."""
 
 
 Single = (

@@ -1,4 +1,4 @@
-"""Which precision and memory format trains a net fastest, as far as measured. Light: no torch."""
+"""Which precision and memory format trains a net fastest, as measured. Does not import torch."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from fer_models.configs.recipe import MemoryFormat, Precision
 DeviceKind = Literal["cuda", "cuda-fp16", "cuda-fp32", "cpu-amx", "cpu-avx512_bf16", "cpu"]
 
 BF16_CAPABILITY = (8, 0)
-"""NVIDIA's compute capability from which on tensor cores compute in bfloat16; below, torch emulates it, slowly."""
+"""The lowest compute capability with bfloat16 tensor cores; below it torch emulates bfloat16 slowly."""
 
 FP16_CAPABILITY = (7, 0)
-"""The first one with tensor cores, which compute in float16."""
+"""The lowest compute capability with tensor cores, which compute in float16."""
 
 # Training, images/s of processor time, one thread, batch 128, SGD; torch 2.14.1, November 2026; medians of 9 steps
 # taken in turns. The first block is an Intel Sapphire Rapids; the second is the same processor with oneDNN held to
@@ -29,12 +29,12 @@ FP16_CAPABILITY = (7, 0)
 # cpu-avx512_bf16, on an AMD Zen 4 with two threads, single runs: lenet 589 in fp32 contiguous, 2,059 in bf16
 # channels_last; alexnet, with torch's own layers, 517 in fp32 and 735 in bf16 contiguous. The Intel processor held to
 # AVX-512 with bf16 but without AMX is faster in fp32 (lenet 818 against 482): pin fp32 on such a machine.
-# Any other net takes its device's usual choice, on trust: with it a small VGG with batch norm on that Zen 4 went from
-# 181 to 448, and the rest is not measured. Nor is cuda: tensor cores are made for 16 bits in channels_last.
+# Other nets use the default of the device, mostly unmeasured: with it a small VGG with batch norm on that Zen 4 went
+# from 181 to 448. cuda is not measured either: tensor cores are made for 16 bits in channels_last.
 MEASURED: dict[tuple[str, DeviceKind], tuple[Precision, MemoryFormat]] = {
     ("alexnet", "cpu-avx512_bf16"): ("bf16", "contiguous"),
 }
-"""Where a net's measured best is not its device's usual one."""
+"""Nets whose measured best differs from the default of the device."""
 
 _USUAL: dict[DeviceKind, tuple[Precision, MemoryFormat]] = {
     "cuda": ("bf16", "channels_last"),
@@ -54,9 +54,9 @@ def fastest(net_name: str, device_kind: DeviceKind) -> tuple[Precision, MemoryFo
 def device_kind(
     device: str, cpuinfo: Path = Path("/proc/cpuinfo"), capability: tuple[int, int] | None = None
 ) -> DeviceKind:
-    """What `device` ("cpu", "cuda", "cuda:1") computes bf16 with; "cpu" where that cannot be known.
+    """The hardware with which `device` ("cpu", "cuda", "cuda:1") computes bf16; "cpu" if it is unknown.
 
-    A GPU whose compute `capability` is not known is taken for one with bf16.
+    A GPU with unknown compute `capability` is assumed to have bf16.
     """
     if device.startswith("cuda"):
         if capability is None or capability >= BF16_CAPABILITY:

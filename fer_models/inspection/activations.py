@@ -19,7 +19,7 @@ from fer_models.errors import ModelError
 from fer_models.parts.staged import Staged
 from fer_models.training.evaluate import Pixels, in_batches
 
-_FACES_AT_ONCE = 16  # maps of a first layer at 224 pixels take megabytes a face
+_FACES_AT_ONCE = 16  # feature maps of a first layer at 224 pixels take megabytes per face
 _BLANK = 48
 
 
@@ -28,21 +28,21 @@ class Watched:
     """A stage or layer whose output can be recorded; a stage's output is that of its last module."""
 
     name: str
-    """As asked for."""
+    """The requested name."""
     path: str
-    """Of the module in the net."""
+    """Path of the module in the net."""
     module: nn.Module
     shape: tuple[int, ...]
-    """Of its output for one face."""
+    """Shape of its output for one face."""
 
     @property
     def is_map(self) -> bool:
-        """Whether the output says where in the face something is."""
+        """Whether the output is a feature map of more than one pixel."""
         return len(self.shape) == 3 and self.shape[1] * self.shape[2] > 1
 
 
 def first_filters(net: nn.Module) -> tuple[str, npt.NDArray[np.float32]]:
-    """Name and weights [o, k, k] of the first convolution, summed over its channels: those of a grey face are alike.
+    """Name and weights [o, k, k] of the first convolution, summed over its channels, which are equal for a grey face.
 
     Raises:
         ModelError: the net has no convolution.
@@ -50,17 +50,17 @@ def first_filters(net: nn.Module) -> tuple[str, npt.NDArray[np.float32]]:
     for name, module in net.named_modules():
         if isinstance(module, nn.Conv2d):
             return name, module.weight.detach().float().sum(dim=1).cpu().numpy()
-    raise ModelError(f"{type(net).__name__} has no convolution, so no filters to look at")
+    raise ModelError(f"{type(net).__name__} has no convolution, so there are no filters to draw")
 
 
 def watch(net: nn.Module, names: Sequence[str] = ()) -> tuple[Watched, ...]:
-    """The named stages and layers, those of `named_modules`; without names, the stages that give maps.
+    """The named stages and layers, those of `named_modules`; without names, the stages that have feature maps.
 
     A name of both a stage and a layer means the stage. Of a layer that is used several times, the last
     use counts.
 
     Raises:
-        ModelError: names everything that is no stage or layer, or is not used in evaluation.
+        ModelError: lists every name that is neither a stage nor a layer, or is not used in evaluation.
     """
     used = _used(net)
     paths = {module: path for path, module in net.named_modules()}
@@ -80,7 +80,7 @@ def watch(net: nn.Module, names: Sequence[str] = ()) -> tuple[Watched, ...]:
 
 
 def last_map(net: nn.Module) -> nn.Module:
-    """The last module from the last convolution on that gives a map of several places; of one place where none does.
+    """The last module, from the last convolution on, whose feature map has more than one pixel; else with one pixel.
 
     Raises:
         ModelError: the net has no convolution.
@@ -88,7 +88,7 @@ def last_map(net: nn.Module) -> nn.Module:
     used = _used(net)
     convolutions = [place for place, module in enumerate(used) if isinstance(module, nn.Conv2d)]
     if not convolutions:
-        raise ModelError(f"{type(net).__name__} has no convolution, so it cannot show where it looked")
+        raise ModelError(f"{type(net).__name__} has no convolution, so it has no Grad-CAM")
     maps = [(module, shape) for module, shape in list(used.items())[convolutions[-1] :] if len(shape) == 3]
     several = [module for module, (_, height, width) in maps if height * width > 1]
     return several[-1] if several else maps[-1][0]

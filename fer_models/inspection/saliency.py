@@ -30,17 +30,18 @@ def check_captum() -> None:
 def grad_cam(
     net: nn.Module, images: Pixels, classes: npt.NDArray[np.integer], layer: Watched
 ) -> npt.NDArray[np.float32]:
-    """Grad-CAM (Selvaraju et al. 2017) of faces [n, h, w] for a class each, of a layer that gives maps: [n, h, w].
+    """Grad-CAM (Selvaraju et al. 2017) of faces [n, h, w], for one class per face and a layer with feature maps: [n, h,
+    w].
 
-    The layer's maps weighted by the mean gradient of the class's logit, where that is positive; brought to the
-    faces' size bilinearly. Its unit is the net's own: compare within a face.
+    The layer's feature maps are weighted by the mean gradient of the class's logit; the positive part is resized to the
+    faces' size bilinearly. Values are comparable only within a face.
 
     Raises:
-        ModelError: captum is not installed, or the layer gives no map.
+        ModelError: captum is not installed, or the layer has no feature map.
     """
     if not layer.is_map:
         shape = "x".join(map(str, layer.shape))
-        raise ModelError(f"Grad-CAM of layer '{layer.name}': it gives {shape}, expected a map of more than one place")
+        raise ModelError(f"Grad-CAM of layer '{layer.name}': it gives {shape}, expected a map of more than one pixel")
     method, device = _captum().LayerGradCam(net, layer.module), _device_of(net)
     targets = iter(torch.split(torch.tensor(classes, dtype=torch.long, device=device), _FACES_AT_ONCE))
 
@@ -54,10 +55,10 @@ def grad_cam(
 
 
 def occlusion(net: nn.Module, images: Pixels, classes: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
-    """How much covering a place lowers the probability of a class (Zeiler and Fergus 2014): faces [n, h, w] -> same.
+    """How much covering a pixel lowers the probability of a class (Zeiler and Fergus 2014): faces [n, h, w] -> same.
 
-    A square of the face's own mean grey level goes over the face (`occlusion_window` says how); each pixel has the
-    mean drop over the squares that cover it. Below 0 the probability rises.
+    A square of the face's mean grey level is moved over the face (see `occlusion_window`). Each pixel has the mean drop
+    over the squares that cover it; a negative value means that the probability rises.
 
     Raises:
         ModelError: captum is not installed.

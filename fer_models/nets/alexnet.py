@@ -21,7 +21,7 @@ from fer_models.parts.staged import Stages
 
 _PIXEL_DEVIATION = 64.0  # of FER2013's training pixels around their mean image, to the nearest power of two
 _CHANNELS = (96, 256, 384, 384, 256)
-_LAST_MAP = {48: 1, 227: 6}  # height and width behind conv5's pool
+_LAST_MAP = {48: 1, 227: 6}  # height and width after conv5's pool
 
 
 class AlexNet(nn.Module):
@@ -79,7 +79,7 @@ class AlexNet(nn.Module):
 def build(
     config: AlexNetConfig, classes: int, mean_image: npt.NDArray[np.float32], generator: torch.Generator
 ) -> AlexNet:
-    """AlexNet with its start drawn."""
+    """An initialised AlexNet."""
     net = AlexNet(config, classes, mean_image)
     _initialise(net, config, generator)
     return net

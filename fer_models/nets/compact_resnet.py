@@ -43,10 +43,10 @@ class ResidualBlock(nn.Module):
 def build(
     config: CompactResNetConfig, classes: int, mean_image: npt.NDArray[np.float32], generator: torch.Generator
 ) -> StagedNet:
-    """Maps 48 → 24 → 12 → 6 → 3 → 1. The last layer starts small (Goyal et al. 2017, 5.1).
+    """Maps 48 → 24 → 12 → 6 → 3 → 1. The last layer is initialised with small weights (Goyal et al. 2017, 5.1).
 
-    Their other start, the last norm of a block at zero, is for deep nets: with it these seven blocks stay at chance for
-    their first epoch, without it they learn from the hundredth step on.
+    Their other initialization, zero for the last norm of a block, is for deep nets: with it these seven blocks stay at
+    chance in the first epoch, without it they learn from the hundredth step on.
     """
     channels = config.widths[0]
     stem = nn.Conv2d(1, channels, 3, stride=config.stem_stride, padding=1, bias=False)
@@ -65,6 +65,6 @@ def build(
         stages,
     )
     he(net, generator, "fan_out")
-    # Seven outputs as fan_out would start the logits some eight apart, and the first epochs go into unlearning that.
+    # With fan_out = 7 the initial logits would differ by about eight, and the first epochs would only correct that.
     nn.init.normal_(classifier.weight, std=0.01, generator=generator)
     return net

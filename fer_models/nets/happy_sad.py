@@ -19,7 +19,7 @@ from fer_models.parts.staged import StagedNet
 def build(
     config: HappySadConfig, classes: int, mean_image: npt.NDArray[np.float32], generator: torch.Generator
 ) -> StagedNet:
-    """Two convolutions, FC200 and Keras's start."""
+    """Two convolutions and FC200, with Keras's initialization."""
     backbone = OrderedDict[str, nn.Module](
         conv1=nn.Conv2d(1, 32, 3, padding=1),
         relu1=nn.ReLU(),

@@ -35,7 +35,7 @@ _STAGES = {
 def build(
     config: InceptionV3Config, classes: int, mean_image: npt.NDArray[np.float32], generator: torch.Generator
 ) -> StagedNet:
-    """torchvision's Inception v3 and its start, with an auxiliary head if its loss counts."""
+    """torchvision's Inception v3 with its initialization, and an auxiliary head if its loss has a weight."""
     from torchvision import models
 
     seed_layers(generator)

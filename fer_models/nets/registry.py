@@ -1,4 +1,4 @@
-"""From a net's configuration to the net."""
+"""Builds a net from its configuration."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def build(
     """A freshly initialised net on the CPU; equal generators give equal nets.
 
     The net maps float [n, 1, h, w] in 0..255 to logits [n, classes]; its first module resizes and normalises.
-    It is a `staged.Staged` besides.
+    It is also a `staged.Staged`.
 
     Raises:
         ModelError: fewer than two classes, a mean image that is not finite, or an optional package is missing.
@@ -91,7 +91,7 @@ def _build(
 
 
 def count_parameters(net: nn.Module) -> int:
-    """Trainable numbers; buffers (mean image, running statistics) are not counted."""
+    """The number of trainable values; buffers (mean image, running statistics) are not counted."""
     return sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad)
 
 
@@ -99,4 +99,4 @@ def _check(classes: int, mean_image: npt.NDArray[np.float32]) -> None:
     if classes < 2:
         raise ModelError(f"classes: {classes}, expected 2 or more")
     if not np.isfinite(mean_image).all():
-        raise ModelError("mean image: holds NaN or infinite pixels; prepare the data again")
+        raise ModelError("mean image: has NaN or infinite pixels; prepare the data again")

@@ -25,7 +25,7 @@ def build(
     mean_image: npt.NDArray[np.float32],
     generator: torch.Generator,
 ) -> StagedNet:
-    """torchvision's ResNet and its start."""
+    """torchvision's ResNet with its initialization."""
     seed_layers(generator)
     return _assemble(config, _torchvision(config.name), classes, mean_image)
 
@@ -35,7 +35,7 @@ def build_v1(
 ) -> StagedNet:
     """The paper's ResNet-50 as Caffe has it: a block's stride is in its first 1x1, and the first pool rounds up.
 
-    The published file gives the first convolution a bias, which the batch norm behind it takes away: left out here.
+    The published file gives the first convolution a bias; it is omitted, since the batch norm after it cancels it.
     """
     parts = _torchvision("resnet50")
     parts["maxpool"] = nn.MaxPool2d(3, 2, ceil_mode=True)
@@ -52,7 +52,7 @@ def build_v1(
 
 
 def _torchvision(name: str) -> OrderedDict[str, nn.Module]:
-    """The children of torchvision's net by name, but its last layer."""
+    """The children of torchvision's net by name, except its last layer."""
     from torchvision import models
 
     parts = OrderedDict(models.get_model(name, weights=None).named_children())

@@ -1,4 +1,4 @@
-"""VGG-16 (Simonyan and Zisserman 2015), whole, and cut after block 4 as the VGG report has it."""
+"""VGG-16 (Simonyan and Zisserman 2015), whole, and cut after block 4 as in the VGG report."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CUT_LIMITED = ("neck.fc6", "neck.fc7")
 def build(
     config: VGG16Config, classes: int, mean_image: npt.NDArray[np.float32], generator: torch.Generator
 ) -> StagedNet:
-    """VGG-16, with Keras's start or, with batch norm, He's; its map is flattened as it is, or averaged."""
+    """VGG-16, with Keras's initialization or, with batch norm, He's; its last map is flattened or averaged."""
     layers = OrderedDict[str, nn.Module](features=_features(batch_norm=config.norm == "batch"))
     neck, features = nn.Sequential(), 512
     if config.classifier == "average":

@@ -1,7 +1,7 @@
 """The VGG report's nets from scratch: vgg_small, 3,060,071 parameters with 7 classes, and its tuned form.
 
-The tuned form's published code names no axis for Keras's max_norm(4), which then bounds each column of three weights
-of a kernel and so never binds. Here it bounds each filter, as Keras's documentation advises; FC6 and FC7 have it too.
+The tuned form's published code names no axis for Keras's max_norm(4), which then limits each column of three weights
+of a kernel and has no effect. Here it limits each filter, as Keras's documentation advises; FC6 and FC7 have it too.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ _L2_LAYERS = (
 def build(
     config: VGGSmallConfig, classes: int, mean_image: npt.NDArray[np.float32], generator: torch.Generator
 ) -> StagedNet:
-    """vgg_small with Keras's start."""
+    """vgg_small with Keras's initialization."""
     return _assemble(config, classes, mean_image, generator)
 
 
 def build_tuned(
     config: VGGSmallTunedConfig, classes: int, mean_image: npt.NDArray[np.float32], generator: torch.Generator
 ) -> StagedNet:
-    """vgg_small_tuned with Keras's start: convolution, activation, batch norm, dropout."""
+    """vgg_small_tuned with Keras's initialization: convolution, activation, batch norm, dropout."""
     limits = WeightLimits(config.max_norm, _MAX_NORM_LAYERS, config.l2, _L2_LAYERS)
     dropouts = dict(zip(_DROPOUTS, config.dropouts, strict=True))
     return _assemble(config, classes, mean_image, generator, dropouts, limits)
@@ -85,7 +85,7 @@ def _add(
     config: VGGSmallConfig | VGGSmallTunedConfig,
     dropouts: Mapping[str, float] | None,
 ) -> None:
-    """Append the layer, its activation, and in the tuned form its batch norm and any dropout."""
+    """Append the layer, its activation, and in the tuned form its batch norm and dropout."""
     layers[name] = layer
     layers[f"{name}_activation"] = nn.ReLU() if config.activation == "relu" else nn.LeakyReLU(0.01)
     if dropouts is None:

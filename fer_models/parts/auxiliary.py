@@ -1,4 +1,4 @@
-"""What a net with auxiliary heads answers in training."""
+"""The output of a net with auxiliary heads in training."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class WithAuxiliary(NamedTuple):
-    """Logits [n, classes] of the head and of each auxiliary head, whose losses count `weight` times."""
+    """Logits [n, classes] of the head and of each auxiliary head, whose losses have the factor `weight`."""
 
     logits: Tensor
     auxiliary: tuple[Tensor, ...]

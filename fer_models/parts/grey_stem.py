@@ -1,4 +1,4 @@
-"""First layers for grey faces, made from first layers for colours.
+"""First layers for grey faces, made from first layers for colour images.
 
 Legend: o output channels, k kernel size.
 """
@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 
 def to_grey_stem(weight: Tensor) -> Tensor:
-    """[o, 3, k, k] -> [o, 1, k, k]: the sum over the colours answers to a grey face as they do to it three times."""
+    """[o, 3, k, k] -> [o, 1, k, k]: the sum over the colours; on a grey face it equals `weight` on the face repeated
+    three times."""
     return weight.sum(dim=1, keepdim=True)
 
 

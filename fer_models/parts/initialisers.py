@@ -1,4 +1,4 @@
-"""Initialization of weights; biases are 0. All randomness is the generator's."""
+"""Initialization of weights; biases are 0. All random numbers come from the generator."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def caffe_xavier(net: nn.Module, generator: torch.Generator) -> None:
 
 
 def glorot(net: nn.Module, generator: torch.Generator) -> None:
-    """Uniform in ±sqrt(6 / (fan_in + fan_out)), as Keras starts (Glorot and Bengio 2010)."""
+    """Uniform in ±sqrt(6 / (fan_in + fan_out)), as in Keras (Glorot and Bengio 2010)."""
     _fill(net, lambda weight: nn.init.xavier_uniform_(weight, generator=generator))
 
 
@@ -31,7 +31,7 @@ def he(net: nn.Module, generator: torch.Generator, fan: Literal["fan_in", "fan_o
 
 
 def seed_layers(generator: torch.Generator) -> None:
-    """Let layers that initialize themselves do so from a seed of the generator's."""
+    """Seed layers that initialize themselves from the generator."""
     seed = torch.randint(2**62, (), generator=generator, device="cpu").item()
     torch.default_generator.manual_seed(int(seed))
 

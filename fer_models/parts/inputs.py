@@ -1,4 +1,4 @@
-"""The module before a net's first layer, so that every net takes the same faces and a weight file is complete.
+"""The module before a net's first layer, so that every net takes the same faces and a weights file is complete.
 
 Legend: n images, c channels, h and w height and width.
 """
@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from fer_models.configs.net_config import Normalisation
 
-# Mean and deviation an RGB channel of ImageNet's pixels in 0..1, as torchvision's weights expect them.
+# Mean and deviation per RGB channel of ImageNet's pixels in 0..1, as torchvision's weights expect.
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
-_MIN_DEVIATION = 1.0  # grey level; a blank face has none, and an almost blank one only noise
+_MIN_DEVIATION = 1.0  # grey levels; a blank face has deviation 0, an almost blank one only noise
 
 
 class FaceInput(nn.Module):
-    """Resize grey faces, normalise them and repeat them to the channels that the net takes.
+    """Resize grey faces, normalise them and repeat them to the net's number of channels.
 
     `mean_image` is subtracted with `normalisation="mean_image"`, whose result `scale` multiplies. With one channel
     `imagenet` takes the average mean and deviation of the three.
@@ -61,9 +61,9 @@ class FaceInput(nn.Module):
 
 
 def resized(x: Tensor, size: int) -> Tensor:
-    """[n, c, h, w] -> [n, c, size, size], bilinear, averaging where it shrinks.
+    """[n, c, h, w] -> [n, c, size, size], bilinear, with antialiasing when it shrinks.
 
-    Keras's image generators, and so the R/Keras report, take the nearest neighbour unless told otherwise.
+    Keras's image generators, and so the R/Keras report, use nearest neighbours by default.
     """
     return F.interpolate(x, size=(size, size), mode="bilinear", antialias=True)
 

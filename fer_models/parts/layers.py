@@ -16,7 +16,7 @@ from fer_common.own_draws import own_generator
 KERAS_EPS = 1e-3
 """Added to the variance in Keras's batch norm."""
 KERAS_MOMENTUM = 0.01
-"""Share of a batch in the running statistics of Keras's batch norm, which calls it a momentum of 0.99."""
+"""Share of a batch in the running statistics of Keras's batch norm; Keras calls this a momentum of 0.99."""
 
 _LRN_SIZE = 5
 _LRN_ALPHA = 1e-4
@@ -78,7 +78,7 @@ class Dropout(nn.Module):
         self.probability = probability
 
     def forward(self, x: Tensor) -> Tensor:
-        """Any shape, kept."""
+        """Any shape -> the same shape."""
         if not self.training or self.probability == 0:
             return x
         if x.device.type != "cpu":
@@ -92,9 +92,9 @@ class Dropout(nn.Module):
 
 
 def conv3x3(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """`conv(x)` for a 3x3 convolution with padding 1, faster on a CPU where the map is 2x2.
+    """`conv(x)` for a 3x3 convolution with padding 1, faster on a CPU if the map is 2x2.
 
-    There each output pixel sees all four input pixels, so the convolution is four matrix products of the same
+    Then each output pixel depends on all four input pixels, so the convolution is four matrix products of the same
     input [n, 4 * c], one with each 2x2 corner of the kernel. oneDNN's own backward took 3 to 8 times as long
     (weights in channels_last, bf16).
     """

@@ -1,4 +1,4 @@
-"""The form that all nets share: stages from the stem to the head, and features in front of the head.
+"""The structure that all nets share: stages from the stem to the head, and features before the head.
 
 Legend: n faces, h and w height and width, f features.
 """
@@ -16,15 +16,15 @@ from fer_models.parts.auxiliary import WithAuxiliary
 from fer_models.parts.inputs import FaceInput
 
 Stages = tuple[tuple[str, tuple[nn.Module, ...]], ...]
-"""(name, modules) from the stem to the head, whose name is "head"; they hold all that is learned."""
+"""(name, modules) from the stem to the head, whose name is "head"; together they have all trained parameters."""
 
 
 @runtime_checkable
 class Staged(Protocol):
-    """What every net of the registry offers besides being a module with a `head`.
+    """What every net of the registry offers, in addition to being a module with a `head`.
 
-    Methods alone: since Python 3.12 `isinstance` does not find a module's submodules, so that `head` here would make
-    every net fail the check.
+    It declares only methods: since Python 3.12 `isinstance` does not find a module's submodules, so with `head` here
+    every net would fail the check.
     """
 
     def stages(self) -> Stages:
@@ -32,7 +32,7 @@ class Staged(Protocol):
         ...
 
     def features(self, x: Tensor) -> Tensor:
-        """[n, 1, h, w] float 0..255 -> [n, f]; in eval mode `head(features(x))` is the net itself."""
+        """[n, 1, h, w] float 0..255 -> [n, f]; in eval mode `head(features(x))` equals the net."""
         ...
 
 
@@ -45,20 +45,20 @@ class Constrained(Protocol):
         ...
 
     def after_step(self) -> None:
-        """Called after each of the optimizer's steps."""
+        """Called after each optimizer step."""
         ...
 
 
 @dataclass(frozen=True)
 class WeightLimits:
-    """Keras's constraints and regularisers, for the weights of layers by their names in the net."""
+    """Keras's constraints and regularisers for layers, by their names in the net."""
 
     max_norm: float = 0.0
-    """Largest length of the weights of one filter or unit."""
+    """Maximum norm of the weights of one filter or unit."""
     max_norm_layers: tuple[str, ...] = ()
     l2: float = 0.0
-    """Factor of the sum of squared weights in the loss: its gradient passes through the optimizer like the loss's own.
-    The recipe's weight decay comes on top of it."""
+    """Factor of the sum of squared weights in the loss: its gradient passes through the optimizer like that of the
+    loss. The recipe's weight decay is additional."""
     l2_layers: tuple[str, ...] = ()
 
 
@@ -67,11 +67,11 @@ class StagedNet(nn.Module):
 
     Args:
         face_input: resizes and normalises.
-        backbone: named as in the published weights, where there are any.
-        head: features -> logits, with the dropout in front of it.
-        stages: stage name -> names of submodules of the backbone; a neck and the head are stages of their own.
+        backbone: named as in published weights, if there are any.
+        head: features -> logits, including the dropout before it.
+        stages: stage name -> names of submodules of the backbone; neck and head are separate stages.
         neck: fully connected layers between backbone and head.
-        auxiliary: name of a child of the backbone -> the head that looks at its output in training.
+        auxiliary: name of a child of the backbone -> the head on its output in training.
         auxiliary_weight: of each auxiliary head's loss.
     """
 
@@ -133,19 +133,19 @@ class StagedNet(nn.Module):
 
     @torch.no_grad()
     def before_step(self) -> None:
-        """Add the gradient of l2 * w^2, which is 2 * l2 * w; the term itself in the loss would cost more."""
+        """Add the gradient of l2 * w^2, which is 2 * l2 * w; adding the term to the loss would cost more."""
         if self._limits.l2 > 0:
             for weight, gradient in self._learning(self._limits.l2_layers):
                 gradient.add_(weight, alpha=2 * self._limits.l2)
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Shorten the filters that an optimizer's step has made longer than they may be."""
+        """Rescale filters whose norm is above the maximum after an optimizer step."""
         for weight, _ in self._learning(self._limits.max_norm_layers):
             weight.renorm_(2, 0, self._limits.max_norm)
 
     def _learning(self, layers: tuple[str, ...]) -> Iterator[tuple[nn.Parameter, Tensor]]:
-        """The weights of those layers and their gradients; frozen ones have none and are left out."""
+        """The weights of those layers and their gradients, without frozen ones, which have none."""
         for name in layers:
             weight = self.get_parameter(f"{name}.weight")
             if weight.grad is not None:
@@ -153,7 +153,7 @@ class StagedNet(nn.Module):
 
 
 def _pieces(module: nn.Module, members: set[nn.Module]) -> Iterator[nn.Module]:
-    """`module`, or what a sequence is made of, down to the modules that stages are made of."""
+    """`module`, or the parts of a sequence, down to the modules of the stages."""
     if isinstance(module, nn.Sequential) and module not in members:
         for child in module.children():
             yield from _pieces(child, members)

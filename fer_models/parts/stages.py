@@ -10,14 +10,14 @@ from fer_models.parts.staged import Staged, Stages
 
 
 def stages_of(net: nn.Module) -> Stages:
-    """The stages of a net; raises ModelError where it names none."""
+    """The stages of a net; raises ModelError if it names none."""
     if not isinstance(net, Staged):
-        raise ModelError(f"{type(net).__name__} names no stages, so none can be frozen or learn at a rate of its own")
+        raise ModelError(f"{type(net).__name__} names no stages, so none can be frozen or have its own learning rate")
     return net.stages()
 
 
 def frozen_count(net: nn.Module, freeze: Freeze) -> int:
-    """How many stages of `net` do not change; raises ModelError where the net has fewer below its head."""
+    """How many stages of `net` do not change; raises ModelError if the net has fewer below its head."""
     if freeze == 0:
         return 0
     below = [name for name, _ in stages_of(net)[:-1]]
@@ -30,7 +30,7 @@ def frozen_count(net: nn.Module, freeze: Freeze) -> int:
 
 
 def freeze_stages(net: nn.Module, freeze: Freeze) -> tuple[nn.Module, ...]:
-    """Let gradients go to the parameters that learn and to no others; return the modules of the frozen stages."""
+    """Disable gradients of the frozen stages, enable all others. Returns the modules of the frozen stages."""
     count = frozen_count(net, freeze)
     net.requires_grad_(True)
     frozen = tuple(module for _, modules in stages_of(net)[:count] for module in modules) if count else ()
@@ -40,7 +40,7 @@ def freeze_stages(net: nn.Module, freeze: Freeze) -> tuple[nn.Module, ...]:
 
 
 def rate_factors(net: nn.Module, decay_per_stage: float) -> dict[int, float]:
-    """The factor on the learning rate by `id` of parameter, for those below the head."""
+    """The learning-rate factor by `id` of parameter, for parameters below the head."""
     if decay_per_stage == 1:
         return {}
     return {

@@ -1,4 +1,4 @@
-"""What a net makes of a split's faces, computed once, kept in a file, and completed where a process ended too early."""
+"""Caches outputs of a net for a split's faces in a file; an unfinished file is completed later."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ def compute(
     batch_size: int,
     what: str,
 ) -> Generator[Computing, None, npt.NDArray[Any]]:
-    """Have `path` hold what `front` makes of `images`, and return it as a memory map.
+    """Write the outputs of `front` for `images` to `path`, unless they are there, and return them as a memory map.
 
-    One process computes and others wait for it. What it has is in a file beside `path`, which the next process
-    completes where the first has ended too early. `what` names it in progress and errors.
+    One process computes and others wait for it. Until it is complete, the output is in a file beside `path`, which the
+    next process completes if the first one ended too early. `what` names the output in progress and errors.
 
     Raises:
         ModelError: the file cannot be written.
@@ -74,7 +74,7 @@ def compute(
 
 
 def kept(path: Path, count: int) -> npt.NDArray[Any] | None:
-    """What is kept of as many faces; None where it is absent or cut short."""
+    """The cached outputs of `count` faces. None if they are missing or incomplete."""
     try:
         rows: npt.NDArray[Any] = np.load(path, mmap_mode="r")
     except (OSError, ValueError):
@@ -84,11 +84,11 @@ def kept(path: Path, count: int) -> npt.NDArray[Any] | None:
 
 @contextmanager
 def _alone(path: Path) -> Iterator[BinaryIO]:
-    """The file at `path`, made if need be, once no other process has it open here."""
+    """The file at `path`, created if it is missing, while no other process has its lock."""
     while True:
         with path.open("a+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            # Another process may have moved the file away while this one waited for it.
+            # Another process may have renamed the file while this one waited.
             if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
                 yield file
                 return
@@ -98,11 +98,11 @@ def _write(
     file: BinaryIO, front: nn.Module, images: npt.NDArray[Any], device: str, precision: Precision, batch_size: int,
     what: str,
 ) -> Iterator[Computing]:  # fmt: skip
-    """Through plain writes, since a memory map that meets a full disk kills the process."""
+    """Write without a memory map, since on a full disk a memory map kills the process."""
     done = _resume_point(file, batch_size)
     reported = time.monotonic()
     for start in range(done, len(images), batch_size):
-        with torch.inference_mode():  # not over a yield, which would leave it on in the caller
+        with torch.inference_mode():  # not across a yield, where it would stay on in the caller
             (output,) = in_batches(front, front, images[start : start + batch_size], device, precision, batch_size)
             features = output.cpu().contiguous().numpy()
         if start == 0:
@@ -117,12 +117,12 @@ def _write(
 
 
 def _resume_point(file: BinaryIO, batch_size: int) -> int:
-    """How many faces an unfinished file has in whole batches; what follows them is cut off."""
+    """The number of faces in complete batches of an unfinished file; the rest is truncated."""
     file.seek(0)
     try:
         np.lib.format.read_magic(file)
         shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-    except ValueError:  # empty, or not even a whole header
+    except ValueError:  # empty, or an incomplete header
         file.truncate(0)
         return 0
     begin, row_bytes = file.tell(), math.prod(shape[1:]) * dtype.itemsize

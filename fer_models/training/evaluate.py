@@ -18,10 +18,10 @@ from fer_models.parts.staged import Staged
 from fer_models.training.state import move
 
 EVALUATION_BATCH = 512
-"""Faces that are predicted at a time."""
+"""Number of faces per batch."""
 
 CROP_PADDING = 4
-"""Pixels of repeated border around a face that is looked at in ten crops."""
+"""Pixels of repeated border around a face for ten crops."""
 
 Pixels = npt.NDArray[np.uint8 | np.float32]
 """Faces [n, h, w] in 0..255."""
@@ -76,7 +76,7 @@ def in_batches(
 ) -> Iterator[Tensor]:
     """Apply `function`, which calls `net` in evaluation, to each batch of faces [n, h, w].
 
-    Maps [n, c, h, w] and features [n, f] are given to it as they are.
+    Maps [n, c, h, w] and features [n, f] are passed unchanged.
     """
     modes = {module: module.training for module in net.modules()}
     net.eval()
@@ -99,7 +99,7 @@ def predict_features(
     precision: Precision = "fp32",
     batch_size: int = EVALUATION_BATCH,
 ) -> npt.NDArray[np.float32]:
-    """Features of faces [n, h, w] in front of the net's last layer: float32 [n, f]. The net is moved to `device`.
+    """Features of faces [n, h, w] before the net's last layer: float32 [n, f]. The net is moved to `device`.
 
     Raises:
         ModelError: the net has no features.
@@ -129,7 +129,7 @@ def look(x: Tensor, views: Views) -> Iterator[Tensor]:
 
 
 class FaceAndMirror(nn.Module):
-    """A net that looks at each face and at its mirror image."""
+    """A net that averages its predictions of each face and of its mirror image."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -146,6 +146,6 @@ def _averaged(logits: Tensor) -> Tensor:
 
 
 def autocast(device: str, precision: Precision) -> Any:
-    """A context that computes in bfloat16 or float16 where that is safe, or leaves everything in float32."""
+    """A context that computes safe operations in bfloat16 or float16; with fp32 it changes nothing."""
     dtype = torch.float16 if precision == "fp16" else torch.bfloat16
     return torch.autocast(torch.device(device).type, dtype, enabled=precision != "fp32")

@@ -1,6 +1,6 @@
-"""Training on the features of a net's frozen stages, computed once in place of every epoch.
+"""Training on the features of a net's frozen stages, which are computed once instead of in every epoch.
 
-Legend: n faces, c channels, h and w height and width of a face or of the map behind the frozen stages, f features.
+Legend: n faces, c channels, h and w height and width of a face or of the map after the frozen stages, f features.
 """
 
 from __future__ import annotations
@@ -49,26 +49,23 @@ def fit_on_features(
     micro_batches: int = 1,
     **more: Any,
 ) -> Iterator[Epoch | Computing]:
-    """`fit` on unaugmented faces, each epoch's order drawn by `torch.randperm`, to the same numbers but for rounding.
+    """As `fit`, on unaugmented faces in an order by `torch.randperm`, with the same results except for rounding.
 
-    A phase without frozen stages runs on the faces themselves. While features are computed, how far that is is yielded
+    A phase without frozen stages trains on the faces themselves. While features are computed, the progress is yielded
     every few seconds.
 
-    Args:
-        state: of a `StagedNet`; stands after the epoch that was yielded.
-        train: faces [n, h, w] and their labels, as `fit` takes them.
-        val: the same, to validate on.
-        folder: where the features are kept, as the net computes them (float32 or bfloat16); those of an earlier run
-            from the same weights and faces are used again, and what an ended process left unfinished is completed.
-        fingerprint: of the faces of both splits.
+    Args: state: of a `StagedNet`; it is the state after the yielded epoch. train: faces [n, h, w] and their labels, as
+    `fit` takes them. val: faces and labels to validate on. folder: where the features are cached, as the net computes
+    them (float32 or bfloat16). Features of an earlier run with the same weights and faces are used again, and
+    unfinished ones are completed. fingerprint: of the faces of both splits.
         more: further arguments of `fit`, as are those that are not named here.
 
     Raises:
-        ModelError: as `fit`, and where the recipe looks at faces in several views, the net cannot be cut, or the
-            features cannot be written.
+        ModelError: as `fit`; also if the recipe has several views, the net cannot be cut, or the features cannot be
+            written.
     """
     if recipe.views != "plain":
-        raise ModelError(f"views '{recipe.views}' need the faces themselves; a cache of features takes views='plain'")
+        raise ModelError(f"views '{recipe.views}' need the faces themselves; a cache of features needs views='plain'")
     size, batch_size = recipe.batch_size, -(-EVALUATION_BATCH // micro_batches)
     train_epochs: Callable[..., Iterator[Epoch]] = partial(
         fit, recipe=recipe, transfer=transfer, epochs=epochs, iterations_per_epoch=len(train[0]) // size,
@@ -132,17 +129,17 @@ def _unchanged(x: Tensor) -> Tensor:
 
 
 def _cut(net: nn.Module, count: int) -> tuple[nn.Sequential, StagedNet]:
-    """The first `count` stages with what is before them, and `net` without their work, both on its parameters.
+    """The first `count` stages with everything before them, and `net` without these stages; both share its parameters.
 
-    The second takes what the first gives. It still has every parameter by its name, so that what goes by names
-    (weight limits, freezing, averaging) works as before.
+    The output of the first is the input of the second. The second still has every parameter under its name, so that
+    weight limits, freezing and averaging work as before.
     """
     if not isinstance(net, StagedNet):
-        raise ModelError(f"{type(net).__name__} cannot be cut behind its frozen stages; train without the cache")
+        raise ModelError(f"{type(net).__name__} cannot be cut after its frozen stages; train without the cache")
     front = net.front(count)
     for name in net.auxiliary:
         if net.backbone.get_submodule(name) in front:
-            raise ModelError(f"an auxiliary head looks at {name}, which is frozen; train without the cache")
+            raise ModelError(f"an auxiliary head uses {name}, which is frozen; train without the cache")
     behind = _skipping(net, set(front))
     assert isinstance(behind, StagedNet)
     behind.input = copy.copy(net.input)
@@ -151,7 +148,7 @@ def _cut(net: nn.Module, count: int) -> tuple[nn.Sequential, StagedNet]:
 
 
 def _skipping(module: nn.Module, skipped: set[nn.Module]) -> nn.Module:
-    """A copy on the same parameters in which the `skipped` parts give back what they are given."""
+    """A copy with the same parameters in which the `skipped` parts return their input."""
     twin = copy.copy(module)
     if module in skipped:
         twin.__dict__["forward"] = _unchanged
@@ -162,7 +159,7 @@ def _skipping(module: nn.Module, skipped: set[nn.Module]) -> nn.Module:
 
 @torch.inference_mode()
 def _key(front: nn.Sequential, images: npt.NDArray[Any], fingerprint: str, device: str, precision: Precision) -> str:
-    """Of the frozen weights, the faces, and what the net makes of the first of them: normalisation, size, precision."""
+    """A hash of the frozen weights, the faces, and the features of the first faces (normalisation, size, precision)."""
     digest = hashlib.sha256(tensors_sha256(dict(front.state_dict()), {"faces": fingerprint}).encode())
     (probe,) = in_batches(front, front, images[:_PROBES], device, precision)
     digest.update(f"{probe.dtype} {tuple(probe.shape)}".encode())

@@ -31,8 +31,8 @@ from fer_models.training.team import ALONE, Team
 from fer_models.training.trainer import Trained, Trainer
 
 Batches = Callable[[torch.Generator], Iterator[tuple[Tensor, Tensor]]]
-"""One epoch of (x [n, 1, h, w] float 0..255, labels), all randomness from the generator. Labels are int64 [n], or
-float [n, classes] that sum to 1: votes, or faces mixed with each other; with teachers float
+"""One epoch of (x [n, 1, h, w] float 0..255, labels), random numbers from the generator. Labels are int64 [n], or
+float [n, classes] that sum to 1 (votes, or mixed faces); with teachers float
 [n, 2 * classes]: the labels, then the teachers' probabilities at the recipe's temperature."""
 
 Faces = tuple[Pixels, npt.NDArray[Any]]
@@ -48,15 +48,16 @@ class Epoch:
     number: int
     """From 1."""
     train_loss: float
-    """As minimised: under augmentation, dropout, label smoothing, class weights, teachers; without a net's own L2."""
+    """The minimised loss: with augmentation, dropout, label smoothing, class weights and teachers, without a net's
+    L2."""
     train_accuracy: float
     val_loss: float
-    """Plain cross-entropy; over several views, of the averaged probabilities."""
+    """Plain cross-entropy; with several views, of the averaged probabilities."""
     val_accuracy: float
     learning_rate: float
-    """At the last iteration."""
+    """Learning rate of the last iteration."""
     epoch_seconds: float
-    """Training and validation."""
+    """Seconds of training and validation."""
     images_per_second: float
     """Training alone."""
     iterations: tuple[tuple[int, float, float], ...]
@@ -96,27 +97,27 @@ def fit(
     team: Team = ALONE,
     graph: Callable[[], Graph] | None = None,
 ) -> Iterator[Epoch]:
-    """Train from `state.epoch + 1` to `epochs`; yield each epoch when `state` is after it.
+    """Train from `state.epoch + 1` to `epochs`. Yield each epoch when `state` is the state after it.
 
-    On a CPU a state that was saved and loaded continues to the same bits as an undisturbed run: each epoch
+    On a CPU a saved and loaded state continues bit-identically to an uninterrupted run: each epoch uses generators made
     draws from generators made from (seed, epoch). torch's global generators are not used.
 
     Args:
-        state: changed in place; save it between epochs.
+        state: modified in place; save it between epochs.
         batches: called once per epoch; must give `iterations_per_epoch` batches.
         val: faces to validate on after each epoch, in the `views` of the recipe.
         recipe: the one that `state` was made with, as is `transfer`.
         epochs: length of the whole run, which most learning rate policies span (each phase of it, where it has two).
         seed: any integer >= 0.
         class_counts: training images per class, for `class_weights="balanced"`.
-        micro_batches: into how many parts each batch is split to save memory. Gradients are accumulated, so that
-            a step is the whole batch's within rounding, but batch norm takes its statistics over each part, and
-            dropout draws other masks. Validation batches become smaller by the same factor.
-        is_cancelled: asked before each batch and before its backward pass, which takes most of the time; the epoch
-            ends there in `Cancelled`.
+        micro_batches: number of parts into which each batch is split to save memory. Gradients are accumulated, so a
+            step equals that of the whole batch within rounding, except that batch norm uses the statistics of each
+            part, and dropout other masks. Validation batches become smaller by the same factor.
+        is_cancelled: called before each batch and before its backward pass, which takes most of the time; if it is
+            True, the epoch ends with `Cancelled`.
         team: the processes that call this together, with equal arguments. Each yields the same epochs.
-        graph: records the steps, which are replayed from the fourth on: `CudaGraph` on a GPU. Not used with several
-            micro-batches or processes, and in fp16, whose scale is read in every step.
+        graph: captures the steps, which are replayed from the fourth on: `CudaGraph` on a GPU. Not used with several
+            micro-batches or processes, nor in fp16, whose loss scale is read in every step.
 
     Raises:
         Cancelled: `is_cancelled` returned True.

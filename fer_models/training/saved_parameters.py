@@ -1,4 +1,4 @@
-"""How many parameters a net on disk has, read from the file's header without torch."""
+"""Counts the parameters of a net on disk, from the file's header, without torch."""
 
 from math import prod
 from pathlib import Path
@@ -9,7 +9,7 @@ _BUFFERS = ("running_mean", "running_var", "num_batches_tracked", "input.shift",
 
 
 def count_saved(path: Path) -> int | None:
-    """Numbers in the weights that `save_weights` wrote, buffers aside; None for a file that cannot be read."""
+    """The number of parameters in a file of `save_weights`, without buffers. None if it cannot be read."""
     try:
         with safe_open(path, framework="numpy") as file:
             shapes: dict[str, list[int]] = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118

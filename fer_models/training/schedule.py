@@ -1,4 +1,4 @@
-"""The phases of a run and the learning rate at an iteration. Light: no torch."""
+"""The phases of a run, and the learning rate at an iteration. Does not import torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _COOLDOWN_SHARE = 0.2  # of wsd's epochs
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of epochs in which the same stages learn by the same recipe."""
+    """Consecutive epochs in which the same stages are trained with the same recipe."""
 
     first_epoch: int
     """From 1."""
@@ -26,12 +26,12 @@ class Phase:
 
     @property
     def last_epoch(self) -> int:
-        """Of this phase."""
+        """The last epoch of this phase."""
         return self.first_epoch + self.epochs - 1
 
 
 def phases(recipe: Recipe, transfer: Transfer, epochs: int) -> tuple[Phase, ...]:
-    """The one or two phases of a run of `epochs`; the second has at least one epoch and leaves the first one."""
+    """The one or two phases of a run of `epochs`; each has at least one epoch."""
     share = transfer.finetune_epochs_share
     second = min(max(1, round(share * epochs)), epochs - 1) if share > 0 else 0
     first = Phase(1, epochs - second, recipe, transfer.freeze)
@@ -43,14 +43,14 @@ def phases(recipe: Recipe, transfer: Transfer, epochs: int) -> tuple[Phase, ...]
 
 
 def what_spans(recipe: Recipe, transfer: Transfer) -> str | None:
-    """The setting by which every epoch depends on the length of the run. None if there is none."""
+    """The setting that makes every epoch depend on the length of the run. None if there is none."""
     if recipe.spans_run:
         return f"lr_policy '{recipe.lr_policy}'"
     return "finetune_epochs_share" if transfer.finetune_epochs_share > 0 else None
 
 
 def lasting_epochs(recipe: Recipe, transfer: Transfer, epochs: int) -> int:
-    """How many of the first epochs of a run of `epochs` are those of any longer run too."""
+    """How many of the first epochs of a run of `epochs` do not depend on the length of the run."""
     if what_spans(recipe, transfer):
         return 0
     return epochs - _cooldown_epochs(epochs) if recipe.lr_policy == "wsd" else epochs
@@ -63,7 +63,8 @@ def _cooldown_epochs(epochs: int) -> int:
 def learning_rate(
     recipe: Recipe, iteration: int, iterations: int, plateau_factor: float = 1.0, epochs: int = 1
 ) -> float:
-    """The rate of `recipe` at index `iteration` (from 0) of a run of `iterations`, in `epochs` of equal length.
+    """The learning rate of `recipe` at index `iteration` (from 0) of a run of `iterations`, in `epochs` of equal
+    length.
 
     `plateau_factor` is the product of the reductions so far; only `lr_policy="plateau"` has them.
     """
@@ -88,7 +89,7 @@ def _caffe(recipe: Recipe, iteration: int, iterations: int) -> float:
         return float(max(0.0, 1 - numerator / (denominator * (recipe.reference_iterations or 1))) ** power)
     if recipe.lr_policy == "inv":
         return float((1 + gamma * numerator / denominator) ** -power)
-    # In whole numbers, so that rounding never makes a step late.
+    # In integers, so that rounding cannot delay a step.
     if isinstance(steps, tuple):
         return float(gamma ** sum(numerator >= denominator * step for step in steps))
     return float(gamma ** (numerator // (denominator * (steps or 1))))

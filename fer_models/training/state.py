@@ -1,4 +1,4 @@
-"""The state of a training, with everything needed to continue an interrupted one to the same bits."""
+"""The state of a training, with everything that is needed to continue it bit-identically."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _FROM_SCRATCH = Transfer()
 
 @dataclass
 class Plateau:
-    """Memory of `lr_policy="plateau"`."""
+    """State of `lr_policy="plateau"`."""
 
     best: float = -1.0
     epochs_without_best: int = 0
     factor: float = 1.0
 
     def update(self, val_accuracy: float, recipe: Recipe) -> None:
-        """Note an epoch's accuracy; lower the factor when the patience of `recipe` is spent."""
+        """Register an epoch's accuracy; reduce the factor when the patience of `recipe` is used up."""
         if val_accuracy > self.best:
             self.best, self.epochs_without_best = val_accuracy, 0
             return
@@ -45,24 +45,24 @@ class TrainingState:
     epoch: int = 0
     plateau: Plateau = field(default_factory=Plateau)
     loss_scale: dict[str, float] = field(default_factory=dict)
-    """Of precision fp16: what `GradScaler.state_dict` gives; empty in other precisions and before the first epoch."""
+    """`GradScaler.state_dict` in fp16; empty in other precisions and before the first epoch."""
 
     @property
     def judged_net(self) -> nn.Module:
-        """The net that is validated and kept: the average where there is one."""
+        """The net that is validated and saved: the running average if there is one."""
         return self.ema if self.ema is not None else self.net
 
     def forget(self) -> None:
-        """Begin a new phase: the net stays; optimizer and plateau are reset."""
+        """Start a new phase: the net stays, optimizer and plateau are reset."""
         self.optimizer.state.clear()
         self.plateau = Plateau()
 
 
 def new_state(net: nn.Module, recipe: Recipe, transfer: Transfer = _FROM_SCRATCH) -> TrainingState:
-    """`net` before its first epoch; the net is used, not copied, and holds the weights it starts from.
+    """`net` before its first epoch; the net is not copied, and has its initial weights.
 
     Raises:
-        ModelError: stages are to learn at rates of their own, and the net names none.
+        ModelError: stages need their own learning rates, but the net names no stages.
     """
     ema = None
     if recipe.ema_decay is not None:
@@ -73,7 +73,7 @@ def new_state(net: nn.Module, recipe: Recipe, transfer: Transfer = _FROM_SCRATCH
 def place(state: TrainingState, device: torch.device, memory_format: MemoryFormat) -> None:
     """Move net, average and optimizer to `device`, all in one memory layout.
 
-    The fused optimizers walk weight, gradient and momentum as flat memory, so their layouts must agree.
+    The fused optimizers process weight, gradient and momentum as flat memory, so their layouts must agree.
     """
     for net in (state.net, state.ema):
         if net is not None:
@@ -85,7 +85,7 @@ def place(state: TrainingState, device: torch.device, memory_format: MemoryForma
 
 
 def laid_out_as(parameter: Tensor, value: Tensor) -> Tensor:
-    """`value` on the device of `parameter`, and with its strides where the shapes agree."""
+    """`value` on the device of `parameter`, and with its strides if the shapes agree."""
     if value.shape != parameter.shape:
         return value.to(parameter.device)
     return torch.empty_like(parameter, requires_grad=False).copy_(value)
@@ -94,7 +94,7 @@ def laid_out_as(parameter: Tensor, value: Tensor) -> Tensor:
 def move(net: nn.Module, device: torch.device, memory_format: MemoryFormat) -> None:
     """Move `net` to `device`, its convolutions in `memory_format`.
 
-    On a GPU fp32 means fp32 from then on: torch's own default would let cuDNN round to TF32.
+    On a GPU this also disables TF32, to which cuDNN would round by torch's default.
     """
     if device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = False
@@ -113,9 +113,9 @@ def _optimizer(net: nn.Module, recipe: Recipe, transfer: Transfer) -> torch.opti
 
 
 def _parameter_groups(net: nn.Module, recipe: Recipe, factors: dict[int, float]) -> list[dict[str, object]]:
-    """Weights, then biases, then norms, one group for each decay and factor on the learning rate that occurs.
+    """Weights, then biases, then norms, one group per decay and learning-rate factor.
 
-    Saved states number the optimizer's memories in this order of parameters.
+    Saved states number the optimizer's tensors in this order of parameters.
     """
     small = recipe.weight_decay if recipe.decay_bias_and_norm else 0.0
     groups: dict[tuple[int, float, float], list[nn.Parameter]] = {}

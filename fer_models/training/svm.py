@@ -1,6 +1,6 @@
-"""A support vector machine in place of a net's last layer (Tang 2013, who won FER2013's contest with a linear one).
+"""A support vector machine that replaces a net's last layer (Tang 2013, who won FER2013's contest with a linear one).
 
-Legend: n images, f features of the net's last layer but one, k classes, q landmarks.
+Legend: n images, f features before the net's last layer, k classes, q landmarks.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from sklearn.svm import LinearSVC
 
 CANDIDATES = {"linear": (1e-4, 1e-3, 1e-2, 1e-1, 1.0), "rbf": (1e-1, 1.0, 1e1, 1e2)}
-"""Values of C that are tried, on features of mean 0 and deviation 1, or on what the kernel makes of them."""
+"""Candidates for C, for features of mean 0 and deviation 1, or for their kernel map."""
 
 LANDMARKS = 500
-"""Landmark images of the approximated kernel; the exact one would compare each image with each."""
+"""Number of landmark images of the approximated kernel; the exact one would compare all pairs of images."""
 
 _HELD_OUT = 0.2
 _RBF = "rbf."
@@ -40,7 +40,8 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class RbfMap:
-    """A space whose products approximate exp(-gamma |x - y|^2), by landmarks (Nystroem; Williams and Seeger 2001)."""
+    """A map whose inner products approximate exp(-gamma |x - y|^2), by landmarks (Nyström; Williams and Seeger
+    2001)."""
 
     gamma: float
     landmarks: Array
@@ -57,7 +58,7 @@ class RbfMap:
 
 @dataclass(frozen=True)
 class SvmHead:
-    """One machine against the rest for each class, their margins turned into probabilities (Platt 1999).
+    """One-versus-rest machines, with margins converted to probabilities (Platt 1999).
 
     With two classes there is one machine, for the second class, and m = 1; else m = k.
     """
@@ -65,13 +66,13 @@ class SvmHead:
     c: float
     """Inverse strength of the regularisation."""
     held_out_accuracy: float
-    """Of that C on the part of the train split that chose it."""
+    """Accuracy with that C on the part of the train split that was held out to choose it."""
     mean: Array
     """[f]."""
     deviation: Array
     """[f]."""
     weight: Array
-    """[m, f], or [m, q] behind an `rbf`."""
+    """[m, f], or [m, q] after an `rbf` map."""
     bias: Array
     """[m]."""
     slope: Array
@@ -82,7 +83,7 @@ class SvmHead:
     """None if the machine is linear in the features."""
 
     def margins(self, features: npt.NDArray[np.float32]) -> Array:
-        """Features [n, f] -> signed distances [n, m], positive where the machine says its class."""
+        """Features [n, f] -> signed distances [n, m], positive if the machine predicts its class."""
         seen = (features - self.mean) / self.deviation
         result: Array = (self.rbf(seen) if self.rbf else seen) @ self.weight.T + self.bias
         return result
@@ -90,7 +91,7 @@ class SvmHead:
     def predict_proba(self, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Features [n, f] -> probabilities [n, k]."""
         margins = self.margins(features)
-        chances = (1 - np.tanh((self.slope * margins + self.offset) / 2)) / 2  # 1 / (1 + exp(.)), never too large
+        chances = (1 - np.tanh((self.slope * margins + self.offset) / 2)) / 2  # 1 / (1 + exp(.)) without overflow
         if chances.shape[1] == 1:
             chances = np.hstack([1 - chances, chances])
         total = chances.sum(axis=1, keepdims=True)
@@ -112,11 +113,11 @@ def load_svm(path: Path) -> SvmHead:
     """The head that `SvmHead.save` wrote.
 
     Raises:
-        ModelError: missing, truncated, corrupt or unsafe file, or one of something else.
+        ModelError: missing, truncated, corrupt or unsafe file, or no support vector machine.
     """
     tensors, metadata = read_tensors(path)
     if metadata.get("kind") != "svm":
-        raise ModelError(f"{path}: holds no support vector machine")
+        raise ModelError(f"{path}: has no support vector machine")
     arrays = {name: value.numpy() for name, value in tensors.items()}
     of_rbf = {name.removeprefix(_RBF): arrays.pop(name) for name in list(arrays) if name.startswith(_RBF)}
     rbf = RbfMap(gamma=float(of_rbf.pop("gamma")), **of_rbf) if of_rbf else None
@@ -159,24 +160,24 @@ def fit_svm(
     device: str = "cpu",
     precision: Precision = "fp32",
 ) -> SvmHead:
-    """Fit a machine on what `net` makes of train images [n, h, w] and their labels [n].
+    """Fit a machine on the net's features of train images [n, h, w] and their labels [n].
 
-    C is the candidate (`CANDIDATES` where none is given) that is most accurate on a fifth of the images, held out class
-    by class; the machine is then fitted on all of them, its probabilities on margins of images it did not see (three
-    folds). The net has been trained on that fifth too: its accuracy ranks candidates and says nothing about other
-    faces. With `kernel="rbf"` the machine is linear in a map of `LANDMARKS` images at most, gamma 1 / f.
+    C is the candidate (default `CANDIDATES`) with the highest accuracy on a stratified fifth of the images. The machine
+    is then fitted on all images, and its probabilities on margins of held-out images (three folds). The net was trained
+    on that fifth, too, so its accuracy ranks candidates but does not estimate accuracy on other faces. With
+    `kernel="rbf"` the machine is linear in a map of at most `LANDMARKS` images, gamma 1 / f.
 
     Raises:
-        ModelError: a class that is in the labels fewer than five times.
+        ModelError: a class has fewer than five labels.
     """
     counts = np.bincount(labels)
     if counts.min() < 1 / _HELD_OUT or len(counts) < 2:
-        raise ModelError(f"a support vector machine needs 5 images of each of 2 or more classes, got {counts.tolist()}")
+        raise ModelError(f"a support vector machine needs 2 or more classes with 5 images each, got {counts.tolist()}")
     features = predict_features(net, images, device=device, precision=precision).astype(np.float64)
     mean, deviation = features.mean(axis=0), features.std(axis=0)
-    deviation[deviation == 0] = 1.0  # a dead unit
+    deviation[deviation == 0] = 1.0  # a constant feature
     features = (features - mean) / deviation
-    seed %= 2**32  # all that scikit-learn takes
+    seed %= 2**32  # the range of scikit-learn
     rbf = _rbf_map(features, seed) if kernel == "rbf" else None
     seen = rbf(features) if rbf else features
     c, accuracy = _choose_c(seen, labels, seed, candidates or CANDIDATES[kernel])
@@ -197,7 +198,7 @@ def _rbf_map(features: Array, seed: int) -> RbfMap:
 def _choose_c(
     features: Array, labels: npt.NDArray[np.integer], seed: int, candidates: Sequence[float]
 ) -> tuple[float, float]:
-    """The best candidate and its accuracy; the smallest of equals, which has the widest margin."""
+    """The best candidate and its accuracy; of equal ones the smallest, which has the widest margin."""
     from sklearn.model_selection import train_test_split
 
     parts = train_test_split(features, labels, test_size=_HELD_OUT, random_state=seed, stratify=labels)
@@ -222,5 +223,5 @@ def _fit(features: Array, labels: npt.NDArray[np.integer], c: float) -> tuple[Ar
 def _machine(c: float) -> LinearSVC:
     from sklearn.svm import LinearSVC
 
-    # The dual took 3 to 80 times as long on 5,000 images from C = 0.01 on.
+    # For C >= 0.01 and 5,000 images the dual took 3 to 80 times as long.
     return LinearSVC(C=c, dual=False)  # type: ignore[no-untyped-call]

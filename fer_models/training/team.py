@@ -1,8 +1,8 @@
 """Data-parallel training: several processes train one net together, each on its part of every batch.
 
-Every process holds the whole net and makes the same steps. Gradients are summed over the processes, batch norm takes
-its statistics over the whole batch, and dropout draws the masks of the whole batch. So the step is that of one process
-within rounding, whatever the number of processes is.
+Every process has the whole net and makes the same steps. Gradients are summed over the processes, batch norm uses the
+statistics of the whole batch, and dropout draws the masks of the whole batch. So a step equals that of one process
+within rounding, for any number of processes.
 
 Legend: n images of the whole batch, c channels.
 """
@@ -21,23 +21,23 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fer_models.parts.layers import Dropout
 
-_PATIENCE = timedelta(days=7)  # the parent ends all processes when one of them is lost
+_PATIENCE = timedelta(days=7)  # the parent ends all processes if one of them is lost
 
 
 class Team:
-    """The processes that train one net; by default this one alone."""
+    """The processes that train one net; by default only this one."""
 
     def __init__(self, rank: int = 0, size: int = 1) -> None:
         self.rank, self.size = rank, size
         self.own, self.whole = slice(0), 0
 
     def take(self, n: int) -> slice:
-        """This process's rows of the n that are computed next; parts differ by one row where n is not divisible."""
+        """This process's part of n rows; parts differ by one row if n is not divisible."""
         self.own, self.whole = slice(n * self.rank // self.size, n * (self.rank + 1) // self.size), n
         return self.own
 
     def sum(self, tensors: Sequence[Tensor]) -> None:
-        """Replace each tensor by its sum over the processes, all of them in one transfer."""
+        """Replace each tensor by its sum over the processes, in one transfer."""
         if self.size == 1:
             return
         flat = torch.cat([tensor.detach().float().flatten() for tensor in tensors])
@@ -46,7 +46,7 @@ class Team:
             tensor.detach().copy_(total.view(tensor.shape))
 
     def joined(self, own: Tensor) -> Tensor:
-        """All rows, of which `own` are those that this process took."""
+        """The rows of all processes, of which `own` are those of this one."""
         if self.size == 1:
             return own
         rows = own.new_zeros(self.whole, *own.shape[1:])
@@ -55,11 +55,11 @@ class Team:
         return rows
 
     def prepare(self, net: nn.Module) -> None:
-        """Have the batch norms and dropouts of `net` see the whole batch. Names, weights and buffers stay."""
+        """Let batch norms and dropouts of `net` work on the whole batch. Names, weights and buffers stay."""
         for module in net.modules() if self.size > 1 else ():
             for kind, over_whole in ((_BatchNorm, _WholeBatchNorm), (Dropout, _WholeBatchDropout)):
                 if isinstance(module, kind):
-                    module.__class__ = over_whole  # in place: the optimizer holds its parameters
+                    module.__class__ = over_whole  # in place, since the optimizer refers to its parameters
                     module.__dict__["team"] = self
 
 
@@ -67,7 +67,7 @@ ALONE = Team()
 
 
 def join(rank: int, size: int, meeting: Path, device: str) -> Team:
-    """Meet the other processes of this machine at a file that does not exist yet; each joins under its own rank."""
+    """Join the other processes of this machine by a file that does not exist yet, each with its own rank."""
     backend = "nccl" if torch.device(device).type == "cuda" else "gloo"
     distributed.init_process_group(backend, init_method=meeting.as_uri(), rank=rank, world_size=size, timeout=_PATIENCE)
     return Team(rank, size)
@@ -102,11 +102,11 @@ class _WholeBatchNorm(_BatchNorm):
         return result
 
     def _check_input_dim(self, input: Tensor) -> None:
-        """Any shape: the net was built with the kind that fits."""
+        """Accept any shape, since the net was built with the matching kind."""
 
 
 class _Normalised(torch.autograd.Function):
-    """Batch norm with the statistics of the whole batch; torch's own is for GPUs alone."""
+    """Batch norm with the statistics of the whole batch; torch's own is only for GPUs."""
 
     @staticmethod
     def forward(
@@ -115,7 +115,7 @@ class _Normalised(torch.autograd.Function):
         wide, (c, axes) = x.float(), _channels(x)
         variance, mean = torch.var_mean(wide, axes, correction=0)
         seen = wide.new_full((1,), wide.numel() / c)
-        # Each process's own statistics in a row: sums of squares over all would lose digits.
+        # The statistics of each process: sums of squares over all would lose precision.
         rows = wide.new_zeros(team.size, 2 * c + 1)
         rows[team.rank] = torch.cat((mean, variance, seen))
         team.sum([rows])

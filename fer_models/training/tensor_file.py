@@ -1,5 +1,5 @@
-"""Tensors on disk: our own safetensors files, written whole or not at all, and those of others, read without running
-anything that is in them."""
+"""Tensors on disk: reads and writes our own safetensors files, written atomically, and reads files of others without
+running code in them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PICKLE_STARTS = (b"PK\x03\x04", b"\x80")  # torch.save since 1.6, and plain pic
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write beside, fsync, replace. Raises ModelError; an earlier file of that name is then still whole."""
+    """Write atomically, with fsync. Raises ModelError; an earlier file of that name then stays."""
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     content = safetensors.torch.save(plain, {**metadata, _CHECKSUM: tensors_sha256(plain, metadata)})
     try:
@@ -40,7 +40,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise ModelError(f"{path}: a pickle, which cannot be loaded safely; give a .safetensors file")
     tensors, metadata = _read_safetensors(path)
     if _CHECKSUM not in metadata:
-        raise ModelError(f"{path}: carries no checksum, so it was not written by this project")
+        raise ModelError(f"{path}: has no checksum, so it was not written by this project")
     _check(path, tensors, metadata)
     return tensors, metadata
 
@@ -49,13 +49,13 @@ def read_foreign_tensors(path: Path, sha256: str | None) -> dict[str, Tensor]:
     """The tensors, on the CPU, of a .safetensors or .pth file of any origin.
 
     Args:
-        path: of a `torch.save`d dictionary of tensors, which is unpickled by torch's loader for tensors alone, or of
+        path: of a `torch.save`d dictionary of tensors, which torch unpickles with `weights_only`, or of
             a safetensors file.
-        sha256: how the file's SHA-256 begins, in hex.
+        sha256: the beginning of the file's SHA-256, in hex.
 
     Raises:
-        ModelError: missing, truncated or corrupt, another file than that of `sha256`, or one that holds more than
-            tensors, of which nothing is run.
+        ModelError: missing, truncated or corrupt, a file with another SHA-256, or one with more than tensors, of
+            which nothing is run.
     """
     pickled = _is_pickle(path)
     if sha256 is not None:
@@ -83,8 +83,8 @@ def check_sha256(path: Path, expected: str) -> None:
     if not found.startswith(expected):
         shown = found[: len(expected)]
         raise ModelError(
-            f"{path}: its SHA-256 begins with {shown}, expected {expected}: cut short, damaged or another file; "
-            "fetch it again"
+            f"{path}: its SHA-256 begins with {shown}, expected {expected}: truncated, damaged or another file; "
+            "download it again"
         )
 
 
@@ -93,9 +93,11 @@ def _unpickle(path: Path) -> dict[str, Tensor]:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = str(error).partition("\n")[0]
-        raise ModelError(f"{path}: holds more than tensors, or is damaged; nothing in it was run ({reason})") from error
-    except Exception as error:  # a damaged pickle raises whatever its bytes happen to ask for
-        raise ModelError(f"{path}: truncated or corrupt ({type(error).__name__}: {error}); fetch it again") from error
+        raise ModelError(f"{path}: has more than tensors, or is damaged; nothing in it was run ({reason})") from error
+    except Exception as error:  # a damaged pickle may raise any exception
+        raise ModelError(
+            f"{path}: corrupt ({type(error).__name__}: {error}); download it again"
+        ) from error
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise ModelError(f"{path}: expected a dictionary of tensors by name, as torch.save(net.state_dict()) writes")
     return {str(name): value for name, value in content.items()}
@@ -108,14 +110,14 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             # Copies, since the file may be replaced while the tensors are still in use.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, OSError) as error:
-        raise ModelError(f"{path}: truncated or corrupt ({error}); take an earlier checkpoint") from error
+        raise ModelError(f"{path}: truncated or corrupt ({error}); use an earlier checkpoint") from error
     return tensors, metadata
 
 
 def _check(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Take the checksum out of `metadata` and compare."""
+    """Remove the checksum from `metadata` and compare it."""
     if metadata.pop(_CHECKSUM) != tensors_sha256(tensors, metadata):
-        raise ModelError(f"{path}: corrupt, its checksum does not match; take an earlier checkpoint")
+        raise ModelError(f"{path}: corrupt, its checksum does not match; use an earlier checkpoint")
 
 
 def _is_pickle(path: Path) -> bool:
@@ -126,7 +128,7 @@ def _is_pickle(path: Path) -> bool:
         raise ModelError(f"{path}: no such file") from error
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
-    # Eight bytes of header length, which may look like anything, and then JSON, is a safetensors file.
+    # A safetensors file has eight bytes of header length, which may look like a pickle, and then JSON.
     return start[8:] != b"{" and start.startswith(_PICKLE_STARTS)
 
 

@@ -27,18 +27,18 @@ from fer_models.training.state import TrainingState
 from fer_models.training.team import ALONE, Team
 
 EMA_ITERATIONS = 4
-"""The average is updated every so many iterations: each update costs a pass over all weights, which is noticeable in
-small batches, and the average spans some hundred iterations anyway."""
+"""Number of iterations between updates of the average. An update costs a pass over all weights, which is noticeable
+with small batches, and the average spans hundreds of iterations."""
 
 POINT_ITERATIONS = 50
-"""An epoch's curve has one point every so many iterations, and one at its end."""
+"""Number of iterations per point of an epoch's curve, which also has a point at its end."""
 
 _UNSCALED = torch.amp.GradScaler("cpu", enabled=False)
 
 
 @dataclass(frozen=True)
 class Trained:
-    """The steps of one epoch as they went: a loss and a learning rate per iteration, and the whole's numbers."""
+    """The steps of one epoch: a loss and a learning rate per iteration, and totals."""
 
     losses: list[float]
     rates: list[float]
@@ -75,17 +75,17 @@ class Trainer:
 
     @cached_property
     def captured(self) -> Captured | None:
-        """What records the steps, where they can be."""
+        """What captures the steps, if they can be captured."""
         if self.graph is None or self.scaler.is_enabled() or self.micro_batches * self.team.size > 1:
             return None
         for group in self.state.optimizer.param_groups:
-            if "capturable" in group:  # Adam's: it counts its steps on the GPU
+            if "capturable" in group:  # Adam then counts its steps on the GPU
                 group["capturable"] = True
         return Captured(self.graph)
 
     @cached_property
     def averaged(self) -> _Averaged | None:
-        """The running average's tensors beside the net's."""
+        """The tensors of the running average and of the net."""
         if self.state.ema is None or self.phase.recipe.ema_decay is None:
             return None
         return _Averaged.of(self.state.ema, self.state.net)
@@ -95,16 +95,16 @@ class Trainer:
 
         Raises:
             Diverged: a loss is NaN or infinite.
-            ModelError: another number of batches than promised.
+            ModelError: the number of batches is not `iterations_per_epoch`.
         """
         started = time.perf_counter()
         self.state.net.train()
         for module in self.frozen:
-            module.eval()  # its batch norms would continue following the batches
+            module.eval()  # its batch norms would otherwise follow the batches
         promised, phase = self.iterations_per_epoch, self.phase
         before = (epoch - 1) * promised
         before_in_phase = (epoch - phase.first_epoch) * promised
-        # Reading a loss waits for a GPU, so there they are read together; on a CPU it costs nothing.
+        # Reading a loss waits for the GPU, so losses are read together there; on a CPU it costs nothing.
         read_every = 1 if torch.device(self.device).type == "cpu" else POINT_ITERATIONS
         losses: list[float] = []
         unread: list[Tensor] = []
@@ -133,10 +133,10 @@ class Trainer:
         return Trained(losses, rates, int(correct), images, time.perf_counter() - started)
 
     def _step(self, x: Tensor, labels: Tensor, rate: float, iteration: int) -> tuple[Tensor, Tensor]:
-        """One iteration: loss [] and number of right answers [], both left on the device."""
+        """One iteration. Returns the loss [] and the number of correct predictions [], both on the device."""
         if self.captured is None:
             loss, right = self._learn(x, labels, rate)
-        else:  # where the rate is a tensor, since a graph would repeat a number; fp64 on a CPU, to lose nothing
+        else:  # the rate is a tensor, since a graph would repeat a number; fp64 on a CPU for full precision
             kind = torch.float64 if x.device.type == "cpu" else torch.float32
             loss, right = self.captured(self._learn, x, labels, torch.full((), rate, dtype=kind, device=x.device))
         if self.averaged is not None and (iteration + 1) % EMA_ITERATIONS == 0:
@@ -145,7 +145,7 @@ class Trainer:
         return loss, right
 
     def _learn(self, x: Tensor, labels: Tensor, rate: float | Tensor) -> tuple[Tensor, Tensor]:
-        """The iteration but for the running average."""
+        """The iteration without the running average."""
         net, optimizer, recipe = self.state.net, self.state.optimizer, self.phase.recipe
         for group in optimizer.param_groups:
             group["lr"] = rate * group["lr_factor"]
@@ -157,14 +157,14 @@ class Trainer:
             net.before_step()
         if recipe.clip_norm is not None:
             nn.utils.clip_grad_norm_(net.parameters(), recipe.clip_norm)
-        self.scaler.step(optimizer)  # which in fp16 leaves out a step whose gradients are infinite
+        self.scaler.step(optimizer)  # in fp16 it skips a step with infinite gradients
         self.scaler.update()
         if isinstance(net, Constrained):
             net.after_step()
         return loss, right
 
     def _accumulate(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """`_backward` in parts, each weighted by its share of the batch's mean, and the sum over the team."""
+        """`_backward` in parts, each weighted by its share of the batch, summed over the team."""
         whole, parts = total_weight(labels, self.class_weights), []
         for part, answers in zip(x.chunk(self.micro_batches), labels.chunk(self.micro_batches), strict=True):
             own = self.team.take(len(part))
@@ -175,7 +175,7 @@ class Trainer:
         return loss, right
 
     def _backward(self, x: Tensor, labels: Tensor, share: Tensor | float | None = None) -> tuple[Tensor, Tensor]:
-        """Add the gradients of the loss times `share`; that product [] and the number of right answers []."""
+        """Add the gradients of loss times `share`. Returns that product [] and the number of correct predictions []."""
         with autocast(self.device, self.precision):
             output = self.state.net(x)
         answer = output if isinstance(output, WithAuxiliary) else WithAuxiliary(output, (), 0.0)
@@ -186,7 +186,7 @@ class Trainer:
             loss = loss + answer.weight * own
         if share is not None:
             loss = loss * share
-        if self.graph is None and self.is_cancelled():  # what a graph records has no way out
+        if self.graph is None and self.is_cancelled():  # a captured step cannot be cancelled
             raise Cancelled
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         return loss.detach(), count_right(logits.detach(), labels)
@@ -201,7 +201,7 @@ def _read_losses(unread: list[Tensor], epoch: int, before: int) -> list[float]:
 
 
 class _Averaged(NamedTuple):
-    """The tensors of a running average of a net, and the net's own: parameters, floating buffers, and counters."""
+    """The tensors of a running average and of its net: parameters, floating-point buffers, and counters."""
 
     kept: list[Tensor]
     new: list[Tensor]
@@ -210,7 +210,7 @@ class _Averaged(NamedTuple):
 
     @classmethod
     def of(cls, ema: nn.Module, net: nn.Module) -> _Averaged:
-        """Of an average of this net."""
+        """The tensors of `ema`, an average of `net`."""
         pairs = list(zip(ema.state_dict().values(), net.state_dict().values(), strict=True))
         floats = [pair for pair in pairs if pair[0].is_floating_point()]
         others = [pair for pair in pairs if not pair[0].is_floating_point()]
@@ -218,7 +218,7 @@ class _Averaged(NamedTuple):
 
     @torch.no_grad()
     def update(self, decay: float) -> None:
-        """Average; counters are copied."""
+        """Update the average; counters are copied."""
         torch._foreach_lerp_(self.kept, self.new, 1 - decay)
         if self.kept_counters:
             torch._foreach_copy_(self.kept_counters, self.new_counters)

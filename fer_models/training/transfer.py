@@ -21,7 +21,7 @@ from fer_models.training.tensor_file import file_sha256, read_foreign_tensors
 _INPUT = "input."
 """Resizing and normalisation belong to the configuration and the faces, not to the weights."""
 _MAY_START_FRESH = ("neck", "head", "auxiliary")
-"""Parts whose shapes go with the classes or with the size of the faces."""
+"""Parts whose shapes depend on the classes or on the size of the faces."""
 _COUNTER = ".num_batches_tracked"
 _BACKBONE = "backbone."
 _HEAD = {"fc.": "head.1."}
@@ -35,35 +35,34 @@ class _Published:
     """The source of a net's ImageNet weights, and how their names map to ours."""
 
     model: str
-    """torchvision's, or the package's, name for the net."""
+    """The name of the net in torchvision or in its package."""
     weights: str = "IMAGENET1K_V1"
     renamed: Mapping[str, str] = field(default_factory=dict)
-    """Prefix of a published name -> its prefix here; every other name is one of the backbone."""
+    """Prefix of a published name -> its prefix here; every other name belongs to the backbone."""
     dropped: tuple[str, ...] = ()
-    """Beginnings of published names that this net does without."""
+    """Prefixes of published names that this net does not use."""
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a net started from."""
+    """The initial weights of a net."""
 
     path: Path
     sha256: str
-    """Of the whole file."""
+    """SHA-256 of the file."""
     fresh: tuple[str, ...]
-    """Parts of the net that the file does not have, or has in another shape: they keep their own start."""
+    """Parts of the net that the file lacks, or has in another shape: they keep their initialization."""
 
 
 def load_pretrained(net: nn.Module, config: NetConfig, transfer: Transfer) -> Loaded | None:
-    """Fill `net`, built from `config`, with the weights of `transfer`. None if it starts from scratch.
+    """Load the weights of `transfer` into `net`, which was built from `config`. None if it starts from scratch.
 
-    Names may be ours or the published ones. Neck, head and auxiliary heads keep their start where the file has none
-    of their shape; everything else must be there. Colour weights of a first layer are summed for a grey one. On an
+    Names may be ours or the published ones. Neck, head and auxiliary heads keep their initialization if the file lacks
+    them in this shape; everything else must be there. Colour weights of a first layer are summed for a grey one. On an
     error the net is unchanged.
 
-    Raises:
-        ModelError: no such file (the message says where to get it), a truncated, corrupt or unsafe one, one whose
-            SHA-256 is not that in its name or in `transfer`, or one of another net, every mismatch named.
+    Raises: ModelError: no such file (the message says where to get it); a truncated, corrupt or unsafe file; a SHA-256
+    other than in its name or in `transfer`; or weights of another net, with every mismatch.
     """
     if not transfer.pretrained:
         return None
@@ -107,7 +106,7 @@ def _published(config: NetConfig) -> _Published | None:
 
 
 def _published_vgg16(config: VGG16Config | VGG16CutConfig) -> _Published:
-    # The weights without a deviation of their own (amdegroot's) are those for raw grey levels; their classifier is NaN.
+    # amdegroot's weights expect grey levels that are not divided by a deviation; their classifier is NaN.
     weights = "IMAGENET1K_FEATURES" if config.normalisation == "raw" else "IMAGENET1K_V1"
     if isinstance(config, VGG16CutConfig):
         block5 = tuple(f"features.{index}." for index in (24, 26, 28))
@@ -118,7 +117,7 @@ def _published_vgg16(config: VGG16Config | VGG16CutConfig) -> _Published:
 
 
 def _imagenet_file(config: NetConfig, published: _Published | None) -> tuple[Path, str]:
-    """The file's path and how its SHA-256 begins."""
+    """The file's path and the beginning of its SHA-256."""
     if published is None:
         raise ModelError(f"no ImageNet weights of {config.name} are published; give the path of a weight file instead")
     if isinstance(config, EfficientNetLite0Config):
@@ -131,7 +130,9 @@ def _imagenet_file(config: NetConfig, published: _Published | None) -> tuple[Pat
     url = get_model_weights(published.model)[published.weights].url
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     if not path.exists():
-        raise ModelError(f"{path}: no such file; fetch it from {url}, or set TORCH_HOME to the folder above its hub/")
+        raise ModelError(
+            f"{path}: no such file; download it from {url}, or set TORCH_HOME to the folder that has hub/"
+        )
     return _with_hash(path)
 
 
@@ -140,7 +141,7 @@ def _with_hash(path: Path) -> tuple[Path, str]:
 
 
 def _our_names(tensors: dict[str, Tensor], published: _Published | None) -> dict[str, Tensor]:
-    """The file's tensors by the names that they have in our net; placeholders of NaN are left out."""
+    """The file's tensors by their names in our net, without NaN placeholders."""
     kept = {name: value for name, value in tensors.items() if not value.isnan().any()}
     if published is None or any(name.startswith((_BACKBONE, _INPUT)) for name in kept):
         return {name: value for name, value in kept.items() if not name.startswith(_INPUT)}
@@ -159,7 +160,7 @@ def _renamed(name: str, renamed: Mapping[str, str]) -> str:
 
 
 def _fill(net: nn.Module, found: dict[str, Tensor], path: Path) -> tuple[str, ...]:
-    """Load what fits; return the parts that stay fresh."""
+    """Load what fits. Returns the parts that keep their initialization."""
     expected = {name: value for name, value in net.state_dict().items() if not name.startswith(_INPUT)}
     parts = {_part(name) for name in expected}
     found = {
@@ -183,7 +184,7 @@ def _part(name: str) -> str:
 
 
 def _to_channels(value: Tensor, expected: Tensor) -> Tensor:
-    """A first layer's weights [o, 3, k, k] for one channel, where that is expected."""
+    """A first layer's weights [o, 3, k, k], converted to one channel if that is expected."""
     is_stem = value.ndim == expected.ndim == 4 and (value.shape[1], expected.shape[1]) == (3, 1)
     return to_grey_stem(value) if is_stem else value
 
@@ -191,12 +192,12 @@ def _to_channels(value: Tensor, expected: Tensor) -> Tensor:
 def _mismatches(
     expected: dict[str, Tensor], found: dict[str, Tensor]
 ) -> tuple[dict[str, tuple[tuple[int, ...], tuple[int, ...]]], list[str], list[str]]:
-    """Shapes that differ by name, names that are missing and names that are unexpected."""
+    """Different shapes by name, missing names, and unexpected names."""
     shapes = {
         name: (tuple(value.shape), tuple(found[name].shape))
         for name, value in expected.items()
         if name in found and value.shape != found[name].shape
     }
-    # Files from before 2018 do not count batches, and nothing here reads the counter.
+    # Files from before 2018 lack the batch counter, which is not used here.
     missing = [name for name in expected if name not in found and not name.endswith(_COUNTER)]
     return shapes, missing, [name for name in found if name not in expected]

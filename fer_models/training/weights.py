@@ -1,4 +1,4 @@
-"""Weights and training states on disk: safetensors, whole or not at all, never pickle."""
+"""Weights and training states on disk: safetensors, written atomically, never pickle."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def save_weights(net: nn.Module, path: Path, metadata: dict[str, str]) -> None:
     """Write the parameters and buffers of `net`, with a checksum over them and `metadata`.
 
     Raises:
-        ModelError: the file cannot be written; an earlier file of that name is still whole.
+        ModelError: the file cannot be written; an earlier file of that name stays.
     """
     write_tensors(path, dict(net.state_dict()), metadata)
 
 
 def load_weights(net: nn.Module, path: Path) -> dict[str, str]:
-    """Fill `net` from a file of `save_weights` and return its metadata; on an error `net` is unchanged.
+    """Load a file of `save_weights` into `net` and return its metadata. On an error `net` is unchanged.
 
     Raises:
-        ModelError: missing, truncated, corrupt or unsafe file, or one that belongs to another net.
+        ModelError: missing, truncated, corrupt or unsafe file, or one of another net.
     """
     tensors, metadata = read_tensors(path)
     _check_names_and_shapes(path, dict(net.state_dict()), tensors)
@@ -44,7 +44,7 @@ def load_weights(net: nn.Module, path: Path) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A training state as it was after `epoch`, on the CPU. The state itself may be trained further meanwhile."""
+    """A copy of a training state after `epoch`, on the CPU, so that the state itself can be trained further."""
 
     epoch: int
     plateau: Plateau
@@ -52,7 +52,7 @@ class Snapshot:
     tensors: dict[str, Tensor]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # The tensors are parts of one memory, all of which pickle would write for each of them.
+        # The tensors share one memory block, which pickle would write for each of them.
         arrays = {name: tensor.numpy() for name, tensor in self.tensors.items()}
         return _of_arrays, (self.epoch, self.plateau, self.loss_scale, arrays)
 
@@ -69,7 +69,7 @@ def _of_arrays(
 
 
 def take_snapshot(state: TrainingState) -> Snapshot:
-    """Copy all of `state`."""
+    """Copy the whole `state`."""
     tensors = _state_tensors(state)
     copies = copy_together(list(tensors.values()), "cpu")
     return Snapshot(
@@ -78,10 +78,10 @@ def take_snapshot(state: TrainingState) -> Snapshot:
 
 
 def save_state(snapshot: Snapshot, path: Path, extra: dict[str, Any] | None = None) -> None:
-    """Write all of a state in one file, with `extra` (of what JSON can say) carried along.
+    """Write a whole state to one file, together with `extra` (JSON values).
 
     Raises:
-        ModelError: the file cannot be written; an earlier file of that name is still whole.
+        ModelError: the file cannot be written; an earlier file of that name stays.
     """
     about = {"epoch": snapshot.epoch, "plateau": asdict(snapshot.plateau), "loss_scale": snapshot.loss_scale}
     metadata = {"state": json.dumps(about), "extra": json.dumps(extra or {})}
@@ -89,7 +89,7 @@ def save_state(snapshot: Snapshot, path: Path, extra: dict[str, Any] | None = No
 
 
 def load_state(state: TrainingState, path: Path) -> dict[str, Any]:
-    """Restore a saved state into `state`, of the same net and recipe, and return its `extra`.
+    """Restore a saved state into `state`, which has the same net and recipe, and return its `extra`.
 
     On an error `state` is unchanged.
 
@@ -98,7 +98,7 @@ def load_state(state: TrainingState, path: Path) -> dict[str, Any]:
     """
     tensors, metadata = read_tensors(path)
     if "state" not in metadata:
-        raise ModelError(f"{path}: holds weights only, not a training state; give the trial's last.safetensors")
+        raise ModelError(f"{path}: has only weights, no training state; give the trial's last.safetensors")
     memories = _take(tensors, _OPTIMIZER)
     parameters = _optimizer_parameters(state)
     _check_names_and_shapes(path, _net_tensors(state), tensors)
@@ -119,7 +119,7 @@ def load_state(state: TrainingState, path: Path) -> dict[str, Any]:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The metadata of a file of `save_weights`, the whole file verified.
+    """The metadata of a file of `save_weights`, after verifying the whole file.
 
     Raises:
         ModelError: missing, truncated, corrupt or unsafe file.
@@ -148,7 +148,7 @@ def _optimizer_parameters(state: TrainingState) -> list[Tensor]:
 
 
 def _take(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Move the tensors whose names begin with `prefix` out of `tensors`, the prefix removed."""
+    """Remove the tensors whose names begin with `prefix` from `tensors`, and return them without the prefix."""
     names = [name for name in tensors if name.startswith(prefix)]
     return {name.removeprefix(prefix): tensors.pop(name) for name in names}
 
@@ -161,7 +161,7 @@ def _check_optimizer(path: Path, state: TrainingState, memories: dict[str, Tenso
         fits = index.isdigit() and int(index) < len(parameters) and key in keys
         if not fits or value.shape not in (parameters[int(index)].shape, torch.Size([])):
             kind = type(state.optimizer).__name__
-            raise ModelError(f"{path}: its optimizer's memory '{name}' is not of this recipe's {kind}")
+            raise ModelError(f"{path}: its optimizer tensor '{name}' does not belong to this recipe's {kind}")
 
 
 def _check_names_and_shapes(path: Path, expected: dict[str, Tensor], found: dict[str, Tensor]) -> None:

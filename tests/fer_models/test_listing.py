@@ -108,7 +108,7 @@ def test_a_net_is_drawn_layer_by_layer(name: str, tmp_path: Path, capsys: pytest
 
 def test_a_picture_needs_a_net_and_a_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--picture", str(tmp_path / "net.png")]) == 2
-    assert "--picture needs a net: name one of lenet, " in capsys.readouterr().err
+    assert "--picture needs a net, one of lenet, " in capsys.readouterr().err
     assert main(["lenet", "--picture", str(tmp_path / "nowhere/net.png")]) == 2
     assert "the picture cannot be written: No such file" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

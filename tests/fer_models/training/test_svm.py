@@ -103,7 +103,7 @@ def test_views_are_averaged(many: Faces) -> None:
 def test_other_files_and_too_few_faces_are_refused(faces: Faces, tmp_path: Path) -> None:
     net = make()
     save_weights(net, tmp_path / "net.safetensors", {})
-    with pytest.raises(ModelError, match="holds no support vector machine"):
+    with pytest.raises(ModelError, match="has no support vector machine"):
         load_svm(tmp_path / "net.safetensors")
     with pytest.raises(ModelError, match=r"5 images of each of 2 or more classes, got \[4, 4, 4, 4, 4, 4, 4\]"):
         fit_svm(net, *faces)

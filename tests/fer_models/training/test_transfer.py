@@ -135,7 +135,7 @@ def test_a_file_under_a_wrong_hash_is_refused(resnet18: dict[str, Tensor], hub: 
     path = hub(small(resnet18))
     torch.save(small({"conv1.weight": resnet18["conv1.weight"]}), path)
     message = refused(make(CONFIG), CONFIG, IMAGENET)
-    assert f"expected {path.stem[-8:]}: cut short, damaged or another file; fetch it again" in message
+    assert f"expected {path.stem[-8:]}: truncated, damaged or another file; download it again" in message
 
 
 @pytest.mark.parametrize("legacy", [False, True])
@@ -166,7 +166,7 @@ def test_nothing_in_a_pickle_is_run(legacy: bool, tmp_path: Path) -> None:
     path, trace = tmp_path / "net.pth", tmp_path / "trace"
     content = {**make().state_dict(), "payload": _Payload(trace)}
     torch.save(content, path, _use_new_zipfile_serialization=not legacy)
-    assert "holds more than tensors" in refused(make(), TINY, Transfer(weights=str(path)))
+    assert "has more than tensors" in refused(make(), TINY, Transfer(weights=str(path)))
     assert not trace.exists()
     torch.save({"state": [1, 2]}, path)
     assert "expected a dictionary of tensors" in refused(make(), TINY, Transfer(weights=str(path)))

@@ -92,7 +92,7 @@ def test_missing_and_unexpected_weights_are_counted(tmp_path: Path) -> None:
 def test_a_file_without_checksum_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     save_file(dict(make(LeNetConfig()).state_dict()), path)
-    with pytest.raises(ModelError, match="carries no checksum"):
+    with pytest.raises(ModelError, match="has no checksum"):
         load_weights(make(LeNetConfig()), path)
 
 
@@ -217,7 +217,7 @@ def test_a_state_numbers_the_optimizers_memories_weights_first_then_biases_then_
 def test_weights_are_not_a_training_state(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     save_weights(make(LeNetConfig()), path, {})
-    with pytest.raises(ModelError, match="holds weights only"):
+    with pytest.raises(ModelError, match="has only weights"):
         load_state(new_state(make(LeNetConfig()), SGD), path)
 
 
@@ -226,7 +226,7 @@ def test_a_state_of_another_recipe_is_refused(faces: Faces, batches_of: Callable
     state = new_state(make(LeNetConfig()), ADAMW)
     train(state, faces, batches_of(*faces, 14), ADAMW, {})
     save_state(take_snapshot(state), path)
-    with pytest.raises(ModelError, match=r"optimizer's memory '0\..*' is not of this recipe's SGD"):
+    with pytest.raises(ModelError, match=r"optimizer's memory '0\..*' does not belong to this recipe's SGD"):
         load_state(new_state(make(LeNetConfig()), SGD), path)
     averaging = new_state(make(LeNetConfig()), ADAMW.model_copy(update={"ema_decay": 0.9}))
     # 8 parameters and 2 buffers
