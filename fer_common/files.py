@@ -1,4 +1,4 @@
-"""Files written whole or not at all."""
+"""Files written atomically."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Replace a file by what `write` writes: beside, fsync, move into place, fsync of the folder.
 
     Raises:
-        OSError: the disk refused; an earlier file of that name is untouched.
+        OSError: a disk error; an earlier file of that name stays.
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     try:

@@ -37,7 +37,7 @@ def draw_overview(path: Path, faces: Faces) -> None:
     cannot write is named by its label, as `class 3`.
 
     Raises:
-        DataError: the disk refused.
+        DataError: a disk error.
     """
     shown = faces.classes[:_MAX_CLASSES_SHOWN]
     height = _BARS_INCHES + _MARGINS_INCHES + _ROW_INCHES * len(shown)
@@ -122,7 +122,7 @@ def _strip(images: Images) -> Images:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a PNG, whole or not at all. Raises DataError if the disk refuses."""
+    """Write a PNG, atomically. Raises DataError for a disk error."""
     FigureCanvasAgg(figure)
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=_DPI)

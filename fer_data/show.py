@@ -28,7 +28,7 @@ def draw_augmented(path: Path, faces: Faces, place: int, config: AugmentConfig, 
     """Write a PNG of one train face and `count` of its variations, drawn as in training.
 
     Raises:
-        DataError: no such face, a pipeline that albumentations refuses, or the disk refused.
+        DataError: no such face, a pipeline that albumentations refuses, or a disk error.
     """
     import torch
 
@@ -50,7 +50,7 @@ def draw_preprocessed(path: Path, faces: Faces, place: int) -> None:
     """Write a PNG of one train face under every preprocessing, each with the range of its values.
 
     Raises:
-        DataError: no such face, or the disk refused.
+        DataError: no such face, or a disk error.
     """
     from fer_data.augmentation.preprocess import preprocess
 
@@ -69,7 +69,7 @@ def draw_first(path: Path, faces: Faces, count: int) -> None:
     """Write a PNG of the classes' counts and of the first `count` train faces with their labels.
 
     Raises:
-        DataError: the disk refused.
+        DataError: a disk error.
     """
     count = min(count, len(faces.train))
     labels = [writable(faces.classes[label]) for label in faces.train.labels[:count]]

@@ -1,1 +1,1 @@
-"""The records of a sweep: its folder, its journal, and what is rebuilt from them."""
+"""The records of a sweep: its folder, its journal, and everything that is rebuilt from them."""

@@ -1,7 +1,7 @@
-"""The one exception of this package."""
+"""The exception of this package."""
 
 from fer_common.errors import UserError
 
 
 class TrackingError(UserError):
-    """A fault of records on disk or in MLflow; the message is complete in itself."""
+    """A fault of records on disk or in MLflow; the message has everything that a user needs."""

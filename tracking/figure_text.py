@@ -1,4 +1,4 @@
-"""Text of users in figures: in any script that an installed font has, and never read as mathematics."""
+"""Prepares user text for figures: any script that an installed font supports, without mathtext."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -9,12 +9,12 @@ from matplotlib.ft2font import FT2Font
 from matplotlib.text import Text
 
 _USUAL = "DejaVu Sans"  # comes with matplotlib
-_BOXES = "Last Resort"  # likewise: a font that draws a box for every character there is
+_BOXES = "Last Resort"  # likewise; draws a box for every character
 _EXPONENT = r"\mathdefault{"  # in the numbers that matplotlib itself writes along an axis
 
 
 def drawable(names: Sequence[str]) -> list[str]:
-    """Names of classes for a picture; one that no installed font can write is named by its label, as `class 3`."""
+    """Class names for a picture; a name that no installed font supports becomes `class 3`, by its label."""
     return [name if all(map(_font_of, name)) else f"class {label}" for label, name in enumerate(names)]
 
 
@@ -22,7 +22,7 @@ def as_written(figure: Figure) -> list[Text]:
     """Turn off mathematics in all texts of the figure, so that dollar signs are drawn; return the texts."""
     for axes in figure.axes:
         for axis in (axes.xaxis, axes.yaxis):
-            axis.get_ticklabels()  # which are made when they are asked for
+            axis.get_ticklabels()  # tick labels are created on request
     texts = [text for text in figure.findobj(Text) if text.get_text() and _EXPONENT not in text.get_text()]
     for text in texts:
         text.set_parse_math(False)

@@ -1,17 +1,17 @@
-"""The contract of what a sweep's results are sent to while it runs."""
+"""The protocol of a tracker, to which a sweep sends its results while it runs."""
 
 from typing import Protocol
 
 
 class Tracker(Protocol):
-    """Sends a sweep's journal elsewhere. The journal is its queue: what is not sent now, a later `sync` sends.
+    """Sends a sweep's journal elsewhere. The journal is its queue: a later `sync` sends what is missing.
 
-    All calls come from the driver's thread and return at once, but for `close`. A destination that does not answer is a
-    warning, and never an exception: the sweep continues.
+    All calls come from the driver's thread and return at once, except `close`. If the destination does not answer, that
+    is a warning and never an exception, so that the sweep continues.
     """
 
     def start(self) -> None:
-        """Start to send; the journal must have its first line. Further calls do nothing."""
+        """Start sending; the journal must have its first line. Further calls do nothing."""
         ...
 
     def wake(self) -> None:

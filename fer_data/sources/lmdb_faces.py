@@ -46,7 +46,7 @@ def write_lmdb(folder: Path, split: Split) -> None:
     Keys are those that convert_imageset makes for the lines "<label>/<position>" of an index list.
 
     Raises:
-        OSError: the disk refused.
+        OSError: a disk error.
     """
     height, width = split.images.shape[1:]
     folder.mkdir()

@@ -95,9 +95,7 @@ def _unpickle(path: Path) -> dict[str, Tensor]:
         reason = str(error).partition("\n")[0]
         raise ModelError(f"{path}: has more than tensors, or is damaged; nothing in it was run ({reason})") from error
     except Exception as error:  # a damaged pickle may raise any exception
-        raise ModelError(
-            f"{path}: corrupt ({type(error).__name__}: {error}); download it again"
-        ) from error
+        raise ModelError(f"{path}: corrupt ({type(error).__name__}: {error}); download it again") from error
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise ModelError(f"{path}: expected a dictionary of tensors by name, as torch.save(net.state_dict()) writes")
     return {str(name): value for name, value in content.items()}

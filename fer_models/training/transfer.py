@@ -130,9 +130,7 @@ def _imagenet_file(config: NetConfig, published: _Published | None) -> tuple[Pat
     url = get_model_weights(published.model)[published.weights].url
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     if not path.exists():
-        raise ModelError(
-            f"{path}: no such file; download it from {url}, or set TORCH_HOME to the folder that has hub/"
-        )
+        raise ModelError(f"{path}: no such file; download it from {url}, or set TORCH_HOME to the folder that has hub/")
     return _with_hash(path)
 
 

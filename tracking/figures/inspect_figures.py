@@ -1,6 +1,6 @@
-"""Pictures of a net's inside: its first filters, the maps of a layer, and the regions of a face that decide its answer.
+"""Pictures of a net: its first filters, feature maps of a layer, and saliency maps of its predictions.
 
-Legend: n faces, c channels, h and w height and width, o filters, k kernel size; places on a sheet in inches.
+Legend: n faces, c channels, h and w height and width, o filters, k kernel size; positions on a sheet in inches.
 """
 
 import math
@@ -20,19 +20,19 @@ from tracking.figures.parts import ORANGE
 
 Floats = NDArray[np.floating]
 
-_SIGNED, _UNSIGNED = "PuOr", "viridis"  # both told apart by colour-blind readers; PuOr's middle is its zero
+_SIGNED, _UNSIGNED = "PuOr", "viridis"  # both suitable for colour-blind readers; the middle of PuOr is 0
 _WIDTH, _LEFT, _RIGHT, _GAP = 13.0, 0.35, 1.25, 0.07
-_LEAST_WIDTH = 7.5  # a title's
+_LEAST_WIDTH = 7.5  # inches, for a title
 _FILTERS_A_ROW = 16
 _MAPS_A_FACE = 16
 _CELLS_A_ROW = 8
-_KEPT_PERCENT = 99.5  # of a layer's values inside its scale: a single hot place would darken all others
+_KEPT_PERCENT = 99.5  # of a layer's values inside its scale, so that a single maximum does not darken the rest
 _ALIKE = 1e-6
 
 
 @dataclass(frozen=True)
 class FaceSheet:
-    """Faces [n, h, w] in 0..255, the lines above each, and which of them the net got wrong: both [n]."""
+    """Faces [n, h, w] in 0..255, a caption for each, and which the net predicted wrong: both [n]."""
 
     images: Floats | NDArray[np.uint8]
     captions: Sequence[str]
@@ -56,7 +56,8 @@ def filters_figure(filters: Floats, title: str) -> Figure:
 
 
 def maps_figure(faces: FaceSheet, maps: Floats, title: str) -> Figure:
-    """Maps [n, c, h, w] of one layer, one face per row: the channels that vary most over these faces, on one scale.
+    """Feature maps [n, c, h, w] of one layer, one face per row: the channels that vary most over these faces, on one
+    scale.
 
     The subtitle gives the number of channels, and how many are constant.
     """
@@ -73,7 +74,7 @@ def maps_figure(faces: FaceSheet, maps: Floats, title: str) -> Figure:
 
 
 def units_figure(faces: FaceSheet, units: Floats, title: str) -> Figure:
-    """Outputs [n, ...] of a layer without maps: one face per row, one unit per column."""
+    """Outputs [n, ...] of a layer without feature maps: one face per row, one unit per column."""
     values = units.reshape(len(units), -1)
     height = 1.3 + 0.42 * len(values)
     figure = Figure(figsize=(_WIDTH, height))
@@ -89,22 +90,22 @@ def units_figure(faces: FaceSheet, units: Floats, title: str) -> Figure:
 
 
 def evidence_figure(faces: FaceSheet, layers: Mapping[str, Floats], title: str) -> Figure:
-    """Beside each face, per layer, the evidence for the answer: [n, h, w], each map on its own scale from zero."""
+    """Beside each face, per layer, the Grad-CAM of the prediction: [n, h, w], each map on its own scale from 0."""
     sheet, places = _beside_faces(faces, 1 + len(layers), title)
     scale = _Scale(1.0, signed=False)
     for index, (row, column) in enumerate(places):
         for offset, (name, maps) in enumerate(layers.items(), 1):
             most = float(maps[index].max())
             face = faces.images[index]
-            sheet.draw(row, column + offset, face, None, name if most > 0 else f"{name}\nnothing for it", fontsize=9)
+            sheet.draw(row, column + offset, face, None, name if most > 0 else f"{name}\nno evidence", fontsize=9)
             if most > 0:
                 sheet.draw(row, column + offset, maps[index] / most, scale, alpha=0.6)
-    scale.show(sheet.figure, "share of the map's\nown largest value")
+    scale.show(sheet.figure, "share of the\nmap's maximum")
     return sheet.figure
 
 
 def drop_figure(faces: FaceSheet, drops: Floats, title: str) -> Figure:
-    """Beside each face, how far covering a region lowers the answer's probability: [n, h, w], all on one scale."""
+    """Beside each face, how much covering a region lowers the predicted probability: [n, h, w], all on one scale."""
     sheet, places = _beside_faces(faces, 2, title)
     scale = _Scale(max(1.0, 100 * float(np.abs(drops).max())), signed=True)
     for index, (row, column) in enumerate(places):
@@ -116,7 +117,7 @@ def drop_figure(faces: FaceSheet, drops: Floats, title: str) -> Figure:
 
 @dataclass(frozen=True)
 class _Scale:
-    """A colour scale: 0 to `reach`, or -reach to reach; `beyond` where some values are larger."""
+    """A colour scale: 0 to `reach`, or -reach to reach; `beyond` if some values are larger."""
 
     reach: float
     signed: bool
@@ -140,9 +141,9 @@ class _Scale:
 
 
 class _Sheet:
-    """Square pictures in rows and columns under a title, each with room for lines above it.
+    """Square pictures in rows and columns under a title, each with a caption above it.
 
-    All are in one Axes, because one per picture is slow: hundreds take seconds.
+    All are in one Axes, since hundreds of Axes take seconds.
     """
 
     def __init__(self, rows: int, columns: int, title: str, *, side: float, line: float) -> None:
@@ -188,7 +189,7 @@ class _Sheet:
 
 
 def _beside_faces(faces: FaceSheet, width: int, title: str) -> tuple[_Sheet, list[tuple[int, int]]]:
-    """A sheet with `width` cells per portrait and several portraits per row, and the columns of the faces."""
+    """A sheet with `width` cells per face and several faces per row, and the columns of the faces."""
     count = len(faces.images)
     across = min(count, max(1, _CELLS_A_ROW // width))
     sheet = _Sheet(math.ceil(count / across), across * width, title, side=1.7, line=0.4)
@@ -203,11 +204,11 @@ def _about(maps: Floats, shown: int) -> str:
     which = f"the {shown} of {channels} channels that vary most" if shown < channels else f"all {channels} channels"
     largest = float(np.abs(maps).max())
     same = int((np.ptp(maps, axis=(0, 2, 3)) <= _ALIKE * largest).sum())
-    return f"{which}, maps of {height}×{width}; {same} of {channels} give the same everywhere in these faces"
+    return f"{which}, maps of {height}×{width}; {same} of {channels} are constant over these faces"
 
 
 def _scale_of(values: Floats) -> _Scale:
-    """Around zero where there are negative values, else from zero; the few largest values may be beyond it."""
+    """A scale around 0 if there are negative values, else from 0; the few largest values may be beyond it."""
     largest = float(np.abs(values).max())
     reach = float(np.percentile(np.abs(values), _KEPT_PERCENT)) or largest or 1.0
     return _Scale(reach, signed=float(values.min()) < 0, beyond=largest > reach)

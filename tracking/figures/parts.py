@@ -1,7 +1,7 @@
 """Shared by all figures: colours, plain axes, and output as a file or as a part of a page.
 
-Colours are Okabe & Ito's (2008), which colour-blind readers can distinguish; lines differ by more than colour. Black
-is the ink: in a page it takes the text's colour, in light and dark.
+Colours are Okabe & Ito's (2008), which colour-blind readers can distinguish; lines differ by more than colour. In
+a page black becomes the colour of the text, in light and dark.
 """
 
 import io
@@ -42,10 +42,10 @@ _SMALLEST_TITLE = 7.5
 
 
 def save_png(figure: Figure, path: Path) -> None:
-    """Write the figure; whole or not at all.
+    """Write the figure; atomically.
 
     Raises:
-        TrackingError: the disk refused.
+        TrackingError: a disk error.
     """
     write_bytes(path, png(figure))
 
@@ -66,7 +66,7 @@ def svg(figure: Figure) -> str:
     FigureCanvasSVG(figure)
     picture = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none"}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # whoever shows the page has the fonts, or not
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # the reader's browser may have the fonts
         nobody = {"Date": None, "Creator": None}
         figure.savefig(picture, format="svg", transparent=True, bbox_inches="tight", metadata=nobody)
     drawn = picture.getvalue()
@@ -75,7 +75,7 @@ def svg(figure: Figure) -> str:
     drawn = re.sub(r'(<svg [^>]*?) width="[^"]*"', r"\1", drawn, count=1)
     drawn = re.sub(r'(<svg [^>]*?) height="[^"]*"', r"\1", drawn, count=1)
     drawn = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", drawn)
-    # Groups' names recur from figure to figure, and an id may stand once a page.
+    # Names of groups repeat in each figure, and an id must be unique in a page.
     drawn = re.sub(r'<g id="[a-zA-Z]+\d*_\d+">', "<g>", drawn)
     return drawn.replace("#000000", "currentColor")
 
@@ -96,7 +96,7 @@ def _fit_title(figure: Figure) -> None:
 
 
 def as_percent(axis: Axis) -> None:
-    """Show the axis's shares 0..1 in percent, with as few decimals as name its ticks exactly."""
+    """Show the axis's shares 0..1 in percent, with the fewest decimals that are exact."""
     axis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10]))  # 2.5 would take a further decimal
     axis.set_major_formatter(_Percent(1))
 

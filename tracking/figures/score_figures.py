@@ -95,7 +95,7 @@ def calibration_figure(before: Reliability, after: Reliability, temperature: flo
     figure.suptitle(title, fontsize=12)
     figure.subplots_adjust(left=0.07, right=0.985, top=0.84, bottom=0.11, hspace=0.12, wspace=0.18)
     grid = figure.subplots(2, 2, sharex=True, height_ratios=(3, 1))
-    names = "as the net says it", f"at temperature {temperature:.2f}"
+    names = "uncalibrated", f"at temperature {temperature:.2f}"
     for column, (name, bins, colour) in enumerate(zip(names, (before, after), (ORANGE, BLUE), strict=True)):
         _draw_reliability(grid[0][column], bins, f"{name}: ECE {100 * bins.error:.1f} %", colour)
         grid[1][column].bar(_centres(), bins.counts, width=1 / BINS, color=colour, alpha=0.8, edgecolor="white")
@@ -136,7 +136,7 @@ def mistakes_figure(faces: NDArray[np.uint8], mistakes: Mistakes, classes: Seque
     """A sheet of faces [k, height, width] or [k, height, width, 3]: label, prediction and confidence.
 
     Raises:
-        TrackingError: not one face per mistake.
+        TrackingError: the number of faces is not that of mistakes.
     """
     count = len(mistakes.faces)
     if len(faces) != count:
@@ -185,7 +185,7 @@ def _draw_roc(axes: Axes, curve: RocCurve, color: str, linestyle: str, linewidth
 
 
 def _thinned(curve: RocCurve) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    # A micro curve has as many corners as images times classes: more than a screen has pixels, and a page can hold.
+    # A micro curve has images times classes corners, more than a screen can show or a page should have.
     points = len(curve.false_positive_rate)
     kept = np.unique(np.linspace(0, points - 1, min(points, 400)).round().astype(int))
     return curve.false_positive_rate[kept], curve.true_positive_rate[kept]

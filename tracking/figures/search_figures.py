@@ -27,7 +27,7 @@ _SHADES = LinearSegmentedColormap.from_list("poor to good", ["#BDBDBD", AMBER, O
 
 @dataclass(frozen=True)
 class Setting:
-    """A searched setting. `choices` are a categorical one's, as text; otherwise values are in low..high."""
+    """A searched setting. `choices` are those of a categorical one, as text; otherwise values are in low..high."""
 
     name: str
     low: float = 0.0
@@ -36,7 +36,7 @@ class Setting:
     choices: tuple[str, ...] = ()
 
     def position(self, value: object) -> float:
-        """A value's position on the setting's axis, 0..1; NaN for one that is not on it."""
+        """A value's position on the setting's axis, 0..1; NaN if it is not on the axis."""
         if self.choices:
             text = _text(value)
             return self.choices.index(text) / max(1, len(self.choices) - 1) if text in self.choices else np.nan
@@ -56,7 +56,7 @@ class Setting:
 def searched_settings(history: SweepHistory) -> list[Setting]:
     """The searched settings in the space's order; of many, those that most trials have.
 
-    Journals of format 1 also have parameters that a fixed setting overrode: no trial was trained with them.
+    Journals of format 1 also have parameters that a fixed setting overrode; they are left out.
     """
     fixed = {name.rpartition(".")[2] for name in history.started.spec.get("settings", {})}
     distributions: dict[str, str] = {}
@@ -162,7 +162,7 @@ def importances_figure(importances: Mapping[str, Interval], title: str) -> Figur
     labels = [f"{one.value:.0%} ({100 * one.low:.0f} to {100 * one.high:.0f})" for one in importances.values()]
     axes.bar_label(bars, labels, padding=3, fontsize=9)
     axes.invert_yaxis()
-    axes.set_xlabel("share of the objective's spread")
+    axes.set_xlabel("share of the objective's variance")
     as_percent(axes.xaxis)
     plain(axes)
     return figure
@@ -211,7 +211,7 @@ def _draw_front(axes: Axes, trials: Sequence[tuple[TrialHistory, float, float]])
     on_it = [trials[index] for index in front]
     axes.step(
         [cost for _, cost, _ in on_it], [value for *_, value in on_it], where="post", color="black", linewidth=1.2,
-        label="none better for less",
+        label="Pareto front",
     )  # fmt: skip
     for trial, cost, value in on_it[-6:]:
         axes.annotate(str(trial.number), (cost, value), (4, 4), textcoords="offset points", fontsize=9)
@@ -230,7 +230,7 @@ def _text(value: object) -> str:
 
 
 def _drawn_trials(history: SweepHistory) -> list[tuple[TrialHistory, float]]:
-    """Trials that the sampler drew, with their accuracy; a baseline is no point of the space."""
+    """Trials that the sampler drew, with their accuracy; without baselines."""
     drawn = [trial for trial in history.trials.values() if trial.started.params]
     return [(trial, value) for trial in drawn if (value := trial.best_accuracy) is not None]
 

@@ -15,7 +15,7 @@ from tracking.record.best_epoch import EpochScores
 
 
 class EpochRow(EpochScores, Protocol):
-    """What an epoch adds to a trial's curves."""
+    """The values of an epoch for a trial's curves."""
 
     @property
     def iterations(self) -> Sequence[tuple[int, float, float]]:
@@ -24,19 +24,19 @@ class EpochRow(EpochScores, Protocol):
 
 
 def draw_curves(path: Path, epochs: Sequence[EpochRow], title: str, best: int | None = None) -> None:
-    """Write `curves_figure`; whole or not at all.
+    """Write `curves_figure`; atomically.
 
     Raises:
-        TrackingError: the disk refused.
+        TrackingError: a disk error.
     """
     save_png(curves_figure(epochs, title, best), path)
 
 
 def draw_confusion_matrix(path: Path, matrix: NDArray[np.int64], classes: Sequence[str], title: str) -> None:
-    """Write `confusion_figure`; whole or not at all.
+    """Write `confusion_figure`; atomically.
 
     Raises:
-        TrackingError: the disk refused.
+        TrackingError: a disk error.
     """
     save_png(confusion_figure(matrix, classes, title), path)
 
@@ -60,7 +60,7 @@ def curves_figure(epochs: Sequence[EpochRow], title: str, best: int | None = Non
 def iterations_figure(epochs: Sequence[EpochRow], title: str) -> Figure:
     """Loss, accuracy and learning rate against iterations in one picture, as Caffe's tools draw a training.
 
-    Epochs without iterations, as those of an ensemble, are left out.
+    Epochs without iterations, as of an ensemble, are left out.
     """
     trained = [epoch for epoch in epochs if epoch.iterations]
     figure = Figure(figsize=(11, 5.2))
@@ -113,7 +113,7 @@ def confusion_figure(matrix: NDArray[np.int64], classes: Sequence[str], title: s
 
 
 def row_shares(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Each row of a confusion matrix divided by its sum; zeros where a label has no images."""
+    """Each row of a confusion matrix divided by its sum; zeros if a label has no images."""
     labelled = matrix.sum(axis=1, keepdims=True)
     shares: NDArray[np.float64] = np.divide(matrix, labelled, out=np.zeros(matrix.shape), where=labelled > 0)
     return shares
@@ -147,7 +147,7 @@ def _draw_learning_rate(axes: Axes, epochs: Sequence[EpochRow]) -> None:
     points = [(iteration, rate) for epoch in epochs for iteration, _, rate in epoch.iterations]
     axes.plot([iteration for iteration, _ in points], [rate for _, rate in points], color=BLUE)
     axes.set_xlabel("iteration")
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))  # five digits of more run into each other
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))  # more numbers of five digits would overlap
     axes.set_ylabel("learning rate")
     axes.set_ylim(bottom=0)
     plain(axes)

@@ -1,4 +1,4 @@
-"""Expected accuracy on new faces of the best of many trials: its accuracy on the faces that chose it is biased upwards.
+"""Expected accuracy of the best of many trials on new faces: its accuracy on the selecting faces is biased upwards.
 
 Legend: t trials, n faces, b resamples.
 """
@@ -18,7 +18,7 @@ from tracking.record.layout import SweepFolder
 
 _RESAMPLES = 1000
 _DEVIATIONS_BEHIND = 5.0
-"""A trial further behind the best than this is never the best of a resample."""
+"""A trial that is further behind the best is never the best of a resample."""
 
 Right = NDArray[np.bool_] | NDArray[np.float64]
 
@@ -30,23 +30,23 @@ class Choice:
     trial: int
     among: int
     accuracy: float
-    """On the faces that it was chosen by."""
+    """Accuracy on the faces by which it was selected."""
     expected: Interval
-    """On new faces."""
+    """Expected accuracy on new faces."""
     baseline: str | None = None
     lead: Interval | None = None
-    """Over the best baseline on new faces. None if the best is a baseline, or there is none to compare with."""
+    """Expected lead over the best baseline on new faces. None if the best is a baseline, or there is no baseline."""
 
     @property
     def beats_baseline(self) -> bool:
-        """Whether the lead is more than chance and the choice explain."""
+        """Whether the lead is more than chance and selection bias explain."""
         return self.lead is not None and self.lead.low > 0
 
     def __str__(self) -> str:
         expected, flattery = self.expected, 100 * (self.accuracy - self.expected.value)
         words = (
-            f"expected on new faces of the best of {self.among}: {expected.value:.1%} ({expected.low:.1%} to "
-            f"{expected.high:.1%}); having been chosen flatters it by {max(flattery, 0):.1f} points"
+            f"expected accuracy on new faces, best of {self.among}: {expected.value:.1%} ({expected.low:.1%} to "
+            f"{expected.high:.1%}); its val accuracy is {max(flattery, 0):.1f} points too high by selection"
         )
         if self.lead is None or self.beats_baseline:
             return words
@@ -90,7 +90,7 @@ def _lead(folder: SweepFolder, best: TrialGroup, baseline: TrialGroup | None, fl
 
 
 def can_win(accuracies: Sequence[float], faces: int) -> list[int]:
-    """Indices of the trials that might be the best on other faces, the best one first."""
+    """Indices of the trials that might be the best on other faces, best first."""
     order = sorted(range(len(accuracies)), key=lambda place: -accuracies[place])
     if not order:
         return []
@@ -102,8 +102,8 @@ def can_win(accuracies: Sequence[float], faces: int) -> list[int]:
 def accuracy_when_chosen(right: Sequence[Right], seed: int = 0) -> Interval:
     """Expected accuracy on new faces of whichever trial is best on these, with a 95 % interval.
 
-    Faces are resampled with replacement; the best trial on those drawn is judged on those left out (the bootstrap bias
-    correction of Tsamardinos et al. 2018). The interval is Wilson's about that mean, for as many faces.
+    Faces are resampled with replacement; the best trial on the sampled faces is evaluated on those left out (the
+    bootstrap bias correction of Tsamardinos et al. 2018). The interval is Wilson's about that mean, for as many faces.
 
     Args:
         right: for each trial, which faces [n] it predicts right at its best epoch.
@@ -113,7 +113,7 @@ def accuracy_when_chosen(right: Sequence[Right], seed: int = 0) -> Interval:
         TrackingError: no trials, no faces, or trials on different faces.
     """
     if not right or not len(right[0]) or len({len(one) for one in right}) != 1:
-        raise TrackingError("the accuracy when chosen takes at least one trial, all judged on the same faces")
+        raise TrackingError("the expected accuracy needs at least one trial, all evaluated on the same faces")
     answers = np.stack(right).astype(np.float32)
     rng, n = np.random.default_rng(seed), answers.shape[1]
     left_out = []
@@ -121,7 +121,7 @@ def accuracy_when_chosen(right: Sequence[Right], seed: int = 0) -> Interval:
         drawn = rng.multinomial(n, np.full(n, 1 / n), size=100).astype(np.float32)
         winners = (drawn @ answers.T).argmax(axis=1)
         out = drawn == 0
-        some = out.any(axis=1)  # of few faces a resample may leave none out
+        some = out.any(axis=1)  # with few faces a resample may leave none out
         left_out.append((out * answers[winners])[some].sum(axis=1) / out[some].sum(axis=1))
     judged = np.concatenate(left_out)
     expected = float(judged.mean() if len(judged) else answers.mean(axis=1).max())

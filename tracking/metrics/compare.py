@@ -22,10 +22,10 @@ _DISAGREEMENTS = 60
 
 @dataclass(frozen=True)
 class ComparedRun:
-    """One net to compare. Without `answers` only its `metrics` can be set beside the others'.
+    """One net to compare. Without `answers` (predictions) only its `metrics` can be compared.
 
-    `settings` are flat (dotted names), `leaked` [n] marks faces also in training, `split` is as shown to
-    a reader ("PublicTest (val)").
+    `settings` are flat (dotted names), `leaked` [n] marks faces also in training, `split` is its title
+    ("PublicTest (val)").
     """
 
     name: str
@@ -46,11 +46,11 @@ class ClassDifference(Finite):
     name: str
     f1: Interval
     verdict: Literal["won", "lost", "even"]
-    """`won` by the second net when the whole interval is above zero."""
+    """`won` by the second net if the whole interval is above zero."""
 
 
 class Pair(Finite):
-    """The second net against the first, on the same faces; intervals are paired bootstrap, 95 %."""
+    """The second net compared with the first, on the same faces; intervals are paired bootstrap, 95 %."""
 
     first: str
     second: str
@@ -60,7 +60,7 @@ class Pair(Finite):
     p: float
     """McNemar's mid-p."""
     p_holm: float
-    """The same, corrected for the number of pairs in the comparison."""
+    """The p-value, corrected for the number of pairs in the comparison."""
     classes: tuple[ClassDifference, ...]
 
     @property
@@ -70,16 +70,16 @@ class Pair(Finite):
 
 
 class Said(Finite):
-    """One net's answer on one face."""
+    """One net's prediction of one face."""
 
     prediction: str
     confidence: float
     of_label: float
-    """The probability it gave to the face's label."""
+    """The predicted probability of the face's label."""
 
 
 class Disagreement(Finite):
-    """A face on which predictions differ; `face` counts from 0 in the split, answers are in the nets' order."""
+    """A face on which predictions differ; `face` counts from 0 in the split, predictions are in the nets' order."""
 
     face: int
     label: str
@@ -88,7 +88,7 @@ class Disagreement(Finite):
 
 
 class Comparison(Finite):
-    """A whole comparison. Unless all nets have answers, `n` is None and only settings and metrics are compared."""
+    """A whole comparison. Unless all nets have predictions, `n` is None and only settings and metrics are compared."""
 
     names: tuple[str, ...]
     dataset: str
@@ -100,17 +100,17 @@ class Comparison(Finite):
     n_leaked: int
     notes: tuple[str, ...]
     settings: dict[str, tuple[str | None, ...]]
-    """Those that differ, in the nets' order. None if a net has no such setting."""
+    """Settings that differ, with values in the nets' order. None if a net lacks the setting."""
     metrics: dict[str, tuple[float | None, ...]]
     summaries: tuple[ScoreSummary, ...]
     pairs: tuple[Pair, ...]
     disagreements: tuple[Disagreement, ...]
     disagreed: int
-    """On how many faces not all predictions are equal."""
+    """Number of faces on which predictions differ."""
     stands_for: dict[str, str] = Field(default={})
-    """Sweep → its best trial, which is compared in its place."""
+    """Sweep → its best trial, which is compared instead."""
     sweeps: tuple[SweepSummary, ...] = ()
-    """Of two or more sweeps: each as a whole."""
+    """Summaries of whole sweeps, if there are two or more."""
 
     def to_json(self) -> str:
         """The comparison as JSON."""
@@ -120,10 +120,10 @@ class Comparison(Finite):
 def compare(runs: Sequence[ComparedRun], *, numbers_only: bool = False) -> Comparison:
     """Compare two or more nets. The bootstrap's seed is fixed: the same nets give the same intervals.
 
-    Nets with answers on other faces are refused, unless `numbers_only` asks for settings and metrics alone.
+    Nets with predictions of different faces are refused, unless `numbers_only` compares only settings and metrics.
 
     Raises:
-        TrackingError: fewer than two, two of one name, or answers on different faces.
+        TrackingError: fewer than two nets, equal names, or predictions of different faces.
     """
     _check_names(runs)
     answers = [run.answers for run in runs]
@@ -149,9 +149,9 @@ def compare(runs: Sequence[ComparedRun], *, numbers_only: bool = False) -> Compa
 def _check_names(runs: Sequence[ComparedRun]) -> None:
     names = [run.name for run in runs]
     if len(names) < 2:
-        raise TrackingError(f"{len(names)} to compare: expected two at least")
+        raise TrackingError(f"{len(names)} to compare: expected at least two")
     if len(set(names)) < len(names):
-        raise TrackingError(f"two of one name among {', '.join(names)}: give each its own")
+        raise TrackingError(f"equal names among {', '.join(names)}: give each run a different name")
 
 
 def _check_same_faces(runs: Sequence[ComparedRun], answers: Sequence[Predictions]) -> None:
@@ -162,8 +162,8 @@ def _check_same_faces(runs: Sequence[ComparedRun], answers: Sequence[Predictions
         )  # fmt: skip
         if not same or not np.array_equal(answer.labels, answers[0].labels):
             raise TrackingError(
-                f"{first.name} was judged on {_data(first)}, {run.name} on {_data(run)}: answers can be "
-                "compared on the same faces only; ask for the numbers alone, or choose runs of one data set"
+                f"{first.name} was evaluated on {_data(first)}, {run.name} on {_data(run)}: predictions can "
+                "only be compared on the same faces; use --numbers-only, or choose runs on the same data"
             )
 
 
@@ -179,7 +179,7 @@ def _numbers(runs: Sequence[ComparedRun], asked: bool) -> Comparison:
     )
     if len({run.fingerprint for run in runs}) > 1:
         data = "; ".join(f"{run.name}: {_data(run)}" for run in runs)
-        notes.append(f"judged on different faces, so the numbers do not rank the nets ({data})")
+        notes.append(f"evaluated on different faces, so the numbers do not rank the nets ({data})")
     return Comparison(
         **_common(runs),
         n=None,
@@ -256,7 +256,7 @@ def _verdict(difference: Interval) -> Literal["won", "lost", "even"]:
 def _disagreements(
     answers: Sequence[Predictions], classes: Sequence[str], leaked: NDArray[np.bool_] | None
 ) -> tuple[tuple[Disagreement, ...], int]:
-    """Of the faces that not all nets predict alike, those whose label's probability differs most."""
+    """Of the faces on which predictions differ, those whose label's probability differs most."""
     labels = answers[0].labels
     probabilities = np.stack([answer.probabilities for answer in answers])
     predictions = probabilities.argmax(axis=2)

@@ -13,32 +13,32 @@ from tracking.record.spans import MINUTE_MS, attempt_spans, trial_minutes
 
 
 class Improvement(Finite):
-    """A trial's epoch that was better than all before it in its sweep.
+    """An epoch that was better than all before it in its sweep.
 
-    `minutes` are working time of the sweep until then, without pauses between two drivers.
+    `minutes` is the time until then in which at least one trial ran.
     """
 
     trial: int
     trials: int
-    """Trials that had been started."""
+    """Number of trials started until then."""
     minutes: float
     accuracy: float
 
 
 class SweepSummary(Finite):
-    """A sweep as a whole; accuracies are of each trial's best epoch on the split that selects."""
+    """A whole sweep; accuracies are of each trial's best epoch on the selecting split."""
 
     name: str
     best_trial: int
     best: float
     median: float
-    """Over the trials with a finished epoch."""
+    """Median over the trials with a finished epoch."""
     trials: int
     states: dict[str, int]
     epochs: int
     worker_minutes: float
     minutes: float
-    """Working minutes, from the first trial's start to the last event of any."""
+    """Minutes in which at least one trial ran."""
     gains: tuple[Improvement, ...]
 
 
@@ -63,7 +63,7 @@ def sweep_summary(name: str, history: SweepHistory) -> SweepSummary:
 
 
 class _Clock:
-    """A clock that runs while at least one trial does."""
+    """A clock that runs while at least one trial runs."""
 
     def __init__(self, spans: Iterable[tuple[int, int]]) -> None:
         self._spans = sorted(spans)
@@ -72,7 +72,7 @@ class _Clock:
         self.end_ms = self._covered[-1]
 
     def minutes_at(self, time_ms: int) -> float:
-        """Working minutes until then."""
+        """Minutes on this clock until `time_ms`."""
         parts = zip(self._spans, self._covered[:-1], strict=True)
         return sum(max(0, min(end, time_ms) - max(begin, covered)) for (begin, end), covered in parts) / MINUTE_MS
 

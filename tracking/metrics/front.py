@@ -21,7 +21,8 @@ class Scored:
 
 
 def scored_trials(history: SweepHistory) -> list[Scored]:
-    """The trials with an epoch that have not failed, the most accurate first; none where a sweep has one objective."""
+    """The trials with an epoch that have not failed, the most accurate first; none if the sweep has only one
+    objective."""
     objectives = objectives_of(history.spec)
     if len(objectives) == 1:
         return []
@@ -43,5 +44,5 @@ def scored_trials(history: SweepHistory) -> list[Scored]:
 
 
 def pareto_front(history: SweepHistory) -> list[Scored]:
-    """Those on the front, the most accurate first."""
+    """The trials on the Pareto front, the most accurate first."""
     return [one for one in scored_trials(history) if one.is_on_front]

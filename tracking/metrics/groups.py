@@ -1,4 +1,4 @@
-"""What the members of a group say together: a mean with its interval, and whether the group can still win."""
+"""Results of groups: the mean with its interval, and whether a group can still win."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CONFIDENCE = 0.95
 def mean_interval(values: Sequence[float]) -> Interval | None:
     """The mean with its 95 % interval by Student's t; None for fewer than two values.
 
-    The training sets of folds overlap, so that the interval of their mean is somewhat too narrow.
+    The training sets of folds overlap, so the interval of their mean is somewhat too narrow.
     """
     if len(values) < 2:
         return None
@@ -34,10 +34,10 @@ def mean_interval(values: Sequence[float]) -> Interval | None:
 
 
 def right_answers(folder: SweepFolder, group: TrialGroup) -> NDArray[np.float64] | None:
-    """Of each validation face [n], the share of the group's members that predict it right.
+    """For each validation face [n], the share of the group's members that predict it correctly.
 
-    Folds follow one another: together they are all faces of train and val, each predicted by the one member that was
-    not trained on it. None for a group that is not whole, and without the predictions of a member.
+    Folds are concatenated: together they have all faces of train and val, each predicted by the member that was not
+    trained on it. None if the group is not complete, or a member's predictions are missing.
     """
     if not group.is_whole:
         return None
@@ -63,9 +63,8 @@ def difference_of_shares(a: NDArray[np.float64], b: NDArray[np.float64]) -> Inte
 def why_lost(history: SweepHistory, group: TrialGroup) -> str | None:
     """Why the group's mean can no longer become the best, by a 95 % prediction from its members so far; or None.
 
-    How much members of one configuration differ is taken from the groups that are whole. Folds differ in difficulty:
-    a group is compared with the best one fold by fold. Without a whole group, or without a measure of the spread,
-    every group can win.
+    The spread among members is estimated from complete groups. Folds differ in difficulty, so a group is compared with
+    the best one fold by fold. Without a complete group, or without an estimate of the spread, every group can win.
     """
     whole = [one for one in history.groups() if one.size == group.size and one.is_whole and one.confirms is None]
     done = group.done
@@ -80,7 +79,7 @@ def why_lost(history: SweepHistory, group: TrialGroup) -> str | None:
 
     lead = fmean(value - (best.done[member] if on_folds else best.mean) for member, value in done.items())
     size, count = group.size, len(done)
-    # The rest of the members scatter about a mean that is itself known from `count` of them.
+    # The other members scatter around a mean that is estimated from `count` members.
     deviation = spread * (size - count) / size * math.sqrt(1 / (size - count) + 1 / count)
     most = lead + float(t.ppf((1 + _CONFIDENCE) / 2, freedom)) * deviation
     if most >= 0:
@@ -102,7 +101,7 @@ def _spread(whole: Sequence[TrialGroup], on_folds: bool) -> tuple[float, int]:
 
 
 def why_given_up(history: SweepHistory, group: TrialGroup) -> str | None:
-    """Why no member of the group is to be trained further; None while it continues. A confirmation always does."""
+    """Why no further member of the group is trained. None while it continues; a confirmation always continues."""
     if group.size == 1 or group.confirms is not None:
         return None
     for one in group.members.values():
@@ -113,37 +112,37 @@ def why_given_up(history: SweepHistory, group: TrialGroup) -> str | None:
 
 
 def to_confirm(history: SweepHistory, count: int) -> list[TrialGroup]:
-    """The best configurations, as many, of which something is done: what `--confirm` trains again."""
+    """The best `count` configurations with a finished trial, which `--confirm` trains again."""
     return [one for one in history.ranked_groups() if one.confirms is None and one.done][:count]
 
 
 @dataclass(frozen=True)
 class Confirmation:
-    """What the best configuration comes to under new seeds, beside what it was chosen by."""
+    """The accuracy of the best configuration under new seeds, and that by which it was selected."""
 
     trial: int
     """The trial that is confirmed."""
     first: float
-    """What it had when it was chosen."""
+    """The accuracy by which it was selected."""
     confirmed: Interval
     """The mean under new seeds."""
     among: int
     best_at_first: float
-    """The best of all before, whichever trial had it."""
+    """The best accuracy of all trials before the confirmation."""
 
     def __str__(self) -> str:
-        """One sentence, for a person."""
+        """One sentence."""
         gap = 100 * (self.best_at_first - self.confirmed.value)
         interval = f"{self.confirmed.low:.1%} to {self.confirmed.high:.1%}"
         return (
             f"winner of {self.among} confirmed: trial {self.trial}, {self.confirmed.value:.2%} ({interval}) under new "
-            f"seeds, {self.first:.2%} when it was chosen; the best of all had {self.best_at_first:.2%} at first, "
+            f"seeds, {self.first:.2%} when it was selected; the best of all had {self.best_at_first:.2%} before, "
             f"{abs(gap):.1f} points {'more' if gap > 0 else 'less'}"
         )
 
 
 def confirmation_of(history: SweepHistory) -> Confirmation | None:
-    """The winner of the confirmed configurations; None before one is whole."""
+    """The winner of the confirmed configurations. None before one is complete."""
     ranked = history.ranked_groups()
     confirmed = [one for one in ranked if one.confirms is not None and one.is_whole]
     interval = mean_interval(list(confirmed[0].done.values())) if confirmed else None
@@ -158,8 +157,8 @@ def confirmation_of(history: SweepHistory) -> Confirmation | None:
 def next_member(history: SweepHistory, *, after_first: bool = False) -> tuple[TrialGroup, int] | None:
     """The group of which a further member is to be started, and which one. None if there is none.
 
-    With `after_first` the others of a proposed configuration start when its first member is done. Without it groups are
-    begun one after the other, so only the last one can lack members.
+    With `after_first` the other members of a group start when its first member is done. Without it groups start one
+    after the other, so only the last one can lack members.
     """
     grouped = [one for one in history.groups() if one.size > 1]
     for group in grouped if after_first else grouped[-1:]:

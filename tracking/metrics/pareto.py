@@ -1,4 +1,4 @@
-"""Which of several trials are best where more than one objective counts. Legend: n trials, k objectives."""
+"""Ranks trials by several objectives. Legend: n trials, k objectives."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Merit = tuple[float, ...]
 def fronts(points: NDArray[np.float64], enough: int | None = None) -> NDArray[np.int64]:
     """The non-dominated front of each point, 0 the best; `points: [n, k]`, higher is better.
 
-    A point dominates another that is in no objective better, and in one worse. Points that are not finite are in the
-    last front, and those that are not among the first `enough`.
+    A point dominates another if it is at least as good in all objectives and better in one. Points that are not finite,
+    and those that are not among the first `enough`, are in the last front.
     """
     distinct, inverse = np.unique(points, axis=0, return_inverse=True)
     found = np.full(len(distinct), -1)
-    left = np.flatnonzero(np.isfinite(distinct).all(axis=1))[::-1]  # only a point before can dominate
+    left = np.flatnonzero(np.isfinite(distinct).all(axis=1))[::-1]  # only earlier points can dominate
     sizes = np.bincount(inverse.ravel(), minlength=len(distinct))
     front = counted = 0
     while len(left) and (enough is None or counted < enough):
@@ -44,8 +44,8 @@ def _undominated(points: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def ranked(points: NDArray[np.float64], enough: int | None = None) -> list[int]:
-    """The places of the points, the best first: by front, within a front those with the most room around them (the
-    crowding distance of NSGA-II, Deb et al. 2002). `points` as of `fronts`; of equal ones the first is first.
+    """The indices of the points, best first: by front, and within a front by crowding distance (NSGA-II, Deb et al.
+    2002). `points` as in `fronts`; of equal ones the first is first.
     """
     front = fronts(points, enough)
     room = np.zeros(len(points))
@@ -57,7 +57,7 @@ def ranked(points: NDArray[np.float64], enough: int | None = None) -> list[int]:
 
 
 def best_first(merits: Sequence[Merit]) -> Sequence[int]:
-    """The places of sorted merits, the best first; of one objective they are in this order already."""
+    """The indices of sorted merits, best first; with one objective they are already in this order."""
     if not merits or len(merits[0]) == 1:
         return range(len(merits))
     return ranked(-np.array(merits))

@@ -16,7 +16,7 @@ from tracking.metrics.scores import IntArray
 FloatArray = NDArray[np.float64]
 
 BINS = 15
-"""Of the calibration error, as in Guo et al. 2017."""
+"""Number of bins of the calibration error, as in Guo et al. 2017."""
 
 _GRADES = ((0.9, "A"), (0.8, "B"), (0.7, "C"), (0.6, "D"))
 _GRID = np.linspace(0, 1, 201)
@@ -44,7 +44,7 @@ class RocCurve:
 
 @dataclass(frozen=True)
 class Reliability:
-    """Right predictions against claimed confidence, in `BINS` equal bins: counts, mean confidence, accuracy [bins].
+    """Correct predictions against confidence, in `BINS` equal bins: counts, mean confidence, accuracy [bins].
 
     Means of an empty bin are NaN.
     """
@@ -55,7 +55,7 @@ class Reliability:
 
     @property
     def error(self) -> float:
-        """Expected calibration error: the bins' gaps weighted by their counts; NaN of no images."""
+        """Expected calibration error: the bins' gaps weighted by their counts; NaN without images."""
         there = self.counts > 0
         if not there.any():
             return math.nan
@@ -106,7 +106,7 @@ def image_brier_scores(labels: IntArray, probabilities: FloatArray) -> FloatArra
 
 
 def confidence_bins(probabilities: FloatArray) -> NDArray[np.int64]:
-    """Bin 0..BINS-1 of each image's highest probability, [n]; a bin holds its upper bound."""
+    """Bin 0..BINS-1 of each image's highest probability, [n]; a bin includes its upper bound."""
     bins = np.ceil(probabilities.max(axis=1) * BINS).astype(np.int64) - 1
     return np.asarray(bins.clip(0, BINS - 1), dtype=np.int64)
 
@@ -122,7 +122,7 @@ def reliability(labels: IntArray, probabilities: FloatArray) -> Reliability:
 
 
 def fit_temperature(labels: IntArray, probabilities: FloatArray) -> float:
-    """The temperature that minimises the log-loss (Guo et al. 2017), within e^-4..e^4; 1 of no images."""
+    """The temperature that minimises the log-loss (Guo et al. 2017), within e^-4..e^4; 1 without images."""
     from scipy.optimize import minimize_scalar
 
     if not labels.size:

@@ -33,7 +33,7 @@ def confusion_matrix(labels: IntArray, predictions: IntArray, classes: int) -> N
         wrong = values[(values < 0) | (values >= classes)]
         if wrong.size:
             raise TrackingError(f"{name} {wrong[0]} outside 0..{classes - 1}")
-    # Widened first: `labels * classes` would wrap round in uint8.
+    # Converted first, since `labels * classes` would overflow in uint8.
     cells = labels.astype(np.int64) * classes + predictions.astype(np.int64)
     return np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
 
@@ -47,7 +47,7 @@ def macro_f1(labels: IntArray, predictions: IntArray, classes: int) -> float:
 
 
 def balanced_accuracy(matrix: NDArray[np.int64]) -> float:
-    """Mean recall over the classes that have labels; NaN of an empty matrix."""
+    """Mean recall over the classes that have labels; NaN for an empty matrix."""
     labelled = matrix.sum(axis=1)
     there = labelled > 0
     return float((np.diag(matrix)[there] / labelled[there]).mean()) if there.any() else math.nan
@@ -88,7 +88,7 @@ def paired_difference_interval(
 ) -> Interval:
     """Interval of accuracy a minus accuracy b on the same images (Newcombe 1998, paired, method 10).
 
-    It is narrower than `difference_interval` the more both are right on the same images.
+    The more both are right on the same images, the narrower it is compared with `difference_interval`.
 
     Raises:
         TrackingError: lengths differ, or there are no images.
@@ -110,7 +110,7 @@ def paired_difference_interval(
 
 
 def _correlation(both: int, only_a: int, only_b: int, neither: int) -> float:
-    # With Newcombe's continuity correction, which applies to positive association alone.
+    # With Newcombe's continuity correction, which applies only to positive association.
     margins = (both + only_a) * (only_b + neither) * (both + only_b) * (only_a + neither)
     if margins == 0:
         return 0.0

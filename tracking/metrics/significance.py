@@ -18,7 +18,7 @@ from tracking.metrics.probability_scores import (
 from tracking.metrics.scores import IntArray, Interval
 
 RESAMPLES = 2000
-_RESAMPLES_AT_ONCE = 100  # bounds memory: 100 x n weights
+_RESAMPLES_AT_ONCE = 100  # limits memory to 100 x n weights
 _DRAWS = 20_000
 _DRAWS_AT_ONCE = 1000
 _MOST_CORRELATED = 1000
@@ -57,9 +57,9 @@ def mcnemar_mid_p(only_a: int, only_b: int) -> float:
 def selected_p(chosen: BoolArray, present: BoolArray, candidates: BoolArray, generator: np.random.Generator) -> float:
     """Two-sided p-value that `chosen` is better than `present`, both [n], right or wrong on the same images.
 
-    `chosen` was selected on these images among `candidates` [k, n], of which it is one. The mid-p of McNemar's test is
-    therefore compared with the largest of all the candidates' differences to `present`, if none had a real one: normal,
-    and correlated as the differences are (Westfall & Young 1993). With one candidate it is McNemar's mid-p.
+    `chosen` was selected on these images among `candidates` [k, n], of which it is one. The statistic of McNemar's test
+    is therefore compared with the maximum of all candidates' differences to `present` under the null hypothesis:
+    normal, with the correlations of the differences (Westfall & Young 1993). With one candidate it is McNemar's mid-p.
     """
     from scipy.stats import norm
 
@@ -71,7 +71,7 @@ def selected_p(chosen: BoolArray, present: BoolArray, candidates: BoolArray, gen
     if len(differences) < 2:
         return min(1.0, 2 * one_sided)
     if len(differences) > _MOST_CORRELATED:
-        return min(1.0, 2 * (1 - (1 - one_sided) ** len(differences)))  # as if independent: more is asked for
+        return min(1.0, 2 * (1 - (1 - one_sided) ** len(differences)))  # as if independent, which is stricter
     values, vectors = np.linalg.eigh(np.corrcoef(differences))
     factor = (vectors * np.sqrt(np.maximum(values, 0))).T
     larger, least = 0, norm.isf(one_sided)
@@ -82,7 +82,7 @@ def selected_p(chosen: BoolArray, present: BoolArray, candidates: BoolArray, gen
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values corrected for multiple tests (Holm 1979), in the order given."""
+    """P-values corrected for multiple tests (Holm 1979), in the given order."""
     count = len(p_values)
     corrected = [0.0] * count
     largest = 0.0
@@ -108,7 +108,7 @@ def paired_bootstrap(
     """
     a, b = (checked_probabilities(labels, given) for given in (probabilities_a, probabilities_b))
     if a.shape != b.shape or not labels.size:
-        raise TrackingError(f"probabilities {a.shape} and {b.shape}: expected one shape, and an image at least")
+        raise TrackingError(f"probabilities {a.shape} and {b.shape}: expected equal shapes, and at least one image")
     terms = np.concatenate([_image_terms(labels, a), _image_terms(labels, b)], axis=1)
     classes, n = a.shape[1], labels.size
     observed = _difference(np.ones((1, n)) @ terms, classes, n)

@@ -1,4 +1,4 @@
-"""Every score of one net's predictions on one split, in full and without leaked faces; JSON both ways."""
+"""All scores of one net's predictions on one split, on all faces and without leaked ones; stored as JSON."""
 
 import math
 import re
@@ -75,7 +75,7 @@ class Scores(Finite):
     """Multiclass, 0..2 (Brier 1950)."""
     ece: float
     ece_calibrated: float
-    """At the summary's temperature."""
+    """ECE at the temperature of the summary."""
     classes: tuple[ClassScores, ...]
     confusion: tuple[tuple[int, ...], ...]
 
@@ -117,8 +117,8 @@ def summary(
     """
     if not labels.size or len(classes) != probabilities.shape[-1]:
         raise TrackingError(
-            f"{labels.size} images, probabilities {probabilities.shape}, {len(classes)} classes: expected an image "
-            "at least, and a column a class"
+            f"{labels.size} images, probabilities {probabilities.shape}, {len(classes)} classes: expected at "
+            "least one image, and one column per class"
         )
     if leaked is not None and leaked.shape != labels.shape:
         raise TrackingError(f"leaked {leaked.shape} and labels {labels.shape}: expected one length")
@@ -183,7 +183,7 @@ def _flat(scores: Scores, ending: str) -> Iterator[tuple[str, float]]:
     yield "accuracy_low" + ending, scores.accuracy.low
     yield "accuracy_high" + ending, scores.accuracy.high
     for one in scores.classes:
-        # MLflow takes letters, digits, `_ - . / :` and blanks.
+        # MLflow accepts letters, digits, `_ - . / :` and spaces.
         name = re.sub(r"[^\w.\- ]", "_", one.name)
         yield f"f1/{name}{ending}", one.f1
         for metric, share in (("precision", one.precision), ("recall", one.recall)):

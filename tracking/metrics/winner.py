@@ -20,9 +20,9 @@ _NAMED = 8
 
 @dataclass(frozen=True)
 class Winner:
-    """The trial that a sweep's name refers to, and those within noise of the best, the best first.
+    """The trial that a sweep's name refers to, and those within noise of the best, best first.
 
-    `costs` are parameters or seconds per epoch, whichever is preferred; infinite where it is not known.
+    `costs` are parameters or seconds per epoch, depending on the preference; infinite if unknown.
     """
 
     trial: int
@@ -32,7 +32,7 @@ class Winner:
     costs: Mapping[int, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        """One sentence, for a person; empty if the best stands alone."""
+        """One sentence; empty if no other trial is within noise."""
         if not self.ties:
             return ""
         more = f" and {len(self.ties) - _NAMED} more" if len(self.ties) > _NAMED else ""
@@ -46,9 +46,9 @@ class Winner:
 
 
 def winner_of(folder: SweepFolder, history: SweepHistory) -> Winner | None:
-    """The winner among the trials that are over, as the sweep's option `prefer` says; None before the first.
+    """The winner among the finished trials, by the sweep's option `prefer`. None before the first.
 
-    A trial is within noise where the 95 % interval of the best one's lead over it, paired by face, has 0. Only trials
+    A trial is within noise if the 95 % interval of the best one's lead over it, paired by face, includes 0. Only trials
     whose weights are kept are preferred to the best. Of equally cheap ones the better one wins.
     """
     groups = _over(history)
@@ -66,7 +66,7 @@ def winner_of(folder: SweepFolder, history: SweepHistory) -> Winner | None:
 
 
 def _over(history: SweepHistory) -> list[TrialGroup]:
-    """The groups that are whole and over, the best first; confirmed ones alone where there are any."""
+    """The complete groups that are over, best first; only confirmed ones if there are any."""
     ranked = [
         one for one in history.ranked_groups() if one.is_whole and all(trial.is_over for trial in one.members.values())
     ]

@@ -124,7 +124,7 @@ def remove(removals: Sequence[Removal]) -> int:
     """Delete the files; returns how many bytes that freed.
 
     Raises:
-        TrackingError: the disk refused one; those before it are gone.
+        TrackingError: a disk error; files before it are deleted.
     """
     freed = 0
     for removal in removals:

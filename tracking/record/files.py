@@ -1,4 +1,4 @@
-"""Small files written whole or not at all: beside, fsync, move into place."""
+"""Small files written atomically: beside, fsync, move into place."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     """Replace the file's content; a reader or a crash sees the old one or the new one.
 
     Raises:
-        TrackingError: the disk refused; the old content is untouched.
+        TrackingError: a disk error; the old content stays.
     """
     try:
         write_whole(path, lambda file: file.write(data))

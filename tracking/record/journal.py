@@ -51,7 +51,7 @@ class Journal:
         """Append the events with one write and one fsync: all of them count, or none.
 
         Raises:
-            TrackingError: the disk refused (full, gone); earlier content is untouched.
+            TrackingError: a disk error; earlier content stays.
         """
         lines = b"".join(event.model_dump_json().encode() + b"\n" for event in events)
         whole_bytes = os.fstat(self._descriptor).st_size

@@ -142,7 +142,7 @@ def test_the_best_are_confirmed_under_new_seeds_and_the_winner_is_chosen_by_thei
     assert found
     assert (found.trial, found.first, found.best_at_first, found.among) == (2, 0.60, 0.62, 2)
     assert found.confirmed.value == pytest.approx(0.59)
-    assert "62.00% at first, 3.0 points more" in str(found)
+    assert "62.00% before, 3.0 points more" in str(found)
     assert not desk.director.spec.to_start(history)
 
 

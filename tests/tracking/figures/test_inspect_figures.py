@@ -77,7 +77,7 @@ def test_evidence_is_shown_where_there_is_some() -> None:
     nothing, some = np.zeros((2, 8, 8)), np.zeros((2, 8, 8))
     some[:, :4] = 3.0
     figure = evidence_figure(SHEET, {"conv1, 8×8": some, "conv2, 4×4": nothing}, "t")
-    assert words(figure).count("nothing for it") == 2
+    assert words(figure).count("no evidence") == 2
     picture = drawn(figure)
     colourful = np.ptp(picture, axis=2) > 0.2
     assert colourful[:, : picture.shape[1] * 3 // 4].mean() > 0.02

@@ -44,7 +44,7 @@ def test_trials_far_behind_are_left_out() -> None:
 
 @pytest.mark.parametrize("right", [[], [np.ones(3, bool), np.ones(4, bool)]])
 def test_what_cannot_be_judged_is_refused(right: list[np.ndarray]) -> None:
-    with pytest.raises(TrackingError, match="at least one trial, all judged on the same faces"):
+    with pytest.raises(TrackingError, match="at least one trial, all evaluated on the same faces"):
         accuracy_when_chosen(right)
 
 
