@@ -1,15 +1,15 @@
-# Everything a newcomer types. Each target sets up what it needs.
+# Each target sets up what it needs.
 PYTHON ?= python3
 BIN := .venv/bin
 SPACE ?= alexnet_space
-# Of the space's own 36, so that a first look takes minutes.
+# Instead of the space's 36, so that the first sweep takes minutes.
 EPOCHS ?= 16
-# The reports' own AlexNets stay at chance for their first 900 steps, which is longer than a first look.
+# The reports' own AlexNets stay at chance for their first 900 steps, which is longer than this sweep.
 BASELINES ?= none
 OUT ?= runs
 # Processes that run the fast tests.
 JOBS ?= 2
-# One process runs all tests of a file, whose set-up is shared; in the order of their folders, as the longest are not last.
+# One process runs all tests of a file, which share their set-up; in the order of the folders, so that the longest are not last.
 TOGETHER = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
@@ -18,13 +18,13 @@ TOGETHER = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
-run: .venv/installed  ## set up, then sweep alexnet_space on the built-in faces
+run: .venv/installed  ## set up .venv, then sweep AlexNet over synthetic faces
 	$(BIN)/python -m sweeps.run $(SPACE) --epochs $(EPOCHS) --baselines $(BASELINES) --out $(OUT)
 
-test: .venv/installed  ## set up, then run the fast tests
+test: .venv/installed  ## set up .venv, then run the fast tests
 	$(BIN)/pytest $(TOGETHER)
 
-test-all: test  ## also the slow tests; FER2013_CSV=path adds those on the real faces
+test-all: test  ## run also the slow tests; FER2013_CSV=path adds those on the real faces
 	$(BIN)/pytest -m slow
 
 coverage: .venv/installed  ## the fast tests, and which lines of the packages they run
@@ -33,10 +33,10 @@ coverage: .venv/installed  ## the fast tests, and which lines of the packages th
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-test-minimum: .venv-minimum/installed  ## the fast tests with the oldest libraries that pyproject.toml allows
+test-minimum: .venv-minimum/installed  ## run the fast tests with the oldest libraries that pyproject.toml allows
 	.venv-minimum/bin/pytest $(TOGETHER)
 
-check: .venv/installed docs  ## lint, format, types, documentation
+check: .venv/installed docs  ## check lint, format, types and documentation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -44,20 +44,20 @@ check: .venv/installed docs  ## lint, format, types, documentation
 docs: .venv/installed  ## build the documentation site in build/site/, without network; warnings are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
-format: .venv/installed  ## mend what ruff can mend
+format: .venv/installed  ## format the code, and fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-ui: .venv/installed  ## the MLflow UI on the latest sweep's runs, at http://127.0.0.1:5000
+ui: .venv/installed  ## open the latest sweep in the MLflow UI, at http://127.0.0.1:5000
 	$(BIN)/python -m sweeps ui --out "$(OUT)"
 
-benchmark: .venv/installed  ## overhead of a trial and speed of a step, ours and the peers', as one table
+benchmark: .venv/installed  ## measure overhead per trial and speed per step, compared with peers
 	$(BIN)/python -m tests.benchmarks.overhead
 
-gpu-check: .venv/installed  ## is it right and how fast is it on this machine's GPU, in 4 minutes; DATA=fer2013.csv
+gpu-check: .venv/installed  ## check correctness and speed on this machine's GPU, in 4 minutes; DATA=fer2013.csv
 	$(BIN)/python -m tests.gpu.check $(if $(DATA),--data $(DATA))
 
-gpu-rows: .venv/installed  ## the reports' rows by their own recipes on this machine's GPU, resumable; DATA=fer2013.csv
+gpu-rows: .venv/installed  ## train the reports' nets on this machine's GPU, resumable; DATA=fer2013.csv
 	$(BIN)/python -m tests.gpu.rows $(if $(DATA),--data $(DATA)) --out $(OUT)/gpu
 
 .venv/installed: pyproject.toml constraints.txt
@@ -72,5 +72,5 @@ gpu-rows: .venv/installed  ## the reports' rows by their own recipes on this mac
 	.venv-minimum/bin/python -m pip install --disable-pip-version-check --quiet --constraint .venv-minimum/constraints.txt --editable '.[dev]'
 	@touch $@
 
-clean:  ## remove the environment and what was built; runs stay
+clean:  ## remove .venv and build files; runs stay
 	rm -rf .venv .venv-minimum build *.egg-info .mypy_cache .ruff_cache .pytest_cache

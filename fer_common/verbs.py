@@ -1,6 +1,6 @@
-"""Commands declared once: a frozen model whose fields with a `Flag` are the arguments of its command line.
+"""Commands declared once: a frozen model whose fields with a `Flag` are the command's arguments.
 
-The first line of its docstring is its line of help; what follows it, such as an example, ends its `--help`.
+The first line of its docstring is its help line; the rest, such as an example, is the end of its `--help`.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ class Verb(Frozen):
     """One command with its arguments."""
 
     way_out: ClassVar[str] = ""
-    """As of `Parser`."""
+    """As in `Parser`."""
 
     debug: Annotated[bool, Flag("show the traceback of an error")] = False
     argv: tuple[str, ...] = ()
-    """The command line after the program's name, as it was given."""
+    """The arguments as given."""
 
     @abstractmethod
     def __call__(self) -> int:
@@ -39,7 +39,7 @@ class Verb(Frozen):
 
     @classmethod
     def fields_given(cls, given: argparse.Namespace) -> dict[str, Any]:
-        """The fields as the constructor takes them; those that were not given are left out."""
+        """The given arguments as fields of the constructor."""
         return given_values(given, cls)
 
 
@@ -50,12 +50,13 @@ def add_verbs(
     parsers = parser.add_subparsers(dest="verb", required=True, metavar=metavar, parser_class=Parser)
     for name, verb in verbs.items():
         summary = (getdoc(verb) or "").partition("\n")[0]
-        describe(parsers.add_parser(name, help=summary[:1].lower() + summary[1:].removesuffix(".")), verb)
+        line = summary[:1].lower() + summary[1:].removesuffix(".").replace("%", "%%")  # argparse formats it
+        describe(parsers.add_parser(name, help=line), verb)
     return parsers
 
 
 def describe(parser: Parser, verb: type[Verb]) -> None:
-    """Make `parser` read the arguments of one verb."""
+    """Let `parser` read the arguments of one verb."""
     parser.description, _, parser.epilog = (getdoc(verb) or "").partition("\n")
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.way_out = verb.way_out
@@ -64,7 +65,7 @@ def describe(parser: Parser, verb: type[Verb]) -> None:
 
 
 def parsed(parser: Parser, argv: Sequence[str]) -> Verb:
-    """The verb that a command line asks for. Raises UserError with every fault."""
+    """The verb of a command line. Raises UserError with every fault."""
     given = parser.parse_args(argv)
     verb: type[Verb] = given.kind
     try:

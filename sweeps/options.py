@@ -33,7 +33,7 @@ GROUPS = (TRAINED, RUN, BUDGET, SHARED, KEPT)
 _Positive = Annotated[float | None, Field(gt=0, allow_inf_nan=False)]
 Out = Annotated[Path, Flag("folder of all sweeps", "DIR", group=KEPT)]
 TrackingUri = Annotated[
-    str | None, Flag("MLflow (default $MLFLOW_TRACKING_URI, else sqlite:///OUT/mlflow.db)", "URI", group=KEPT)
+    str | None, Flag("of MLflow (default $MLFLOW_TRACKING_URI, else sqlite:///OUT/mlflow.db)", "URI", group=KEPT)
 ]
 Address = Annotated[
     str | None,

@@ -74,7 +74,7 @@ def _sections(parser: argparse.ArgumentParser) -> Iterator[str]:
     if not verbs:
         yield _section(parser, parser.description or "")
     for action in verbs:
-        summaries = {choice.dest: choice.help or "" for choice in action._choices_actions}
+        summaries = {choice.dest: _help(choice) for choice in action._choices_actions}
         for name, verb in action.choices.items():
             nested = any(isinstance(one, argparse._SubParsersAction) for one in verb._actions)
             yield from _sections(verb) if nested else (_section(verb, summaries.get(name, "")),)

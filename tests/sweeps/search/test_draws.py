@@ -206,7 +206,7 @@ def test_tuples_and_numpys_numbers_are_choices_and_bounds(sweep: Callable[..., S
     ("body", "said"),
     [
         ("trial.suggest_categorical('net', [LeNetConfig, Recipe])", "parameter 'net': a choice is a number, a text"),
-        ("trial.suggest_categorical('net', [{'a': 1}])", "got {'a': 1}; let the sampler choose a name"),
+        ("trial.suggest_categorical('net', [{'a': 1}])", "got {'a': 1}; use a name as the choice"),
         ("trial.set_user_attr('net', LeNetConfig())", "not JSON serializable"),
         ("trial.suggest_float('momentum', 0.9, 0.1)", "`low <= high` must hold, but got (low=0.9, high=0.1)"),
         (

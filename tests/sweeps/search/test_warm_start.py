@@ -245,7 +245,7 @@ def test_every_name_that_teaches_nothing_is_refused_at_once(
         assert part in message
     assert "night: " not in message
     assert not (out / "dawn").exists()
-    assert "auto looks at all" in refused(capsys, lambda: command(out, tiny_csv, "--from", "auto,night"))
+    assert "auto already means all sweeps" in refused(capsys, lambda: command(out, tiny_csv, "--from", "auto,night"))
     assert "expected names of sweeps" in refused(capsys, lambda: command(out, tiny_csv, "--from", "night,"))
 
 
