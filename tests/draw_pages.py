@@ -37,7 +37,7 @@ def main() -> None:
         with server(out) as (_, url), browser() as page:
             page.goto(f"{url}/sweeps/{_NAME}")
             page.locator("#trials tbody tr").nth(_TRIALS - 1).wait_for()
-            page.locator("#settings-line", has_text="Working it out").wait_for(state="detached", timeout=120_000)
+            page.locator("#settings-line", has_text="Computing").wait_for(state="detached", timeout=120_000)
             _draw(page, folder / "serve_sweep.png", "#trials")
             page.goto(f"{url}/try")
             page.select_option("#model", "net.onnx")

@@ -166,14 +166,14 @@ def test_after_an_outage_nothing_is_split_and_no_password_is_shown(
     place = nobody.partition("@")[2]
     assert run("--tracking-uri", nobody, "--trials", "1") == 0
     captured = capsys.readouterr()
-    assert f"MLflow at http://ann:…@{place} does not take results" in captured.err
+    assert f"MLflow at http://ann:…@{place} does not accept results" in captured.err
     command = captured.err.partition("send them with: ")[2].strip()
     assert shlex.split(command) == ["python", "-m", "sweeps", "sync", "night", "--out", str(out)]
     message = refused(capsys, lambda: main(shlex.split(command)[3:]))
-    assert "its password is not kept: set MLFLOW_TRACKING_PASSWORD" in message
+    assert "its password is not recorded: set MLFLOW_TRACKING_PASSWORD" in message
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "se@cret")
     message = refused(capsys, lambda: main(shlex.split(command)[3:]))
-    assert f"MLflow at http://ann:…@{place} does not take results" in message
+    assert f"MLflow at http://ann:…@{place} does not accept results" in message
     assert not (out / "mlflow.db").exists()
     shown = captured.out + captured.err + message
     kept = [path.read_text() for path in (out / "night").rglob("*") if path.is_file()]

@@ -22,7 +22,7 @@ def set_client_environment(timeout_seconds: int) -> None:
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     for name in ("mlflow.store.db.utils", "alembic"):
-        # They print tracebacks of faults that are reported in one line here, and every step of a migration.
+        # They print tracebacks of errors that are reported in one line here, and every step of a migration.
         logging.getLogger(name).setLevel(logging.CRITICAL)
     logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)
 
@@ -44,7 +44,7 @@ def ping(uri: str, timeout_seconds: int) -> None:
     except urllib.error.URLError as error:
         if not isinstance(error.reason, ssl.SSLError):
             raise
-        # A certificate that is not trusted is an answer too; the client, who knows its own authorities, judges it.
+        # An untrusted certificate is an answer, too; the client checks it with its own authorities.
 
 
 def describe(error: Exception, uri: str) -> str:
@@ -54,8 +54,8 @@ def describe(error: Exception, uri: str) -> str:
     if type(cause).__module__ == "builtins" and not isinstance(cause, OSError):
         reason = f"{type(cause).__name__}: {reason}"
     reason = without_password(reason).replace(shown, "it")
-    if "mlflow db upgrade" in reason:  # a sentence on MLflow's documentation of databases follows
-        newer = f"; if a newer MLflow than {version('mlflow')} has made it, install that one instead"
+    if "mlflow db upgrade" in reason:  # a sentence about MLflow's documentation follows
+        newer = f"; if a newer MLflow than {version('mlflow')} created it, install that one instead"
         return reason.partition(" NOTE:")[0].rstrip(".").replace("<database_uri>", shown) + newer
     return reason[:200]
 

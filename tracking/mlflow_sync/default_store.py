@@ -1,6 +1,6 @@
-"""MLflow's SQLite file beside the sweeps: made atomically, renamed only where the file itself is damaged.
+"""MLflow's SQLite file in the folder of the sweeps: created atomically, and renamed only if it is damaged.
 
-MLflow migrates a new file to its schema in many steps; a kill in between leaves a file that it never opens again.
+MLflow migrates a new file to its schema in many steps; if it is killed in between, it can never open the file again.
 """
 
 import errno
@@ -93,20 +93,20 @@ def open_default_store(path: Path, try_open: Callable[[str], object]) -> OpenedS
 def _fault(path: Path, try_open: Callable[[str], object]) -> str | None:
     """What is wrong with the file itself."""
     try:
-        # Asked first because MLflow retries for minutes on a file that is no database.
+        # Checked first, since MLflow retries for minutes on a file that is not a database.
         is_empty = _is_empty(path)
     except sqlite3.Error as error:
         if error.sqlite_errorcode & 0xFF in _OF_THE_FILE:
             return f"is damaged ({error})"
         raise
     if is_empty and _is_open_elsewhere(path):
-        raise BlockingIOError(errno.EBUSY, "another program is making it", str(path))
+        raise BlockingIOError(errno.EBUSY, "another program is creating it", str(path))
     try:
         try_open(sqlite_uri(path))
     except Exception as error:
         if not is_empty or _is_busy(error):
             raise
-        return "was left half made"
+        return "is incomplete"
     return None
 
 

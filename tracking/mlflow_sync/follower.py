@@ -11,7 +11,7 @@ from tracking.record.events import Event
 from tracking.record.journal import read_from
 
 _STRETCH_BYTES = 16 << 20
-"""Bytes of a backlog that are sent at once: more bytes need fewer requests per run, and more memory."""
+"""Bytes of a backlog that are sent at once: more bytes mean fewer requests per run and more memory."""
 
 _GATHER_SECONDS = 1.0
 _FIRST_RETRY_SECONDS = 1.0
@@ -101,7 +101,7 @@ class Follower:
             raise
         except Exception as error:
             raise TrackingError(
-                f"{self._receiver.describe(error)}; {self._backlog()} events of {self._journal} are left"
+                f"{self._receiver.describe(error)}; {self._backlog()} events of {self._journal} are not sent"
             ) from error
 
     def _run(self) -> None:
@@ -113,7 +113,7 @@ class Follower:
             except TrackingError as error:
                 self._on_warning(str(error))
                 return
-            # Whatever a client library or a disk can raise must end neither this thread nor the sweep.
+            # No exception of a client library or a disk may end this thread or the sweep.
             except Exception as error:
                 if not self._go_on_after(error):
                     return
@@ -130,8 +130,8 @@ class Follower:
     def _go_on_after(self, error: Exception) -> bool:
         if not self._down:
             self._on_warning(
-                f"{self._receiver.describe(error)}; the sweep continues, its results wait in {self._journal} "
-                "and are sent as soon as they are taken"
+                f"{self._receiver.describe(error)}; the sweep continues; its results stay in {self._journal} "
+                "and are sent when MLflow answers again"
             )
         self._down = True
         return not self._closing.is_set()

@@ -34,16 +34,15 @@ _RIGHT_TAG, _N_TAG = "val.right", "val.n"
 _LEVEL = 0.05
 _MOST_MODELS = 1000
 _SEED = 0
-"""Fixed, so that another call gives the same p-value."""
+"""Fixed, so that repeated calls give the same p-value."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A net that was logged to run `run_id`, and which faces of the val split of data `fingerprint` it predicts right.
+    """A net that was logged to run `run_id`, with its correct predictions on the val split of data `fingerprint`.
 
-    It was selected on this split: `among` [k, n] is which faces each of the nets that it was chosen from predicts
-    right, itself included. `is_right` [n] is its own; where it was fitted to these faces, from folds fitted without
-    them.
+    It was selected on this split among k nets: `among` [k, n] has the correct predictions of each, itself included.
+    `is_right` [n] has its own; if it was fitted to these faces, they are cross-fitted.
     """
 
     run_id: str
@@ -115,9 +114,9 @@ def model_name(candidate: Candidate) -> str:
 
 
 def register(client: "MlflowClient", candidate: Candidate) -> Promotion:
-    """Register a net and make it champion if there is none, or if it beats the present one beyond chance.
+    """Register a net and make it champion if there is none, or if it beats the current one by more than chance.
 
-    Nets of synthetic faces are never registered. Called again, it finds the run's version and judges that.
+    Nets of synthetic faces are never registered. A repeated call uses the version of the run.
     """
     if candidate.synthetic:
         return Promotion(None, False, "trained on synthetic faces: never registered")
@@ -128,7 +127,7 @@ def register(client: "MlflowClient", candidate: Candidate) -> Promotion:
     present = _champion(client, name)
     # SQLite stores give the version as a number, servers as text.
     if present is not None and str(present.version) == version:
-        return Promotion(version, True, "it is the champion already")
+        return Promotion(version, True, "it is already the champion")
     wins, reason = True, "the first of its space on these faces"
     if present is not None:
         wins, reason = _beats(client, candidate, present)
@@ -158,7 +157,7 @@ def champions(client: "MlflowClient") -> list[Version]:
 
 
 def registered_models(client: "MlflowClient") -> list[tuple[str, Version]]:
-    """What can be asked for, with the version that it is now: the champion, and every alias as `models:/NAME@alias`."""
+    """Model references with their current versions: the champion, and every alias as `models:/NAME@alias`."""
     best = champions(client)[:1]
     found: list[tuple[str, Version]] = [(CHAMPION, version) for version in best]
     for model in client.search_registered_models(max_results=_MOST_MODELS):
@@ -190,7 +189,7 @@ def _registered(client: "MlflowClient", reference: str) -> Version:
         best = champions(client)
         if not best:
             raise TrackingError(
-                "there is no champion yet: name a run (NAME/3), or register one: python -m sweeps register NAME/3 "
+                "there is no champion yet: give a run (NAME/3), or register one: python -m sweeps register NAME/3 "
                 "(nets of synthetic faces are never registered)"
             )
         return best[0]
@@ -247,9 +246,9 @@ def _champion(client: "MlflowClient", name: str) -> "ModelVersion | None":
 
 
 def _beats(client: "MlflowClient", candidate: Candidate, present: "ModelVersion") -> tuple[bool, str]:
-    """By McNemar's test on the same faces where the champion's predictions are kept, else by Newcombe's interval.
+    """McNemar's test on the same faces if the champion's predictions are kept, else Newcombe's interval.
 
-    Both allow for the candidate being the best of several on these faces.
+    Both correct for the selection of the candidate on these faces.
     """
     right = _is_right(client, present, candidate.labels)
     mine, among = candidate.is_right, candidate.among
@@ -257,7 +256,7 @@ def _beats(client: "MlflowClient", candidate: Candidate, present: "ModelVersion"
     if right is not None:
         only_mine, only_theirs = int((mine & ~right).sum()), int((right & ~mine).sum())
         p = selected_p(mine, right, among, np.random.default_rng(_SEED))
-        counts = f"alone right on {only_mine} faces against {only_theirs} of version {present.version}"
+        counts = f"only it is right on {only_mine} faces, only version {present.version} on {only_theirs}"
         return only_mine > only_theirs and p < _LEVEL, f"{counts}, {best}p = {p:.3f}"
     counted = int(present.tags[_RIGHT_TAG]), int(present.tags[_N_TAG])
     confidence = (1 - _LEVEL) ** (1 / len(among))

@@ -1,6 +1,6 @@
-"""MLflow's server for a team: behind a password, for named hosts, with proxied artifacts.
+"""Run an MLflow server for a team: with passwords, for named hosts, with proxied artifacts.
 
-Unsafe settings are refused before anything starts, all faults at once.
+Unsafe settings are refused before anything starts, with all faults.
 """
 
 import importlib.util
@@ -92,7 +92,9 @@ def check(served: Serve, environment: Mapping[str, str]) -> None:
         shown = without_password(f"://{served.backend}").removeprefix("://")
         faults.append(f"--backend '{shown}': expected postgresql+psycopg://user@host/db (or {BACKEND})")
     if served.backend.startswith("sqlite") and served.workers > 1:
-        faults.append(f"--workers {served.workers} with SQLite: it takes one writer; use 1, or a postgresql+psycopg://")
+        faults.append(
+            f"--workers {served.workers} with SQLite, which allows one writer: use 1, or a postgresql+psycopg://"
+        )
     if not served.artifacts.startswith(("s3://", "/")):
         faults.append(f"--artifacts '{served.artifacts}': expected s3://bucket/path or an absolute folder")
     if faults:
@@ -133,19 +135,19 @@ def _secret_faults(environment: Mapping[str, str]) -> list[str]:
     faults = []
     password = environment.get(PASSWORD, "")
     if not password:
-        faults.append(f"{PASSWORD} is not set: the administrator's password has no default here")
+        faults.append(f"{PASSWORD} is not set: the administrator's password has no default")
     elif len(password) < _LEAST_PASSWORD or password.lower() in _KNOWN_PASSWORDS:
         faults.append(f"{PASSWORD} is well known or shorter than {_LEAST_PASSWORD} characters")
     if not environment.get(SECRET):
-        faults.append(f"{SECRET} is not set: it signs the sessions; openssl rand -hex 32 makes one")
+        faults.append(f"{SECRET} is not set: it signs the sessions; create one with: openssl rand -hex 32")
     return faults
 
 
 def _host_faults(served: Serve) -> list[str]:
     if "*" in ",".join(served.allowed_hosts):
-        return ["--allowed-host '*' lets any page of a browser in: name the hosts"]
+        return ["--allowed-host '*' allows any web page to use it: name the hosts"]
     if served.host not in _LOOPBACK and not served.allowed_hosts:
-        return [f"--host {served.host} is seen from other machines: name the server with --allowed-host HOST[:PORT]"]
+        return [f"--host {served.host} is open to other machines: name the server with --allowed-host HOST[:PORT]"]
     return []
 
 

@@ -1,7 +1,7 @@
 """Sends the journal to MLflow, exactly once.
 
-Exactly once rests on two facts. A run is found again by one unique tag, looked up before any is created. And
-MLflow stores a point of equal key, time, step and value once, so sending the journal again adds nothing.
+This relies on two facts. Each run has a unique tag, which is looked up before the run is created. And MLflow stores a
+point with equal key, time, step and value only once, so sending the journal again adds nothing.
 """
 
 from collections import Counter
@@ -61,7 +61,7 @@ _REFUSALS = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"}
 
 
 class MlflowSink:
-    """Keeps MLflow equal to the journal, from its own thread. Hold the sweep's folder: one sink per sweep."""
+    """Keeps MLflow equal to the journal, in a separate thread. The caller must hold the sweep's folder."""
 
     def __init__(self, journal: Path, *, tracking_uri: str, out: Path, on_warning: Callable[[str], None]) -> None:
         self._folder = journal.parent
@@ -84,7 +84,7 @@ class MlflowSink:
         """Send the whole journal now, holding the sweep's folder.
 
         Returns:
-            How many of the sweep's runs are left out because they were deleted in MLflow.
+            The number of the sweep's runs that are skipped because they were deleted in MLflow.
 
         Raises:
             FolderHeldError: the sweep has a driver, which sends it.
@@ -96,7 +96,7 @@ class MlflowSink:
 
 
 class _MlflowReceiver:
-    """Receives one journal's events; all that it knows of MLflow is in a `_Session`."""
+    """Receives one journal's events; its knowledge of MLflow's content is in a `_Session`."""
 
     def __init__(
         self, uri: str, out: Path, on_warning: Callable[[str], None], client: "MlflowClient | None" = None
@@ -113,7 +113,7 @@ class _MlflowReceiver:
 
     def connect(self, journal: Path, end: int) -> None:
         timeout_seconds = self._timeout_seconds
-        # A slow answer and none look alike: until something is taken, each try waits longer.
+        # A slow answer looks like none, so each try waits longer until something is accepted.
         self._timeout_seconds = min(2 * timeout_seconds, _LONGEST_TIMEOUT_SECONDS)
         set_client_environment(timeout_seconds)
         ping(self._uri, timeout_seconds - 1)
@@ -142,7 +142,7 @@ class _MlflowReceiver:
         return self._all_acknowledged
 
     def describe(self, error: Exception) -> str:
-        return f"MLflow at {without_password(self._uri)} does not take results ({describe(error, self._uri)})"
+        return f"MLflow at {without_password(self._uri)} does not accept results ({describe(error, self._uri)})"
 
     def _open(self) -> "MlflowClient":
         from mlflow import MlflowClient
@@ -156,7 +156,7 @@ class _MlflowReceiver:
         if opened.set_aside is not None:
             self._on_warning(
                 f"MLflow's store {path} {opened.fault}: it is now {opened.set_aside}, "
-                f"and a new one is filled from the journals in {self._out}"
+                f"and a new one is created from the journals in {self._out}"
             )
             self._to_replay = sorted(self._out.glob(f"*/{JOURNAL_NAME}"))
         return MlflowClient(opened.uri)
@@ -183,7 +183,7 @@ class _MlflowReceiver:
             self._on_warning(str(error))
 
     def _tell(self, number: int, work: RunWork) -> None:
-        """Send to MLflow; what it refuses twice is left out with a warning, so that the rest can continue."""
+        """Send to MLflow; what it refuses twice is skipped with a warning."""
         from mlflow.exceptions import MlflowException
 
         if self._refusals[number] >= 2:
@@ -202,7 +202,7 @@ class _MlflowReceiver:
 
 
 class _Session:
-    """What MLflow has of one sweep, as of a look-up; dropped at the first error."""
+    """What MLflow has of one sweep, when it was looked up; dropped at the first error."""
 
     def __init__(self, client: "MlflowClient", journal: Path, end: int, artifacts: Path | None) -> None:
         first = next(read(journal, end), None)
@@ -239,7 +239,7 @@ class _Session:
         )
 
     def tell(self, number: int, work: RunWork) -> None:
-        """Bring one run up to date; doing so again changes nothing. A run that a person deleted stays deleted."""
+        """Update one run; repeating it changes nothing. A run that a person deleted stays deleted."""
         if number in self.deleted:
             return
         run_id = self._run_ids.get(number) or self._create(number, work)
@@ -274,7 +274,7 @@ class _Session:
             self._log(run_id, tags={DRAWN_TAG: str(work.drawn)})
 
     def _tag_front(self, history: SweepHistory) -> None:
-        """Mark the runs of the trials on the front of several objectives, and take the mark from the others."""
+        """Tag the runs of the trials on the Pareto front, and remove the tag from the others."""
         if len(objectives_of(history.spec)) == 1:
             return
         front = {one.trial.number for one in pareto_front(history)}
@@ -321,7 +321,7 @@ class _Session:
         tags = first_tags(number, self.sweep, work.started, work.driver)
         if number != PARENT:
             tags[_PARENT_TAG] = self._parents[number] = self._parent_of(number)
-        # Until the answer is here the run may have been made, or yet be.
+        # Until the answer arrives, the run may or may not exist.
         self.all_acknowledged = False
         run = self._client.create_run(self._experiment, work.started.time_ms, tags, run_name(number, work.started))
         self.all_acknowledged = True

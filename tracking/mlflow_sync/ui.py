@@ -1,4 +1,4 @@
-"""MLflow's UI on the runs of this machine: its server, for one person, and a browser where there is a desktop."""
+"""The MLflow UI for the records of this machine: a server for one user, and a browser on a desktop."""
 
 import os
 import signal
@@ -25,21 +25,21 @@ _STOP_SECONDS = 10
 
 @contextmanager
 def page_server(uri: str, artifacts: Path, port: int) -> "Iterator[subprocess.Popen[bytes]]":
-    """MLflow's server on a store of this machine, answering at HOST:port for the length of the block.
+    """MLflow's server on a store of this machine, at HOST:port, while the block runs.
 
     Raises:
         TrackingError: there is no such store, the port is taken, or the server ended before it answered.
     """
     path = sqlite_path(uri)
     if path and not path.exists():
-        raise TrackingError(f"there is no MLflow store {path} yet; python -m sweeps sync NAME makes it")
+        raise TrackingError(f"MLflow's store {path} does not exist yet; python -m sweeps sync NAME creates it")
     _check_free(port)
     words = [
         sys.executable, "-m", "mlflow", "server", "--artifacts-destination", str(artifacts),
         "--host", HOST, "--port", str(port), "--workers", "1", "--uvicorn-opts", "--log-level warning",
     ]  # fmt: skip
     server = subprocess.Popen(words, env=dict(os.environ) | QUIET | {BACKEND: uri})
-    # A signal that would end this process alone would leave the server behind.
+    # A signal that ends only this process would leave the server running.
     before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         _wait_for(server, port)
@@ -50,7 +50,7 @@ def page_server(uri: str, artifacts: Path, port: int) -> "Iterator[subprocess.Po
 
 
 def open_in_browser(page: str) -> bool:
-    """Open an address in a browser of the desktop; False where there is none."""
+    """Open an address in a browser on the desktop. False if there is no desktop."""
     has_desktop = sys.platform == "darwin" or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
     return has_desktop and webbrowser.open(page)
 
@@ -61,7 +61,7 @@ def _check_free(port: int) -> None:
         try:
             probe.bind((HOST, port))
         except (OSError, OverflowError) as error:
-            raise TrackingError(f"port {port} of {HOST} cannot be used: {error}; choose another with --port") from error
+            raise TrackingError(f"port {port} of {HOST} cannot be used: {error}; choose another --port") from error
 
 
 def _wait_for(server: "subprocess.Popen[bytes]", port: int) -> None:
@@ -72,7 +72,7 @@ def _wait_for(server: "subprocess.Popen[bytes]", port: int) -> None:
             return
         time.sleep(0.2)
     how = f"ended with code {server.returncode}" if server.poll() is not None else "did not answer"
-    raise TrackingError(f"MLflow's server {how}; what it printed says why")
+    raise TrackingError(f"MLflow's server {how}; its output above says why")
 
 
 def _end(server: "subprocess.Popen[bytes]") -> None:

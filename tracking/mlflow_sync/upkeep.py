@@ -1,4 +1,4 @@
-"""Upkeep of MLflow's runs: closes those of dead drivers, and logs files to a run after its end."""
+"""Maintains MLflow runs: closes those of dead drivers, and logs files to a run after its end."""
 
 import shlex
 from collections.abc import Iterator, Sequence
@@ -47,7 +47,7 @@ class DeadRun:
 
 
 def open_client(tracking_uri: str) -> "MlflowClient":
-    """A client that waits at most 30 s for an answer and does not retry."""
+    """A client with a timeout of 30 s and without retries."""
     from mlflow import MlflowClient
 
     set_client_environment(_TIMEOUT_SECONDS)
@@ -56,14 +56,14 @@ def open_client(tracking_uri: str) -> "MlflowClient":
 
 @contextmanager
 def opened(tracking_uri: str) -> "Iterator[MlflowClient]":
-    """The client of `open_client` for the length of the block.
+    """The client of `open_client` while the block runs.
 
     Raises:
         TrackingError: MLflow does not answer, has no store yet, or refuses a request of the block.
     """
     path, shown = sqlite_path(tracking_uri), without_password(tracking_uri)
     if path and not path.exists():
-        raise TrackingError(f"there is no MLflow store {path} yet; sweeps sync makes it")
+        raise TrackingError(f"MLflow's store {path} does not exist yet; python -m sweeps sync NAME creates it")
     try:
         ping(tracking_uri, _PING_SECONDS)
     except OSError as error:
@@ -73,7 +73,7 @@ def opened(tracking_uri: str) -> "Iterator[MlflowClient]":
         client.search_experiments(max_results=1)
         if path:
             follow_artifacts(path)
-    # Here MLflow is imported, and opens a database: whatever they can raise.
+    # MLflow is imported here and opens a database, which may raise anything.
     except Exception as error:
         raise TrackingError(f"MLflow at {shown}: {describe(error, tracking_uri)}") from error
     from mlflow.exceptions import MlflowException
@@ -106,7 +106,7 @@ def find_mlflow_run(client: "MlflowClient", sweep: SweepStarted, trial: int | No
     """The id of a trial's run, or of the sweep's own.
 
     Raises:
-        TrackingError: MLflow has none yet, or it was deleted there.
+        TrackingError: MLflow has no such run yet, or it was deleted there.
     """
     number = PARENT if trial is None else trial
     what = f"{sweep.name}, {run_title(number)}"
@@ -117,11 +117,11 @@ def find_mlflow_run(client: "MlflowClient", sweep: SweepStarted, trial: int | No
         raise TrackingError(
             f"{what}: was deleted in MLflow; restore it: {how_to_restore(client.tracking_uri, run.info.run_id)}"
         )
-    raise TrackingError(f"{what}: MLflow has no run of it; send the journal first (sweeps sync)")
+    raise TrackingError(f"{what}: MLflow has no run of it; send the records first: python -m sweeps sync NAME")
 
 
 def how_to_restore(tracking_uri: str, run_id: str) -> str:
-    """The command that restores a deleted run; MLflow's page can restore it too."""
+    """The command that restores a deleted run; the MLflow UI can restore it, too."""
     place = shlex.quote(without_password(tracking_uri))
     return f"MLFLOW_TRACKING_URI={place} mlflow runs restore --run-id {run_id}"
 
@@ -132,12 +132,12 @@ def find_trial(run_id: str, tracking_uri: str) -> tuple[str, int | None]:
     The number is None for the sweep's own run, and that of its first trial for a group's.
 
     Raises:
-        TrackingError: MLflow does not know the run, does not answer, or the run is not of a sweep.
+        TrackingError: MLflow lacks the run, does not answer, or the run does not belong to a sweep.
     """
     with opened(tracking_uri) as client:
         tags = client.get_run(run_id).data.tags
     if "sweep" not in tags:
-        raise TrackingError(f"MLflow's run {run_id} is not one of a sweep")
+        raise TrackingError(f"MLflow's run {run_id} does not belong to a sweep")
     number = tags.get("trial", tags.get("group"))
     return tags["sweep"], int(number) if number is not None else None
 
@@ -152,7 +152,7 @@ def experiment_page(server: str, space: str) -> str:
         found = client.get_experiment_by_name(space)
     if found is None:
         shown = without_password(server)
-        raise TrackingError(f"MLflow at {shown} has no experiment {space} yet; python -m sweeps sync NAME makes it")
+        raise TrackingError(f"MLflow at {shown} has no experiment {space} yet; python -m sweeps sync NAME creates it")
     parts = urlsplit(server)
     return page(parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(), found)
 
@@ -169,7 +169,7 @@ def log_file(client: "MlflowClient", run_id: str, path: Path, folder: str | None
 
 
 def _last_sign(history: SweepHistory, run: "Run") -> int:
-    """The time of the run's last event, in ms: the last epoch of its trial, or of all trials that it stands for."""
+    """The time of the run's last event, in ms: the last epoch of its trial, or of all its trials."""
     number = number_of(run.data.tags[KEY_TAG])
     trials = [one for one in history.trials.values() if number in (PARENT, one.number, _group_run_of(one))]
     return max((epoch.time_ms for trial in trials for epoch in trial.epochs), default=int(run.info.start_time))

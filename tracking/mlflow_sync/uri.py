@@ -52,7 +52,7 @@ def recordable(uri: str, out: Path) -> str:
 
 
 def ignored_environment(uri: str) -> str | None:
-    """A note where MLFLOW_TRACKING_URI names another place than `uri`. None if it does not."""
+    """A note if MLFLOW_TRACKING_URI differs from `uri`, else None."""
     in_environment = os.environ.get("MLFLOW_TRACKING_URI")
     if not in_environment or _place(_absolute(in_environment)) == _place(uri):
         return None
@@ -80,8 +80,8 @@ def _with_password(recorded: str) -> str:
     user, password = (os.environ.get(f"MLFLOW_TRACKING_{name}") for name in ("USERNAME", "PASSWORD"))
     if not password:
         raise TrackingError(
-            f"the sweep's records go to {recorded}, and its password is not kept: set MLFLOW_TRACKING_PASSWORD (and "
-            "MLFLOW_TRACKING_USERNAME for another user), or give the whole URI by MLFLOW_TRACKING_URI or --tracking-uri"
+            f"the sweep's records go to {recorded}, and its password is not recorded: set MLFLOW_TRACKING_PASSWORD "
+            "(and MLFLOW_TRACKING_USERNAME for another user), or give the whole URI by MLFLOW_TRACKING_URI or --tracking-uri"
         )
     if user:
         recorded = re.sub(r"(?<=://)[^/@:]*(?=:)", lambda _: quote(user, safe=""), recorded, count=1)

@@ -19,7 +19,7 @@ function showSummary(now) {
   const { best, trials: counts, begun } = now.digest, over = ["finished", "paused"].includes(now.state);
   put("line", `${now.pause || now.state}; space ${now.digest.space}, data ${now.digest.dataset}` + (now.digest.stopped ? `; ${now.digest.stopped}` : "") + (["stopped", "crashed"].includes(now.state) ? `; continue it with: ${resume}` : ""));
   put("best", percent(best?.value));
-  put("best-about", best ? `trial ${best.trial}, epoch ${best.epoch}` + (best.low == null ? "" : `; 95\u00a0% interval ${percent(best.low)}\u00a0to\u00a0${percent(best.high)}`) : "no epoch is over yet");
+  put("best-about", best ? `trial ${best.trial}, epoch ${best.epoch}` + (best.low == null ? "" : `; 95\u00a0% interval ${percent(best.low)}\u00a0to\u00a0${percent(best.high)}`) : "no epoch is finished yet");
   put("count", `${begun ?? trials.size} of ${now.asked}`);
   put("count-about", (begun < trials.size ? `${trials.size} nets: ` : "") + Object.entries(counts).map(([state, n]) => `${n} ${state}`).join(", "));
   put("slots", String(now.slots));
@@ -118,7 +118,7 @@ function drawCurves() {
   const { pen, width, height } = canvas("curves"), left = 48, bottom = 26, top = 12, right = 14;
   let epochs = 1, low = 1, high = 0;
   for (const one of shown) for (const [epoch, share] of one.curve) { epochs = Math.max(epochs, epoch); low = Math.min(low, share); high = Math.max(high, share); }
-  if (high === 0 && low === 1) { pen.fillText("no epoch is over yet", left, height / 2); return; }
+  if (high === 0 && low === 1) { pen.fillText("no epoch is finished yet", left, height / 2); return; }
   low = Math.max(0, low - 0.02); high = Math.min(1, high + 0.02);
   const x = (epoch) => left + (epochs === 1 ? 0.5 : (epoch - 1) / (epochs - 1)) * (width - left - right);
   const y = (share) => height - bottom - ((share - low) / (high - low)) * (height - bottom - top);
@@ -189,7 +189,7 @@ async function act(verb, more) {
   put("answer", `${verb} …`);
   const response = await fetch(`${base}/acts`, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ verb, ...more }) });
   const content = await response.json();
-  put("answer", response.ok ? content.answer : typeof content.detail === "string" ? content.detail : "this is not understood: settings are KEY=VALUE, trials a number");
+  put("answer", response.ok ? content.answer : typeof content.detail === "string" ? content.detail : "not valid: settings are KEY=VALUE, trials are numbers");
   undoing = response.ok ? undo : null;
   document.getElementById("undo").hidden = !undoing;
 }

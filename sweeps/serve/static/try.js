@@ -7,7 +7,7 @@ const colour = (variable) => getComputedStyle(document.documentElement).getPrope
 
 async function about() {
   const line = document.getElementById("about"), asked = model.value;
-  const began = Date.now(), tell = () => { if (asked === model.value) line.textContent = `Preparing this net for its first use: ${Math.round((Date.now() - began) / 1000)} s of about half a minute; later it is there at once.`; };
+  const began = Date.now(), tell = () => { if (asked === model.value) line.textContent = `Preparing this net for its first use: ${Math.round((Date.now() - began) / 1000)} s of about half a minute; later uses start at once.`; };
   line.textContent = "Loading this net …";
   const timer = setInterval(tell, 1000);
   const response = await fetch(`/api/v1/models/about?model=${encodeURIComponent(asked)}`);
@@ -45,9 +45,9 @@ function bars(face, place) {
   if (face.looked) {
     const figure = document.createElement("figure"), picture = document.createElement("img"), caption = document.createElement("figcaption");
     picture.src = face.looked;
-    picture.alt = `Face ${place + 1} as the net saw it, orange where it looked for ${face.expression.toLowerCase()}`;
+    picture.alt = `Face ${place + 1} as the net receives it, orange where it looked for ${face.expression.toLowerCase()}`;
     picture.width = picture.height = 96;
-    caption.textContent = "What the net saw; orange is where it looked (Grad-CAM)";
+    caption.textContent = "The net's input; orange is where it looked (Grad-CAM)";
     figure.append(picture, caption);
     box.append(figure);
   }

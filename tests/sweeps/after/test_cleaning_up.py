@@ -41,7 +41,7 @@ def test_it_says_first_and_removes_when_told(gc: Callable[..., int], out: Path, 
     assert "is not among the best 1 by val_accuracy, nor a baseline" in said.out
     assert "to be removed or closed: 7 files (7.0 MiB) and 0 runs of dead drivers" in said.out
     assert f"python -m sweeps gc night --keep 1 --out {out} --yes" in said.out
-    assert "there is no MLflow store" in said.err
+    assert "MLflow's store" in said.err
     assert nets(out, "last") == nets(out, "best") == [0, 1, 2, 3]
     assert gc("night", "--keep", "1", "--yes") == 0
     assert "removed or closed: 7 files (7.0 MiB)" in capsys.readouterr().out

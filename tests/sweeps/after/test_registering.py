@@ -150,7 +150,7 @@ def test_the_best_trial_is_the_first_champion_and_stays_it(night: SweepFolder) -
     assert first is not None
     assert first.endswith(f"as {name} version 1, champion: the first of its space on these faces")
     assert again is not None
-    assert again.endswith(f"as {name} version 1, champion: it is the champion already")
+    assert again.endswith(f"as {name} version 1, champion: it is already the champion")
     accuracies = {trial.number: trial.end.best["best_val_accuracy"] for trial in history.trials.values() if trial.end}
     assert accuracies[number] == max(accuracies.values())
 

@@ -113,7 +113,7 @@ def test_a_csv_is_scored_and_its_bad_rows_are_named(
         ("absent.onnx", "--model absent.onnx: no such file; write it with: python -m sweeps export"),
         ("models:/night", "expected models:/NAME@ALIAS or models:/NAME/VERSION"),
         ("models:/night@champion", "no registered model 'night'"),
-        ("champion", "there is no champion yet: name a run"),
+        ("champion", "there is no champion yet: give a run"),
     ],
 )
 def test_an_unknown_model_is_named(model: str, message: str, finished: Path, album: Path, capsys: Capture) -> None:

@@ -64,7 +64,7 @@ def test_the_page_says_whose_best_trial_stands_for_a_sweep(paused: SweepHistory)
     )  # fmt: skip
     page = comparison_page(found)
     assert "night is a sweep: its best trial, night/1, is compared." in page
-    assert "The sweeps as a whole" in page
+    assert "Whole sweeps" in page
     assert "70.00\u00a0%" in page
     assert "55.00\u00a0%" in page, "the median"
     assert "best val accuracy so far" in page, "the picture"

@@ -146,7 +146,7 @@ def test_a_store_that_another_program_is_making_is_waited_for(tmp_path: Path) ->
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         other.stdout.readline()
-        with pytest.raises(BlockingIOError, match="another program is making it"):
+        with pytest.raises(BlockingIOError, match="another program is creating it"):
             open_default_store(path, Schema().open)
         other.communicate(b"\n")
     assert open_default_store(path, Schema().open).set_aside is not None

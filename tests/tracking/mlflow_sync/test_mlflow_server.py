@@ -95,7 +95,7 @@ def test_a_server_killed_and_started_again_holds_everything_once(server: Server,
     sink.wake()
     assert sink.close(60) == 0
     assert len(warnings) == 1
-    assert "does not take results" in warnings[0]
+    assert "does not accept results" in warnings[0]
     stored = Stored(default_path(out))
     assert stored.points() == sweep.points
     assert [run[0] for run in stored.runs().values()] == ["FINISHED"] * 7

@@ -340,7 +340,7 @@ def test_what_was_spooled_is_sent_once_the_store_can_be_opened(
         connection.commit()
     sweep.epoch(0, 1)
     assert sink.close(30) == 0
-    assert "its results wait in" in warnings[0]
+    assert "its results stay in" in warnings[0]
     assert stored.points() == sweep.points
 
 
@@ -445,7 +445,7 @@ def test_a_server_that_is_not_there_is_told_with_the_network_s_own_reason(sweep:
         uri = f"http://127.0.0.1:{free.getsockname()[1]}"
     sink = MlflowSink(sweep.folder.journal, tracking_uri=uri, out=out, on_warning=pytest.fail)
     with pytest.raises(
-        TrackingError, match=rf"{uri} does not take results \(\[Errno 111\] Connection refused\); \d+ events"
+        TrackingError, match=rf"{uri} does not accept results \(\[Errno 111\] Connection refused\); \d+ events"
     ):
         sink.sync()
 

@@ -91,7 +91,7 @@ def test_a_resumed_sweep_leaves_no_trial_running_that_waits(sweep: Sweep, new_si
 
 def test_an_mlflow_that_is_not_there_is_said(out: Path) -> None:
     with (
-        pytest.raises(TrackingError, match=r"there is no MLflow store .*/none/mlflow\.db yet"),
+        pytest.raises(TrackingError, match=r"MLflow's store .*/none/mlflow\.db does not exist yet"),
         opened(default_uri(out / "none")),
     ):
         pass
@@ -152,7 +152,7 @@ def test_a_champion_falls_to_more_than_chance_only(
     first = register(client, candidate)
     assert (first.version, first.is_champion) == ("1", True)
     again = register(client, candidate)
-    assert (again.version, again.is_champion, again.reason) == ("1", True, "it is the champion already")
+    assert (again.version, again.is_champion, again.reason) == ("1", True, "it is already the champion")
     if kept != "now":
         (path,) = out.rglob("val_right.npz")
         path.unlink()
@@ -164,7 +164,7 @@ def test_a_champion_falls_to_more_than_chance_only(
     verdict = register(client, close)
     assert (verdict.version, verdict.is_champion) == ("2", False)
     assert "as the best of 12" in verdict.reason
-    assert ("alone right on" in verdict.reason) is (kept != "nowhere")
+    assert ("only it is right on" in verdict.reason) is (kept != "nowhere")
     assert str(client.get_model_version_by_alias(name, CHAMPION).version) == "1"
     far = replace(candidate, run_id=find_mlflow_run(client, started, 0), is_right=right(20, 2))
     better = register(client, far)

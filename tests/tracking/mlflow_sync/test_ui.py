@@ -29,7 +29,7 @@ def test_a_port_that_is_taken_is_named_before_anything_starts(out: Path) -> None
         taken.listen()
         port = taken.getsockname()[1]
         with (
-            pytest.raises(TrackingError, match=rf"port {port} of 127\.0\.0\.1 cannot be used: .*another with --port"),
+            pytest.raises(TrackingError, match=rf"port {port} of 127\.0\.0\.1 cannot be used: .*another --port"),
             page_server(default_uri(out), out, port),
         ):
             pass
@@ -37,7 +37,7 @@ def test_a_port_that_is_taken_is_named_before_anything_starts(out: Path) -> None
 
 def test_a_store_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     with (
-        pytest.raises(TrackingError, match=r"there is no MLflow store .*mlflow\.db yet"),
+        pytest.raises(TrackingError, match=r"MLflow's store .*mlflow\.db does not exist yet"),
         page_server(default_uri(tmp_path), tmp_path, free_port()),
     ):
         pass
