@@ -1,1 +1,1 @@
-"""Where sweeps run: Ray on this machine, and the configurations for many."""
+"""Connects sweeps to Ray, on this machine or on a cluster."""

@@ -1,4 +1,4 @@
-"""Judges the doctor's measurements: each result with its fix. Nothing here touches a machine."""
+"""Evaluates the doctor's measurements: each result with its fix. Pure functions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Status = Literal["ok", "warn", "failed", "skipped"]
 LEAST_SHARED_MEMORY_BYTES = 1 << 30
 LEAST_FREE_BYTES = 1 << 30
 MOST_SKEW_SECONDS = 1.0
-"""The journal has its own order; people and MLflow's curves order by clocks."""
+"""Maximum clock skew: the journal has its own order, but MLflow's curves use clocks."""
 
 FIXES = {
     "versions": "use one image on all nodes (cluster/Dockerfile), or install with --constraint constraints.txt",
@@ -63,7 +63,7 @@ def gpus(facts: Mapping[str, NodeFacts], claimed: Mapping[str, int]) -> Check:
     faults = []
     for node, fact in facts.items():
         if fact.gpus_seen is None:
-            faults.append(f"{node}: torch cannot be asked: {fact.torch_said}")
+            faults.append(f"{node}: torch cannot be queried: {fact.torch_said}")
         elif fact.gpus_seen < claimed[node]:
             faults.append(f"{node}: {claimed[node]} GPUs, torch sees {fact.gpus_seen} ({fact.torch_said})")
         faults += [f"{node}: {fault}" for fault in fact.gpu_faults]
@@ -77,7 +77,7 @@ def gpus(facts: Mapping[str, NodeFacts], claimed: Mapping[str, int]) -> Check:
 def shared_memory(facts: Mapping[str, NodeFacts]) -> Check:
     """/dev/shm, where Ray keeps its objects; a container's default of 64 MiB is too small."""
     faults = [
-        f"{node}: /dev/shm has {fact.shared_memory_bytes / 2**20:.0f} MiB, 1024 wanted"
+        f"{node}: /dev/shm has {fact.shared_memory_bytes / 2**20:.0f} MiB, 1024 needed"
         for node, fact in facts.items()
         if fact.shared_memory_bytes < LEAST_SHARED_MEMORY_BYTES
     ]
@@ -101,29 +101,29 @@ def clocks(skews: Mapping[str, tuple[float, float]]) -> Check:
 def storage(folder: str, unwritten: Mapping[str, str], unread: Mapping[str, Sequence[str]], free_bytes: int) -> Check:
     """Every node wrote a file, and read those of all the others."""
     faults = [f"{node} cannot write: {reason}" for node, reason in unwritten.items() if reason]
-    faults += [f"{node} does not see the files of {', '.join(others)}" for node, others in unread.items() if others]
+    faults += [f"{node} cannot read the files of {', '.join(others)}" for node, others in unread.items() if others]
     if not faults and free_bytes < LEAST_FREE_BYTES:
-        return Check("storage", "failed", f"{folder}: {free_bytes / 2**30:.2f} GiB free, 1 wanted", "free some")
+        return Check("storage", "failed", f"{folder}: {free_bytes / 2**30:.2f} GiB free, 1 needed", "free some space")
     return _verdict("storage", faults, f"{folder}: written and read by {_nodes(unwritten)}, {_gib(free_bytes)} free")
 
 
 def locks(folder: str, blind: Sequence[str], failed: str) -> Check:
     """A lock taken on one node shows on all; `blind` are those where it does not."""
     faults = [failed] if failed else [f"{folder}: a lock held on one node can be taken again on {', '.join(blind)}"]
-    return _verdict("locks", faults if failed or blind else [], "a lock on a sweep holds everywhere")
+    return _verdict("locks", faults if failed or blind else [], "a lock on a sweep is visible on all nodes")
 
 
-def tracking(uri: str, health: int, health_said: str, api: int) -> Check:
+def tracking(uri: str, health: int, health_text: str, api: int) -> Check:
     """MLflow answers, and accepts the node's login. HTTP statuses; 0 is no answer."""
     if health != 200:
-        said = health_said[:200] if health == 0 else f"answers {health}"
-        return Check("MLflow", "failed", f"{uri}: {said}", FIXES["MLflow"])
+        detail = health_text[:200] if health == 0 else f"answers {health}"
+        return Check("MLflow", "failed", f"{uri}: {detail}", FIXES["MLflow"])
     if api in (401, 403):
         fix = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD on the head, or --allowed-hosts on MLflow"
-        return Check("MLflow", "failed", f"{uri}: runs, but answers {api} to this login", fix)
-    if api not in (200, 404):  # 404: somebody has deleted the experiment that was asked for
+        return Check("MLflow", "failed", f"{uri}: runs, but answers {api} with this login", fix)
+    if api not in (200, 404):  # 404: the requested experiment was deleted
         return Check("MLflow", "failed", f"{uri}: its API answers {api}", FIXES["MLflow"])
-    return Check("MLflow", "ok", f"{uri}: lives and lets this login in")
+    return Check("MLflow", "ok", f"{uri}: runs and accepts this login")
 
 
 def ports(unreachable: Mapping[str, Sequence[str]], others: int) -> Check:
@@ -152,7 +152,7 @@ def access(address: str, without: int, wrong: int) -> Check:
     if (without, wrong) == (401, 403):
         return Check("access", "ok", f"{address} answers 401 without the token, 403 to a wrong one")
     if without == 200:
-        return Check("access", "failed", f"{address} runs anyone's code: it asks for no token", FIXES["token"])
+        return Check("access", "failed", f"{address} runs anyone's code: it requires no token", FIXES["token"])
     return Check("access", "warn", f"{address} answers {without} and {wrong}, expected 401 and 403")
 
 

@@ -1,4 +1,4 @@
-"""The command line of `python -m cluster`. Exit codes: 0 all is well, 1 a check failed, 2 bad input, 130 Ctrl-C."""
+"""The command line of `python -m cluster`. Exit codes: 0 no check failed, 1 a check failed, 2 bad input, 130 Ctrl-C."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Doctor(Verb):
 
 def parser() -> Parser:
     """The command line of `python -m cluster`."""
-    top = Parser(prog="python -m cluster", description="Where sweeps run.")
+    top = Parser(prog="python -m cluster", description="Check where sweeps run.")
     add_verbs(top, {"doctor": Doctor})
     return top
 

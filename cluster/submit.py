@@ -238,7 +238,7 @@ def _check_answer(config: ClusterConfig, headers: Mapping[str, str], timeout_sec
     answer = http_get(f"{config.address}/api/jobs/", headers, timeout_seconds, ca_file)
     fixes = {
         0: f"{answer.text}; is the cluster up, and the tunnel to it (`ray dashboard FILE`, or kubectl port-forward)?",
-        401: "it wants a token; give metadata.fer_sweeps.token, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token",
+        401: "it requires a token; give metadata.fer_sweeps.token, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token",
         403: "it does not take this token; fetch the cluster's; see the comments at the top of its file",
         404: "no Jobs API there; it is the port of Ray's dashboard, 8265, on a head with ray[default]",
     }

@@ -1,7 +1,7 @@
-"""A function of tensors that a GPU does again as one CUDA graph: all its operations are launched together.
+"""Captures a function of tensors as a CUDA graph, which a GPU replays with all operations launched together.
 
-A graph reads and writes the memory that it was recorded with. So what the function takes from elsewhere (weights,
-statistics, an optimizer's memory) must be changed in place, and it must neither read a value nor branch on one.
+A graph uses the memory with which it was captured. So other tensors of the function (weights, statistics, optimizer
+state) must be modified in place, and the function must neither read values nor branch on them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Tensors = tuple[Tensor, ...]
 Act = Callable[[], Tensors]
 
 _WARM_UP = 3
-"""Libraries make their workspaces, and optimizers their memory, when they are first called."""
+"""Number of calls before the capture: libraries and optimizers allocate memory in their first calls."""
 
 undisturbed = RLock()
 """Held while a graph is recorded. Meanwhile no other thread may record one, or free what torch keeps of GPU memory."""
@@ -50,14 +50,14 @@ def own_stream(device: str) -> Iterator[None]:
 
 
 class Graph(Protocol):
-    """Does again, on the same memory, what it has recorded."""
+    """Captures a function and replays it on the same memory."""
 
     def record(self, act: Act) -> Tensors:
-        """Record it and do it once; the results, which every `replay` overwrites."""
+        """Capture it and run it once. Returns the results, which every `replay` overwrites."""
         ...
 
     def replay(self) -> None:
-        """Do it again."""
+        """Replay it."""
         ...
 
 
@@ -83,9 +83,9 @@ class CudaGraph:
 
 
 class Captured:
-    """Calls a function, from the fourth call on by a graph; for the first `shapes` shapes of its tensors that it meets.
+    """Calls a function, from the fourth call on by a graph, for the first `shapes` shapes of its tensors.
 
-    Other shapes, as of a smaller last batch, are computed as usual.
+    Other shapes, as of a smaller last batch, are computed eagerly.
     """
 
     def __init__(self, kind: Callable[[], Graph], shapes: int = 1) -> None:
@@ -93,7 +93,7 @@ class Captured:
         self._recordings: dict[object, _Recording] = {}
 
     def __call__(self, function: Callable[..., Tensors], *given: Tensor) -> Tensors:
-        """What the function, always the same one, returns for these tensors; new tensors at every call."""
+        """The result of the function, which must always be the same one; new tensors at every call."""
         key = tuple((one.shape, one.dtype) for one in given)
         recording = self._recordings.get(key)
         if recording is None:

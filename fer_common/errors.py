@@ -19,13 +19,13 @@ class Parser(argparse.ArgumentParser):
     """Raises UserError for a bad command line, and takes no abbreviated options."""
 
     way_out = ""
-    """What to do about an option that is unknown here; empty if the nearest known one is named."""
+    """A hint for unknown options; if empty, the nearest known option is named."""
 
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **{**more, "allow_abbrev": False})
 
     def parse_known_args(self, *args: Any, **more: Any) -> Any:  # typed in the stubs by four overloads
-        """Refuse what is unknown here, where a verb's own options are known."""
+        """Refuse unknown arguments here, where the options of the verb are known."""
         parsed, unknown = super().parse_known_args(*args, **more)
         if unknown:
             option = next((word.partition("=")[0] for word in unknown if word.startswith("-")), None)
@@ -45,7 +45,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def run_command(argv: Sequence[str], act: Callable[[], int], show: Callable[[str], object]) -> int:
-    """The exit code of `act`; `show` gets the one line of a UserError. `--debug` lets its traceback through."""
+    """Run `act` and return its exit code; `show` receives the line of a UserError. `--debug` shows the traceback."""
     fault: Exception
     try:
         return act()
@@ -69,7 +69,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The same with all known names: `; did you mean 'x'? (known: x, y)`; of many names without a near one."""
+    """The same with all known names: `; did you mean 'x'? (known: x, y)`; many names are listed only without a near
+    one."""
     names = sorted(known)
     near = nearest(name, names)
     return near if near and len(names) > _MOST_LISTED else f"{near} (known: {', '.join(names) or 'none'})"

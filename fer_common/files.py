@@ -1,4 +1,4 @@
-"""Files written atomically."""
+"""Writes files atomically."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Replace a file by what `write` writes: beside, fsync, move into place, fsync of the folder.
+    """Replace a file by what `write` writes: to a temporary file, fsync, rename, fsync of the folder.
 
     Raises:
         OSError: a disk error; an earlier file of that name stays.

@@ -1,8 +1,8 @@
 """Options declared once: a field of a pydantic model with a `Flag` is also a command line option.
 
-The field's annotation gives the type, the choices and the range; its default is the option's. From the same declaration
-come the option and its help (`add_flags`), the message about a bad value (`explain`) and the way back to a command line
-(`command_line`).
+The field's annotation gives the type, the choices and the range; its default is the option's. The same declaration
+gives the option and its help (`add_flags`), the message about a bad value (`explain`) and the way back to a command
+line (`command_line`).
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ class Flag:
     Args:
         help: one line for `--help`, to which the default is appended.
         metavar: the placeholder for the value.
-        name: the option without dashes, where it is not the field's name or alias.
+        name: the option without dashes, if it is not the field's name or alias.
         group: the heading in `--help`.
-        read: text -> value, where the annotation does not determine it.
+        read: text -> value, if the annotation does not determine it.
         write: model -> texts of the value, the reverse of `read`; each is written as `--option text`.
         repeat: the option may be given several times; the field gets a list.
         fixed: a resume cannot change it.
-        positional: it is given by its place; a tuple takes all that are left, a field with a default may be left out.
+        positional: a positional argument; a tuple takes all remaining ones, a field with a default is optional.
     """
 
     help: str
@@ -67,9 +67,9 @@ def add_flags(
     model: type[BaseModel],
     names: Iterable[str] | None = None,
 ) -> None:
-    """Add the options of `model`, its own before inherited ones, or of its fields `names` alone.
+    """Add the options of `model`, its own before inherited ones, or only of its fields `names`.
 
-    One that is not given is parsed as None.
+    An option that is not given is parsed as None.
     """
     declared = flags(model)
     for name in sorted(declared, key=lambda name: _place(model, name)) if names is None else names:
@@ -111,13 +111,13 @@ def _kind(annotation: Any, flag: Flag) -> dict[str, Any]:
 
 
 def given_values(given: argparse.Namespace, model: type[BaseModel]) -> dict[str, Any]:
-    """The values given for `model`'s options, by field or alias, as its constructor takes them."""
+    """The values given for `model`'s options, by field or alias, for its constructor."""
     names = [model.model_fields[name].alias or name for name in flags(model)]
     return {name: value for name in names if (value := getattr(given, name, None)) is not None}
 
 
 def command_line(options: BaseModel, names: Iterable[str] | None = None) -> list[str]:
-    """The arguments that give these options: all that differ from their defaults, or the fields `names`."""
+    """The arguments for these options: all that differ from their defaults, or the fields `names`."""
     model = type(options)
     words: list[str] = []
     for name, flag in flags(model).items():
@@ -142,6 +142,6 @@ def _explained(fault: Any, model: type[BaseModel]) -> str:
         return rule(fault)
     place = str(fault["loc"][0])
     name = next((name for name, field in model.model_fields.items() if place in (name, field.alias)), place)
-    said = option(model, name) if name in flags(model) else place
+    shown = option(model, name) if name in flags(model) else place
     value = f"{fault['input']:g}" if isinstance(fault["input"], float) else fault["input"]
-    return f"{said} {value}: {rule(fault)}"
+    return f"{shown} {value}: {rule(fault)}"

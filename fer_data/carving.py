@@ -1,4 +1,4 @@
-"""Takes the splits that a source lacks out of its train split, deterministically."""
+"""Takes missing splits from the train split, deterministically."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _SEED = 0
 
 
 def carved(images: Images, labels: Labels, lacking: int) -> Indices:
-    """Return [n] for each train image: 0 to stay in train, k to go to the k-th of the lacking splits.
+    """Return [n] for each train image: 0 to stay in train, k to go to the k-th missing split.
 
-    Each lacking split gets a tenth of each class; copies of a picture stay together.
+    Each missing split gets a tenth of each class; copies of a picture stay together.
     """
     (pictures,) = picture_numbers(images)
     tenth = grouped_folds(labels, pictures, _TENTHS, np.random.default_rng(_SEED))

@@ -1,4 +1,4 @@
-"""`python -m fer_data describe|show|export|download`: look at a data set, convert it, fetch FER2013."""
+"""`python -m fer_data describe|show|export|download`: describe, draw, convert and download data sets."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class _OfSource(Verb):
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
         """Its own, and how the source is read."""
         add_flags(parser, cls)
-        group = parser.add_argument_group("how it is read, and which part of it")
+        group = parser.add_argument_group("how the data is read, and which part is used")
         add_flags(group, DataOptions, [name for name in flags(DataOptions) if name != "source"])
 
     @classmethod
@@ -192,14 +192,14 @@ class Download(Verb):
         from fer_data.download import OFFICIAL_MD5, download
 
         path, official = download(self.destination)
-        what = "the official file" if official else f"NOT the official file, whose MD5 is {OFFICIAL_MD5}"
+        what = "the official file" if official else f"NOT the official file, which has MD5 {OFFICIAL_MD5}"
         new_console().print(f"{path}: {what}\nlook at it:\n  python -m fer_data describe {path}")
         return 0
 
 
 def parser() -> Parser:
     """The command line of `python -m fer_data`."""
-    top = Parser(prog="python -m fer_data", description="Look at a data set of faces, convert it, or fetch FER2013.")
+    top = Parser(prog="python -m fer_data", description="Describe, draw or convert a data set, or download FER2013.")
     verbs = add_verbs(top, {"describe": Describe, "export": Export, "download": Download})
     show = verbs.add_parser("show", help="draw faces as a recipe varies or preprocesses them")
     add_verbs(show, {"augment": Augment, "preprocess": Preprocess, "first": First}, "WHAT")

@@ -1,4 +1,4 @@
-"""What is in a data set: counts, duplicates and label conflicts, for a person, a program or a report."""
+"""Describes a data set: counts, duplicates and label conflicts, for text, JSON and reports."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Description = dict[str, Any]
 
 
 def describe(faces: Faces) -> Description:
-    """Return what is in a data set, as JSON values.
+    """Return a description of a data set, as JSON values.
 
     counts: split -> class -> images; duplicates: split -> images beyond the first copy in that split. The
     other numbers are described in `fer_data.cache.leaks.Leaks`.
@@ -61,7 +61,7 @@ def counts_table(faces: Faces) -> Table:
 
 
 def remarks(description: Description) -> list[str]:
-    """Return what to know about a data set beside its counts, one sentence each."""
+    """Return remarks on a data set besides its counts, one sentence each."""
     d, n = description, {split: sum(counts.values()) for split, counts in description["counts"].items()}
     doubles = ", ".join(f"{split} {count:,}" for split, count in d["duplicates"].items())
     return [

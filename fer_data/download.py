@@ -1,4 +1,4 @@
-"""Fetch FER2013 from Kaggle with Kaggle's own client and the user's own account."""
+"""Downloads FER2013 from Kaggle with Kaggle's client and the user's account."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ARCHIVE = "fer2013.tar.gz"
 _MAX_BYTES = 2 * 2**30
 _NEEDED_BYTES = 500 * 10**6  # the archive and the csv in it
 _HOW_TO_GET_CREDENTIALS = (
-    "make a token at https://www.kaggle.com/settings (API) and save it as ~/.kaggle/kaggle.json, "
+    "create a token at https://www.kaggle.com/settings (API) and save it as ~/.kaggle/kaggle.json, "
     "or set KAGGLE_USERNAME and KAGGLE_KEY"
 )
 
@@ -39,7 +39,7 @@ def download(folder: Path) -> tuple[Path, bool]:
     """
     target = folder.expanduser() / CSV_NAME
     if os.path.lexists(target):
-        raise DataError(f"{target}: is there already; remove it, or give another folder")
+        raise DataError(f"{target}: exists already; remove it, or give another folder")
     faults = [*_package_faults(), *credential_faults()]
     if faults:
         raise DataError("cannot download from Kaggle: " + "; and ".join(faults))
@@ -91,7 +91,7 @@ def _token_faults(path: Path) -> list[str]:
             return []
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    return [f"{path} holds no username and key: {_HOW_TO_GET_CREDENTIALS}"]
+    return [f"{path} has no username and key: {_HOW_TO_GET_CREDENTIALS}"]
 
 
 def _package_faults() -> list[str]:
@@ -115,8 +115,8 @@ def _fetch(folder: Path) -> None:
         api.competition_download_file(COMPETITION, _ARCHIVE, path=str(folder))
     except (Exception, SystemExit) as error:  # the client raises its transport's errors, and exits on bad credentials
         raise DataError(
-            f"Kaggle did not give {_ARCHIVE}: {error}; see that the token is valid, that you have accepted the rules "
-            f"at {PAGE}/rules, and that the network reaches kaggle.com"
+            f"Kaggle did not give {_ARCHIVE}: {error}; check that the token is valid, that you have accepted the "
+            f"rules at {PAGE}/rules, and that kaggle.com can be reached"
         ) from error
 
 
@@ -127,7 +127,7 @@ def _unpack(folder: Path) -> Path:
             member = next((m for m in archive if m.isfile() and Path(m.name).name == CSV_NAME), None)
             source = archive.extractfile(member) if member else None
             if member is None or source is None or member.size > _MAX_BYTES:
-                raise DataError(f"Kaggle's {_ARCHIVE} holds no {CSV_NAME} of at most 2 GiB; see {PAGE}/data")
+                raise DataError(f"Kaggle's {_ARCHIVE} has no {CSV_NAME} of at most 2 GiB; see {PAGE}/data")
             with (folder / CSV_NAME).open("wb") as target:
                 shutil.copyfileobj(source, target)
                 target.flush()

@@ -1,4 +1,4 @@
-"""Write a data set in the layout of Caffe's data step: images or LMDB, index lists, mean image.
+"""Writes a data set in the layout of Caffe's data step: images or LMDB, index lists, mean image.
 
 DEST/
     train|val|test/<label>/<00111>.png     or jpg; or, as LMDB, train|val|test/data.mdb
@@ -40,7 +40,7 @@ def export(faces: Faces, destination: Path, form: Format) -> None:
     destination = destination.expanduser()
     check_new(destination)
     if faces.train.soft_labels is not None:
-        raise DataError(f"{faces.name} has soft labels, an export one label per image; choose other labels")
+        raise DataError(f"{faces.name} has soft labels, but an export has one label per image; choose other labels")
     beside = destination.with_name(f".{destination.name}.{os.getpid()}")
     try:
         beside.mkdir(parents=True)
@@ -56,7 +56,7 @@ def export(faces: Faces, destination: Path, form: Format) -> None:
 def check_new(destination: Path) -> None:
     """Raise DataError if the destination exists; nothing is ever overwritten."""
     if os.path.lexists(destination.expanduser()):
-        raise DataError(f"{destination}: exists already; give a folder that does not, or remove it")
+        raise DataError(f"{destination}: exists already; give a new folder, or remove it")
 
 
 def _write(faces: Faces, folder: Path, form: Format) -> None:

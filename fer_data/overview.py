@@ -69,7 +69,7 @@ def _title(faces: Faces) -> str:
 
 
 def writable(text: str) -> str:
-    """The text with `?` for each character that matplotlib's own font lacks, in place of a box."""
+    """The text with `?` for each character that matplotlib's own font lacks."""
     known = FT2Font(findfont("DejaVu Sans")).get_charmap()
     return "".join(character if character.isspace() or ord(character) in known else "?" for character in text)
 

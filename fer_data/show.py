@@ -1,4 +1,4 @@
-"""Pictures of what a recipe does to faces, to look at before training.
+"""Draws augmented and preprocessed faces, to check a recipe before training.
 
 Legend: n tiles, h and w their height and width.
 """
@@ -25,7 +25,7 @@ _TILE_INCHES, _TEXT_INCHES, _HEAD_INCHES, _BARS_INCHES = 0.78, 0.24, 0.45, 2.8
 
 
 def draw_augmented(path: Path, faces: Faces, place: int, config: AugmentConfig, count: int, seed: int) -> None:
-    """Write a PNG of one train face and `count` of its variations, drawn as in training.
+    """Write a PNG of one train face and `count` augmented versions of it, as in training.
 
     Raises:
         DataError: no such face, a pipeline that albumentations refuses, or a disk error.
@@ -41,7 +41,7 @@ def draw_augmented(path: Path, faces: Faces, place: int, config: AugmentConfig, 
     (batch,) = train_batches(copies, count, alone, torch.Generator().manual_seed(seed))
     settings = ", ".join(f"{name} {value}" for name, value in config.model_dump(exclude_defaults=True).items())
     mixing = "\nmixup and cutmix mix faces of a batch, and are not shown" if config.mixes else ""
-    title = f"{_about(faces, place)}: as it is (first), and {count} variations\n{settings or 'no augmentation'}{mixing}"
+    title = f"{_about(faces, place)}: original, and {count} augmented versions\n{settings or 'no augmentation'}{mixing}"
     tiles = np.concatenate([face[None].astype(np.float32), batch[0][:, 0].numpy()])
     save(_sheet(tiles, [], title, columns=8), path)
 
@@ -79,7 +79,7 @@ def draw_first(path: Path, faces: Faces, count: int) -> None:
 
 
 def read_augmentation(settings: Sequence[str], config: Path | None) -> AugmentConfig:
-    """The augmentation of a trial's config.json, or none, with `KEY=VALUE` settings in place of its own.
+    """The augmentation of a trial's config.json, or none, changed by `KEY=VALUE` settings.
 
     Raises:
         DataError: every unknown name, malformed setting and value out of its range; a file that is no configuration.

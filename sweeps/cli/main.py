@@ -214,7 +214,7 @@ def _conclude(plan: Plan, result: SweepResult) -> None:
     history = result.history
     spec = recorded_spec(history)
     console.print()
-    console.print(leaderboard(history, spec, result.folder))
+    console.print(leaderboard(history, spec, result.folder, console.width))
     if front := pareto_table(history):
         console.print(front)
     shown = [state for state in STATES[1:] if state not in ("waiting", "paused") or history.count(state)]

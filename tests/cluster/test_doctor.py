@@ -76,7 +76,7 @@ def test_a_package_that_is_missing_everywhere_is_no_agreement() -> None:
         ({}, 1, "ok", "1 GPUs, each multiplied matrices: 1 × H100 (9.0)"),
         ({"gpus_seen": 0, "torch_said": "CUDA driver too old"}, 1, "failed", "w: 1 GPUs, torch sees 0 (CUDA driver too old)"),
         ({"gpu_faults": ("T4 (7.5): no kernel image is available",)}, 1, "failed", "w: T4 (7.5): no kernel image is available"),
-        ({"gpus_seen": None, "torch_said": "No module named 'torch'"}, 0, "failed", "w: torch cannot be asked: No module named 'torch'"),
+        ({"gpus_seen": None, "torch_said": "No module named 'torch'"}, 0, "failed", "w: torch cannot be queried: No module named 'torch'"),
         ({"gpus_seen": 0}, 0, "ok", "1 node, none with a GPU: trials run on cores"),
     ],
 )  # fmt: skip
@@ -111,7 +111,7 @@ def test_each_gpu_multiplies_matrices(right: bool, monkeypatch: pytest.MonkeyPat
 
 def test_a_containers_64_mib_of_shared_memory() -> None:
     check = checks.shared_memory({"w": node(shared_memory_bytes=64 << 20)})
-    assert (check.status, check.detail) == ("failed", "w: /dev/shm has 64 MiB, 1024 wanted")
+    assert (check.status, check.detail) == ("failed", "w: /dev/shm has 64 MiB, 1024 needed")
     assert "--shm-size" in check.fix
 
 
@@ -127,9 +127,9 @@ def test_clocks_are_judged_beyond_what_the_measurement_may_be_off_by() -> None:
 
 def test_storage_that_is_a_folder_of_each_nodes_own() -> None:
     check = checks.storage("/mnt/x", {"a": "", "b": ""}, {"a": ["b"], "b": ["a"]}, 9 * GIB)
-    assert (check.status, check.detail) == ("failed", "a does not see the files of b; b does not see the files of a")
+    assert (check.status, check.detail) == ("failed", "a cannot read the files of b; b cannot read the files of a")
     assert checks.storage("/mnt/x", {"a": "", "b": ""}, {"a": [], "b": []}, 9 * GIB).status == "ok"
-    assert checks.storage("/mnt/x", {"a": ""}, {"a": []}, GIB // 2).detail == "/mnt/x: 0.50 GiB free, 1 wanted"
+    assert checks.storage("/mnt/x", {"a": ""}, {"a": []}, GIB // 2).detail == "/mnt/x: 0.50 GiB free, 1 needed"
     assert "b cannot write: /mnt/x: Permission denied" in checks.storage(
         "/mnt/x", {"a": "", "b": "/mnt/x: Permission denied"}, {"a": []}, GIB).detail  # fmt: skip
 
@@ -142,10 +142,10 @@ def test_locks_that_do_not_cross_nodes() -> None:
 @pytest.mark.parametrize(
     ("statuses", "status", "said"),
     [
-        ((200, "OK", 200), "ok", "lets this login in"),
-        ((200, "OK", 404), "ok", "lets this login in"),
+        ((200, "OK", 200), "ok", "accepts this login"),
+        ((200, "OK", 404), "ok", "accepts this login"),
         ((0, "Connection refused", 0), "failed", "Connection refused"),
-        ((200, "OK", 401), "failed", "answers 401 to this login"),
+        ((200, "OK", 401), "failed", "answers 401 with this login"),
         ((200, "OK", 500), "failed", "its API answers 500"),
     ],
 )
@@ -256,7 +256,7 @@ def test_a_check_that_fails_is_shown_with_its_mend_and_exits_1(
     monkeypatch.setattr("cluster.probe._tried_gpus", lambda own: ([], "built for CUDA 13.0"))
     assert main(["doctor", "--tracking-uri", tracker]) == 1
     shown = capsys.readouterr().out
-    assert f"failed   MLflow         {tracker}: runs, but answers 401 to this login" in shown
+    assert f"failed   MLflow         {tracker}: runs, but answers 401 with this login" in shown
     assert "fix: set MLFLOW_TRACKING_USERNAME" in shown
 
 

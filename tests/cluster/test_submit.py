@@ -37,7 +37,7 @@ def jobs_api() -> Iterator[str]:
 
 @pytest.mark.parametrize(
     ("token", "said"),
-    [(None, "it wants a token"), ("wrong", "it does not take this token"), ("right", "no Jobs API there")],
+    [(None, "it requires a token"), ("wrong", "it does not take this token"), ("right", "no Jobs API there")],
 )
 def test_a_refused_request_is_explained_with_its_fix(
     jobs_api: str, token: str | None, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -89,7 +89,7 @@ def test_half_of_the_credentials_is_told(install, tmp_path, monkeypatch):
 def test_a_token_file_without_a_token_is_told(install, tmp_path, nobody, text):
     install(archive)
     (nobody / ".kaggle" / "kaggle.json").write_text(text)
-    assert "kaggle.json holds no username and key" in fault(tmp_path / "data")
+    assert "kaggle.json has no username and key" in fault(tmp_path / "data")
 
 
 def test_the_csv_is_taken_out_of_the_archive(install, tmp_path, nobody, monkeypatch):
@@ -121,7 +121,7 @@ def test_a_refusal_names_the_rules_to_accept(install, tmp_path, error):
         (lambda path: None, "missing or damaged"),
         (lambda path: path.write_bytes(b"<html>"), "missing or damaged"),
         (lambda path: path.write_bytes(b"\x1f\x8b\x08\x00" + b"\0" * 20), "missing or damaged"),
-        (lambda path: archive(path, "../other.csv"), "holds no fer2013.csv"),
+        (lambda path: archive(path, "../other.csv"), "has no fer2013.csv"),
     ],
 )
 def test_what_is_not_the_archive_is_told(install, tmp_path, fetch, says):

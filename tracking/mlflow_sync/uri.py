@@ -81,7 +81,8 @@ def _with_password(recorded: str) -> str:
     if not password:
         raise TrackingError(
             f"the sweep's records go to {recorded}, and its password is not recorded: set MLFLOW_TRACKING_PASSWORD "
-            "(and MLFLOW_TRACKING_USERNAME for another user), or give the whole URI by MLFLOW_TRACKING_URI or --tracking-uri"
+            "(and MLFLOW_TRACKING_USERNAME for another user), or give the whole URI by MLFLOW_TRACKING_URI or "
+            "--tracking-uri"
         )
     if user:
         recorded = re.sub(r"(?<=://)[^/@:]*(?=:)", lambda _: quote(user, safe=""), recorded, count=1)

@@ -73,7 +73,7 @@ class Status(OnCluster):
         console.print(f"sweep {spec.name}: {state_text(row)}; {trials_begun(history, spec)} on {spec.dataset}")
         if row.seconds_left:
             console.print(f"about {duration(row.seconds_left)} left on {count_of(row.slots, 'slot')}")
-        console.print(leaderboard(history, spec, folder))
+        console.print(leaderboard(history, spec, folder, console.width))
         if front := pareto_table(history):
             console.print(front)
         if forecast := forecast_table(history):
