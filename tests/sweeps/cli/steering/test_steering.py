@@ -244,7 +244,7 @@ def test_a_retry_continues_from_the_state_of_the_failed_trial(
     assert sweep("unlucky").exit_code == 1
     capsys.readouterr()
     assert main(["retry", "unlucky", "--failed", "--out", str(out)]) == 0
-    assert "again: trial 0 from its state after epoch 4" in lines(capsys)
+    assert "trains again: trial 0 from its state after epoch 4" in lines(capsys)
     ended = sweep("unlucky", resume=True)
     assert ended.exit_code == 0, ended.faults
     whole, retried = (SweepHistory.load(out / name / "journal.jsonl") for name in ("night", "unlucky"))
