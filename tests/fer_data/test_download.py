@@ -76,7 +76,7 @@ def test_says_all_that_is_missing(install, tmp_path):
     install(None)
     text = fault(tmp_path / "data")
     assert 'pip install "fer-sweeps[kaggle]"' in text
-    assert "no credentials: make a token at https://www.kaggle.com/settings" in text
+    assert "no credentials: create a token at https://www.kaggle.com/settings" in text
 
 
 def test_half_of_the_credentials_is_told(install, tmp_path, monkeypatch):

@@ -105,5 +105,5 @@ def test_other_files_and_too_few_faces_are_refused(faces: Faces, tmp_path: Path)
     save_weights(net, tmp_path / "net.safetensors", {})
     with pytest.raises(ModelError, match="has no support vector machine"):
         load_svm(tmp_path / "net.safetensors")
-    with pytest.raises(ModelError, match=r"5 images of each of 2 or more classes, got \[4, 4, 4, 4, 4, 4, 4\]"):
+    with pytest.raises(ModelError, match=r"2 or more classes with 5 images each, got \[4, 4, 4, 4, 4, 4, 4\]"):
         fit_svm(net, *faces)

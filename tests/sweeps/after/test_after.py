@@ -73,7 +73,7 @@ def test_the_test_split_is_read_once(verb: Callable[..., int], capsys: Capture) 
     assert "its test split was read on 20" in message
     assert "--again" in message
     assert verb("test", "night/0", "--again") == 0
-    assert "LOOK 2: no longer a fair test" in capsys.readouterr().out
+    assert "LOOK 2: no longer an unbiased test" in capsys.readouterr().out
 
 
 def test_a_look_keeps_answers_scores_and_pictures_of_the_test_split(
@@ -179,7 +179,7 @@ def test_no_leak_free_accuracy_without_a_leak_free_face(tmp_path: Path, out: Pat
     space = Space(suggest=lambda trial: _lenet(0.01), name="one_space")
     run_sweep(space, data=tmp_path / "same.csv", trials=1, epochs=1, name="same", out=out, runner="inline", **QUIET)
     assert main(["test", "same/0", "--out", str(out)]) == 0
-    assert "no leak-free accuracy: same's test has no face" in capsys.readouterr().out
+    assert "no leak-free accuracy: no face of same's test" in capsys.readouterr().out
     (tested,) = SweepHistory.load(out / "same/journal.jsonl").trials[0].tests
     assert "test_accuracy" in tested.metrics
     assert "test_accuracy_leak_free" not in tested.metrics
@@ -242,7 +242,7 @@ def test_an_ensemble_does_not_change_with_its_member(verb: Callable[..., int], f
     kept = dict(np.load(path))
     np.savez(path, **kept | {"probabilities": kept["probabilities"][:, ::-1]})  # the sweep made again, say
     said = refused(capsys, lambda: verb("test", "firm"))
-    assert "firm/0: its members midnight/0, midnight/1 do not answer as they did when it was made" in said
+    assert "firm/0: its members midnight/0, midnight/1 have other predictions than when it was made" in said
     assert f"python -m sweeps ensemble midnight/0 midnight/1 --name NAME --out {finished}" in said
 
 
@@ -413,4 +413,4 @@ def test_the_command_of_the_report_gives_the_settings_back() -> None:
     settings |= {"transfer.weights": "1234", "recipe.views": "true"}
     assert parse_settings([f"{name}={setting_text(value)}" for name, value in settings.items()]) == settings
     spec = fake_trials.spec(settings={"recipe.clip_norm": None})
-    assert "--set recipe.clip_norm=null" in _commands(spec)["the same sweep again"]
+    assert "--set recipe.clip_norm=null" in _commands(spec)["run the same sweep again"]

@@ -59,7 +59,7 @@ def test_everything_lies_in_the_trial_s_folder_and_in_mlflow(
     shown = capsys.readouterr()
     assert shown.err == ""
     assert "backbone.conv2  Conv2d     50x18x18      25,050          8.100" in shown.out
-    assert "8.2 MB; 22.2 MFLOPs a face" in shown.out
+    assert "8.2 MB; 22.2 MFLOPs per face" in shown.out
     folder = finished / "night/trials/0000/inspect"
     names = ["filters.png", "gradcam.png", "maps_conv1.png", "maps_conv2.png", "occlusion.png"]
     assert sorted(path.name for path in folder.iterdir()) == names
@@ -124,10 +124,10 @@ def test_a_picture_is_made_like_the_faces_of_the_run(finished: Path, tmp_path: P
     ("words", "message"),
     [
         (("--layers", "conv1,konv2,fc2"), "no layer 'konv2'; did you mean 'conv2'?; no layer 'fc2'; did you mean"),
-        (("--layers", "head", "--method", "gradcam"), "none of head gives a map"),
+        (("--layers", "head", "--method", "gradcam"), "none of head has a feature map"),
         (("--layers", "conv1,,"), "expected names separated by commas"),
         (("--faces", "0"), "--faces '0': expected a number of faces, 1 to 14"),
-        (("--faces", "1,14"), "places in the validation split, 0 to 13"),
+        (("--faces", "1,14"), "indices in the validation split, 0 to 13"),
         (("--faces", "all"), "--faces 'all'"),
         (("--image", "none.png"), "--image none.png: cannot be read"),
         (("--image", "none.png", "--faces", "2"), "give one"),

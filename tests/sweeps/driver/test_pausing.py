@@ -274,7 +274,7 @@ def test_states_beyond_the_bound_go_the_least_promising_first_and_their_trials_s
         held.director.take(task.trial, report(task, 1, value))
     assert [folder.trial(number).last.exists() for number in range(3)] == [True, False, True]
     assert len(warnings) == 1
-    assert "trial 1: its state is dropped" in warnings[0]
+    assert "trial 1: its state is deleted" in warnings[0]
 
 
 def test_states_of_trials_that_are_done_go_before_those_of_paused_ones(tmp_path: Path) -> None:
@@ -293,7 +293,7 @@ def test_states_of_trials_that_are_done_go_before_those_of_paused_ones(tmp_path:
     assert [path.parent.parent.name for path in folder.trials.glob("*/lasting/last.safetensors")] == ["0001"]
     assert folder.trial(0).last.exists()
     assert len(warnings) == 1
-    assert "trial 2: its state is dropped" in warnings[0]
+    assert "trial 2: its state is deleted" in warnings[0]
     assert "it cannot be extended" in warnings[0]
 
 

@@ -185,7 +185,7 @@ def test_states_beyond_the_limit_are_dropped_with_one_warning(tmp_path: Path) ->
         held.folder.trial(number).last.write_bytes(b"state")
         held.director.take(number, report(task, 1, 0.3 - 0.1 * number))
     assert len(said) == 1
-    assert "trial 0: its state is dropped" in said[0]
+    assert "trial 0: its state is deleted" in said[0]
 
 
 def test_of_equal_trials_no_more_than_the_share_are_promoted() -> None:

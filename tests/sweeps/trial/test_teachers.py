@@ -200,7 +200,7 @@ def test_a_teachers_weights_are_kept_until_its_students_are_done(
         ("--set distill=night --folds 2", "has seen faces that folds hold out"),
         ("--set distill=bare", "bare/0: its weights are not kept"),
         ("--set distill=night --set distill_share=0", "recipe.distill_share"),
-        ("--set distill_temperature=3", "recipe.distill_temperature: nothing teaches; give distill=NAME"),
+        ("--set distill_temperature=3", "recipe.distill_temperature: there is no teacher; give distill=NAME"),
     ],
 )
 def test_teachers_that_cannot_teach_are_refused(

@@ -53,7 +53,7 @@ def test_maps_show_the_channels_that_vary_most_and_count_the_dead() -> None:
         maps[:, channel, 0, 0] = 18 - channel
     figure = maps_figure(SHEET, maps, "val, 2 of n = 10")
     shown = words(figure)
-    assert "the 16 of 20 channels that vary most, maps of 4×4; 2 of 20 give the same everywhere" in shown
+    assert "the 16 of 20 channels that vary most, maps of 4×4; 2 of 20 are constant over these faces" in shown
     assert [line for line in shown.split("\n") if line.isdecimal()] == [str(channel) for channel in range(16)]
     assert limits(figure)[0] == 0
     assert limits(maps_figure(SHEET, -maps, "signed"))[0] < 0
