@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from rich.table import Table
 from rich.text import Text
@@ -15,16 +15,19 @@ from sweeps.time_left import duration
 _COLOURS = {"running": "bold green", "waiting": "yellow", "paused": "yellow", "crashed": "red", "unreadable": "red"}
 _HEADINGS = ("sweep", "state", "owner", "trials", "best val_accuracy", "slots", "priority", "left")
 _RIGHT = ("best val_accuracy", "slots", "priority", "left")
+_OF_LIVING = ("slots", "priority", "left")
 
 
 def table_of(rows: Sequence[Row]) -> Table:
-    """One line per sweep."""
+    """One line per sweep; slots, priority and time left only if a sweep is running."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for heading in _HEADINGS:
-        table.add_column(heading, justify="right" if heading in _RIGHT else "left", overflow="fold")
+    shown = [heading for heading in _HEADINGS if heading not in _OF_LIVING or any(row.is_living for row in rows)]
+    for heading in shown:
+        justify: Literal["left", "right"] = "right" if heading in _RIGHT else "left"
+        table.add_column(heading, justify=justify, overflow="fold", no_wrap=heading == "best val_accuracy")
     for row in rows:
         digest = row.digest
-        table.add_row(
+        cells = (
             Text(row.name),
             Text(row.pause or row.state, style=_COLOURS.get(row.state, "")),
             Text(row.owner),
@@ -34,6 +37,7 @@ def table_of(rows: Sequence[Row]) -> Table:
             f"{digest.priority}" if row.is_living else "",
             duration(row.seconds_left) if row.seconds_left else "",
         )
+        table.add_row(*cells[: len(shown)])
     return table
 
 
