@@ -13,7 +13,7 @@ from tracking.record.layout import SweepFolder, TrialFolder
 
 @dataclass(frozen=True)
 class Removal:
-    """A file that can be deleted, the bytes that frees (0 while MLflow has the same file), and why."""
+    """A file that can be deleted, the bytes that this frees (0 if MLflow has a hard link to it), and the reason."""
 
     path: Path
     size_bytes: int
@@ -21,7 +21,7 @@ class Removal:
 
 
 class BestTrials:
-    """The best `keep` of the finished trials that were added, by `val_accuracy`; of equal ones, the earlier.
+    """The best `keep` of the finished trials added so far, by `val_accuracy`; among equal ones, the earlier.
 
     Raises:
         TrackingError: `keep` < 1.
@@ -34,12 +34,12 @@ class BestTrials:
         self._best: list[tuple[float, int]] = []
 
     def remove(self, number: int) -> None:
-        """Forget a trial, which is to finish again."""
+        """Remove a trial, which will finish again."""
         self._best = [entry for entry in self._best if entry[1] != -number]
         heapq.heapify(self._best)
 
     def add(self, trial: TrialHistory) -> int | None:
-        """Add one; the number of the trial that is not among the best now, itself perhaps, None if there is none."""
+        """Add a trial; returns the trial that is no longer among the best, possibly the same, or None."""
         if trial.best_accuracy is None:
             return trial.number
         entry = (trial.best_accuracy, -trial.number)
@@ -54,10 +54,10 @@ def removable(
 ) -> list[Removal]:
     """The checkpoints that can be deleted, by trial; nothing is deleted. Hold the folder: a driver may be writing them.
 
-    The state to continue from goes once a trial is over; of a failed one, once it is trained again. Weights of a
-    trial's best epoch stay for the best `keep` trials (None: for all), for baselines, for the trials `needed`, and for
-    every trial that is not over. The state that a longer run continues from stays for the best `keep` trials, if they
-    are done.
+    The checkpoint to continue from is deleted once a trial is over; of a failed trial, once it is trained again.
+    Weights of the best epoch are kept for the best `keep` trials (None: for all), for baselines, for the trials
+    `needed`, and for every trial that is not over. The checkpoint that `extend --epochs` continues from is kept for
+    the best `keep` trials that are done.
 
     Raises:
         TrackingError: `keep` < 1.
@@ -96,7 +96,7 @@ def _fallen(history: SweepHistory, keep: int | None) -> set[int]:
 
 
 def states(folder: SweepFolder, trial: TrialHistory) -> Iterator[Removal]:
-    """The states of a trial that has no worker; of one that is done, those that a longer run does not continue from."""
+    """The checkpoints of a trial without a worker; of one that is done, except what `extend --epochs` needs."""
     files = folder.trial(trial.number)
     kept = () if trial.state == "done" else _lasting_files(files)
     for path in (files.last, files.previous, *kept):
@@ -104,7 +104,7 @@ def states(folder: SweepFolder, trial: TrialHistory) -> Iterator[Removal]:
 
 
 def lasting(folder: SweepFolder, trial: TrialHistory, keep: int | None) -> Iterator[Removal]:
-    """The state that a longer run of a trial would continue from, of one that is not among the best."""
+    """The checkpoint that `extend --epochs` would need, for a trial that is not among the best."""
     for path in _lasting_files(folder.trial(trial.number)):
         yield from _removal(path, f"trial {trial.number} is not among the best {keep} by val_accuracy: not extended")
 
@@ -115,16 +115,16 @@ def _lasting_files(files: TrialFolder) -> tuple[Path, ...]:
 
 
 def weights(folder: SweepFolder, trial: TrialHistory, keep: int | None) -> Iterator[Removal]:
-    """The weights of a trial that is `outranked`."""
+    """The weights of a trial in `outranked`."""
     reason = f"trial {trial.number} is not among the best {keep} by val_accuracy, nor a baseline"
     yield from _removal(folder.trial(trial.number).best, reason)
 
 
 def remove(removals: Sequence[Removal]) -> int:
-    """Delete the files; returns how many bytes that freed.
+    """Delete the files; returns the number of bytes freed.
 
     Raises:
-        TrackingError: a disk error; files before it are deleted.
+        TrackingError: a disk error; the files before it are already deleted.
     """
     freed = 0
     for removal in removals:

@@ -12,25 +12,25 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from fer_common.frozen import Frozen
 
 FORMAT = 5
-"""Version of the journal's lines; newer ones are refused."""
+"""The journal format that this version writes; newer ones are refused."""
 
 OBJECTIVE: Final = "val_accuracy"
-"""Ranks trials by its value at their best epoch, and selects that epoch by default; higher is better."""
+"""The metric that ranks trials, by its value at their best epoch, and by default selects that epoch; higher is
+better."""
 
 PARAMETERS = "parameters"
 """Number of trainable parameters, reported at a trial's end because its weights may then be deleted."""
 
 LEAK_FREE = "_leak_free"
-"""Ends a metric's name: without those images whose pixels are also in a split that the net was trained on."""
+"""Suffix of metrics computed without the images whose pixels are also in a split that the net was trained on."""
 
 TrialState = Literal["done", "pruned", "failed", "stopped"]
 
 PauseReason = Literal["rung", "share", "person", "budget"]
-"""Why a trial was paused: it waits for a promotion, its slot was needed elsewhere, a person asked, or a budget is
-spent."""
+"""Why a trial was paused: it waits at a rung, its slot was needed elsewhere, a person asked, or a budget is used up."""
 
 Told = Literal["value", "pruned", "worst", "nothing"]
-"""What the sampler learned of a trial: its best value; that it was given up, and where it stood then; that it is
+"""What the sampler was told about a trial: its best value; that it was pruned, with its values until then; that it is
 worse than all others; or nothing."""
 
 _PAUSED_FOR: dict[PauseReason, str] = {
@@ -102,7 +102,7 @@ class DriverStarted(_Event):
 
     event: Literal["driver"] = "driver"
     format: int = 1
-    """Of the lines that it writes; drivers of version 1 did not record it."""
+    """Format of the lines that it writes; drivers of format 1 did not record it."""
     host: str
     pid: int
     versions: dict[str, str]
@@ -111,19 +111,19 @@ class DriverStarted(_Event):
     """The GPUs that trials train on, their driver, and whether fp32 is exact on them."""
     resumed: bool = False
     space_sha256: str | None = None
-    """Of the space's file, where there is one."""
+    """Hash of the space's file, if there is one."""
     spec: dict[str, Any] = {}
-    """What this driver was asked to do; a resume may ask for more trials or other hardware than the start did."""
+    """The options of this driver; a resume may ask for more trials or other hardware than the first start did."""
     redrawn: dict[int, Drawn | None] | None = None
-    """Where the space was edited: how it draws the trials that were drawn before, by their numbers. The sampler learns
-    nothing from those with None. It replaces what an earlier driver recorded."""
+    """If the space was edited: how the new space draws each earlier trial, by number; None if it cannot, in which case
+    the sampler does not learn from the trial. Replaces what earlier drivers recorded."""
 
 
 class Wanted(Frozen):
     """A trial that a person asked for: a configuration, and the trial that it was taken from.
 
-    `params` and `distributions` are those of an equal draw; empty if the space cannot draw it. With
-    `epoch` it continues from that trial's state after so many epochs, which is kept for it in the sweep's folder.
+    `params` and `distributions` are those with which the space draws the same configuration; empty if it cannot. With
+    `epoch` the trial continues from the source's state after that epoch, of which the sweep's folder keeps a copy.
     """
 
     act: str
@@ -137,7 +137,7 @@ class Wanted(Frozen):
 
 
 class Lengthened(Frozen):
-    """A trial that was given more epochs: it continues after `epoch`, and what it had after that no longer counts."""
+    """A trial that was given more epochs: it continues after `epoch`, and its later epochs no longer count."""
 
     trial: int
     epochs: int
@@ -158,11 +158,11 @@ class Act(_Event):
     wanted: tuple[Wanted, ...] = ()
     lengthened: tuple[Lengthened, ...] = ()
     spec: dict[str, Any] = {}
-    """What the sweep is asked to do from now on, where the act changes that."""
+    """The options from now on, if the act changes them."""
 
 
 class Group(Frozen):
-    """A trial's place among the trials of one configuration, which the sampler sees as one.
+    """A trial's place in a group: the trials of one configuration, which are one trial to the sampler.
 
     `first` is the number of the group's first trial; members are counted from 0.
     """
@@ -175,9 +175,9 @@ class Group(Frozen):
 
 
 class TrialStarted(_Event):
-    """A trial was proposed; its number is the journal's and never given twice.
+    """A trial was proposed; numbers are unique in the journal and never reused.
 
-    `config` and `config_id` are empty if the space refused what was drawn.
+    `config` and `config_id` are empty if the space raised an error for the drawn values.
     """
 
     event: Literal["trial"] = "trial"
@@ -188,34 +188,34 @@ class TrialStarted(_Event):
     epochs: int = Field(ge=1)
     baseline: str | None = None
     report_epochs: int | None = None
-    """Of a baseline, how long the report trained it, where that is known."""
+    """For a baseline: the number of epochs in its report, if known."""
     params: dict[str, Any] = {}
     distributions: dict[str, str] = {}
     wanted: Wanted | None = None
-    """Of a trial that a person asked for: its lineage."""
+    """For a trial that a person asked for: the request, and the trial that it came from."""
     group: Group | None = None
     fold: int | None = None
-    """Which of the sweep's folds is its validation split, from 1."""
+    """The fold that is its validation split, counted from 1."""
 
     @property
     def is_further_member(self) -> bool:
-        """Whether it trains again what another trial of its group began, or what a sweep's best trial did."""
+        """Whether its configuration was already trained by another trial: the first of its group, or one to confirm."""
         return self.group is not None and (self.group.member > 0 or self.group.confirms is not None)
 
     @property
     def net(self) -> str:
-        """The name of its kind of net; empty if a draw came to no configuration."""
+        """The name of its kind of net; empty if the draw gave no configuration."""
         name: str = self.config.get("net", {}).get("name", "")
         return name
 
     @property
     def title(self) -> str:
-        """A baseline's name, or the net's; a draw that came to no configuration has neither."""
+        """The name of the baseline or of the net, with its place in a group; `refused draw` without a configuration."""
         return f"{self._own_title}{self._place}"
 
     @property
     def group_title(self) -> str:
-        """The title of its whole group: `lenet, 5 folds`; without a group, its own."""
+        """The title of its group, as `lenet, 5 folds`; its own title if it has no group."""
         if self.group is None:
             return self._own_title
         kind = "seeds" if self.fold is None else "folds"
@@ -237,12 +237,12 @@ class TrialStarted(_Event):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Its configuration, or the values of a draw that came to none."""
+        """Its configuration, or the drawn values if they gave none."""
         return self.config or {"drawn": self.params}
 
 
 class AttemptStarted(_Event):
-    """A trial was handed to a worker: first, after the worker's death, or after a resume."""
+    """A trial was assigned to a worker: for the first time, after a worker died, or after a resume."""
 
     event: Literal["attempt"] = "attempt"
     trial: int
@@ -258,7 +258,7 @@ class EpochResults(_Frozen):
     iterations: tuple[tuple[int, float, float], ...] = ()
 
     def results(self) -> dict[str, Any]:
-        """These fields alone, of a subclass too."""
+        """The fields of this class alone, also for a subclass."""
         return {name: getattr(self, name) for name in EpochResults.model_fields}
 
 
@@ -270,7 +270,7 @@ class EpochDone(EpochResults, _Event):
 
 
 class Verdict(_Event):
-    """Decided for a running trial, which still has to finish."""
+    """The driver decided to end a running trial, which has not left its worker yet."""
 
     event: Literal["verdict"] = "verdict"
     trial: int
@@ -290,14 +290,14 @@ class TrialPaused(_Event):
 
     @property
     def text(self) -> str:
-        """Why, for a person."""
+        """The reason as text."""
         if self.reason == "share" and self.who:
             return f"paused by {self.who}, as the whole sweep"
         return _PAUSED_FOR[self.reason].format(who=self.who or "a person")
 
 
 class TrialUnpaused(_Event):
-    """A paused trial is to continue as soon as a slot is free; `who` asked for it, where a person did."""
+    """A paused trial is to continue as soon as a slot is free; `who` asked for it, if a person did."""
 
     event: Literal["unpaused"] = "unpaused"
     trial: int
@@ -305,7 +305,7 @@ class TrialUnpaused(_Event):
 
 
 class TrialEnded(_Event):
-    """A trial left its worker. With `final=False` (a signal, a budget) a resume takes it up again."""
+    """A trial left its worker. With `final=False` (after a signal or a budget) a resume continues it."""
 
     event: Literal["end"] = "end"
     trial: int
@@ -318,13 +318,13 @@ class TrialEnded(_Event):
     diverged: bool = False
     final: bool = True
     told: Told | None = None
-    """None if the trial is to be resumed, and in journals of format 1."""
+    """None if the trial can be resumed, and in journals of format 1."""
     undrawn: bool = False
-    """Whether its pictures are yet to be drawn; a `TrialDrawn` follows when they are."""
+    """Whether its pictures are still to be drawn; a `TrialDrawn` follows when they are."""
 
     @property
     def drops_out(self) -> bool:
-        """Whether the trial failed or was stopped for good: then it competes with no other."""
+        """Whether the trial failed or was stopped for good, and so no longer competes at rungs."""
         return self.final and self.state in ("failed", "stopped")
 
 
@@ -337,7 +337,7 @@ class TrialDrawn(_Event):
 
 
 class TrialTested(_Event):
-    """The test split was read for a trial; `look` counts from 1."""
+    """A trial was evaluated on the test split; `look` counts the evaluations from 1."""
 
     event: Literal["tested"] = "tested"
     trial: int
@@ -346,19 +346,19 @@ class TrialTested(_Event):
 
     @property
     def when(self) -> str:
-        """The time, in UTC, for a person."""
+        """The time in UTC as text."""
         return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(self.time_ms / 1000))
 
 
 class DriverStopped(_Event):
-    """The driver left before the sweep was over."""
+    """The driver ended before the sweep was finished."""
 
     event: Literal["stopped"] = "stopped"
     reason: str
 
 
 class SweepEnded(_Event):
-    """Every trial asked for is in its final state; how many in each."""
+    """Every requested trial is in its final state; the number in each state."""
 
     event: Literal["finished"] = "finished"
     done: int = 0
