@@ -17,7 +17,7 @@ from fer_common.verbs import Verb, add_verbs, run_verb
 
 
 class Doctor(Verb):
-    """Check a cluster, or this machine, before money is spent on it.
+    """Check a cluster, or this machine, before a sweep.
 
     Example: python -m cluster doctor cluster/on_prem.yaml
     """
@@ -26,7 +26,7 @@ class Doctor(Verb):
     address: Annotated[str | None, Flag("auto, HOST:6379 or http://HOST:8265 (default: this machine)", "A")] = None
     storage: Annotated[Path, Flag("folder of all sweeps (default: CONFIG's, else runs)", "DIR")] = Path("runs")
     tracking_uri: Annotated[str | None, Flag("MLflow (default: CONFIG's, else $MLFLOW_TRACKING_URI)", "URI")] = None
-    as_json: Annotated[bool, Flag("one line for programs", name="json")] = False
+    as_json: Annotated[bool, Flag("print one line of JSON", name="json")] = False
 
     def __call__(self) -> int:
         check_home()

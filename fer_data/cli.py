@@ -24,10 +24,10 @@ from fer_data.faces import Faces
 from fer_data.options import DataOptions
 
 _SOURCE = (
-    "csv, folder of images, of Caffe lists or LMDB; or 'synthetic'. Where classes are only numbered, "
+    "csv, folder of images, of Caffe lists or LMDB; or 'synthetic'. If classes are only numbered, "
     "classes.txt in the folder names them, one per line in the order of the numbers"
 )
-Face = Annotated[int, Flag("its place in train", "N")]
+Face = Annotated[int, Flag("its index in the train split", "N")]
 Count = Annotated[int, Field(ge=1, le=1024)]
 
 
@@ -39,29 +39,29 @@ class _OfSource(Verb):
 
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        """Its own, and how the source is read."""
+        """Its own arguments, and the options of the data."""
         add_flags(parser, cls)
         group = parser.add_argument_group("how the data is read, and which part is used")
         add_flags(group, DataOptions, [name for name in flags(DataOptions) if name != "source"])
 
     @classmethod
     def fields_given(cls, given: argparse.Namespace) -> dict[str, Any]:
-        """Its own, and the options of the data."""
+        """Its own fields, and the options of the data."""
         return super().fields_given(given) | {"data": DataOptions.given(given, given.source)}
 
     def faces(self) -> Faces:
-        """The data set, read."""
+        """Read the data set."""
         return open_cached(prepare(self.data))
 
 
 class Describe(_OfSource):
-    """Count what is in a data set, and draw it.
+    """Count and draw what a data set contains.
 
     Example: python -m fer_data describe fer2013.csv
     """
 
-    as_json: Annotated[bool, Flag("print JSON, and draw only where --picture says", name="json")] = False
-    picture: Annotated[Path | None, Flag("default NAME-overview.png, here", "FILE.png")] = None
+    as_json: Annotated[bool, Flag("print JSON; draw only with --picture", name="json")] = False
+    picture: Annotated[Path | None, Flag("default NAME-overview.png", "FILE.png")] = None
 
     def __call__(self) -> int:
         from fer_data.describe import counts_table, describe, remarks
@@ -88,11 +88,11 @@ class Describe(_OfSource):
 
 
 class _Show(_OfSource):
-    picture: Annotated[Path | None, Flag("default NAME-WHAT.png, here", "FILE.png")] = None
+    picture: Annotated[Path | None, Flag("default NAME-WHAT.png", "FILE.png")] = None
 
     @abstractmethod
     def drawing(self) -> Callable[[Path, Faces], None]:
-        """What draws the picture; faults of the arguments are raised before the data is read."""
+        """A function that draws the picture. Raises errors of the arguments before the data is read."""
 
     def __call__(self) -> int:
         draw, faces = self.drawing(), self.faces()
@@ -103,7 +103,7 @@ class _Show(_OfSource):
 
 
 class Augment(_Show):
-    """Draw one face and variations of it, as in training.
+    """Draw one face and random augmentations of it, as in training.
 
     Example: python -m fer_data show augment fer2013.csv --set flip=0.5 --set rotate_deg=12
     """
@@ -111,11 +111,11 @@ class Augment(_Show):
     face: Face = 0
     settings: Annotated[
         tuple[str, ...],
-        Flag("a setting of the augmentation, as flip=0.5 (repeatable)", "KEY=VALUE", name="set", repeat=True),
+        Flag("an augmentation setting, as flip=0.5 (repeatable)", "KEY=VALUE", name="set", repeat=True),
     ] = ()
-    config: Annotated[Path | None, Flag("a trial's config.json, whose augmentation is shown", "FILE")] = None
-    count: Annotated[Count, Flag("how many variations", "N")] = 31
-    seed: Annotated[int, Flag("of the draws", "N")] = 0
+    config: Annotated[Path | None, Flag("a trial's config.json with the augmentation", "FILE")] = None
+    count: Annotated[Count, Flag("number of versions", "N")] = 31
+    seed: Annotated[int, Flag("random seed", "N")] = 0
 
     def drawing(self) -> Callable[[Path, Faces], None]:
         from fer_data.show import draw_augmented, read_augmentation
@@ -139,12 +139,12 @@ class Preprocess(_Show):
 
 
 class First(_Show):
-    """Draw the counts of the classes, and the first train faces.
+    """Draw the class counts and the first train faces.
 
     Example: python -m fer_data show first fer2013.csv
     """
 
-    count: Annotated[Count, Flag("how many faces", "N")] = 128
+    count: Annotated[Count, Flag("number of faces", "N")] = 128
 
     def drawing(self) -> Callable[[Path, Faces], None]:
         from fer_data.show import draw_first
@@ -157,12 +157,12 @@ def _default_picture(faces: Faces, what: str) -> Path:
 
 
 class Export(_OfSource):
-    """Write a data set as Caffe's data step does: images or LMDB, lists, mean.
+    """Write a data set for Caffe: images or LMDB, index lists, mean image.
 
     Example: python -m fer_data export fer2013.csv faces --format png
     """
 
-    destination: Annotated[Path, Flag("folder to write; must not exist", "DEST", positional=True)]
+    destination: Annotated[Path, Flag("new folder; must not exist", "DEST", positional=True)]
     format: Annotated[Literal["png", "jpg", "lmdb"], Flag("png and lmdb are exact, jpg has quality 95")]
 
     def __call__(self) -> int:
@@ -181,19 +181,21 @@ class Export(_OfSource):
 
 
 class Download(Verb):
-    """Fetch fer2013.csv with your Kaggle account.
+    """Download fer2013.csv with your Kaggle account.
 
     Example: python -m fer_data download
     """
 
-    destination: Annotated[Path, Flag("folder for fer2013.csv (default: this one)", "DEST", positional=True)] = Path()
+    destination: Annotated[
+        Path, Flag("folder for fer2013.csv (default: the current folder)", "DEST", positional=True)
+    ] = Path()
 
     def __call__(self) -> int:
         from fer_data.download import OFFICIAL_MD5, download
 
         path, official = download(self.destination)
         what = "the official file" if official else f"NOT the official file, which has MD5 {OFFICIAL_MD5}"
-        new_console().print(f"{path}: {what}\nlook at it:\n  python -m fer_data describe {path}")
+        new_console().print(f"{path}: {what}\nnext:\n  python -m fer_data describe {path}")
         return 0
 
 
@@ -201,7 +203,7 @@ def parser() -> Parser:
     """The command line of `python -m fer_data`."""
     top = Parser(prog="python -m fer_data", description="Describe, draw or convert a data set, or download FER2013.")
     verbs = add_verbs(top, {"describe": Describe, "export": Export, "download": Download})
-    show = verbs.add_parser("show", help="draw faces as a recipe varies or preprocesses them")
+    show = verbs.add_parser("show", help="draw augmented or preprocessed versions of a face")
     add_verbs(show, {"augment": Augment, "preprocess": Preprocess, "first": First}, "WHAT")
     return top
 

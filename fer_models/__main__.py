@@ -27,7 +27,7 @@ _CONFIG: TypeAdapter[NetConfig] = TypeAdapter(NetConfig)
 
 
 class Nets(Verb):
-    """List the nets and what they cost, or one net layer by layer.
+    """List the nets with their sizes and costs, or one net layer by layer.
 
     Example: python -m fer_models lenet --picture lenet.png
     """

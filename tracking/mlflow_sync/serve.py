@@ -38,7 +38,7 @@ class Serve(Verb):
 
     backend: Annotated[
         str,
-        Flag(f"postgresql+psycopg://user@host/db; a password in it is seen in ps, so better by {BACKEND}", "URI"),
+        Flag(f"postgresql+psycopg://user@host/db; a password in it is visible in ps, so prefer {BACKEND}", "URI"),
     ] = Field(default_factory=lambda: os.environ.get(BACKEND, ""))
     artifacts: Annotated[str, Flag("s3://bucket/path or an absolute folder", "PLACE")]
     host: Annotated[str, Flag("address to listen on")] = "127.0.0.1"
@@ -47,7 +47,7 @@ class Serve(Verb):
         tuple[str, ...], Flag("may be repeated", "HOST[:PORT]", name="allowed-host", repeat=True)
     ] = ()
     workers: Annotated[int, Flag("processes that answer")] = 1
-    dry_run: Annotated[bool, Flag("check, print the command, start nothing")] = False
+    dry_run: Annotated[bool, Flag("only check, and print the command")] = False
 
     def __call__(self) -> int:
         """Become the server, or print its command."""
