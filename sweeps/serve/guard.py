@@ -32,11 +32,11 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 MAX_UPLOAD = 10 * 2**20
-"""Bytes of a request's body."""
+"""Maximum size of a request body in bytes."""
 
 
 class BoundedBodies:
-    """Refuses a request once its body is larger than allowed, so that no more is ever taken into memory."""
+    """Refuses a request whose body is larger than the maximum, before more of it is read into memory."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
