@@ -82,11 +82,13 @@ class Prior:
 class Space:
     """`suggest` draws a configuration with Optuna's define-by-run calls; `baselines` run first and are never pruned.
 
-    `trials` (baselines included) and `max_epochs` are the defaults of the command line. The first
-    rung is at `first_rung_epochs`, each further one at `reduction_factor` times as many, and about one trial in
-    `reduction_factor` continues (Li et al., 2020, asynchronous successive halving). None is the pruner's default: 4
-    for promoting, 3 for the others. With `rungs` "net" a trial is compared with trials of the same net, since another
-    net may learn slower and end better.
+    `trials` (baselines included) and `max_epochs` are the defaults of the command line. The first rung is at
+    `first_rung_epochs`, each further one at `reduction_factor` times as many, and about one trial in
+    `reduction_factor` continues (Li et al., 2020, asynchronous successive halving). With `rungs` "net" a trial is
+    compared with trials of the same net, since another net may learn slower and end better. With promoting, one
+    trial in `later_factor` continues from the second rung on, and up to `loss_epochs` trials are compared by val
+    loss, later by val accuracy: after one epoch many nets predict one class for all faces and have the same
+    accuracy. The properties below have the defaults of what is None.
 
     `priors` has expected values by parameter name: a value, or a `Prior` with its spread. The 2nd, 4th, 8th,
     16th … drawn trials are drawn near them: log2(n) of n trials, so that wrong priors cost little.
@@ -101,8 +103,10 @@ class Space:
     baselines: Sequence[Baseline] = field(default=())
     max_epochs: int = 20
     trials: int = 30
-    first_rung_epochs: int = 2
+    first_rung_epochs: int | None = None
     reduction_factor: int | None = None
+    later_factor: int | None = None
+    loss_epochs: int | None = None
     name: str = ""
     sampler: Sampler = "qmc-tpe"
     pruner: Pruner = "promoting"
@@ -118,8 +122,10 @@ class Space:
             for name, value, least in (
                 ("max_epochs", self.max_epochs, 1),
                 ("trials", self.trials, 1),
-                ("first_rung_epochs", self.first_rung_epochs, 1),
+                ("first_rung_epochs", self.first_rung, 1),
                 ("reduction_factor", self.kept_one_in, 2),
+                ("later_factor", 2 if self.later_factor is None else self.later_factor, 2),
+                ("loss_epochs", self.loss_epochs or 0, 0),
             )
             if not isinstance(value, int) or value < least
         ]
@@ -193,16 +199,36 @@ class Space:
             return None
 
     @property
+    def first_rung(self) -> int:
+        """The epochs of the first rung."""
+        return 1 if self.first_rung_epochs is None else self.first_rung_epochs
+
+    @property
     def kept_one_in(self) -> int:
-        """The number n, if one in n trials passes a rung."""
+        """The number n, if one in n trials passes the first rung."""
         if self.reduction_factor is None:
             return 4 if self.pruner == "promoting" else 3
         return self.reduction_factor
 
+    @property
+    def later_kept_one_in(self) -> int:
+        """The number n, if one in n trials passes a later rung."""
+        if self.pruner != "promoting":
+            return self.kept_one_in
+        return self.later_factor or (2 if self.reduction_factor is None else self.reduction_factor)
+
+    @property
+    def compared_by_loss(self) -> int:
+        """The last epoch after which trials are compared by val loss."""
+        if self.pruner != "promoting":
+            return 0
+        return self.first_rung if self.loss_epochs is None else self.loss_epochs
+
     def expected_epochs(self, max_epochs: int) -> float:
-        """Mean epochs of a sampled trial, if one in `reduction_factor` passes each rung."""
-        total, rung, share, last = 0.0, self.first_rung_epochs, 1.0, 0
+        """Mean epochs of a sampled trial, if those that pass each rung are as many as they should be."""
+        total, rung, share, last = 0.0, self.first_rung, 1.0, 0
         while rung < max_epochs:
-            total, last, share = total + share * (rung - last), rung, share / self.kept_one_in
+            total, last = total + share * (rung - last), rung
+            share /= self.kept_one_in if rung == self.first_rung else self.later_kept_one_in
             rung *= self.kept_one_in
         return total + share * (max_epochs - last)

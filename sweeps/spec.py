@@ -24,8 +24,10 @@ _FIXED = {"space": "the space", "fingerprint": "the data (fingerprint)"} | {
     name: option(Options, name) for name, flag in flags(Options).items() if flag.fixed
 }
 
-
 _CONFIRMING_SEEDS = 3
+
+_FIRST_RUNG_BEFORE_RECORDED = 2
+"""The default when journals did not record it."""
 
 
 class SweepSpec(RecordedOptions):
@@ -69,7 +71,10 @@ class SweepSpec(RecordedOptions):
     keep: int | None = None
     first_rung_epochs: int | None = None
     reduction_factor: int | None = None
+    later_factor: int | None = None
     """Of the pruner's rungs; None in older journals."""
+    loss_epochs: int = 0
+    """Up to how many epochs trials are compared by val loss; older sweeps compare by accuracy alone."""
 
     @field_validator("faces", mode="before")
     @classmethod
@@ -89,10 +94,13 @@ class SweepSpec(RecordedOptions):
 
         A sweep that has only baselines continues with the next baseline.
         """
+        factor = self.reduction_factor or space.reduction_factor
         space = replace(
             space,
-            first_rung_epochs=self.first_rung_epochs or space.first_rung_epochs,
-            reduction_factor=self.reduction_factor or space.reduction_factor,
+            first_rung_epochs=self.first_rung_epochs or space.first_rung_epochs or _FIRST_RUNG_BEFORE_RECORDED,
+            reduction_factor=factor,
+            later_factor=self.later_factor or factor,
+            loss_epochs=self.loss_epochs,
         )
         if new_baselines or self.trials <= len(self.baselines):
             return space

@@ -19,12 +19,11 @@ from sweeps.errors import InputError
 from sweeps.search.study import Study
 from sweeps.space import Space
 from sweeps.spec import SweepSpec
-from sweeps.trial.messages import OBJECTIVE, EpochReport, Message, Preparing, Task, TrialEnd
+from sweeps.trial.messages import EpochReport, Message, Preparing, Task, TrialEnd
 from tracking.record.events import Act, AttemptStarted, EpochDone, Lengthened, PauseReason, TrialDrawn
 from tracking.record.history import SweepHistory, TrialHistory
 from tracking.record.journal import Journal
 from tracking.record.layout import SweepFolder
-from tracking.record.objectives import costs_in
 
 MAX_RETRIES = 3
 """How often a trial is retried after its worker died, without an epoch in between."""
@@ -285,9 +284,7 @@ class Director:
     def _take_epoch(self, trial: TrialHistory, report: EpochReport) -> None:
         self._recorder.record(EpochDone(trial=trial.number, **report.results()))
         self._deaths.pop(trial.number, None)
-        objective = report.metrics[OBJECTIVE]
-        costs = costs_in(report.metrics, self.spec.objectives)
-        self._endings.apply_pruner(trial, self._study.report(trial.number, report.epoch, objective, costs))
+        self._endings.apply_pruner(trial, self._study.take(trial.number, report.epoch, report.metrics))
 
     def record_act(self, act: Act) -> None:
         """Record an act, and apply it from now on."""

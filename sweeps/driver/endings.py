@@ -17,6 +17,7 @@ from tracking.record.events import Told, TrialEnded, TrialState, Verdict
 from tracking.record.files import write_json
 from tracking.record.history import TrialHistory
 from tracking.record.layout import SweepFolder
+from tracking.record.objectives import rank_in_words
 
 
 class Endings:
@@ -40,7 +41,8 @@ class Endings:
     def prune_waiting(self, trial: TrialHistory) -> None:
         """Prune a trial that waits at a rung, at the end of the sweep."""
         rank, count = self._study.rank(trial.number)
-        reason = f"stopped at epoch {trial.last_epoch}: not promoted, rank {rank} of {count}"
+        place = rank_in_words(rank, count, trial.last_epoch, self._history.loss_epochs)
+        reason = f"stopped at epoch {trial.last_epoch}: not promoted, {place}"
         self._close_idle(trial, "pruned", reason)
 
     def _close_idle(self, trial: TrialHistory, state: TrialState, reason: str) -> None:

@@ -138,6 +138,6 @@ def _estimate(plan: Plan, costs: list[StepCost]) -> str:
     pruned = own + sampled * space.expected_epochs(spec.max_epochs)
     return (
         f"about {duration(pruned / plan.at_once)} for {spec.trials} trials, {plan.at_once} at once, "
-        f"if one in {space.kept_one_in} passes each rung; "
+        f"if one in {space.kept_one_in} passes the first rung and one in {space.later_kept_one_in} each later rung; "
         f"{duration((own + sampled * spec.max_epochs) / plan.at_once)} without pruning"
     )

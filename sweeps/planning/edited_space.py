@@ -171,6 +171,8 @@ def _kept(asked: Space, spec: SweepSpec) -> Iterator[str]:
         ("replicates", spec.replicates, asked.replicates),
         ("folds", spec.folds, asked.folds),
         ("reduction_factor", spec.reduction_factor, asked.reduction_factor),
+        ("later_factor", spec.later_factor, asked.later_factor),
+        ("loss_epochs", spec.loss_epochs, asked.loss_epochs),
     ]
     others = [f"{name} {ours} (the file has {theirs})" for name, ours, theirs in pairs if theirs not in (None, ours)]
     if others:

@@ -67,13 +67,21 @@ class Promoting:
     """Pauses every trial at its rung, and continues those that are among the best of their net at that rung.
 
     A poor trial costs no more than the rung, and an early trial is not promoted just because there are few others.
-    Higher is better; of equal trials the lower number ranks first. `go_back` to epoch 0 removes a failed trial from all
-    rungs, so that it does not take the place of a trial that can be completed.
+    One in `reduction_factor` passes the first rung, one in `later_factor` each later rung. Higher is better; of
+    equal trials the lower number ranks first. `go_back` to epoch 0 removes a failed trial from all rungs, so that
+    it does not take the place of a trial that can be completed.
     """
 
-    def __init__(self, first_rung_epochs: int, reduction_factor: int, net_of: NetOf = one_net) -> None:
+    def __init__(
+        self,
+        first_rung_epochs: int,
+        reduction_factor: int,
+        net_of: NetOf = one_net,
+        later_factor: int | None = None,
+    ) -> None:
         self._first_rung_epochs = first_rung_epochs
         self._reduction_factor = reduction_factor
+        self._later_factor = later_factor or reduction_factor
         self._net_of = net_of
         self._rungs: defaultdict[_Rung, list[tuple[Merit, int]]] = defaultdict(list)  # (merit, trial), sorted
         self._at: dict[int, int] = {}  # trial → its last rung
@@ -136,7 +144,8 @@ class Promoting:
         for epoch, net in sorted(self._rungs):
             rung = self._rungs[epoch, net]
             is_settled = epoch <= settled and net not in moving
-            share = len(rung) / self._reduction_factor
+            factor = self._reduction_factor if epoch == self._first_rung_epochs else self._later_factor
+            share = len(rung) / factor
             quota = math.ceil(share) if is_settled else int(share)
             ready = [
                 (-epoch, place, net, trial)

@@ -29,12 +29,12 @@ class Rule(Protocol):
 
 def make_pruner(kind: Pruner, space: Space, seed: int, net_of: NetOf = one_net) -> Rule:
     """The rule of that name, with the space's first rung and reduction factor; compares trials of the same net."""
-    first, factor, max_epochs = space.first_rung_epochs, space.kept_one_in, space.max_epochs
+    first, factor, max_epochs = space.first_rung, space.kept_one_in, space.max_epochs
     match kind:
         case "halving":
             return Halving(first, factor, net_of=net_of)
         case "promoting":
-            return Promoting(first, factor, net_of)
+            return Promoting(first, factor, net_of, space.later_kept_one_in)
         case "hyperband":
             return Hyperband(first, factor, max_epochs, seed, net_of)
         case "median":

@@ -47,7 +47,7 @@ from tracking.record.events import (
     Verdict,
 )
 from tracking.record.history import last_redrawn
-from tracking.record.objectives import Costs, costs_in, costs_of
+from tracking.record.objectives import Costs, costs_in, costs_of, value_at_rung
 
 _TPE_NOTE = "tpe:relative_params:0"
 """Attribute in which TPE stores values of all known parameters, whether `suggest` uses them or not."""
@@ -101,8 +101,7 @@ class Study:
                 self.enter(event)
                 self.add_undrawn(event.trial)
             case EpochDone():
-                costs = costs_in(event.metrics, self._space.objectives)
-                reason = self.report(event.trial, event.epoch, event.metrics[OBJECTIVE], costs)
+                reason = self.take(event.trial, event.epoch, event.metrics)
                 self._owed.pop(event.trial, None)
                 if reason:
                     self._owed[event.trial] = reason
@@ -177,15 +176,24 @@ class Study:
         self._study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL, user_attrs={"baseline": True}))
         self._open[number] = None
 
-    def report(self, number: int, epoch: int, value: float, costs: Costs = ()) -> str | None:
-        """Add an epoch's value and costs. Returns the reason to prune the trial, or None."""
+    def take(self, number: int, epoch: int, metrics: Mapping[str, float]) -> str | None:
+        """Add an epoch's metrics. Returns the reason to prune the trial, or None."""
+        costs = costs_in(metrics, self._space.objectives)
+        at_rung = value_at_rung(epoch, metrics, self._space.compared_by_loss)
+        return self.report(number, epoch, metrics[OBJECTIVE], costs, at_rung)
+
+    def report(
+        self, number: int, epoch: int, value: float, costs: Costs = (), at_rung: float | None = None
+    ) -> str | None:
+        """Add an epoch's value and costs, and what is compared at a rung if that is not the value; as `take`."""
         if number not in self._open:
             return None  # already pruned; the report was sent before the verdict arrived
         if not self._groups.competes(number):
             return None
         self._curves[number][epoch] = value
         self._costs[number][epoch] = costs
-        reason = self._pruner.report(number, epoch, value, costs_of(self._costs[number].values()))
+        competes = value if at_rung is None else at_rung
+        reason = self._pruner.report(number, epoch, competes, costs_of(self._costs[number].values()))
         if self.is_at_rung(number):
             self._teach(number, "pruned", None)  # most trials end here, and many wait long
         return reason

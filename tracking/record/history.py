@@ -34,7 +34,7 @@ from tracking.record.events import (
     Wanted,
 )
 from tracking.record.journal import read
-from tracking.record.objectives import Costs, costs_in, costs_of, merit_of, objectives_of
+from tracking.record.objectives import Costs, costs_in, costs_of, merit_of, objectives_of, rank_in_words, value_at_rung
 
 
 @dataclass
@@ -360,7 +360,9 @@ class SweepHistory:
                 epoch, net = trial.last_epoch, trial.started.net if self.spec.get("rungs") == "net" else None
                 order = rungs[epoch, net] = rungs.get((epoch, net)) or self._ranked_after(epoch, net)
                 rank = (
-                    f"rank {1 + order.index(trial.number)} of {len(order)}" if trial.number in order else "not ranked"
+                    rank_in_words(1 + order.index(trial.number), len(order), epoch, self.loss_epochs)
+                    if trial.number in order
+                    else "not ranked"
                 )
                 found[trial.number] += f" after epoch {epoch}, {rank}"
         return found
@@ -371,7 +373,12 @@ class SweepHistory:
         dropped = {started.group.first if started.group else started.trial for started in starts}
         objectives = objectives_of(self.spec)
         rung = sorted(
-            (merit_of(one.epochs[epoch - 1].metrics[OBJECTIVE], one.costs(objectives, epoch)), one.number)
+            (
+                merit_of(
+                    value_at_rung(epoch, one.epochs[epoch - 1].metrics, self.loss_epochs), one.costs(objectives, epoch)
+                ),
+                one.number,
+            )
             for one in self.trials.values()
             if not one.started.is_further_member
             and one.number not in dropped
@@ -379,6 +386,11 @@ class SweepHistory:
             and net in (None, one.started.net)
         )
         return [rung[place][1] for place in best_first([merit for merit, _ in rung])]
+
+    @property
+    def loss_epochs(self) -> int:
+        """Up to how many epochs trials are compared by val loss; earlier versions recorded none."""
+        return int(self.spec.get("loss_epochs", 0))
 
     def count(self, state: TrialState | Literal["running", "waiting", "paused"]) -> int:
         """How many trials are in `state`."""

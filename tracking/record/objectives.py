@@ -46,6 +46,16 @@ def objectives_of(spec: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(spec.get("objectives") or ACCURACY_ALONE)
 
 
+def value_at_rung(epoch: int, metrics: Mapping[str, float], loss_epochs: int) -> float:
+    """What a trial competes with after an epoch, to be high: up to `loss_epochs` its val loss, then its accuracy."""
+    return -metrics["val_loss"] if epoch <= loss_epochs else metrics[OBJECTIVE]
+
+
+def rank_in_words(rank: int, count: int, epoch: int, loss_epochs: int) -> str:
+    """A trial's rank at a rung, and what it is by where that is not the accuracy; as `value_at_rung`."""
+    return f"rank {rank} of {count}{' by val loss' if epoch <= loss_epochs else ''}"
+
+
 def costs_in(metrics: Mapping[str, float], objectives: Sequence[str]) -> Costs:
     """The costs among an epoch's metrics, NaN where one is not there."""
     return tuple(metrics.get(METRICS[name], math.nan) for name in objectives[1:])

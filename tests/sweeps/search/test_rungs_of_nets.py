@@ -93,7 +93,7 @@ def test_the_best_of_each_net_is_trained_to_its_end(
 def test_the_rank_of_a_waiting_trial_is_that_within_its_net(sweep: Callable[..., SweepResult]) -> None:
     result = sweep(space=space("promoting", "net"), trials=len(NAMES), epochs=EPOCHS, body=body)
     reasons = [trial.reason for trial in result if trial.state == "pruned" and trial.started.net == "lenet"]
-    assert all(reason.endswith("of 4") for reason in reasons)
+    assert all(reason.endswith("of 4 by val loss") for reason in reasons)
 
 
 def test_sweeps_of_earlier_versions_continue_with_rungs_of_all_nets(
