@@ -56,4 +56,4 @@ def _net(trial: optuna.Trial) -> LeNetConfig | CompactResNetConfig:
     return CompactResNetConfig(size=32, widths=widths, blocks=(1, 1, 1, 1), dropout=dropout)
 
 
-SPACE = Space(suggest=suggest, max_epochs=9, trials=100, first_rung_epochs=1, name="fer_curves")
+SPACE = Space(suggest=suggest, max_epochs=9, trials=100, name="fer_curves")

@@ -38,8 +38,8 @@ class Method(Protocol):
         """Parameters of the next new trial; None to wait until another trial reports."""
         ...
 
-    def report(self, number: int, epoch: int, value: float) -> Decision:
-        """Take in an epoch's val accuracy; not asked after the last epoch, which is `ended`."""
+    def report(self, number: int, epoch: int, value: float, loss: float) -> Decision:
+        """Take in an epoch's val accuracy and val loss; not asked after the last epoch, which is `ended`."""
         ...
 
     def ended(self, number: int, curve: list[float], state: Literal["done", "pruned", "failed"]) -> None:
@@ -53,6 +53,7 @@ class Board:
 
     val: Floats
     """[r, e] accuracy, NaN where the run had diverged."""
+    val_loss: Floats
     held_out: Floats
     seconds: Floats
     points: Floats
@@ -91,7 +92,8 @@ def board(curves: Curves) -> Board:
         np.isnan(seconds), np.nan_to_num(np.nanmedian(seconds, axis=1, keepdims=True), nan=typical), seconds
     )
     held_out = curves.series["held_out_accuracy"][first]
-    return Board(val, held_out, seconds, _coordinates(params, space, weights), space, weights, first)
+    loss = curves.series["val_loss"][first]
+    return Board(val, loss, held_out, seconds, _coordinates(params, space, weights), space, weights, first)
 
 
 def _importances(
@@ -207,7 +209,7 @@ def _advance(method: Method, table: Board, sweep: Sweep, trial: _Trial, number: 
     sweep.configurations.append(trial.configuration)
     sweep.epochs.append(trial.epoch)
     sweep.values.append(value)
-    decision = method.report(number, trial.epoch, value)
+    decision = method.report(number, trial.epoch, value, float(table.val_loss[trial.configuration, trial.epoch - 1]))
     if trial.epoch == table.epochs:
         method.ended(number, curve.tolist(), "done")
         return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
 from typing import Any, Literal
@@ -40,7 +41,7 @@ class OptunaMethod:
         self._trials[number] = self._study.ask()
         return parameters(self._trials[number])
 
-    def report(self, number: int, epoch: int, value: float) -> Decision:
+    def report(self, number: int, epoch: int, value: float, loss: float) -> Decision:
         self._trials[number].report(value, epoch)
         return "stop" if self._trials[number].should_prune() else "go"
 
@@ -73,7 +74,7 @@ class RayMethod:
         assert found is not None
         return _flat(found)
 
-    def report(self, number: int, epoch: int, value: float) -> Decision:
+    def report(self, number: int, epoch: int, value: float, loss: float) -> Decision:
         result = {"training_iteration": epoch, "value": value}
         self._result[number] = result
         self._search.on_trial_result(str(number), result)
@@ -109,7 +110,7 @@ class OneEpoch:
     def propose(self, number: int) -> Mapping[str, Any] | None:
         return self._draws.propose(number)
 
-    def report(self, number: int, epoch: int, value: float) -> Decision:
+    def report(self, number: int, epoch: int, value: float, loss: float) -> Decision:
         if epoch > 1:
             return "go"
         self._first(number, value)
@@ -139,10 +140,11 @@ class OurMethod:
         events: Iterable[Event] = (),
         priors: Mapping[str, Any] = MappingProxyType({}),
         rungs: Rungs = "all",
+        **more: int,
     ) -> None:
         self._epochs = epochs
         self._folder = tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None)
-        space = replace(SPACE, sampler=sampler, pruner=pruner, priors=priors, rungs=rungs)
+        space = replace(SPACE, sampler=sampler, pruner=pruner, priors=priors, rungs=rungs, **more)
         self._study = Study(Path(self._folder.name) / "study.log", space, seed, events)
 
     def thaw(self) -> int | None:
@@ -158,8 +160,8 @@ class OurMethod:
         self._study.enter(TrialStarted(trial=number, config_id="", config={"net": net}, seed=0, epochs=self._epochs))
         return proposal.params
 
-    def report(self, number: int, epoch: int, value: float) -> Decision:
-        if self._study.report(number, epoch, value):
+    def report(self, number: int, epoch: int, value: float, loss: float) -> Decision:
+        if self._study.take(number, epoch, {"val_accuracy": value, "val_loss": loss}):
             return "stop"
         if epoch < self._epochs and self._study.is_at_rung(number):
             self._study.wait(number)
@@ -196,6 +198,18 @@ METHODS: dict[str, Callable[[int, int], Method]] = {
     ),
     "ours: tpe, promoting": lambda seed, epochs: OurMethod(seed, epochs, "tpe", "promoting"),
     "ours: qmc, promoting": lambda seed, epochs: OurMethod(seed, epochs, "qmc", "promoting"),
+    **{
+        f"ours: {sampler}, promoting, by accuracy": partial(
+            OurMethod, sampler=sampler, pruner="promoting", loss_epochs=0, later_factor=4
+        )
+        for sampler in ("qmc-tpe", "tpe", "qmc")
+    },
+    **{
+        f"ours: {sampler}, promoting, from epoch 2": partial(
+            OurMethod, sampler=sampler, pruner="promoting", first_rung_epochs=2, loss_epochs=0, later_factor=4
+        )
+        for sampler in ("qmc-tpe", "qmc")
+    },
     "ours: tpe, hyperband": lambda seed, epochs: OurMethod(seed, epochs, "tpe", "hyperband"),
     "ours: tpe, median": lambda seed, epochs: OurMethod(seed, epochs, "tpe", "median"),
 }

@@ -53,9 +53,9 @@ class Watched(OurMethod):
         self.curves[number] = []
         return proposal.params
 
-    def report(self, number: int, epoch: int, value: float) -> Literal["go", "stop", "pause"]:
+    def report(self, number: int, epoch: int, value: float, loss: float) -> Literal["go", "stop", "pause"]:
         self.curves[number].append(value)
-        return super().report(number, epoch, value)
+        return super().report(number, epoch, value, loss)
 
     def ended(self, number: int, curve: list[float], state: End) -> None:
         self._told[number] = _TOLD[state]
@@ -84,7 +84,7 @@ class Watched(OurMethod):
 
 def half(whole: Board, rows: NDArray[np.int64]) -> Board:
     """The board with these configurations alone."""
-    parts = {name: getattr(whole, name)[rows] for name in ("val", "held_out", "seconds", "points", "runs")}
+    parts = {name: getattr(whole, name)[rows] for name in ("val", "val_loss", "held_out", "seconds", "points", "runs")}
     return replace(whole, **parts)
 
 
