@@ -23,17 +23,17 @@ _WARM_UP = 3
 """Number of calls before the capture: libraries and optimizers allocate memory in their first calls."""
 
 undisturbed = RLock()
-"""Held while a graph is recorded. Meanwhile no other thread may record one, or free what torch keeps of GPU memory."""
+"""Held while a graph is captured. Meanwhile no other thread may capture one, or free GPU memory that torch caches."""
 
 _free_streams: list[torch.cuda.Stream] = []
 
 
 @contextmanager
 def own_stream(device: str) -> Iterator[None]:
-    """Have this thread use a stream of the GPU that no other thread uses meanwhile; nothing on a CPU.
+    """Run this thread on a GPU stream that no other thread uses meanwhile; no effect on a CPU.
 
-    A graph would record what other threads compute on its stream. Streams are used again: torch has 32 of them, and
-    begins with the first one again.
+    Otherwise a graph would capture what other threads compute on its stream. Streams are reused, since torch has only
+    32 and then returns the first one again.
     """
     if torch.device(device).type == "cpu":
         yield
@@ -68,7 +68,7 @@ class CudaGraph:
         self._graph = torch.cuda.CUDAGraph()
 
     def record(self, act: Act) -> Tensors:
-        """Recording computes nothing. Another thread may use the GPU meanwhile, on a stream of its own."""
+        """Capturing computes nothing. Another thread may use the GPU meanwhile, on its own stream."""
         if (generator := own_generator()) is not None:
             self._graph.register_generator_state(generator)
         here = torch.cuda.current_stream()

@@ -100,7 +100,7 @@ def fit(
     """Train from `state.epoch + 1` to `epochs`. Yield each epoch when `state` is the state after it.
 
     On a CPU a saved and loaded state continues bit-identically to an uninterrupted run: each epoch uses generators made
-    draws from generators made from (seed, epoch). torch's global generators are not used.
+    from (seed, epoch). torch's global generators are not used.
 
     Args:
         state: modified in place; save it between epochs.

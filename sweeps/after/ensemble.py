@@ -1,7 +1,7 @@
-"""Ensembles: the averaged probabilities of several nets, recorded as a run; or the nets joined, to be trained as one.
+"""Ensembles: the averaged probabilities of several nets, recorded as a run; or the nets joined and trained as one net.
 
-An averaged ensemble has a folder like a sweep's, with a journal of one trial, so all verbs for runs work on it.
-members are chosen on the validation split.
+An averaged ensemble has a folder like a sweep's, with a journal of one trial, so all verbs for runs work on it. Weights
+and members are chosen on the validation split.
 """
 
 from __future__ import annotations

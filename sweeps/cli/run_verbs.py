@@ -85,7 +85,7 @@ class Test(OfSweeps):
 
 
 class MakeEnsemble(OfSweeps):
-    """Let several runs answer as one, or join their nets and train them as one.
+    """Average the predictions of several nets, or join the nets and train them as one.
 
     Example: python -m sweeps ensemble --sweep night --top 3
     """
@@ -99,15 +99,15 @@ class MakeEnsemble(OfSweeps):
     by: Annotated[
         By,
         Flag(
-            "average (default): of their probabilities. joint: one net, the mean of their logits, trained on from "
-            "their weights. middle: their first halves side by side under a new classifier, trained"
+            "average (default): mean of the probabilities. joint: train one net, the mean of their logits, from "
+            "their weights. middle: train one net, their first halves side by side and a new classifier"
         ),
     ] = "average"
-    epochs: Annotated[int | None, Field(ge=1), Flag("of a joint net's training (default 5)", "N")] = None
+    epochs: Annotated[int | None, Field(ge=1), Flag("epochs of a joint net (default 5)", "N")] = None
     lr: Annotated[
         float | None,
         Field(gt=0),
-        Flag("of that training (default: a tenth of the first run's, for --by middle all of it)", "X"),
+        Flag("learning rate of a joint net (default: a tenth of the first run's; with --by middle, the same)", "X"),
     ] = None
     name: Annotated[str | None, Flag("name and folder of the ensemble (default ensemble-<UTC time>)")] = None
 
@@ -115,7 +115,7 @@ class MakeEnsemble(OfSweeps):
         if bool(self.runs) == bool(self.sweep):
             raise InputError("give either the runs, or --sweep NAME for its best trials")
         if self.by != "average" and self.method != "mean":
-            raise InputError(f"--method {self.method}: weighs an average; leave it out with --by {self.by}")
+            raise InputError(f"--method {self.method}: applies to averages; omit it with --by {self.by}")
         if self.by == "average" and (self.epochs or self.lr):
             raise InputError("--epochs and --lr are for a joint net's training; add --by joint or --by middle")
         runs = best_runs(*open_sweep(self.sweep, self.out), self.top) if self.sweep else self.find_runs(self.runs)

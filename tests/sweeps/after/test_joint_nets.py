@@ -100,7 +100,7 @@ def test_a_joint_net_that_was_stopped_is_resumed(ensemble: Callable[..., int], o
         ("night/0 --by middle", "an ensemble needs two runs at least, got 1"),
         ("night/0 night/1 --by midle", "did you mean 'middle'?"),
         ("night/0 night/1 --by joint --lr 0", "--lr 0"),
-        ("night/0 night/1 --by joint --method greedy", "--method greedy: weighs an average"),
+        ("night/0 night/1 --by joint --method greedy", "--method greedy: applies to averages"),
         ("night/0 night/1 --lr 0.1", "--epochs and --lr are for a joint net's training"),
         ("night/0 averaged/0 --by joint", "averaged/0: is no single net; name trials to be joined"),
     ],
