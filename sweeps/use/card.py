@@ -17,7 +17,7 @@ faces = np.zeros((1, {side}, {side}), np.uint8)  # grey levels of faces that fil
 # faces = np.asarray(PIL.Image.open("face.png").convert("L").resize(({side}, {side})))[None]
 {inputs}
 (probabilities,) = session.run(["probabilities"], inputs)  # "looked" has the Grad-CAM of the most probable class
-print(dict(zip({classes}, probabilities[0])))""",
+print(dict(zip({classes}, probabilities[0].tolist())))""",
     "torch-export": """import numpy as np, torch
 net = torch.export.load("{file}").module()
 faces = np.zeros((1, {side}, {side}), np.uint8)  # grey levels of faces that fill the square; from a picture:
@@ -25,11 +25,19 @@ faces = np.zeros((1, {side}, {side}), np.uint8)  # grey levels of faces that fil
 {inputs}
 probabilities = net(*map(torch.tensor, inputs.values()))
 print(dict(zip({classes}, probabilities[0].tolist())))""",
-    "safetensors": """from safetensors import safe_open
+    "safetensors": """import json, numpy as np, torch
+from pydantic import TypeAdapter
+from safetensors import safe_open
+from fer_models import NetConfig
+from fer_models.nets.registry import build
 file = safe_open("{file}", "pt")
-print(file.metadata()["model"])  # net, preprocessing, views and weight of each member
-tensors = {{name: file.get_tensor(name) for name in file.keys()}}
-# build the net by fer_models.nets.registry.build, then net.load_state_dict of the names without "0." """,
+member = json.loads(file.metadata()["model"])["members"][0]  # net, preprocessing, views and weight of the first net
+mean, generator = np.zeros(({side}, {side}), np.float32), torch.Generator()
+config = TypeAdapter(NetConfig).validate_python(member["net"])
+net = build(config, classes={n}, mean_image=mean, generator=generator)
+net.load_state_dict({{name[2:]: file.get_tensor(name) for name in file.keys() if name.startswith("0.")}})
+faces = torch.zeros((1, 1, {side}, {side}))  # preprocessed faces, grey levels 0 to 255
+print(dict(zip({classes}, net.eval()(faces).softmax(1)[0].tolist())))""",
 }
 
 
@@ -39,7 +47,8 @@ def card(
     """The card as Markdown; `before` has the preprocessings that are not in the file."""
     side = int(faces.val.images.shape[1])
     sizes = ", ".join(f"{split.name} {len(split):,}" for split in (faces.train, faces.val, faces.test))
-    use = _USE[kind].format(file=path.name, side=side, classes=list(faces.classes), inputs=_inputs(before))
+    classes = list(faces.classes)
+    use = _USE[kind].format(file=path.name, side=side, n=len(classes), classes=classes, inputs=_inputs(before))
     return "\n".join(
         [
             f"# {path.name}",
@@ -47,7 +56,8 @@ def card(
             f"{about.net}, trial {about.name}, exported as {kind}"
             + (" in int8" if change else "")
             + ". It takes grey faces of "
-            f"{side}×{side} pixels (uint8) and gives a probability for each of: {', '.join(faces.classes)}.",
+            f"{side}×{side} pixels (uint8) and gives a probability for each of: {', '.join(faces.classes)}."
+            + _taught(run),
             "",
             "## Data",
             "",
@@ -74,6 +84,12 @@ def card(
             "",
         ]
     )
+
+
+def _taught(run: Run) -> str:
+    recipes = [member.config.recipe for member, _ in run.nets()]
+    teachers = dict.fromkeys(recipe.distill for recipe in recipes if recipe.is_distilled)
+    return f" It was trained with the answers of {', '.join(teachers)}." if teachers else ""
 
 
 def _inputs(before: Sequence[str]) -> str:

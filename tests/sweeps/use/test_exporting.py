@@ -72,7 +72,7 @@ def test_an_onnx_file_answers_as_the_net_and_predict_takes_it(
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path)
         exec(program, {})
-    assert "'Happy':" in capsys.readouterr().out
+    assert "'Happy': 0." in capsys.readouterr().out
     assert main(["predict", str(tiny_csv), "--model", str(tmp_path / "net.onnx"), "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["model"]["name"] == "night/0"
@@ -80,7 +80,7 @@ def test_an_onnx_file_answers_as_the_net_and_predict_takes_it(
 
 @pytest.mark.parametrize(("kind", "suffix"), [("torch-export", "pt2"), ("safetensors", "safetensors")])
 def test_other_formats_answer_as_the_net(
-    export: Callable[..., int], finished: Path, tmp_path: Path, kind: str, suffix: str
+    export: Callable[..., int], finished: Path, tmp_path: Path, capsys: Capture, kind: str, suffix: str
 ) -> None:
     import torch
     from safetensors import safe_open
@@ -88,6 +88,11 @@ def test_other_formats_answer_as_the_net(
     path = tmp_path / f"net.{suffix}"
     assert export("night/0", "--format", kind, "--file", str(path)) == 0
     assert sorted(found.name for found in tmp_path.iterdir()) == [path.name, f"{path.name}.md"]
+    program = path.with_name(f"{path.name}.md").read_text().partition("```python\n")[2].partition("```")[0]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        exec(program, {})
+    assert "'Happy': 0." in capsys.readouterr().out
     if kind == "torch-export":
         faces, wanted = expected(finished)
         answers = torch.export.load(path).module()(torch.tensor(faces)).detach().numpy()
@@ -147,7 +152,7 @@ def test_what_a_graph_cannot_express_is_done_before_it(
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path)
         exec(program, {})
-    assert "'Happy':" in capsys.readouterr().out
+    assert "'Happy': 0." in capsys.readouterr().out
     if kind == "onnx":
         faces, wanted = expected(finished, 1)
         classifier = OnnxClassifier(path)
