@@ -1,4 +1,4 @@
-"""Draws the pictures of the web application in docs/, from drawn faces and never from people's.
+"""Draws the pictures of the web application and of a report in docs/, from drawn faces and never from people's.
 
 python -m tests.draw_pages [--folder docs]
 """
@@ -20,11 +20,13 @@ from tests.benchmarks.page import browser, server
 _TRIALS, _EPOCHS, _FACES = 8, 6, 500
 _NAME = "faces"
 _WIDTH = 1200
+_WINDOW: Any = {"width": _WIDTH, "height": 900}
+_PHONE: Any = {"width": 390, "height": 844}
 _EXAMPLE = 3
 
 
 def main() -> None:
-    """Train a small sweep, serve it, and draw its page and a face tried."""
+    """Train a small sweep, serve it, and draw its page, a face tried, and its report."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--folder", type=Path, default=Path("docs"))
     folder = parser.parse_args().folder
@@ -33,6 +35,7 @@ def main() -> None:
         space = replace(SPACE, name="lenet_space")
         run_sweep(space, data=DataOptions(limit_train=_FACES), trials=_TRIALS, epochs=_EPOCHS, name=_NAME, out=out,
                   runner="inline", figures=False)  # fmt: skip
+        sweeps(["report", _NAME, "--out", str(out)])
         sweeps(["export", _NAME, "--format", "onnx", "--file", str(out / "net.onnx"), "--out", str(out)])
         with server(out) as (_, url), browser() as page:
             page.goto(f"{url}/sweeps/{_NAME}")
@@ -45,6 +48,14 @@ def main() -> None:
             page.locator(f"[data-example='{_EXAMPLE}']").click()
             page.locator("section.face img").wait_for(timeout=60_000)
             _draw(page, folder / "serve_try.png", ".result")
+            page.goto(f"{url}/sweeps/{_NAME}/report")
+            page.screenshot(path=folder / "report_light.png")
+            page.set_viewport_size(_PHONE)
+            page.screenshot(path=folder / "report_phone.png")
+            page.set_viewport_size(_WINDOW)
+            page.emulate_media(color_scheme="dark")
+            page.locator("h3", has_text="Accuracy and its price").evaluate("title => title.scrollIntoView()")
+            page.screenshot(path=folder / "report_dark.png")
 
 
 def _draw(page: Any, path: Path, last: str) -> None:
