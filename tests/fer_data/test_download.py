@@ -98,7 +98,7 @@ def test_the_csv_is_taken_out_of_the_archive(install, tmp_path, nobody, monkeypa
     path, official = download(tmp_path / "data")
     assert (path, path.read_bytes(), official) == (tmp_path / "data" / "fer2013.csv", CSV, False)
     assert list(path.parent.iterdir()) == [path]
-    with pytest.raises(DataError, match="is there already"):
+    with pytest.raises(DataError, match="exists already"):
         download(tmp_path / "data")
 
 

@@ -40,7 +40,7 @@ def test_a_new_store_is_made_beside_and_moved_into_place(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("half", "fault"), [(b"no database at all " * 99, "is damaged (file is not a database)"), (None, "half made")]
+    ("half", "fault"), [(b"no database at all " * 99, "is damaged (file is not a database)"), (None, "is incomplete")]
 )
 def test_a_damaged_store_is_kept_under_another_name(tmp_path: Path, half: bytes | None, fault: str) -> None:
     path = tmp_path / "mlflow.db"

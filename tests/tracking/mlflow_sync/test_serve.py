@@ -27,7 +27,7 @@ SERVED = Serve(backend="postgresql+psycopg://mlflow@db/mlflow", artifacts="s3://
         ({**SAFE, PASSWORD: "short"}, {}, "shorter than 12"),
         ({PASSWORD: SAFE[PASSWORD]}, {}, f"{SECRET} is not set"),
         (SAFE, {"host": "0.0.0.0"}, r"--allowed-host HOST"),
-        (SAFE, {"allowed_hosts": ("*",)}, "any page"),
+        (SAFE, {"allowed_hosts": ("*",)}, "any web page"),
         (SAFE, {"backend": "sqlite:////srv/mlflow.db"}, "one writer"),
         (SAFE, {"backend": "mlflow.db"}, "expected postgresql"),
         (SAFE, {"backend": "ann:secret@db/mlflow"}, "--backend 'ann:…@db/mlflow'"),
