@@ -54,10 +54,13 @@ def fit_on_features(
     A phase without frozen stages trains on the faces themselves. While features are computed, the progress is yielded
     every few seconds.
 
-    Args: state: of a `StagedNet`; it is the state after the yielded epoch. train: faces [n, h, w] and their labels, as
-    `fit` takes them. val: faces and labels to validate on. folder: where the features are cached, as the net computes
-    them (float32 or bfloat16). Features of an earlier run with the same weights and faces are used again, and
-    unfinished ones are completed. fingerprint: of the faces of both splits.
+    Args:
+        state: of a `StagedNet`; it is the state after the yielded epoch.
+        train: faces [n, h, w] and their labels, as `fit` takes them.
+        val: faces and labels to validate on.
+        folder: where the features are cached, as the net computes them (float32 or bfloat16). Features of an earlier
+            run with the same weights and faces are used again, and unfinished ones are completed.
+        fingerprint: of the faces of both splits.
         more: further arguments of `fit`, as are those that are not named here.
 
     Raises:

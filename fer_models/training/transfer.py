@@ -61,8 +61,9 @@ def load_pretrained(net: nn.Module, config: NetConfig, transfer: Transfer) -> Lo
     them in this shape; everything else must be there. Colour weights of a first layer are summed for a grey one. On an
     error the net is unchanged.
 
-    Raises: ModelError: no such file (the message says where to get it); a truncated, corrupt or unsafe file; a SHA-256
-    other than in its name or in `transfer`; or weights of another net, with every mismatch.
+    Raises:
+        ModelError: no such file (the message says where to get it); a truncated, corrupt or unsafe file; a SHA-256
+            other than in its name or in `transfer`; or weights of another net, with every mismatch.
     """
     if not transfer.pretrained:
         return None
