@@ -284,7 +284,11 @@ class RecordedOptions(Frozen):
     keep: Annotated[
         int | None,
         Field(ge=1),
-        Flag("keep the weights of the best N trials by val_accuracy (default 5) and of baselines", "N", group=KEPT),
+        Flag(
+            "keep the weights of the best N trials by val_accuracy (default 5), of baselines and of the Pareto front",
+            "N",
+            group=KEPT,
+        ),
     ] = 5
     """None in sweeps of versions that kept the weights of all trials."""
     keep_states: Annotated[

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweeps.driver.kept_weights import needed_weights
+from sweeps.driver.kept_weights import needed_weights, on_front
 from sweeps.errors import InputError
 from sweeps.runs import sweep_folder, sweep_names
 from sweeps.spec import recorded_spec
@@ -82,6 +82,7 @@ def clean_up(
             try:
                 history = SweepHistory.load(folder.journal)
                 recorded = recorded_spec(history).tracking_uri
+                mine |= dict.fromkeys(on_front(history), "it is on the Pareto front of the sweep's objectives")
                 mine |= _preferred(folder, history)
             except (InputError, TrackingError) as error:
                 yield Cleanup(folder.root.name, spared=f"{error}; skipped")

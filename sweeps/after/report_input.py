@@ -20,7 +20,7 @@ from sweeps.runs import Run
 from sweeps.spec import SweepSpec, recorded_spec
 from sweeps.trial.messages import PARAMETERS, val_title
 from tracking.metrics.compare import ComparedRun, Comparison, compare
-from tracking.metrics.compare_sweeps import sweep_summary
+from tracking.metrics.compare_sweeps import sweep_summaries
 from tracking.pages.report import DataFacts, SweepReport, report_page
 from tracking.record.events import OBJECTIVE
 from tracking.record.flatten import flatten
@@ -39,7 +39,7 @@ def compare_runs(runs: Sequence[Run], whole: Sequence[str] = (), *, numbers_only
     found = compare(compared, numbers_only=numbers_only)
     asked = {run.sweep.root.name: run for run in runs if run.sweep.root.name in whole}
     searched = {name: run for name, run in asked.items() if isinstance(run.kind, TrainedNet)}
-    summaries = tuple(sweep_summary(name, run.history) for name, run in searched.items()) if len(searched) > 1 else ()
+    summaries = sweep_summaries({name: run.history for name, run in searched.items()}) if len(searched) > 1 else ()
     notes = [
         f"the weights of {run.name} were fitted to these faces, so its numbers are too high"
         for run in runs

@@ -70,9 +70,19 @@ def _whole(sweeps: Sequence[SweepSummary], place: str) -> Table:
         ("worker minutes", [f"{one.worker_minutes:.1f}" for one in sweeps]),
         ("minutes at work", [f"{one.minutes:.1f}" for one in sweeps]),
         ("minutes to its best", [f"{one.gains[-1].minutes:.1f}" for one in sweeps]),
+        *_fronts(sweeps),
     ):
         table.add_row(what, *values)
     return table
+
+
+def _fronts(sweeps: Sequence[SweepSummary]) -> Iterator[tuple[str, list[str]]]:
+    """The rows of the sweeps' Pareto fronts; none where each has one objective."""
+    if not any(one.front for one in sweeps):
+        return
+    yield "objectives", [", ".join(one.objectives) for one in sweeps]
+    yield "hypervolume", ["" if one.hypervolume is None else f"{one.hypervolume:.4f}" for one in sweeps]
+    yield "Pareto front", ["\n".join(one.points) for one in sweeps]
 
 
 def log_page(page: str, runs: Sequence[Run], whole: Collection[str], tracking_uris: Sequence[str]) -> str:

@@ -11,15 +11,20 @@ from rich.text import Text
 
 from sweeps.cli.overview import Row
 from sweeps.time_left import duration
+from tracking.record.objectives import point_in_words
 
 _COLOURS = {"running": "bold green", "waiting": "yellow", "paused": "yellow", "crashed": "red", "unreadable": "red"}
 _HEADINGS = ("sweep", "state", "owner", "trials", "best val_accuracy", "slots", "priority", "left")
+_FRONT_SHOWN = 4
 _RIGHT = ("best val_accuracy", "slots", "priority", "left")
 _OF_LIVING = ("slots", "priority", "left")
 
 
 def table_of(rows: Sequence[Row]) -> Table:
-    """One line per sweep; slots, priority and time left only if a sweep is running."""
+    """One line per sweep; slots, priority and time left only if a sweep is running.
+
+    Below the best accuracy of a sweep with several objectives is its Pareto front.
+    """
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     shown = [heading for heading in _HEADINGS if heading not in _OF_LIVING or any(row.is_living for row in rows)]
     for heading in shown:
@@ -76,7 +81,17 @@ def _best(row: Row) -> str:
     if best is None:
         return ""
     interval = f" ({best.low:.1%} to {best.high:.1%})" if best.low is not None and best.high is not None else ""
-    return f"{best.value:.2%}{interval}"
+    return "\n".join([f"{best.value:.2%}{interval}", *_front(row.digest.pareto)])
+
+
+def _front(front: Sequence[dict[str, float]]) -> list[str]:
+    """The front of several objectives, the most accurate first, one line each; of many the first and the last ones."""
+    lines = [
+        f"{point_in_words(list(point)[1:], list(point.values())[1:])} (trial {point['trial']:.0f})" for point in front
+    ]
+    if len(lines) > _FRONT_SHOWN:
+        lines[2:-1] = [f"… {len(lines) - 3} between …"]
+    return lines
 
 
 def _flat(row: Row) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Keeps the weights of a sweep's best trials and baselines, and of trials that other runs need."""
+"""Keeps the weights of a sweep's best trials and baselines, of its Pareto front, and of trials that other runs need."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from sweeps.run_kinds import Ensemble, kind_of
 from sweeps.runs import open_sweep, sweep_names
 from sweeps.trial.teachers import teachers_of
 from tracking.errors import TrackingError
+from tracking.metrics.front import pareto_front
 from tracking.metrics.winner import winner_of
 from tracking.record.cleaning import BestTrials, Removal, lasting, removable, remove, states, weights
 from tracking.record.events import Act, Event, TrialEnded
-from tracking.record.history import SweepHistory
+from tracking.record.history import SweepHistory, TrialHistory
 from tracking.record.layout import WEIGHTS_NAME, SweepFolder
 
 RUN_PREFIX = "run:"
@@ -36,6 +37,7 @@ class KeptWeights:
     ) -> None:
         self._folder, self._history, self._on_warning = folder, history, on_warning
         self._best = BestTrials(keep) if keep is not None else None
+        self._front = on_front(history)
         over = [trial for trial in history.trials.values() if trial.is_over]
         for trial in over if self._best else ():
             self._best.add(trial)  # type: ignore[union-attr]
@@ -51,26 +53,37 @@ class KeptWeights:
             return
         trial = history.trials[event.trial]
         found = list(states(self._folder, trial)) if not trial.can_be_retried else []
-        number = self._best.add(trial) if self._best else None
-        if self._best and number is not None:
-            fallen, keep = history.trials[number], self._best.keep
-            found += lasting(self._folder, fallen, keep)
-            files = [] if fallen.started.baseline else list(weights(self._folder, fallen, keep))
-            found += files if files and number not in self._needed() else []
+        if self._best:
+            before, self._front = self._front, on_front(history)
+            fallen = {self._best.add(trial), *(before - self._front)}
+            for number in fallen:
+                if number is not None and number not in self._best:
+                    found += self._unneeded(history.trials[number], self._best.keep)
         self._remove(found)
+
+    def _unneeded(self, trial: TrialHistory, keep: int) -> list[Removal]:
+        """The files of a trial that is not among the best."""
+        found = list(lasting(self._folder, trial, keep))
+        files = [] if trial.started.baseline else list(weights(self._folder, trial, keep))
+        return found + (files if files and trial.number not in self._needed() else [])
 
     def _needed(self) -> set[int]:
         name = self._folder.root.name
         needed = {number for sweep, number in needed_weights(self._folder.root.parent) if sweep == name}
         if self._history.spec.get("prefer") and (winner := winner_of(self._folder, self._history)):
             needed |= {winner.best, *winner.ties}  # any of them may become the winner
-        return needed
+        return needed | self._front
 
     def _remove(self, removals: list[Removal]) -> None:
         try:
             remove(removals)
         except TrackingError as error:
             self._on_warning(str(error))
+
+
+def on_front(history: SweepHistory) -> set[int]:
+    """The trials that are over and on the front of the sweep's objectives; none where it has one."""
+    return {one.trial.number for one in pareto_front(history, over=True)}
 
 
 def needed_weights(out: Path) -> dict[tuple[str, int], str]:

@@ -18,7 +18,7 @@ from tracking.figures.sweep_figures import STATES
 from tracking.metrics.pareto import fronts
 from tracking.metrics.scores import Interval
 from tracking.record.history import SweepHistory, TrialHistory
-from tracking.record.objectives import objectives_of
+from tracking.record.objectives import AXES, objectives_of
 from tracking.record.spans import trial_minutes
 
 _MOST_SETTINGS = 12
@@ -176,10 +176,10 @@ def pareto_figure(history: SweepHistory, parameters: Mapping[int, int], title: s
         "million parameters": {number: count / 1e6 for number, count in parameters.items()},
     }
     objectives = objectives_of(history.spec)
-    for name, label in (("seconds", "seconds per epoch"), ("latency", "milliseconds per face")):
+    for name in ("seconds", "latency"):
         if name in objectives:
             place = objectives.index(name) - 1
-            costs[label] = {number: trial.costs(objectives)[place] for number, trial in history.trials.items()}
+            costs[AXES[name]] = {number: trial.costs(objectives)[place] for number, trial in history.trials.items()}
     figure = Figure(figsize=(10.5, 4.2))
     figure.suptitle(title, fontsize=12)
     figure.subplots_adjust(left=0.09, right=0.985, top=0.83, bottom=0.13, wspace=0.1)

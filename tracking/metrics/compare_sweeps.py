@@ -2,13 +2,15 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import accumulate
 from statistics import median
 
 from fer_common.frozen import Finite
+from tracking.metrics.front import front_volume, highest_costs, scored_trials
 from tracking.record.events import OBJECTIVE
 from tracking.record.history import SweepHistory
+from tracking.record.objectives import ACCURACY_ALONE, objectives_of, point_in_words
 from tracking.record.spans import MINUTE_MS, attempt_spans, trial_minutes
 
 
@@ -40,10 +42,37 @@ class SweepSummary(Finite):
     minutes: float
     """Minutes in which at least one trial ran."""
     gains: tuple[Improvement, ...]
+    objectives: tuple[str, ...] = ACCURACY_ALONE
+    front: tuple[tuple[float, ...], ...] = ()
+    """Of several objectives, the values of each trial on the Pareto front, the most accurate first."""
+    hypervolume: float | None = None
+    """Of that front, by the highest costs of any trial of the sweeps that have the same objectives."""
+
+    @property
+    def points(self) -> list[str]:
+        """The front in words."""
+        return [point_in_words(self.objectives, values) for values in self.front]
+
+
+def sweep_summaries(histories: Mapping[str, SweepHistory]) -> tuple[SweepSummary, ...]:
+    """Summarise sweeps, each with a trial that has a finished epoch; by name."""
+    scored = {name: scored_trials(history) for name, history in histories.items()}
+    found = []
+    for name, history in histories.items():
+        objectives = objectives_of(history.spec)
+        alike = [one for other in scored if objectives_of(histories[other].spec) == objectives for one in scored[other]]
+        front = [one for one in scored[name] if one.is_on_front]
+        several = {
+            "objectives": objectives,
+            "front": tuple(one.values for one in front),
+            "hypervolume": front_volume(front, highest_costs(alike)) if front else None,
+        }
+        found.append(sweep_summary(name, history).model_copy(update=several))
+    return tuple(found)
 
 
 def sweep_summary(name: str, history: SweepHistory) -> SweepSummary:
-    """Summarise a sweep that has a trial with a finished epoch."""
+    """Summarise a sweep that has a trial with a finished epoch, but for its front."""
     trials = list(history.trials.values())
     ranked = history.ranked()
     scores = [trial.best_accuracy or 0.0 for trial in ranked]

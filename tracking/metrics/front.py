@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from tracking.metrics.pareto import fronts
+from tracking.metrics.pareto import fronts, hypervolume
 from tracking.record.history import SweepHistory, TrialHistory
 from tracking.record.objectives import merit_of, objectives_of
 
@@ -20,9 +21,9 @@ class Scored:
     is_on_front: bool
 
 
-def scored_trials(history: SweepHistory) -> list[Scored]:
+def scored_trials(history: SweepHistory, *, over: bool = False) -> list[Scored]:
     """The trials with an epoch that have not failed, the most accurate first; none if the sweep has only one
-    objective."""
+    objective. With `over` only those that are over, of a group all members."""
     objectives = objectives_of(history.spec)
     if len(objectives) == 1:
         return []
@@ -31,6 +32,7 @@ def scored_trials(history: SweepHistory) -> list[Scored]:
         for group in history.groups()
         if group.accuracies and group.confirms is None and group.first.best_accuracy is not None
         if not (group.first.end and group.first.end.drops_out)
+        if not over or all(trial.is_over for trial in group.members.values())
     ]
     values = [(group.mean, *group.first.costs(objectives)) for group in groups]
     if not values:
@@ -43,6 +45,19 @@ def scored_trials(history: SweepHistory) -> list[Scored]:
     return sorted(found, key=lambda one: -one.values[0])
 
 
-def pareto_front(history: SweepHistory) -> list[Scored]:
+def pareto_front(history: SweepHistory, *, over: bool = False) -> list[Scored]:
     """The trials on the Pareto front, the most accurate first."""
-    return [one for one in scored_trials(history) if one.is_on_front]
+    return [one for one in scored_trials(history, over=over) if one.is_on_front]
+
+
+def highest_costs(scored: Iterable[Scored]) -> tuple[float, ...]:
+    """The highest cost of any trial, of each objective beside the accuracy; infinite ones do not count."""
+    costs = np.array([one.values[1:] for one in scored], float)
+    return tuple(np.where(np.isfinite(costs), costs, 0.0).max(axis=0).tolist()) if len(costs) else ()
+
+
+def front_volume(front: Sequence[Scored], highest: Sequence[float]) -> float:
+    """The hypervolume of a front: 1 for an accuracy of 1 at no cost, 0 for nothing better than an accuracy of 0 at the
+    costs `highest`. Fronts compare if `highest` is the same."""
+    scale = np.where(np.array(highest) > 0, highest, 1.0)
+    return hypervolume(np.array([(1 - one.values[0], *(np.array(one.values[1:]) / scale)) for one in front]))

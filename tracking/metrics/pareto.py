@@ -63,6 +63,24 @@ def best_first(merits: Sequence[Merit]) -> Sequence[int]:
     return ranked(-np.array(merits))
 
 
+def hypervolume(points: NDArray[np.float64]) -> float:
+    """The share of the unit cube that the points dominate; `points: [n, k]`, lower is better, each from 0 to 1.
+
+    The cube is cut into slices at the last objective's values; two objectives are summed as steps.
+    """
+    points = points[(points < 1).all(axis=1)]
+    if not len(points):
+        return 0.0
+    points = points[np.argsort(points[:, -1], kind="stable")]
+    if points.shape[1] == 1:
+        return float(1 - points[0, 0])
+    depths = np.diff(np.append(points[:, -1], 1.0))
+    if points.shape[1] == 2:
+        return float((depths * (1 - np.minimum.accumulate(points[:, 0]))).sum())
+    slices = (depth * hypervolume(points[: place + 1, :-1]) for place, depth in enumerate(depths) if depth > 0)
+    return float(sum(slices))
+
+
 def _room(points: NDArray[np.float64]) -> NDArray[np.float64]:
     room = np.zeros(len(points))
     for values in points.T:

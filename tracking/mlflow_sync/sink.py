@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tracking.errors import TrackingError
 from tracking.metrics.chosen import choice_of
-from tracking.metrics.front import pareto_front
+from tracking.metrics.front import front_volume, highest_costs, pareto_front, scored_trials
 from tracking.metrics.groups import confirmation_of
 from tracking.metrics.winner import winner_of
 from tracking.mlflow_sync.access import describe, ping, set_client_environment
@@ -19,7 +19,7 @@ from tracking.mlflow_sync.default_store import default_path, default_uri, open_d
 from tracking.mlflow_sync.experiment import experiment_id
 from tracking.mlflow_sync.follower import Follower
 from tracking.mlflow_sync.moved_artifacts import ARTIFACTS, follow_artifacts
-from tracking.mlflow_sync.progress import PARENT, GroupRuns, Point
+from tracking.mlflow_sync.progress import PARENT, GroupRuns, Point, group_run
 from tracking.mlflow_sync.run_records import (
     DRAWN_TAG,
     KEY_TAG,
@@ -258,7 +258,8 @@ class _Session:
         # Parameters wait for the first points, for one request less a run.
         if isinstance(work.end, SweepEnded):
             history = SweepHistory.load(self._folder.journal)
-            self._log(run_id, self._expectation(history, work.end.time_ms), tags=self._winner_tags(history))
+            points = [*self._expectation(history, work.end.time_ms), *_front_points(history, work.end.time_ms)]
+            self._log(run_id, points, tags=self._winner_tags(history))
         if work.points or work.end is not None:
             self._log(run_id, work.points, self._params.pop(number, {}), tags)
         if work.end is not None:
@@ -274,12 +275,14 @@ class _Session:
             self._log(run_id, tags={DRAWN_TAG: str(work.drawn)})
 
     def _tag_front(self, history: SweepHistory) -> None:
-        """Tag the runs of the trials on the Pareto front, and remove the tag from the others."""
+        """Tag the runs of the trials and groups on the Pareto front, and remove the tag from the others."""
         if len(objectives_of(history.spec)) == 1:
             return
         front = {one.trial.number for one in pareto_front(history)}
-        for number, run_id in self._living_trials():
-            self._log(run_id, tags={"pareto": "true" if number in front else "false"})
+        front |= {group_run(first) for first in front}
+        for number, run_id in self._run_ids.items():
+            if number != PARENT and number not in self.deleted:
+                self._log(run_id, tags={"pareto": "true" if number in front else "false"})
 
     def _living_trials(self) -> Iterator[tuple[int, str]]:
         """The runs of trials that nobody deleted."""
@@ -386,6 +389,16 @@ class _Session:
             if found.setdefault(number, run) is not run and run.info.lifecycle_stage == "active":
                 self._client.delete_run(run.info.run_id)
         return found
+
+
+def _front_points(history: SweepHistory, time_ms: int) -> list[Point]:
+    """Of several objectives, the size of the front and its hypervolume, as metrics of the sweep's run."""
+    scored = scored_trials(history)
+    front = [one for one in scored if one.is_on_front]
+    if not front:
+        return []
+    values = {"pareto/size": float(len(front)), "pareto/hypervolume": front_volume(front, highest_costs(scored))}
+    return [Point(name, value, time_ms, 0) for name, value in values.items()]
 
 
 def _recorded_place(journal: Path) -> str | None:

@@ -1,6 +1,6 @@
 """A comparison as a page: numbers, matrices, and the faces on which the nets disagree."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -15,6 +15,7 @@ from tracking.metrics.compare import Comparison, Pair
 from tracking.metrics.compare_sweeps import SweepSummary
 from tracking.metrics.summary import data_name
 from tracking.pages.page import face_uris, render, sentence, where
+from tracking.record.objectives import AXES
 
 _SHOWN = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1"}
 
@@ -97,12 +98,40 @@ def progress_figure(sweeps: Sequence[SweepSummary], title: str) -> Figure:
     return figure
 
 
+def fronts_figures(sweeps: Sequence[SweepSummary]) -> Iterator[Figure]:
+    """The fronts of the sweeps that share each cost: accuracy over that cost."""
+    for name in dict.fromkeys(name for one in sweeps for name in one.objectives[1:]):
+        figure = Figure(figsize=(10.5, 4.0))
+        figure.subplots_adjust(left=0.07, right=0.985, top=0.86, bottom=0.14)
+        axes = figure.subplots()
+        for index, one in enumerate(sweeps):
+            if not one.front or name not in one.objectives:
+                continue
+            place = one.objectives.index(name)
+            points = sorted((values[place], values[0]) for values in one.front)
+            x, y = zip(*points, strict=True)
+            colour, line = COLOURS[index % len(COLOURS)], LINES[index % len(LINES)]
+            if len(one.objectives) == 2:
+                axes.step(x, y, where="post", marker="o", linewidth=2, color=colour, linestyle=line, label=one.name)
+            else:  # of more, the front is no line in two of them
+                axes.plot(x, y, "o", color=colour, label=one.name)
+        axes.set_xlabel(AXES[name])
+        axes.set_ylabel("val accuracy")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+        plain(axes)
+        axes.legend(frameon=False, ncols=4, loc="lower left", bbox_to_anchor=(-0.02, 1.0))
+        yield figure
+
+
 def _figures(comparison: Comparison) -> dict[str, object]:
-    progress = {"progress": Markup(svg(progress_figure(comparison.sweeps, "")))} if comparison.sweeps else {}
+    of_sweeps: dict[str, object] = {}
+    if comparison.sweeps:
+        of_sweeps["progress"] = Markup(svg(progress_figure(comparison.sweeps, "")))
+        of_sweeps["fronts"] = [Markup(svg(figure)) for figure in fronts_figures(comparison.sweeps)]
     if not comparison.pairs:
-        return {**progress}
+        return of_sweeps
     return {
-        **progress,
+        **of_sweeps,
         "differences": Markup(svg(differences_figure(comparison.pairs, ""))),
         "matrices": [Markup(svg(figure)) for figure in comparison_figures(comparison, "")],
     }

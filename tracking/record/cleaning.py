@@ -33,6 +33,10 @@ class BestTrials:
         self.keep = keep
         self._best: list[tuple[float, int]] = []
 
+    def __contains__(self, number: int) -> bool:
+        """Whether a trial is among them."""
+        return any(entry[1] == -number for entry in self._best)
+
     def remove(self, number: int) -> None:
         """Remove a trial, which will finish again."""
         self._best = [entry for entry in self._best if entry[1] != -number]

@@ -22,6 +22,13 @@ METRICS: Mapping[str, str] = {
 }
 """The objectives, and the metric of an epoch that each is. Accuracy is to be high, the others low."""
 
+AXES: Mapping[str, str] = {
+    "parameters": "parameters",
+    "seconds": "seconds per epoch",
+    "latency": "milliseconds per face",
+}
+"""The labels of the costs in plots."""
+
 ACCURACY_ALONE = (OBJECTIVE,)
 
 Costs = tuple[float, ...]
@@ -84,3 +91,12 @@ def in_words(name: str, value: float) -> str:
             return f"{value:.3g} ms"
         case _:
             return f"{value:.2%}"
+
+
+def point_in_words(objectives: Sequence[str], values: Sequence[float]) -> str:
+    """A point of a front: "50.00% at 61,000 parameters and 0.2 ms"."""
+    accuracy, *costs = (
+        in_words(name, value) + (" parameters" if name == "parameters" else "")
+        for name, value in zip(objectives, values, strict=True)
+    )
+    return f"{accuracy} at {' and '.join(costs)}"

@@ -15,6 +15,7 @@ from sweeps.cli.main import main, run_main
 from sweeps.driver.runner import TrialBody
 from sweeps.sweep import SweepResult
 from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd
+from tests.stand_ins import QUIET
 from tests.sweeps.fake_trials import metrics, only_sampled, refused, verdict_stands
 from tracking.record.events import TrialStarted
 from tracking.record.history import SweepHistory
@@ -212,3 +213,30 @@ def test_a_configuration_that_is_none_is_refused(
     if content is not None:
         (tmp_path / "config.json").write_text(content)
     assert message in refused(capsys, lambda: run_main([str(tmp_path / "config.json")]))
+
+
+def test_the_front_of_several_objectives_stays(tmp_path: Path, capsys: Capture) -> None:
+    """Trial 1 is on the front until trial 3 is better in both; trial 2 is fast, and trial 4 neither."""
+    measured = [(0.9, 50.0), (0.4, 20.0), (0.2, 5.0), (0.5, 10.0), (0.3, 30.0)]
+    seen = []
+
+    def body(task: Task) -> Iterator[Message]:
+        accuracy, latency = measured[task.trial]
+        TrialFolder(Path(task.folder)).best.write_bytes(b"weights")
+        values = metrics(accuracy) | {"latency_milliseconds": latency}
+        yield EpochReport(attempt=task.attempt, epoch=1, metrics=values)
+        yield TrialEnd(attempt=task.attempt, state="ended")
+
+    def watch(event: object, history: SweepHistory) -> None:
+        if isinstance(event, TrialStarted):
+            seen.append(kept(SweepFolder(tmp_path / "runs/night")))
+
+    run_sweep(
+        only_sampled(), body=body, out=tmp_path / "runs", name="night", trials=5, epochs=1, runner="inline",
+        objective="val_accuracy,latency", keep=1, figures=False, listeners=[watch], pruner="none", **QUIET,
+    )  # fmt: skip
+    assert seen == [[], [0], [0, 1], [0, 1, 2], [0, 2, 3]]
+    assert kept(SweepFolder(tmp_path / "runs/night")) == [0, 2, 3]
+    assert main(["gc", "night", "--keep", "1", "--yes", "--out", str(tmp_path / "runs")]) == 0
+    assert "0002/best.safetensors stays: it is on the Pareto front" in " ".join(capsys.readouterr().out.split())
+    assert kept(SweepFolder(tmp_path / "runs/night")) == [0, 2, 3]
