@@ -77,13 +77,18 @@ class Run:
         return TrialConfig.parse(of_net, f"{self.name}: config")
 
     def weights_file(self) -> Path:
-        """The file of its weights at the best epoch. Raises InputError if it is not over or has no weights."""
-        self.refuse_unfinished()
+        """The file of its weights at the best epoch so far.
+
+        Raises InputError if a worker may replace it, or if there is none.
+        """
+        if self.trial.is_out:
+            self.refuse_unfinished()
         if isinstance(self.kind, Ensemble):
             raise InputError(
                 f"{self.name}: an ensemble has no weights of its own; name a member: {_listed(self.kind.members)}"
             )
         if not self.files.best.is_file():
+            self.refuse_unfinished()
             keep = self.spec.keep
             rule = f"; its sweep keeps those of the best {keep} trials and of baselines (--keep)" if keep else ""
             raise InputError(
@@ -96,6 +101,15 @@ class Run:
         words = ["python", "-m", "sweeps.run", str(self.files.config), *command_line(self.spec.data)]
         words += ["--epochs", str(self.trial.started.epochs), "--seed", str(self.spec.seed)]
         return shlex.join([*words, *_out_option(self.sweep.root.parent)])
+
+    @property
+    def so_far(self) -> str:
+        """Of a trial that is not over and has no worker, which epoch's net it has now; else empty."""
+        best = self.trial.best_epoch()
+        if self.trial.is_over or self.trial.is_out or best is None:
+            return ""
+        at = f"{self.trial.state} after epoch {self.trial.last_epoch} of {self.trial.started.epochs}"
+        return f"its best epoch so far, {best.epoch}, since the trial is not over ({at})"
 
     def refuse_unfinished(self) -> None:
         """Raise InputError while a resume may still change the trial's best epoch."""
@@ -202,14 +216,18 @@ def made_of(trial: TrialHistory) -> tuple[str, ...]:
     return kind_of(trial.started.config).sources
 
 
-def find_run(reference: str, out: Path, tracking_uri: str | None = None) -> Run:
-    """The run that `reference` names. Raises InputError if there is none."""
+def find_run(reference: str, out: Path, tracking_uri: str | None = None, *, unfinished: bool = False) -> Run:
+    """The run that `reference` names. Raises InputError if there is none.
+
+    A sweep's name is its best trial that is over; with `unfinished` also one that is paused, waits or was stopped, by
+    its best epoch so far.
+    """
     if re.fullmatch(_MLFLOW_ID, reference):
-        return _by_mlflow_id(reference, out, tracking_uri)
+        return _by_mlflow_id(reference, out, tracking_uri, unfinished=unfinished)
     name, slash, number = reference.partition("/")
     folder, history = open_sweep(name, out)
     if not slash:
-        return best_runs(folder, history, 1)[0]
+        return best_runs(folder, history, 1, unfinished=unfinished)[0]
     if not number.isdecimal() or int(number) not in history.trials:
         raise InputError(f"{name} has no trial '{number}'; it has 0 to {history.next_number - 1}")
     return Run(folder, history, history.trials[int(number)])
@@ -272,12 +290,17 @@ def sweep_folder(name: str, out: Path) -> SweepFolder:
     return folder
 
 
-def best_runs(folder: SweepFolder, history: SweepHistory, count: int) -> list[Run]:
+def best_runs(folder: SweepFolder, history: SweepHistory, count: int, *, unfinished: bool = False) -> list[Run]:
     """The `count` best of the trials that are over, best first. Raises InputError if there are none.
 
-    The first is the winner, which `--prefer` may choose among those within noise of the best.
+    With `unfinished` those that have no worker count too, by their best epochs so far. The first is the winner, which
+    `--prefer` may choose among those within noise of the best.
     """
-    ranked = [trial for trial in history.ranked() if trial.is_over]
+    ranked = [
+        trial
+        for trial in history.ranked()
+        if trial.is_over or (unfinished and not trial.is_out and folder.trial(trial.number).best.is_file())
+    ]
     if not ranked:
         raise InputError(f"{folder.root.name}: none of its trials has finished yet")
     if history.spec.get("prefer") and (winner := winner_of(folder, history)):
@@ -285,7 +308,7 @@ def best_runs(folder: SweepFolder, history: SweepHistory, count: int) -> list[Ru
     return [Run(folder, history, trial) for trial in ranked[:count]]
 
 
-def _by_mlflow_id(run_id: str, out: Path, tracking_uri: str | None) -> Run:
+def _by_mlflow_id(run_id: str, out: Path, tracking_uri: str | None, *, unfinished: bool) -> Run:
     from tracking.mlflow_sync.upkeep import find_trial
     from tracking.mlflow_sync.uri import resolve_tracking_uri
 
@@ -296,7 +319,7 @@ def _by_mlflow_id(run_id: str, out: Path, tracking_uri: str | None) -> Run:
         except TrackingError as error:
             faults.append(str(error))
             continue
-        return find_run(f"{name}/{number}" if number is not None else name, out)
+        return find_run(f"{name}/{number}" if number is not None else name, out, unfinished=unfinished)
     raise TrackingError("; ".join(dict.fromkeys(faults)))
 
 

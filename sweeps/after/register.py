@@ -44,9 +44,10 @@ def register_run(run: Run, tracking_uri: str) -> str:
     A net of synthetic faces is only logged. Repeating this changes nothing. MLflow must have the run.
 
     Raises:
-        InputError: the run's predictions or weights are gone, or its faces are gone or have changed.
+        InputError: the run is not over, its predictions or weights are gone, or its faces are gone or have changed.
         TrackingError: MLflow does not have the run, does not answer, or refuses.
     """
+    run.refuse_unfinished()
     if (fold := run.trial.started.fold) is not None:
         raise InputError(
             f"{run.name}: was trained on fold {fold} of {run.spec.folds}, and validated on faces that other folds "

@@ -43,6 +43,7 @@ def make_svm(
     """
     from fer_models.training.svm import CANDIDATES, fit_svm, predict_svm
 
+    run.refuse_unfinished()
     if not isinstance(run.kind, TrainedNet):
         raise InputError(f"{run.name}: a support vector machine replaces the last layer of one net; name a trial")
     folder = new_folder(name, out)

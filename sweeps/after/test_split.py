@@ -63,9 +63,12 @@ def test_run(run: Run, *, again: bool, device: Device = "cpu") -> Outcome:  # no
     The test split is predicted in fp32. The accuracy on val was measured in the precision of the training, often bf16,
     which predicts some faces differently.
 
-    Raises InputError for a trial that is not over, and for a second look without `again`.
+    Of a trial that is paused, waits or was stopped it is the best epoch so far.
+
+    Raises InputError for a trial that runs, and for a second look without `again`.
     """
-    run.refuse_unfinished()
+    if run.trial.is_out:
+        run.refuse_unfinished()
     if run.trial.tests and not again:
         raise InputError(
             f"{run.name}: its test split was read on {run.trial.tests[-1].when}; a second evaluation makes the number "

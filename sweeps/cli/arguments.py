@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from fer_common.flags import Flag, add_flags, flags, given_values
 from fer_common.verbs import Verb
 from fer_data import DataError, DataOptions
+from sweeps.cli.console import warn
 from sweeps.errors import InputError
 from sweeps.options import GROUPS, RUN, TRAINED, Address, Options, Out, TrackingUri
 from sweeps.runs import Run, find_run
@@ -35,6 +36,13 @@ class OfSweeps(Verb):
     def find_runs(self, references: Sequence[str]) -> list[Run]:
         """The named runs. Raises InputError."""
         return [find_run(reference, self.out, self.tracking_uri) for reference in references]
+
+    def find_net(self, reference: str) -> Run:
+        """The run that is named; a warning where its net is that of the best epoch so far. Raises InputError."""
+        run = find_run(reference, self.out, self.tracking_uri, unfinished=True)
+        if run.so_far:
+            warn(f"{run.name}: the net of {run.so_far}")
+        return run
 
 
 class OnCluster(OfSweeps):

@@ -165,7 +165,7 @@ class Inspect(OfSweeps):
 
         if self.faces is not None and self.image is not None:
             raise InputError("--faces and --image: give one, faces of the validation split or a picture of your own")
-        run = find_run(self.run, self.out, self.tracking_uri)
+        run = self.find_net(self.run)
         methods = (self.method,) if self.method else METHODS
         missing = None if self.method else captum_missing()
         shown = chosen_faces(run, self.faces) if self.image is None else face_from(run, self.image)

@@ -61,7 +61,7 @@ class Test(OfSweeps):
         from sweeps.after.test_split import test_run
         from sweeps.cli.compare_tables import score_table
 
-        run = find_run(self.run, self.out, self.tracking_uri)
+        run = self.find_net(self.run)
         outcome = test_run(run, again=self.again, device=own_device(self.device))
         place, looks = f"{outcome.dataset}'s {outcome.split}", outcome.looks
         again = "" if looks.of_run == 1 else f" (LOOK {looks.of_run}: no longer an unbiased test)"

@@ -194,11 +194,10 @@ class Export(OfSweeps):
     ] = None
 
     def __call__(self) -> int:
-        from sweeps.runs import find_run
         from sweeps.use.card import done_before, points
         from sweeps.use.export import export_run
 
-        run = find_run(self.run, self.out, self.tracking_uri)
+        run = self.find_net(self.run)
         made = export_run(run, self.format, self.file, int8=self.int8)
         console.print(f"{made.path} ({made.path.stat().st_size / 2**20:.1f} MiB), card {made.card}")
         agreement = f"differ from the net's by {made.largest_difference:.1e} at most"

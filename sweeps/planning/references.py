@@ -43,7 +43,9 @@ def _path_of_weights(weights: str, options: Options) -> Path:
     """Of "run:NAME/3" the run's best weights; another path as an absolute one."""
     kind, _, reference = weights.partition("run:")
     if not kind and reference:
-        return find_run(reference, options.out, options.tracking_uri).weights_file().absolute()
+        run = find_run(reference, options.out, options.tracking_uri)
+        run.refuse_unfinished()
+        return run.weights_file().absolute()
     path = Path(weights).expanduser().absolute()
     if not path.is_file() and Path(weights).name == weights:
         raise InputError(f"weights '{weights}': no such file{did_you_mean(weights, PUBLISHED)}")
@@ -58,6 +60,7 @@ def _teachers(recipe: Recipe, spec: SweepSpec, options: Options) -> list[Teacher
         named = list(_named(recipe.distill, options.out))
     shares: dict[str, float] = {}
     for run, share in named:
+        run.refuse_unfinished()
         _refuse_unfit(run, spec)
         shares[run.name] = shares.get(run.name, 0) + share
     runs = {run.name: run for run, _ in named}

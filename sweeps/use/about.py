@@ -24,6 +24,8 @@ class About(BaseModel):
     dataset: str
     synthetic: bool
     split: str
+    so_far: str = ""
+    """Of a trial that is not over, which epoch's net this is."""
     right: int = 0
     n: int = 0
     leak_free_right: int = 0
@@ -54,7 +56,8 @@ class About(BaseModel):
             if share
             else "its accuracy is not recorded"
         )
-        return f"{self.name}: {self.net}, trained on {self.data}; {record}. It can be wrong about people."
+        so_far = f"; the net of {self.so_far}" if self.so_far else ""
+        return f"{self.name}: {self.net}, trained on {self.data}{so_far}; {record}. It can be wrong about people."
 
 
 def about_run(run: Run) -> About:
@@ -74,7 +77,13 @@ def about_run(run: Run) -> About:
     spec = run.spec
     net = f"ensemble of {', '.join(run.kind.members)}" if isinstance(run.kind, Ensemble) else run.config.net.name
     return About(
-        name=run.name, net=net, dataset=spec.dataset, synthetic=spec.synthetic, split=val_title(spec.dataset), **known
+        name=run.name,
+        net=net,
+        dataset=spec.dataset,
+        synthetic=spec.synthetic,
+        split=val_title(spec.dataset),
+        so_far=run.so_far,
+        **known,
     )
 
 

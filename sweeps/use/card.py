@@ -115,7 +115,7 @@ def _licence(about: About) -> str:
 
 
 def _scores(about: About, run: Run, change: Interval | None) -> list[str]:
-    lines = []
+    lines = [f"- the net of {about.so_far}"] if about.so_far else []
     for what, n, share in (
         ("", about.n, about.accuracy),
         (", leak-free", about.leak_free_n, about.leak_free),

@@ -31,7 +31,7 @@ def find_model(reference: str, out: Path, tracking_uri: str | None = None) -> Cl
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "files"
         if reference != CHAMPION and not reference.startswith("models:"):
-            run = find_run(reference, out, tracking_uri)
+            run = find_run(reference, out, tracking_uri, unfinished=True)
             pack(run, folder)
             return PackedClassifier(folder, about_run(run))
         from tracking.mlflow_sync.models import fetch_files

@@ -94,6 +94,11 @@ class TrialHistory:
         )
 
     @property
+    def is_out(self) -> bool:
+        """Whether it has a worker, or had one when its driver died."""
+        return self.end is None and self.paused is None
+
+    @property
     def is_confirming(self) -> bool:
         """Whether it checks another trial's accuracy under a new seed."""
         return self.started.group is not None and self.started.group.confirms is not None

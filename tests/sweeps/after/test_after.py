@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from mlflow import MlflowClient
+from PIL import Image
 
 from fer_models import LeNetConfig, Recipe
 from sweeps import Baseline, Space, TrialConfig, run_sweep
@@ -210,6 +211,37 @@ def test_a_trial_that_has_not_finished_is_no_result_yet(
     assert "has not finished" in refused(capsys, lambda: run_main(asked))
     assert verb("test", "half") == 0
     assert f"{run} on" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("end", ["paused", "stopped"])
+def test_the_best_trial_so_far_is_used_while_it_waits(
+    verb: Callable[..., int], finished: Path, tmp_path: Path, capsys: Capture, end: str
+) -> None:
+    """The best of three waits at a rung, or its driver stopped: its net is taken, and said not to be over."""
+    best = max(range(3), key=lambda number: (accuracy(finished, number), -number))
+    left = {
+        "paused": {"event": "paused", "trial": best, "epoch": 2, "reason": "rung", "time_ms": 1},
+        "stopped": {"event": "end", "trial": best, "state": "stopped", "epochs": 2, "final": False, "time_ms": 1},
+    }[end]
+    events = [left if (event["event"], event.get("trial")) == ("end", best) else event
+              for event in copied(finished, end) if event["event"] != "finished"]  # fmt: skip
+    rewritten(finished, end, [one | {"epochs": 4} if (one["event"], one.get("trial")) == ("trial", best) else one
+                              for one in events])  # fmt: skip
+    run, state = f"{end}/{best}", {"paused": "waiting", "stopped": "stopped"}[end]
+    note = f"since the trial is not over ({state} after epoch 2 of 4)"
+    for words in (("test", end), ("export", end, "--format", "safetensors", "--file", str(tmp_path / "a.safetensors"))):
+        capsys.readouterr()
+        assert verb(*words) == 0
+        said = capsys.readouterr()
+        assert f"{run}: the net of its best epoch so far" in " ".join(said.err.split())
+        assert note in " ".join(said.err.split())
+    assert note in (tmp_path / "a.safetensors.md").read_text()
+    capsys.readouterr()
+    face = str(finished.parent / "face.png")
+    Image.fromarray(np.full((48, 48), 90, np.uint8)).save(face)
+    assert verb("predict", face, "--whole", "--model", end) == 0
+    assert note in " ".join(capsys.readouterr().out.split())
+    assert "has not finished" in refused(capsys, lambda: verb("register", run))
 
 
 @pytest.mark.parametrize("method", ["mean", "weighted", "greedy"])
