@@ -13,9 +13,12 @@ from pydantic import Field, ModelWrapValidatorHandler, model_validator
 from fer_common.frozen import Finite
 from fer_models.configs.config_faults import validate_with
 
-Normalisation = Literal["raw", "caffe", "unit", "half", "centred", "lite", "mean_image", "standardise", "imagenet"]
-"""How a net normalises grey levels x in 0..255: not at all, x/256, x/255, -1..1, (x-128)/256, (x-127)/128, minus the
-mean image of train, each face minus its mean over its deviation, or with ImageNet's mean and deviation per channel."""
+Normalisation = Literal[
+    "raw", "caffe", "unit", "half", "centred", "lite", "dlib", "mean_image", "standardise", "imagenet"
+]
+"""How a net normalises grey levels x in 0..255: not at all, x/256, x/255, -1..1, (x-128)/256, (x-127)/128, minus dlib's
+mean per channel over 256, minus the mean image of train, each face minus its mean over its deviation, or with
+ImageNet's mean and deviation per channel."""
 
 _Dropout = Annotated[float, Field(ge=0, lt=1)]
 _Channels = Literal[1, 3]
@@ -280,6 +283,19 @@ class EfficientNetLite0Config(_NetConfig):
     """Dropout before the last layer."""
 
 
+class FaceResNetConfig(_NetConfig):
+    """dlib's ResNet for recognising people, under a head for expressions: 5,591,047 parameters with 7 classes."""
+
+    source: ClassVar[str] = "dlib (King 2017), pretrained backbone for transfer"
+    channels: ClassVar[int] = 3
+
+    name: Literal["face_resnet"] = "face_resnet"
+    size: int = Field(default=150, ge=104, le=256)
+    """Its weights were trained at 150."""
+    dropout: _Dropout = 0.2
+    """Before the last layer."""
+
+
 Single = (
     LeNetConfig
     | AlexNetConfig
@@ -297,6 +313,7 @@ Single = (
     | VGG16CutConfig
     | CompactResNetConfig
     | EfficientNetLite0Config
+    | FaceResNetConfig
 )
 """Every net but those that are made of others."""
 

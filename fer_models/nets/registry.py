@@ -18,6 +18,7 @@ from fer_models.nets import (
     compact_resnet,
     deep_cnn,
     efficientnet,
+    face_resnet,
     googlenet,
     happy_sad,
     inception,
@@ -84,6 +85,8 @@ def _build(
             return compact_resnet.build(config, classes, mean_image, generator)
         case net_config.EfficientNetLite0Config():
             return efficientnet.build(config, classes, mean_image, generator)
+        case net_config.FaceResNetConfig():
+            return face_resnet.build(config, classes, mean_image, generator)
         case net_config.JointConfig():
             members = [_build(member, classes, mean_image, generator) for member in config.members]
             return joint.join(members, config.at, classes, generator)

@@ -16,6 +16,8 @@ from fer_models.configs.net_config import Normalisation
 # Mean and deviation per RGB channel of ImageNet's pixels in 0..1, as torchvision's weights expect.
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
+_DLIB_MEAN = (122.782, 117.001, 104.298)
+
 _MIN_DEVIATION = 1.0  # grey levels; a blank face has deviation 0, an almost blank one only noise
 
 
@@ -78,6 +80,8 @@ def _shift_and_scale(
     if normalisation == "imagenet":
         mean, deviation = (255 * torch.tensor(numbers).view(1, 3, 1, 1) for numbers in _IMAGENET)
         return mean, 1 / deviation
+    if normalisation == "dlib":
+        return torch.tensor(_DLIB_MEAN).view(1, 3, 1, 1), torch.tensor(1 / 256)
     shift, factor = {
         "raw": (0.0, 1.0),
         "standardise": (0.0, 1.0),

@@ -10,12 +10,18 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fer_models.configs.net_config import EfficientNetLite0Config, NetConfig, VGG16Config, VGG16CutConfig
+from fer_models.configs.net_config import (
+    EfficientNetLite0Config,
+    FaceResNetConfig,
+    NetConfig,
+    VGG16Config,
+    VGG16CutConfig,
+)
 from fer_models.configs.transfer_config import Transfer
 from fer_models.errors import ModelError
 from fer_models.parts.grey_stem import to_grey_stem
 from fer_models.parts.inputs import FaceInput
-from fer_models.training.hed_weights import hed_file, read_hed
+from fer_models.training.package_weights import faces_file, hed_file, read_faces, read_hed
 from fer_models.training.tensor_file import file_sha256, read_foreign_tensors
 
 _INPUT = "input."
@@ -68,7 +74,8 @@ def load_pretrained(net: nn.Module, config: NetConfig, transfer: Transfer) -> Lo
     if not transfer.pretrained:
         return None
     published = _published(config)
-    path, tensors = _hed(net, config) if transfer.weights == "hed" else _of_a_file(config, transfer, published)
+    from_package = {"hed": _hed, "faces": _faces}.get(transfer.weights)
+    path, tensors = from_package(net, config) if from_package else _of_a_file(config, transfer, published)
     found = _our_names(tensors, published)
     fresh = _fill(net, found, path)
     return Loaded(path, file_sha256(path), fresh)
@@ -88,6 +95,14 @@ def _hed(net: nn.Module, config: NetConfig) -> tuple[Path, dict[str, Tensor]]:
     assert isinstance(face_input, FaceInput)
     path = hed_file()
     return path, read_hed(path, face_input)
+
+
+def _faces(net: nn.Module, config: NetConfig) -> tuple[Path, dict[str, Tensor]]:
+    if not isinstance(config, FaceResNetConfig):
+        raise ModelError(f"weights 'faces' are of face_resnet, {config.name} is another net")
+    path = faces_file()
+    found = read_faces(path, net.get_submodule(_BACKBONE.rstrip(".")))
+    return path, {_BACKBONE + name: value for name, value in found.items()}
 
 
 def _published(config: NetConfig) -> _Published | None:

@@ -6,6 +6,7 @@ from sweeps.spaces import (
     augmentation_space,
     compact_resnet_space,
     deep_cnn_space,
+    face_transfer_space,
     googlenet_space,
     happy_sad_space,
     inception_v3_space,
@@ -41,6 +42,7 @@ SPACES: dict[str, Space] = {
     "preprocessing_space": preprocessing_space.SPACE,
     "augmentation_space": augmentation_space.SPACE,
     "transfer_space": transfer_space.SPACE,
+    "face_transfer_space": face_transfer_space.SPACE,
     "seeds_space": seeds_space.SPACE,
     "zoo_space": zoo_space.SPACE,
 }

@@ -21,6 +21,7 @@ KINDS = [
 """All nets but the one whose package is optional."""
 SMALLER: dict[str, dict[str, Any]] = {
     "inception_v3": {"size": 96, "auxiliary_weight": 0},
+    "face_resnet": {"size": 104},
     "joint": {"members": [{"name": "lenet"}, {"name": "compact_resnet"}]},
 }
 

@@ -25,6 +25,7 @@ LARGER: dict[str, dict[str, Any]] = {
     "alexnet": {},
     "inception_v3": {"size": 75, "auxiliary_weight": 0},
     "efficientnet_lite0": {"size": 64},
+    "face_resnet": {"size": 104},
 }
 RNG = np.random.default_rng(5)
 FACES = RNG.integers(0, 256, (3, 48, 48), dtype=np.uint8)

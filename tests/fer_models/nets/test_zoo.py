@@ -19,6 +19,7 @@ from fer_models import (
     CompactResNetConfig,
     DeepCNNConfig,
     EfficientNetLite0Config,
+    FaceResNetConfig,
     GoogLeNetConfig,
     HappySadConfig,
     InceptionV3Config,
@@ -62,6 +63,7 @@ HEAVY: list[NetConfig] = [
     VGG16Config(classifier="average", normalisation="imagenet", dropout=0.0, norm="batch", channels=1),
     VGG16CutConfig(dropout=0.0),
     EfficientNetLite0Config(size=64, dropout=0.0),
+    FaceResNetConfig(size=104, dropout=0.0),
 ]
 EVERY = [pytest.param(config, id=config.name) for config in QUICK] + [
     pytest.param(config, id=f"{config.name}-{index}", marks=pytest.mark.slow) for index, config in enumerate(HEAVY)
@@ -120,6 +122,8 @@ def of_1000(parameters: int, features: int) -> int:
             11_173_962 - 2 * 64 * 9 - 3 * 513,
         ),
         (EfficientNetLite0Config(), of_1000(4_652_008, 1280)),
+        # dlib's file has 5,614,592 numbers, its last layer 256 x 128 of them.
+        (FaceResNetConfig(), 5_614_592 - 256 * 128 + 2 * 1024 + 1025 * 7),
     ],
 )
 def test_parameter_counts(config: NetConfig, parameters: int) -> None:

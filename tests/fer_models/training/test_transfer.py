@@ -13,9 +13,17 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision import models
 
-from fer_models import EfficientNetLite0Config, ModelError, NetConfig, ResNet18Config, VGG16Config, VGG16CutConfig
+from fer_models import (
+    EfficientNetLite0Config,
+    FaceResNetConfig,
+    ModelError,
+    NetConfig,
+    ResNet18Config,
+    VGG16Config,
+    VGG16CutConfig,
+)
 from fer_models.configs.transfer_config import Transfer
-from fer_models.training import hed_weights
+from fer_models.training import package_weights
 from fer_models.training.transfer import load_pretrained
 from fer_models.training.weights import save_weights
 from tests.fer_models.small_nets import TINY, changed, copied, make
@@ -265,7 +273,7 @@ def hed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Te
                 file[f"{layer}/vars/0"], file[f"{layer}/vars/1"] = kernels[layer].numpy(), torch.rand(width).numpy()
                 inputs = width
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(hed_weights, "_SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
+    monkeypatch.setattr(package_weights, "_SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
     return kernels
 
 
@@ -319,9 +327,60 @@ def test_hed_s_package_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_another_file_than_hed_s_is_refused(hed_package: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hed_weights, "_SHA256", "0" * 16)
+    monkeypatch.setattr(package_weights, "_SHA256", "0" * 16)
     with pytest.raises(ModelError, match="its SHA-256 begins with"):
         load_pretrained(make(VGG16CutConfig(size=32)), VGG16CutConfig(size=32), HED)
+
+
+FACES = Transfer(weights="faces")
+FACE_RESNET = FaceResNetConfig(size=104)
+
+
+@pytest.fixture
+def faces_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Tensor]:
+    """A package that cannot be imported, and the backbone's parameters that its file holds as dlib writes them."""
+    weights = {name: value.detach() for name, value in make(FACE_RESNET, seed=9).backbone.named_parameters()}
+    (tmp_path / "face_recognition_models" / "models").mkdir(parents=True)
+    (tmp_path / "face_recognition_models" / "__init__.py").write_text("import pkg_resources_that_is_not_here")
+    path = tmp_path / "face_recognition_models" / "models" / "dlib_face_recognition_resnet_model_v1.dat"
+    values = list(weights.values())
+    content = b"\x01\x01\x01\x0dloss_metric_2"
+    for layer in (
+        torch.cat([first.flatten(), second]) for first, second in zip(values[::2], values[1::2], strict=True)
+    ):
+        size = len(layer).to_bytes(4, "little").rstrip(b"\0")
+        content += b"\x01\x05con_4\x01\x02" + bytes([len(size)]) + size + b"\x01\x01" * 3 + layer.numpy().tobytes()
+    content += b"\x01\x02\x02\x00\x01\x01\x80\x01\x01\x01\x01" + bytes(4 * 256 * 128)  # the layer that compares
+    path.write_bytes(content)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(package_weights, "_FACES_SHA256", hashlib.sha256(content).hexdigest())
+    return weights
+
+
+def test_a_net_trained_on_faces_is_read_without_dlib(faces_package: dict[str, Tensor]) -> None:
+    net = make(FACE_RESNET)
+    before = copied(net)
+    loaded = load_pretrained(net, FACE_RESNET, FACES)
+    assert loaded is not None
+    assert (loaded.path.name, loaded.fresh) == ("dlib_face_recognition_resnet_model_v1.dat", ("head",))
+    assert all(torch.equal(net.backbone.get_parameter(name), value) for name, value in faces_package.items())
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items() if "backbone" not in name)
+
+
+def test_faces_weights_are_of_no_other_net_and_file(
+    faces_package: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ModelError, match="weights 'faces' are of face_resnet, resnet18 is another net"):
+        load_pretrained(nn.Linear(1, 1), ResNet18Config(), FACES)
+    monkeypatch.setattr(package_weights, "_FACES_SHA256", "0" * 16)
+    with pytest.raises(ModelError, match="its SHA-256 begins with"):
+        load_pretrained(make(FACE_RESNET), FACE_RESNET, FACES)
+
+
+def test_faces_package_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(ModelError, match=r"pip install face_recognition_models==0\.3\.0"):
+        load_pretrained(make(FACE_RESNET), FACE_RESNET, FACES)
 
 
 def test_efficientnet_s_package_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
