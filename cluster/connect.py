@@ -9,7 +9,7 @@ import secrets
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -58,9 +58,15 @@ def prepare_environment(*, joining: bool = False) -> None:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
+def ray_runs_here() -> bool:
+    """Whether this process has initialised a Ray already, as a notebook may."""
+    ray = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())
+
+
 @contextmanager
-def local_ray(cpus: int, gpus: int) -> Iterator[None]:
-    """A Ray of our own on this machine for as long as the block runs.
+def local_ray(cpus: int, gpus: int, resources: Iterable[str] = ()) -> Iterator[None]:
+    """A Ray of our own on this machine for as long as the block runs, with one of each of the named resources.
 
     A Ray that the caller has initialised already (a notebook, a driver on a cluster) is used as it is and left
     running. `address="local"` because Ray would otherwise join whatever cluster its temporary folder names.
@@ -79,6 +85,7 @@ def local_ray(cpus: int, gpus: int) -> Iterator[None]:
                 address="local",
                 num_cpus=cpus,
                 num_gpus=gpus,
+                resources=dict.fromkeys(resources, 1.0),
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,

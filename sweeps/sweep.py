@@ -25,7 +25,8 @@ from sweeps.options import Options
 from sweeps.planning.budgets import FailureLimit
 from sweeps.planning.hardware import find_hardware
 from sweeps.planning.plan import Plan, make_plan
-from sweeps.sharing.joining import share_of
+from sweeps.sharing.gpu_places import GpuPlaces
+from sweeps.sharing.joining import gpu_places, share_of
 from sweeps.sharing.share import SharedSlots
 from sweeps.space import Space
 from sweeps.spec import SweepSpec
@@ -125,8 +126,9 @@ def run_plan(
     _check_space_left(folder)
     refuse_if_held(folder.root)
     with contextlib.ExitStack() as ready, contextlib.ExitStack() as held:
-        slots = ready.enter_context(share_of(plan, on_note, on_warning))
-        runner = runner or ready.enter_context(_runner(plan))
+        places = gpu_places(plan)
+        slots = ready.enter_context(share_of(plan, places, on_note, on_warning))
+        runner = runner or ready.enter_context(_runner(plan, places))
         held.enter_context(hold_folder(folder.create().root))
         journal = held.enter_context(Journal.open(folder.journal))
         history, study = _open_records(plan, journal, on_warning)
@@ -252,15 +254,15 @@ def _tell(tracker: Tracker) -> Listener:
 
 
 @contextlib.contextmanager
-def _runner(plan: Plan) -> Iterator[Runner]:
+def _runner(plan: Plan, places: GpuPlaces | None) -> Iterator[Runner]:
     """The started runner: if Ray cannot start, this fails before anything is written."""
     if plan.spec.runner == "inline" or plan.is_finished():
-        yield InlineRunner()
+        yield InlineRunner(places)
         return
     prepare_environment(joining=plan.options.address is not None)
     from sweeps.driver.ray_runner import ray_runner
 
-    with ray_runner(plan.slots, plan.options.address) as runner:
+    with ray_runner(plan.slots, plan.options.address, places) as runner:
         yield runner
 
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from sweeps.config import TrialConfig
 from sweeps.driver.endings import Endings
-from sweeps.driver.pauses import Pause, continues_by_itself
+from sweeps.driver.pauses import Pause, by_promise, continues_by_itself
 from sweeps.driver.recorder import Listener, Recorder
 from sweeps.driver.starting import Starting
 from sweeps.driver.trial_queue import TrialQueue
@@ -329,6 +330,15 @@ class Director:
         """
         self._queue.pause(number, reason, who)
         self._study.hold(number)
+
+    def least_promising(self) -> list[int]:
+        """The trials that have a worker, the least promising first."""
+        return by_promise(self.history, self._queue.out)[::-1]
+
+    def move(self, number: int) -> None:
+        """Have a trial leave its GPU at its next report, and continue on another; one that is finishing just ends."""
+        with suppress(InputError):
+            self._queue.pause(number, "share")
 
     def unpause(self, number: int, who: str | None = None) -> None:
         """Continue a paused trial next, under its number. Raises InputError if it is not paused.

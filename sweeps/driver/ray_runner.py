@@ -30,10 +30,11 @@ from ray.tune.stopper import Stopper
 from cluster.connect import joined_ray, local_ray
 from sweeps.driver.director import Director
 from sweeps.driver.memory_guard import MemoryGuard, leave, reason_of_leaving
-from sweeps.driver.runner import GRACE_SECONDS, POLL_SECONDS, TrialBody
+from sweeps.driver.runner import GRACE_SECONDS, POLL_SECONDS, TrialBody, placed, see_its_gpus
 from sweeps.errors import WorkerMustLeave
 from sweeps.planning.mps import MpsError, mps
 from sweeps.planning.resources import Slots
+from sweeps.sharing.gpu_places import GpuPlaces
 from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd
 
 T = TypeVar("T")
@@ -46,26 +47,30 @@ _LONGEST_CAUSE = 400
 
 
 @contextmanager
-def ray_runner(slots: Slots, address: str | None = None) -> Iterator[RayRunner]:
+def ray_runner(slots: Slots, address: str | None = None, places: GpuPlaces | None = None) -> Iterator[RayRunner]:
     """A runner on a Ray that is started here, or joined at `address`, while the block runs.
+
+    The Ray that is started here has the GPUs of `places` as named resources, because by itself it would begin with the
+    first GPU, as the Ray of every other sweep does. Without `places` Ray chooses the GPUs.
 
     Raises:
         ClusterError: Ray does not start, or does not answer at `address`.
     """
     _quieten()
-    ray = joined_ray(address) if address else local_ray(slots.cpus, slots.gpus)
+    names = places.names if places else ()
+    ray = joined_ray(address) if address else local_ray(slots.cpus, slots.gpus, map(_resource, names))
     with _mps() if slots.mps else nullcontext(), ray:
-        yield RayRunner(slots, shares_ray=address is not None)
+        yield RayRunner(slots, shares_ray=bool(address or names), places=places)
 
 
 class RayRunner:
     """Runs as many trials at once as there are slots.
 
-    `shares_ray` says that other sweeps use this Ray, so idle workers must not keep its resources.
+    `shares_ray` says that other sweeps use this Ray or its GPUs, so idle workers must not keep resources.
     """
 
-    def __init__(self, slots: Slots, *, shares_ray: bool = False) -> None:
-        self._slots, self._shares_ray = slots, shares_ray
+    def __init__(self, slots: Slots, *, shares_ray: bool = False, places: GpuPlaces | None = None) -> None:
+        self._slots, self._shares_ray, self._places = slots, shares_ray, places
 
     def run(self, director: Director, body: TrialBody) -> None:
         """Run the sweep on Ray."""
@@ -99,13 +104,15 @@ class RayRunner:
         cores = self._slots.cpus_per_trial
 
         def place(config: dict[str, Any]) -> tune.PlacementGroupFactory:
-            return tune.PlacementGroupFactory([{"CPU": cores, "GPU": _task(config).gpu_share}])
+            task = _task(config)
+            gpus = {_resource(name): min(1.0, task.gpu_share) for name in task.gpus} or {"GPU": task.gpu_share}
+            return tune.PlacementGroupFactory([{"CPU": cores, **gpus}])
 
         actor = tune.with_resources(TrialActor, place)
         return tune.Tuner(
             actor,
             tune_config=tune.TuneConfig(
-                search_alg=_Tasks(director, calls, body, self._slots.gpus, self._shares_ray),
+                search_alg=_Tasks(director, calls, body, self._slots.gpus, self._shares_ray, self._places),
                 scheduler=_Obedient(director, calls, self._shares_ray),
                 num_samples=-1,
                 max_concurrent_trials=self._slots.room,
@@ -163,6 +170,7 @@ class TrialActor(tune.Trainable):
         self.cleanup()
         self._patience_seconds = _HANG_FIRST_SECONDS
         self._task = _task(config)
+        see_its_gpus(self._task)
         self._guard.watch(self._task)
         self._messages = config["body"](self._task)
 
@@ -192,24 +200,35 @@ class _Tasks(Searcher):
     If shares differ, the next task may have to wait. It is kept here, so that no second one is proposed.
     """
 
-    def __init__(self, director: Director, calls: _Calls, body: TrialBody, gpus: float, shares_ray: bool) -> None:
+    def __init__(
+        self,
+        director: Director,
+        calls: _Calls,
+        body: TrialBody,
+        gpus: float,
+        shares_ray: bool,
+        places: GpuPlaces | None,
+    ) -> None:
         super().__init__(metric=None, mode="max")
-        self._shares_ray = shares_ray
+        self._shares_ray, self._places = shares_ray, places
         self._director, self._calls, self._body, self._gpus = director, calls, body, gpus
         self._held: Task | None = None
-        self._shares: dict[str, float] = {}  # GPU shares of running trials, by Tune's id
+        self._tasks: dict[str, Task] = {}  # of running trials, by Tune's id
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         if self._held is None:
             self._held = self._calls(self._director.next_task, otherwise=None)
         elif self._director.stopping:  # the trial stays unfinished, for a resume
-            return None if self._shares else Searcher.FINISHED  # type: ignore[return-value]
-        task = self._held
-        if task is None:
+            return None if self._tasks else Searcher.FINISHED  # type: ignore[return-value]
+        if self._held is None:
             return Searcher.FINISHED if self._over else None  # type: ignore[return-value]
-        if sum(self._shares.values()) + task.gpu_share > self._gpus + _ROUNDING:
+        if sum(task.gpu_share for task in self._tasks.values()) + self._held.gpu_share > self._gpus + _ROUNDING:
             return None
-        self._held, self._shares[trial_id] = None, task.gpu_share
+        task = placed(self._held, self._places)
+        if task is None:
+            self._calls(self._director.attend, otherwise=None)  # what it waits for may be granted by now
+            return None
+        self._held, self._tasks[trial_id] = None, task
         return {"task": task.model_dump_json(), "body": self._body}
 
     @property
@@ -220,7 +239,9 @@ class _Tasks(Searcher):
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Free the trial's share; the scheduler passes on everything else."""
-        self._shares.pop(trial_id, None)
+        task = self._tasks.pop(trial_id, None)
+        if task and self._places:
+            self._places.release(task.trial)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to keep."""
@@ -293,6 +314,11 @@ class _StopAfterGrace(Stopper):
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
+
+
+def _resource(gpu: str) -> str:
+    """The name of a GPU as a resource of Ray."""
+    return f"gpu_{gpu}"
 
 
 def _task(config: dict[str, Any]) -> Task:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 from sweeps.driver.director import Director
@@ -43,13 +44,54 @@ class Runner(Protocol):
         ...
 
 
+class Places(Protocol):
+    """Chooses the GPUs of trials."""
+
+    def take(self, trial: int, share: float) -> tuple[str, ...] | None:
+        """The GPUs of a trial that starts; None where none has room for it now."""
+        ...
+
+    def release(self, trial: int) -> None:
+        """Free what a trial took."""
+        ...
+
+    def keep_to(self, names: Iterable[str]) -> None:
+        """Take no other GPUs from now on."""
+        ...
+
+
+def placed(task: Task, places: Places | None) -> Task | None:
+    """The task with the GPUs that its worker is to see; None where it must wait for them."""
+    if places is None or not task.gpu_share:
+        return task
+    gpus = places.take(task.trial, task.gpu_share)
+    return None if gpus is None else task.model_copy(update={"gpus": gpus})
+
+
+def see_its_gpus(task: Task) -> None:
+    """Have this process see the task's GPUs alone. CUDA reads this once, when it is used first."""
+    if task.gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(task.gpus)
+
+
 class InlineRunner:
-    """Runs trials in this process, one at a time."""
+    """Runs trials in this process, one at a time; on a GPU, on that of the first trial."""
+
+    def __init__(self, places: Places | None = None) -> None:
+        self._places = places
 
     def run(self, director: Director, body: TrialBody) -> None:
         """Run the sweep in this thread."""
         with _interrupted_after_grace(director):
-            for task in _tasks(director):
+            for waiting in _tasks(director):
+                while (task := placed(waiting, self._places)) is None:
+                    if director.stopping:
+                        return
+                    director.attend()
+                    time.sleep(POLL_SECONDS)
+                see_its_gpus(task)
+                if self._places and task.gpus:
+                    self._places.keep_to(task.gpus)
                 messages = body(task)
                 try:
                     for message in _to_its_end(messages, task, director):
@@ -58,6 +100,8 @@ class InlineRunner:
                 finally:
                     if hasattr(messages, "close"):
                         messages.close()
+                    if self._places:
+                        self._places.release(task.trial)
 
 
 @contextlib.contextmanager

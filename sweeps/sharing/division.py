@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -19,10 +21,15 @@ _STAY = 0.5
 
 @dataclass(frozen=True)
 class Capacity:
-    """The capacity to be divided."""
+    """The capacity to be divided: cores, and the names of the GPUs."""
 
     cores: float
-    gpus: float = 0.0
+    names: frozenset[str] = frozenset()
+
+    @property
+    def gpus(self) -> float:
+        """How many GPUs."""
+        return float(len(self.names))
 
 
 class Claim(BaseModel):
@@ -46,6 +53,8 @@ class Claim(BaseModel):
     """Number of slots that it could use now."""
     held: int = Field(default=0, ge=0)
     """Number of slots that its trials use now."""
+    on: dict[str, float] = {}
+    """The share of each GPU, by name, that these slots have; empty if Ray chooses the GPUs, as on a cluster."""
     owed: float = Field(default=0.0, allow_inf_nan=False)
     """Slot-seconds that it was entitled to but did not have; negative if it had more."""
     since: float = 0.0
@@ -53,6 +62,11 @@ class Claim(BaseModel):
     all_cores: frozenset[int] = frozenset()
     all_gpus: frozenset[str] = frozenset()
     """Names of the cores and GPUs that its driver may use."""
+
+    @property
+    def parts(self) -> tuple[float, ...]:
+        """What one slot takes of each of its GPUs: a share of one, or whole ones."""
+        return (1.0,) * round(self.gpus) if self.gpus > 1 else (self.gpus,) * (self.gpus > 0)
 
     def size(self, capacity: Capacity) -> float:
         """The share of the scarcest resource that one slot takes; infinite if no slot fits."""
@@ -70,23 +84,47 @@ def capacity_of(claims: Iterable[Claim]) -> Capacity:
     seen = list(claims)
     cores = frozenset[int]().union(*(claim.all_cores for claim in seen))
     gpus = frozenset[str]().union(*(claim.all_gpus for claim in seen))
-    return Capacity(len(cores), len(gpus))
+    return Capacity(len(cores), gpus)
 
 
 def is_overfull(claims: Iterable[Claim], capacity: Capacity) -> bool:
-    """Whether more is in use than the capacity."""
-    free = _free(claims, capacity)
-    return free.cores < -_ROUNDING or free.gpus < -_ROUNDING
+    """Whether more is in use than there is: of the cores, of all GPUs, or of one of them."""
+    used = list(claims)
+    gpus = sum(claim.held * claim.gpus for claim in used)
+    cores = sum(claim.held * claim.cores for claim in used)
+    fullest = max(used_on(used).values(), default=0.0)
+    return cores > capacity.cores + _ROUNDING or gpus > capacity.gpus + _ROUNDING or fullest > 1 + _ROUNDING
+
+
+def used_on(claims: Iterable[Claim]) -> dict[str, float]:
+    """What the claims have of each GPU, by name."""
+    used: Counter[str] = Counter()
+    for claim in claims:
+        used.update(claim.on)
+    return dict(used)
+
+
+@dataclass
+class Grant:
+    """What a claim may have: slots, and how much of which GPUs they are on."""
+
+    slots: int = 0
+    on: dict[str, float] = field(default_factory=dict)
 
 
 def divide(claims: Iterable[Claim], capacity: Capacity, quantum_seconds: float) -> dict[str, int]:
-    """The number of slots of each claim, by its id: higher priorities first, equal ones in proportion to their weights.
+    """The slots of each claim, as `grants`."""
+    return {name: grant.slots for name, grant in grants(list(claims), capacity, quantum_seconds).items()}
+
+
+def grants(claims: Sequence[Claim], capacity: Capacity, quantum_seconds: float) -> dict[str, Grant]:
+    """What each claim may have, by its id. Higher priorities first; among equals in proportion to their weights.
 
     Slots are assigned one by one to the claim with the fewest for its weight, if it wants more and they fit, so that
     no usable slot is left over. Slots that do not divide evenly rotate: a claim that had too little comes first, by one
-    slot per `quantum_seconds`.
+    slot per `quantum_seconds`. Each slot is on one GPU, or on whole ones.
     """
-    granted, free = {claim.id: 0 for claim in claims}, capacity
+    granted, free = {claim.id: Grant() for claim in claims}, Room(capacity, claims)
     by_urgency = [
         (*_urgency(claim, 0, size, quantum_seconds), claim.id, size, claim)
         for claim in claims
@@ -95,13 +133,51 @@ def divide(claims: Iterable[Claim], capacity: Capacity, quantum_seconds: float) 
     heapq.heapify(by_urgency)
     while by_urgency:
         *_, size, claim = heapq.heappop(by_urgency)
-        if not _fits(claim, free):
+        grant = granted[claim.id]
+        gpus = free.place(claim, grant.on)
+        if gpus is None:
             continue  # nor later, since free capacity only decreases
-        granted[claim.id] += 1
-        free = Capacity(free.cores - claim.cores, free.gpus - claim.gpus)
-        if (count := granted[claim.id]) < claim.wanted:
+        grant.slots += 1
+        for gpu, part in zip(gpus, claim.parts, strict=True):
+            grant.on[gpu] = grant.on.get(gpu, 0.0) + part
+        if (count := grant.slots) < claim.wanted:
             heapq.heappush(by_urgency, (*_urgency(claim, count, size, quantum_seconds), claim.id, size, claim))
     return granted
+
+
+class Room:
+    """What is still free while slots are assigned."""
+
+    def __init__(self, capacity: Capacity, claims: Sequence[Claim]) -> None:
+        self._cores = capacity.cores
+        self._gpus = dict.fromkeys(capacity.names, 1.0)
+        self._used = used_on(claims)
+
+    def place(self, claim: Claim, on: Mapping[str, float]) -> list[str] | None:
+        """Take a slot's cores and GPUs; None if they are not free. `on` is what the claim was assigned before.
+
+        A slot stays on a GPU on which the claim has a slot now. Otherwise a GPU is preferred on which it displaces no
+        slot of others, and of these the one with the least room.
+        """
+        if claim.cores > self._cores + _ROUNDING:
+            return None
+        needed, least = len(claim.parts), max(claim.parts, default=0.0)
+        open_to = self._gpus.keys() & (claim.all_gpus or self._gpus.keys())
+        fitting = [name for name in open_to if self._gpus[name] > least - _ROUNDING]
+        if len(fitting) < needed:
+            return None
+
+        def rank(name: str) -> tuple[bool, bool, float, str]:
+            own = claim.on.get(name, 0.0)
+            stays = own - on.get(name, 0.0) > least - _ROUNDING
+            displaces = self._used.get(name, 0.0) - own + on.get(name, 0.0) + least > 1 + _ROUNDING
+            return not stays, displaces, self._gpus[name], name
+
+        chosen = sorted(fitting, key=rank)[:needed] if needed else []
+        for name in chosen:
+            self._gpus[name] -= least
+        self._cores -= claim.cores
+        return chosen
 
 
 def _urgency(claim: Claim, count: int, size: float, quantum_seconds: float) -> tuple[float, float, float]:
@@ -118,12 +194,12 @@ def entitled(claims: Iterable[Claim], capacity: Capacity) -> Mapping[str, float]
     resource that it needs is used up (weighted dominant-resource fairness).
     """
     shares = {claim.id: 0.0 for claim in claims}
-    free = capacity
+    free = _Free(capacity.cores, capacity.gpus)
     for priority in sorted({claim.priority for claim in claims}, reverse=True):
         growing = [claim for claim in claims if claim.priority == priority and claim.size(capacity) < math.inf]
         while growing := [claim for claim in growing if _grows(claim, shares[claim.id], free)]:
             pace = {claim.id: claim.weight / claim.size(capacity) for claim in growing}
-            used = Capacity(
+            used = _Free(
                 sum(pace[claim.id] * claim.cores for claim in growing),
                 sum(pace[claim.id] * claim.gpus for claim in growing),
             )
@@ -132,22 +208,15 @@ def entitled(claims: Iterable[Claim], capacity: Capacity) -> Mapping[str, float]
             times += [free.gpus / used.gpus] if used.gpus else []
             for claim in growing:
                 shares[claim.id] += min(times) * pace[claim.id]
-            free = Capacity(free.cores - min(times) * used.cores, free.gpus - min(times) * used.gpus)
+            free = _Free(free.cores - min(times) * used.cores, free.gpus - min(times) * used.gpus)
     return shares
 
 
-def _grows(claim: Claim, share: float, free: Capacity) -> bool:
+class _Free(NamedTuple):
+    cores: float
+    gpus: float
+
+
+def _grows(claim: Claim, share: float, free: _Free) -> bool:
     enough = (not claim.cores or free.cores > _ROUNDING) and (not claim.gpus or free.gpus > _ROUNDING)
     return enough and share < claim.wanted - _ROUNDING
-
-
-def _fits(claim: Claim, free: Capacity) -> bool:
-    return claim.cores <= free.cores + _ROUNDING and claim.gpus <= free.gpus + _ROUNDING
-
-
-def _free(claims: Iterable[Claim], capacity: Capacity) -> Capacity:
-    used = list(claims)
-    return Capacity(
-        capacity.cores - sum(claim.held * claim.cores for claim in used),
-        capacity.gpus - sum(claim.held * claim.gpus for claim in used),
-    )

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import sys
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from itertools import islice
 from typing import Protocol
 
 from fer_common.user import user_name
 from sweeps.planning.resources import Slots
-from sweeps.sharing.division import Claim, capacity_of, divide, entitled, is_overfull
+from sweeps.sharing.division import Claim, Grant, capacity_of, entitled, grants, is_overfull, used_on
 from sweeps.sharing.files import ClaimStore
+from sweeps.sharing.gpu_places import GpuPlaces
 
 LOOK_SECONDS = 0.5
 """Maximum age of the known claims of other sweeps."""
@@ -25,6 +26,7 @@ QUANTUM_SECONDS = 20.0
 
 _MOST_OWED_SECONDS = 3600.0
 _REPEAT_SECONDS = 600.0
+_ROUNDING = 1e-6
 
 
 class Sweep(Protocol):
@@ -44,6 +46,14 @@ class Sweep(Protocol):
         """Run at most `slots` trials; further ones are paused at their next report."""
         ...
 
+    def least_promising(self) -> Sequence[int]:
+        """The trials that have a worker, the least promising first."""
+        ...
+
+    def move(self, number: int) -> None:
+        """Have a trial leave its GPU at its next report, and continue on another one."""
+        ...
+
 
 class SharedSlots:
     """A share of a machine's or cluster's slots, by the claims of all sweeps there. For one thread.
@@ -61,21 +71,35 @@ class SharedSlots:
         clock: Callable[[], float] = time.monotonic,
         look_seconds: float = LOOK_SECONDS,
         quantum_seconds: float = QUANTUM_SECONDS,
+        places: GpuPlaces | None = None,
+        trials_per_slot: int = 1,
     ) -> None:
-        """`most` is the maximum number of slots. Raises OSError if the claim cannot be written."""
+        """`most` is how many trials it can run at any time; `places` is None where its driver does not choose the GPUs.
+        With `trials_per_slot` above 1 a slot is for a trial of the largest net, or for several of the smallest.
+
+        Raises OSError if the claim cannot be written.
+        """
+        self._places = places if claim.gpus else None
+        if self._places:
+            self._places.claimed = {}
         self._store, self._own, self._most, self._say, self._clock = store, claim, most, say, clock
+        self._trials_per_slot = trials_per_slot
         self._look_seconds, self._quantum = look_seconds, quantum_seconds
         self._looked = self._counted = clock()
         self._said: float | None = None
         self._others: list[Claim] = []
-        self._granted, self._entitled, self._is_overfull = 0, 0.0, False
+        self._grant, self._entitled, self._is_overfull = Grant(), 0.0, False
         store.put(claim)
         self._written = claim
         self._look()
 
     def __call__(self, sweep: Sweep) -> None:
-        """Limit a sweep to the slots that it may use now."""
-        sweep.limit(self.slots_for(len(sweep.out), sweep.demand), "share")
+        """Limit a sweep to the slots that it may use now, and move trials off GPUs that others are to have."""
+        slots = self.slots_for(len(sweep.out), sweep.demand)
+        if self._places:
+            for number in self._places.beyond(self._grant.on, sweep.least_promising):
+                sweep.move(number)
+        sweep.limit(slots, "share")
 
     @property
     def held(self) -> int:
@@ -88,19 +112,20 @@ class SharedSlots:
         return self._others
 
     def slots_for(self, used: int, wanted: int) -> int:
-        """How many of the `wanted` slots may be used now, while `used` are still in use."""
-        wanted = min(wanted, self._most)
+        """How many of the `wanted` trials may run now, while `used` still run."""
+        used, wanted = (math.ceil(trials / self._trials_per_slot) for trials in (used, min(wanted, self._most)))
+        if self._places and self._own.all_gpus != frozenset(self._places.names):
+            self._change(all_gpus=frozenset(self._places.names))
         if wanted != self._own.wanted:
             self._change(wanted=wanted)
             self._look()
         elif self._clock() - self._looked >= self._look_seconds:
             self._look()
-        if self._granted > self._own.held:
-            self._raise_to(self._granted)
-        else:
-            self._change(held=max(used, self._granted))
+        self._release(used)
+        if self._grant.slots > self._own.held:
+            self._raise_to_grant()
         self._say_what_it_waits_for()
-        return min(self._own.held, self._granted)
+        return min(self._own.held, self._grant.slots) * self._trials_per_slot
 
     def wait(self) -> None:
         """Return once there is a slot, and keep it."""
@@ -116,19 +141,64 @@ class SharedSlots:
         """Release all slots."""
         self._store.close()
 
-    def _raise_to(self, count: int) -> None:
+    def _release(self, used: int) -> None:
+        """Give back what is neither granted nor in use."""
+        if self._places is None:
+            self._change(held=max(used, min(self._own.held, self._grant.slots)))
+            return
+        in_use, granted = self._places.used, self._grant.on
+        kept = {name: max(in_use[name], min(part, granted.get(name, 0.0))) for name, part in self._own.on.items()}
+        self._claim({name: part for name, part in kept.items() if part > _ROUNDING})
+
+    def _raise_to_grant(self) -> None:
         """Claim more slots, and withdraw if others have not released theirs yet.
 
         The other claims are read after this one is written, so that of two simultaneous claims one sees the other.
         """
-        before = self._own.held
-        while count > before:
-            self._change(held=count)
+        before, on = self._own.held, self._own.on
+        further = self._further() if self._places else [()] * (self._grant.slots - before)
+        while further:
+            self._own_with(before, on, further)
             self._look()
-            if count <= self._granted and not self._is_overfull:
+            if self._own.held <= self._grant.slots and not self._is_overfull:
                 return
-            count -= 1
-        self._change(held=before)
+            further.pop()
+        self._own_with(before, on, further)
+
+    def _further(self) -> list[tuple[str, ...]]:
+        """The GPUs of each slot that is granted, not claimed yet, and free of others' slots."""
+        parts = self._own.parts
+        free = {name: 1 - part for name, part in used_on([self._own, *self._others]).items()}
+        missing = {name: part - self._own.on.get(name, 0.0) for name, part in self._grant.on.items()}
+        found: list[tuple[str, ...]] = []
+        for _ in range(self._grant.slots - self._own.held):
+            open_to = [
+                name for name in sorted(missing) if min(missing[name], free.get(name, 1.0)) > parts[0] - _ROUNDING
+            ]
+            if len(open_to) < len(parts):
+                break
+            found.append(tuple(open_to[: len(parts)]))
+            for name in found[-1]:
+                missing[name] -= parts[0]
+                free[name] = free.get(name, 1.0) - parts[0]
+        return found
+
+    def _own_with(self, held: int, on: Mapping[str, float], further: Sequence[tuple[str, ...]]) -> None:
+        """Claim so many slots, and these more."""
+        if self._places is None:
+            self._change(held=held + len(further))
+            return
+        more = dict(on)
+        for gpus in further:
+            for name, part in zip(gpus, self._own.parts, strict=True):
+                more[name] = more.get(name, 0.0) + part
+        self._claim(more)
+
+    def _claim(self, on: dict[str, float]) -> None:
+        """Claim so much of each GPU; trials may take that."""
+        assert self._places
+        self._change(on=on, held=math.ceil(sum(on.values()) / self._own.gpus - _ROUNDING))
+        self._places.claimed = on
 
     def _change(self, **fields: object) -> None:
         if any(getattr(self._own, name) != value for name, value in fields.items()):
@@ -150,7 +220,7 @@ class SharedSlots:
             self._others = [claim for claim in self._store.all() if claim.id != self._own.id]
         claims = [self._own, *self._others]
         capacity = capacity_of(claims)
-        self._granted = divide(claims, capacity, self._quantum)[self._own.id]
+        self._grant = grants(claims, capacity, self._quantum)[self._own.id]
         self._entitled = entitled(claims, capacity)[self._own.id]
         self._is_overfull = is_overfull(claims, capacity)
 
@@ -168,7 +238,7 @@ class SharedSlots:
             return
         self._said = now
         holders = "; ".join(map(described, [claim for claim in self._others if claim.held] or self._others))
-        when = "; one becomes free at the next report of a trial" if self._granted else ""
+        when = "; one becomes free at the next report of a trial" if self._grant.slots else ""
         self._say(f"waiting for a slot: in use by {holders}{when}")
 
 
@@ -178,8 +248,21 @@ def described(claim: Claim) -> str:
     return f"sweep {claim.sweep} of {claim.owner} ({rank}, {claim.held} slot{'s' * (claim.held != 1)})"
 
 
-def new_claim(sweep: str, out: str, slots: Slots, priority: int, weight: float, *, on_cluster: bool) -> Claim:
-    """The claim of a sweep that this process will drive."""
+def new_claim(
+    sweep: str,
+    out: str,
+    slots: Slots,
+    priority: int,
+    weight: float,
+    *,
+    gpus: Iterable[str],
+    largest: float,
+    on_cluster: bool,
+) -> Claim:
+    """The claim of a sweep that this process is about to drive; `gpus` are the names of those that it may use.
+
+    A slot has what a trial of the net with the `largest` share of a GPU needs.
+    """
     return Claim(
         id=f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}",
         sweep=sweep,
@@ -189,20 +272,19 @@ def new_claim(sweep: str, out: str, slots: Slots, priority: int, weight: float, 
         pid=os.getpid(),
         priority=priority,
         weight=weight,
-        cores=slots.cpus_per_trial,
-        gpus=slots.gpus_per_trial,
+        cores=slots.cpus_per_trial * trials_per_slot(slots, largest),
+        gpus=largest,
         since=time.time(),
-        all_cores=_core_names(slots, on_cluster),
-        all_gpus=_gpu_names(slots, on_cluster),
+        all_cores=_core_names(slots, on_cluster=on_cluster),
+        all_gpus=frozenset(gpus),
     )
 
 
-def _core_names(slots: Slots, on_cluster: bool) -> frozenset[int]:
+def trials_per_slot(slots: Slots, largest: float) -> int:
+    """How many trials of the smallest net a slot for the largest takes."""
+    return int(largest / slots.gpus_per_trial + _ROUNDING) if slots.gpus_per_trial else 1
+
+
+def _core_names(slots: Slots, *, on_cluster: bool) -> frozenset[int]:
     own = range(slots.cpus) if on_cluster or sys.platform == "darwin" else sorted(os.sched_getaffinity(0))
-    return frozenset(own[: slots.cpus])  # a container's CPU limit may be lower than its number of cores
-
-
-def _gpu_names(slots: Slots, on_cluster: bool) -> frozenset[str]:
-    visible = "" if on_cluster else os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    names = [name.strip() for name in visible.split(",")] if visible else map(str, range(slots.gpus))
-    return frozenset(islice(names, slots.gpus))
+    return frozenset(own[: slots.cpus])  # a container's quota may allow fewer than it shows

@@ -70,6 +70,8 @@ class Task(Frozen):
     device: Literal["cpu", "cuda"] = "cpu"
     gpu_share: float = 1.0
     """The trial's share of a GPU; above 1, its number of GPUs; 0 on CPU cores."""
+    gpus: tuple[str, ...] = ()
+    """Names of its GPUs if the driver chose them; otherwise Ray does."""
     threads: int = 1
     """Threads of all its workers together."""
     workers: int = 1

@@ -23,6 +23,7 @@ from fer_data import DataOptions, prepare
 from fer_models import CompactResNetConfig, Recipe
 from sweeps.config import TrialConfig
 from sweeps.sharing.division import Capacity, Claim, divide, entitled
+from sweeps.sharing.gpu_places import GpuPlaces
 from sweeps.sharing.share import QUANTUM_SECONDS, SharedSlots
 from sweeps.trial.messages import EpochReport, Message, Task
 from sweeps.trial.run_trial import run_trial
@@ -56,12 +57,16 @@ class BoardStore:
 
 @dataclass
 class FakeSweep:
-    """Trials of equal epochs without an end; counts what it had."""
+    """Trials of equal epochs without an end; counts what it had. `places` are those of a sweep on GPUs."""
 
     name: str
     epoch_seconds: float
     wants: int = 1000
+    places: GpuPlaces | None = None
+    gpus: float = 0.0
+    """Of each trial."""
     out: list[int] = field(default_factory=list)
+    moving: set[int] = field(default_factory=set)
     slots: int | None = 0
     had: float = 0.0
     first: float | None = None
@@ -70,15 +75,36 @@ class FakeSweep:
     def demand(self) -> int:
         return self.wants
 
+    def least_promising(self) -> list[int]:
+        return self.out[::-1]
+
     def limit(self, slots: int | None, by: str) -> None:
         self.slots = slots
 
+    def move(self, number: int) -> None:
+        self.moving.add(number)
+
+    def starts(self, trial: int) -> bool:
+        """Whether a trial can start now."""
+        if self.places and self.places.take(trial, self.gpus) is None:
+            return False
+        self.out.append(trial)
+        return True
+
+    def leaves(self, trial: int) -> None:
+        """Free the slot of a trial."""
+        self.out.remove(trial)
+        self.moving.discard(trial)
+        if self.places:
+            self.places.release(trial)
+
 
 class Hall:
-    """Sweeps on so many logical cores, in a clock of its own; each looks once a second and at each report."""
+    """Sweeps on so many logical cores, and GPUs, in a clock of its own; each looks once a second and at each report."""
 
-    def __init__(self, cores: int, seed: int = 0) -> None:
+    def __init__(self, cores: int, seed: int = 0, gpus: int = 0) -> None:
         self.now, self.cores, self.board = 0.0, cores, Board()
+        self.gpus = tuple(f"GPU-{number}" for number in range(gpus))
         self.busy = self.overfull = 0.0
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._turn = 0
@@ -90,16 +116,19 @@ class Hall:
         self._turn += 1
 
     def come(self, sweep: FakeSweep, **more: object) -> None:
-        claim = Claim.model_validate(
-            {"id": sweep.name, "sweep": sweep.name, "since": self.now, "all_cores": frozenset(range(self.cores))} | more
-        )
-        share = SharedSlots(self.board.store(), claim, self.cores, clock=lambda: self.now)
+        sweep.places = GpuPlaces(self.gpus) if sweep.gpus else None
+        own = {"cores": 0.1, "gpus": sweep.gpus, "all_gpus": self.gpus} if sweep.gpus else {}
+        every = {"id": sweep.name, "sweep": sweep.name, "since": self.now, "all_cores": frozenset(range(self.cores))}
+        claim = Claim.model_validate(every | own | more)
+        most = self.cores if not sweep.gpus else 100
+        share = SharedSlots(self.board.store(), claim, most, clock=lambda: self.now, places=sweep.places)
         self.sweeps[sweep.name] = sweep, share
         self.look(sweep.name)
 
     def go(self, name: str) -> None:
         sweep, share = self.sweeps.pop(name)
-        sweep.out.clear()
+        for trial in list(sweep.out):
+            sweep.leaves(trial)
         share.close()
 
     def look(self, name: str) -> None:
@@ -112,7 +141,8 @@ class Hall:
         sweep, share = self.sweeps[name]
         share(sweep)
         while sweep.slots is not None and len(sweep.out) < min(sweep.slots, sweep.wants):
-            sweep.out.append(self._turn)
+            if not sweep.starts(self._turn):
+                return
             sweep.first = self.now if sweep.first is None else sweep.first
             self._train(name, self._turn)
 
@@ -125,8 +155,8 @@ class Hall:
             return
         sweep, share = self.sweeps[name]
         share(sweep)
-        if sweep.slots is not None and len(sweep.out) > sweep.slots:
-            sweep.out.remove(trial)
+        if trial in sweep.moving or (sweep.slots is not None and len(sweep.out) - len(sweep.moving) > sweep.slots):
+            sweep.leaves(trial)
         else:
             self._train(name, trial)
         self._use(name)
@@ -138,10 +168,16 @@ class Hall:
             for sweep, _ in self.sweeps.values():
                 sweep.had += len(sweep.out) * (when - self.now)
                 used += len(sweep.out)
-            assert used <= self.cores, "a slot was handed out twice"
+            self._check(used)
             self.busy += used * (when - self.now)
             self.now = when
             act()
+
+    def _check(self, used: int) -> None:
+        on_gpus = [sweep.places.used for sweep, _ in self.sweeps.values() if sweep.places]
+        for gpu in self.gpus:
+            assert sum(one[gpu] for one in on_gpus) <= 1 + 1e-6, f"a share of {gpu} was handed out twice"
+        assert self.gpus or used <= self.cores, "a slot was handed out twice"
 
 
 @dataclass(frozen=True)
