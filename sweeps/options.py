@@ -33,7 +33,8 @@ GROUPS = (TRAINED, RUN, BUDGET, SHARED, KEPT)
 _Positive = Annotated[float | None, Field(gt=0, allow_inf_nan=False)]
 Out = Annotated[Path, Flag("folder of all sweeps", "DIR", group=KEPT)]
 TrackingUri = Annotated[
-    str | None, Flag("of MLflow (default $MLFLOW_TRACKING_URI, else sqlite:///OUT/mlflow.db)", "URI", group=KEPT)
+    str | None,
+    Flag("tracking URI of MLflow (default $MLFLOW_TRACKING_URI, else sqlite:///OUT/mlflow.db)", "URI", group=KEPT),
 ]
 Address = Annotated[
     str | None,
@@ -259,7 +260,7 @@ class RecordedOptions(Frozen):
         float | None,
         Field(gt=0, le=100, allow_inf_nan=False),
         Flag(
-            "stop when half as many trials again are expected to gain fewer points of accuracy, as 0.5",
+            "stop when 50 % more trials are expected to gain fewer points of accuracy than this, as 0.5",
             "POINTS",
             group=BUDGET,
         ),

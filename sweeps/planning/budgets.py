@@ -107,7 +107,7 @@ class Budgets:
             f"{gain.points:.2f} now" if gain else f"known after {LEAST_TRIALS} drawn trials, {LEAST_DONE} of them done"
         )
         return (
-            f"until half as many trials again are expected to gain less than {self._spec.until_gain:g} points ({now})"
+            f"until 50 % more trials are expected to gain less than {self._spec.until_gain:g} points ({now})"
         )
 
     def _gain_ahead(self, history: SweepHistory | None) -> ExpectedGain | None:

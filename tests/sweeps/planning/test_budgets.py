@@ -209,5 +209,5 @@ def test_what_is_left_to_gain_is_not_known_from_few_trials(
     run: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("--trials", "32", "--epochs", "1", "--baselines", "none", "--until-gain", "0.2") == 0
-    line = "budget: until half as many trials again are expected to gain less than 0.2 points (known after 30 drawn trials, 5 of them done)"
+    line = "budget: until 50 % more trials are expected to gain less than 0.2 points (known after 30 drawn trials, 5 of them done)"
     assert line in " ".join(capsys.readouterr().out.split())
