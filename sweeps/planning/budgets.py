@@ -106,9 +106,7 @@ class Budgets:
         now = (
             f"{gain.points:.2f} now" if gain else f"known after {LEAST_TRIALS} drawn trials, {LEAST_DONE} of them done"
         )
-        return (
-            f"until 50 % more trials are expected to gain less than {self._spec.until_gain:g} points ({now})"
-        )
+        return f"until 50 % more trials are expected to gain less than {self._spec.until_gain:g} points ({now})"
 
     def _gain_ahead(self, history: SweepHistory | None) -> ExpectedGain | None:
         """The gain expected from more trials. None if too little is known, or without --until-gain."""

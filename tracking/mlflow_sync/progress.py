@@ -96,7 +96,7 @@ def first_of(number: int) -> int | None:
 
 @dataclass(frozen=True)
 class GroupChanged:
-    """What a group has come to: its state, and the points that have changed."""
+    """What has changed in a group: its state and points."""
 
     time_ms: int
     state: MemberState
@@ -124,7 +124,7 @@ class _Group:
         return [one.best for one in members if one.state == "done" and one.best is not None]
 
     def state(self) -> tuple[MemberState, str]:
-        """Its state, and why: it is done when all of its members are. One that is given up gives up the group."""
+        """Its state, and why: it is done when all members are done. A member that is pruned ends the group."""
         states = [one.state for one in self.members.values()]
         if "running" in states:
             return "running", ""
@@ -140,7 +140,7 @@ class _Group:
         return "running", ""
 
     def points(self, time_ms: int) -> Iterator[Point]:
-        """The mean of the members that are done, as the group's value too, and its interval where there are two."""
+        """The mean of the members that are done, which is also the group's value; with two or more, its interval."""
         values = self.values
         if not values:
             return
@@ -160,12 +160,12 @@ class GroupRuns:
         self._places: dict[int, Group] = {}
 
     def above(self, number: int) -> int:
-        """The run that the run of this number is a child of; the sweep's own has none."""
+        """The parent of the run of this number; the sweep's own run has none."""
         place = self._places.get(number)
         return group_run(place.first) if place else PARENT
 
     def changes(self, event: Event) -> Iterator[tuple[int, TrialStarted | GroupChanged]]:
-        """Take the next event; return what it changes of groups, each with the number of the group's run.
+        """Take the next event; return the changes of groups, each with the number of the group's run.
 
         The start of a group's first trial is that of the group.
         """
@@ -205,7 +205,7 @@ class GroupRuns:
         yield number, GroupChanged(event.time_ms, state, reason, tuple(points))
 
     def _leave_off(self, time_ms: int, state: MemberState, reason: str) -> Iterator[tuple[int, GroupChanged]]:
-        """End the groups between two members: none of the next ones will start, or not before the sweep is resumed."""
+        """End the groups whose next member will not start, or not before the sweep is resumed."""
         for first, group in self._groups.items():
             if group.state()[0] == "running":
                 done = f"{len(group.values)} of {group.place.size} members done"

@@ -38,18 +38,18 @@ _STATUS = {"done": "FINISHED", "pruned": "FINISHED", "stopped": "KILLED", "faile
 _PAUSED = "SCHEDULED"
 
 Ending = TrialEnded | TrialPaused | DriverStopped | SweepEnded | GroupChanged
-"""After these a run has no worker until it is resumed; a group has where its state is `running`."""
+"""After these events a run has no worker until it is resumed; a group has one while its state is `running`."""
 
 RunEvent = Event | GroupChanged
-"""What concerns one run."""
+"""The events of one run."""
 
 
 @dataclass
 class RunWork:
-    """What one part of the journal says about one run.
+    """The records of one run in one part of the journal.
 
-    `driver` is the one that started it; `end` is None when the run continues after this part. `drawn` are the epochs
-    that its pictures show, where they were drawn in this part.
+    `driver` is the one that started it; `end` is None if the run continues after this part. `drawn` is the number of
+    epochs that its pictures show, if they were drawn in this part.
     """
 
     started: SweepStarted | TrialStarted | None = None
@@ -65,8 +65,8 @@ class RunWork:
 class EventGrouper:
     """Groups a journal's events by run, part by part.
 
-    `settled` names runs whose records are complete, with the last event of each: all of theirs up to that
-    one is left out. `running` are trials without an end so far, with the time (ms) of the last event of each.
+    `settled` names runs whose records are complete, with the last event of each: their events up to that
+    one are left out. `running` are trials without an end so far, with the time (ms) of the last event of each.
     """
 
     settled: dict[int, "LastEvent"]
@@ -77,7 +77,7 @@ class EventGrouper:
     groups: GroupRuns = field(default_factory=GroupRuns)
 
     def group(self, events: Iterable[Event]) -> dict[int, RunWork]:
-        """The next part, by run; an epoch that the journal has twice is there once."""
+        """The next part, by run; an epoch that is twice in the journal is given once."""
         works: dict[int, RunWork] = {}
         for event in events:
             if isinstance(event, DriverStarted):
@@ -141,7 +141,7 @@ class EventGrouper:
 
 
 def by_run(event: Event, groups: GroupRuns) -> Iterator[tuple[int, RunEvent]]:
-    """What an event says of each run: of the one that it is of, and before that of the group's."""
+    """The changes by an event: first of the group's run, then of the trial's run."""
     yield from groups.changes(event)
     yield run_number(event), event
 
@@ -169,23 +169,23 @@ def _epoch_points(event: EpochDone) -> Iterator[Point]:
 
 @dataclass(frozen=True)
 class LastEvent:
-    """A run's end, and the run's last event: that end, or that its pictures were drawn after it."""
+    """A run's end, and its last event: the end, or the drawing of its pictures after it."""
 
     end: Ending
     event: Ending | TrialDrawn
 
     def is_at(self, event: RunEvent) -> bool:
-        """Whether this is that last event, read again."""
+        """Whether this is the last event, read again."""
         return isinstance(event, type(self.event)) and event.time_ms == self.event.time_ms
 
     @property
     def drawn(self) -> int | None:
-        """The epochs that its pictures show, where they were drawn after its end."""
+        """The number of epochs that its pictures show, if they were drawn after its end."""
         return self.event.epochs if isinstance(self.event, TrialDrawn) else None
 
 
 def last_events(events: Iterable[Event], groups: GroupRuns) -> dict[int, LastEvent]:
-    """The last event of each run that has nothing after its end but its pictures; `groups` learns the groups."""
+    """The last event of each run that has only its pictures after its end; adds the groups to `groups`."""
     found: dict[int, LastEvent] = {}
     for event in events:
         for number, one in by_run(event, groups):
@@ -218,7 +218,7 @@ def number_of(key: str) -> int:
 
 
 def run_title(number: int) -> str:
-    """What a run is of, for a person."""
+    """The name of a run in messages."""
     if number == PARENT:
         return "the sweep's own run"
     first = first_of(number)
