@@ -6,9 +6,11 @@ Legend: n faces, c channels, h and w height and width, f features.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain, pairwise, zip_longest
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fer_models.errors import ModelError
@@ -39,8 +41,12 @@ class JointNet(nn.Module):
         return torch.cat([member(x) for member in self.members], 1)
 
     def stages(self) -> Stages:
-        """The members, which are beside each other, and the head."""
-        return (("members", tuple(self.members)), ("head", (self.head,)))
+        """Those of equal depth of all members together, from the stems on, and the head."""
+        columns = [member.stages() for member in self._members()]
+        rows = enumerate(zip_longest(*columns, fillvalue=()), 1)
+        found = [(f"stage{number}", tuple(chain.from_iterable(row))) for number, row in rows]
+        left = chain.from_iterable(member.unused for member in self._members())
+        return (*found, ("head", (self.head, *left)))
 
     def before_step(self) -> None:
         """The members' own regularisers."""
@@ -53,8 +59,13 @@ class JointNet(nn.Module):
             net.after_step()
 
     def _constrained(self) -> Iterator[Constrained]:
-        nets = (member.net for member in self.members if isinstance(member, _Features))
+        nets = (member.net for member in self._members() if isinstance(member, _Features))
         return (net for net in nets if isinstance(net, Constrained))
+
+    def _members(self) -> Iterator[_Features | _FirstHalf]:
+        for member in self.members:
+            assert isinstance(member, _Features | _FirstHalf)
+            yield member
 
 
 class _Features(nn.Module):
@@ -68,6 +79,38 @@ class _Features(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         assert isinstance(self.net, Staged)
         return self.net.features(x)
+
+    def stages(self) -> list[tuple[nn.Module, ...]]:
+        assert isinstance(self.net, Staged)
+        return [modules for _, modules in self.net.stages()[:-1]]
+
+    @property
+    def unused(self) -> tuple[nn.Module, ...]:
+        """Auxiliary heads, which look at no joint net."""
+        assert isinstance(self.net, Staged)
+        return self.net.stages()[-1][1]
+
+
+class _FirstHalf(nn.Module):
+    """The first half of a net's stages; their last map is pooled and flattened."""
+
+    unused: tuple[nn.Module, ...] = ()
+
+    def __init__(self, net: StagedNet) -> None:
+        super().__init__()
+        count = len(net.stages()) // 2
+        fronts: list[list[nn.Module]] = [[net.input], *(net.front(number) for number in range(1, count + 1))]
+        self.input = net.input
+        self.parts = nn.ModuleList(nn.Sequential(*front[len(before) :]) for before, front in pairwise(fronts))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.input(x)
+        for part in self.parts:
+            x = part(x)
+        return F.adaptive_avg_pool2d(x, _POOLED).flatten(1)
+
+    def stages(self) -> list[tuple[nn.Module, ...]]:
+        return [(part,) for part in self.parts]
 
 
 class _MeanOfHeads(nn.Module):
@@ -98,12 +141,12 @@ def join(
     if at == "output":
         heads = [_head(member) for member in members]
         return JointNet([_Features(member) for member in members], _MeanOfHeads(heads))
-    fronts = [_front(member) for member in members]
+    halves = [_first_half(member) for member in members]
     with torch.inference_mode():
-        width = sum(front.eval()(torch.zeros(1, 1, _FACE, _FACE)).shape[1] for front in fronts)
+        width = sum(half.eval()(torch.zeros(1, 1, _FACE, _FACE)).shape[1] for half in halves)
     head = nn.Sequential(nn.Linear(width, _UNITS), nn.ReLU(), Dropout(0.5), nn.Linear(_UNITS, classes))
     he(head, generator, "fan_in")
-    return JointNet([front.train() for front in fronts], head)
+    return JointNet([half.train() for half in halves], head)
 
 
 def _head(net: nn.Module) -> nn.Module:
@@ -112,9 +155,7 @@ def _head(net: nn.Module) -> nn.Module:
     return head
 
 
-def _front(net: nn.Module) -> nn.Sequential:
-    """The first half of a net's stages, pooled and flattened."""
+def _first_half(net: nn.Module) -> _FirstHalf:
     if not isinstance(net, StagedNet):
         raise ModelError(f"{type(net).__name__} cannot be joined at its middle, since it is no sequence of stages")
-    below = net.stages()[:-1]
-    return nn.Sequential(*net.front((len(below) + 1) // 2), nn.AdaptiveAvgPool2d(_POOLED), nn.Flatten())
+    return _FirstHalf(net)

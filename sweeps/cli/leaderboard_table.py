@@ -176,7 +176,7 @@ def _settings(trial: TrialHistory) -> str:
     if (weights := config.get("transfer", {}).get("weights", "none")) != "none":
         shown.append(f"from {PUBLISHED.get(weights, weights)}")
     if (teachers := config["recipe"].get("distill", "none")) != "none":
-        shown.append(f"taught by {teachers}")
+        shown.append(f"taught by {teachers.replace(',', ', ')}")
     return ", ".join(shown)
 
 

@@ -6,7 +6,16 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from fer_models import AlexNetConfig, JointConfig, LeNetConfig, ModelError, NetConfig, VGGSmallTunedConfig
+from fer_models import (
+    AlexNetConfig,
+    GoogLeNetConfig,
+    JointConfig,
+    LeNetConfig,
+    ModelError,
+    NetConfig,
+    VGGSmallTunedConfig,
+)
+from fer_models.inspection.activations import watch
 from fer_models.nets.joint import join
 from fer_models.nets.registry import build, count_parameters
 from fer_models.parts.staged import Staged
@@ -40,6 +49,16 @@ def test_joined_in_the_middle_it_has_the_first_halves_alone() -> None:
     assert net(FACES).shape == (3, 7)
     assert set(first) <= set(net.modules())
     assert count_parameters(net) < sizes
+
+
+@pytest.mark.parametrize("at", ["output", "middle"])
+def test_stages_hold_all_that_is_learned_by_depth_and_have_maps_to_show(at: Any) -> None:
+    net = made(JointConfig(members=(GoogLeNetConfig(size=64), LeNetConfig()), at=at))
+    held = [parameter for _, modules in net.stages() for module in modules for parameter in module.parameters()]
+    assert {id(parameter) for parameter in held} == {id(parameter) for parameter in net.parameters()}
+    assert len(held) == len({id(parameter) for parameter in held})
+    assert [name for name, _ in net.stages()][-1] == "head"
+    assert watch(net), "inspect and Grad-CAM have a map to draw"
 
 
 def test_each_form_learns_in_all_its_parts() -> None:

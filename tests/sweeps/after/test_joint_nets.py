@@ -21,7 +21,7 @@ from tests.stand_ins import QUIET
 from tests.sweeps.fake_trials import refused
 from tracking.record.history import SweepHistory
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 
 Capture = pytest.CaptureFixture[str]
 SPACE = Space(
