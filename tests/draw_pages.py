@@ -44,7 +44,7 @@ def main() -> None:
             _draw(page, folder / "serve_sweep.png", "#trials")
             page.goto(f"{url}/try")
             page.select_option("#model", "net.onnx")
-            page.locator("#about", has_text="right on").wait_for(timeout=120_000)
+            page.locator("#about", has_text="95 % interval").wait_for(timeout=120_000)
             page.locator(f"[data-example='{_EXAMPLE}']").click()
             page.locator("section.face img").wait_for(timeout=60_000)
             _draw(page, folder / "serve_try.png", ".result")

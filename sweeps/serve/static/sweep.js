@@ -123,7 +123,7 @@ function drawCurves() {
   const x = (epoch) => left + (epochs === 1 ? 0.5 : (epoch - 1) / (epochs - 1)) * (width - left - right);
   const y = (share) => height - bottom - ((share - low) / (high - low)) * (height - bottom - top);
   pen.strokeStyle = colour("--line");
-  const apart = [0.01, 0.02, 0.05, 0.1, 0.2].find((step) => (high - low) / step <= 6);
+  const apart = [0.01, 0.02, 0.05, 0.1, 0.2].find((step) => (high - low) / step <= 8);
   for (let share = Math.ceil(low / apart) * apart; share <= high; share += apart) {
     pen.beginPath(); pen.moveTo(left, y(share)); pen.lineTo(width - right, y(share)); pen.stroke();
     pen.fillText(percent(share, 0), 8, y(share) + 4);
