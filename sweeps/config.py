@@ -146,6 +146,11 @@ def with_settings(config: TrialConfig, settings: Mapping[str, Any]) -> TrialConf
     if settings.get("recipe.lr_policy", config.recipe.lr_policy) != config.recipe.lr_policy:
         for knob in ("gamma", "power", "step_iterations", "patience_epochs", "reference_iterations"):
             content["recipe"][knob] = None
+    teachers = settings.get("recipe.distill", config.recipe.distill)
+    if teachers != config.recipe.distill:
+        content["recipe"]["distill_sha256"] = None
+    if teachers == "none":
+        content["recipe"] = {name: value for name, value in content["recipe"].items() if not name.startswith("distill")}
     for name, value in settings.items():
         part, _, field = name.rpartition(".")
         (content[part] if part else content)[field] = value

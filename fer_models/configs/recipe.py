@@ -146,6 +146,9 @@ def _cross_faults(values: dict[str, Any]) -> list[tuple[str, str]]:
     policy = values["lr_policy"]
     known = isinstance(policy, str) and policy in _POLICY_FIELDS
     faults = _policy_faults(policy, values) if known else []
+    names, hashes = str(values["distill"]).split(","), values["distill_sha256"]
+    if isinstance(hashes, list | tuple) and len(hashes) != len(names):
+        faults.append(("distill_sha256", f"one for each of the {len(names)} teachers, or leave it out"))
     if values["distill"] == "none":
         faults += [
             (name, "there is no teacher; give distill=NAME, a sweep or a run, or omit it")

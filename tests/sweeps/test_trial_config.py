@@ -227,3 +227,14 @@ def test_an_exact_schedule_keeps_the_reports_iterations() -> None:
 def test_a_plateau_that_raises_the_rate_is_refused_whatever_the_number_s_type() -> None:
     assert "gamma must be below 1" in set_refusal(LENET, "lr_policy=plateau", "patience_epochs=2", "gamma=2.0")
     assert "gamma must be below 1" in set_refusal(LENET, "lr_policy=plateau", "patience_epochs=2", "gamma=2")
+
+
+def test_other_teachers_drop_what_was_recorded_of_the_old_ones() -> None:
+    recorded = {"distill": "night/0,night/1", "distill_sha256": ("0" * 64, "1" * 64), "distill_temperature": 4.0}
+    taught = TrialConfig(net=LeNetConfig(), recipe=Recipe(lr=0.1, **recorded))
+    other = with_settings(taught, {"recipe.distill": "day"}).recipe
+    assert (other.distill, other.distill_sha256, other.distill_temperature) == ("day", None, 4.0)
+    assert with_settings(taught, {"recipe.distill": "none"}) == LENET
+    assert with_settings(taught, {"recipe.lr": 0.2}).recipe.distill_sha256 == taught.recipe.distill_sha256
+    wrong = {"net": {"name": "lenet"}, "recipe": {"lr": 0.1, **recorded, "distill": "night/0"}}
+    assert "distill_sha256: one for each of the 1 teachers, or leave it out" in refusal(wrong)
