@@ -91,7 +91,7 @@ def _front(front: Sequence[dict[str, float]]) -> list[str]:
     ]
     if len(lines) > _FRONT_SHOWN:
         lines[2:-1] = [f"… {len(lines) - 3} between …"]
-    return lines
+    return ["Pareto front:", *lines] if lines else []
 
 
 def _flat(row: Row) -> dict[str, Any]:

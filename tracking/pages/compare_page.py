@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from tracking.figures.parts import BLUE, COLOURS, LINES, ORANGE, plain, svg
+from tracking.figures.parts import BLUE, COLOURS, LINES, ORANGE, as_percent, plain, svg
 from tracking.figures.score_figures import matrices_figure
 from tracking.metrics.compare import Comparison, Pair
 from tracking.metrics.compare_sweeps import SweepSummary
@@ -91,7 +91,7 @@ def progress_figure(sweeps: Sequence[SweepSummary], title: str) -> Figure:
     left.xaxis.set_major_locator(MaxNLocator(integer=True))
     right.set_xlabel("minutes at work")
     left.set_ylabel("best val accuracy so far")
-    left.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    as_percent(left.yaxis)
     for axes in (left, right):
         plain(axes)
     left.legend(frameon=False, ncols=4, loc="lower left", bbox_to_anchor=(-0.02, 1.0))
@@ -117,7 +117,7 @@ def fronts_figures(sweeps: Sequence[SweepSummary]) -> Iterator[Figure]:
                 axes.plot(x, y, "o", color=colour, label=one.name)
         axes.set_xlabel(AXES[name])
         axes.set_ylabel("val accuracy")
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+        as_percent(axes.yaxis)
         plain(axes)
         axes.legend(frameon=False, ncols=4, loc="lower left", bbox_to_anchor=(-0.02, 1.0))
         yield figure
