@@ -12,3 +12,7 @@ class InputError(UserError):
 
 class WorkerMustLeave(Exception):  # noqa: N818  (an instruction, not a fault of the trial)
     """This process must end; another one can continue the trial from its last checkpoint."""
+
+
+class NoRoomHere(WorkerMustLeave):
+    """As the base class, for this trial only: others may continue in this process."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from threading import Event
 from typing import TYPE_CHECKING, NamedTuple
 
 from fer_data import AugmentConfig
@@ -29,12 +28,12 @@ class Trained(NamedTuple):
 
 
 def trained_epochs(
-    task: Task, cache: Path, state: TrainingState, micro_batches: int, cancelled: Event
+    task: Task, cache: Path, state: TrainingState, micro_batches: int, is_cancelled: Callable[[], bool]
 ) -> Generator[Trained | Computing]:
     """Train from `state` on, which is modified, in this process.
 
     Raises:
-        Cancelled: the event was set.
+        Cancelled: `is_cancelled` returned True.
     """
     from fer_common.captured import own_stream
     from fer_models.training.computed import Computing
@@ -44,7 +43,7 @@ def trained_epochs(
 
     usage = Usage(task.device)
     with own_stream(task.device):
-        for epoch in own_epochs(task, cache, state, micro_batches, cancelled.is_set, ALONE):
+        for epoch in own_epochs(task, cache, state, micro_batches, is_cancelled, ALONE):
             if isinstance(epoch, Computing):
                 yield epoch
             else:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 
-from sweeps.errors import WorkerMustLeave
+from sweeps.errors import NoRoomHere
 from sweeps.trial.messages import MICRO_BATCHES, Task
 
 CONTEXT_BYTES = 600 << 20
@@ -17,13 +17,16 @@ CONTEXT_BYTES = 600 << 20
 _SPARE = 0.1
 _GIBIBYTE = 2**30
 
+_shares: list[float] = []
+"""Of the trials that run in this process now."""
+
 
 class OutOfGpuMemoryError(Exception):
     """The trial does not fit into its share of a GPU, even in half batches; the message has the sizes."""
 
 
 class GpuMemory:
-    """One trial's memory on its GPU, from its start to its end; on a CPU it does nothing.
+    """One trial's memory on its GPU, for the time of a block; on a CPU it does nothing.
 
     `micro_batches` is the number of parts in which each batch is computed; `note` says why if it is not 1.
     The trial sets `last_epoch` to the last epoch on disk.
@@ -38,9 +41,19 @@ class GpuMemory:
         self._failed_after: int | None = None
         self._shortage = ""
         self._taken_by_others = False
+
+    def __enter__(self) -> GpuMemory:
         if self._on_gpu:
             drop_caches()
-            _limit_to(task.gpu_share)
+            _shares.append(self._task.gpu_share)
+            _limit_to_shares()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._on_gpu:
+            _shares.remove(self._task.gpu_share)
+            if _shares:
+                _limit_to_shares()
 
     def metrics(self) -> dict[str, float]:
         """The metrics to add to the report of an epoch."""
@@ -54,9 +67,10 @@ class GpuMemory:
 
             free, total = torch.cuda.mem_get_info()
             own = torch.cuda.memory_reserved()
-            self._taken_by_others = others_exceed_their_share(free, total, own, self._task.gpu_share)
+            share = _share_of_process()
+            self._taken_by_others = others_exceed_their_share(free, total, own, share)
             self._shortage += (
-                f" ({own / _GIBIBYTE:.1f} GiB reserved here, share {self._task.gpu_share:g}, "
+                f" ({own / _GIBIBYTE:.1f} GiB reserved here, share {share:g}, "
                 f"{free / _GIBIBYTE:.1f} of the GPU's {total / _GIBIBYTE:.1f} GiB free)"
             )
 
@@ -67,7 +81,7 @@ class GpuMemory:
 
         Raises:
             OutOfGpuMemoryError: it already used half batches.
-            WorkerMustLeave: likewise, but other processes exceed their share, so it may fit later or elsewhere.
+            NoRoomHere: likewise, but other processes exceed their share, so it may fit later or elsewhere.
         """
         drop_caches()
         is_first_failure = self._failed_after != self.last_epoch
@@ -85,7 +99,7 @@ class GpuMemory:
             return
         tried = f"epoch {epoch} in parts of {half} of its batches of {size}: {self._shortage}"
         if self._taken_by_others:
-            raise WorkerMustLeave(f"other processes use more than their share of the GPU's memory; {tried}")
+            raise NoRoomHere(f"other processes use more than their share of the GPU's memory; {tried}")
         raise OutOfGpuMemoryError(f"{tried}; use a smaller batch_size, or a larger --gpus-per-trial")
 
 
@@ -106,9 +120,13 @@ def drop_caches() -> None:
         torch.cuda.empty_cache()  # does nothing if CUDA was not used
 
 
-def _limit_to(share: float) -> None:
+def _share_of_process() -> float:
+    return min(1.0, sum(_shares))
+
+
+def _limit_to_shares() -> None:
     import torch
 
-    total = torch.cuda.mem_get_info()[1]
-    own = min(1.0, share) - (CONTEXT_BYTES / total if share < 1 else 0.0)
+    total, share = torch.cuda.mem_get_info()[1], _share_of_process()
+    own = share - (CONTEXT_BYTES / total if share < 1 else 0.0)
     torch.cuda.set_per_process_memory_fraction(max(own, 0.0))

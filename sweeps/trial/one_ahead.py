@@ -5,27 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from contextvars import ContextVar
 from threading import Event
 from typing import TypeVar
 
 T = TypeVar("T")
 
+asked_to_leave: ContextVar[Event] = ContextVar("asked_to_leave")
+"""Set by another thread if a trial is to end in the middle of an epoch: the items computed ahead are cancelled."""
+
 
 @contextmanager
-def one_ahead(items: Callable[[Event], Generator[T]], threads: int) -> Iterator[Iterator[T]]:
+def one_ahead(items: Callable[[Callable[[], bool]], Generator[T]], threads: int) -> Iterator[Iterator[T]]:
     """Compute the next item in a thread while the last one is being used.
 
-    If the block ends early, the event is set. The items must then end soon: they are waited for and closed.
+    If the block ends early, the items are cancelled. They must then end soon: they are waited for and closed.
 
     Args:
-        items: called once. An exception of an item is raised where that item is taken.
+        items: called once, with a function that tells whether they are cancelled. An exception of an item is raised
+            where that item is taken.
         threads: number of torch threads per operation, which is a setting per thread.
     """
     import torch
 
-    cancelled = Event()
+    left, asked = Event(), asked_to_leave.get(Event())
     thread_of = ThreadPoolExecutor(1, "train", torch.set_num_threads, (threads,))
-    with closing(items(cancelled)) as coming, thread_of as thread:
+    with closing(items(lambda: left.is_set() or asked.is_set())) as coming, thread_of as thread:
 
         def taken() -> Iterator[T]:
             running = thread.submit(next, coming, None)
@@ -36,4 +41,4 @@ def one_ahead(items: Callable[[Event], Generator[T]], threads: int) -> Iterator[
         try:
             yield taken()
         finally:
-            cancelled.set()
+            left.set()

@@ -39,7 +39,7 @@ def run_trial(task: Task) -> Iterator[Message]:
     fault of the trial itself is a TrialEnd, with the traceback in `error.txt`. An OSError, other than a full disk, is
     raised, also if it caused another error, since a retry may succeed. A GPU error is raised as WorkerMustLeave.
     """
-    from fer_models.errors import Diverged
+    from fer_models.errors import Cancelled, Diverged
     from sweeps.trial.gpu_faults import is_broken_gpu, is_out_of_memory
 
     folder = TrialFolder(Path(task.folder))
@@ -55,7 +55,7 @@ def run_trial(task: Task) -> Iterator[Message]:
     except Diverged as error:
         _drop_state(folder)
         yield TrialEnd(attempt=task.attempt, state="failed", diverged=True, reason=str(error))
-    except WorkerMustLeave:
+    except (Cancelled, WorkerMustLeave):
         raise
     except Exception as error:
         cause = _os_error(error)
@@ -98,17 +98,17 @@ def _train_in_memory(task: Task, folder: TrialFolder) -> Generator[Message, None
     from sweeps.trial.gpu_faults import is_out_of_memory
     from sweeps.trial.gpu_memory import GpuMemory
 
-    memory = GpuMemory(task)
-    while True:
-        try:
-            scores = yield from _train(task, folder, memory)
-            return scores, memory.note
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            memory.ran_out(error)
-        # Here, since the error's traceback keeps the tensors of the failed epoch.
-        memory.make_room()
+    with GpuMemory(task) as memory:
+        while True:
+            try:
+                scores = yield from _train(task, folder, memory)
+                return scores, memory.note
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                memory.ran_out(error)
+            # Here, since the error's traceback keeps the tensors of the failed epoch.
+            memory.make_room()
 
 
 def _train(task: Task, folder: TrialFolder, memory: GpuMemory) -> Generator[Message, None, dict[str, float]]:
@@ -137,7 +137,7 @@ def _train(task: Task, folder: TrialFolder, memory: GpuMemory) -> Generator[Mess
     # Files are written here while the next epoch is trained in a thread. A report follows its files.
     train: Callable[..., Generator[Trained | Computing]] = trained_epochs if task.workers == 1 else epochs_of_workers
     parts = memory.micro_batches
-    with one_ahead(lambda cancelled: train(task, cache, state, parts, cancelled), task.threads) as epochs:
+    with one_ahead(lambda is_cancelled: train(task, cache, state, parts, is_cancelled), task.threads) as epochs:
         # The driver's verdict is in the trial's folder before it asks for the next epoch.
         while not folder.verdict.exists() and (coming := next(epochs, None)) is not None:
             if isinstance(coming, Computing):

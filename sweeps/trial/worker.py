@@ -9,14 +9,14 @@ from __future__ import annotations
 import os
 import pickle
 import sys
-import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from threading import Event, Thread
 from typing import Any
 
-from sweeps.trial.workers import Answer, Failure, Work
+from sweeps.trial.failures import Failure
+from sweeps.trial.workers import Answer, Work
 
 
 def main(descriptor: int, rank: int) -> None:
@@ -26,7 +26,7 @@ def main(descriptor: int, rank: int) -> None:
     try:
         _train(rank, orders, lambda answer: pipe.send_bytes(pickle.dumps(answer)))
     except Exception as error:
-        pipe.send_bytes(pickle.dumps(Failure(_portable(error))))
+        pipe.send_bytes(pickle.dumps(Failure.of(error)))
     Event().wait()
 
 
@@ -63,21 +63,6 @@ def _train(rank: int, orders: SimpleQueue[bytes], answer: Callable[[Answer], Non
             answer(Answer(usage.since_last(), epoch, take_snapshot(work.state)))
         else:
             answer(Answer(usage.since_last()))
-
-
-def _portable(error: BaseException | None) -> list[BaseException]:
-    """The error with its causes and contexts, in a form that other processes can unpickle; the traceback is a note."""
-    if error is not None:
-        error.add_note("in a worker:\n" + "".join(traceback.format_exception(error)))
-    chain: list[BaseException] = []
-    while error is not None:
-        try:
-            pickle.loads(pickle.dumps(error))
-            chain.append(error)
-        except Exception:
-            chain.append(RuntimeError(f"{type(error).__name__}: {error}"))
-        error = error.__cause__ or error.__context__
-    return chain
 
 
 if __name__ == "__main__":

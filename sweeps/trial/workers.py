@@ -9,16 +9,16 @@ from __future__ import annotations
 import pickle
 import subprocess
 import tempfile
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
-from threading import Event
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fer_common.own_modules import command, environment
 from fer_models.errors import Cancelled
 from sweeps.trial.epochs import Trained
+from sweeps.trial.failures import Failure
 from sweeps.trial.messages import CPU, GPU, GPU_MEMORY, MEMORY, Task
 
 if TYPE_CHECKING:
@@ -49,19 +49,13 @@ class Answer(NamedTuple):
     snapshot: Snapshot | None = None
 
 
-class Failure(NamedTuple):
-    """The answer of a worker that failed: its error, then the error's cause, and so on."""
-
-    errors: list[BaseException]
-
-
 def epochs_of_workers(
-    task: Task, cache: Path, state: TrainingState, micro_batches: int, cancelled: Event
+    task: Task, cache: Path, state: TrainingState, micro_batches: int, is_cancelled: Callable[[], bool]
 ) -> Generator[Trained]:
     """Train from `state` on in `task.workers` processes, which end with this iterator.
 
     Raises:
-        Cancelled: the event was set.
+        Cancelled: `is_cancelled` returned True.
         ChildProcessError: a worker ended, for example by a signal.
     """
     with ExitStack() as stack:
@@ -73,7 +67,7 @@ def epochs_of_workers(
         for _ in range(state.epoch, task.epochs):
             for worker in workers:
                 worker.send(b"")
-            answers = _answers(workers, cancelled)
+            answers = _answers(workers, is_cancelled)
             first, usage = answers[0], _together([answer.usage for answer in answers])
             assert first.epoch is not None
             assert first.snapshot is not None
@@ -125,11 +119,11 @@ class _Worker:
         return ChildProcessError(f"{self._name} {how} (pid {self._process.pid})")
 
 
-def _answers(workers: list[_Worker], cancelled: Event) -> list[Answer]:
+def _answers(workers: list[_Worker], is_cancelled: Callable[[], bool]) -> list[Answer]:
     """Every worker's answer to a request."""
     answers: dict[_Worker, Answer] = {}
     while len(answers) < len(workers):
-        if cancelled.is_set():
+        if is_cancelled():
             raise Cancelled
         waiting = {worker.pipe: worker for worker in workers if worker not in answers}
         for worker in _ready(waiting, _POLL_SECONDS):
@@ -150,9 +144,7 @@ def _cause(failure: Failure, others: dict[Connection, _Worker]) -> BaseException
                 worker.receive()
             except ChildProcessError as lost:
                 return lost
-    for error, cause in zip(failure.errors, failure.errors[1:], strict=False):
-        error.__cause__ = cause
-    return failure.errors[0]
+    return failure.error()
 
 
 def _ready(workers: dict[Connection, _Worker], seconds: float) -> list[_Worker]:

@@ -14,7 +14,6 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from statistics import median
-from threading import Event
 from typing import TypeVar
 from unittest import mock
 
@@ -56,10 +55,10 @@ def main() -> None:
 
 
 @contextmanager
-def _in_turn(items: Callable[[Event], Generator[T]], threads: int) -> Iterator[Iterator[T]]:
+def _in_turn(items: Callable[[Callable[[], bool]], Generator[T]], threads: int) -> Iterator[Iterator[T]]:
     """As `one_ahead`, but an item is computed when it is asked for."""
     torch.set_num_threads(threads)
-    with closing(items(Event())) as coming:
+    with closing(items(lambda: False)) as coming:
         yield coming
 
 

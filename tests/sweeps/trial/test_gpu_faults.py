@@ -15,10 +15,10 @@ import torch
 from sweeps import SweepResult
 from sweeps.errors import WorkerMustLeave
 from sweeps.trial.gpu_faults import is_broken_gpu, is_out_of_memory
-from sweeps.trial.gpu_memory import others_exceed_their_share
+from sweeps.trial.gpu_memory import CONTEXT_BYTES, GpuMemory, others_exceed_their_share
 from sweeps.trial.messages import MICRO_BATCHES, Message, Task
 from tests import ROOT
-from tests.sweeps.fake_trials import good_body
+from tests.sweeps.fake_trials import config, good_body
 from tests.sweeps.trial.gpu_fault_trials import ALWAYS, ASSERTED, BATCH, CALM, CUBLAS, CUDNN, ONCE, WHOLE_BATCHES
 from tracking.record.history import SweepHistory, TrialHistory
 from tracking.record.layout import SweepFolder
@@ -149,6 +149,18 @@ def test_kinds_of_errors(error: Exception, kind: str) -> None:
         for seen in (error, wrapped):
             assert is_out_of_memory(seen) == (kind == "memory")
             assert is_broken_gpu(seen) or kind != "broken"
+
+
+def test_trials_that_share_a_process_may_use_their_shares_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits: list[float] = []
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (70 * GIB, 80 * GIB))
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", limits.append)
+    task = Task(trial=0, attempt=0, folder="/x", config=config(), seed=0, epochs=1, faces="/y", device="cuda",
+                gpu_share=0.25)  # fmt: skip
+    with GpuMemory(task), GpuMemory(task):
+        pass
+    context = CONTEXT_BYTES / (80 * GIB)
+    assert limits == pytest.approx([0.25 - context, 0.5 - context, 0.25 - context])
 
 
 def test_who_took_the_memory() -> None:

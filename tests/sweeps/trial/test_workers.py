@@ -10,7 +10,6 @@ import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Event
 
 import psutil
 import pytest
@@ -24,11 +23,11 @@ from fer_models.training.tensor_file import read_tensors
 from sweeps.config import TrialConfig
 from sweeps.trial.build_net import new_net
 from sweeps.trial.epochs import Trained, trained_epochs
+from sweeps.trial.failures import Failure
 from sweeps.trial.gpu_faults import is_out_of_memory
 from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd
 from sweeps.trial.run_trial import run_trial
-from sweeps.trial.worker import _portable
-from sweeps.trial.workers import Failure, _cause, epochs_of_workers
+from sweeps.trial.workers import _cause, epochs_of_workers
 from tests import ROOT
 from tracking.record.files import write_json
 from tracking.record.layout import TrialFolder
@@ -96,7 +95,7 @@ def test_half_batches_of_several_workers_are_those_of_one(tmp_path: Path, faces:
         work = task(tmp_path, faces, SMALL_RESNET, workers, **recipe)
         opened = open_cached(faces)
         state = new_state(new_net(work.config, opened, work.seed), work.config.recipe)
-        (epoch,) = train(work, faces, state, 2, Event())
+        (epoch,) = train(work, faces, state, 2, lambda: False)
         assert isinstance(epoch, Trained)
         states.append(epoch.snapshot.tensors)
     apart = {name: (states[0][name].double() - states[1][name].double()).abs().max().item() for name in states[0]}
@@ -111,10 +110,10 @@ def test_what_a_worker_ran_out_of_is_known_to_its_trial() -> None:
         finally:
             raise RuntimeError("cuDNN error")
     except RuntimeError as error:
-        failure = pickle.loads(pickle.dumps(Failure(_portable(error))))
+        failure = pickle.loads(pickle.dumps(Failure.of(error)))
     received = _cause(failure, {})
     assert is_out_of_memory(received)
-    assert "in a worker" in "".join(traceback.format_exception(received))
+    assert "in another process" in "".join(traceback.format_exception(received))
 
 
 def workers_of(process: psutil.Process) -> list[psutil.Process]:
