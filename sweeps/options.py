@@ -242,6 +242,15 @@ class RecordedOptions(Frozen):
         Literal["on", "off"],
         Flag("on: replay training steps as CUDA graphs (default off: not measured on a GPU yet)", group=RUN),
     ] = "off"
+    lanes: Annotated[
+        Literal["auto", 1, 2, 4],
+        Flag(
+            "number of trials that share one process, each with its own thread and CUDA stream; auto: those of a GPU, "
+            "up to 4 (default 1: more is not measured on a GPU yet)",
+            group=RUN,
+            read=lambda text: int(text) if text.isdecimal() else text,
+        ),
+    ] = 1
     max_concurrent: Annotated[int | None, Field(ge=1), Flag("maximum number of trials at once", "N", group=RUN)] = None
     cpu_hours: Annotated[
         _Positive, Flag("stop after X core hours, all trials and resumes together", "X", group=BUDGET)

@@ -21,6 +21,7 @@ from sweeps.driver.notify import Notifier
 from sweeps.driver.recorder import Listener
 from sweeps.driver.runner import InlineRunner, Runner, TrialBody
 from sweeps.errors import InputError
+from sweeps.node.lanes import Lanes
 from sweeps.options import Options
 from sweeps.planning.budgets import FailureLimit
 from sweeps.planning.hardware import find_hardware
@@ -179,7 +180,7 @@ class _Wired:
             try:
                 with ready:  # the workers have ended before pictures are drawn
                     if not director.exhausted:
-                        runner.run(director, body)
+                        runner.run(director, _in_lanes(self.plan, body))
             except TrackingError:
                 writable = False
                 raise
@@ -264,6 +265,10 @@ def _runner(plan: Plan, places: GpuPlaces | None) -> Iterator[Runner]:
 
     with ray_runner(plan.slots, plan.options.address, places) as runner:
         yield runner
+
+
+def _in_lanes(plan: Plan, body: TrialBody) -> TrialBody:
+    return body if plan.slots.lanes == 1 else Lanes(body, plan.slots.lanes, uuid.uuid4().hex[:12])
 
 
 def _check_space_left(folder: SweepFolder) -> None:

@@ -129,7 +129,7 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
     assert {name: sorted(below & left.keys()) for name, below in left.items()} == {}
 
 
-WINGS = ("cli", "after", "use", "driver", "sharing", "planning", "search", "trial", "spaces")
+WINGS = ("cli", "after", "use", "driver", "sharing", "planning", "search", "node", "trial", "spaces")
 """The wings of sweeps/ from the top: one imports those below it, never one above."""
 
 

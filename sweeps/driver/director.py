@@ -230,7 +230,7 @@ class Director:
 
     def _hand_out(self, trial: TrialHistory, attempt: int) -> Task:
         self._queue.out[trial.number] = attempt
-        return self._starting.task(trial, attempt, self.spec)
+        return self._starting.task(trial, attempt, self.spec, len(self._deaths.get(trial.number, ())))
 
     def take(self, number: int, message: Message) -> bool:
         """Record a message of a trial. Returns False if the worker is to stop the trial as it is."""

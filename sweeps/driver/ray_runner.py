@@ -12,9 +12,10 @@ import os
 import shutil
 import tempfile
 import time
+import uuid
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,10 +30,10 @@ from ray.tune.stopper import Stopper
 
 from cluster.connect import joined_ray, local_ray
 from sweeps.driver.director import Director
-from sweeps.driver.memory_guard import MemoryGuard, leave, reason_of_leaving
 from sweeps.driver.runner import GRACE_SECONDS, POLL_SECONDS, TrialBody, placed, see_its_gpus
 from sweeps.errors import WorkerMustLeave
-from sweeps.planning.mps import MpsError, mps
+from sweeps.node.memory_guard import MemoryGuard, leave, reason_of_leaving
+from sweeps.node.mps import join_mps
 from sweeps.planning.resources import Slots
 from sweeps.sharing.gpu_places import GpuPlaces
 from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd
@@ -59,7 +60,7 @@ def ray_runner(slots: Slots, address: str | None = None, places: GpuPlaces | Non
     _quieten()
     names = places.names if places else ()
     ray = joined_ray(address) if address else local_ray(slots.cpus, slots.gpus, map(_resource, names))
-    with _mps() if slots.mps else nullcontext(), ray:
+    with ray:
         yield RayRunner(slots, shares_ray=bool(address or names), places=places)
 
 
@@ -71,6 +72,7 @@ class RayRunner:
 
     def __init__(self, slots: Slots, *, shares_ray: bool = False, places: GpuPlaces | None = None) -> None:
         self._slots, self._shares_ray, self._places = slots, shares_ray, places
+        self._mps = uuid.uuid4().hex[:12] if slots.mps else None
 
     def run(self, director: Director, body: TrialBody) -> None:
         """Run the sweep on Ray."""
@@ -108,11 +110,11 @@ class RayRunner:
             gpus = {_resource(name): min(1.0, task.gpu_share) for name in task.gpus} or {"GPU": task.gpu_share}
             return tune.PlacementGroupFactory([{"CPU": cores, **gpus}])
 
-        actor = tune.with_resources(TrialActor, place)
+        actor, config = tune.with_resources(TrialActor, place), {"body": body, "mps": self._mps}
         return tune.Tuner(
             actor,
             tune_config=tune.TuneConfig(
-                search_alg=_Tasks(director, calls, body, self._slots.gpus, self._shares_ray, self._places),
+                search_alg=_Tasks(director, calls, config, self._slots.gpus, self._shares_ray, self._places),
                 scheduler=_Obedient(director, calls, self._shares_ray),
                 num_samples=-1,
                 max_concurrent_trials=self._slots.room,
@@ -136,6 +138,7 @@ class TrialActor(tune.Trainable):
     def setup(self, config: dict[str, Any]) -> None:
         """Start the first trial."""
         self._messages: Iterator[Message] | None = None
+        self._warning = join_mps(config["mps"]) if config["mps"] else None
         self._guard = MemoryGuard()
         self._patience_seconds = _HANG_FIRST_SECONDS
         self._begin(config)
@@ -153,12 +156,13 @@ class TrialActor(tune.Trainable):
         try:
             message = next(self._messages)
         except WorkerMustLeave as error:
-            leave(self._task, str(error))  # at once: a clean end would wait for a GPU that no longer answers
+            leave([self._task], str(error))  # at once: a clean end would wait for a GPU that no longer answers
         finally:
             faulthandler.cancel_dump_traceback_later()
         if isinstance(message, EpochReport):
             self._patience_seconds = max(_HANG_FLOOR_SECONDS, 10 * (time.monotonic() - started))
-        return {"message": message.model_dump_json(), "done": isinstance(message, TrialEnd)}
+        warning, self._warning = self._warning, None
+        return {"message": message.model_dump_json(), "done": isinstance(message, TrialEnd), "warning": warning}
 
     def cleanup(self) -> None:
         """Close the trial; its last checkpoint stays."""
@@ -171,7 +175,7 @@ class TrialActor(tune.Trainable):
         self._patience_seconds = _HANG_FIRST_SECONDS
         self._task = _task(config)
         see_its_gpus(self._task)
-        self._guard.watch(self._task)
+        self._guard.watch([self._task])
         self._messages = config["body"](self._task)
 
 
@@ -204,14 +208,14 @@ class _Tasks(Searcher):
         self,
         director: Director,
         calls: _Calls,
-        body: TrialBody,
+        config: dict[str, Any],
         gpus: float,
         shares_ray: bool,
         places: GpuPlaces | None,
     ) -> None:
         super().__init__(metric=None, mode="max")
         self._shares_ray, self._places = shares_ray, places
-        self._director, self._calls, self._body, self._gpus = director, calls, body, gpus
+        self._director, self._calls, self._config, self._gpus = director, calls, config, gpus
         self._held: Task | None = None
         self._tasks: dict[str, Task] = {}  # of running trials, by Tune's id
 
@@ -229,7 +233,7 @@ class _Tasks(Searcher):
             self._calls(self._director.attend, otherwise=None)  # what it waits for may be granted by now
             return None
         self._held, self._tasks[trial_id] = None, task
-        return {"task": task.model_dump_json(), "body": self._body}
+        return {"task": task.model_dump_json(), **self._config}
 
     @property
     def _over(self) -> bool:
@@ -281,6 +285,8 @@ class _Obedient(FIFOScheduler):
         controller._reuse_actors = self._director.has_task
 
     def _take(self, trial: Trial, result: dict[str, Any]) -> bool:
+        if result["warning"]:
+            warnings.warn(result["warning"], stacklevel=2)
         message = _MESSAGE.validate_json(result["message"])
         return self._calls(lambda: self._director.take(_task(trial.config).trial, message), otherwise=False)
 
@@ -335,17 +341,6 @@ def _cause(trial: Trial) -> str:
         return f"{type(error.cause).__name__}: {error.cause}"
     sentences = [line.strip() for line in str(error).splitlines() if not line.startswith("\t")]  # ids follow tabs
     return " ".join(sentences)[:_LONGEST_CAUSE]
-
-
-@contextmanager
-def _mps() -> Iterator[None]:
-    """MPS; if it does not start, a warning, and kernels of trials on one GPU do not run concurrently."""
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(mps())
-        except MpsError as error:
-            warnings.warn(f"MPS did not start: {error}", stacklevel=2)
-        yield
 
 
 def _let_actors_take_warm_workers() -> None:

@@ -178,7 +178,7 @@ class Starting:
             return {"group": Group(first=number, member=0, size=spec.members), "fold": 1 if spec.folds else None}
         return {"group": source.group if wanted.verb == "retry" else None, "fold": source.fold}
 
-    def task(self, trial: TrialHistory, attempt: int, spec: SweepSpec) -> Task:
+    def task(self, trial: TrialHistory, attempt: int, spec: SweepSpec, deaths: int) -> Task:
         """The task of an attempt at the trial; prepares its folder."""
         folder = self._folder.trial(trial.number).create()
         self.take_kept_state(trial)
@@ -198,6 +198,7 @@ class Starting:
             threads=spec.threads,
             workers=spec.workers,
             cuda_graphs=spec.cuda_graphs == "on",
+            deaths=deaths,
             figures=spec.figures,
             objectives=spec.objectives,
             recorded=tuple(trial.epochs),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -18,8 +18,8 @@ from cluster.connect import joined_ray, one_node_of_each_kind
 from cluster.gpus import GpuFacts, own_gpus
 from fer_data import DataOptions
 from sweeps.config import TrialConfig
+from sweeps.node.mps import MpsError, mps, obstacle
 from sweeps.planning.gpu_measure import Measured, fitting, measure
-from sweeps.planning.mps import MpsError, mps, obstacle
 from sweeps.trial.run_trial import cache_here
 from tracking.record.files import write_json
 
@@ -39,12 +39,12 @@ _TRANSFER = ("freeze", "finetune_freeze")
 
 @dataclass(frozen=True)
 class Sized:
-    """Measurements on one node: by net, and the free memory of its GPU."""
+    """Measurements on one node: by net, and the free memory of its GPU; `mps_fault` is why MPS did not run."""
 
     nets: dict[str, Measured] = field(default_factory=dict)
     free_bytes: int = 0
     fault: str | None = None
-    uses_mps: bool = False
+    mps_fault: str | None = None
 
     def trials(self, net: str) -> int:
         """How many trials of a net a GPU takes at once."""
@@ -66,11 +66,11 @@ class Sized:
 
 @dataclass(frozen=True)
 class Sizing:
-    """The GPU share by net, its reasons, and whether MPS is to run during the sweep."""
+    """The GPU share by net, its reasons, and why MPS did not run during the measurement, if it did not."""
 
     shares: dict[str, float]
     notes: tuple[str, ...]
-    uses_mps: bool
+    mps_fault: str | None = None
 
 
 def measured_shares(plan: Plan, configs: Iterable[TrialConfig]) -> Sizing:
@@ -82,15 +82,12 @@ def measured_shares(plan: Plan, configs: Iterable[TrialConfig]) -> Sizing:
         data=plan.spec.data,
         most=max(1, sum(plan.slots.node_cpus) // plan.slots.gpus),
     )
-    if plan.options.address is None:
-        sized, mps_words = _size_here(asked)
-    else:
-        sized, mps_words = _size_nodes(plan.options.address, asked), "MPS is for the nodes of the cluster to start"
+    sized = [_size_here(asked)] if plan.options.address is None else _size_nodes(plan.options.address, asked)
     tightest = {net: min(sized, key=lambda one: one.trials(net)) for net in shapes}
     return Sizing(
         {net: 1 / one.trials(net) for net, one in tightest.items()},
-        (*(one.words(net) for net, one in tightest.items()), mps_words),
-        all(one.uses_mps for one in sized),
+        tuple(one.words(net) for net, one in tightest.items()),
+        next((one.mps_fault for one in sized if one.mps_fault), None),
     )
 
 
@@ -144,19 +141,19 @@ class _Asked:
     most: int
 
 
-def _size_here(asked: _Asked) -> tuple[list[Sized], str]:
-    """Measurements of this machine's GPU, under MPS if possible, and a sentence about MPS."""
+def _size_here(asked: _Asked) -> Sized:
+    """Measurements of this machine's GPU, under MPS if possible."""
     why_not = obstacle()
     if why_not is None:
         try:
             with mps():
                 sized = _size(asked, uses_mps=True)
             if sized.nets and all(measured.rates for measured in sized.nets.values()):
-                return [sized], "MPS runs during this sweep"
+                return sized
             why_not = "nothing could be measured with it"
         except MpsError as error:
             why_not = str(error)
-    return [_size(asked, uses_mps=False)], f"MPS is not started: {why_not}"
+    return replace(_size(asked, uses_mps=False), mps_fault=why_not)
 
 
 def _size_nodes(address: str, asked: _Asked) -> list[Sized]:
@@ -166,10 +163,10 @@ def _size_nodes(address: str, asked: _Asked) -> list[Sized]:
 
     with joined_ray(address):
         nodes = one_node_of_each_kind()
-        size: Any = ray.remote(num_gpus=1, num_cpus=1, max_retries=0)(cast(Any, _size))
+        size: Any = ray.remote(num_gpus=1, num_cpus=1, max_retries=0)(cast(Any, _size_here))
         affine = [NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes]
         places: list[Any] = [*affine] or ["DEFAULT"]  # the autoscaler starts one
-        running = [size.options(scheduling_strategy=place).remote(asked, uses_mps=False) for place in places]
+        running = [size.options(scheduling_strategy=place).remote(asked) for place in places]
         try:
             return list(ray.get(running, timeout=_PATIENCE_SECONDS))
         except GetTimeoutError:
@@ -199,7 +196,7 @@ def _size(asked: _Asked, *, uses_mps: bool) -> Sized:
         if measured.rates:
             files[net].parent.mkdir(exist_ok=True)
             write_json(files[net], asdict(measured))
-    return Sized(known | found, free, uses_mps=uses_mps)
+    return Sized(known | found, free)
 
 
 def _key(facts: GpuFacts, configs: list[TrialConfig], uses_mps: bool) -> str:

@@ -25,7 +25,7 @@ from sweeps.planning.checks import (
 )
 from sweeps.planning.edited_baselines import with_begun_baselines
 from sweeps.planning.edited_space import SpaceEdit, space_edit
-from sweeps.planning.mps import with_mps
+from sweeps.planning.processes import check_lanes, with_processes, with_share_of_lanes
 from sweeps.planning.references import with_references_found
 from sweeps.planning.resources import Device, Hardware, Slots, choose_device, plan_slots
 from sweeps.search.drawn_as import as_redrawn
@@ -149,6 +149,7 @@ def make_plan(
     uri = resolve_tracking_uri(options.tracking_uri, options.out, recorded.tracking_uri if recorded else None)
     hardware = hardware_for(options)
     device = choose_device(options.device, hardware.gpus, hardware.facts.fault)
+    options = with_share_of_lanes(options, device)
     slots = _slots(device, options, hardware)
     data = options.data.with_absolute_paths()
     cached = prepare(data)
@@ -162,8 +163,9 @@ def make_plan(
     if history:
         plan = replace(plan, edit=space_edit(found, spec, history, as_written, plan.resolve))
     _check_trials(plan)
-    if device == "cuda" and spec.runner == "ray":
-        plan = _share_gpus(plan, say) if spec.gpus_per_trial is None else with_mps(plan)
+    if spec.runner == "ray":
+        needs_measure = device == "cuda" and spec.gpus_per_trial is None
+        plan = _share_gpus(plan, say) if needs_measure else with_processes(plan)
     if recorded:
         recorded.refuse_if_changed(spec)
     return plan
@@ -172,6 +174,7 @@ def make_plan(
 def _check_trials(plan: Plan) -> None:
     """Check what the spec asks of every trial, the baselines, and some configurations. Raises InputError."""
     check_graphs(plan.spec)
+    check_lanes(plan.spec, plan.slots)
     check_groups(plan.spec)
     check_budgets(plan)
     check_configurations(plan, [config for _, config in configurations(plan, _SAMPLES_CHECKED)])
@@ -253,12 +256,12 @@ def _share_gpus(plan: Plan, say: Callable[[str], None]) -> Plan:
     from sweeps.planning.gpu_share import measured_shares
 
     if plan.options.max_concurrent is not None and plan.options.max_concurrent <= plan.slots.gpus:
-        return plan
+        return with_processes(plan)
     say("measuring how many trials a GPU can run at once (--gpus-per-trial X skips this)")
     sizing = measured_shares(plan, [config for _, config in configurations(plan, _SAMPLES_CHECKED)])
     slots = _slots("cuda", plan.options, plan.hardware, min(sizing.shares.values()))
     spec = plan.spec.model_copy(update={"threads": slots.threads, "gpu_shares": sizing.shares})
-    return replace(plan, slots=replace(slots, mps=sizing.uses_mps), spec=spec, sizing=sizing.notes)
+    return with_processes(replace(plan, slots=slots, spec=spec, sizing=sizing.notes), sizing.mps_fault)
 
 
 def configurations(plan: Plan, samples: int) -> Iterator[tuple[str, TrialConfig]]:

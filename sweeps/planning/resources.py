@@ -30,6 +30,8 @@ class Slots:
     mps: bool = False
     workers: int = 1
     """Number of processes that train a trial together."""
+    lanes: int = 1
+    """Number of trials that share a process."""
 
     @property
     def cpus(self) -> int:
@@ -47,7 +49,8 @@ class Slots:
         cores = "1 core" if self.cpus_per_trial == 1 else f"{self.cpus_per_trial:g} cores"
         gpus = f", {self.gpus_per_trial:g} GPU{'s' * (self.gpus_per_trial > 1)}" if self.gpus_per_trial else ""
         workers = f", {self.workers} workers" if self.workers > 1 else ""
-        return f"{cores}{gpus}{workers} per trial"
+        lanes = f", {self.lanes} trials per process" if self.lanes > 1 else ""
+        return f"{cores}{gpus}{workers} per trial{lanes}"
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,9 @@ SYSTEM = "system/"
 """Prefix of metrics of resource usage, which MLflow shows separately."""
 
 CPU = SYSTEM + "process_cpu_percentage"
-"""CPU usage of the trial's process, or of its workers together, since the last epoch; 100 is one fully used core."""
+"""CPU usage of the trial's process, or of its workers together, since the last epoch; 100 is one fully used core.
+
+If trials share a process, this and the next three metrics are those of the process."""
 
 MEMORY = SYSTEM + "process_memory_megabytes"
 """Their resident memory at the end of the epoch, including mapped faces that were read."""
@@ -78,6 +80,8 @@ class Task(Frozen):
     """Number of processes that train it together, each on its part of every batch; on GPUs one per GPU."""
     cuda_graphs: bool = False
     """Whether steps are replayed as CUDA graphs."""
+    deaths: int = 0
+    """How many workers it has lost since its last epoch."""
     figures: bool = True
     objectives: tuple[str, ...] = ACCURACY_ALONE
     """What the sweep optimizes; costs of the net itself are measured once."""

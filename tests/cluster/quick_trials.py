@@ -47,7 +47,7 @@ def body(task: Task) -> Iterator[Message]:
     folder = TrialFolder(Path(task.folder)).create()
     checkpoint = folder.root / "checkpoint.json"
     where = {"attempt": task.attempt, "node": ray.get_runtime_context().get_node_id(), "pid": os.getpid(),
-             "gpu": os.environ.get("CUDA_VISIBLE_DEVICES")}  # fmt: skip
+             "gpu": os.environ.get("CUDA_VISIBLE_DEVICES"), "mps": os.environ.get("CUDA_MPS_PIPE_DIRECTORY")}  # fmt: skip
     claim(task)
     done = json.loads(checkpoint.read_text())["epoch"] if checkpoint.exists() else 0
     for epoch in range(1, task.epochs + 1):

@@ -89,7 +89,7 @@ def suggest(trial):
     small = quick.suggest(trial)
     return small if trial.number % 3 else small.model_copy(update={"net": AlexNetConfig()})
 quick.SPACE = Space(suggest=suggest, max_epochs=2, first_rung_epochs=2, trials=9, name="quick")
-sizing = Sizing({"alexnet": 1.0, "lenet": 0.5}, (), False)
+sizing = Sizing({"alexnet": 1.0, "lenet": 0.5}, ())
 mock.patch("sweeps.planning.gpu_share.measured_shares", lambda plan, configs: sizing).start()
 """
 """Measures nothing, and finds that AlexNet fills a GPU and that two LeNets do."""

@@ -19,6 +19,7 @@ from fer_data import open_cached, prepare
 from tests.gpu.cases import nets
 from tests.gpu.faults import faults
 from tests.gpu.graphs import replayed
+from tests.gpu.lanes import lanes
 from tests.gpu.machine import machine
 from tests.gpu.numbers import (
     bf16_learns_like_fp32,
@@ -49,6 +50,7 @@ def main() -> int:
         "checkpoint": partial(checkpoint_moves, faces, device, some),
         "step": partial(as_it_is, faces, device, some, 0.1 if quick else 1.5),
         "graphs": partial(replayed, faces, device, some, 6 if quick else 40, 0.1 if quick else 0.5),
+        "lanes": partial(lanes, faces, device, some, (1, 2, 4), 6 if quick else 20, 0.1 if quick else 0.7),
         "bf16": partial(bf16_learns_like_fp32, faces, device, some, 4 if quick else 100),
         "twice": partial(same_twice, faces, device, some, 3 if quick else 60),
         "limits": partial(limits, faces, device, batch, 0.1 if quick else 0.4),

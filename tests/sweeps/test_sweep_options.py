@@ -23,7 +23,7 @@ EVERY = {
     "resume": True, "sampler": "qmc", "pruner": "median", "rungs": "all", "cpu_hours": 2.0, "gpu_hours": 1.5, "max_cost": 3.0,
     "price_per_hour": 0.5, "max_failed": 0.5, "until_gain": 0.2, "priority": 2, "weight": 0.5, "wait": True, "until": datetime(2100, 1, 1, tzinfo=UTC),
     "notify": "http://localhost/x", "replicates": 3, "folds": 4, "confirm": 2, "learn_from": ("dusk", "dawn"), "prefer": "smaller",
-    "workers_per_trial": 2, "cuda_graphs": "on", "objective": ("val_accuracy", "latency"),
+    "workers_per_trial": 2, "cuda_graphs": "on", "lanes": 4, "objective": ("val_accuracy", "latency"),
 }  # fmt: skip
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from sweeps.planning import gpu_share
 from sweeps.planning.gpu_measure import Measured, fitting, measure
 from sweeps.planning.gpu_share import Sized, shapes_by_net
 from sweeps.planning.hardware import find_hardware
-from sweeps.planning.mps import MpsError, mps, obstacle
 from sweeps.planning.plan import make_plan
 from tests.stand_ins import Card, FakeNvml
 from tests.sweeps.fake_trials import only_sampled
@@ -152,41 +150,3 @@ def test_what_was_measured_is_kept_for_that_kind_of_gpu(
     monkeypatch.setitem(sys.modules, "pynvml", FakeNvml(Card("GPU-b", name="NVIDIA Other")))
     make_plan(only_sampled(), options, find_hardware)
     assert measured[-1]["nets"] == ["alexnet", "lenet"]
-
-
-@pytest.fixture
-def control(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
-    """Stands where `nvidia-cuda-mps-control` stands; returns where it notes its calls."""
-
-    def put(start: str) -> Path:
-        program, log = tmp_path / "bin/nvidia-cuda-mps-control", tmp_path / "calls"
-        program.parent.mkdir()
-        program.write_text(
-            f'#!/bin/sh\nif [ "$1" = -d ]; then echo "start $CUDA_MPS_PIPE_DIRECTORY ${{CUDA_VISIBLE_DEVICES-all}}" >> {log}; '
-            f"{start}; else cat >> {log}; fi\n"
-        )
-        program.chmod(0o755)
-        monkeypatch.setenv("PATH", str(program.parent), prepend=":")
-        return log
-
-    return put
-
-
-def test_mps_runs_within_the_block(control: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    import os
-
-    log = control("exit 0")
-    assert obstacle() is None
-    with mps():
-        folder = Path(os.environ["CUDA_MPS_PIPE_DIRECTORY"])
-        assert folder.is_dir()
-        assert obstacle() == "it runs already"
-    assert "CUDA_MPS_PIPE_DIRECTORY" not in os.environ
-    assert not folder.exists()
-    assert log.read_text() == f"start {folder} all\nquit\n"
-
-
-def test_mps_that_does_not_start_says_why(control: Callable[[str], Path]) -> None:
-    control("echo 'Cannot find MPS control daemon process' >&2; exit 1")
-    with pytest.raises(MpsError, match="Cannot find MPS control daemon process"), mps():
-        pass

@@ -19,7 +19,7 @@ pytestmark = [
 
 
 def run(how: str, folder: Path) -> SweepHistory:
-    """The sweep of `tests/sweeps/driver/greedy_trials.py`, with Ray's threshold 3 GiB above what is in use now."""
+    """The sweep of `tests/sweeps/node/greedy_trials.py`, with Ray's threshold 3 GiB above what is in use now."""
     memory = psutil.virtual_memory()
     threshold = (memory.total - memory.available + 3 * 2**30) / memory.total
     environment = os.environ | {
@@ -27,7 +27,7 @@ def run(how: str, folder: Path) -> SweepHistory:
         "RAY_memory_usage_threshold": f"{threshold:.4f}",
         "RAY_worker_niceness": "0",  # on a machine that does much else the guard would come second
     }
-    command = [sys.executable, "-m", "tests.sweeps.driver.greedy_trials", how, str(folder)]
+    command = [sys.executable, "-m", "tests.sweeps.node.greedy_trials", how, str(folder)]
     result = subprocess.run(command, env=environment, timeout=600, capture_output=True, text=True, check=False)
     assert result.returncode == 1, result.stdout + result.stderr
     assert "Traceback" not in result.stderr, result.stderr

@@ -10,6 +10,7 @@ import json
 import os
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -34,11 +35,11 @@ class MemoryGuard(threading.Thread):
     def __init__(self) -> None:
         super().__init__(name="memory-guard", daemon=True)
         self._limit = float(os.environ.get(_RAYS_LIMIT, "0.95")) - _BEFORE_RAY
-        self._task: Task | None = None
+        self._tasks: Sequence[Task] = ()
 
-    def watch(self, task: Task) -> None:
-        """Set the task that this worker runs now."""
-        self._task = task
+    def watch(self, tasks: Sequence[Task]) -> None:
+        """Set the tasks that this process runs now."""
+        self._tasks = tasks
         if not self.is_alive():
             self.start()
 
@@ -47,10 +48,10 @@ class MemoryGuard(threading.Thread):
         while True:
             time.sleep(_POLL_SECONDS)
             used, total = get_used_memory(), get_system_memory()  # type: ignore[no-untyped-call]
-            if used > self._limit * total and self._task is not None and _is_the_largest():
+            if used > self._limit * total and self._tasks and _is_the_largest():
                 own = _bytes_of(psutil.Process())
                 sizes = f"{used / _GIBIBYTE:.1f} of {total / _GIBIBYTE:.1f} GiB in use, {own / _GIBIBYTE:.1f} GiB here"
-                leave(self._task, f"out of memory ({sizes}); smaller batches or fewer trials at once need less")
+                leave(self._tasks, f"out of memory ({sizes}); smaller batches or fewer trials at once need less")
 
 
 def reason_of_leaving(task: Task) -> str | None:
@@ -62,10 +63,11 @@ def reason_of_leaving(task: Task) -> str | None:
     return str(left["reason"]) if left["attempt"] == task.attempt else None
 
 
-def leave(task: Task, reason: str) -> NoReturn:
-    """Record the reason and end this process; its trial is then retried in another process."""
+def leave(tasks: Sequence[Task], reason: str) -> NoReturn:
+    """Record the reason and end this process; its trials are then retried in another process."""
     try:
-        write_json(_note(task), {"attempt": task.attempt, "reason": reason})
+        for task in tasks:
+            write_json(_note(task), {"attempt": task.attempt, "reason": reason})
     finally:
         os._exit(_EXIT_CODE)
 
@@ -79,9 +81,14 @@ def _is_the_largest() -> bool:
     sizes = {
         process.pid: _bytes_of(process)
         for process in psutil.process_iter(["cmdline"])
-        if (process.info["cmdline"] or [""])[0].startswith("ray::")
+        if _is_worker(process.info["cmdline"] or [""])
     }
     return sizes.get(os.getpid(), 0) >= max(sizes.values(), default=0)
+
+
+def _is_worker(words: Sequence[str]) -> bool:
+    """Whether a process of this command line trains: a worker of Ray, or the process of several trials."""
+    return words[0].startswith("ray::") or "sweeps.node.lane_host" in words
 
 
 def _bytes_of(process: psutil.Process) -> int:

@@ -30,9 +30,9 @@ def greedy(task: Task) -> Iterator[Message]:
 
 def greedy_and_unguarded(task: Task) -> Iterator[Message]:
     """As on a machine where the memory is gone faster than the guard looks."""
-    import sweeps.driver.memory_guard
+    import sweeps.node.memory_guard
 
-    sweeps.driver.memory_guard._is_the_largest = lambda: False
+    sweeps.node.memory_guard._is_the_largest = lambda: False
     yield from greedy(task)
 
 
@@ -51,6 +51,6 @@ def sweep(how: str, folder: str) -> int:
 
 
 if __name__ == "__main__":
-    from tests.sweeps.driver.greedy_trials import sweep as importable  # workers find the body by this name
+    from tests.sweeps.node.greedy_trials import sweep as importable  # workers find the body by this name
 
     sys.exit(importable(*sys.argv[1:]))
