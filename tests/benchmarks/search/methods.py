@@ -140,7 +140,7 @@ class OurMethod:
         events: Iterable[Event] = (),
         priors: Mapping[str, Any] = MappingProxyType({}),
         rungs: Rungs = "all",
-        **more: int,
+        **more: Any,
     ) -> None:
         self._epochs = epochs
         self._folder = tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None)
