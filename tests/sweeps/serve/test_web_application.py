@@ -52,7 +52,7 @@ def test_a_photograph_is_answered_and_not_kept(server: Served, out: Path) -> Non
     assert answer.status_code == 200, answer.text
     content = answer.json()
     assert content["model"] == "night/0"
-    assert "of 14 faces of val (95 % interval" in content["about"]
+    assert "of 14 faces of val correct (95 % interval" in content["about"]
     assert content["faces"][0]["sentence"].startswith("the image expression is more ")
     assert sum(content["faces"][0]["probabilities"].values()) == pytest.approx(1, abs=1e-4)
     assert [path for path in sorted(out.rglob("*")) if path not in before and path.name != ".list.json"] == []

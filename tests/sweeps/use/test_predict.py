@@ -57,7 +57,7 @@ def test_a_face_has_a_sentence_and_the_net_says_its_record(
     shown = capsys.readouterr()
     assert "face.jpg: the image expression is more " in shown.out
     assert "night/0: lenet, trained on tiny" in shown.out
-    assert "of 14 faces of val (95 % interval" in shown.out
+    assert "of 14 faces of val correct (95 % interval" in shown.out
     assert "can be wrong about people" in shown.out
 
 
