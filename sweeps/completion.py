@@ -100,8 +100,8 @@ def completion_script(parser: argparse.ArgumentParser, known: Mapping[str, Itera
     return _SCRIPT.replace("@@WORDS@@", "\n".join(lines))
 
 
-def _line(key: str, words: Iterable[str]) -> str:
-    return f"""    "{key}") echo "{" ".join(words)}" ;;"""
+def _line(key: str, words: Iterable[object]) -> str:
+    return f"""    "{key}") echo "{" ".join(map(str, words))}" ;;"""
 
 
 def _places(

@@ -31,6 +31,7 @@ def runs(tmp_path: Path) -> Path:
         (["sweeps", "svm", "--kernel", "=", "r"], {"rbf"}),
         (["sweeps.run", "lenet_s"], {"lenet_space"}),
         (["sweeps.run", "lenet_space", "--runner", ""], {"ray", "inline"}),
+        (["sweeps.run", "lenet_space", "--lanes", ""], {"auto", "1", "2", "4"}),
         (["sweeps", "status", "--out", "RUNS", ""], {"night", "dusk"}),
         (["sweeps", "status", "--json", "--out", "=", "RUNS", "n"], {"night"}),
         (["sweeps", "stop", "--out", "RUNS", "night", ""], {"0", "10"}),
