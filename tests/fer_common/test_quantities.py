@@ -34,7 +34,7 @@ def test_a_quantity_is_read_with_its_unit(read: Callable[[str], float], text: st
         (read_share, "half", "expected a share, as 50% or 0.5"),
         (read_moment, "tomorrow", "expected a time, as 18:00 or 2030-01-31T08:00"),
         (read_moment, "25:00", "expected a time"),
-        (read_moment, "2020-01-31T08:00", "is over; it is 20"),
+        (read_moment, "2020-01-31T08:00", "is in the past; now it is 20"),
     ],
 )
 def test_what_is_no_quantity_is_told_how_to_write_one(read: Callable[[str], object], text: str, says: str) -> None:

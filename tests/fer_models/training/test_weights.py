@@ -226,7 +226,7 @@ def test_a_state_of_another_recipe_is_refused(faces: Faces, batches_of: Callable
     state = new_state(make(LeNetConfig()), ADAMW)
     train(state, faces, batches_of(*faces, 14), ADAMW, {})
     save_state(take_snapshot(state), path)
-    with pytest.raises(ModelError, match=r"optimizer's memory '0\..*' does not belong to this recipe's SGD"):
+    with pytest.raises(ModelError, match=r"optimizer tensor '0\..*' does not belong to this recipe's SGD"):
         load_state(new_state(make(LeNetConfig()), SGD), path)
     averaging = new_state(make(LeNetConfig()), ADAMW.model_copy(update={"ema_decay": 0.9}))
     # 8 parameters and 2 buffers

@@ -97,7 +97,7 @@ def test_a_joint_net_that_was_stopped_is_resumed(ensemble: Callable[..., int], o
     ("words", "said"),
     [
         ("night/0 other/0 --by joint", "were trained on different data"),
-        ("night/0 --by middle", "an ensemble needs two runs at least, got 1"),
+        ("night/0 --by middle", "an ensemble needs at least two runs, got 1"),
         ("night/0 night/1 --by midle", "did you mean 'middle'?"),
         ("night/0 night/1 --by joint --lr 0", "--lr 0"),
         ("night/0 night/1 --by joint --method greedy", "--method greedy: applies to averages"),

@@ -83,7 +83,7 @@ def test_a_batch_larger_than_the_split(out: Path, tiny_csv: Path, capsys: Captur
 def test_a_misspelt_name_of_weights(out: Path, tiny_csv: Path, capsys: Capture) -> None:
     arguments = ["vgg16_cut_space", "--data", str(tiny_csv), "--out", str(out), "--set", "weights=hedd"]
     message = refused(capsys, lambda: run_main(arguments))
-    assert message == "weights 'hedd': no such file; did you mean 'hed'? (known: hed, imagenet, none)"
+    assert message == "weights 'hedd': no such file; did you mean 'hed'? (known: faces, hed, imagenet, none)"
 
 
 def test_balanced_weights_of_a_class_without_faces(out: Path, tiny_csv: Path, tmp_path: Path, capsys: Capture) -> None:

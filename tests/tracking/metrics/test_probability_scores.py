@@ -147,6 +147,6 @@ def test_the_surest_mistakes_come_first_on_the_sheet() -> None:
     assert found.faces.tolist() == [2, 1]
     assert found.confidence.tolist() == [0.95, 0.8]
     sheet = mistakes_figure(np.zeros((2, 8, 8), np.uint8), found, ("a", "b"), "t")
-    assert [axes.get_title() for axes in sheet.axes[:2]] == ["a\nsaid b 95%", "b\nsaid a 80%"]
+    assert [axes.get_title() for axes in sheet.axes[:2]] == ["a\npred. b 95%", "b\npred. a 80%"]
     with pytest.raises(TrackingError, match="1 faces for 2 mistakes"):
         mistakes_figure(np.zeros((1, 8, 8), np.uint8), found, ("a", "b"), "t")
