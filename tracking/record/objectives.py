@@ -54,8 +54,12 @@ def objectives_of(spec: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def value_at_rung(epoch: int, metrics: Mapping[str, float], loss_epochs: int) -> float:
-    """What a trial competes with after an epoch, to be high: up to `loss_epochs` its val loss, then its accuracy."""
-    return -metrics["val_loss"] if epoch <= loss_epochs else metrics[OBJECTIVE]
+    """What a trial competes with after an epoch, to be high: up to `loss_epochs` its val loss, then its accuracy.
+
+    A body of the user's own may report no val loss; its accuracy competes then.
+    """
+    loss = metrics.get("val_loss") if epoch <= loss_epochs else None
+    return metrics[OBJECTIVE] if loss is None else -loss
 
 
 def rank_in_words(rank: int, count: int, epoch: int, loss_epochs: int) -> str:

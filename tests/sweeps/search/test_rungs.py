@@ -47,6 +47,19 @@ def test_at_the_first_rung_trials_are_compared_by_loss(sweep: Callable[..., Swee
     assert all(trial.reason.endswith(ranks[trial.number]) for trial in result if trial.last_epoch == 1)
 
 
+def test_a_body_that_reports_no_loss_competes_by_accuracy(sweep: Callable[..., SweepResult]) -> None:
+    def without_loss(task: Task) -> Iterator[Message]:
+        for message in body(task):
+            if isinstance(message, EpochReport):
+                reached = {"val_accuracy": skill(task) + 0.01 * message.epoch}
+                yield EpochReport(attempt=task.attempt, epoch=message.epoch, metrics=reached)
+            else:
+                yield message
+
+    result = sweep(space=SPACE, trials=16, epochs=9, body=without_loss)
+    assert max(result, key=lambda trial: trial.started.seed % 997).state == "done"
+
+
 def test_the_rank_that_is_shown_is_by_loss_too(tmp_path: Path) -> None:
     held = open_desk(tmp_path / "night", SPACE, spec(trials=3, max_epochs=9, loss_epochs=1))
     for loss in (1.8, 1.6, 1.7):
