@@ -16,11 +16,11 @@ from tracking.record.events import AttemptStarted, Event, TrialEnded, TrialPause
 from tracking.record.history import SweepHistory
 from tracking.record.journal import read
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 SLOTS = 2
 BACK_SECONDS = 10
-EPOCHS = 150  # a trial must outlast the start of the other sweep's driver, also on a quick machine
+EPOCHS = 100  # a trial must outlast the start of the other sweep's driver, also on a quick machine
 OPTIONS = ["--limit-train", "100", "--set", "batch_size=50", "--set", "lr=0.001", "--baselines", "none", "--pruner", "none", "--device", "cpu",
            "--cpus-per-trial", "1"]  # fmt: skip
 
