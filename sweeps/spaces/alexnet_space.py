@@ -66,7 +66,8 @@ def suggest(trial: optuna.Trial) -> TrialConfig:
         momentum=trial.suggest_float("momentum", 0.85, 0.93),
         weight_decay=trial.suggest_float("weight_decay", 1e-4, 1e-3, log=True),
         batch_size=trial.suggest_categorical("batch_size", [96, 128]),
-        lr_policy=trial.suggest_categorical("lr_policy", ["onecycle", "cosine"]),
+        # With batch norm, cosine stays at chance for epochs at these rates: it has no warm-up, onecycle has.
+        lr_policy="onecycle" if norm == "batch" else trial.suggest_categorical("lr_policy", ["onecycle", "cosine"]),
         label_smoothing=trial.suggest_float("label_smoothing", 0.0, 0.05),
         ema_decay=0.99,
         views="mirror",
