@@ -286,7 +286,7 @@ class _Obedient(FIFOScheduler):
 
     def _take(self, trial: Trial, result: dict[str, Any]) -> bool:
         if result["warning"]:
-            warnings.warn(result["warning"], stacklevel=2)
+            warnings.warn(result["warning"], stacklevel=1)  # one place for all callers: Python shows it once
         message = _MESSAGE.validate_json(result["message"])
         return self._calls(lambda: self._director.take(_task(trial.config).trial, message), otherwise=False)
 
