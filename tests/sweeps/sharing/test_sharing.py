@@ -25,6 +25,7 @@ from sweeps.trial.messages import Message, Task
 from tests import ROOT
 from tests.benchmarks.sharing import FakeSweep, Hall, twenty_over_64, two_to_one
 from tests.sweeps.fake_trials import good_body
+from tests.sweeps.sharing.visits import VISITS
 from tracking.record.events import TrialPaused
 from tracking.record.journal import read
 
@@ -70,11 +71,7 @@ def test_twenty_sweeps_over_64_slots() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(
-    some.lists(
-        some.tuples(some.sampled_from("abcdef"), some.floats(0, 60), some.integers(-1, 1), some.floats(0.2, 5)),
-        min_size=2,
-        max_size=12,
-    ),
+    VISITS,
     some.integers(1, 6),
     some.integers(0, 99),
 )

@@ -11,6 +11,7 @@ from hypothesis import strategies as some
 
 from sweeps.sharing.gpu_places import GpuPlaces
 from tests.benchmarks.sharing import FakeSweep, Hall
+from tests.sweeps.sharing.visits import VISITS
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -82,11 +83,7 @@ def test_trials_on_two_gpus_each_and_halves() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(
-    some.lists(
-        some.tuples(some.sampled_from("abcdef"), some.floats(0, 60), some.integers(-1, 1), some.floats(0.2, 5)),
-        min_size=2,
-        max_size=12,
-    ),
+    VISITS,
     some.integers(1, 4),
     some.dictionaries(some.sampled_from("abcdef"), some.sampled_from([0.25, 0.3, 0.5, 1.0])),
     some.integers(0, 99),
