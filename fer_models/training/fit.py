@@ -131,7 +131,7 @@ def fit(
     scaler = torch.amp.GradScaler(torch.device(device).type, enabled=precision == "fp16")
     if state.loss_scale:
         scaler.load_state_dict(state.loss_scale)
-    generator = torch.Generator(device)  # one for all epochs, since a graph goes on drawing from it
+    generator = torch.Generator(device)  # one for all epochs, since a recorded graph draws from it on each replay
     for phase in phases(recipe, transfer, epochs):
         if state.epoch >= phase.last_epoch:
             continue

@@ -22,7 +22,7 @@ def one_ahead(items: Callable[[Callable[[], bool]], Generator[T]], threads: int)
     If the block ends early, the items are cancelled. They must then end soon: they are waited for and closed.
 
     Args:
-        items: called once, with a function that tells whether they are cancelled. An exception of an item is raised
+        items: called once, with a function that returns whether they are cancelled. An exception of an item is raised
             where that item is taken.
         threads: number of torch threads per operation, which is a setting per thread.
     """

@@ -1,4 +1,4 @@
-"""What a process is told of itself and of others: modules, versions, user, terminal."""
+"""What a process finds out about itself and others: modules, versions, user, terminal."""
 
 import io
 import os

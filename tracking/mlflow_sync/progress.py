@@ -1,4 +1,4 @@
-"""The runs in MLflow that stand for several trials: the sweep's own, and one per group of trials.
+"""The runs in MLflow that summarize several trials: the sweep's own, and one per group of trials.
 
 What they show is computed from all of a sweep's events in order, so that a replay gives the same to the last bit.
 """

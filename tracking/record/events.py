@@ -30,8 +30,8 @@ PauseReason = Literal["rung", "share", "person", "budget"]
 """Why a trial was paused: it waits at a rung, its slot was needed elsewhere, a person asked, or a budget is used up."""
 
 Told = Literal["value", "pruned", "worst", "nothing"]
-"""What the sampler was told about a trial: its best value; that it was pruned, with its values until then; that it is
-worse than all others; or nothing."""
+"""What the sampler learned of a trial: its best value; that it was pruned, with its values until then; that it is worse
+than all others; or nothing."""
 
 _PAUSED_FOR: dict[PauseReason, str] = {
     "rung": "waits at the rung",

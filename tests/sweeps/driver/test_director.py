@@ -266,8 +266,8 @@ def test_a_retried_trial_comes_before_new_ones(tmp_path: Path) -> None:
     assert second is not None
     desk.director.worker_died(0, "killed")
     assert desk.director.busy
-    heir = desk.task()
-    assert (heir.trial, heir.attempt, heir.folder, heir.config, heir.seed) == (
+    again = desk.task()
+    assert (again.trial, again.attempt, again.folder, again.config, again.seed) == (
         0, 1, first.folder, first.config, first.seed,
     )  # fmt: skip
     third = desk.task()
@@ -295,8 +295,8 @@ def test_known_epochs_are_dropped(tmp_path: Path) -> None:
     task = desk.task()
     take_all(desk, task, [0.1, 0.2])
     desk.director.worker_died(0, "killed")
-    heir = desk.task()
-    assert take_all(desk, heir, [0.8, 0.9, 0.3]) == [True, True, True]
+    again = desk.task()
+    assert take_all(desk, again, [0.8, 0.9, 0.3]) == [True, True, True]
     epochs = SweepHistory.load(desk.folder.journal).trials[0].epochs
     assert [(epoch.epoch, epoch.metrics["val_accuracy"]) for epoch in epochs] == [(1, 0.1), (2, 0.2), (3, 0.3)]
     assert sum(event.event == "epoch" for event in desk.events()) == 3
@@ -306,16 +306,16 @@ def test_a_dead_attempts_late_words_are_refused(tmp_path: Path) -> None:
     desk = open_desk(tmp_path / "night", asked=spec(trials=1))
     task = desk.task()
     desk.director.worker_died(0, "partitioned")
-    assert desk.director.take(0, report(task, 1)) is False, "given up, its heir not out yet"
-    heir = desk.task()
+    assert desk.director.take(0, report(task, 1)) is False, "given up, its next attempt not out yet"
+    again = desk.task()
     before = desk.folder.journal.read_bytes()
     assert desk.director.take(0, report(task, 1)) is False
     assert desk.director.take(0, ended(task)) is False
     assert desk.folder.journal.read_bytes() == before
-    assert desk.director.take(0, report(heir, 1)) is True
-    desk.director.take(0, ended(heir))
+    assert desk.director.take(0, report(again, 1)) is True
+    desk.director.take(0, ended(again))
     before = desk.folder.journal.read_bytes()
-    assert desk.director.take(0, report(heir, 2)) is False, "the trial is over"
+    assert desk.director.take(0, report(again, 2)) is False, "the trial is over"
     desk.director.worker_died(0, "died after its last word")
     assert desk.folder.journal.read_bytes() == before
     assert desk.director.next_task() is None

@@ -71,7 +71,7 @@ input()
 
 
 class Worker:
-    """A process that has joined, until it is told to end."""
+    """A process that has joined, until its input is closed."""
 
     def __init__(self, sweep: str) -> None:
         self.process = subprocess.Popen(
