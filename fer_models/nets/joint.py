@@ -119,14 +119,14 @@ class _MeanOfHeads(nn.Module):
     def __init__(self, heads: Sequence[nn.Module]) -> None:
         super().__init__()
         self.heads = nn.ModuleList(heads)
-        self._widths = [_last_layer(head).in_features for head in heads]
+        self._widths = [_first_linear(head).in_features for head in heads]
 
     def forward(self, features: Tensor) -> Tensor:
         parts = zip(self.heads, torch.split(features, self._widths, 1), strict=True)
         return torch.stack([head(part) for head, part in parts]).mean(0)
 
 
-def _last_layer(head: nn.Module) -> nn.Linear:
+def _first_linear(head: nn.Module) -> nn.Linear:
     return next(module for module in head.modules() if isinstance(module, nn.Linear))
 
 
