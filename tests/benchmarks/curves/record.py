@@ -9,7 +9,7 @@ import json
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -141,7 +141,9 @@ def _epochs(
     config: TrialConfig, params: dict[str, Any], material: Material, setting: Setting, seed: int
 ) -> Iterator[Epoch]:
     faces, recipe = material.faces, config.recipe
-    net = _net(config, params, faces, setting.pixels, torch.Generator().manual_seed(seed))
+    net = recorded_net(
+        config, params, len(faces.classes), faces.mean_image(), setting.pixels, torch.Generator().manual_seed(seed)
+    )
     return fit(
         new_state(net, recipe),
         lambda drawn: train_batches(faces.train, recipe.batch_size, config.augment, drawn, setting.device),
@@ -155,17 +157,29 @@ def _epochs(
     )
 
 
-def _net(
-    config: TrialConfig, params: dict[str, Any], faces: Faces, pixels: int, generator: torch.Generator
+def recorded_net(
+    config: TrialConfig,
+    params: Mapping[str, Any],
+    classes: int,
+    mean_image: NDArray[np.float32],
+    pixels: int,
+    generator: torch.Generator,
 ) -> nn.Module:
     """The configuration's net on faces as small as they are, which its own `size` would enlarge."""
     if isinstance(config.net, LeNetConfig):
-        return small_lenet(params["lenet.width"], pixels, config.net.dropout, faces, generator)
+        return _small_lenet(params["lenet.width"], pixels, config.net.dropout, classes, mean_image, generator)
     small = config.net.model_copy(update={"size": pixels})
-    return build(small, classes=len(faces.classes), mean_image=faces.mean_image(), generator=generator)
+    return build(small, classes=classes, mean_image=mean_image, generator=generator)
 
 
-def small_lenet(width: int, pixels: int, dropout: float, faces: Faces, generator: torch.Generator) -> StagedNet:
+def _small_lenet(
+    width: int,
+    pixels: int,
+    dropout: float,
+    classes: int,
+    mean_image: NDArray[np.float32],
+    generator: torch.Generator,
+) -> StagedNet:
     """Caffe's LeNet, whose width is 10, on maps of 24 → 20 → 10 → 6 → 3 pixels."""
     backbone = OrderedDict[str, nn.Module](
         conv1=nn.Conv2d(1, 2 * width, 5),
@@ -174,10 +188,10 @@ def small_lenet(width: int, pixels: int, dropout: float, faces: Faces, generator
         pool2=nn.MaxPool2d(2),
     )
     side = ((pixels - 4) // 2 - 4) // 2
-    head = OrderedDict[str, nn.Module](dropout=Dropout(dropout), fc2=nn.Linear(50 * width, len(faces.classes)))
+    head = OrderedDict[str, nn.Module](dropout=Dropout(dropout), fc2=nn.Linear(50 * width, classes))
     neck = OrderedDict[str, nn.Module](fc1=nn.Linear(5 * width * side * side, 50 * width), relu=nn.ReLU())
     net = StagedNet(
-        FaceInput("caffe", faces.mean_image(), size=pixels),
+        FaceInput("caffe", mean_image, size=pixels),
         nn.Sequential(backbone),
         nn.Sequential(head),
         {"conv1": ("conv1", "pool1"), "conv2": ("conv2", "pool2")},

@@ -1,12 +1,12 @@
 """Whole sweeps, simulated on FER-Curves with a clock of their own: how soon each method finds how good a net.
 
-    python -m tests.benchmarks.search [--repeats 200] [--workers 1,4,16] [--only TEXT,TEXT] [--processes 2]
+    python -m tests.benchmarks.search [--repeats 200] [--workers 1,4,16] [--only TEXT] [--processes 2]
     python -m tests.benchmarks.search --draw docs/search.png     # the table and the plot of what has been run so far
 
 T is how long random search takes for 30 trials without pruning on one worker, 60 on 4 and 128 on 16. The target is the
 mean of the best val accuracies that random search has reached after T. A sweep is simulated until it has reached the
 target and T/2 is over, or T is. Rounds of ten repeats are kept in `--results` as they end, so that a run that was
-stopped continues.
+stopped continues. Without `--only` the methods of the headline run.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import optuna
 from tests.benchmarks.curves.table import FER_CURVES, load
 from tests.benchmarks.search.clock import Board, board, simulate
 from tests.benchmarks.search.measures import GRID, best_so_far, outcome
-from tests.benchmarks.search.methods import METHODS
+from tests.benchmarks.search.methods import METHODS, chosen
 
 TRIALS_OF_RANDOM = {1: 30, 4: 60, 16: 128}
 ROUND = 10
@@ -101,7 +101,7 @@ def _run(given: argparse.Namespace, results: dict[str, Any]) -> None:
 
 def _missing(given: argparse.Namespace, results: dict[str, Any]) -> Iterator[tuple[int, int, str]]:
     """Rounds that are not there yet, those of all methods before the next ones of any."""
-    names = [name for name in METHODS if not given.only or any(part in name for part in given.only)]
+    names = chosen(given.only)
     for first in range(0, given.repeats, ROUND):
         for workers in given.workers:
             for name in names:
@@ -113,7 +113,9 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=200)
     parser.add_argument("--workers", type=lambda text: [int(part) for part in text.split(",")], default=[1, 4, 16])
-    parser.add_argument("--only", type=lambda text: text.split(","), default=[], help="methods whose names have this")
+    parser.add_argument(
+        "--only", action="append", default=[], help="the method of this name, or those that have it; repeatable"
+    )
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--table", type=Path, default=FER_CURVES)
     parser.add_argument("--results", type=Path, default=Path("runs/search.json"))

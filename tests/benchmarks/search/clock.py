@@ -12,16 +12,22 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
 import optuna
+import torch
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
+from fer_data import EXPRESSIONS
+from fer_models.nets.registry import count_parameters
+from tests.benchmarks.curves.record import recorded_net
 from tests.benchmarks.curves.space import suggest
 from tests.benchmarks.curves.table import Curves
+from tracking.record.events import OBJECTIVE
+from tracking.record.objectives import METRICS
 
 Decision = Literal["go", "stop", "pause"]
 Floats = NDArray[np.float64]
@@ -38,8 +44,8 @@ class Method(Protocol):
         """Parameters of the next new trial; None to wait until another trial reports."""
         ...
 
-    def report(self, number: int, epoch: int, value: float, loss: float) -> Decision:
-        """Take in an epoch's val accuracy and val loss; not asked after the last epoch, which is `ended`."""
+    def report(self, number: int, epoch: int, metrics: Mapping[str, float]) -> Decision:
+        """Take in an epoch's metrics; not asked after the last epoch, which is `ended`."""
         ...
 
     def ended(self, number: int, curve: list[float], state: Literal["done", "pruned", "failed"]) -> None:
@@ -56,6 +62,8 @@ class Board:
     val_loss: Floats
     held_out: Floats
     seconds: Floats
+    parameters: Floats
+    """[r] of each net."""
     points: Floats
     """[r, d] parameters, scaled to 0..1 times the root of their weight."""
     space: dict[str, BaseDistribution]
@@ -66,6 +74,20 @@ class Board:
     @property
     def epochs(self) -> int:
         return self.val.shape[1]
+
+    def metrics(self, configuration: int, epoch: int) -> dict[str, float]:
+        """What a trial of that configuration reports after an epoch."""
+        return {
+            OBJECTIVE: float(self.val[configuration, epoch - 1]),
+            "val_loss": float(self.val_loss[configuration, epoch - 1]),
+            METRICS["seconds"]: float(self.seconds[configuration, epoch - 1]),
+            METRICS["parameters"]: float(self.parameters[configuration]),
+        }
+
+    def part(self, rows: NDArray[np.int64]) -> Board:
+        """The board with these configurations alone."""
+        names = ("val", "val_loss", "held_out", "seconds", "parameters", "points", "runs")
+        return replace(self, **{name: getattr(self, name)[rows] for name in names})
 
     def nearest(self, params: Mapping[str, Any], used: NDArray[np.bool_]) -> int:
         """Place of the unused configuration that is nearest to a proposal."""
@@ -93,7 +115,21 @@ def board(curves: Curves) -> Board:
     )
     held_out = curves.series["held_out_accuracy"][first]
     loss = curves.series["val_loss"][first]
-    return Board(val, loss, held_out, seconds, _coordinates(params, space, weights), space, weights, first)
+    counts = parameter_counts(params, curves.setting.pixels)
+    return Board(val, loss, held_out, seconds, counts, _coordinates(params, space, weights), space, weights, first)
+
+
+def parameter_counts(params: list[dict[str, Any]], pixels: int) -> Floats:
+    """The number of trainable parameters of each configuration's net, which only the kind and the width decide."""
+    counts: dict[tuple[Any, ...], int] = {}
+    kinds = [tuple(one.get(name) for name in ("net", "lenet.width", "compact_resnet.width")) for one in params]
+    for kind, one in zip(kinds, params, strict=True):
+        if kind not in counts:
+            config, no_image = suggest(optuna.trial.FixedTrial(one)), np.zeros((pixels, pixels), np.float32)
+            with torch.device("meta"):
+                net = recorded_net(config, one, len(EXPRESSIONS), no_image, pixels, torch.Generator())
+            counts[kind] = count_parameters(net)
+    return np.array([counts[kind] for kind in kinds], float)
 
 
 def _importances(
@@ -209,7 +245,7 @@ def _advance(method: Method, table: Board, sweep: Sweep, trial: _Trial, number: 
     sweep.configurations.append(trial.configuration)
     sweep.epochs.append(trial.epoch)
     sweep.values.append(value)
-    decision = method.report(number, trial.epoch, value, float(table.val_loss[trial.configuration, trial.epoch - 1]))
+    decision = method.report(number, trial.epoch, table.metrics(trial.configuration, trial.epoch))
     if trial.epoch == table.epochs:
         method.ended(number, curve.tolist(), "done")
         return False

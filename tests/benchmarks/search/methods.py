@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from sweeps.search.study import Study
 from sweeps.space import Pruner, Rungs, Sampler
 from tests.benchmarks.curves.space import SPACE, suggest
 from tests.benchmarks.search.clock import Decision, Method
-from tracking.record.events import Event, TrialStarted
+from tracking.record.events import OBJECTIVE, Event, TrialStarted
 
 End = Literal["done", "pruned", "failed"]
 
@@ -41,8 +41,8 @@ class OptunaMethod:
         self._trials[number] = self._study.ask()
         return parameters(self._trials[number])
 
-    def report(self, number: int, epoch: int, value: float, loss: float) -> Decision:
-        self._trials[number].report(value, epoch)
+    def report(self, number: int, epoch: int, metrics: Mapping[str, float]) -> Decision:
+        self._trials[number].report(metrics[OBJECTIVE], epoch)
         return "stop" if self._trials[number].should_prune() else "go"
 
     def ended(self, number: int, curve: list[float], state: End) -> None:
@@ -74,8 +74,8 @@ class RayMethod:
         assert found is not None
         return _flat(found)
 
-    def report(self, number: int, epoch: int, value: float, loss: float) -> Decision:
-        result = {"training_iteration": epoch, "value": value}
+    def report(self, number: int, epoch: int, metrics: Mapping[str, float]) -> Decision:
+        result = {"training_iteration": epoch, "value": metrics[OBJECTIVE]}
         self._result[number] = result
         self._search.on_trial_result(str(number), result)
         action = self._scheduler.on_trial_result(None, SimpleNamespace(trial_id=str(number)), result)
@@ -110,10 +110,10 @@ class OneEpoch:
     def propose(self, number: int) -> Mapping[str, Any] | None:
         return self._draws.propose(number)
 
-    def report(self, number: int, epoch: int, value: float, loss: float) -> Decision:
+    def report(self, number: int, epoch: int, metrics: Mapping[str, float]) -> Decision:
         if epoch > 1:
             return "go"
-        self._first(number, value)
+        self._first(number, metrics[OBJECTIVE])
         return "pause"
 
     def ended(self, number: int, curve: list[float], state: End) -> None:
@@ -160,8 +160,8 @@ class OurMethod:
         self._study.enter(TrialStarted(trial=number, config_id="", config={"net": net}, seed=0, epochs=self._epochs))
         return proposal.params
 
-    def report(self, number: int, epoch: int, value: float, loss: float) -> Decision:
-        if self._study.take(number, epoch, {"val_accuracy": value, "val_loss": loss}):
+    def report(self, number: int, epoch: int, metrics: Mapping[str, float]) -> Decision:
+        if self._study.take(number, epoch, metrics):
             return "stop"
         if epoch < self._epochs and self._study.is_at_rung(number):
             self._study.wait(number)
@@ -214,3 +214,22 @@ METHODS: dict[str, Callable[[int, int], Method]] = {
     "ours: tpe, median": lambda seed, epochs: OurMethod(seed, epochs, "tpe", "median"),
 }
 """Name -> maker of the method from a seed and the length of a trial."""
+
+HEADLINE = (
+    "random",
+    "one epoch (i-Epoch)",
+    "Ray ASHA + OptunaSearch",
+    "Optuna TPE, no pruner",
+    "Optuna TPE, median",
+    "Optuna TPE, SuccessiveHalving",
+    "Optuna TPE, Hyperband",
+    "ours: qmc-tpe, promoting",
+    "ours: qmc, promoting",
+)
+"""The default, its first stage alone, and what is in use elsewhere."""
+
+
+def chosen(texts: Sequence[str]) -> list[str]:
+    """The methods with one of these names; of a text that is no name, those that have it. By default the headline's."""
+    names = [name for text in texts for name in METHODS if name == text or (text not in METHODS and text in name)]
+    return list(dict.fromkeys(names)) if texts else list(HEADLINE)

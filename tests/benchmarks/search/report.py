@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.benchmarks.search.measures import GRID, interval
+from tests.benchmarks.search.methods import METHODS
 
 
 def print_table(results: dict[str, Any], budgets: dict[int, float], configurations: int) -> None:
@@ -36,9 +37,10 @@ def print_table(results: dict[str, Any], budgets: dict[int, float], configuratio
 
 
 def _rows(results: dict[str, Any]) -> Iterator[tuple[int, str, list[dict[str, Any]]]]:
-    for key in sorted(results["sweeps"], key=lambda key: int(key.partition("/")[0])):
-        workers, _, name = key.partition("/")
-        yield int(workers), name, results["sweeps"][key]
+    order = list(METHODS)
+    found = [(int(workers), name) for workers, _, name in (key.partition("/") for key in results["sweeps"])]
+    for workers, name in sorted(found, key=lambda one: (one[0], order.index(one[1]))):
+        yield workers, name, results["sweeps"][f"{workers}/{name}"]
 
 
 def _said(values: list[float], digits: int) -> str:

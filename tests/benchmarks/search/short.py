@@ -1,6 +1,6 @@
 """Sweeps as short as the live ones, simulated: ours and Ray's ASHA with OptunaSearch until either reaches the other's best.
 
-    python -m tests.benchmarks.search.short [--repeats 60] [--epochs 50] [--only TEXT,TEXT]
+    python -m tests.benchmarks.search.short [--repeats 60] [--epochs 50] [--only TEXT]
 
 Both run on one worker for as long as `--epochs` epochs take on average. "Time" is the mean time to the best accuracy that
 Ray's sweep of the same repeat ends with, ours divided by its own; a sweep that never reaches it counts with all its time.
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tests.benchmarks.curves.table import FER_CURVES, load
 from tests.benchmarks.search.clock import Board, Sweep, board, simulate
 from tests.benchmarks.search.measures import interval
-from tests.benchmarks.search.methods import METHODS
+from tests.benchmarks.search.methods import METHODS, chosen
 
 RAY = "Ray ASHA + OptunaSearch"
 OURS = (
@@ -63,7 +63,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=60)
     parser.add_argument("--epochs", type=int, default=50)
-    parser.add_argument("--only", type=lambda text: text.split(","), default=[], help="methods whose names have this")
+    parser.add_argument(
+        "--only", action="append", default=[], help="the method of this name, or those that have it; repeatable"
+    )
     parser.add_argument("--table", type=Path, default=FER_CURVES)
     given = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -74,8 +76,7 @@ def main() -> None:
     print(
         f"{given.repeats} pairs of {until:.0f} s; {RAY} ends at {100 * np.mean([max(one.values) for one in rays]):.1f} %"
     )
-    chosen = [name for name in METHODS if any(part in name for part in given.only)] if given.only else OURS
-    for name in chosen:
+    for name in chosen(given.only) if given.only else OURS:
         print(row(name, sweeps(name, table, until, given.repeats), rays, until), flush=True)
 
 

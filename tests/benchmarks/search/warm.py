@@ -13,20 +13,19 @@ import argparse
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sweeps.space import Pruner, Sampler
 from tests.benchmarks.curves.table import FER_CURVES, load
-from tests.benchmarks.search.clock import Board, board, simulate
+from tests.benchmarks.search.clock import Board, Decision, board, simulate
 from tests.benchmarks.search.measures import best_so_far, interval
 from tests.benchmarks.search.methods import End, OurMethod
-from tracking.record.events import Lesson, Offer, SweepStarted, Told
+from tracking.record.events import OBJECTIVE, Lesson, Offer, SweepStarted, Told
 
 SHARES = (0.125, 0.25, 0.5, 1.0)
 """Of T: when the sweeps are compared."""
@@ -53,9 +52,9 @@ class Watched(OurMethod):
         self.curves[number] = []
         return proposal.params
 
-    def report(self, number: int, epoch: int, value: float, loss: float) -> Literal["go", "stop", "pause"]:
-        self.curves[number].append(value)
-        return super().report(number, epoch, value, loss)
+    def report(self, number: int, epoch: int, metrics: Mapping[str, float]) -> Decision:
+        self.curves[number].append(metrics[OBJECTIVE])
+        return super().report(number, epoch, metrics)
 
     def ended(self, number: int, curve: list[float], state: End) -> None:
         self._told[number] = _TOLD[state]
@@ -82,16 +81,10 @@ class Watched(OurMethod):
         return tuple(Offer(source=f"earlier/{number}", params=self._drawn[number][0]) for number in ranked[:OFFERED])
 
 
-def half(whole: Board, rows: NDArray[np.int64]) -> Board:
-    """The board with these configurations alone."""
-    parts = {name: getattr(whole, name)[rows] for name in ("val", "val_loss", "held_out", "seconds", "points", "runs")}
-    return replace(whole, **parts)
-
-
 def repeat(whole: Board, until: float, sampler: Sampler, pruner: Pruner, seed: int) -> dict[str, NDArray[np.float64]]:
     """The best val accuracy at the `SHARES` of `until`, by the way of starting."""
     order = np.random.default_rng(seed).permutation(len(whole.val))
-    first, second = half(whole, order[: len(order) // 2]), half(whole, order[len(order) // 2 :])
+    first, second = whole.part(order[: len(order) // 2]), whole.part(order[len(order) // 2 :])
     method = partial(Watched, epochs=whole.epochs, sampler=sampler, pruner=pruner)
     earlier = method(seed)
     simulate(earlier, first, 1, until)
