@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import queue
 import threading
 import time
@@ -11,6 +12,7 @@ import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from http.client import HTTPException
 from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
@@ -22,7 +24,7 @@ _TRIES = 4
 _FIRST_PAUSE_SECONDS = 1.0
 _TIMEOUT_SECONDS = 5.0
 _BEST_EVERY_SECONDS = 30.0
-"""Minimum time between two new bests: early in a sweep nearly every epoch is one."""
+"""Minimum time between two new bests: early in a sweep nearly every epoch is one. The last of them is posted then."""
 _MOST_WAITING = 100
 _LAST_SECONDS = 8.0
 
@@ -74,7 +76,8 @@ class Notifier:
     def __init__(self, url: str, sweep: str, history: SweepHistory, on_warning: Callable[[str], None]) -> None:
         self._url, self._sweep, self._warn = url, sweep, on_warning
         self._best = next((trial.best_accuracy for trial in history.ranked()), None)
-        self._told_best = -_BEST_EVERY_SECONDS
+        self._untold: EpochDone | None = None
+        self._told_at = -_BEST_EVERY_SECONDS
         self._news: queue.Queue[News | None] = queue.Queue(_MOST_WAITING)
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._post_all, name="notify", daemon=True)
@@ -102,18 +105,19 @@ class Notifier:
         self._put(None)
         self._thread.join(_LAST_SECONDS)
         self._closed.set()
+        if self._thread.is_alive():
+            self._warn(f"--notify {urlsplit(self._url).hostname}: does not answer; the last messages may not be sent")
 
     def _take_epoch(self, event: EpochDone, history: SweepHistory) -> None:
         value, now = event.metrics[OBJECTIVE], time.monotonic()
-        if self._best is not None and not value > self._best:
+        if value > (self._best if self._best is not None else -math.inf):
+            self._best, self._untold = value, event
+        if self._untold is None or now - self._told_at < _BEST_EVERY_SECONDS:
             return
-        self._best = value
-        if now - self._told_best < _BEST_EVERY_SECONDS:
-            return
-        self._told_best = now
-        title = history.trials[event.trial].started.title
-        text = f"{self._sweep}: new best {value:.2%} {OBJECTIVE}, trial {event.trial} {title}, epoch {event.epoch}"
-        self._tell("new best", text, history, trial=event.trial, epoch=event.epoch, value=value)
+        best, self._untold, self._told_at = self._untold, None, now
+        value, title = best.metrics[OBJECTIVE], history.trials[best.trial].started.title
+        text = f"{self._sweep}: new best {value:.2%} {OBJECTIVE}, trial {best.trial} {title}, epoch {best.epoch}"
+        self._tell("new best", text, history, trial=best.trial, epoch=best.epoch, value=value)
 
     def _tell(self, what: What, text: str, history: SweepHistory, **facts: Any) -> None:
         common = {"sweep": self._sweep, "space": history.started.space, "best": self._best,
@@ -148,8 +152,8 @@ class Notifier:
                 fault = f"HTTP {error.code} {error.reason}"
                 if error.code < 500 and error.code != 429:
                     break  # a retry would fail, too
-            except (OSError, ValueError) as error:
-                fault = str(getattr(error, "reason", error))
+            except (OSError, ValueError, HTTPException) as error:
+                fault = str(getattr(error, "reason", error)).strip()
         return fault
 
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sweeps.driver import notify
-from sweeps.driver.notify import News, fault_of, request_of
+from sweeps.driver.notify import News, Notifier, fault_of, request_of
+from tests.sweeps.fake_trials import metrics, only_sampled, open_desk, spec
+from tracking.record.events import EpochDone
 
 
 class Receiver:
@@ -62,6 +68,23 @@ def test_new_best_and_end_are_posted_again_where_the_receiver_was_away(
     assert "not sent" not in capsys.readouterr().err
 
 
+def test_a_best_soon_after_another_is_posted_later_and_one_that_is_no_number_never(
+    receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notify, "_BEST_EVERY_SECONDS", 0.3)
+    held = open_desk(tmp_path / "night", only_sampled(first_rung_epochs=9), spec(max_epochs=9))
+    notifier = Notifier(receiver.url, "night", held.director.history, print)
+    held.task()
+    for epoch, value in enumerate((math.nan, 0.5, 0.7, 0.6), start=1):
+        event = EpochDone(trial=0, epoch=epoch, metrics=metrics(value))
+        held.director.history.apply(event)
+        if epoch == 4:
+            time.sleep(0.4)
+        notifier(event, held.director.history)
+    notifier.close()
+    assert [(body["value"], body["epoch"]) for body in receiver.bodies] == [(0.5, 2), (0.7, 3)]
+
+
 def test_a_stopped_sweep_says_why(run: Callable[..., int], receiver: Receiver) -> None:
     run("--notify", receiver.url, "--cpu-hours", "1e-9")
     assert receiver.bodies[-1]["event"] == "stopped"
@@ -79,6 +102,32 @@ def test_a_receiver_that_refuses_is_told_of_and_delays_nothing(
     assert "--notify 127.0.0.1: HTTP 410 Gone; 'finished' is not sent" in " ".join(capsys.readouterr().err.split())
     away.server.shutdown()
     away.server.server_close()
+
+
+def test_a_receiver_that_hangs_or_talks_nonsense_delays_no_trial_and_is_named(
+    run: Callable[..., int], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notify, "_FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(notify, "_LAST_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as hangs:
+        began = time.monotonic()
+        assert run("--notify", f"http://127.0.0.1:{hangs.getsockname()[1]}/hook") == 0
+        assert time.monotonic() - began < 10
+    assert "127.0.0.1: does not answer; the last messages may not be sent" in " ".join(capsys.readouterr().err.split())
+
+    with socket.create_server(("127.0.0.1", 0)) as babbles:
+
+        def babble() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    caller, _ = babbles.accept()
+                    with caller:
+                        caller.recv(1 << 16)
+                        caller.sendall(b"hello\r\n\r\n")
+
+        threading.Thread(target=babble, daemon=True).start()
+        assert run("--notify", f"http://127.0.0.1:{babbles.getsockname()[1]}/hook", "--resume", "--trials", "5") == 0
+    assert "127.0.0.1: hello; 'finished' is not sent" in " ".join(capsys.readouterr().err.split())
 
 
 def test_the_forms_of_slack_and_ntfy() -> None:
