@@ -16,10 +16,13 @@ import requests
 from sweeps.cli.main import parser
 from sweeps.errors import InputError
 from sweeps.serve.acts import ActRequest
+from sweeps.serve.command import run_verb
 from sweeps.serve.guard import Guard
 from sweeps.serve.mlflow_page import MlflowPages
 from tests.ports import free_port
 from tests.sweeps.serve.conftest import Served
+from tracking.record.folder_lock import hold_folder
+from tracking.record.layout import SweepFolder
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -42,6 +45,15 @@ def test_an_act_is_the_command_of_its_name(given: dict[str, Any], words: list[st
     request = ActRequest.model_validate(given)
     assert request.words("night") == words
     assert parser().parse_args([request.verb, *words]).verb == request.verb
+
+
+def test_an_act_that_takes_too_long_is_taken_back(out: Path) -> None:
+    words = ["pause", "night", "--out", str(out)]
+    folder = SweepFolder(out / "night")
+    with hold_folder(folder.root), pytest.raises(InputError, match="took longer than 8 s"):
+        run_verb(*words, timeout=8)
+    assert folder.inbox.is_dir(), "it was asked for"
+    assert list(folder.inbox.iterdir()) == []
 
 
 def test_a_fork_without_a_trial_or_settings_is_refused() -> None:
