@@ -35,6 +35,7 @@ _CHATTY = ("ray.dashboard.modules.job.sdk", "ray.dashboard.modules.dashboard_sdk
 _STOP_SECONDS = 60
 _RETRY_SECONDS = 2.0
 _SHORT_SECONDS = 0.2
+_OFTEN_SECONDS = 20.0
 _LIVING = ("PENDING", "RUNNING")
 
 
@@ -86,18 +87,33 @@ class Jobs:
         return Job(submission_id, sweep, number, "PENDING", "", shlex.join(entrypoint), None)
 
     def run(self, entrypoint: Sequence[str], who: str, write: Callable[[str], object]) -> int:
-        """Run a short command beside the head, as `who`; write what it prints, and return its exit code."""
+        """Run a command beside the head, as `who`; write what it prints as it comes, and return its exit code.
+
+        Ctrl-C ends the command there.
+        """
         with _shipment(()) as folder, _asking(self._config.address):
             job = self._client.submit_job(
                 entrypoint=shlex.join(entrypoint),
                 runtime_env={"working_dir": str(folder), "env_vars": {"LOGNAME": who, "PYTHONUNBUFFERED": "1"}},
             )
-            while (details := self._client.get_job_info(job)).status in _LIVING:
-                time.sleep(_SHORT_SECONDS)
-            write(str(self._client.get_job_logs(job)))
-            code = details.driver_exit_code
+            try:
+                code = self._watch(job, _Once(write))
+            except KeyboardInterrupt:
+                self._client.stop_job(job)
+                raise
             self._client.delete_job(job)
         return 1 if code is None else code
+
+    def _watch(self, job: str, log: _Once) -> int | None:
+        """Pass on what a job prints until it ends; its exit code."""
+        often_until = time.monotonic() + _OFTEN_SECONDS
+        while True:
+            details = self._client.get_job_info(job)
+            log.begin()
+            log.take(str(self._client.get_job_logs(job)))
+            if details.status not in _LIVING:
+                return details.driver_exit_code
+            time.sleep(_SHORT_SECONDS if time.monotonic() < often_until else _RETRY_SECONDS)
 
     def all(self) -> list[Job]:
         """Every sweep's job, oldest first."""

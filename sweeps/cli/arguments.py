@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from pydantic import model_validator
+
 from fer_common.flags import Flag, add_flags, flags, given_values
 from fer_common.verbs import Verb
 from fer_data import DataError, DataOptions
 from sweeps.cli.console import warn
 from sweeps.errors import InputError
-from sweeps.options import GROUPS, RUN, TRAINED, Address, Options, Out, TrackingUri
+from sweeps.options import GROUPS, RUN, TRAINED, Options, Out, TrackingUri
 from sweeps.runs import Run, find_run
 
 ONE_RUN = "NAME/NUMBER, NAME for a sweep's best trial, or an MLflow run id"
@@ -49,12 +51,25 @@ class OnCluster(OfSweeps):
     """A verb for a sweep on this machine or on a cluster."""
 
     cluster: Cluster = None
-    address: Address = None
+    address: Annotated[str | None, Flag("the Ray cluster on which the sweep runs, as http://HOST:8265", "URL")] = None
 
     @property
     def is_afar(self) -> bool:
         """Whether the sweep is on a cluster."""
         return self.cluster is not None or self.address is not None
+
+
+class OfTrials(OnCluster):
+    """A verb for a sweep or one of its trials, which may also be given as NAME/NUMBER."""
+
+    name: SweepName
+    trial: Annotated[str | None, Flag("a trial's number (default: the whole sweep)", "TRIAL", positional=True)] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_two_words(cls, values: Any) -> Any:
+        name, slash, number = values.get("name", "").partition("/")
+        return values | {"name": name, "trial": number} if slash and values.get("trial") is None else values
 
 
 class SweepArguments(Verb):

@@ -73,7 +73,7 @@ def _own_space(given: SweepArguments) -> Path | None:
 
 
 def logs(verb: OnCluster, name: str) -> int:
-    """Print the output of a sweep on a cluster until it ends."""
+    """Print the output of the job of a sweep on a cluster until it ends."""
     config = _config(verb)
     return _follow(Jobs(config), config, name)
 
@@ -92,9 +92,16 @@ def there(verb: OnCluster, name: str | None) -> int:
     jobs = Jobs(config)
     out = str(verb.out) if verb.out != Options().out else _folder_there(name, config, jobs)
     words = _without(verb.argv, ("--cluster", "--address", "--out"))
-    lines: list[str] = []
-    code = jobs.run(["python", "-m", "sweeps", *words, "--out", out], user_name(), lines.append)
-    sys.stdout.write("".join(line for line in "".join(lines).splitlines(keepends=True) if not _is_rays_own(line)))
+    rest = ""
+
+    def show(text: str) -> None:
+        nonlocal rest
+        *lines, rest = (rest + text).split("\n")
+        sys.stdout.write("".join(f"{line}\n" for line in lines if not _is_rays_own(line)))
+        sys.stdout.flush()
+
+    code = jobs.run(["python", "-m", "sweeps", *words, "--out", out], user_name(), show)
+    sys.stdout.write(rest)
     return code
 
 

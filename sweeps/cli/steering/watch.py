@@ -16,7 +16,7 @@ from rich.text import Text
 
 from fer_common.flags import Flag
 from sweeps.cli import cluster_verbs
-from sweeps.cli.arguments import OnCluster, SweepName
+from sweeps.cli.arguments import OfTrials, OnCluster, SweepName
 from sweeps.cli.console import console
 from sweeps.cli.forecast_table import forecast_table, forecast_text
 from sweeps.cli.leaderboard_table import acts, failures, leaderboard, pareto_table
@@ -106,19 +106,19 @@ class ListSweeps(OnCluster):
         return 0
 
 
-class Logs(OnCluster):
+class Logs(OfTrials):
     """Print the reports of a sweep or of a trial, line by line, until its driver ends.
 
     Example: python -m sweeps logs night 3
     """
 
-    name: SweepName
     trial: Annotated[str | None, Flag("one trial, with its traceback if it failed", "TRIAL", positional=True)] = None
     as_json: Annotated[bool, Flag("print the journal's lines", name="json")] = False
 
     def __call__(self) -> int:
         if self.is_afar:
-            return cluster_verbs.logs(self, self.name)
+            of_job = self.trial is None and not self.as_json
+            return cluster_verbs.logs(self, self.name) if of_job else cluster_verbs.there(self, self.name)
         folder = sweep_folder(self.name, self.out)
         number = None if self.trial is None else find_run(f"{self.name}/{self.trial}", self.out).trial.number
         for event, history in _followed(folder):
@@ -139,10 +139,11 @@ def _watch(folder: SweepFolder, history: SweepHistory) -> None:
     """Show a sweep's live table until its driver ends, or until Ctrl-C."""
     if not console.is_terminal:
         raise InputError("--watch needs a terminal; without it, status prints the table once")
+    hint = Text("Ctrl-C ends this view; the sweep continues", style="dim")
     with suppress(KeyboardInterrupt), Live(console=console, screen=True, auto_refresh=False) as live:
         for event, history in _followed(folder):
             if event is None:
-                live.update(_screen(folder, history), refresh=True)
+                live.update(Group(_screen(folder, history), hint), refresh=True)
     console.print(_screen(folder, history))
 
 
@@ -211,7 +212,6 @@ def _screen(folder: SweepFolder, history: SweepHistory) -> Group:
         Text(best_line(history), style="bold green"),
         table,
         *(Text(line, overflow="ellipsis", no_wrap=True) for line in messages),
-        Text("Ctrl-C ends this view; the sweep continues", style="dim"),
     )
 
 

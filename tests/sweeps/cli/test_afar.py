@@ -103,6 +103,16 @@ def test_an_act_is_done_where_the_sweep_is_and_by_whom(
     assert "no trial 7" in capsys.readouterr().out
 
 
+def test_the_reports_of_a_single_trial_are_printed_from_afar(
+    afar: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert afar("logs", "night/0") == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("trial 0 report: done")
+    assert afar("logs", "night", "--json") == 0
+    assert [json.loads(line)["event"] for line in capsys.readouterr().out.splitlines()][-1] == "finished"
+
+
 def test_a_sweep_is_looked_at_afar(afar: Callable[..., int], out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert afar("status", "night") == 0
     assert "best epoch of each trial" in " ".join(capsys.readouterr().out.split())
