@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -19,6 +21,16 @@ console, errors = new_console(), new_console(stderr=True)
 def warn(message: str) -> None:
     """Print a warning."""
     errors.print(Text(without_password(f"warning: {message}"), style="yellow"))
+
+
+@contextmanager
+def on_stderr(wanted: bool) -> Iterator[None]:
+    """Print results on stderr while the block runs, if `wanted`: stdout has something for programs."""
+    before, console.stderr = console.stderr, wanted or console.stderr
+    try:
+        yield
+    finally:
+        console.stderr = before
 
 
 def hide_passwords_in_tracebacks() -> None:

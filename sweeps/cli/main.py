@@ -19,7 +19,7 @@ from fer_common.verbs import Verb, add_verbs, describe, parsed
 from fer_data import DataOptions
 from sweeps.cli import cluster_verbs, look_verbs, records, reproduce, run_verbs, use_verbs
 from sweeps.cli.arguments import OfSweeps, SweepArguments, SweepName
-from sweeps.cli.console import console, errors, hide_passwords_in_tracebacks, warn
+from sweeps.cli.console import console, errors, hide_passwords_in_tracebacks, on_stderr, warn
 from sweeps.cli.leaderboard_table import leaderboard, pareto_table
 from sweeps.cli.progress import STATES, Progress, trials_begun
 from sweeps.cli.steering import act_verbs, rerun, watch
@@ -105,8 +105,13 @@ class Rerun(OfSweeps):
             "continues it"
         ),
     ] = None
+    as_json: Annotated[bool, Flag("print the comparison as JSON, and all else to stderr", name="json")] = False
 
     def __call__(self) -> int:
+        with on_stderr(self.as_json):
+            return self._train_and_compare()
+
+    def _train_and_compare(self) -> int:
         run = find_run(self.run, self.out, self.tracking_uri)
         folder = rerun.begin(run, self.name, self.out)
         options = Options(name=folder.root.name, out=self.out, tracking_uri=self.tracking_uri, resume=True)
@@ -119,6 +124,8 @@ class Rerun(OfSweeps):
             command = ["python", "-m", "sweeps", "rerun", run.name, "--name", folder.root.name]
             console.print(f"to continue and compare:\n  {shlex.join([*command, *command_line(options, ['out'])])}")
             return code or 1
+        if self.as_json:
+            print(rerun.as_json(run, again))  # noqa: T201  (for programs, without rich)
         return rerun.say_whether_equal(run, again, console)
 
 
@@ -228,8 +235,16 @@ def _conclude(plan: Plan, result: SweepResult) -> None:
         warn(f"MLflow lacks {result.backlog} events; send them with: {_verb(plan.options, 'sync')}")
     if not history.finished:
         reason = history.stopped.reason if history.stopped else "it did not end"
-        console.print(f"not finished ({reason}). To resume it:\n  {_verb(plan.options, 'resume')}")
+        verbs = ["unpause", "resume"] if _waits_for_persons(history, spec) else ["resume"]
+        commands = "\n  ".join(_verb(plan.options, verb) for verb in verbs)
+        console.print(f"not finished ({reason}). To resume it:\n  {commands}")
     console.print(f"see also:\n  {_verb(plan.options, 'status')}\n  {_page(plan, result)}")
+
+
+def _waits_for_persons(history: SweepHistory, spec: SweepSpec) -> bool:
+    """Whether nothing is left to do but trials that persons paused."""
+    paused = [trial.paused is not None and trial.paused.reason == "person" for trial in history.unfinished]
+    return bool(paused) and all(paused) and not spec.to_start(history)
 
 
 def _verb(options: Options, verb: str) -> str:

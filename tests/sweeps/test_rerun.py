@@ -67,6 +67,12 @@ def test_the_same_again_is_equal_to_the_last_bit(rerun: Callable[..., int], out:
     assert (history.trials[0].state, history.finished is not None) == ("done", True)
 
 
+def test_the_comparison_as_json(rerun: Callable[..., int], capsys: Capture) -> None:
+    assert rerun("night/0", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found == {"original": "night/0", "rerun": "again/0", "equal": True, "differences": [], "versions": []}
+
+
 def test_the_recorded_seed_holds_and_so_does_the_length(rerun: Callable[..., int], out: Path) -> None:
     """A seed that today's rules would not derive, as a fork's or an earlier version's; a trial given up at epoch 1."""
 

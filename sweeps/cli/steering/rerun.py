@@ -6,9 +6,10 @@ trial, so it is checkpointed, recorded and sent to MLflow like any other.
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -170,6 +171,20 @@ def table_of(found: list[Difference], original: Run, again: Run) -> Table:
 
 def _text(value: float | str) -> str:
     return value if isinstance(value, str) else repr(value)
+
+
+def as_json(original: Run, again: Run) -> str:
+    """What differs, in values and in versions; nothing where the trials are equal."""
+    found = differences(original, again)
+    return json.dumps(
+        {
+            "original": original.name,
+            "rerun": again.name,
+            "equal": not found,
+            "differences": [asdict(one) for one in found],
+            "versions": other_versions(original, again),
+        }
+    )
 
 
 def say_whether_equal(original: Run, again: Run, console: Console) -> int:
