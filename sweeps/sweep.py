@@ -6,7 +6,7 @@ import contextlib
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, overload
 
 from cluster.connect import prepare_environment
@@ -132,14 +132,16 @@ def run_plan(
         runner = runner or ready.enter_context(_runner(plan, places))
         held.enter_context(hold_folder(folder.create().root))
         journal = held.enter_context(Journal.open(folder.journal))
-        history, study = _open_records(plan, journal, on_warning)
+        plan, history, study = _open_records(plan, journal, on_warning)
+        if slots:
+            slots.set_rank(plan.spec.priority, plan.spec.weight)
         tracker = tracker or MlflowSink(
             folder.journal, tracking_uri=plan.tracking_uri, out=plan.options.out, on_warning=on_warning
         )
         at_end = at_end or Closing(folder, on_warning)
         news = held.enter_context(_news(plan, history, on_warning))
         pictures = held.enter_context(TrialPictures(folder, plan.spec, on_warning))
-        acts = Acts(folder, plan.space, plan.room, slots.set_rank if slots else None)
+        acts = Acts(folder, plan.space, plan.room, slots.set_rank if slots else None, plan.check)
         director = Director(
             folder,
             plan.spec,
@@ -280,11 +282,14 @@ def _check_space_left(folder: SweepFolder) -> None:
         )
 
 
-def _open_records(plan: Plan, journal: Journal, on_warning: Callable[[str], None]) -> tuple[SweepHistory, Any]:
+def _open_records(plan: Plan, journal: Journal, on_warning: Callable[[str], None]) -> tuple[Plan, SweepHistory, Any]:
+    """The plan as acts have changed it since it was made, the sweep so far, and its study."""
     from sweeps.search.study import Study
 
     folder, spec = plan.folder, plan.spec
     events = list(read(folder.journal))
+    if events and plan.recorded is None:
+        raise InputError(f"{folder.root} was made by another driver in the meantime: choose another --name")
     if not events:
         opening = SweepStarted(
             sweep_id=uuid.uuid4().hex,
@@ -298,6 +303,7 @@ def _open_records(plan: Plan, journal: Journal, on_warning: Callable[[str], None
         journal.append(opening)
         events = [opening]
     history = SweepHistory.replay(events)
+    spec = _with_acts(spec, plan.recorded, history)
     write_json(folder.spec, spec.model_dump(mode="json"))
     if history.unfinished or spec.to_start(history) or history.spec.get("prefer") != spec.prefer:
         gpus = str(plan.hardware) if spec.device == "cuda" else ""
@@ -314,7 +320,15 @@ def _open_records(plan: Plan, journal: Journal, on_warning: Callable[[str], None
         journal.append(started)
         history.apply(started)
         events.append(started)
-    return history, Study(folder.study_log, plan.space, spec.seed, events)
+    return replace(plan, spec=spec), history, Study(folder.study_log, plan.space, spec.seed, events)
+
+
+def _with_acts(spec: SweepSpec, before: SweepHistory | None, now: SweepHistory) -> SweepSpec:
+    """The planned options, with what acts have changed since: the folder is not held while the workers start."""
+    if before is None or now.spec == before.spec:
+        return spec
+    changed = {name: value for name, value in now.spec.items() if before.spec.get(name) != value}
+    return SweepSpec.model_validate(spec.model_dump(mode="json") | changed)
 
 
 def _record_the_end(director: Director, journal: Journal) -> None:

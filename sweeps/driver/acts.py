@@ -14,10 +14,11 @@ from typing import Any
 from fer_common.errors import did_you_mean
 from sweeps.config import TrialConfig, parse_settings, with_settings
 from sweeps.driver.director import Director
-from sweeps.driver.lengthening import lengthen
+from sweeps.driver.lengthening import keep_lasting_states, lengthen
 from sweeps.driver.trial_queue import known_trial
 from sweeps.errors import InputError
 from sweeps.search.drawn_as import drawn_as
+from sweeps.search.samplers import refuse_beyond_grid
 from sweeps.space import Space
 from tracking.record.events import Act, Lengthened, Wanted
 from tracking.record.history import TrialHistory
@@ -40,9 +41,16 @@ class Acts:
     """Does acts on one sweep. `most_slots` is how many trials its runner can run at once. None without a runner."""
 
     def __init__(
-        self, folder: SweepFolder, space: Space, most_slots: int | None, set_rank: SetRank | None = None
+        self,
+        folder: SweepFolder,
+        space: Space,
+        most_slots: int | None,
+        set_rank: SetRank | None = None,
+        check: Callable[[TrialConfig], None] = lambda _: None,
     ) -> None:
+        """`check` raises UserError for a configuration that cannot be trained in this sweep."""
         self._folder, self._space, self._most_slots, self._set_rank = folder, space, most_slots, set_rank
+        self._check = check
         self._look_at = 0.0
 
     def __call__(self, director: Director) -> None:
@@ -66,7 +74,7 @@ class Acts:
             if director.stop_reason is not None:
                 raise InputError(f"the sweep is stopping: {director.stop_reason}")
             answer, more = self._do(director, request)
-        except (InputError, TypeError, ValueError, OSError) as error:
+        except Exception as error:  # whatever is wrong with a request, the sweep continues
             answer, refused = str(error), True
         act = Act(
             act=request.act,
@@ -106,6 +114,8 @@ class Acts:
 
     def _pause(self, director: Director, request: Request, trial: int | None = None) -> Did:
         if trial is not None:
+            if trial in director.out and director.history.trials[trial].is_in_last_epoch:
+                raise InputError(f"trial {trial} is in its last epoch, and ends at its next report")
             director.pause(trial, "person", request.who)
             state = director.history.trials[trial].state
             return f"trial {trial} is paused" if state == "paused" else f"trial {trial} pauses at its next report", {}
@@ -142,6 +152,7 @@ class Acts:
         lengthened: tuple[Lengthened, ...] = ()
         if trials is not None:
             total = _more("trials", trials, spec.trials)
+            refuse_beyond_grid(self._space, total, sum(len(act.wanted) for act in director.history.acts))
             answers.append(f"{total} trials instead of {spec.trials}")
             spec = spec.model_copy(update={"trials": total})
         if epochs is not None:
@@ -153,10 +164,13 @@ class Acts:
             spec = spec.model_copy(update={"max_epochs": total, "baseline_epochs": own})
         if time_budget_seconds is not None:
             answers.append(director.add_time(time_budget_seconds))
+        keep_lasting_states(self._folder, director.history, lengthened)
         more = {} if spec is director.spec else {"spec": spec.model_dump(mode="json"), "lengthened": lengthened}
         return "; ".join(answers), more
 
     def _set(self, director: Director, request: Request, **values: str) -> Did:
+        if director.history.finished:
+            raise InputError("the sweep is finished; extend it first")
         unknown = [name for name in values if name not in _SETTABLE]
         if unknown:
             raise InputError(f"'{unknown[0]}' cannot be set{did_you_mean(unknown[0], _SETTABLE)}")
@@ -176,7 +190,7 @@ class Acts:
         source = _best(director)
         want = self._want(director, request, source, settings)
         learns = "" if want.params else "; the space cannot draw it, so the sampler does not learn from it"
-        return f"starts next: trial {source.number} with {', '.join(settings)}{learns}", _wanting(director, want)
+        return f"starts next: as trial {source.number}, with {', '.join(settings)}{learns}", _wanting(director, want)
 
     def _fork(
         self, director: Director, request: Request, trial: int, settings: list[str], epoch: int | None = None
@@ -194,10 +208,10 @@ class Acts:
         again = director.history.to_retry
         if not again:
             raise InputError("the failed trials diverged and would do so again, or are being trained again")
-        wants, answers = [], []
-        for one in again:
+        wants, answers = [self._want(director, request, one, []) for one in again], []
+        for place, one in enumerate(again):
             epoch = self._keep_state(one, f"{request.act}-{one.number}") if self._states(one) else None
-            wants.append(self._want(director, request, one, []).model_copy(update={"epoch": epoch}))
+            wants[place] = wants[place].model_copy(update={"epoch": epoch})
             answers.append(f"trial {one.number}" + (f" from its state after epoch {epoch}" if epoch else ""))
         return f"trains again: {', '.join(answers)}", _wanting(director, *wants)
 
@@ -209,6 +223,8 @@ class Acts:
             config = with_settings(before, changes)
         except InputError as error:
             raise InputError(str(error).removeprefix("--set: ")) from None
+        if changes:
+            self._check(config)
         named = {name.rpartition(".")[2]: value for name, value in changes.items()}
         params = started.params | {name: value for name, value in named.items() if name in started.params}
         drawn = drawn_as(self._space, config, params)
@@ -256,9 +272,10 @@ def _more(name: str, text: str, now: int) -> int:
 def _number(name: str, text: str) -> float:
     try:
         value = float(text) if name == "weight" else int(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value) or (name == "weight" and value <= 0) or (name == "max-concurrent" and value < 1):
+        is_finite = math.isfinite(value)
+    except (ValueError, OverflowError):
+        value, is_finite = math.nan, False
+    if not is_finite or (name == "weight" and value <= 0) or (name == "max-concurrent" and value < 1):
         rule = {"weight": "a number above 0", "priority": "a whole number"}.get(name, "a whole number of at least 1")
         raise InputError(f"{name}={text}: must be {rule}")
     return value

@@ -185,7 +185,9 @@ class Director:
                     return task
                 continue
             if self._wanted:
-                return self._hand_out(self._starting.start_wanted(self._wanted.pop(0), self.spec), 0)
+                if trial := self._starting.start_wanted(self._wanted.pop(0), self.spec):
+                    return self._hand_out(trial, 0)
+                continue
             if (number := self._queue.next_ready()) is not None:
                 return self._continue(self.history.trials[number])
             if promotable := self._promotable:

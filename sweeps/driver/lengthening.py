@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from fer_models.training.schedule import lasting_epochs, what_spans
 from sweeps.config import TrialConfig
@@ -23,9 +23,9 @@ _OTHERS_CANNOT = "another trial of its group cannot"
 def lengthen(
     folder: SweepFolder, history: SweepHistory, epochs: int, *, more_to_start: bool
 ) -> tuple[tuple[Lengthened, ...], str]:
-    """The trials that continue to `epochs`, and a sentence about them and the others.
+    """The trials that continue to `epochs`, and a sentence about them and the others; nothing is written.
 
-    The states from which they continue are kept. Raises InputError if no trial would get more epochs.
+    Raises InputError if no trial would get more epochs.
     """
     if any(trial.is_confirming for trial in history.trials.values()):
         raise InputError(
@@ -43,11 +43,15 @@ def lengthen(
         )
     if not changes and not more_to_start:
         raise InputError(f"no trial can continue: {_sentence(answers)}")
+    return changes, _sentence(answers)
+
+
+def keep_lasting_states(folder: SweepFolder, history: SweepHistory, changes: Iterable[Lengthened]) -> None:
+    """Keep the states from which lengthened trials continue, until a worker takes them."""
     for change in changes:
         kept = folder.trial(change.trial).lasting
         if change.epoch == _lasting(history.trials[change.trial]):
             keep_state(kept, kept.last, folder.lengthened(change.trial))
-    return changes, _sentence(answers)
 
 
 def _of_group(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from fer_common.errors import UserError
 from sweeps.config import TrialConfig
 from sweeps.driver.endings import Endings
 from sweeps.driver.recorder import Recorder
@@ -143,9 +144,16 @@ class Starting:
             return False
         return True
 
-    def start_wanted(self, wanted: Wanted, spec: SweepSpec) -> TrialHistory:
-        """Record a trial that a person asked for. The sampler learns from it if the space can draw it."""
-        number, config = self._history.next_number, self._resolve(TrialConfig.model_validate(wanted.config))
+    def start_wanted(self, wanted: Wanted, spec: SweepSpec) -> TrialHistory | None:
+        """Record a trial that a person asked for. The sampler learns from it if the space can draw it.
+
+        None if it fails at once: what its configuration names is gone, such as another trial's weights.
+        """
+        number, config, fault = self._history.next_number, TrialConfig.model_validate(wanted.config), None
+        try:
+            config = self._resolve(config)
+        except (UserError, OSError) as error:
+            fault = str(error)
         source = self._history.trials[wanted.source].started
         same = source if wanted.verb == "retry" else None
         started = TrialStarted(
@@ -167,6 +175,9 @@ class Starting:
         else:
             self._study.add_undrawn(number)
         self._recorder.record(started)
+        if fault:
+            self._endings.close(number, "failed", fault)
+            return None
         return self._history.trials[number]
 
     def _place_of(self, wanted: Wanted, spec: SweepSpec) -> dict[str, Any]:

@@ -164,5 +164,5 @@ def known_trial(history: SweepHistory, number: int) -> TrialHistory:
     """The trial of that number. Raises InputError if there is none."""
     trial = history.trials.get(number)
     if trial is None:
-        raise InputError(f"no trial {number}; there are 0 to {history.next_number - 1}")
+        raise InputError(f"no trial {number}; {history.numbers}")
     return trial

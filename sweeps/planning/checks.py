@@ -14,6 +14,7 @@ from sweeps.spec import SweepSpec
 
 if TYPE_CHECKING:
     from sweeps.planning.plan import Plan
+    from sweeps.planning.resources import Hardware
 
 
 def check_priors(space: Space, seed: int) -> None:
@@ -84,20 +85,26 @@ def check_budgets(plan: Plan) -> None:
         plan.budgets.refuse_if_used_up(plan.recorded)
 
 
-def check_configurations(plan: Plan, configs: list[TrialConfig]) -> None:
-    """Refuse a faulty space, and one that does not fit the data, before anything is written."""
+def check_draws(space: Space, seed: int) -> None:
+    """Refuse a space that its sampler cannot search."""
     from sweeps.search.proposals import random_trials
     from sweeps.search.samplers import check_sampler
 
-    check_sampler(plan.space, random_trials(plan.spec.seed))
-    _check_pretrained(configs, plan.faces)
-    capability = plan.hardware.capability
-    emulated = plan.spec.device == "cuda" and capability is not None and capability < BF16_CAPABILITY
+    check_sampler(space, random_trials(seed))
+
+
+def check_configurations(
+    configs: list[TrialConfig], faces: Faces, spec: SweepSpec, hardware: Hardware | None = None
+) -> None:
+    """Refuse configurations that cannot be trained on these faces, or with these options on this hardware."""
+    _check_pretrained(configs, faces)
+    capability = hardware.capability if hardware else None
+    emulated = spec.device == "cuda" and capability is not None and capability < BF16_CAPABILITY
     if emulated and any(config.precision == "bf16" for config in configs):
-        raise InputError(f"precision bf16: {plan.hardware} emulates it, slowly; use --set precision=fp16, or auto")
-    if plan.spec.device == "cpu" and any(config.precision == "fp16" for config in configs):
+        raise InputError(f"precision bf16: {hardware} emulates it, slowly; use --set precision=fp16, or auto")
+    if spec.device == "cpu" and any(config.precision == "fp16" for config in configs):
         raise InputError("precision fp16: is only for GPUs; use --set precision=fp32, or auto")
-    images, faces = len(plan.faces.train), plan.faces
+    images = len(faces.train)
     absent = [
         name for name, count in zip(faces.classes, faces.train.counts(len(faces.classes)), strict=True) if not count
     ]
@@ -106,7 +113,7 @@ def check_configurations(plan: Plan, configs: list[TrialConfig]) -> None:
             f"class_weights 'balanced': the train split has no {', '.join(absent)}; "
             "use --set class_weights=none, or --classes without it"
         )
-    _check_parts(plan, {config.recipe.batch_size for config in configs})
+    _check_parts(spec.workers, len(faces.val), {config.recipe.batch_size for config in configs})
     too_large = sorted({config.recipe.batch_size for config in configs if config.recipe.batch_size > images})
     if too_large:
         raise InputError(
@@ -115,9 +122,8 @@ def check_configurations(plan: Plan, configs: list[TrialConfig]) -> None:
         )
 
 
-def _check_parts(plan: Plan, batch_sizes: set[int]) -> None:
+def _check_parts(workers: int, val: int, batch_sizes: set[int]) -> None:
     """Refuse batches, and a val split, that are too small for the workers of a trial."""
-    workers, val = plan.slots.workers, len(plan.faces.val)
     if min(batch_sizes) < workers:
         raise InputError(
             f"batch_size {min(batch_sizes)}: fewer faces than the {workers} workers of a trial; "

@@ -18,6 +18,7 @@ from sweeps.planning.budgets import Budgets
 from sweeps.planning.checks import (
     check_budgets,
     check_configurations,
+    check_draws,
     check_graphs,
     check_groups,
     check_objectives,
@@ -102,6 +103,10 @@ class Plan:
         history = self.recorded
         return history is not None and not history.unfinished and not self.spec.to_start(history)
 
+    def check(self, config: TrialConfig) -> None:
+        """Refuse a configuration that cannot be trained in this sweep."""
+        check_configurations([self.resolve(config)], self.faces, self.spec, self.hardware)
+
     def resolve(self, config: TrialConfig) -> TrialConfig:
         """`config` with `auto` replaced by the settings that measured fastest for the net on the sweep's device, and
         with references to other runs replaced by their paths."""
@@ -155,7 +160,8 @@ def make_plan(
     cached = prepare(data)
     faces = open_cached(cached)
     options = options.model_copy(update={"name": name, "data": data})
-    spec = _spec(found, str(label), options, faces, str(cached), device, slots)
+    trials = _trials(found, options.trials, recorded.trials if recorded else 0)
+    spec = _spec(found, str(label), options, faces, str(cached), device, slots, trials)
     spec = spec.model_copy(update={"tracking_uri": recordable(uri, options.out)})
     spec = with_begun_baselines(spec, history) if history else spec
     start = NOTHING_TAKEN if recorded else warm_start(found, spec, options.out)
@@ -177,13 +183,15 @@ def _check_trials(plan: Plan) -> None:
     check_lanes(plan.spec, plan.slots)
     check_groups(plan.spec)
     check_budgets(plan)
-    check_configurations(plan, [config for _, config in configurations(plan, _SAMPLES_CHECKED)])
+    check_draws(plan.space, plan.spec.seed)
+    configs = [config for _, config in configurations(plan, _SAMPLES_CHECKED)]
+    check_configurations(configs, plan.faces, plan.spec, plan.hardware)
 
 
 def _spec(
-    space: Space, label: str, options: Options, faces: Faces, cached: str, device: Device, slots: Slots
+    space: Space, label: str, options: Options, faces: Faces, cached: str, device: Device, slots: Slots, trials: int
 ) -> SweepSpec:
-    trials, max_epochs = _trials(space, options.trials), space.max_epochs
+    max_epochs = space.max_epochs
     resolved = {
         "trials": trials,
         "max_epochs": max_epochs,
@@ -222,20 +230,18 @@ def _fold_faces(options: Options) -> tuple[str, ...]:
     )
 
 
-def _trials(space: Space, asked: int | None) -> int:
-    """The number of trials; for a grid all of its points, unless fewer are requested."""
+def _trials(space: Space, asked: int | None, recorded: int) -> int:
+    """The number of trials; for a grid all of its points, unless fewer are requested.
+
+    A sweep may have `recorded` more, since persons asked for some.
+    """
     if space.sampler != "grid":
         return asked or space.trials
-    from sweeps.search.samplers import grid_points
+    from sweeps.search.samplers import refuse_beyond_grid, whole_grid
 
-    most = len(space.baselines) + len(grid_points(space))
-    if asked and asked > most:
-        baselines = f" and {len(space.baselines)} baselines" if space.baselines else ""
-        raise InputError(
-            f"--trials {asked}: the grid of {space.name} has {most - len(space.baselines)} points{baselines}; "
-            f"give at most {most}, or omit it for all"
-        )
-    return asked or most
+    if asked and asked > recorded:
+        refuse_beyond_grid(space, asked)
+    return asked or whole_grid(space)
 
 
 def _slots(device: Device, options: Options, hardware: Hardware, measured: float | None = None) -> Slots:

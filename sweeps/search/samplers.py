@@ -220,6 +220,20 @@ def grid_points(space: Space) -> list[dict[str, Any]]:
     return points
 
 
+def whole_grid(space: Space) -> int:
+    """The number of trials of a whole grid: the baselines and every combination."""
+    return len(space.baselines) + len(grid_points(space))
+
+
+def refuse_beyond_grid(space: Space, trials: int, wanted: int = 0) -> None:
+    """Raise InputError for more trials than a grid has points, besides `wanted` ones that persons asked for."""
+    if space.sampler == "grid" and trials > (most := whole_grid(space) + wanted):
+        baselines = f" and {len(space.baselines)} baselines" if space.baselines else ""
+        points = most - wanted - len(space.baselines)
+        raise InputError(f"--trials {trials}: the grid of {space.name} has {points} points{baselines}; "
+                         f"give at most {most}")  # fmt: skip
+
+
 def _named(names: list[str]) -> str:
     more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
     return ", ".join(f"'{name}'" for name in names[:_NAMES_SHOWN]) + more

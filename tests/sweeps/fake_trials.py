@@ -23,8 +23,8 @@ from tracking.record.journal import Journal, read
 from tracking.record.layout import SweepFolder, TrialFolder
 
 
-def config(lr: float = 0.01, batch_size: int = 2) -> TrialConfig:
-    return TrialConfig(net=LeNetConfig(), recipe=Recipe(lr=lr, batch_size=batch_size))
+def config(lr: float = 0.01, batch_size: int = 2, **more: Any) -> TrialConfig:
+    return TrialConfig(net=LeNetConfig(), recipe=Recipe(lr=lr, batch_size=batch_size, **more))
 
 
 def suggest(trial: optuna.Trial) -> TrialConfig:

@@ -108,6 +108,11 @@ class TrialHistory:
         """Highest epoch recorded; 0 before the first."""
         return self.epochs[-1].epoch if self.epochs else 0
 
+    @property
+    def is_in_last_epoch(self) -> bool:
+        """Whether its next report, if any, is its end."""
+        return self.last_epoch >= self.started.epochs - 1
+
     def lengthen(self, change: Lengthened, who: str) -> None:
         """Have more epochs; a trial that is done is not over then. One that waits at a rung after `epoch` leaves it."""
         self.started = self.started.model_copy(update={"epochs": change.epochs})
@@ -256,6 +261,11 @@ class SweepHistory:
                 self.configurations += not event.is_further_member
             case _:
                 _apply_to_trial(self._trial(event.trial), event)
+
+    @property
+    def numbers(self) -> str:
+        """Which trials there are, as text."""
+        return f"there are 0 to {self.next_number - 1}" if self.trials else "none has begun yet"
 
     @property
     def redrawn(self) -> Mapping[int, Drawn | None]:

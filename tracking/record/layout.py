@@ -108,6 +108,12 @@ class SweepFolder:
         """Files of trial `number`."""
         return TrialFolder(self.trials / f"{number:04d}")
 
+    def check_owner(self, way_out: str) -> None:
+        """Raise TrackingError if the folder belongs to another user, who could not read what this one writes."""
+        owner, own = self.root.stat().st_uid, os.geteuid()
+        if owner != own:
+            raise TrackingError(f"{self.root} belongs to user id {owner}, not to you ({own}): {way_out}")
+
     def create(self) -> "SweepFolder":
         """Make the folder, closed to other users, or check that an existing one is safe to continue with.
 
@@ -117,13 +123,9 @@ class SweepFolder:
         try:
             self.root.parent.mkdir(parents=True, exist_ok=True)
             self.root.mkdir(mode=0o700, exist_ok=True)
-            found = self.root.stat()
         except OSError as error:
             raise TrackingError(f"cannot make the sweep's folder {self.root}: {error.strerror}") from error
-        if found.st_uid != os.geteuid():
-            raise TrackingError(
-                f"{self.root} belongs to user id {found.st_uid}, not to you ({os.geteuid()}): choose another --out"
-            )
-        if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        self.check_owner("choose another --out")
+        if self.root.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             raise TrackingError(f"{self.root} can be written by other users: chmod go-w {self.root}, or choose another")
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from argparse import ArgumentTypeError
 from collections.abc import Mapping
@@ -10,9 +11,11 @@ from typing import Annotated, Any
 from fer_common.flags import Flag
 from fer_common.quantities import read_seconds
 from fer_common.verbs import Verb
+from fer_data import open_cached, prepare
 from sweeps.cli import cluster_verbs
-from sweeps.cli.arguments import OnCluster, SweepName
-from sweeps.cli.console import console
+from sweeps.cli.arguments import OfTrials, OnCluster, SweepName
+from sweeps.cli.console import console, warn
+from sweeps.config import TrialConfig
 from sweeps.driver.acts import Acts
 from sweeps.errors import InputError
 from sweeps.options import Options
@@ -26,7 +29,8 @@ from tracking.record.journal import Journal, read, read_from
 from tracking.record.layout import SweepFolder
 
 _POLL_SECONDS = 0.05
-_PATIENCE_SECONDS = 600.0
+_SILENT_SECONDS = 3.0
+"""How long the command waits for an answer before it says so."""
 
 
 Settings = Annotated[tuple[str, ...], Flag("settings, as lr=0.02", "KEY=VALUE", positional=True)]
@@ -50,14 +54,7 @@ class Steering(OnCluster):
     as_json: Annotated[bool, Flag("print the act and its answer as JSON", name="json")] = False
 
 
-class OfTrials(Steering):
-    """A verb for one trial of a sweep or for the whole sweep."""
-
-    name: SweepName
-    trial: Annotated[str | None, Flag("a trial's number (default: the whole sweep)", "TRIAL", positional=True)] = None
-
-
-class Stop(OfTrials):
+class Stop(Steering, OfTrials):
     """Stop a sweep, which can be resumed, or one of its trials for good.
 
     Example: python -m sweeps stop night 3
@@ -69,7 +66,7 @@ class Stop(OfTrials):
         return _act(self, self.name, "stop", _trial(self.trial))
 
 
-class Pause(OfTrials):
+class Pause(Steering, OfTrials):
     """Pause a trial at its next report, or a whole sweep.
 
     Example: python -m sweeps pause night 3
@@ -79,7 +76,7 @@ class Pause(OfTrials):
         return _act(self, self.name, "pause", _trial(self.trial))
 
 
-class Unpause(OfTrials):
+class Unpause(Steering, OfTrials):
     """Continue a paused trial, or a paused sweep.
 
     Example: python -m sweeps unpause night 3
@@ -194,12 +191,8 @@ def _act(given: Steering, name: str, verb: str, arguments: Mapping[str, Any]) ->
     if given.is_afar:
         return cluster_verbs.there(given, name)
     folder = sweep_folder(name, given.out)
-    request = Request(verb=verb, arguments=dict(arguments))
-    try:
-        with hold_folder(folder.root):
-            act, runs = _do_here(folder, request), False
-    except FolderHeldError:
-        act, runs = _ask_the_driver(folder, request), True
+    folder.check_owner("only its owner can change it")
+    act, runs = _done(folder, Request(verb=verb, arguments=dict(arguments)))
     if given.as_json:
         print(act.model_dump_json())  # noqa: T201  (for programs, without rich)
     elif not act.refused:
@@ -211,24 +204,38 @@ def _act(given: Steering, name: str, verb: str, arguments: Mapping[str, Any]) ->
     return 0
 
 
-def _ask_the_driver(folder: SweepFolder, request: Request) -> Act:
-    """Post the act to the inbox, and wait for the driver's answer in the journal."""
+def _done(folder: SweepFolder, request: Request) -> tuple[Act, bool]:
+    """The act with its answer, and whether the sweep has a driver, which did it."""
     offset = folder.journal.stat().st_size
+    while True:
+        try:
+            with hold_folder(folder.root):
+                return _do_here(folder, request), False
+        except FolderHeldError as held:
+            if act := _ask_the_driver(folder, request, offset, held.who):
+                return act, True
+            # It was another command, or a driver that was about to end.
+
+
+def _ask_the_driver(folder: SweepFolder, request: Request, offset: int, who: str) -> Act | None:
+    """Post the act to the inbox, and wait for the driver's answer in the journal; None if nobody is left to answer."""
     path = post(folder, request)
-    begin = time.monotonic()
+    speaks_at = time.monotonic() + _SILENT_SECONDS
     try:
         while True:
-            alive = folder_holder(folder.root) is not None
+            is_held = folder_holder(folder.root) is not None
             events, offset = read_from(folder.journal, offset)
             for event in events:
                 if isinstance(event, Act) and event.act == request.act:
                     return event
             if events:
                 continue
-            if not alive:
-                raise InputError(f"{folder.root.name}: its driver ended before it answered; repeat the command")
-            if time.monotonic() - begin > _PATIENCE_SECONDS:
-                raise InputError(f"{folder.root.name}: its driver has not answered for {_PATIENCE_SECONDS:.0f} s")
+            if not is_held:
+                return None
+            if time.monotonic() > speaks_at:
+                speaks_at = math.inf
+                warn(f"{folder.root.name}: waiting for {who}, which answers at the next report of a trial at the "
+                     "latest; Ctrl-C withdraws the act")  # fmt: skip
             time.sleep(_POLL_SECONDS)
     finally:
         path.unlink(missing_ok=True)
@@ -238,16 +245,23 @@ def _do_here(folder: SweepFolder, request: Request) -> Act:
     """Perform the act on a sweep that has no driver, while its folder is locked."""
     from sweeps.driver.director import Director
     from sweeps.fixed_space import with_options
+    from sweeps.planning.checks import check_configurations
+    from sweeps.planning.references import with_references_found
     from sweeps.search.study import Study
     from sweeps.spaces.find import find_space
 
     _, history = open_sweep(folder.root.name, folder.root.parent)
     spec = recorded_spec(history)
     space = with_options(spec.as_at_its_start(find_space(spec.space)), Options().completed_by(spec))
+
+    def check(config: TrialConfig) -> None:
+        found = with_references_found(config, spec, Options(out=folder.root.parent))
+        check_configurations([found], open_cached(prepare(spec.data)), spec)
+
     with Journal.open(folder.journal) as journal:
         study = Study(folder.study_log, space, spec.seed, read(folder.journal))
         director = Director(folder, spec, space, history, journal, study)
-        return Acts(folder, space, None).perform(director, request)
+        return Acts(folder, space, None, check=check).perform(director, request)
 
 
 VERBS: dict[str, type[Verb]] = {

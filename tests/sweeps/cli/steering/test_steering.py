@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import os
+import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fer_models.training.weights import Snapshot
-from sweeps import Baseline, Space, SweepResult, run_sweep
+from sweeps import Baseline, Space, SweepResult, TrialConfig, run_sweep
 from sweeps.cli.main import main
 from sweeps.driver.acts import Acts
 from sweeps.driver.runner import InlineRunner
+from sweeps.errors import InputError
+from sweeps.options import Options
+from sweeps.planning.hardware import find_hardware
+from sweeps.planning.plan import make_plan
+from sweeps.sharing.files import FileClaims, ledger_folder
+from sweeps.sweep import run_plan
 from sweeps.trial import run_trial
-from sweeps.trial.messages import EpochReport, Task, TrialEnd
+from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd
 from tests.stand_ins import QUIET
 from tests.sweeps.fake_trials import (
     Desk,
@@ -38,6 +49,8 @@ from tracking.record.inbox import MOST_ACTS, Request, post
 from tracking.record.layout import SweepFolder, TrialFolder
 
 SPACE = only_sampled(first_rung_epochs=9)
+STATE = (lambda head: len(head).to_bytes(8, "little") + head)(b'{"__metadata__":{"state":"{\\"epoch\\":1}"}}')
+"""The head of a training state after epoch 1."""
 
 
 def desk(root: Path, trials: int = 3, **more: object) -> Desk:
@@ -89,6 +102,8 @@ def test_a_full_inbox_takes_no_more(tmp_path: Path) -> None:
         ("set", {"max-concurrent": "9"}, "at most 4 trials fit at once"),
         ("set", {"max-concurrent": "x"}, "must be a whole number"),
         ("set", {"priority": "high"}, "priority=high: must be a whole number"),
+        ("set", {"priority": "9" * 400}, "must be a whole number"),
+        ("extend", {"trials": 5}, ""),
         ("set", {"weight": "0"}, "must be a number above 0"),
         ("try", {"settings": ["lerning=3"]}, "'lerning': unknown setting"),
         ("try", {"settings": ["batch_size=0"]}, "batch_size"),
@@ -112,6 +127,70 @@ def test_what_makes_no_sense_is_refused_and_changes_nothing(
     assert held.director.history.spec == before
     assert held.director.demand == 2
     assert held.director.out == [1]
+
+
+def test_a_fork_whose_state_cannot_be_kept_does_not_end_the_sweep(tmp_path: Path) -> None:
+    held = desk(tmp_path / "night")
+    held.director.take(0, report(held.task(), 1))
+    held.folder.trial(0).create().last.write_bytes(STATE)
+    held.folder.forks.write_text("no folder")
+    assert "cannot make the trial's folder" in ask(held, "fork", trial=0, settings=["lr=0.05"]).answer
+    assert not held.director.history.wanted
+
+
+def test_there_may_be_no_trial_yet(tmp_path: Path) -> None:
+    assert ask(desk(tmp_path / "night"), "pause", trial=0).answer == "no trial 0; none has begun yet"
+
+
+def test_of_several_extensions_all_are_done_or_none(tmp_path: Path) -> None:
+    space = replace(SPACE, suggest=lambda trial: config(lr_policy="wsd"))
+    held = open_desk(tmp_path / "night", space, spec(trials=2, max_epochs=5))
+    task = held.task()
+    for epoch in range(1, 6):
+        held.director.take(0, report(task, epoch))
+    lasting = held.folder.trial(0).lasting.create()
+    lasting.last.write_bytes(STATE.replace(b"1}", b"4}"))
+    held.director.take(0, ended(task))
+    assert "has no time budget" in ask(held, "extend", epochs="8", time_budget_seconds=60).answer
+    assert not held.folder.forks.exists()
+    assert not ask(held, "extend", epochs="8").refused
+    assert held.folder.trial(0).last.is_file()
+
+
+def test_a_trial_whose_weights_are_gone_when_it_starts_fails_alone(tmp_path: Path) -> None:
+    def resolve(asked: TrialConfig) -> TrialConfig:
+        if asked.recipe.lr == 0.05:
+            raise InputError("weights 'gone': no such file")
+        return asked
+
+    held = desk(tmp_path / "night", resolve=resolve)
+    held.director.take(0, report(held.task(), 1))
+    ask(held, "try", settings=["lr=0.05"])
+    assert held.task().trial == 2
+    failed = held.director.history.trials[1]
+    assert (failed.state, failed.reason) == ("failed", "weights 'gone': no such file")
+
+
+def test_a_grid_is_extended_to_its_last_point_and_tried_settings_are_more(tmp_path: Path) -> None:
+    space = replace(SPACE, suggest=lambda trial: config(trial.suggest_categorical("lr", [0.01, 0.02])), sampler="grid")
+    held = open_desk(tmp_path / "night", space, spec(trials=2, sampler="grid"))
+    acts = Acts(held.folder, space, 4)
+    held.director.take(0, report(held.task(), 1))
+
+    def answer(verb: str, **arguments: object) -> str:
+        return acts.perform(held.director, Request(verb=verb, arguments=arguments)).answer
+
+    assert answer("extend", trials="+1") == "--trials 3: the grid of fake_space has 2 points; give at most 2"
+    answer("try", settings=["lr=0.05"])
+    assert answer("extend", trials="+1").endswith("give at most 3")
+
+
+def test_a_trial_in_its_last_epoch_is_not_paused(tmp_path: Path) -> None:
+    held = desk(tmp_path / "night")
+    task = held.task()
+    held.director.take(0, report(task, 1))
+    held.director.take(0, report(task, 2))
+    assert ask(held, "pause", trial=0).answer == "trial 0 is in its last epoch, and ends at its next report"
 
 
 def test_acts_that_contradict_each_other(tmp_path: Path) -> None:
@@ -191,7 +270,7 @@ def test_tried_settings_come_next_and_teach_the_sampler_what_it_could_have_drawn
     held = desk(tmp_path / "night")
     first = held.task()
     held.director.take(0, report(first, 1))
-    assert ask(held, "try", settings=["lr=0.02"]).answer == "starts next: trial 0 with lr=0.02"
+    assert ask(held, "try", settings=["lr=0.02"]).answer == "starts next: as trial 0, with lr=0.02"
     assert "the sampler does not learn from it" in ask(held, "try", settings=["lr=0.5", "momentum=0.5"]).answer
     again = desk(tmp_path / "night")  # a driver that died before it started them
     tasks = [again.task() for _ in range(3)]
@@ -292,6 +371,11 @@ def test_a_sweep_that_nobody_drives_is_steered_and_says_how_to_go_on(
         (["pause", "nihgt"], "no sweep 'nihgt'"),
         (["pause", "night", "x"], "expected a trial's number"),
         (["pause", "night", "0"], "trial 0 is over; it is done"),
+        (["pause", "night/0"], "trial 0 is over; it is done"),
+        (["logs", "night/9"], "night has no trial '9'; there are 0 to 0"),
+        (["set", "night", "priority=2"], "the sweep is finished; extend it first"),
+        (["try", "night", "batch_size=57"], "larger than the train split of 56 images"),
+        (["try", "night", "weights=run:dusk/3"], "no sweep 'dusk'"),
         (["pause", "night"], "does not run"),
         (["stop", "night"], "does not run"),
         (["extend", "night"], "no change is given"),
@@ -316,6 +400,116 @@ def test_bad_input_is_one_line(
     said = refused(capsys, lambda: main([*words, "--out", str(out)]))
     assert message in said
     assert "\n" not in said
+
+
+def test_a_grid_with_a_tried_trial_is_resumed(run: Callable[..., int], space: str, out: Path) -> None:
+    file = Path(space)
+    file.write_text(
+        file.read_text().replace('suggest_float("lr", 0.001, 0.1, log=True)', 'suggest_categorical("lr", [0.02, 0.03])')
+    )
+    assert run("--sampler", "grid") == 0
+    assert main(["try", "night", "lr=0.05", "--out", str(out)]) == 0
+    assert run("--sampler", "grid", "--resume") == 0
+    assert SweepHistory.load(out / "night/journal.jsonl").count("pruned") == 2
+
+
+def test_two_commands_at_once_on_a_sweep_that_nobody_drives_are_both_done(
+    run: Callable[..., int], out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("--trials", "1")
+    folder, over = SweepFolder(out / "night"), threading.Event()
+
+    def other() -> None:
+        with hold_folder(folder.root):
+            over.wait(20)
+
+    command = threading.Thread(target=other)
+    command.start()
+    threading.Timer(1.0, over.set).start()
+    try:
+        capsys.readouterr()
+        assert main(["extend", "night", "--trials", "+1", "--out", str(out)]) == 0
+    finally:
+        over.set()
+        command.join()
+    assert "2 trials instead of 1" in lines(capsys)
+    assert SweepHistory.load(folder.journal).spec["trials"] == 2
+
+
+def test_a_command_says_for_whom_it_waits(
+    run: Callable[..., int], out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeps.cli.steering.act_verbs._SILENT_SECONDS", 0.1)
+    run("--trials", "1")
+    with hold_folder(out / "night"):
+        threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+        assert main(["pause", "night", "--out", str(out)]) == 130
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.startswith(f"warning: night: waiting for host {socket.gethostname()}, pid {os.getpid()}, since")
+    assert list((out / "night/inbox").iterdir()) == [], "Ctrl-C withdraws it"
+
+
+def test_an_act_while_the_driver_starts_holds(tiny_csv: Path, space: str, out: Path, run: Callable[..., int]) -> None:
+    run("--trials", "1")
+    options = {"name": "night", "out": out, "resume": True, "runner": "inline", "data": str(tiny_csv)}
+    assert main(["extend", "night", "--trials", "+1", "--out", str(out)]) == 0
+    plan = make_plan(space, Options.parse(options), find_hardware)
+    assert main(["extend", "night", "--trials", "+1", "--out", str(out)]) == 0
+    assert main(["set", "night", "priority=3", "--out", str(out)]) == 0
+    priorities: list[int] = []
+
+    def body(task: Task) -> Iterator[Message]:
+        priorities.extend(claim.priority for claim in FileClaims(ledger_folder()).all())
+        yield from good_body(task)
+
+    result = run_plan(plan, body=body, **QUIET)
+    assert (len(result), priorities) == (3, [3, 3])
+    assert (result.history.spec["trials"], result.history.spec["priority"]) == (3, 3)
+
+
+def test_a_driver_refuses_a_trial_that_does_not_fit_its_faces(
+    sweep: Callable[..., SweepResult], out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeps.driver.acts._LOOK_SECONDS", 0.0)
+
+    def body(task: Task) -> Iterator[Message]:
+        for message in good_body(task):
+            if task.trial == 0 and isinstance(message, EpochReport) and message.epoch == 2:
+                post(SweepFolder(out / "night"), Request(verb="try", arguments={"settings": ["batch_size=57"]}))
+            yield message
+
+    (act,) = sweep(body=body).history.acts
+    assert act.refused
+    assert "larger than the train split of 56 images" in act.answer
+
+
+def test_a_sweep_that_waits_for_a_person_says_how_it_continues(
+    run: Callable[..., int], out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def body(task: Task) -> Iterator[Message]:
+        if task.attempt == 0:
+            post(SweepFolder(out / "night"), Request(verb="pause", arguments={"trial": 0}))
+        yield from good_body(task)
+
+    monkeypatch.setattr("sweeps.driver.acts._LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("sweeps.cli.main.run_plan", functools.partial(run_plan, body=body, **QUIET))
+    assert run("--trials", "1") == 0
+    said = lines(capsys)
+    assert f"python -m sweeps unpause night --out {out}\n  python -m sweeps resume night --out {out}" in said
+    for verb in ("unpause", "resume"):
+        assert main([verb, "night", "--out", str(out)]) == 0
+    assert SweepHistory.load(out / "night/journal.jsonl").finished
+
+
+def test_a_sweep_of_another_user_is_not_changed(
+    run: Callable[..., int], out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("--trials", "1")
+    owner, before = os.geteuid(), (out / "night/journal.jsonl").read_bytes()
+    monkeypatch.setattr("os.geteuid", lambda: owner + 1)
+    said = refused(capsys, lambda: main(["extend", "night", "--trials", "+1", "--out", str(out)]))
+    assert said.endswith(f"belongs to user id {owner}, not to you ({owner + 1}): only its owner can change it")
+    assert (out / "night/journal.jsonl").read_bytes() == before
 
 
 def test_the_command_waits_for_the_drivers_answer(
