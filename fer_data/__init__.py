@@ -1,4 +1,4 @@
-"""Faces: read once, checked once, memory-mapped by every trial on a machine.
+"""Data sets of faces. Each is read and checked once, and memory-mapped by every trial on a machine.
 
 Shapes used throughout: n images, height and width in pixels, grey levels on the scale 0..255.
 """

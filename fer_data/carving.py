@@ -15,9 +15,9 @@ _SEED = 0
 
 
 def carved(images: Images, labels: Labels, lacking: int) -> Indices:
-    """Return [n] for each train image: 0 to stay in train, k to go to the k-th missing split.
+    """For each train image [n]: 0 if it stays in train, k if it goes to the k-th missing split.
 
-    Each missing split gets a tenth of each class; copies of a picture stay together.
+    Each missing split gets a tenth of each class; copies of an image stay together.
     """
     (pictures,) = picture_numbers(images)
     tenth = grouped_folds(labels, pictures, _TENTHS, np.random.default_rng(_SEED))
@@ -25,7 +25,7 @@ def carved(images: Images, labels: Labels, lacking: int) -> Indices:
 
 
 def carved_note(why: str, total: int, sizes: Sequence[tuple[str, int]]) -> str:
-    """Say which splits, with how many images each, were taken out of `total` train images, and why."""
+    """A note: which splits, with how many images each, were taken from `total` train images, and why."""
     taken = f" and {sizes[-1][1]:,} are {sizes[-1][0]}" if len(sizes) > 1 else ""
     name, count = sizes[0]
     return (

@@ -1,4 +1,4 @@
-"""Names of a source's classes: FER's expressions in their usual spellings, or its own."""
+"""Class names of a source: FER's expressions in any usual spelling, or the source's own names."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SPELLINGS = {
     "Sad": ("sad", "sadness"),
     "Surprise": ("surprise", "surprised"),
     "Neutral": ("neutral",),
-    "Contempt": ("contempt", "contemptuous"),  # no class of FER2013, but of CK+ and AffectNet
+    "Contempt": ("contempt", "contemptuous"),  # a class of CK+ and AffectNet, not of FER2013
 }
 _EXPRESSION_OF = {spelling: name for name, spellings in _SPELLINGS.items() for spelling in spellings}
 _NUMBERS = tuple(str(number) for number in range(len(EXPRESSIONS)))
@@ -37,7 +37,7 @@ Given = TypeVar("Given", str, int)
 class Classes(Generic[Given]):
     """The names of the classes in the order of their labels, and the label of each name or number in the source.
 
-    `notes` are remarks on how the names were found.
+    `notes` tell how the names were found.
     """
 
     names: tuple[str, ...]
@@ -46,21 +46,21 @@ class Classes(Generic[Given]):
 
 
 def natural(name: str) -> tuple[list[str | int], str]:
-    """Return a key that sorts face2 before face10; case counts only between names that differ in nothing else."""
+    """A sort key that puts face2 before face10. Case matters only between names that are otherwise equal."""
     parts = re.split(r"([0-9]+)", name.casefold())
     return [int(part) if number % 2 else part for number, part in enumerate(parts)], name
 
 
 def named_classes(root: Path, names: Collection[str]) -> Classes[str]:
-    """Return the classes that folders of these names stand for.
+    """The classes of a source whose class folders have these names.
 
-    Names of expressions, in any case and usual spelling, become FER's classes in FER's order, then Contempt, then
-    other names in natural order. Where no name is one of FER's, all are classes as they are
-    written, in natural order. Numbers are read as `numbered_classes` does, without refusing gaps.
+    Names of expressions, in any case and usual spelling, become FER's classes in FER's order, followed by Contempt and
+    then by other names in natural order. If no name is an expression of FER, all names are classes as they are written,
+    in natural order. Numbers are read as in `numbered_classes`, but gaps are allowed.
 
     Raises:
-        DataError: a name is nearly an expression's beside others that are, or there are fewer than 2 names or more
-            than 256.
+        DataError: a name resembles an expression but is none, while other names are expressions; or there are fewer
+            than 2 names or more than 256.
     """
     if not 2 <= len(names) <= _MAX_CLASSES:
         found = ", ".join(sorted(names, key=natural)[:10]) or "none"
@@ -81,11 +81,11 @@ def named_classes(root: Path, names: Collection[str]) -> Classes[str]:
 
 
 def numbered_classes(root: Path, labels: Collection[int]) -> Classes[int]:
-    """Return the classes of a source that has only numbers.
+    """The classes of a source that has only numbers.
 
-    Their names are the lines of its classes.txt: line k, counted from 0, names number k; where the numbers go
-    further and there are as many lines as numbers, the lines name them in their order (1..7 in RAF-DB). Without
-    the file 0..6 are FER's expressions, and other numbers from 0 on are their own names; a note says so.
+    The lines of its classes.txt are their names: line k, counted from 0, is the name of number k. If the numbers go
+    beyond the last line and there are as many numbers as lines, the lines name the numbers in their order (1..7 in
+    RAF-DB). Without the file, 0..6 are FER's expressions; other numbers are their own names, and a note says so.
 
     Raises:
         DataError: classes.txt does not fit the numbers; or there is none, and the numbers have gaps.
@@ -103,7 +103,7 @@ def numbered_classes(root: Path, labels: Collection[int]) -> Classes[int]:
 
 
 def relabelled(splits: Mapping[str, Split], label_of: Mapping[int, int]) -> dict[str, Split]:
-    """Return splits whose labels are numbers of a source with the labels of its classes instead."""
+    """The splits with the source's numbers replaced by the labels of its classes."""
     table = np.zeros(_MAX_CLASSES, np.uint8)
     table[list(label_of)] = list(label_of.values())
     return {name: replace(split, labels=table[split.labels]) for name, split in splits.items()}
@@ -157,7 +157,7 @@ def _by_classes_file(path: Path, given: Sequence[int]) -> Classes[int]:
 
 
 def _numbers_note(numbers: Sequence[int], names: Sequence[str]) -> str:
-    """Return a note: the source has no names, which ones were assumed, and how to give them."""
+    """A note: the source has no class names, which ones are assumed, and how to provide them."""
     if tuple(names) == EXPRESSIONS:
         order = ", ".join(f"{number} {name}" for number, name in enumerate(names))
         made = f"they are read in FER2013's order ({order}), but AffectNet and RAF-DB have other orders"
@@ -175,7 +175,7 @@ def _some(numbers: Sequence[int]) -> str:
 
 
 def _refuse_misspelt(root: Path, others: Sequence[str]) -> None:
-    """Refuse names that are nearly an expression's: as a further class it would divide that expression in two."""
+    """Refuse names that resemble an expression: a misspelt folder would become a further class."""
     hints = [f"'{name}'{hint}" for name in others if (hint := nearest(name, list(_EXPRESSION_OF)))]
     if hints:
         raise DataError(

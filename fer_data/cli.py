@@ -39,14 +39,14 @@ class _OfSource(Verb):
 
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        """Its own arguments, and the options of the data."""
+        """Add the verb's arguments and the options of the data set."""
         add_flags(parser, cls)
         group = parser.add_argument_group("how the data is read, and which part is used")
         add_flags(group, DataOptions, [name for name in flags(DataOptions) if name != "source"])
 
     @classmethod
     def fields_given(cls, given: argparse.Namespace) -> dict[str, Any]:
-        """Its own fields, and the options of the data."""
+        """The given fields of the verb and the options of the data set."""
         return super().fields_given(given) | {"data": DataOptions.given(given, given.source)}
 
     def faces(self) -> Faces:

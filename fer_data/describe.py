@@ -1,4 +1,4 @@
-"""Describes a data set: counts, duplicates and label conflicts, for text, JSON and reports."""
+"""Describes a data set: counts, duplicates and label conflicts, as text, JSON and for reports."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Description = dict[str, Any]
 
 
 def describe(faces: Faces) -> Description:
-    """Return a description of a data set, as JSON values.
+    """A description of a data set as JSON values.
 
-    counts: split -> class -> images; duplicates: split -> images beyond the first copy in that split. The
-    other numbers are described in `fer_data.cache.leaks.Leaks`.
+    counts: split -> class -> images; duplicates: split -> images that repeat an earlier image of that split. The other
+    numbers are described in `fer_data.cache.leaks.Leaks`.
     """
     found = leaks(faces)
     splits = _splits(faces)
@@ -44,7 +44,7 @@ def describe(faces: Faces) -> Description:
 
 
 def counts_table(faces: Faces) -> Table:
-    """Images of each class in each split, and their share of the split."""
+    """The number of images of each class in each split, and their share of the split."""
     splits = _splits(faces)
     table = Table(header_style="bold", footer_style="bold", show_footer=True)
     table.add_column("class", footer="all")
@@ -61,7 +61,7 @@ def counts_table(faces: Faces) -> Table:
 
 
 def remarks(description: Description) -> list[str]:
-    """Return remarks on a data set besides its counts, one sentence each."""
+    """Remarks on a data set besides its counts, one sentence each."""
     d, n = description, {split: sum(counts.values()) for split, counts in description["counts"].items()}
     doubles = ", ".join(f"{split} {count:,}" for split, count in d["duplicates"].items())
     return [

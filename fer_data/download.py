@@ -1,4 +1,4 @@
-"""Downloads FER2013 from Kaggle with Kaggle's client and the user's account."""
+"""Downloads FER2013 from Kaggle, with Kaggle's client and the user's account."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OFFICIAL_MD5 = "f8428a1edbd21e88f42c73edd2a14f95"
 
 _ARCHIVE = "fer2013.tar.gz"
 _MAX_BYTES = 2 * 2**30
-_NEEDED_BYTES = 500 * 10**6  # the archive and the csv in it
+_NEEDED_BYTES = 500 * 10**6  # for the archive and the csv in it
 _HOW_TO_GET_CREDENTIALS = (
     "create a token at https://www.kaggle.com/settings (API) and save it as ~/.kaggle/kaggle.json, "
     "or set KAGGLE_USERNAME and KAGGLE_KEY"
@@ -30,12 +30,12 @@ _HOW_TO_GET_CREDENTIALS = (
 
 
 def download(folder: Path) -> tuple[Path, bool]:
-    """Put FER2013's csv into a folder; return its path, and whether it is the official file, byte for byte.
+    """Download FER2013's csv into a folder. Returns its path, and whether it is the official file, byte for byte.
 
-    Needs the package kaggle, a Kaggle account's token, and that account's consent to the competition's rules.
+    This needs the package kaggle, a token of a Kaggle account, and that account's consent to the competition's rules.
 
     Raises:
-        DataError: one of these is missing, the file is there already, or the download failed.
+        DataError: one of these is missing, the file already exists, or the download failed.
     """
     target = folder.expanduser() / CSV_NAME
     if os.path.lexists(target):
@@ -57,10 +57,10 @@ def download(folder: Path) -> tuple[Path, bool]:
 
 
 def credential_faults() -> list[str]:
-    """Return which Kaggle credentials are missing; empty if none.
+    """Which Kaggle credentials are missing; empty if none.
 
-    Kaggle's client ends the process where it finds no credentials, so this looks for them in the same places
-    before importing it.
+    Kaggle's client exits the process if it finds no credentials, so this searches the same places before it is
+    imported.
     """
     environment = os.environ
     if environment.get("KAGGLE_API_TOKEN") or (environment.get("KAGGLE_USERNAME") and environment.get("KAGGLE_KEY")):
@@ -113,7 +113,10 @@ def _fetch(folder: Path) -> None:
         api = KaggleApi()
         api.authenticate()
         api.competition_download_file(COMPETITION, _ARCHIVE, path=str(folder))
-    except (Exception, SystemExit) as error:  # the client raises its transport's errors, and exits on bad credentials
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # its HTTP library's errors; it exits on bad credentials
         raise DataError(
             f"Kaggle did not give {_ARCHIVE}: {error}; check that the token is valid, that you have accepted the "
             f"rules at {PAGE}/rules, and that kaggle.com can be reached"
@@ -121,7 +124,7 @@ def _fetch(folder: Path) -> None:
 
 
 def _unpack(folder: Path) -> Path:
-    """Extract only the csv of the archive, beside it."""
+    """Extract only the csv from the archive, into the same folder."""
     try:
         with tarfile.open(folder / _ARCHIVE) as archive:
             member = next((m for m in archive if m.isfile() and Path(m.name).name == CSV_NAME), None)

@@ -1,10 +1,10 @@
 """Writes a data set in the layout of Caffe's data step: images or LMDB, index lists, mean image.
 
 DEST/
-    train|val|test/<label>/<00111>.png     or jpg; or, as LMDB, train|val|test/data.mdb
-    train.txt, val.txt, test.txt           index lists, "0/00111.png 0"; not with LMDB, which holds the labels
-    classes.txt                            one class per line, in the order of the labels
-    mean.npy, mean.binaryproto             mean image of train, [height, width] float32 0..255
+    train|val|test/<label>/<00111>.png or jpg; or, as LMDB, train|val|test/data.mdb
+    train.txt, val.txt, test.txt     index lists, "0/00111.png 0"; not with LMDB, which has the labels itself
+    classes.txt                      one class per line, in the order of the labels
+    mean.npy, mean.binaryproto       mean image of train, [height, width] float32 0..255
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from fer_data.sources.lmdb_faces import write_lmdb
 
 Format = Literal["png", "jpg", "lmdb"]
 FORMATS: tuple[Format, ...] = get_args(Format)
-JPEG_QUALITY = 95  # of 100; png and lmdb keep every grey level
+JPEG_QUALITY = 95  # of 100; png and lmdb are lossless
 
 
 def export(faces: Faces, destination: Path, form: Format) -> None:
     """Write a data set into a new folder, which appears only when it is complete.
 
-    Images are numbered by their position in the split, so that reading the folder gives the same order, and but
-    for jpg the same fingerprint. jpg is of quality 95.
+    Images are numbered by their position in the split. Reading the folder therefore gives the same order and, except
+    for jpg, the same fingerprint. The quality of jpg is 95.
 
     Raises:
-        DataError: the folder exists, cannot be written, or the faces have soft labels, which it cannot hold.
+        DataError: the folder exists or cannot be written, or the faces have soft labels, for which there is no format.
     """
     destination = destination.expanduser()
     check_new(destination)
@@ -45,7 +45,7 @@ def export(faces: Faces, destination: Path, form: Format) -> None:
     try:
         beside.mkdir(parents=True)
         _write(faces, beside, form)
-        os.sync()  # once for all: synchronised one by one, 36,000 files take minutes
+        os.sync()  # once for all files: fsync of each of 36,000 takes minutes
         beside.rename(destination)
     except OSError as error:
         raise DataError(f"{destination}: cannot be written: {error}; choose a folder with space") from error
@@ -54,7 +54,7 @@ def export(faces: Faces, destination: Path, form: Format) -> None:
 
 
 def check_new(destination: Path) -> None:
-    """Raise DataError if the destination exists; nothing is ever overwritten."""
+    """Raise DataError if the destination exists: nothing is overwritten."""
     if os.path.lexists(destination.expanduser()):
         raise DataError(f"{destination}: exists already; give a new folder, or remove it")
 

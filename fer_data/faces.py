@@ -1,4 +1,4 @@
-"""The one type every data set becomes: three splits of grey faces with their labels."""
+"""The type that every data set becomes: three splits of grey faces with their labels."""
 
 from __future__ import annotations
 
@@ -23,19 +23,22 @@ SPLITS = ("train", "val", "test")
 
 
 class DataError(UserError):
-    """Bad data or an unusable path; the message gives the rule, the value given and the way out."""
+    """Faulty data or an unusable path; the message has the rule, the given value and the way out."""
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
     """One split of a data set.
 
-    images: [n, height, width], grey levels on the scale 0..255, possibly memory-mapped: uint8 from any source,
-        float32 (perhaps beyond the scale) after preprocessing.
+    images: [n, height, width], grey levels on the scale 0..255, possibly memory-mapped: uint8 from any source, float32
+    (possibly outside the scale) after preprocessing.
+
     labels: [n] uint8, indices into the classes.
-    soft_labels: [n, classes] float32 whose rows sum to 1, where train has them; the label has the largest share.
-    leaked: [n] bool, where an image's pixels are also in train (of val), or in train or val (of test); None
-        for train, and where it was not checked.
+
+    soft_labels: [n, classes] float32, rows sum to 1 and the label has the largest share; None if the source has none.
+
+    leaked: [n] bool, whether an image's pixels are also in train (for val), or in train or val (for test). None for
+    train, and if it was not checked.
     """
 
     name: str
@@ -59,7 +62,7 @@ class Split:
         return len(self.labels)
 
     def counts(self, classes: int) -> list[int]:
-        """Images per class, for labels 0..classes-1."""
+        """Number of images per class, for labels 0..classes-1."""
         return [int(count) for count in np.bincount(self.labels, minlength=classes)]
 
 
@@ -67,8 +70,8 @@ class Split:
 class Faces:
     """A data set: its name, the hash of its content, and its three splits.
 
-    `notes` are shown beside any number from this data. `stored_mean` is the mean image of train,
-    where it was computed before.
+    `notes` are shown beside any number from this data. `stored_mean` is the mean image of train, if it is already
+    known.
     """
 
     name: str
@@ -82,18 +85,18 @@ class Faces:
     stored_mean: MeanImage | None = field(default=None, repr=False)
 
     def mean_image(self) -> MeanImage:
-        """Return the pixelwise mean of the train split: [height, width] float32, 0..255."""
+        """The pixelwise mean of the train split: [height, width] float32, 0..255."""
         return self.stored_mean if self.stored_mean is not None else mean_of(self.train.images)
 
 
 def mean_of(images: Images) -> MeanImage:
-    """Return the pixelwise mean of [n, height, width] as [height, width] float32, from exact sums."""
+    """The pixelwise mean of [n, height, width] as [height, width] float32, from exact sums."""
     total = images.sum(axis=0, dtype=np.uint64)
     return np.asarray(total / len(images), dtype=np.float32)
 
 
 def fingerprint_of(splits: Sequence[Split]) -> str:
-    """Return 16 hex digits for the content: each split's name, shape, pixels, labels and soft labels, in order."""
+    """16 hex digits for the content: each split's name, shape, pixels, labels and soft labels, in order."""
     digest = hashlib.blake2b(digest_size=8)
     for split in splits:
         digest.update(f"{split.name} {split.images.shape}".encode())
@@ -105,5 +108,5 @@ def fingerprint_of(splits: Sequence[Split]) -> str:
 
 
 def derived_fingerprint(fingerprint: str, change: str) -> str:
-    """Return 16 hex digits for a data set of this fingerprint after a change, which is described in words."""
+    """16 hex digits for a data set of this fingerprint after a change; `change` describes it in words."""
     return hashlib.blake2b(f"{fingerprint} {change}".encode(), digest_size=8).hexdigest()

@@ -1,4 +1,4 @@
-"""Options of a data set: where it comes from, how it is read, and which part of it is used."""
+"""Options of a data set: its source, how it is read, and which part of it is used."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from fer_data.faces import DataError
 
 ResizeMethod = Literal["area", "bilinear", "bicubic", "lanczos"]
 LabelKind = Literal["fer", "ferplus-plurality", "ferplus-majority", "ferplus-soft"]
-"""FER+'s most frequent vote, the majority that FER+'s own program takes, or all votes as shares in training."""
+"""FER2013's labels, or FER+'s: the plurality of its votes, the majority, or all votes as shares in training."""
 
 _FERPLUS_LABELS = [label for label in get_args(LabelKind) if label != "fer"]
 Dedupe = Literal["none", "train"]
 
 
 def labels_named_today(name: str) -> str:
-    """The current name of a kind of labels; sweeps of version 0.1.0 recorded `ferplus-plurality` as `ferplus`."""
+    """The current name of a kind of labels: version 0.1.0 recorded `ferplus-plurality` as `ferplus`."""
     return "ferplus-plurality" if name == "ferplus" else name
 
 
@@ -44,10 +44,10 @@ def _fold(text: str) -> tuple[int, int]:
 
 
 class DataOptions(Finite):
-    """A source, how it is read, and subsets of it, applied in this order: classes, fold, dedupe, limit_train.
+    """A source, how it is read, and its subsets, applied in this order: classes, fold, dedupe, limit_train.
 
-    `source` is a file or a folder; None or "synthetic" are the built-in synthetic faces. The options up to
-    `skip_bad` change how the source is read, the others choose a part of what was read.
+    `source` is a file or a folder; None or "synthetic" means the synthetic faces. The options up to `skip_bad` change
+    how the source is read. The others choose a part of the result.
     """
 
     source: Annotated[
@@ -106,7 +106,7 @@ class DataOptions(Finite):
     @model_validator(mode="before")
     @classmethod
     def _fold_of_folds(cls, values: Any) -> Any:
-        """`fold=(K, N)`, as the command line has it, is two settings."""
+        """Accept `fold=(K, N)`, as the command line has it, as two settings."""
         match values:
             case {"fold": (fold, folds), **others}:
                 return {**others, "fold": fold, "folds": folds}
@@ -144,7 +144,7 @@ class DataOptions(Finite):
 
     @classmethod
     def given(cls, arguments: argparse.Namespace, source: str | None) -> DataOptions:
-        """The options that a command line gives.
+        """The options given on a command line.
 
         Raises:
             DataError: lists every option that is wrong or conflicts with another.

@@ -1,6 +1,6 @@
-"""A picture of a data set: how its classes are distributed, and what its faces look like.
+"""A picture of a data set: the distribution of its classes, and some of its faces.
 
-The three colours differ for colour-blind readers too (Okabe & Ito 2008).
+The three colours are distinguishable for colour-blind readers (Okabe & Ito 2008).
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _SEED = 0
 
 
 def draw_overview(path: Path, faces: Faces) -> None:
-    """Write a PNG: counts of each class in each split, and random train faces of each class.
+    """Write a PNG with the counts of each class in each split, and random train faces of each class.
 
-    Of more than 16 classes the first 16 are drawn, and a caption says so. A class whose name matplotlib's own font
-    cannot write is named by its label, as `class 3`.
+    Of more than 16 classes the first 16 are drawn, and a caption mentions this. A class whose name has characters that
+    matplotlib's font lacks is named by its label, for example `class 3`.
 
     Raises:
         DataError: a disk error.
@@ -69,13 +69,13 @@ def _title(faces: Faces) -> str:
 
 
 def writable(text: str) -> str:
-    """The text with `?` for each character that matplotlib's own font lacks."""
+    """The text with `?` for each character that matplotlib's font lacks."""
     known = FT2Font(findfont("DejaVu Sans")).get_charmap()
     return "".join(character if character.isspace() or ord(character) in known else "?" for character in text)
 
 
 def draw_counts(axes: Axes, faces: Faces, names: Sequence[str]) -> None:
-    """Bars of how many images each class has in each split."""
+    """Draw the number of images of each class in each split as bars."""
     width = 0.27
     for offset, split in enumerate((faces.train, faces.val, faces.test), start=-1):
         counts = split.counts(len(faces.classes))[: len(names)]
@@ -106,13 +106,13 @@ def _draw_faces(axes: Axes, train: Split, label: int, name: str) -> None:
 
 
 def _shortened(name: str, length: int) -> str:
-    """Leave out the middle of a long name, because names that begin alike often differ at the end."""
+    """Omit the middle of a long name: names with the same beginning often differ at the end."""
     kept = (length - 1) // 2
     return name if len(name) <= length else f"{name[:kept]}…{name[-kept:]}"
 
 
 def _strip(images: Images) -> Images:
-    """Lay images [n, height, width] side by side on white."""
+    """Place images [n, height, width] side by side on white."""
     height, width = images.shape[1:]
     step = width + max(round(width * _GAP), 1)
     strip = np.full((height, step * _FACES_A_CLASS), 255, dtype=images.dtype)

@@ -1,4 +1,4 @@
-"""Draws augmented and preprocessed faces, to check a recipe before training.
+"""Draws augmented and preprocessed faces, to check settings before training.
 
 Legend: n tiles, h and w their height and width.
 """
@@ -25,17 +25,17 @@ _TILE_INCHES, _TEXT_INCHES, _HEAD_INCHES, _BARS_INCHES = 0.78, 0.24, 0.45, 2.8
 
 
 def draw_augmented(path: Path, faces: Faces, place: int, config: AugmentConfig, count: int, seed: int) -> None:
-    """Write a PNG of one train face and `count` augmented versions of it, as in training.
+    """Write a PNG with one train face and `count` augmented versions of it, as in training.
 
     Raises:
-        DataError: no such face, a pipeline that albumentations refuses, or a disk error.
+        DataError: there is no such face, albumentations refuses the pipeline, or a disk error.
     """
     import torch
 
     from fer_data.augmentation.batches import train_batches
 
     face = _face(faces, place)
-    # Mixing takes other faces of the batch, and an epoch's plain copies are what the first tile shows.
+    # Mixing needs other faces of the batch, and the first tile already shows the plain face.
     alone = config.model_copy(update={"mixup": 0.0, "cutmix": 0.0, "plain_and_augmented": False})
     copies = Split("train", np.repeat(face[None], count, axis=0), np.zeros(count, np.uint8))
     (batch,) = train_batches(copies, count, alone, torch.Generator().manual_seed(seed))
@@ -47,10 +47,10 @@ def draw_augmented(path: Path, faces: Faces, place: int, config: AugmentConfig, 
 
 
 def draw_preprocessed(path: Path, faces: Faces, place: int) -> None:
-    """Write a PNG of one train face under every preprocessing, each with the range of its values.
+    """Write a PNG with one train face under every preprocessing, each with the range of its values.
 
     Raises:
-        DataError: no such face, or a disk error.
+        DataError: there is no such face, or a disk error.
     """
     from fer_data.augmentation.preprocess import preprocess
 
@@ -66,7 +66,7 @@ def draw_preprocessed(path: Path, faces: Faces, place: int) -> None:
 
 
 def draw_first(path: Path, faces: Faces, count: int) -> None:
-    """Write a PNG of the classes' counts and of the first `count` train faces with their labels.
+    """Write a PNG with the class counts and the first `count` train faces with their labels.
 
     Raises:
         DataError: a disk error.
@@ -79,10 +79,11 @@ def draw_first(path: Path, faces: Faces, count: int) -> None:
 
 
 def read_augmentation(settings: Sequence[str], config: Path | None) -> AugmentConfig:
-    """The augmentation of a trial's config.json, or none, changed by `KEY=VALUE` settings.
+    """The augmentation in a trial's config.json, or none, changed by `KEY=VALUE` settings.
 
     Raises:
-        DataError: every unknown name, malformed setting and value out of its range; a file that is no configuration.
+        DataError: lists every unknown name, malformed setting and value out of range; or the file is not a
+            configuration.
     """
     content = _read(config) if config else {}
     faults = []
@@ -139,7 +140,7 @@ def _about(faces: Faces, place: int) -> str:
 def _sheet(
     tiles: npt.NDArray[np.float32], texts: Sequence[str], title: str, *, columns: int, bars: Faces | None = None
 ) -> Figure:
-    """Tiles [n, h, w] in rows, each over its text where it has one; above them counts of the classes of `bars`."""
+    """Tiles [n, h, w] in rows, each above its text if it has one; above all of them the class counts of `bars`."""
     rows = -(-len(tiles) // columns)
     lines = max((text.count("\n") + 1 for text in texts), default=0)
     tile_width = _TILE_INCHES if bars else 1.35

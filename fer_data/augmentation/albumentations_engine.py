@@ -1,7 +1,6 @@
-"""Augmentation by albumentations, image by image: a user's own pipeline, or what AugmentConfig says.
+"""Augmentation with albumentations, image by image: a user's own pipeline, or the variations of an AugmentConfig.
 
-A batch is the unit of work and of randomness: each has its own seed, so the result does not depend on
-which process computes it.
+Each batch has its own seed, so the result does not depend on which process computes it.
 """
 
 from __future__ import annotations
@@ -22,14 +21,14 @@ from fer_common.errors import nearest
 from fer_data.augmentation.augment_config import ERASED_AREA, ERASED_ASPECT, LEAST_BLUR_SIGMA, AugmentConfig
 from fer_data.faces import DataError, Images
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else importing it asks the package index for a newer one
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # otherwise its import looks for a newer version online
 
 
 def check_pipeline(config: AugmentConfig, height: int, width: int) -> None:
-    """Build the pipeline and try it on one grey image.
+    """Build the pipeline and apply it to one grey image.
 
     Raises:
-        DataError: albumentations refuses it, or what it returns is not an image of grey levels of that size.
+        DataError: albumentations refuses the pipeline, or the result is not a grey image of that size.
     """
     augment_images(np.full((1, height, width), 128, np.uint8), config, seed=0)
 
@@ -37,14 +36,15 @@ def check_pipeline(config: AugmentConfig, height: int, width: int) -> None:
 def augmented(
     images: Images, batches: Sequence[NDArray[np.intp]], seeds: Sequence[int], config: AugmentConfig, workers: int
 ) -> Iterator[Images]:
-    """Yield the images [k, height, width] of each batch, varied, in order.
+    """Yield the augmented images [k, height, width] of each batch, in order.
 
     Args:
         images: [n, height, width] of a split.
         batches: the indices of each batch.
-        seeds: one per batch; it determines everything random in the batch.
-        config: what may vary.
-        workers: processes that compute batches ahead and are kept between calls; below two, none.
+        seeds: one per batch; everything random in the batch depends on it.
+        config: the variations.
+        workers: number of processes that compute batches in advance and are kept between calls; below 2, this process
+            computes them.
     """
     settings = config.model_dump_json()
     if workers < 2:
@@ -58,20 +58,20 @@ def augmented(
     )
     results = Parallel(n_jobs=workers, batch_size=1, max_nbytes=None, return_as="generator")(tasks)
     try:
-        # Left early, `yield from` would close the results before what follows.
+        # If the caller stops early, `yield from` would close the results before the block below.
         for images_of_a_batch in results:  # noqa: UP028
             yield images_of_a_batch
     finally:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that batches were made ahead for nothing, where one leaves early
+            warnings.simplefilter("ignore")  # joblib warns of batches that nobody took
             results.close()
 
 
 def augment_images(images: Images, config: AugmentConfig, seed: int) -> Images:
-    """Return images [n, height, width], uint8 or float32 0..255, varied one by one; of the same type and shape.
+    """Augment images [n, height, width], uint8 or float32 0..255, one by one; the result has the same type and shape.
 
     Raises:
-        DataError: albumentations refuses the pipeline, or the images do not suit it.
+        DataError: albumentations refuses the pipeline, or the images are outside 0..255.
     """
     return _augment_images(images, config.model_dump_json(), seed)
 
@@ -85,7 +85,7 @@ def _augment_images(images: Images, settings: str, seed: int) -> Images:
             f"{images.max():.0f}: use engine 'batched', or a preprocessing that stays on the scale"
         )
     pipeline = _kept.built(settings, height, width)
-    # Not set_random_seed, which gives every transform a generator of the same seed: they would all decide alike.
+    # set_random_seed would give all transforms generators of the same seed, so their choices would be equal.
     pipeline.set_random_state(np.random.default_rng(seed), random.Random(seed))
     result = np.empty_like(images)
     for number, image in enumerate(images if grey_levels else images / np.float32(255)):
@@ -97,7 +97,7 @@ def _varied(pipeline: Any, image: Images) -> Images:
     height, width = image.shape
     try:
         varied = pipeline(image=image[:, :, None])["image"]
-    except Exception as error:  # whatever a transform raises, the pipeline is a person's input
+    except Exception as error:  # a transform may raise anything, and the pipeline is the user's
         raise DataError(f"albumentations refuses a grey image of {height}x{width}: {_reason(error)}") from error
     if not isinstance(varied, np.ndarray) or varied.dtype != image.dtype:
         kind = f"{type(varied).__module__}.{type(varied).__name__}"
@@ -111,7 +111,7 @@ def _varied(pipeline: Any, image: Images) -> Images:
 
 
 _building = threading.Lock()
-"""Held while a pipeline is built, since filters of warnings are those of the whole process."""
+"""Held while a pipeline is built, because warning filters apply to the whole process."""
 
 
 def _build(settings: str, height: int, width: int) -> Any:
@@ -123,7 +123,7 @@ def _build(settings: str, height: int, width: int) -> Any:
 
 
 class _Kept(threading.local):
-    """The pipelines that a thread has built: each keeps the state of its random numbers."""
+    """The pipelines that a thread has built. Each has its own random state, so threads do not share them."""
 
     def __init__(self) -> None:
         self.built = lru_cache(maxsize=4)(_build)
@@ -138,10 +138,10 @@ def _from_dict(pipeline: dict[str, Any]) -> Any:
     _one_opencv_thread()
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("error", message="Argument")  # else a misspelt argument is left out
+            warnings.filterwarnings("error", message="Argument")  # otherwise a misspelt argument is ignored
             built = A.from_dict(json.loads(json.dumps(pipeline)))
             return built if isinstance(built, A.Compose) else A.Compose([built])
-    except Exception as error:  # from_dict lets through what any transform's constructor raises
+    except Exception as error:  # a transform's constructor may raise anything
         raise DataError(f"albumentations refuses the pipeline: {_reason(error)}{_similar_transform(error)}") from error
 
 
@@ -150,7 +150,7 @@ def _reason(error: Exception) -> str:
 
 
 def _similar_transform(error: Exception) -> str:
-    """Return the nearest transform's name where the fault is an unknown name."""
+    """A hint with the most similar transform's name if the error is an unknown name, else an empty text."""
     from albumentations.core.serialization import SERIALIZABLE_REGISTRY
 
     name = str(error.args[0]) if isinstance(error, KeyError) and error.args else ""
@@ -198,7 +198,7 @@ def _from_config(config: AugmentConfig, height: int, width: int) -> Any:
 
 
 def _one_opencv_thread() -> None:
-    """Keep OpenCV to the thread it is called from, for faces are small and workers many."""
+    """Let OpenCV use one thread: faces are small, and several workers run at once."""
     import cv2
 
     cv2.setNumThreads(0)

@@ -1,6 +1,6 @@
-"""Augmentation of a whole batch at once, on whatever device holds it.
+"""Augmentation of a whole batch at once, on the device that has it.
 
-Shapes: images [n, height, width]; every random number is drawn per image from one explicit generator.
+Shapes: images [n, height, width]. Every random number is drawn per image from one explicit generator.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from torch.nn import functional as F
 
 from fer_data.augmentation.augment_config import ERASED_AREA, ERASED_ASPECT, LEAST_BLUR_SIGMA, AugmentConfig
 
-_BLUR_REACH = 3.5  # standard deviations, as Pillow's and albumentations' kernels
+_BLUR_REACH = 3.5  # standard deviations, as in albumentations, which follows Pillow
 _DRAWN_AT_ONCE = 16
 _POOL_PIXELS = 2**20
 
 
 class _Uniform:
-    """What is drawn for each image: [n] float32 on the images' device, a row of the given ones per call."""
+    """Random values per image, from the given rows: each call uses the next row and returns [n] float32."""
 
     def __init__(self, rows: Tensor) -> None:
         self._rows, self.taken = rows, 0
@@ -32,26 +32,26 @@ class _Uniform:
         return low + (high - low) * row
 
     def below(self, limit: int) -> Tensor:
-        """Whole numbers 0..limit-1, [n] int64."""
+        """Integers 0..limit-1, [n] int64."""
         return (self.between(0, 1) * limit).long()
 
 
 def augment(images: Tensor, config: AugmentConfig, generator: torch.Generator) -> Tensor:
-    """Vary each image on its own.
+    """Augment each image independently.
 
     Args:
         images: [n, height, width] uint8, or float32 on the same scale.
-        config: what may vary, and how far.
-        generator: source of all randomness, on the CPU.
+        config: the variations and their ranges.
+        generator: a CPU generator, the only source of randomness.
 
     Returns:
-        [n, 1, height, width] float32, 0..255 where the images are uint8; exactly the images where everything is off.
+        [n, 1, height, width] float32, in 0..255 if the images are uint8; equal to the images if no variation is on.
     """
     return vary(images, config, draw_rows(len(images), config, generator).to(images.device))
 
 
 def draw_rows(n: int, config: AugmentConfig, generator: torch.Generator) -> Tensor:
-    """Draw what `vary` needs for n images: [rows, n] float32 in 0..1, on the CPU."""
+    """Draw the random numbers that `vary` needs for n images: [rows, n] float32 in 0..1, on the CPU."""
     needed = _rows_needed(config)
     shape = (_DRAWN_AT_ONCE, n)
     blocks = [torch.rand(shape, generator=generator).flip(0) for _ in range(0, needed, _DRAWN_AT_ONCE)]
@@ -60,19 +60,19 @@ def draw_rows(n: int, config: AugmentConfig, generator: torch.Generator) -> Tens
 
 @lru_cache(maxsize=64)
 def _rows_needed(config: AugmentConfig) -> int:
-    """How many rows `vary` takes: counted while it varies one image."""
+    """The number of rows that `vary` uses, counted by augmenting one image."""
     draw = _Uniform(torch.zeros(1, 1))
     _vary(torch.zeros(1, 8, 8, dtype=torch.uint8), config, draw)
     return draw.taken
 
 
 def vary(images: Tensor, config: AugmentConfig, rows: Tensor) -> Tensor:
-    """`augment` by the random numbers of `draw_rows`, which are on the images' device. Nothing waits for a GPU."""
+    """`augment` with the random numbers of `draw_rows`, moved to the images' device. Does not wait for a GPU."""
     return _vary(images, config, _Uniform(rows))
 
 
 def _vary(images: Tensor, config: AugmentConfig, draw: _Uniform) -> Tensor:
-    # What follows changes `varied` in place: _move returns memory of its own.
+    # `varied` is changed in place below; _move never returns the memory of `images`.
     varied = _move(_crop(images, config.crop_pad, draw) if config.crop_pad else images, config, draw)
     if config.blur:
         varied = _blur(varied, config, draw)
@@ -88,13 +88,13 @@ def _vary(images: Tensor, config: AugmentConfig, draw: _Uniform) -> Tensor:
 
 
 def _move(images: Tensor, config: AugmentConfig, draw: _Uniform) -> Tensor:
-    """Mirror and warp, in one pass where both are wanted: [n, h, w] float32."""
+    """Mirror and warp, in one pass if both are on: [n, h, w] float32."""
     mirrored = draw.between(0, 1) < config.flip if config.flip else None
     if not config.moves:
         if mirrored is None:
             return images.float() if images.dtype == torch.uint8 else images.clone()
         moved, number = images.float(), torch.arange(len(images), device=images.device)
-        # Faster than torch.where; an assignment by a mask would wait for a GPU.
+        # Faster than torch.where; assignment with a mask would wait for a GPU.
         return torch.cat((moved, moved.flip(-1))).index_select(0, number + len(images) * mirrored)
     affine = _affine(images, config, draw)
     if mirrored is not None:
@@ -105,7 +105,7 @@ def _move(images: Tensor, config: AugmentConfig, draw: _Uniform) -> Tensor:
 
 
 def _affine(images: Tensor, config: AugmentConfig, draw: _Uniform) -> Tensor:
-    """Return [n, 2, 3]: where in the original (-1..1 across its sides) a point of the result is looked up."""
+    """[n, 2, 3]: maps each point of the result to its point in the original; both axes have -1..1 across the image."""
     height, width = images.shape[-2:]
     angle = draw.between(-1, 1) * math.radians(config.rotate_deg)
     size = 1 + draw.between(-1, 1) * config.scale
@@ -118,7 +118,7 @@ def _affine(images: Tensor, config: AugmentConfig, draw: _Uniform) -> Tensor:
 
 
 def _grid(affine: Tensor, images: Tensor) -> Tensor:
-    """Return `F.affine_grid` of [n, 2, 3] as [n, h, w, 2], five times as fast: its product has only three terms."""
+    """`F.affine_grid` of [n, 2, 3] as [n, h, w, 2], five times as fast: each coordinate sums only three terms."""
     n, height, width = images.shape
     x, y = (((2 * torch.arange(side, device=images.device) + 1) / side - 1).view(-1, 1) for side in (width, height))
     first_row = (affine[:, None, :, 0] * x + affine[:, None, :, 2]).view(n, 1, 2 * width)
@@ -141,7 +141,7 @@ def _blur(images: Tensor, config: AugmentConfig, draw: _Uniform) -> Tensor:
 
 
 def _blur_matrix(sigma: Tensor, largest: float, side: int) -> Tensor:
-    """Return [n, side, side]: the weight of each input pixel of a line (second axis) in each output pixel (first)."""
+    """[n, side, side]: the weight of each input pixel of a line (second axis) in each output pixel (first axis)."""
     reach = min(math.floor(_BLUR_REACH * largest), side - 1)
     distance = torch.arange(reach + 1, device=sigma.device)
     weight = torch.where(distance <= (_BLUR_REACH * sigma).floor(), (-0.5 * (distance / sigma) ** 2).exp(), 0)
@@ -151,9 +151,9 @@ def _blur_matrix(sigma: Tensor, largest: float, side: int) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _paths(side: int, reach: int, device: torch.device) -> Tensor:
-    """Return [reach + 1, side * side]: for each distance, how many paths of that length join two pixels of a line.
+    """[reach + 1, side * side]: for each distance, the number of paths of that length between two pixels of a line.
 
-    The line is continued by its mirror image about the outermost pixels, as OpenCV's BORDER_REFLECT_101 does.
+    The line is reflected about its outermost pixels, as OpenCV's BORDER_REFLECT_101 does.
     """
     to, source = torch.arange(side).view(-1, 1), torch.arange(side)
     never = reach + 1
@@ -181,7 +181,7 @@ def _expose(images: Tensor, config: AugmentConfig, draw: _Uniform) -> None:
 
 
 def _noise(kind: Literal["normal", "uniform"], like: Tensor, draw: _Uniform) -> Tensor:
-    """Return noise [n, h, w]: for each image a stretch of the pool from a random offset on."""
+    """Noise [n, h, w]: for each image a part of the pool, from a random offset on."""
     _, height, width = like.shape
     stretches = _pool(kind, like.device).unfold(0, height * width, 1)
     return stretches[draw.below(len(stretches))].view(like.shape)
@@ -189,7 +189,7 @@ def _noise(kind: Literal["normal", "uniform"], like: Tensor, draw: _Uniform) -> 
 
 @lru_cache(maxsize=4)
 def _pool(kind: Literal["normal", "uniform"], device: torch.device) -> Tensor:
-    """Return 2^20 random numbers, drawn once per process: new ones per batch would double the time of augmenting."""
+    """2^20 random numbers, drawn once per process: new ones for each batch would double the time of augmentation."""
     draw = torch.randn if kind == "normal" else torch.rand
     return draw(_POOL_PIXELS, generator=torch.Generator().manual_seed(0)).to(device)
 
@@ -216,9 +216,9 @@ def _erase(images: Tensor, probability: float, draw: _Uniform) -> None:
 
 
 def inside(side: int, fraction: Tensor, place: Tensor) -> Tensor:
-    """Return [n, side] float32, 1 along a run of that fraction of the side (at most all of it), else 0.
+    """[n, side] float32: 1 in a window of that fraction of the side (at most all of it), else 0.
 
-    `place` [n], 0..1, says where along the side the run lies.
+    `place` [n], 0..1, is the position of the window along the side.
     """
     length = (side * fraction).round().clamp(1, side)
     start = (place * (side - length + 1)).floor()

@@ -1,4 +1,4 @@
-"""How train images are varied. It is not in augment.py, so that a configuration can be read without torch."""
+"""The configuration of the augmentation. It is not in augment.py, so that it can be read without torch."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from pydantic import Field, model_validator
 from fer_common.frozen import Finite
 from fer_data.faces import DataError
 
-# Zhong et al. 2017 (arXiv:1708.04896) erase 2-40 % of a photograph; here half of that hides a whole mouth.
+# Zhong et al. 2017 (arXiv:1708.04896) erase 2-40 % of a photograph. On a face 20 % already hide a whole mouth.
 ERASED_AREA = (0.02, 0.20)
 ERASED_ASPECT = (0.3, 1 / 0.3)
 LEAST_BLUR_SIGMA = 0.1
 
 
 class AugmentConfig(Finite):
-    """Random variations of a train image, drawn per image and epoch; all off by default.
+    """Random variations of train images, drawn per image and epoch. All are off by default.
 
-    They are applied in the order of the fields, mixup and cutmix to whole batches. Grey levels are
-    on the scale 0..255; where the images are uint8, brightness, contrast and noise stay inside it.
+    They are applied in the order of the fields; mixup and cutmix apply to whole batches. Grey levels are on the scale
+    0..255. If the images are uint8, the results of brightness, contrast and noise are clipped to this scale.
     """
 
     flip: float = Field(default=0.0, ge=0, le=1, description="probability of a left-right mirror image")
@@ -67,7 +67,7 @@ class AugmentConfig(Finite):
 
     @property
     def varies_images(self) -> bool:
-        """Whether a variation of single images is on, whatever the pipeline."""
+        """Whether a variation of single images is on, apart from the pipeline."""
         switches = ("flip", "crop_pad", "blur", "brightness", "contrast", "noise", "cutout", "erase")
         return self.moves or any(getattr(self, name) for name in switches)
 
@@ -78,26 +78,30 @@ class AugmentConfig(Finite):
 
     @property
     def mixes(self) -> bool:
-        """Whether images of a batch are mixed, so that labels become shares."""
+        """Whether images of a batch are mixed, so that labels become shares of classes."""
         return bool(self.mixup or self.cutmix)
 
 
 DL_COURSE = AugmentConfig(flip=0.5, cutout=2, cutout_size=2, noise=50**0.5, noise_min=10**0.5, noise_probability=0.5)
-"""The DL-course report's: mirror images, two holes of 2x2, and noise of variance 10 to 50 in every other image.
+"""The augmentation of the DL-course report.
 
-There the variance is uniform between its bounds; here the standard deviation is.
+Mirror images, two holes of 2x2, and noise of variance 10 to 50 in half of the images. The report draws the variance
+uniformly between these bounds; here the standard deviation is drawn uniformly.
 """
 
 DL_COURSE_AS_IT_RAN = DL_COURSE.model_copy(update={"engine": "batched_int64"})
-"""The same with the fault of the report's program: its images were int64, which albumentations of 2021 clipped to
-0..1 when it added noise, so that about half of the augmented images were blank."""
+"""The same with a fault of the report's program.
+
+Its images were int64, and albumentations of 2021 clipped those to 0..1 when it added noise. About half of the augmented
+images were therefore blank.
+"""
 
 
 def read_pipeline(path: Path) -> dict[str, Any]:
-    """Read a pipeline that `albumentations.save` wrote, YAML or JSON, for `AugmentConfig.pipeline`.
+    """Read a pipeline that `albumentations.save` wrote as YAML or JSON, for `AugmentConfig.pipeline`.
 
     Raises:
-        DataError: the file cannot be read or does not hold such a mapping.
+        DataError: the file cannot be read or is not such a mapping.
     """
     import yaml
 

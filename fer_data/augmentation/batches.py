@@ -1,4 +1,4 @@
-"""Shuffled, augmented train batches, read from the memory map batch by batch."""
+"""Shuffled, augmented train batches, read from the memory map one by one."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ Batch = tuple[Tensor, Tensor]
 
 
 _RESIDENT_BYTES = 2**30
-"""Up to this size the images of a split stay on a GPU; larger ones are moved there batch by batch."""
+"""A GPU keeps all images of a split up to this size; larger splits are copied to it batch by batch."""
 
 _resident: WeakKeyDictionary[Split, dict[torch.device, Tensor]] = WeakKeyDictionary()
 
 
 class _Drawn(NamedTuple):
-    """What is drawn for one batch: the images shown as they are, and those varied, with the numbers they are varied by.
+    """The random choices for one batch.
 
-    `rows` is empty for albumentations, `partner` and `mixing` where images are not mixed.
+    `plain` and `varied` are the indices of the images that are used unchanged and augmented, `rows` the random numbers
+    of the augmentation. `rows` is empty for albumentations; `partner` and `mixing` are empty if images are not mixed.
     """
 
     plain: Tensor
@@ -42,7 +43,7 @@ class _Drawn(NamedTuple):
 
 
 def batches_per_epoch(split: Split, batch_size: int, augment_config: AugmentConfig) -> int:
-    """Return how many batches `train_batches` gives."""
+    """The number of batches that `train_batches` yields."""
     return _epoch_images(split, augment_config) // batch_size
 
 
@@ -58,23 +59,24 @@ def train_batches(
     workers: int = 0,
     captured: Captured | None = None,
 ) -> Iterator[Batch]:
-    """Go once through a split in an order drawn from the generator; the last, incomplete batch is dropped.
+    """Yield the batches of one epoch, in an order drawn from the generator. The last, incomplete batch is dropped.
 
     Args:
         split: images [n, height, width] uint8, or float32 on the same scale, and their labels.
-        batch_size: images a batch, 1..n; to 2n where each image comes plain and augmented.
-        augment_config: how the images are varied; drawn from the same generator.
-        generator: a CPU generator; the same state gives the same batches, whatever `workers` is.
-        device: of the batches; images are copied there as they are stored and are augmented there.
-        classes: their number; mixup, cutmix and `taught` need it unless the split has soft labels.
-        taught: what other nets say of each face, [n, classes] float32: a second half of the labels, which are shares.
-        workers: processes for the albumentations engine, below two none; the batched engine needs none.
-        captured: records how a batch is varied as a graph, for all epochs; not used where images stay on the CPU, where
-            batches differ in shape, and for albumentations.
+        batch_size: images per batch, 1..n; up to 2n with `plain_and_augmented`.
+        augment_config: the variations, drawn from the same generator.
+        generator: a CPU generator; the same state gives the same batches with any number of `workers`.
+        device: of the batches; images are copied to it as they are stored, and augmented there.
+        classes: number of classes; mixup, cutmix and `taught` need it unless the split has soft labels.
+        taught: predictions of other nets for each face, [n, classes] float32; they become the second half of the
+            labels.
+        workers: number of processes for the albumentations engine; below 2 none. The batched engine needs none.
+        captured: captures the augmentation of a batch as a graph, for all epochs. It is not used if the images stay on
+            the CPU, if batches differ in shape, or for albumentations.
 
     Returns:
-        An iterator over (images [batch_size, 1, height, width] float32, labels). The labels are [batch_size]
-        int64, or [batch_size, classes] float32 shares where the split has soft labels or images are mixed; with
+        An iterator over (images [batch_size, 1, height, width] float32, labels). The labels are [batch_size] int64. If
+        the split has soft labels or images are mixed, they are shares of classes, [batch_size, classes] float32; with
         `taught` [batch_size, 2 * classes].
 
     Raises:
@@ -145,7 +147,7 @@ def _batches(
 def _draw_epoch(
     split: Split, batch_size: int, config: AugmentConfig, generator: torch.Generator
 ) -> tuple[list[int], list[_Drawn]]:
-    """Draw all that is random in an epoch, on the CPU: a seed per batch for albumentations, and each batch."""
+    """Draw all random numbers of an epoch on the CPU: a seed per batch for albumentations, and each batch."""
     images, n = _epoch_images(split, config), len(split)
     order = torch.randperm(images, generator=generator)
     chosen = [order[start : start + batch_size] for start in range(0, images - batch_size + 1, batch_size)]
@@ -169,7 +171,7 @@ def _draw_epoch(
 def _by_albumentations(
     split: Split, epoch: Sequence[_Drawn], seeds: list[int], config: AugmentConfig, workers: int
 ) -> Iterator[NDArray[Any]] | None:
-    """The varied images of each batch, where they are not varied on the device."""
+    """The augmented images of each batch; None if they are augmented on the device."""
     if config.engine != "albumentations":
         return None
     from fer_data.augmentation.albumentations_engine import augmented
@@ -178,9 +180,9 @@ def _by_albumentations(
 
 
 def _images(split: Split, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """A function from places [k] on the device to the images [k, height, width] there.
+    """A function that maps indices [k] on the device to the images [k, height, width] there.
 
-    A GPU keeps a copy of the split for as long as the split is in use. A CPU reads the memory map.
+    A GPU keeps a copy of the split as long as the split is in use. A CPU reads the memory map.
     """
     if device.type == "cpu" or split.images.nbytes > _RESIDENT_BYTES:
         return lambda chosen: torch.from_numpy(split.images[chosen.cpu().numpy()]).to(device)
@@ -191,9 +193,9 @@ def _images(split: Split, device: torch.device) -> Callable[[Tensor], Tensor]:
 
 
 def _labels(split: Split, config: AugmentConfig, classes: int | None, taught: SoftLabels | None) -> Tensor:
-    """Return the labels of a split: [n] int64, or shares [n, classes] float32 where images have any or are mixed.
+    """The labels of a split: [n] int64, or shares [n, classes] float32 if images have soft labels or are mixed.
 
-    What is `taught` is a second half of the shares.
+    `taught` is appended as a second half of the shares.
     """
     labels = torch.tensor(split.labels.astype(np.int64) if split.soft_labels is None else split.soft_labels)
     if labels.ndim == 1 and (config.mixes or taught is not None):

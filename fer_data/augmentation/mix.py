@@ -1,6 +1,6 @@
-"""Mixing the images of a batch: each image with another one, and its label's share with the other's.
+"""Mixing the images of a batch: each image with another one, and their labels in the same proportion.
 
-Shapes: images [n, 1, height, width] float32; labels [n, classes] float32, each row summing to 1.
+Shapes: images [n, 1, height, width] float32; labels [n, classes] float32, each row sums to 1.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from fer_data.augmentation.augment_config import AugmentConfig
 
 
 class Mixing(NamedTuple):
-    """What is drawn for one batch of n images: each one's partner [n] int64, and how much of the partner is taken.
+    """The random choices for a batch of n images: the partner of each image, [n] int64, and its part in the result.
 
-    `numbers` is [1, n] float32 for mixup, the partner's share; [3, n] for cutmix: the rectangle's side as a fraction,
-    and where along height and width it is.
+    `numbers` is [1, n] float32 for mixup: the partner's share. It is [3, n] for cutmix: the area of the rectangle as a
+    fraction of the image, and its position along height and width.
     """
 
     partner: Tensor
@@ -27,16 +27,16 @@ class Mixing(NamedTuple):
 
 
 def mix(images: Tensor, labels: Tensor, config: AugmentConfig, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Mix every image with a random one of the batch, by mixup or cutmix, or where both are on by either at even odds.
+    """Mix every image with another one of the batch, by mixup or cutmix; if both are on, each has a probability of 0.5.
 
-    mixup (Zhang et al. 2018, arXiv:1710.09412) fades two images into each other; cutmix (Yun et al. 2019,
-    arXiv:1905.04899) pastes a rectangle of one into the other, where it keeps its place. The share of each
-    image is drawn from Beta(alpha, alpha); cutmix rounds it to whole pixels, and the rectangle is inside.
+    mixup (Zhang et al. 2018, arXiv:1710.09412) averages two images with weights. cutmix (Yun et al. 2019,
+    arXiv:1905.04899) copies a rectangle of one image into the other, to the same position. The share of each image is
+    drawn from Beta(alpha, alpha); cutmix rounds it to whole pixels, and the rectangle is inside the image.
 
     Args:
         images: [n, 1, height, width] on any device.
         labels: [n, classes] on the same device.
-        config: mixup and cutmix are the alphas.
+        config: its mixup and cutmix are the alphas.
         generator: a CPU generator.
     """
     drawn = draw_mixing(len(images), config, generator)
@@ -44,7 +44,7 @@ def mix(images: Tensor, labels: Tensor, config: AugmentConfig, generator: torch.
 
 
 def draw_mixing(n: int, config: AugmentConfig, generator: torch.Generator) -> Mixing:
-    """Draw what `mix_drawn` needs for n images, on the CPU."""
+    """Draw the random numbers that `mix_drawn` needs for n images, on the CPU."""
     rng = np.random.default_rng(int(torch.randint(2**63 - 1, (), generator=generator)))
     partner = torch.from_numpy(rng.permutation(n))
     if not config.cutmix or (config.mixup and rng.random() < 0.5):
@@ -55,7 +55,7 @@ def draw_mixing(n: int, config: AugmentConfig, generator: torch.Generator) -> Mi
 
 
 def mix_drawn(images: Tensor, labels: Tensor, drawn: Mixing) -> tuple[Tensor, Tensor]:
-    """`mix` by the numbers of `draw_mixing`, which are on the images' device. Nothing waits for a GPU."""
+    """`mix` with the random numbers of `draw_mixing`, moved to the images' device. Does not wait for a GPU."""
     partner, numbers = drawn
     if len(numbers) == 1:
         share = numbers[0]

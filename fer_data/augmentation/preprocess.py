@@ -1,19 +1,21 @@
-"""Preprocessing of grey faces, on the scale of grey levels 0..255; it includes all that the VGG report compares.
+"""Preprocessing of grey faces, on the scale of grey levels 0..255: every method that the VGG report compares.
 
-Each image [height, width] uint8 becomes float32 of that shape:
+Each image [height, width] uint8 becomes float32 of the same shape:
 
-    outputs in 0..1 (CLAHE, normalise, edges), times 255; binary ones 0 or 255; equalised grey levels as they are
-    standardise     127.5 + 64 z, z = (x - mean) / standard deviation of the image; a constant image has z = 0
-    scale           64 x / standard deviation, without centring; a constant image is black
-    mean_image      127.5 + x - the mean image of train
+    CLAHE, normalise, edges   their outputs in 0..1, times 255
+    thresholds                0 or 255
+    equalised                 the grey levels as they are
+    standardise               127.5 + 64 z, z = (x - mean) / standard deviation of the image; 0 for a constant image
+    scale                     64 x / standard deviation, without centring; a constant image becomes black
+    mean_image                127.5 + x - the mean image of train
 
-so that code that expects grey levels accepts them, although standardised and scaled values go beyond the scale.
+All outputs can be used as grey levels, although standardised and scaled values may be outside 0..255.
 
-The `_int64` ones repeat a fault of the report's program, which stored the outputs in their own units in an
-array of int64: fractions are cut off, and values in 0..1 become 0 unless they are exactly 1. A constant image
-has 0 / 0 as its z, which NumPy on x86 stores as -2^63. The eleven such images
-of FER2013's train slow training down: with one among 8,000 faces vgg_small had 31.8 % of 1,000 of PublicTest after
-five epochs, and 37.4 % where that one was 0.
+The `_int64` ones repeat a fault of the report's program, which stored the outputs, before scaling to grey levels, in an
+int64 array: fractions are cut off, and values in 0..1 become 0 unless they are exactly 1. For a constant image z is 0 /
+0, which NumPy on x86 stores as -2^63. The eleven constant images in FER2013's train split slow training down: with one
+of them among 8,000 faces vgg_small had 31.8 % on 1,000 faces of PublicTest after five epochs, and 37.4 % after that
+image was replaced by zeros.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ _INT64_OF_NAN = -(2.0**63)
 
 @dataclass(frozen=True)
 class _Operator:
-    """Maps an image to its output in the operator's own units, of which the grey levels are offset + gain * output.
+    """Maps an image to the operator's output in its own units. The grey levels are offset + gain * output.
 
     NaN becomes `offset`.
     """
@@ -47,7 +49,7 @@ class _Operator:
 
 
 def preprocess(images: Images, name: str, mean_image: MeanImage | None = None) -> NDArray[np.float32]:
-    """Return images [n, height, width] uint8 preprocessed one by one: [n, height, width] float32.
+    """Preprocess images [n, height, width] uint8 one by one: [n, height, width] float32.
 
     Args:
         images: grey levels.
@@ -55,14 +57,14 @@ def preprocess(images: Images, name: str, mean_image: MeanImage | None = None) -
         mean_image: [height, width], which `mean_image` subtracts.
 
     Raises:
-        DataError: no such preprocessing, images that are not uint8, or no mean image where one is needed.
+        DataError: unknown preprocessing, images that are not uint8, or a missing mean image.
     """
     known = known_preprocessing(name)
     if images.dtype != np.uint8:
         raise DataError(f"preprocessing '{name}' takes uint8 images, got {images.dtype}: they are preprocessed already")
     operator = _operator(known.removesuffix(INT64_SUFFIX), mean_image)
     result = np.empty(images.shape, np.float32)
-    for place, image in zip(result, images.copy(), strict=True):  # scikit-image's ranks refuse a read-only image
+    for place, image in zip(result, images.copy(), strict=True):  # scikit-image's rank filters refuse a read-only image
         output = operator.output(image)
         if known.endswith(INT64_SUFFIX):
             place[...] = np.where(np.isnan(output), _INT64_OF_NAN, np.trunc(output))
@@ -81,12 +83,12 @@ def _operator(name: str, mean_image: MeanImage | None) -> _Operator:
 
 @lru_cache(maxsize=1)
 def _operators() -> dict[str, _Operator]:
-    """All but `mean_image`, by the functions that the VGG report names, at their defaults unless it says otherwise."""
+    """All operators except `mean_image`. They are the functions that the VGG report names."""
     import cv2
     from skimage import exposure, filters
     from skimage.morphology import disk
 
-    cv2.setNumThreads(0)  # an image is too small for several
+    cv2.setNumThreads(0)  # an image is too small for several threads
     footprint = disk(30)  # type: ignore[no-untyped-call]
     return {
         "none": _Operator(np.asarray, 1),
@@ -117,10 +119,12 @@ def _scaled(image: GreyLevels) -> Output:
 
 
 def _normalised(image: GreyLevels) -> Output:
-    """What `cv2.normalize` from 0 to 1 gives in float, but with exact ends: cut to integers, only an exact 1 is not 0.
+    """As `cv2.normalize` to 0..1 in float, but with exact bounds.
 
-    OpenCV's own maximum (3.4 to 5.0) is a rounding error below 1 in a tenth (float64) or a fifth (float32) of FER2013,
-    and as an integer 0. Given integers, it rounds: half of the pixels become 1. The report's 27.39 % fits the former.
+    Bounds matter because the cut to integers makes every value but an exact 1 zero. OpenCV's maximum (3.4 to 5.0) is a
+    rounding error below 1 in a tenth (float64) or a fifth (float32) of FER2013's images, and the cut makes it 0. Given
+    integers OpenCV rounds, and half of the pixels become 1. The report's 27.39 % agrees with cutting, not with
+    rounding.
     """
     least, most = int(image.min()), int(image.max())
     return (image - np.float64(least)) / max(most - least, 1)

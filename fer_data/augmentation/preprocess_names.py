@@ -1,4 +1,4 @@
-"""The names of the preprocessings; not in preprocess.py, so that a configuration can be read without OpenCV."""
+"""The names of the preprocessings, in a file of their own, so that a configuration can be read without OpenCV."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Preprocessing = Literal[
     "isodata_int64",
     "mean_threshold_int64",
 ]
-"""What `fer_data.augmentation.preprocess` offers; those in _int64 repeat the VGG report's integer arrays."""
+"""The choices of `fer_data.augmentation.preprocess`; those with _int64 repeat the integer arrays of the VGG report."""
 
 INT64_SUFFIX = "_int64"
 
@@ -43,10 +43,10 @@ PREPROCESSINGS: tuple[Preprocessing, ...] = get_args(Preprocessing)
 
 
 def known_preprocessing(name: str) -> Preprocessing:
-    """Return the name.
+    """Check a name and return it.
 
     Raises:
-        DataError: there is no such preprocessing.
+        DataError: the preprocessing is unknown.
     """
     for known in PREPROCESSINGS:
         if name == known:

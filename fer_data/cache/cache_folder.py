@@ -1,12 +1,12 @@
-"""One data set as a folder of arrays, written once and memory-mapped by all processes on the machine.
+"""A data set as a folder of arrays, written once and memory-mapped by all processes on the machine.
 
-    $FER_CACHE or ~/.cache/fer-sweeps/<fingerprint>/
-        meta.json, mean_image.npy, {train,val,test}_{images,labels}.npy
-        {train,val}_soft_labels.npy, {val,test}_leaked.npy, where they exist
-    <fingerprint>-<hash>/    the same data under another name or with other notes: links to its arrays
+$FER_CACHE or ~/.cache/fer-sweeps/<fingerprint>/
+    meta.json, mean_image.npy, {train,val,test}_{images,labels}.npy
+    {train,val}_soft_labels.npy, {val,test}_leaked.npy, if there are any
+<fingerprint>-<hash>/   the same data with another name or other notes: links to the arrays
 
-A folder is written under a temporary name and renamed when it is complete. A folder named by a fingerprint is therefore
-always complete, and processes that make the same data set at once do not disturb each other.
+A folder is written under a temporary name and renamed when it is complete. Therefore a folder that is named by a
+fingerprint is always complete, and several processes can make the same data set at once.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ class _Meta(Frozen):
 
 
 def cache_root() -> Path:
-    """Return the folder of all cached data sets; it is made if it does not exist.
+    """The folder of all cached data sets; it is created if necessary.
 
     Raises:
-        OSError: it cannot be made, or there is no home folder.
+        OSError: it cannot be created, or there is no home folder.
     """
     given = os.environ.get("FER_CACHE")
     try:
@@ -63,10 +63,10 @@ def cache_root() -> Path:
 
 
 def made_once(name: str, write: Callable[[Path], None]) -> Path:
-    """Return the cache folder of this name; `write` makes it unless it exists and is complete.
+    """The cache folder of this name. `write` creates it unless it exists and is complete.
 
-    `write` is given an empty folder to fill, as `write_faces` does. Where processes make the same folder at
-    once, the first one to be ready wins and the others' copies are dropped.
+    `write` receives an empty folder to fill, as `write_faces` does. If several processes make the same folder at once,
+    the first one that is done wins, and the copies of the others are deleted.
 
     Raises:
         OSError: the cache cannot be written.
@@ -89,13 +89,13 @@ def made_once(name: str, write: Callable[[Path], None]) -> Path:
 
 
 def keep(faces: Faces) -> Path:
-    """Return the cache folder of these faces; it is written unless it exists and is complete."""
+    """The cache folder of these faces; it is written unless it exists and is complete."""
     folder = made_once(faces.fingerprint, lambda beside: write_faces(faces, beside))
     return called(folder, faces.name, faces.notes, synthetic=faces.synthetic)
 
 
 def called(folder: Path, name: str, notes: tuple[str, ...], *, synthetic: bool) -> Path:
-    """Return a folder of the same data with this name and these notes: itself, or one with links to its arrays.
+    """A folder of the same data with this name and these notes: `folder` itself, or one with links to its arrays.
 
     Sources with different names may have equal data; each is shown under its own name.
     """
@@ -109,7 +109,7 @@ def called(folder: Path, name: str, notes: tuple[str, ...], *, synthetic: bool) 
         for array in folder.glob("*.npy"):
             try:
                 (beside / array.name).hardlink_to(array)
-            except OSError:  # a file system without links
+            except OSError:  # the file system has no links
                 shutil.copy2(array, beside)
         write_text(beside / META, wanted.model_dump_json(indent=1))
 
@@ -117,12 +117,12 @@ def called(folder: Path, name: str, notes: tuple[str, ...], *, synthetic: bool) 
 
 
 def fingerprint_in(name: str) -> str:
-    """Return the fingerprint in the name of a cache folder."""
+    """The fingerprint in the name of a cache folder."""
     return name.partition("-")[0]
 
 
 def is_whole(folder: Path) -> bool:
-    """Return whether a folder named by a fingerprint is a readable cache of that data set."""
+    """Whether a folder named by a fingerprint is a readable, complete cache of that data set."""
     try:
         return open_cached(folder).fingerprint == fingerprint_in(folder.name)
     except DataError:
@@ -130,7 +130,7 @@ def is_whole(folder: Path) -> bool:
 
 
 def open_cached(folder: Path) -> Faces:
-    """Open a folder that `prepare` returned, images memory-mapped read-only.
+    """Open a folder that `prepare` returned. Images are memory-mapped, read-only.
 
     Raises:
         DataError: the folder is not such a cache, or is damaged.
@@ -140,7 +140,7 @@ def open_cached(folder: Path) -> Faces:
 
 
 def open_with_all_soft_labels(folder: Path) -> Faces:
-    """Open a folder as `open_cached` does, but with the soft labels of val too, for folds that train on them."""
+    """As `open_cached`, but with the soft labels of val too: folds train on them."""
     try:
         meta = _read_meta(folder)
         train, val, test = (_open_split(folder, name, meta) for name in SPLITS)
@@ -165,7 +165,7 @@ def open_with_all_soft_labels(folder: Path) -> Faces:
 
 
 def write_faces(faces: Faces, folder: Path) -> None:
-    """Write faces into an empty folder, each file fsynced, meta.json last."""
+    """Write faces into an empty folder. Each file is fsynced; meta.json is the last."""
     splits = (faces.train, faces.val, faces.test)
     for split in splits:
         for what, array in _arrays(split).items():
@@ -235,7 +235,7 @@ def _open_split(folder: Path, name: str, meta: _Meta) -> Split:
 
 
 def _load(path: Path, dtype: str, shape: tuple[int, ...], *, mapped: bool = False) -> NDArray[Any]:
-    """Load an array that must be of this type and shape; ValueError if it does not, or is truncated."""
+    """Load an array that must have this type and shape. Raises ValueError if it does not, or is truncated."""
     array: NDArray[Any] = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
     if array.dtype != dtype or array.shape != shape:
         raise ValueError(f"{path.name} holds {array.dtype} {array.shape}, expected {dtype} {shape}")

@@ -1,4 +1,4 @@
-"""Images that are in a data set more than once, found by a hash of their pixels."""
+"""Images that occur more than once in a data set, found by a hash of their pixels."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from fer_data.faces import Faces, Images
 
 @dataclass(frozen=True)
 class Leaks:
-    """How many images of each kind there are, in all splits together unless a split is named.
+    """Numbers of images, in all splits together unless the name has a split.
 
-    `..._other_label` counts those of the field before that are in train under other labels only.
-    `duplicates` are images of train, val and test beyond the first copy in the same split. A label conflict group
-    is one picture with more than one label. A blank image has the same grey level throughout.
+    `..._other_label`: those of the field before whose copies in train all have another label. `duplicates`: images of
+    train, val and test that repeat an earlier image of the same split. `label_conflict_groups`: sets of equal images
+    with more than one label. A blank image has one grey level.
     """
 
     images: int
@@ -33,16 +33,16 @@ class Leaks:
 
 
 def picture_numbers(*stacks: Images) -> list[Indices]:
-    """Return for each stack [n, height, width] the [n] numbers of its pictures; equal pixels, equal number.
+    """For each stack [n, height, width] the numbers [n] of its images. Images with equal pixels have equal numbers.
 
-    Numbers count from 0 in the order of first appearance. Pixels are compared by 128 bits of BLAKE2b.
+    Numbers start at 0, in the order of first appearance. Pixels are compared by 128 bits of BLAKE2b.
     """
     known: dict[bytes, int] = {}
     return [np.array([known.setdefault(_digest(image), len(known)) for image in stack], np.intp) for stack in stacks]
 
 
 def leaks(faces: Faces) -> Leaks:
-    """Count the images that are in a data set more than once, and the blank ones."""
+    """Count the images that occur more than once, and the blank ones."""
     splits = (faces.train, faces.val, faces.test)
     train, val, test = numbers = picture_numbers(*(split.images for split in splits))
     everything = np.concatenate(numbers)
@@ -64,7 +64,7 @@ def leaks(faces: Faces) -> Leaks:
 
 
 def mark_leaks(faces: Faces) -> Faces:
-    """Return the faces with `leaked` set in val (also in train) and test (also in train or val)."""
+    """The faces with `leaked` set in val (images also in train) and in test (images also in train or val)."""
     train, val, test = picture_numbers(faces.train.images, faces.val.images, faces.test.images)
     return replace(
         faces,

@@ -1,4 +1,4 @@
-"""A data set preprocessed once, in its own cache folder beside that of the original."""
+"""A preprocessed data set in its own cache folder, beside that of the original."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from fer_data.augmentation.preprocess_names import known_preprocessing
 from fer_data.cache.cache_folder import cache_root, called, is_whole, keep, open_with_all_soft_labels
 from fer_data.faces import SPLITS, DataError, Faces, Split
 
-# To be raised whenever a preprocessing gives other numbers than before; 1 for those that never did.
+# Increase it whenever a preprocessing gives other values than before; those without an entry have version 1.
 _VERSIONS = {"standardise_int64": 2}
 
-_CHUNK = 512  # images of one piece of work
+_CHUNK = 512  # images per task
 
 
 def preprocessed(folder: Path, name: str) -> Path:
-    """Return the cache folder of a preprocessed data set; it is made on all cores unless it exists.
+    """The cache folder of a preprocessed data set. Unless it exists, it is made on all cores.
 
-    val and test are preprocessed like train; `mean_image` subtracts the mean image of train everywhere. Where
-    several processes ask for it at once, one makes it and the others wait.
+    val and test are preprocessed like train; `mean_image` subtracts the mean image of train everywhere. If several
+    processes need it at once, one makes it and the others wait.
 
     Args:
-        folder: of the data set as `prepare` returned it, whose images are uint8.
+        folder: of the data set as `prepare` returned it, with uint8 images.
         name: one of PREPROCESSINGS; "none" returns `folder` itself.
 
     Raises:
-        DataError: no such preprocessing, `folder` is no such cache, or the cache cannot be written.
+        DataError: unknown preprocessing, `folder` is not such a cache, or the cache cannot be written.
     """
     if known_preprocessing(name) == "none":
         return folder
@@ -74,7 +74,7 @@ def _notes(faces: Faces, name: str) -> tuple[str, ...]:
 
 
 def _all_splits(folder: Path, faces: Faces, name: str, scratch: Path) -> list[Split]:
-    """Preprocess all splits into files in `scratch`, from several processes."""
+    """Preprocess all splits into files in `scratch`, in several processes."""
     from joblib import Parallel, cpu_count, delayed
 
     splits = [faces.train, faces.val, faces.test]
@@ -85,19 +85,19 @@ def _all_splits(folder: Path, faces: Faces, name: str, scratch: Path) -> list[Sp
         for split_index, split in enumerate(splits)
         for start in range(0, len(split), _CHUNK)
     ]
-    # Three tasks are a small data set, which is done before a process has started.
+    # A data set of up to three tasks is done before another process has started.
     Parallel(n_jobs=min(cpu_count(), max(1, len(tasks) // 3)))(tasks)
     return [replace(split, images=np.load(scratch / f"{split.name}.npy", mmap_mode="r")) for split in splits]
 
 
 def _reserve(path: Path, shape: tuple[int, ...]) -> None:
     np.lib.format.open_memmap(path, "w+", np.float32, shape)
-    with path.open("r+b") as file:  # a full disk is an error here, but a crash in a mapped page
+    with path.open("r+b") as file:  # on a full disk this raises; writing a mapped page would crash
         os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 def _fill(folder: Path, split_index: int, name: str, scratch: Path, start: int) -> None:
-    """Preprocess `_CHUNK` images of a split from `start` on, in any process."""
+    """Preprocess `_CHUNK` images of a split from `start` on. Any process may do this."""
     from fer_data.augmentation.preprocess import preprocess
 
     faces = open_with_all_soft_labels(folder)

@@ -1,9 +1,9 @@
-"""One memory-mapped copy of each data set per machine, found again without reading its source.
+"""One memory-mapped copy of each data set per machine. A copy is found again without reading its source.
 
 $FER_CACHE or ~/.cache/fer-sweeps/
-    <fingerprint>/        a data set, whole or a subset of another one (fer_data.cache.cache_folder)
-    sources/<hash>.json   the folder that a source, read with these options, was converted to, and the
-                          source's size and time of change then (of a folder, those of all files in it)
+    <fingerprint>/        a data set, or a subset of one (fer_data.cache.cache_folder)
+    sources/<hash>.json   for a source and the options with which it was read: the folder of the result, and the
+                          source's size and modification time then (for a folder, those of all files in it)
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ __all__ = ["open_cached", "prepare"]
 
 _READING = {"resize", "resize_method", "labels", "skip_bad"}
 _VIEWS = {"classes", "fold", "folds", "fold_seed", "dedupe", "limit_train", "limit_seed"}
-_UNSTABLE = {"lock.mdb"}  # LMDB's lock changes whenever somebody reads
+_UNSTABLE = {"lock.mdb"}  # LMDB's lock changes with every reader
 
 
 class _Record(Frozen):
-    """The request (`wanted`), its source's size and time (`origin`), and the name of the resulting folder.
+    """A request (`wanted`), the size and time of its source (`origin`), and the name of the resulting folder.
 
-    Raise `format` whenever a source is read differently than before, including other notes.
+    Increase `format` whenever a source is read differently than before; other notes count too.
     """
 
     format: Literal[2] = 2
@@ -50,13 +50,13 @@ class _Record(Frozen):
 
 
 def prepare(source: DataOptions | str | Path | None) -> Path:
-    """Return the cache folder of a source, or of the requested subset of it; it is made if it does not exist.
+    """The cache folder of a source, or of the requested subset of it. It is made if it does not exist.
 
     Args:
-        source: the options; or only a file or a folder; None or "synthetic" for the built-in synthetic faces.
+        source: the options, or only a file or a folder; None or "synthetic" for the synthetic faces.
 
     Raises:
-        DataError: the source is wrong, the subset does not fit it, or the cache cannot be written.
+        DataError: the source is faulty, the subset does not fit it, or the cache cannot be written.
     """
     options = source if isinstance(source, DataOptions) else DataOptions(source=None if source is None else str(source))
     try:
@@ -80,9 +80,10 @@ def _converted(options: DataOptions) -> Path:
 
 
 def _made(wanted: str, origin: str | None, make: Callable[[], Faces]) -> Path:
-    """Return the folder of what is wanted, from the record where its origin looks as it did then.
+    """The folder for a request: the recorded one if the origin has not changed since, otherwise a new one.
 
-    An origin of None could not be looked at: it is made, which explains why, and not recorded.
+    An origin of None means that the source cannot be examined. `make` is then called, which explains why, and nothing
+    is recorded.
     """
     root = cache_root()
     sought = _Record(wanted=wanted, origin=origin or "", folder="")
@@ -112,7 +113,7 @@ def _write_record(record: _Record, root: Path) -> None:
 
 
 def _look(path: Path) -> str | None:
-    """Return how a file or a whole folder looks now. None if it cannot be looked at, which its reader explains."""
+    """The size and time of a file, or a hash over a folder. None if it cannot be examined: its reader explains why."""
     try:
         status = path.stat()
         if path.is_dir():
@@ -123,7 +124,7 @@ def _look(path: Path) -> str | None:
 
 
 def _listing(folder: Path, seen: set[Path]) -> Iterator[str]:
-    """Name every file below a folder with its size and time of change, through links but each folder once."""
+    """The name, size and modification time of each file below a folder. Follows links, but lists no folder twice."""
     seen.add(folder)
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -139,7 +140,7 @@ def _listing(folder: Path, seen: set[Path]) -> Iterator[str]:
 def _resolved(path: Path) -> str:
     try:
         return printable(str(path.resolve()))
-    except (OSError, RuntimeError):  # links in a circle
+    except (OSError, RuntimeError):  # circular links
         return printable(str(path))
 
 

@@ -1,4 +1,4 @@
-"""Choices that keep the proportions of the classes."""
+"""Random choices that keep the proportions of the classes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Indices = NDArray[np.intp]
 
 
 def stratified_choice(labels: Labels, n: int, rng: np.random.Generator) -> Indices:
-    """Return n sorted indices: one of each class present, the rest in proportion (largest remainder)."""
+    """n sorted indices: one of each class that is present, the rest in proportion (largest remainder)."""
     counts = np.bincount(labels)
     spare = np.maximum(counts - 1, 0)
     rest = n - np.count_nonzero(counts)
@@ -25,16 +25,16 @@ def stratified_choice(labels: Labels, n: int, rng: np.random.Generator) -> Indic
 
 
 def grouped_folds(labels: Labels, groups: Indices, n: int, rng: np.random.Generator) -> Indices:
-    """Return the fold 0..n-1 of each image, so that a group is never divided and each class is spread evenly.
+    """The fold 0..n-1 of each image. A group is never divided, and each class is distributed evenly.
 
-    Groups are taken in random order, the largest first; each goes to the fold that has the fewest images of its
-    class (that of its first image), and among those to the smallest fold.
+    Groups are assigned in random order, the largest first. Each goes to the fold with the fewest images of its class
+    (that of its first image), and among equal ones to the smallest fold.
 
     Args:
         labels: [images] classes.
-        groups: [images] numbers 0..groups-1, each in use.
+        groups: [images] numbers 0..groups-1, each of which occurs.
         n: number of folds.
-        rng: decides the order.
+        rng: determines the order.
     """
     _, first, sizes = np.unique(groups, return_index=True, return_counts=True)
     order = rng.permutation(len(sizes))

@@ -1,7 +1,7 @@
-"""Parts of a data set, each a data set of its own: a new fingerprint, a note, and its own leaks.
+"""Subsets of a data set. Each is a data set of its own, with its own fingerprint, note and leaks.
 
-Several are combined in one order: classes, fold, dedupe, limit_train. So folds are stratified over the
-chosen classes, copies of images in the resulting val and test are dropped, and the limit counts what is left.
+Several are combined in this order: classes, fold, dedupe, limit_train. Folds are therefore stratified over the chosen
+classes, images that are also in the resulting val or test are removed from train, and the limit counts what remains.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fer_data.options import DataOptions
 
 
 def take_subsets(faces: Faces, options: DataOptions) -> Faces:
-    """Return the part of a data set that the options choose; all of it where they choose none.
+    """The subset of a data set that the options choose; the whole data set if they choose none.
 
     Raises:
         DataError: the subset does not fit the data.
@@ -37,12 +37,12 @@ def take_subsets(faces: Faces, options: DataOptions) -> Faces:
 
 
 def choose_classes(faces: Faces, names: Sequence[str]) -> Faces:
-    """Return the images of some classes, labels renumbered in the order of the names (in any case).
+    """The images of some classes, with labels renumbered in the order of the names. Case is ignored.
 
     Soft labels are restricted to these classes and normalised again.
 
     Raises:
-        DataError: names all unknown, repeated and absent classes; or there are fewer than two.
+        DataError: lists all unknown, repeated and absent classes; or there are fewer than two.
     """
     wanted = _class_numbers(faces, names)
     chosen = tuple(faces.classes[number] for number in wanted)
@@ -61,13 +61,13 @@ def choose_classes(faces: Faces, names: Sequence[str]) -> Faces:
 
 
 def fold(faces: Faces, k: int, n: int, seed: int) -> Faces:
-    """Return the faces with fold k of n (from 1) of train and val together as val, the others as train.
+    """The faces with fold k of n (from 1) of train and val together as val, and the other folds as train.
 
-    Folds are stratified by class, and all copies of a picture are in one fold; test stays as it is. Where train
-    has soft labels and val has none, val's labels count as certain.
+    Folds are stratified by class, and all copies of an image are in one fold. test does not change. If train has soft
+    labels and val has none, val's labels count as certain.
 
     Raises:
-        DataError: there is no fold k of n, or a class has fewer than n pictures.
+        DataError: there is no fold k of n, or a class has fewer than n different images.
     """
     pictures = np.concatenate(picture_numbers(faces.train.images, faces.val.images))
     labels = np.concatenate((faces.train.labels, faces.val.labels))
@@ -79,10 +79,10 @@ def fold(faces: Faces, k: int, n: int, seed: int) -> Faces:
 
 
 def dedupe_train(faces: Faces) -> Faces:
-    """Return the faces without the train images whose pixels are also in val or test.
+    """The faces without those train images whose pixels are also in val or test.
 
     Raises:
-        DataError: no train image would be left.
+        DataError: no train image would remain.
     """
     train, val, test = picture_numbers(faces.train.images, faces.val.images, faces.test.images)
     kept = np.flatnonzero(~np.isin(train, np.concatenate((val, test))))
@@ -93,7 +93,7 @@ def dedupe_train(faces: Faces) -> Faces:
 
 
 def limit_train(faces: Faces, n: int, seed: int) -> Faces:
-    """Return the faces with a stratified random subset of n train images, at least one of each class present.
+    """The faces with a stratified random subset of n train images, at least one of each class that is present.
 
     Raises:
         DataError: n is smaller than the number of classes or larger than the train split.
@@ -125,7 +125,7 @@ def _rows(split: Split, rows: Indices) -> Split:
 
 
 def _of_both(faces: Faces, name: str, wanted: Flags) -> Split:
-    """Return the wanted rows of train followed by val as one split."""
+    """The chosen rows of train followed by val, as one split."""
     border = len(faces.train)
     first, second = (
         _rows(faces.train, np.flatnonzero(wanted[:border])),
@@ -145,7 +145,7 @@ def _soft(split: Split, classes: int) -> SoftLabels:
 
 
 def _class_numbers(faces: Faces, names: Sequence[str]) -> list[int]:
-    """Return the numbers of the named classes, or raise with everything that is wrong with the names."""
+    """The numbers of the named classes. Raises DataError with everything that is wrong with the names."""
     known = [name.casefold() for name in faces.classes]
     numbers = [known.index(name.casefold()) if name.casefold() in known else None for name in names]
     found = [number for number in numbers if number is not None]

@@ -1,4 +1,4 @@
-"""Decodes one image file to grey levels, without trusting its name or header."""
+"""Decodes one image file to grey levels; neither its name nor its header is trusted."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def read_image(path: Path) -> GreyLevels:
     """Read a PNG or JPEG file: [height, width].
 
     Raises:
-        DataError: what is wrong with the file, without its name.
+        DataError: the fault of the file, without its name.
     """
     try:
         status = path.stat()
@@ -37,13 +37,13 @@ def read_image(path: Path) -> GreyLevels:
 
 
 def decode_image(data: bytes) -> GreyLevels:
-    """Decode a PNG or JPEG, whatever its file name: [height, width].
+    """Decode a PNG or JPEG, with any file name: [height, width].
 
-    Colours become grey by ITU-R BT.601 (0.299 R + 0.587 G + 0.114 B), transparency is dropped, and the EXIF
-    orientation is applied. Of an animation the first frame is taken.
+    Colours become grey by ITU-R BT.601 (0.299 R + 0.587 G + 0.114 B), transparency is dropped, and the EXIF orientation
+    is applied. Of an animation the first frame is used.
 
     Raises:
-        DataError: what is wrong with the bytes.
+        DataError: the fault of the bytes.
     """
     if not data:
         raise DataError("is empty")
@@ -59,12 +59,12 @@ def decode_image(data: bytes) -> GreyLevels:
         raise DataError("neither PNG nor JPEG by its content") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"too many pixels, at most {MAX_PIXELS:,}") from error
-    except Exception as error:  # what Pillow's decoders raise on damaged bytes has no common class
+    except Exception as error:  # Pillow's decoders raise errors of many classes on damaged bytes
         raise DataError(f"damaged or cut short: {error}") from error
 
 
 def _check(image: Image.Image) -> None:
-    """Check the header's size and format before any pixel is decoded."""
+    """Check the size and format in the header before any pixel is decoded."""
     if image.width * image.height > MAX_PIXELS:
         raise DataError(f"too many pixels: {image.width:,}×{image.height:,}, at most {MAX_PIXELS:,}")
     if image.mode.startswith("I"):

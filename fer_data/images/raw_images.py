@@ -1,4 +1,4 @@
-"""Converts images from a camera or another program to the form that a net was trained on."""
+"""Converts images from a camera or another program to the form on which a net was trained."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from fer_data.options import ResizeMethod
 
 
 def grey_faces(images: NDArray[Any], shape: tuple[int, int], method: ResizeMethod) -> GreyLevels:
-    """Return grey [n, height, width] or RGB [n, height, width, 3] as grey [n, *shape], of any size if that is square.
+    """Convert grey [n, height, width] or RGB [n, height, width, 3] to grey [n, *shape]. Resizes only to a square shape.
 
-    Colours become grey by ITU-R BT.601, as in `decode_image`. Whole numbers of any type are taken, since JSON knows
-    no uint8.
+    Colours become grey by ITU-R BT.601, as in `decode_image`. Integers of any type are accepted, because JSON has no
+    uint8.
 
     Raises:
-        DataError: images of another shape, or numbers that are not whole and in 0..255.
+        DataError: images of another shape, or values that are not integers in 0..255.
     """
     from PIL import Image
 

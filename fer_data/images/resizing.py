@@ -1,4 +1,4 @@
-"""Resizes images, and allocates arrays that are larger than memory should hold."""
+"""Resizes images, and allocates arrays that are too large for memory on disk."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _ROWS_AT_A_TIME = 1024
 
 
 def room(n: int, height: int, width: int, dtype: DTypeLike = np.uint8) -> NDArray[Any]:
-    """Return an uninitialised [n, height, width]: in memory, or on disk in the cache where it is large.
+    """An uninitialised [n, height, width]: in memory, or in a file in the cache folder if it is large.
 
-    The file on disk has no name and is deleted with the array; the system may evict its pages at any time.
+    The file has no name and is deleted with the array. The system may evict its pages at any time.
 
     Raises:
         OSError: the disk has not enough space.
@@ -30,12 +30,12 @@ def room(n: int, height: int, width: int, dtype: DTypeLike = np.uint8) -> NDArra
     if size <= _MAX_BYTES_IN_MEMORY:
         return np.empty((n, height, width), dtype)
     with tempfile.TemporaryFile(dir=cache_root()) as file:
-        os.posix_fallocate(file.fileno(), 0, size)  # a full disk is an error here, but a crash in a mapped page
+        os.posix_fallocate(file.fileno(), 0, size)  # on a full disk this raises; writing a mapped page would crash
         return np.memmap(file, dtype, "r+", shape=(n, height, width))
 
 
 def resized(image: GreyLevels, side: int, method: ResizeMethod) -> GreyLevels:
-    """Return an image [height, width] as [side, side], by Pillow's filter; one of that size comes back as it is."""
+    """Resize an image [height, width] to [side, side] with Pillow's filter. An image of that size stays as it is."""
     if image.shape == (side, side):
         return image
     from PIL import Image
@@ -50,7 +50,7 @@ def resized(image: GreyLevels, side: int, method: ResizeMethod) -> GreyLevels:
 
 
 def all_resized(images: Images, side: int, method: ResizeMethod) -> Images:
-    """Return uint8 [n, height, width] as [n, side, side], by Pillow's filter."""
+    """Resize uint8 [n, height, width] to [n, side, side] with Pillow's filter."""
     if images.shape[1:] == (side, side):
         return images
     result = room(len(images), side, side)
@@ -60,7 +60,7 @@ def all_resized(images: Images, side: int, method: ResizeMethod) -> Images:
 
 
 def rows_of(images: Images, rows: Indices) -> Images:
-    """Return a copy of these rows, made block by block: a large array is a file and stays one."""
+    """A copy of these rows, made block by block, so that a large array is never in memory as a whole."""
     height, width = images.shape[1:]
     result = room(len(rows), height, width, images.dtype)
     for start in range(0, len(rows), _ROWS_AT_A_TIME):

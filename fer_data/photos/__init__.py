@@ -1,1 +1,1 @@
-"""Photographs with faces: decoding, detecting faces, cropping them as training faces are."""
+"""Photographs with faces: decoding them, detecting faces, and cropping these as the training faces are."""

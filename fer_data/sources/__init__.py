@@ -1,1 +1,1 @@
-"""Readers: each form of the data becomes one `Faces`."""
+"""Readers of all formats of a data set."""

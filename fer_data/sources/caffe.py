@@ -25,7 +25,7 @@ class _Entry:
 
 
 def index_lists(folder: Path) -> dict[str, Path]:
-    """Return the index list of each split that a folder has, in the order train, val, test.
+    """The index list of each split in a folder, in the order train, val, test.
 
     Raises:
         DataError: there are two lists for one split.
@@ -42,20 +42,20 @@ def index_lists(folder: Path) -> dict[str, Path]:
 
 
 def index_line(path: str, label: int) -> str:
-    """Return a line of an index list, as Caffe's convert_imageset reads it."""
+    """A line of an index list in the format of Caffe's convert_imageset."""
     return f"{path} {label}\n"
 
 
 def read_caffe(path: Path, options: DataOptions) -> ReadFaces:
     """Read the images that a folder's index lists name, in their order.
 
-    The paths are relative to the folder of the split (train/ beside train.txt) or to that of the lists, and stay
-    within it. Class names come from a classes.txt beside the lists; without it 0..6 are FER's expressions.
+    Paths are relative to the folder of the split (train/ beside train.txt) or to that of the lists, and must be inside
+    it. Class names come from a classes.txt beside the lists; without it 0..6 are FER's expressions.
 
     Raises:
-        DataError: train is missing; or lines are malformed, or images missing, unreadable, of different
-            sizes or listed under two labels: all at once, but for what `options.skip_bad` leaves out.
-        OSError: there is no room for the images.
+        DataError: train is missing; or lines are malformed, or images are missing, unreadable, of different sizes or
+            listed with two labels. All faults at once, except those that `options.skip_bad` leaves out.
+        OSError: there is no space for the images.
     """
     faults = Faults(path)
     lists = index_lists(path)
@@ -90,7 +90,7 @@ def _entries(root: Path, split: str, index: Path, faults: Faults) -> Iterator[_E
 
 
 def _fault(listed: str, label: str) -> str:
-    """Say what is wrong with a line, or nothing."""
+    """The fault of a line, or an empty text."""
     if not listed:
         return "expected a path and a label, as '0/00111.jpg 0'"
     if not (label.isascii() and label.isdigit() and int(label) <= _MAX_LABEL):
@@ -101,7 +101,7 @@ def _fault(listed: str, label: str) -> str:
 
 
 def _without_contradictions(entries: Sequence[_Entry], faults: Faults) -> list[_Entry]:
-    """Take out each image that is listed under two labels: neither can be trusted."""
+    """Leave out each image that is listed with two labels: neither can be trusted."""
     first: dict[Path, _Entry] = {}
     doubted = set()
     for entry in entries:

@@ -1,11 +1,11 @@
-"""The two messages of Caffe that hold images, in protobuf's wire format, without Caffe or a compiled schema.
+"""Caffe's two messages with images, in protobuf's wire format, without Caffe or a compiled schema.
 
-    message Datum     { channels = 1; height = 2; width = 3; bytes data = 4; label = 5;
-                        repeated float float_data = 6; bool encoded = 7; }
+    message Datum { channels = 1; height = 2; width = 3; bytes data = 4; label = 5; repeated float float_data = 6;
+                    bool encoded = 7; }
     message BlobProto { num = 1; channels = 2; height = 3; width = 4; repeated float data = 5 [packed]; }
 
-(src/caffe/proto/caffe.proto in BVLC/caffe.) A Datum holds one image, channels first, BGR where there
-are three; if `encoded`, data is an image file. A mean image is a BlobProto of shape 1×channels×height×width.
+(src/caffe/proto/caffe.proto in BVLC/caffe.) A Datum is one image, channels first, BGR if there are three; if `encoded`,
+data is an image file. A mean image is a BlobProto of shape 1×channels×height×width.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _MAX_LABEL = 255
 
 
 def datum(image: GreyLevels, label: int) -> bytes:
-    """Encode an image [height, width] and its label as a Datum of one channel."""
+    """Encode an image [height, width] and its label as a Datum with one channel."""
     height, width = image.shape
     return b"".join(
         (
@@ -39,10 +39,10 @@ def datum(image: GreyLevels, label: int) -> bytes:
 
 
 def parse_datum(message: bytes) -> tuple[GreyLevels, int]:
-    """Return the image [height, width] of a Datum, converted to grey, and its label.
+    """The image [height, width] of a Datum, converted to grey, and its label.
 
     Raises:
-        DataError: what is wrong with the message; one of other software is no Datum.
+        DataError: the fault of the message; messages of other programs are not a Datum.
     """
     try:
         fields = dict(_fields(message))
@@ -93,7 +93,7 @@ def _length_delimited(number: int, value: bytes) -> bytes:
 
 
 def _varint(value: int) -> bytes:
-    """Encode a number >= 0 in groups of 7 bits, the lowest first; the high bit says that more follow."""
+    """Encode a number >= 0 in groups of 7 bits, the lowest first; the high bit marks that another group follows."""
     groups = bytearray()
     while value > 0x7F:
         groups.append(value & 0x7F | 0x80)
@@ -103,7 +103,7 @@ def _varint(value: int) -> bytes:
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Yield number and value of each field. Raises ValueError or IndexError if this is no protobuf message."""
+    """Yield number and value of each field. Raises ValueError or IndexError if this is not a protobuf message."""
     position = 0
     while position < len(message):
         tag, position = _read_varint(message, position)

@@ -1,4 +1,4 @@
-"""A csv as one seekable file, whether it is plain or in a gzip, xz, zip or tar archive."""
+"""Opens a csv as one seekable file, also from a gzip, xz, zip or tar archive."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fer_data.faces import DataError
 MAX_BYTES = 2 * 2**30
 
 _CHUNK = 2**20
-_MAX_XZ_MEMORY = 256 * 2**20  # xz -9 needs 65 MiB; a file may ask for 4 GiB
+_MAX_XZ_MEMORY = 256 * 2**20  # xz -9 needs 65 MiB, but a file may require 4 GiB
 _ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ARCHIVES = {b"\x1f\x8b": "gzip", b"\xfd7zXZ\x00": "xz", b"PK\x03\x04": "zip", b"PK\x05\x06": "zip"}
 _DAMAGE = (gzip.BadGzipFile, zlib.error, lzma.LZMAError, zipfile.BadZipFile, EOFError, NotImplementedError)
@@ -28,7 +28,7 @@ _DAMAGE = (gzip.BadGzipFile, zlib.error, lzma.LZMAError, zipfile.BadZipFile, EOF
 
 @dataclass(frozen=True)
 class Text:
-    """An open csv: the file from its beginning, its name in messages, and its length."""
+    """An open csv: the file, positioned at its start, its name in messages, and its length."""
 
     file: IO[bytes]
     shown: str
@@ -37,13 +37,13 @@ class Text:
 
 @contextmanager
 def opened(path: Path) -> Iterator[Text]:
-    """Open a file; an archive, recognised by its first bytes, is unpacked into a nameless file in the cache.
+    """Open a file. An archive, recognised by its first bytes, is unpacked into a nameless file in the cache folder.
 
-    A zip or tar archive, the latter compressed or not, must hold exactly one csv, which messages call archive/member.
+    A zip or tar archive must have exactly one csv; messages call it archive/member. A tar archive may be compressed.
 
     Raises:
-        DataError: it is too large, packed or unpacked; or the archive is truncated, damaged, encrypted, or
-            holds no csv or several.
+        DataError: the file is too large, packed or unpacked; or the archive is truncated, damaged or encrypted, or has
+            no csv or several.
         OSError: the file cannot be read.
     """
     with path.open("rb") as file:
@@ -61,7 +61,7 @@ def opened(path: Path) -> Iterator[Text]:
 
 
 def _within_tar(path: Path, text: Text) -> Text:
-    """Return the only csv in a tar archive as a part of its file; any other file unchanged."""
+    """The only csv in a tar archive, as a part of its file. Any other file is returned unchanged."""
     text.file.seek(0)
     try:
         archive = tarfile.TarFile(fileobj=text.file)
@@ -72,7 +72,7 @@ def _within_tar(path: Path, text: Text) -> Text:
         members = {member.name: member for member in archive if member.isfile()}
     except tarfile.TarError as error:
         raise DataError(f"{path}: truncated or damaged tar archive: {error}; get it again") from error
-    if not archive.getnames():  # tarfile takes a file of zeros for an empty archive
+    if not archive.getnames():  # to tarfile a file of zeros is an empty archive
         text.file.seek(0)
         return text
     name = _only_csv(path, list(members))
@@ -94,7 +94,7 @@ def _room_on_disk(path: Path) -> IO[bytes]:
 
 
 def _unpack(path: Path, packed: IO[bytes], kind: str, plain: IO[bytes]) -> str:
-    """Unpack into the plain file; return its name in messages."""
+    """Unpack into the plain file; return the file's name in messages."""
     try:
         if kind == "zip":
             return _unpack_zip(path, packed, plain)
@@ -118,7 +118,7 @@ def _unpack_zip(path: Path, packed: IO[bytes], plain: IO[bytes]) -> str:
 
 
 def _only_csv(path: Path, names: Sequence[str]) -> str:
-    """Return the one member of an archive that is a csv; the files that macOS adds (._name) are ignored."""
+    """The only member of an archive that is a csv. The files that macOS adds (._name) are ignored."""
     tables = [name for name in names if name.lower().endswith(".csv") and not PurePosixPath(name).name.startswith("._")]
     if len(tables) != 1:
         found = tables or names
@@ -148,7 +148,7 @@ def _gzip_chunks(packed: IO[bytes]) -> Iterator[bytes]:
 
 
 def _xz_chunks(packed: IO[bytes]) -> Iterator[bytes]:
-    """Unpack concatenated streams, as lzma.open does, but with a limit on memory."""
+    """Unpack concatenated streams, as lzma.open does, but with bounded memory."""
     data = packed.read(_CHUNK)
     while data:
         stream = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MAX_XZ_MEMORY)

@@ -1,4 +1,4 @@
-"""The fast reader of a FER2013 csv: Arrow's, for files without any fault."""
+"""The fast reader of a FER2013 csv: it uses Arrow and accepts only files without faults."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def read_rows(text: Text, header: Header, *, skip_bad: bool = False) -> Rows:
 
 
 def read_fast(text: Text, header: Header) -> Rows | None:
-    """Read a file without any fault; None at the first doubt.
+    """Read a file without faults. Returns None if anything in it may be a fault.
 
     Raises:
         DataError: there are too many rows.
@@ -55,7 +55,7 @@ def read_fast(text: Text, header: Header) -> Rows | None:
 
 
 def _arrow() -> tuple[Any, Any, Any]:
-    """Import pyarrow only where a csv is read; its compiled modules are opaque to a type checker."""
+    """Import pyarrow only if a csv is read. Its compiled modules have no types."""
     import pyarrow as pa
     from pyarrow import compute, csv
 
@@ -81,7 +81,7 @@ def _decode(batch: Any) -> tuple[GreyLevels, Labels, Labels | None] | None:
 
 
 def _has_letters(text: Any) -> bool:
-    """Return whether any byte is above '9': Arrow reads 0x1F as 31, which is no pixel here."""
+    """Whether any byte is above '9': Arrow reads 0x1F as 31, which is not a valid pixel here."""
     characters = np.frombuffer(text.buffers()[2] or b"", dtype=np.uint8)
     return bool(characters.max(initial=0) > ord("9"))
 

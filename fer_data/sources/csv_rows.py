@@ -1,7 +1,7 @@
-"""The rows of a FER2013 csv, read by a fast reader, or by a careful one that explains what is wrong.
+"""The rows of a FER2013 csv. A fast reader reads them, or a careful one that explains faults.
 
-The fast reader accepts only files without any fault. All others go to the careful reader, which defines
-the format: it accepts the file (stray spaces, blank lines) or names the faulty lines.
+The fast reader accepts only files without faults. All others go to the careful reader, which defines the format: it
+accepts the file (extra spaces, blank lines) or names the faulty lines.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _GREY_LEVELS = {f"{level:0{digits}}": level for level in range(256) for digits i
 
 @dataclass(frozen=True)
 class Header:
-    """The column names in the order of the file, stripped: emotion, pixels, perhaps Usage, perhaps others."""
+    """The column names in the order of the file, stripped: emotion, pixels, optionally Usage and others."""
 
     names: Sequence[str]
 
@@ -48,9 +48,13 @@ class Header:
 class Rows:
     """The rows of a csv, without those left out.
 
-    pixels: [n, 2304] uint8; emotions, usages: [n] uint8, indices into EXPRESSIONS and USAGES, usages None if
-    there is no such column; positions: [n], the place of each among all `total` rows of the file, from 0;
-    left_out: one line per row that was left out; usages_left_out: what those rows have for a Usage.
+    pixels: [n, 2304] uint8.
+
+    emotions, usages: [n] uint8, indices into EXPRESSIONS and USAGES; usages is None without that column.
+
+    positions: [n], the index of each row among all `total` rows of the file.
+
+    left_out: one line per row that was left out; usages_left_out: the Usages of those rows.
     """
 
     pixels: GreyLevels
@@ -63,10 +67,10 @@ class Rows:
 
 
 class Collected:
-    """Rows as they arrive, in one preallocated array, whose memory is used only as rows are filled in."""
+    """Collects rows in one preallocated array. Its memory is used only as rows are added."""
 
     def __init__(self, text: Text, header: Header) -> None:
-        most = min(text.bytes // (2 * PIXELS - 1) + 1, MAX_ROWS)  # a row has a digit and a separator a pixel
+        most = min(text.bytes // (2 * PIXELS - 1) + 1, MAX_ROWS)  # a row has at least a digit and a separator per pixel
         self._text = text
         self._pixels = np.empty((most, PIXELS), np.uint8)
         self._emotions, self._positions = np.empty(most, np.uint8), np.empty(most, np.intp)
@@ -77,7 +81,7 @@ class Collected:
         return self._n
 
     def add(self, pixels: GreyLevels, emotions: Labels, usages: Labels | None, position: int) -> None:
-        """Add rows that follow each other in the file, the first of them at this position."""
+        """Add consecutive rows of the file; the first of them is at this position."""
         end = self._n + len(pixels)
         if end > len(self._pixels):
             raise DataError(f"{self._text.shown}: more than {MAX_ROWS:,} rows; FER2013 has 35,887: divide the file")
@@ -89,14 +93,14 @@ class Collected:
         self._n = end
 
     def rows(self, total: int) -> Rows:
-        """Return what was added, of `total` rows in the file."""
+        """The rows that were added, of `total` rows in the file."""
         usages = None if self._usages is None else self._usages[: self._n]
         return Rows(self._pixels[: self._n], self._emotions[: self._n], usages, self._positions[: self._n], total)
 
 
 @dataclass
 class Faults:
-    """Messages on the first `keep` faulty lines of a file, and how many there are."""
+    """The number of faulty lines of a file, and messages about the first `keep` of them."""
 
     shown: str
     kept: list[str] = field(default_factory=list)
@@ -104,20 +108,20 @@ class Faults:
     total: int = 0
 
     def add(self, line: int, what: Sequence[str]) -> None:
-        """Count a faulty line, and what is wrong with it."""
+        """Count a faulty line with its faults."""
         self.total += 1
         if len(self.kept) < self.keep:
             self.kept.append(f"{line}: {'; '.join(what)}")
 
     def message(self) -> str:
-        """Return the first five faulty lines, each with its line number, and how many more there are."""
+        """The first five faulty lines, each with its line number, and the number of the others."""
         lines = [f"{self.shown}:{fault}" for fault in self.kept[:_MAX_FAULTS_SHOWN]]
         more = self.total - len(lines)
         return "\n".join([*lines, f"and {more:,} more"] if more else lines)
 
 
 def fields_of(line: str) -> list[str]:
-    """Split a line by the rules of csv; spaces around values are dropped.
+    """Split a line by the rules of csv; spaces around values are removed.
 
     Raises:
         csv.Error: a quote is not closed, or a value is longer than 131,072 characters.
@@ -130,7 +134,7 @@ def fields_of(line: str) -> list[str]:
 
 
 def read_carefully(text: Text, header: Header, *, skip_bad: bool) -> Rows:
-    """Read line by line, as a text editor counts them; each faulty line is counted."""
+    """Read line by line; lines are counted as in a text editor, and all faulty ones are reported."""
     collected, total = Collected(text, header), 0
     faults = Faults(text.shown, keep=_MAX_LEFT_OUT if skip_bad else _MAX_FAULTS_SHOWN)
     emotions, usages = set(), set()  # of the faulty rows
@@ -157,7 +161,7 @@ def read_carefully(text: Text, header: Header, *, skip_bad: bool) -> Rows:
 
 
 def _refuse_one_based(text: Text, emotions: Set[object]) -> None:
-    """Refuse labels that count from 1: each would be read as the next class, and the last class would be left out."""
+    """Refuse labels that count from 1: they would be read as the next class, and the last class would be left out."""
     if str(len(EMOTIONS)) in emotions and not emotions & {0, "0"}:
         order = ", ".join(f"{number} {name}" for number, name in enumerate(EXPRESSIONS))
         raise DataError(
@@ -171,7 +175,7 @@ def _bytes(values: Sequence[int]) -> NDArray[np.uint8]:
 
 
 def _lines(text: Text) -> Iterator[tuple[int, str]]:
-    """Yield the lines below the header that are not blank; one that is far too long is truncated."""
+    """Yield the lines below the header that are not blank; a line that is far too long is truncated."""
     text.file.seek(0)
     file = io.TextIOWrapper(text.file, encoding="utf-8-sig", errors="replace")
     try:
@@ -187,7 +191,7 @@ def _lines(text: Text) -> Iterator[tuple[int, str]]:
 
 @dataclass(frozen=True)
 class _BadRow:
-    """What is wrong with a row, and its emotion and Usage as they are written, where it has them."""
+    """The faults of a row, and its emotion and Usage as they are written, if it has them."""
 
     what: Sequence[str]
     emotion: str = ""
@@ -195,7 +199,7 @@ class _BadRow:
 
 
 def _parse(line: str, header: Header) -> tuple[int, bytes, int | None] | _BadRow:
-    """Return emotion, pixels and usage of a line, or everything that is wrong with it."""
+    """The emotion, pixels and usage of a line, or all of its faults."""
     if len(line) == _MAX_LINE:
         return _BadRow([f"longer than {_MAX_LINE:,} characters"])
     cut_short = [] if line.endswith("\n") else ["the file ends within this line: truncated? get it again"]
@@ -218,7 +222,7 @@ def _grey_levels(words: Sequence[str]) -> bytes | None:
     try:
         return bytes(map(_GREY_LEVELS.__getitem__, words))
     except KeyError:
-        levels = [_GREY_LEVELS.get(word.lstrip("0") or "0") for word in words]  # 0007 is a 7, as for Arrow
+        levels = [_GREY_LEVELS.get(word.lstrip("0") or "0") for word in words]  # 0007 is 7, as in Arrow
         return None if None in levels else bytes(level or 0 for level in levels)
 
 
@@ -234,7 +238,7 @@ def _usage_faults(usage: str | None) -> list[str]:
 
 
 def _pixel_faults(words: Sequence[str]) -> list[str]:
-    """Return how many pixels there are if it is not 2,304, else what is wrong with the first faulty one."""
+    """A fault if there are not 2,304 pixels, otherwise the fault of the first faulty pixel."""
     if len(words) != PIXELS:
         return [f"{len(words)} pixels, expected {PIXELS} ({SIDE}×{SIDE})"]
     return next(([_word_fault(number, word)] for number, word in enumerate(words, 1) if not _grey_levels([word])), [])

@@ -1,8 +1,8 @@
 """Reads FER2013's csv in each of its forms, and reports differences from the official data.
 
-fer2013.csv and icml_face_data.csv have the columns emotion, pixels and Usage, which names the split. Kaggle's
-train.csv has no Usage: all its rows are train at first. A stratified tenth of train each becomes val and test where
-there are no rows of these.
+fer2013.csv and icml_face_data.csv have the columns emotion, pixels and Usage, which names the split. Kaggle's train.csv
+has no Usage: all its rows are train at first. If there are no rows of val or test, a stratified tenth of train is used
+for each.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ _ARCHIVES = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7
 def read_csv(path: Path, options: DataOptions) -> ReadFaces:
     """Read FER2013's csv, plain or packed, into train (Training), val (PublicTest) and test (PrivateTest).
 
-    Column order is free and further columns are ignored; a byte order mark, CRLF, blank lines and spaces
-    around names and values are accepted. With FER+'s labels, train and val carry soft labels where wanted.
+    Columns may be in any order, and others are ignored. A byte order mark, CRLF, blank lines and spaces around names
+    and values are accepted. With `labels="ferplus-soft"` train and val have soft labels.
 
     Raises:
-        DataError: the file cannot be read or is not FER2013's format; faulty lines are named, the first five
-            in full, the header being line 1; or FER+'s file does not fit.
+        DataError: the file cannot be read or is not in FER2013's format, with the first five faulty lines (the header
+            is line 1); or FER+'s file does not fit.
     """
     rows = read_rows_of(path, skip_bad=options.skip_bad)
     usages, lacking = _with_every_split(path, rows)
@@ -72,7 +72,7 @@ def read_csv(path: Path, options: DataOptions) -> ReadFaces:
 
 
 def read_rows_of(path: Path, *, skip_bad: bool = True) -> Rows:
-    """Read the rows of a csv, plain or packed, whatever their split. Raises DataError as `read_csv`."""
+    """Read the rows of a csv, plain or packed, of all splits. Raises DataError as `read_csv` does."""
     try:
         with opened(path) as text:
             return read_rows(text, _read_header(text), skip_bad=skip_bad)
@@ -81,7 +81,7 @@ def read_rows_of(path: Path, *, skip_bad: bool = True) -> Rows:
 
 
 def differences_from_official(splits: Splits) -> tuple[str, ...]:
-    """Return how these splits differ from the official FER2013, in words; empty if they do not."""
+    """How these splits differ from the official FER2013, in words; empty if they do not."""
     differing = [
         f"{split.name} {expression} {count:,} (official {official:,})"
         for split in splits
@@ -98,10 +98,10 @@ def differences_from_official(splits: Splits) -> tuple[str, ...]:
 
 
 def _with_every_split(path: Path, rows: Rows) -> tuple[Labels, list[int]]:
-    """Return the usage of each row, with val and test taken from train where they are lacking; and which were taken.
+    """The usage of each row, with val and test taken from train if they are missing, and which were taken.
 
     Raises:
-        DataError: rows that were left out belong, or may belong, to a lacking split.
+        DataError: rows that were left out belong, or may belong, to a missing split.
     """
     usages = np.zeros(len(rows.emotions), np.uint8) if rows.usages is None else rows.usages
     lacking = [number for number in (1, 2) if not np.any(usages == number)]
@@ -115,7 +115,7 @@ def _with_every_split(path: Path, rows: Rows) -> tuple[Labels, list[int]]:
 
 
 def _refuse_doubted(path: Path, rows: Rows, lacking: Sequence[str]) -> None:
-    """Refuse to carve out a split whose own rows may be among those that were left out."""
+    """Refuse to take a split from train if its own rows may be among those that were left out."""
     known = {usage for usage in USAGES if usage not in lacking}
     if rows.usages_left_out - known:
         shown = "\n".join(f"{path}: {line}" for line in rows.left_out[:_LEFT_OUT_SHOWN])
@@ -131,7 +131,7 @@ def _carved_note(rows: Rows, splits: Splits, lacking: Sequence[int]) -> str:
 
 
 def _numbering_note(rows: Rows) -> tuple[str, ...]:
-    """Return a note where labels are 1..6 without 0: they may count from 1."""
+    """A note if labels are 1..6 without 0: they may count from 1."""
     if set(rows.emotions.tolist()) != set(range(1, len(EXPRESSIONS))):
         return ()
     return (f"no row has emotion 0 ({EXPRESSIONS[0]}): if the labels count from 1, all are read one class off",)
@@ -151,7 +151,7 @@ def _splits(path: Path, pixels: GreyLevels, labels: Labels, usages: Labels, soft
 def _split(name: str, pixels: GreyLevels, labels: Labels, wanted: Flags, soft: SoftLabels | None) -> Split:
     rows: slice | Flags = wanted
     first, last = np.flatnonzero(wanted)[[0, -1]]
-    if wanted[first : last + 1].all():  # as in the official order: no copy
+    if wanted[first : last + 1].all():  # as in the official order: a slice needs no copy
         rows = slice(int(first), int(last) + 1)
     return Split(name, pixels[rows].reshape(-1, SIDE, SIDE), labels[rows], None if soft is None else soft[rows])
 
@@ -203,7 +203,7 @@ def _read_header(text: Text) -> Header:
 
 
 def _check_columns(shown: str, names: Sequence[str]) -> None:
-    """Refuse a header without emotion or pixels, or with a column that may be meant as Usage but is not."""
+    """Refuse a header without emotion or pixels, or with a misspelt Usage."""
     hint = {name: nearest(name, [other for other in names if other not in _COLUMNS]) for name in _COLUMNS}
     if "pixels" in names and "emotion" not in names and not hint["emotion"]:
         raise DataError(

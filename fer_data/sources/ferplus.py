@@ -1,11 +1,12 @@
-"""FER+: ten people's votes on each image of FER2013 (Barsoum et al. 2016, arXiv:1608.01041).
+"""FER+: the votes of ten people on each image of FER2013 (Barsoum et al. 2016, arXiv:1608.01041).
 
-Its votes become labels by one of two rules. The plurality is what has the most votes. The majority is FER+'s own, of
-its program's mode "majority": single votes are removed as outliers, and a label needs more than half of what is left.
-The plurality keeps 28,224 images of train, 3,529 of val and 3,519 of test, the majority 24,941, 3,186 and 3,137.
+Votes become labels by one of two rules. The plurality is the label with the most votes. The majority is the rule of
+FER+'s program in its mode "majority": single votes are removed as outliers, and a label needs more than half of the
+remaining votes. The plurality keeps 28,224 images of train, 3,529 of val and 3,519 of test, the majority 24,941, 3,186
+and 3,137.
 
-Its fer2013new.csv has one row for each row of FER2013, in the same order. Rows are joined by position, never
-by the image names in the file: some are missing, some occur twice.
+Its fer2013new.csv has one row for each row of FER2013, in the same order. Rows are joined by position, not by the image
+names in the file: some are missing, and some occur twice.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from fer_data.sources.csv_rows import USAGES, Faults, Rows
 if TYPE_CHECKING:
     from _csv import Reader
 
-# FER+'s columns in their order, and the expression of FER2013 that each of the first seven is.
+# FER+'s columns in their order; the first seven with their expressions in FER2013.
 _VOTED = {
     "neutral": "Neutral",
     "happiness": "Happy",
@@ -50,8 +51,11 @@ Votes = NDArray[np.uint8]
 class FerPlusLabels:
     """FER+'s labels of n images.
 
-    labels: [n] uint8; kept: [n], False where the label is contempt, unknown or no face, or where there is no majority;
-    soft_labels: [n, 7] float32, the shares of the votes for the expressions of FER2013, rows that sum to 1 where kept.
+    labels: [n] uint8.
+
+    kept: [n], False if the label is contempt, unknown or no face, or if there is no majority.
+
+    soft_labels: [n, 7] float32, the shares of the votes for FER2013's expressions; rows that are kept sum to 1.
     """
 
     labels: Labels
@@ -60,13 +64,13 @@ class FerPlusLabels:
 
 
 def judge(path: Path, rows: Rows, *, majority: bool = False) -> FerPlusLabels:
-    """Return FER+'s labels of the rows of a FER2013 csv, by its own rule if `majority`, else by plurality.
+    """FER+'s labels for the rows of a FER2013 csv, by plurality or, with `majority`, by FER+'s own rule.
 
-    Of several columns with the most votes the plurality is the first in FER+'s file: neutral, happiness,
+    If several labels have the most votes, the plurality is the first of them in FER+'s file: neutral, happiness,
     surprise, sadness, anger, disgust, fear, contempt, unknown, NF.
 
     Raises:
-        DataError: the file cannot be read, is not FER+'s, or belongs to other rows than these.
+        DataError: the file cannot be read, is not FER+'s, or belongs to other rows.
     """
     try:
         with opened(path) as text:
@@ -141,7 +145,7 @@ def _table(shown: str, lines: Reader) -> tuple[Labels, Votes]:
 
 
 def _parse(fields: Sequence[str], names: Sequence[str], places: Sequence[int]) -> bytes | list[str]:
-    """Return the number of the usage and the votes of a row, or what is wrong with it."""
+    """The index of the usage and the votes of a row, or its faults."""
     if len(fields) != len(names):
         return [f"expected {len(names)} fields, got {len(fields)}"]
     usage, *votes = (fields[place] for place in places)

@@ -1,4 +1,4 @@
-"""Folders of images: train|val|test/<class>/*.png|jpg|jpeg, or <class>/… alone, in any usual spelling."""
+"""Folders of images: train|val|test/<class>/*.png|jpg|jpeg, or only <class>/…, in any usual spelling."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fer_data.options import DataOptions
 from fer_data.sources.gather import SPLIT_NAMES, SPLIT_OF, Faults, Sample, gather, given_name, printable, three_splits
 from fer_data.sources.read_faces import ReadFaces
 
-# Left by Windows, macOS, Linux and the storage boxes of Synology and QNAP; hidden files are passed over too.
+# Written by Windows, macOS, Linux, Synology and QNAP; hidden files are ignored too.
 _LITTER = {
     *("thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information"),
     *("__macosx", "icon\r", "lost+found", "picasa.ini"),
@@ -35,24 +35,23 @@ class _ImageFile:
     name: str
     split: str
     label: int
-    identity: tuple[int, int]  # device and inode: equal for a file and whatever links to it
+    identity: tuple[int, int]  # device and inode: equal for a file and all links to it
 
 
 def read_folders(path: Path, options: DataOptions) -> ReadFaces:
     """Read folders of PNG or JPEG images into train, val and test.
 
-    Images are in the natural order of their file names, over all classes of a split, so that numbered files
-    keep their numbers' order. A test folder with files named PublicTest_… and PrivateTest_…, as in
-    Kaggle's folder form of FER2013, is val and test; otherwise a source without val or without test gives a tenth
-    of train to each that it lacks. Class folders without a split above them are all train at first.
+    The images of a split are in the natural order of their file names, over all classes, so numbered files keep their
+    order. A test folder with files named PublicTest_… and PrivateTest_…, as in Kaggle's folders of FER2013, is val and
+    test. Otherwise, if val or test is missing, a tenth of train is used for it. If class folders are not in folders of
+    splits, all images are train at first.
 
-    Links to files are followed. Colour becomes grey; all images have one size, or
-    `options.resize` gives it to them.
+    Links to files are followed. Colour becomes grey. All images must have one size, unless `options.resize` is given.
 
     Raises:
-        DataError: train or class folders are missing, unknown or doubled; or images are unreadable, of different
-            sizes, or in two classes: all at once, except what `options.skip_bad` leaves out.
-        OSError: there is no room for the images.
+        DataError: folders of train or of classes are missing, unknown or doubled; or images are unreadable, of
+            different sizes, or in two classes. All faults at once, except those that `options.skip_bad` leaves out.
+        OSError: there is no space for the images.
     """
     class_folders = {split: _class_folders(folder) for split, folder in _split_folders(path).items()}
     classes = named_classes(path, {name for folders in class_folders.values() for name in folders})
@@ -73,7 +72,7 @@ def read_folders(path: Path, options: DataOptions) -> ReadFaces:
 
 
 def _split_folders(root: Path) -> dict[str, Path]:
-    """Return the folder of each split that exists; the root itself as train's where it holds class folders."""
+    """The folder of each split that exists. If the root has class folders, it is the folder of train."""
     names = _folders_in(root)
     if _are_classes(root, names):
         return {"train": root}
@@ -99,7 +98,7 @@ def _split_folders(root: Path) -> dict[str, Path]:
 
 
 def _are_classes(root: Path, names: Sequence[str]) -> bool:
-    """Whether folders hold images and none has a name like that of a split."""
+    """Whether some of the folders have images, and no name resembles that of a split."""
     like_splits = any(nearest(name, list(SPLIT_OF)) or _LIKE_A_SPLIT.search(name) for name in names)
     return len(names) > 1 and not like_splits and any(_holds_images(root / name) for name in names)
 
@@ -108,7 +107,7 @@ def _holds_images(folder: Path) -> bool:
     try:
         with os.scandir(folder) as entries:
             return any(Path(e.name).suffix.casefold() in SUFFIXES and not _is_litter(e.name) for e in entries)
-    except OSError:  # its reader names it
+    except OSError:  # reported when it is read
         return False
 
 
@@ -134,7 +133,7 @@ def _is_litter(name: str) -> bool:
 
 
 def _check_classes(faults: Faults, class_folders: Mapping[str, _ClassFolders], classes: Classes[str]) -> None:
-    """Each class has one folder in each split."""
+    """Check that each class has one folder in each split."""
     for split, folders in class_folders.items():
         for label, title in enumerate(classes.names):
             names = [name for name in folders if classes.label_of[name] == label]
@@ -177,7 +176,7 @@ def _files_of_class(root: Path, folder: Path, split: str, label: int, faults: Fa
 
 
 def _identity(path: Path) -> tuple[int, int]:
-    """Return the device and inode of a path; a broken link counts as its own file."""
+    """The device and inode of a path; a broken link counts as a file of its own."""
     try:
         status = path.stat()
     except OSError:
@@ -186,7 +185,7 @@ def _identity(path: Path) -> tuple[int, int]:
 
 
 def _without_contradictions(files: Sequence[_ImageFile], faults: Faults) -> list[_ImageFile]:
-    """Leave out each file that is in two classes, as a link or by a second name: neither label can be trusted."""
+    """Leave out each file that is in two classes, through a link or a second name: neither label can be trusted."""
     first: dict[tuple[int, int], _ImageFile] = {}
     doubted = set()
     for file in files:
@@ -198,7 +197,7 @@ def _without_contradictions(files: Sequence[_ImageFile], faults: Faults) -> list
 
 
 def _by_usage(files: Sequence[_ImageFile]) -> tuple[list[_ImageFile], tuple[str, ...]]:
-    """Divide test into val and test by the file names of Kaggle's folder form, where there is no val."""
+    """Divide test into val and test by the file names of Kaggle's folders, if there is no val."""
     usages = {file: match[1].casefold() for file in files if (match := _USAGE.match(file.path.name))}
     tests = [file for file in files if file.split == "test"]
     divided = (

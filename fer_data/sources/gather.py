@@ -1,4 +1,4 @@
-"""Makes the three splits of single images; all faults are reported at once."""
+"""Makes the three splits from single images. All faults are reported at once."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _ROWS_AT_A_TIME = 1024
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One image [height, width] of a split, and its label as the source numbers it."""
+    """One image [height, width] of a split, with the source's own label number."""
 
     split: str
     label: int
@@ -40,18 +40,18 @@ class Sample:
 
 @dataclass
 class Faults:
-    """Faults of a source: those that can be left out on request, and fatal ones."""
+    """The faults of a source: those that may be left out on request, and fatal ones."""
 
     root: Path
     skippable: list[str] = field(default_factory=list)
     fatal: list[str] = field(default_factory=list)
 
     def leave_out(self, name: str, what: str) -> None:
-        """Add a file, folder or entry that can be left out, named relative to the source."""
+        """Add the fault of a file, folder or entry that may be left out; `name` is relative to the source."""
         self.skippable.append(printable(f"{name}: {what}"))
 
     def check(self, *, skip_bad: bool) -> None:
-        """Raise DataError if there are faults: the first five, fatal ones first, and how many more."""
+        """Raise DataError if there are faults: with the first five, fatal ones first, and the number of the others."""
         faults = [*self.fatal, *([] if skip_bad else self.skippable)]
         if not faults:
             return
@@ -59,7 +59,7 @@ class Faults:
         raise DataError("\n".join([*self._shown(faults), *way_out]))
 
     def refuse(self, what: str) -> NoReturn:
-        """Raise DataError with what cannot be read, and with what was left out as the reason."""
+        """Raise DataError with the reason why nothing can be read, and with the faults that were left out."""
         raise DataError("\n".join([printable(f"{self.root}: {what}"), *self._shown(self.skippable)]))
 
     def _shown(self, faults: Sequence[str]) -> list[str]:
@@ -69,28 +69,28 @@ class Faults:
 
 
 def printable(name: str) -> str:
-    """Return a file's name as text that can be shown and stored, even where its bytes are not UTF-8."""
+    """A file name as text that can be printed and stored, even if its bytes are not UTF-8."""
     return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def given_name(path: Path) -> str:
-    """Return the name of a file or folder as the user gave it, also of `.`; links are not followed."""
+    """The name of a file or folder as the user gave it, also for `.`; links are not followed."""
     return printable(path.name if path.name not in ("", "..") else path.resolve().name)
 
 
 def gather(samples: Iterable[Sample], count: int, options: DataOptions, faults: Faults) -> dict[str, Split]:
-    """Return the splits that occur, with their images in the order given; resized if the options ask for it.
+    """The splits that occur, with their images in the given order, resized if the options require it.
 
     Args:
-        samples: at most `count` of them, split by split in the order of SPLITS; whoever makes them notes in
-            `faults` what it could not read.
-        count: the number of images to allocate.
+        samples: at most `count`, split by split in the order of SPLITS. Their reader adds what it cannot read to
+            `faults`.
+        count: the number of images for which space is allocated.
         options: `resize`, `resize_method` and `skip_bad` are used.
-        faults: those known before; images of different sizes are added to them.
+        faults: those found so far; different image sizes are added to them.
 
     Raises:
-        DataError: all faults at once, or that there are no images.
-        OSError: the disk has no space for so many images.
+        DataError: all faults at once; or there are no images.
+        OSError: the disk has not enough space.
     """
     images: GreyLevels | None = None
     labels: list[int] = []
@@ -117,16 +117,16 @@ def gather(samples: Iterable[Sample], count: int, options: DataOptions, faults: 
 def three_splits(
     faults: Faults, classes: Sequence[str], given: Collection[str], found: dict[str, Split]
 ) -> tuple[Splits, tuple[str, ...]]:
-    """Return train, val and test, and a note where val or test had to be taken from train.
+    """Train, val and test, and a note if val or test had to be taken from train.
 
     Args:
         faults: those that were left out.
-        classes: their names.
-        given: the splits that the source has; these are not carved out.
-        found: the splits of which there are images.
+        classes: the class names.
+        given: the splits that the source has; these are not taken from train.
+        found: the splits that have images.
 
     Raises:
-        DataError: a given split or train has no images, or train is too small to carve out another split.
+        DataError: a given split or train has no images, or train is too small to take another split from it.
     """
     empty = [name for name in SPLITS if name not in found and (name in given or name == "train")]
     if empty:
@@ -156,7 +156,7 @@ def _sliced(images: GreyLevels, labels: Sequence[int], lengths: dict[str, int]) 
 
 
 def _carve(root: Path, classes: Sequence[str], train: Split, lacking: Sequence[str]) -> dict[str, Split]:
-    """Divide train into train and the lacking splits; each must have images of each class."""
+    """Divide train into train and the missing splits; each must have images of each class."""
     part = carved(train.images, train.labels, len(lacking))
     made = {name: _part(train, name, part == number) for number, name in enumerate(("train", *lacking))}
     present = set(train.labels.tolist())
@@ -171,7 +171,7 @@ def _carve(root: Path, classes: Sequence[str], train: Split, lacking: Sequence[s
 
 
 def _part(split: Split, name: str, wanted: Flags) -> Split:
-    """Copy the given rows block by block: a large split is a file and stays one."""
+    """Copy the chosen rows block by block, so that a large split is never in memory as a whole."""
     rows = np.flatnonzero(wanted)
     images = room(len(rows), *split.images.shape[1:])
     for start in range(0, len(rows), _ROWS_AT_A_TIME):

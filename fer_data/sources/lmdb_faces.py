@@ -1,4 +1,4 @@
-"""LMDB as Caffe reads and writes it: one database per split, keys "00000000_name", values of type Datum."""
+"""LMDB in Caffe's format: one database per split, keys "00000000_name", values of type Datum."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from fer_data.sources.read_faces import ReadFaces
 DATA_FILE = "data.mdb"
 
 _LOCK_FILE = "lock.mdb"
-_PER_IMAGE = 4096  # bytes: LMDB rounds what it stores up to pages
+_PER_IMAGE = 4096  # bytes: LMDB rounds values up to pages
 _MAX_KEY_SHOWN = 60
 
 
 def databases(folder: Path) -> dict[str, Path]:
-    """Return the database folder of each split that exists (train, or train_lmdb), in the order train, val, test.
+    """The database folder of each split that exists (train, or train_lmdb), in the order train, val, test.
 
     Raises:
         DataError: there are two databases for one split.
@@ -41,9 +41,9 @@ def databases(folder: Path) -> dict[str, Path]:
 
 
 def write_lmdb(folder: Path, split: Split) -> None:
-    """Write a split into a new database in a new folder, images in order.
+    """Write a split into a new database in a new folder, with the images in order.
 
-    Keys are those that convert_imageset makes for the lines "<label>/<position>" of an index list.
+    Keys are those of convert_imageset for the lines "<label>/<position>" of an index list.
 
     Raises:
         OSError: a disk error.
@@ -58,18 +58,18 @@ def write_lmdb(folder: Path, split: Split) -> None:
                 transaction.put(key.encode(), datum(image, int(label)), append=True)
     except lmdb.Error as error:
         raise OSError(f"LMDB cannot write {folder}: {error}") from error
-    (folder / _LOCK_FILE).unlink(missing_ok=True)  # belongs to this machine; whoever opens the database makes one
+    (folder / _LOCK_FILE).unlink(missing_ok=True)  # specific to this machine; opening the database makes a new one
 
 
 def read_lmdb(path: Path, options: DataOptions) -> ReadFaces:
-    """Read databases train, val and test, images in the order of their keys.
+    """Read the databases train, val and test, with images in the order of their keys.
 
     Class names come from a classes.txt beside the databases; without it labels 0..6 are FER's expressions.
 
     Raises:
-        DataError: train is missing, a database is damaged or not Caffe's; or entries are faulty: all at
-            once, but for what `options.skip_bad` leaves out.
-        OSError: there is no room for the images.
+        DataError: train is missing, a database is damaged or not Caffe's, or entries are faulty. All faults at once,
+            except those that `options.skip_bad` leaves out.
+        OSError: there is no space for the images.
     """
     if (path / DATA_FILE).is_file():
         raise DataError(f"{path}: one LMDB, expected one per split: give the folder that holds train, val and test")
@@ -88,14 +88,14 @@ def read_lmdb(path: Path, options: DataOptions) -> ReadFaces:
 
 
 def _open(folder: Path) -> lmdb.Environment:
-    """Open a database, read-only and without a lock file, so that its folder may be read-only."""
+    """Open a database read-only and without a lock file, so that its folder may be read-only."""
     try:
         environment = lmdb.open(str(folder), readonly=True, lock=False, readahead=False, create=False)
     except lmdb.Error as error:
         raise DataError(f"{folder}: not an LMDB, damaged, or not readable: {error}; export it again") from error
     whole = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
     actual = (folder / DATA_FILE).stat().st_size
-    if actual < whole:  # LMDB maps the file and would die of a page that is not there
+    if actual < whole:  # LMDB maps the file, and a missing page would crash the process
         environment.close()
         raise DataError(f"{folder / DATA_FILE}: cut short: {actual:,} of {whole:,} bytes; copy it again")
     return environment

@@ -1,4 +1,4 @@
-"""Reads a source; its form is recognised by its content, not by its name."""
+"""Reads a source. Its format is recognised by its content, not by its name."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _LEFT_OUT_SHOWN = 5
 def read_source(options: DataOptions) -> Faces:
     """Read the whole source that the options name; subsets are taken later.
 
-    A file is a FER2013 csv, plain or in an archive; a folder holds LMDB data sets, Caffe's index lists, or images.
+    A file is a FER2013 csv, plain or in an archive. A folder has LMDB databases, Caffe's index lists, or images.
 
     Raises:
-        DataError: there is no such source, or it has none of these forms.
+        DataError: there is no such source, or it has none of these formats.
         OSError: the cache has no space for it.
     """
     read = _read(options)
@@ -83,7 +83,7 @@ def _refuse_folder_of_tables(path: Path) -> None:
 
 
 def _check(path: Path) -> None:
-    """Refuse what cannot be a source, and say why."""
+    """Refuse a path that cannot be a source, with the reason."""
     try:
         if path.is_symlink() and not path.exists():
             raise DataError(f"{path}: broken link to {path.readlink()}; point it at the data")

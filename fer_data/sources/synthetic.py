@@ -1,12 +1,12 @@
-"""Draws faces of seven expressions by arithmetic, for tests, first runs and documentation without a data set.
+"""Draws faces with seven expressions by arithmetic, for tests, first runs and documentation without a data set.
 
-Cartoon faces, varied in identity, pose, light, occlusion and noise, so that a linear model on
-their pixels fails and a small convolutional net does well. Which feature moves for which expression follows
-the prototypes of the Facial Action Coding System (Ekman, Friesen and Hager 2002), exaggerated.
+The cartoon faces vary in identity, pose, light, occlusion and noise. A linear model on their pixels therefore fails,
+and a small convolutional net does well. Which feature moves for which expression follows the prototypes of the Facial
+Action Coding System (Ekman, Friesen and Hager 2002), exaggerated.
 
-Frame: x to the right and y down from the middle of the head, whose half height is 1. Numbers per image are
-[n, 1, 1], pictures [n, 48, 48], all float32. Pixels use only + - * / and square roots, which IEEE 754
-rounds alike everywhere, so that a seed gives the same faces on every machine.
+Coordinates: the origin is the middle of the head, x points right and y down, and half of the head's height is 1.
+Numbers per image are [n, 1, 1], images [n, 48, 48], all float32. Pixels use only + - * / and square roots, which IEEE
+754 rounds alike everywhere, so a seed gives the same faces on every machine.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from fer_data.faces import EXPRESSIONS, SPLITS, Split
 SIDE = 48
 PER_CLASS = {"train": 600, "val": 120, "test": 120}
 
-_CHUNK = 32  # images drawn at a time, so that a picture array stays in the cache: 2.2 s in all, 3.4 s with 128
+_CHUNK = 32  # images drawn at a time, so that an array fits into the cache: 2.2 s in all, 3.4 s with 128
 _HALF_HEAD = 20.0  # pixels from the middle of the head to its chin, before the pose
 
 Array = NDArray[np.float32]
 
-# One row an expression, one column a feature; lengths in half head heights.
+# One row per expression, one column per feature; lengths in half head heights.
 _FEATURES = (
     "brow_raise", "brow_slope", "brow_arch", "eye_open", "mouth_corners", "mouth_top", "mouth_bottom",
     "mouth_width", "teeth", "wrinkles", "folds",
@@ -46,7 +46,7 @@ _INTENSITY = (0.55, 1.15)
 
 @dataclass(frozen=True)
 class _Canvas:
-    """The image being drawn, and the coordinates of each pixel in the frame of its head."""
+    """The image being drawn, and the coordinates of each pixel relative to its head."""
 
     grey: Array
     x: Array
@@ -54,7 +54,7 @@ class _Canvas:
     sharpness: Array
 
     def paint(self, inside: Array, tone: Array | float, strength: Array | float = 1.0) -> None:
-        """Blend a tone into the pixels where `inside` (a signed depth in half head heights) is positive."""
+        """Blend a tone into the pixels where `inside`, a signed depth in half head heights, is positive."""
         cover = np.clip(inside * self.sharpness + np.float32(0.5), 0, 1) * strength
         self.grey[...] += cover * (tone - self.grey)
 
@@ -120,7 +120,7 @@ def _features(labels: NDArray[np.uint8], draw: _Draw) -> dict[str, Array]:
 
 
 def _pose(draw: _Draw) -> _Canvas:
-    """Place the head: shifted, rotated in the plane, nearer or farther, more or less in focus."""
+    """Place the head: shifted, rotated in the plane, scaled, more or less sharp."""
     pixel = np.arange(SIDE, dtype=np.float32) - np.float32((SIDE - 1) / 2)
     angle, size = draw.around(0, 0.16), _HALF_HEAD * draw.between(0.82, 1.12)
     x = (pixel[None, None, :] - draw.around(0, 2.2)) / size
@@ -133,7 +133,7 @@ def _pose(draw: _Draw) -> _Canvas:
 
 
 def _ellipse(canvas: _Canvas, x: Array | float, y: Array | float, width: Array | float, height: Array) -> Array:
-    """Return the depth inside an ellipse of these half axes, about right near its edge."""
+    """The depth inside an ellipse with these half axes, approximately correct near its edge."""
     distance = np.sqrt(((canvas.x - x) / width) ** 2 + ((canvas.y - y) / height) ** 2)
     return (1 - distance) * np.minimum(width, height)
 
@@ -217,7 +217,7 @@ def _beard_or_glasses(face: _Canvas, draw: _Draw, skin: Array) -> None:
 
 
 def _photograph(canvas: _Canvas, draw: _Draw) -> NDArray[np.uint8]:
-    """Add light from a random direction, a hand or a bar before some faces, and a sensor's noise."""
+    """Add light from a random direction, a bar over some faces, and a sensor's noise."""
     light = 1 + draw.around(0, 0.25) * canvas.x + draw.around(0, 0.12) * canvas.y
     grey = canvas.grey * np.clip(light, 0.25, 1.8)
     x, y = draw.between(-1.0, 1.0), draw.between(-1.0, 1.0)
