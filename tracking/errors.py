@@ -4,4 +4,4 @@ from fer_common.errors import UserError
 
 
 class TrackingError(UserError):
-    """A fault of records on disk or in MLflow; the message has everything that a user needs."""
+    """A fault of records on disk or in MLflow. The message has everything that the user needs."""

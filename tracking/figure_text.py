@@ -10,16 +10,16 @@ from matplotlib.text import Text
 
 _USUAL = "DejaVu Sans"  # comes with matplotlib
 _BOXES = "Last Resort"  # likewise; draws a box for every character
-_EXPONENT = r"\mathdefault{"  # in the numbers that matplotlib itself writes along an axis
+_EXPONENT = r"\mathdefault{"  # in matplotlib's own tick labels
 
 
 def drawable(names: Sequence[str]) -> list[str]:
-    """Class names for a picture; a name that no installed font supports becomes `class 3`, by its label."""
+    """Class names for a figure. A name with characters that no installed font has becomes `class 3`, by its label."""
     return [name if all(map(_font_of, name)) else f"class {label}" for label, name in enumerate(names)]
 
 
 def as_written(figure: Figure) -> list[Text]:
-    """Turn off mathematics in all texts of the figure, so that dollar signs are drawn; return the texts."""
+    """Turn off math in all texts of the figure, so that dollar signs are drawn as they are; return the texts."""
     for axes in figure.axes:
         for axis in (axes.xaxis, axes.yaxis):
             axis.get_ticklabels()  # tick labels are created on request
@@ -30,7 +30,7 @@ def as_written(figure: Figure) -> list[Text]:
 
 
 def in_fonts_that_exist(texts: Sequence[Text]) -> None:
-    """Give texts in other scripts a font that has them; a character that no font has becomes `?`."""
+    """Give texts in other scripts a font that has their characters; a character that no font has becomes `?`."""
     for text in texts:
         fonts = {_font_of(character) for character in text.get_text()}
         if fonts != {_USUAL}:
@@ -40,7 +40,7 @@ def in_fonts_that_exist(texts: Sequence[Text]) -> None:
 
 @cache
 def _font_of(character: str) -> str:
-    """The font for a character, matplotlib's own if it has it; empty if none has."""
+    """The font that has a character: matplotlib's own if it does, empty if none does."""
     if character.isspace() or ord(character) in _usual_characters():
         return _USUAL
     others = (font for font in fontManager.ttflist if not font.name.startswith(_BOXES))
@@ -55,5 +55,5 @@ def _usual_characters() -> frozenset[int]:
 def _has(file: str, character: str) -> bool:
     try:
         return bool(FT2Font(file).get_char_index(ord(character)))
-    except (OSError, RuntimeError):  # removed since matplotlib listed it, or not to be read
+    except (OSError, RuntimeError):  # removed since matplotlib listed it, or unreadable
         return False

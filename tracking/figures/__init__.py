@@ -1,1 +1,1 @@
-"""Pictures of trials and sweeps."""
+"""Figures of trials and sweeps."""

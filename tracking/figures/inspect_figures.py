@@ -1,6 +1,6 @@
-"""Pictures of a net: its first filters, feature maps of a layer, and saliency maps of its predictions.
+"""Figures of a net: its first filters, feature maps of a layer, and saliency maps of its predictions.
 
-Legend: n faces, c channels, h and w height and width, o filters, k kernel size; positions on a sheet in inches.
+Legend: n faces, c channels, h and w height and width, o filters, k kernel size. Positions in a figure are in inches.
 """
 
 import math
@@ -32,7 +32,7 @@ _ALIKE = 1e-6
 
 @dataclass(frozen=True)
 class FaceSheet:
-    """Faces [n, h, w] in 0..255, a caption for each, and which the net predicted wrong: both [n]."""
+    """Faces [n, h, w] in 0..255, with a caption for each, and whether its prediction is wrong: both [n]."""
 
     images: Floats | NDArray[np.uint8]
     captions: Sequence[str]
@@ -45,7 +45,7 @@ class FaceSheet:
 
 
 def filters_figure(filters: Floats, title: str) -> Figure:
-    """Filters [o, k, k] as a grid, numbered as the net has them, all on one scale around zero."""
+    """Filters [o, k, k] as a grid, numbered in the net's order, all on one scale that is symmetric about zero."""
     columns = min(_FILTERS_A_ROW, math.ceil(math.sqrt(2 * len(filters))))
     sheet = _Sheet(math.ceil(len(filters) / columns), columns, title, side=0.9, line=0.2)
     scale = _Scale(float(np.abs(filters).max()) or 1.0, signed=True)
@@ -56,10 +56,10 @@ def filters_figure(filters: Floats, title: str) -> Figure:
 
 
 def maps_figure(faces: FaceSheet, maps: Floats, title: str) -> Figure:
-    """Feature maps [n, c, h, w] of one layer, one face per row: the channels that vary most over these faces, on one
-    scale.
+    """Feature maps [n, c, h, w] of one layer, one face per row.
 
-    The subtitle gives the number of channels, and how many are constant.
+    The channels that vary most over these faces are drawn, on one scale. The subtitle gives the number of channels, and
+    how many are constant.
     """
     spread = maps.std(axis=(2, 3)).mean(axis=0)
     chosen = np.argsort(-spread, kind="stable")[:_MAPS_A_FACE]
@@ -90,7 +90,7 @@ def units_figure(faces: FaceSheet, units: Floats, title: str) -> Figure:
 
 
 def evidence_figure(faces: FaceSheet, layers: Mapping[str, Floats], title: str) -> Figure:
-    """Beside each face, per layer, the Grad-CAM of the prediction: [n, h, w], each map on its own scale from 0."""
+    """Grad-CAM maps [n, h, w] of the prediction, one per layer beside each face, each map on its own scale from 0."""
     sheet, places = _beside_faces(faces, 1 + len(layers), title)
     scale = _Scale(1.0, signed=False)
     for index, (row, column) in enumerate(places):
@@ -105,7 +105,7 @@ def evidence_figure(faces: FaceSheet, layers: Mapping[str, Floats], title: str) 
 
 
 def drop_figure(faces: FaceSheet, drops: Floats, title: str) -> Figure:
-    """Beside each face, how much covering a region lowers the predicted probability: [n, h, w], all on one scale."""
+    """How much covering a region lowers the predicted probability: [n, h, w] beside each face, all on one scale."""
     sheet, places = _beside_faces(faces, 2, title)
     scale = _Scale(max(1.0, 100 * float(np.abs(drops).max())), signed=True)
     for index, (row, column) in enumerate(places):
@@ -117,7 +117,7 @@ def drop_figure(faces: FaceSheet, drops: Floats, title: str) -> Figure:
 
 @dataclass(frozen=True)
 class _Scale:
-    """A colour scale: 0 to `reach`, or -reach to reach; `beyond` if some values are larger."""
+    """A colour scale from 0 to `reach`, or from -reach to reach. `beyond` means that some values are larger."""
 
     reach: float
     signed: bool
@@ -141,9 +141,9 @@ class _Scale:
 
 
 class _Sheet:
-    """Square pictures in rows and columns under a title, each with a caption above it.
+    """Square images in rows and columns under a title, each with a caption above it.
 
-    All are in one Axes, since hundreds of Axes take seconds.
+    All are in one Axes, because drawing hundreds of Axes takes seconds.
     """
 
     def __init__(self, rows: int, columns: int, title: str, *, side: float, line: float) -> None:
@@ -170,7 +170,7 @@ class _Sheet:
         fontsize: float = 8,
         ink: str = "black",
     ) -> None:
-        """Draw values [h, w] with a caption above; without a scale they are grey levels 0..255."""
+        """Draw values [h, w] with a caption above them; without a scale they are grey levels 0..255."""
         left = _LEFT + column * (self.side + _GAP)
         top = self.head + row * (self.line + self.side + _GAP) + self.line
         look: dict[str, Any] = {"cmap": "gray", "norm": Normalize(0, 255)}
@@ -189,7 +189,7 @@ class _Sheet:
 
 
 def _beside_faces(faces: FaceSheet, width: int, title: str) -> tuple[_Sheet, list[tuple[int, int]]]:
-    """A sheet with `width` cells per face and several faces per row, and the columns of the faces."""
+    """A sheet with `width` cells per face and several faces per row, and the columns in which the faces are."""
     count = len(faces.images)
     across = min(count, max(1, _CELLS_A_ROW // width))
     sheet = _Sheet(math.ceil(count / across), across * width, title, side=1.7, line=0.4)
@@ -208,7 +208,7 @@ def _about(maps: Floats, shown: int) -> str:
 
 
 def _scale_of(values: Floats) -> _Scale:
-    """A scale around 0 if there are negative values, else from 0; the few largest values may be beyond it."""
+    """A scale that is symmetric about 0 if some values are negative, otherwise from 0; a few values may be beyond it."""
     largest = float(np.abs(values).max())
     reach = float(np.percentile(np.abs(values), _KEPT_PERCENT)) or largest or 1.0
     return _Scale(reach, signed=float(values.min()) < 0, beyond=largest > reach)

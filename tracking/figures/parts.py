@@ -97,7 +97,7 @@ def _fit_title(figure: Figure) -> None:
 
 def as_percent(axis: Axis) -> None:
     """Show the axis's shares 0..1 in percent, with the fewest decimals that are exact."""
-    axis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10]))  # 2.5 would take a further decimal
+    axis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10]))  # a step of 2.5 would need a further decimal
     axis.set_major_formatter(_Percent(1))
 
 

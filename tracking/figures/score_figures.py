@@ -1,4 +1,4 @@
-"""Pictures of one net's predictions on one split: ROC curves, calibration, classes, and its most confident mistakes."""
+"""Figures of one net's predictions on one split: ROC curves, calibration, classes, and its most confident mistakes."""
 
 import math
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ _FACES_A_ROW = 8
 
 @dataclass(frozen=True)
 class Mistakes:
-    """Wrong predictions, the most confident first: all [k]. `faces` are positions in the split."""
+    """Wrong predictions, the most confident first: all [k]. `faces` are indices into the split."""
 
     faces: NDArray[np.int64]
     labels: NDArray[np.int64]
@@ -50,7 +50,7 @@ def surest_mistakes(labels: IntArray, probabilities: NDArray[np.floating], count
 def score_figures(
     labels: IntArray, probabilities: NDArray[np.floating], scores: ScoreSummary, names: Sequence[str], title: str
 ) -> dict[str, Figure]:
-    """`roc`, `calibration` and `classes` of probabilities [n, classes]; `names` are those of the classes there."""
+    """The figures `roc`, `calibration` and `classes` of probabilities [n, classes]; `names` are their class names."""
     checked = checked_probabilities(labels, probabilities)
     curves = roc_curves(labels, checked, names)
     before, after = reliability(labels, checked), reliability(labels, at_temperature(checked, scores.temperature))
@@ -63,7 +63,7 @@ def score_figures(
 
 
 def roc_figure(curves: Sequence[RocCurve], averages: Sequence[RocCurve], title: str) -> Figure:
-    """One curve per class with its AUC and A-F grade, the averages in black."""
+    """One curve per class with its AUC and its grade A-F; the averages in black."""
     figure = Figure(figsize=(9.2, 5.6))
     figure.suptitle(title, fontsize=12)
     figure.subplots_adjust(left=0.085, right=0.66, top=0.89, bottom=0.11)
@@ -90,7 +90,7 @@ def roc_figure(curves: Sequence[RocCurve], averages: Sequence[RocCurve], title: 
 
 
 def calibration_figure(before: Reliability, after: Reliability, temperature: float, title: str) -> Figure:
-    """Accuracy against the net's confidence, raw and at the fitted temperature; below, numbers of images."""
+    """Accuracy against the net's confidence, raw and at the fitted temperature; below it the number of images."""
     figure = Figure(figsize=(10.5, 5.4))
     figure.suptitle(title, fontsize=12)
     figure.subplots_adjust(left=0.07, right=0.985, top=0.84, bottom=0.11, hspace=0.12, wspace=0.18)
@@ -107,7 +107,7 @@ def calibration_figure(before: Reliability, after: Reliability, temperature: flo
 
 
 def class_figure(classes: Sequence[ClassScores], title: str) -> Figure:
-    """Precision and recall per class with 95 % intervals, F1, and how many images have that label."""
+    """Precision and recall per class with 95 % intervals, F1, and the number of images with that label."""
     figure = Figure(figsize=(9.2, 1.6 + 0.52 * len(classes)))
     figure.suptitle(title, fontsize=12)
     figure.subplots_adjust(left=0.2, right=0.86, top=1 - 0.75 / figure.get_figheight(), bottom=0.12)
@@ -133,10 +133,10 @@ def class_figure(classes: Sequence[ClassScores], title: str) -> Figure:
 
 
 def mistakes_figure(faces: NDArray[np.uint8], mistakes: Mistakes, classes: Sequence[str], title: str) -> Figure:
-    """A sheet of faces [k, height, width] or [k, height, width, 3]: label, prediction and confidence.
+    """A sheet of faces [k, height, width] or [k, height, width, 3] with label, prediction and confidence.
 
     Raises:
-        TrackingError: the number of faces is not that of mistakes.
+        TrackingError: the number of faces is not that of the mistakes.
     """
     count = len(mistakes.faces)
     if len(faces) != count:
@@ -158,7 +158,7 @@ def mistakes_figure(faces: NDArray[np.uint8], mistakes: Mistakes, classes: Seque
 def matrices_figure(
     first: NDArray[np.int64], second: NDArray[np.int64], names: tuple[str, str], classes: Sequence[str], title: str
 ) -> Figure:
-    """Two confusion matrices [classes, classes] as % of the label's images, and second minus first in points."""
+    """Two confusion matrices [classes, classes] in % of the label's images, and second minus first in points."""
     figure = Figure(figsize=(16, 5.6))
     figure.suptitle(title, fontsize=12)
     figure.subplots_adjust(left=0.06, right=0.995, top=0.86, bottom=0.17, wspace=0.24)
@@ -185,7 +185,7 @@ def _draw_roc(axes: Axes, curve: RocCurve, color: str, linestyle: str, linewidth
 
 
 def _thinned(curve: RocCurve) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    # A micro curve has images times classes corners, more than a screen can show or a page should have.
+    # A micro curve has as many points as images times classes: too many for a screen or a page.
     points = len(curve.false_positive_rate)
     kept = np.unique(np.linspace(0, points - 1, min(points, 400)).round().astype(int))
     return curve.false_positive_rate[kept], curve.true_positive_rate[kept]

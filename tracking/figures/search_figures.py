@@ -1,4 +1,4 @@
-"""Pictures of the search: the objective per trial and over each setting, and its cost."""
+"""Figures of a search: the objective per trial and over each setting, and its cost."""
 
 import json
 from collections import Counter
@@ -54,9 +54,9 @@ class Setting:
 
 
 def searched_settings(history: SweepHistory) -> list[Setting]:
-    """The searched settings in the space's order; of many, those that most trials have.
+    """The searched settings in the space's order. If there are many, those that most trials have.
 
-    Journals of format 1 also have parameters that a fixed setting overrode; they are left out.
+    Journals of format 1 also have parameters that a fixed setting overrode; these are left out.
     """
     fixed = {name.rpartition(".")[2] for name in history.started.spec.get("settings", {})}
     distributions: dict[str, str] = {}
@@ -69,7 +69,7 @@ def searched_settings(history: SweepHistory) -> list[Setting]:
 
 
 def objective_figure(history: SweepHistory, title: str) -> Figure:
-    """Each trial's best `val_accuracy`, marked by how it ended, and the best so far."""
+    """Each trial's best `val_accuracy` with its final state, and the best so far."""
     figure, axes = _frame(title, 3.6)
     scored = [(trial, value) for trial in history.trials.values() if (value := trial.best_accuracy) is not None]
     for state, (colour, marker) in STATES.items():
@@ -89,7 +89,7 @@ def objective_figure(history: SweepHistory, title: str) -> Figure:
 
 
 def parallel_figure(history: SweepHistory, title: str) -> Figure:
-    """One line per trial through its settings, orange where its best `val_accuracy` was high."""
+    """One line per trial through its settings, orange for a high best `val_accuracy`."""
     settings, scored = searched_settings(history), _drawn_trials(history)
     figure, axes = _frame(title, 4.8)
     figure.subplots_adjust(left=0.07, right=0.98, bottom=0.24)
@@ -123,7 +123,7 @@ def parallel_figure(history: SweepHistory, title: str) -> Figure:
 
 
 def slices_figure(history: SweepHistory, title: str) -> Figure:
-    """Best `val_accuracy` over each setting that was searched, marked by how the trial ended."""
+    """Best `val_accuracy` over each searched setting, with the trials' final states."""
     settings, scored = searched_settings(history), _drawn_trials(history)
     rows = max(1, -(-len(settings) // 4))
     figure = Figure(figsize=(10.5, 0.7 + 2.3 * rows))
@@ -169,8 +169,10 @@ def importances_figure(importances: Mapping[str, Interval], title: str) -> Figur
 
 
 def pareto_figure(history: SweepHistory, parameters: Mapping[int, int], title: str) -> Figure:
-    """Best `val_accuracy` against worker minutes, `parameters` (trial → count) and the sweep's other objectives, with
-    the Pareto front of each pair."""
+    """Best `val_accuracy` against each cost, with the Pareto front of each pair.
+
+    The costs are worker minutes, `parameters` (trial → count) and the sweep's other objectives.
+    """
     costs = {
         "minutes of training": {number: trial_minutes(trial) for number, trial in history.trials.items()},
         "million parameters": {number: count / 1e6 for number, count in parameters.items()},
@@ -230,7 +232,7 @@ def _text(value: object) -> str:
 
 
 def _drawn_trials(history: SweepHistory) -> list[tuple[TrialHistory, float]]:
-    """Trials that the sampler drew, with their accuracy; without baselines."""
+    """The trials that the sampler drew, with their accuracies; without baselines."""
     drawn = [trial for trial in history.trials.values() if trial.started.params]
     return [(trial, value) for trial in drawn if (value := trial.best_accuracy) is not None]
 

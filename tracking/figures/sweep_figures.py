@@ -1,4 +1,4 @@
-"""Pictures of a whole sweep: when each trial ran, how it ended, its cost, and the best curves."""
+"""Figures of a whole sweep: when each trial ran, how it ended, its cost, and the best curves."""
 
 from collections.abc import Sequence
 from textwrap import fill
@@ -21,15 +21,15 @@ STATES = {
     "paused": (PURPLE, "P"),
     "running": (GREEN, ">"),
 }
-"""How a trial ended → its colour and mark."""
+"""Final state of a trial → its colour and marker."""
 
 _MOST_EPOCH_MARKS = 2000
 _LEGEND_WIDTH = 36
-"""Characters that fit beside the curves."""
+"""Number of characters per line of the legend beside the curves."""
 
 
 def timeline_figure(history: SweepHistory, title: str) -> Figure:
-    """Each trial's attempts over wall time, one tick per epoch, coloured and marked by how it ended."""
+    """Each trial's attempts over wall time, with one tick per epoch and the trial's final state."""
     trials = list(history.trials.values())
     figure = Figure(figsize=(10.5, min(9.0, 2.2 + 0.16 * len(trials))))
     figure.suptitle(title, fontsize=12)
@@ -52,7 +52,7 @@ def timeline_figure(history: SweepHistory, title: str) -> Figure:
 
 
 def cost_figure(history: SweepHistory, title: str) -> Figure:
-    """Worker minutes of each trial, coloured by how it ended, and their sum per state."""
+    """Worker minutes of each trial, coloured by its final state, and their sum per state."""
     figure = Figure(figsize=(10.5, 3.4))
     figure.suptitle(title, fontsize=12)
     figure.subplots_adjust(left=0.07, right=0.985, top=0.78, bottom=0.16)
@@ -74,7 +74,7 @@ def cost_figure(history: SweepHistory, title: str) -> Figure:
 
 
 def best_curves_figure(trials: Sequence[TrialHistory], names: Sequence[str], title: str) -> Figure:
-    """`val_accuracy` over the epochs of some trials; baselines dashed. `names` are for the legend."""
+    """`val_accuracy` over the epochs of some trials; baselines are dashed. `names` are for the legend."""
     figure = Figure(figsize=(10.5, 4.6))
     figure.suptitle(title, fontsize=12)
     figure.subplots_adjust(left=0.09, right=0.7, top=0.9, bottom=0.12)

@@ -1,4 +1,4 @@
-"""Pictures of one trial: learning curves and confusion matrix, readable at the size MLflow shows them."""
+"""Figures of one trial: learning curves and confusion matrix, readable at the size at which MLflow shows them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,7 +42,7 @@ def draw_confusion_matrix(path: Path, matrix: NDArray[np.int64], classes: Sequen
 
 
 def curves_figure(epochs: Sequence[EpochRow], title: str, best: int | None = None) -> Figure:
-    """Loss, accuracy and learning rate over the epochs; the epoch `best` is marked."""
+    """Loss, accuracy and learning rate over the epochs, with a mark at the epoch `best`."""
     figure = Figure(figsize=(13, 4.2))
     figure.subplots_adjust(left=0.05, right=0.985, top=0.85, bottom=0.12, wspace=0.24)
     figure.suptitle(title, fontsize=12)
@@ -58,9 +58,9 @@ def curves_figure(epochs: Sequence[EpochRow], title: str, best: int | None = Non
 
 
 def iterations_figure(epochs: Sequence[EpochRow], title: str) -> Figure:
-    """Loss, accuracy and learning rate against iterations in one picture, as Caffe's tools draw a training.
+    """Loss, accuracy and learning rate against iterations in one figure, as Caffe's tools plot a training.
 
-    Epochs without iterations, as of an ensemble, are left out.
+    Epochs without iterations, such as those of an ensemble, are left out.
     """
     trained = [epoch for epoch in epochs if epoch.iterations]
     figure = Figure(figsize=(11, 5.2))
@@ -99,7 +99,7 @@ def _values(epochs: Sequence[EpochRow], metric: str) -> list[float]:
 
 
 def confusion_figure(matrix: NDArray[np.int64], classes: Sequence[str], title: str) -> Figure:
-    """Counts and row shares side by side; `matrix` is [classes, classes], row = label."""
+    """Counts and row shares side by side; `matrix` is [classes, classes], row = label, column = prediction."""
     figure = Figure(figsize=(12, 5.8))
     figure.subplots_adjust(left=0.075, right=0.99, top=0.87, bottom=0.15, wspace=0.2)
     figure.suptitle(title, fontsize=13)
@@ -147,7 +147,7 @@ def _draw_learning_rate(axes: Axes, epochs: Sequence[EpochRow]) -> None:
     points = [(iteration, rate) for epoch in epochs for iteration, _, rate in epoch.iterations]
     axes.plot([iteration for iteration, _ in points], [rate for _, rate in points], color=BLUE)
     axes.set_xlabel("iteration")
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))  # more numbers of five digits would overlap
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))  # more labels of five digits would overlap
     axes.set_ylabel("learning rate")
     axes.set_ylim(bottom=0)
     plain(axes)

@@ -1,4 +1,4 @@
-"""Expected accuracy of the best of many trials on new faces: its accuracy on the selecting faces is biased upwards.
+"""The expected accuracy on new faces of the best of many trials. On the faces that selected it, it is biased upwards.
 
 Legend: t trials, n faces, b resamples.
 """
@@ -18,14 +18,14 @@ from tracking.record.layout import SweepFolder
 
 _RESAMPLES = 1000
 _DEVIATIONS_BEHIND = 5.0
-"""A trial that is further behind the best is never the best of a resample."""
+"""A trial that is this many standard deviations behind the best is never the best of a resample."""
 
 Right = NDArray[np.bool_] | NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The best of a sweep's trials: its expected accuracy on new faces, and whether a baseline is beaten."""
+    """The best of a sweep's trials: its expected accuracy on new faces, and whether it beats the best baseline."""
 
     trial: int
     among: int
@@ -39,7 +39,7 @@ class Choice:
 
     @property
     def beats_baseline(self) -> bool:
-        """Whether the lead is more than chance and selection bias explain."""
+        """Whether chance and selection bias cannot explain the lead."""
         return self.lead is not None and self.lead.low > 0
 
     def __str__(self) -> str:
@@ -58,7 +58,7 @@ class Choice:
 
 
 def choice_of(folder: SweepFolder, history: SweepHistory) -> Choice | None:
-    """The `Choice` of a sweep's trials; None without the best one's predictions."""
+    """The `Choice` of a sweep's trials. None if the predictions of the best one are missing."""
     ranked = history.ranked_groups()
     if ranked and ranked[0].confirms is not None and ranked[0].is_whole:
         ranked = [one for one in ranked if one.confirms is not None]
@@ -90,7 +90,7 @@ def _lead(folder: SweepFolder, best: TrialGroup, baseline: TrialGroup | None, fl
 
 
 def can_win(accuracies: Sequence[float], faces: int) -> list[int]:
-    """Indices of the trials that might be the best on other faces, best first."""
+    """Indices of the trials that could be the best on other faces, best first."""
     order = sorted(range(len(accuracies)), key=lambda place: -accuracies[place])
     if not order:
         return []
@@ -100,13 +100,14 @@ def can_win(accuracies: Sequence[float], faces: int) -> list[int]:
 
 
 def accuracy_when_chosen(right: Sequence[Right], seed: int = 0) -> Interval:
-    """Expected accuracy on new faces of whichever trial is best on these, with a 95 % interval.
+    """Expected accuracy on new faces of the trial that is selected as the best on these, with a 95 % interval.
 
-    Faces are resampled with replacement; the best trial on the sampled faces is evaluated on those left out (the
-    bootstrap bias correction of Tsamardinos et al. 2018). The interval is Wilson's about that mean, for as many faces.
+    Faces are resampled with replacement. The best trial on the sampled faces is evaluated on those that were not
+    sampled (the bootstrap bias correction of Tsamardinos et al. 2018). The interval is Wilson's about that mean, for
+    the same number of faces.
 
     Args:
-        right: for each trial, which faces [n] it predicts right at its best epoch.
+        right: for each trial, which faces [n] it predicts correctly at its best epoch.
         seed: of the resamples.
 
     Raises:

@@ -24,8 +24,8 @@ _DISAGREEMENTS = 60
 class ComparedRun:
     """One net to compare. Without `answers` (predictions) only its `metrics` can be compared.
 
-    `settings` are flat (dotted names), `leaked` [n] marks faces also in training, `split` is its title
-    ("PublicTest (val)").
+    `settings` are flat (dotted names), `leaked` [n] marks faces that are also in the training split, `split` is its
+    title ("PublicTest (val)").
     """
 
     name: str
@@ -46,7 +46,7 @@ class ClassDifference(Finite):
     name: str
     f1: Interval
     verdict: Literal["won", "lost", "even"]
-    """`won` by the second net if the whole interval is above zero."""
+    """`won` if the whole interval is above 0, so that the second net is better; `lost` if it is below; else `even`."""
 
 
 class Pair(Finite):
@@ -70,7 +70,7 @@ class Pair(Finite):
 
 
 class Said(Finite):
-    """One net's prediction of one face."""
+    """The prediction of one net for one face."""
 
     prediction: str
     confidence: float
@@ -79,7 +79,7 @@ class Said(Finite):
 
 
 class Disagreement(Finite):
-    """A face on which predictions differ; `face` counts from 0 in the split, predictions are in the nets' order."""
+    """A face for which predictions differ. `face` is its index in the split, predictions are in the nets' order."""
 
     face: int
     label: str
@@ -108,7 +108,7 @@ class Comparison(Finite):
     disagreed: int
     """Number of faces on which predictions differ."""
     stands_for: dict[str, str] = Field(default={})
-    """Sweep → its best trial, which is compared instead."""
+    """Name of a compared sweep → its best trial, which represents it."""
     sweeps: tuple[SweepSummary, ...] = ()
     """Summaries of whole sweeps, if there are two or more."""
 

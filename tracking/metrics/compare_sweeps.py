@@ -15,20 +15,20 @@ from tracking.record.spans import MINUTE_MS, attempt_spans, trial_minutes
 
 
 class Improvement(Finite):
-    """An epoch that was better than all before it in its sweep.
+    """An epoch that was better than all earlier ones of its sweep.
 
-    `minutes` is the time until then in which at least one trial ran.
+    `minutes` is the time until then during which at least one trial was running.
     """
 
     trial: int
     trials: int
-    """Number of trials started until then."""
+    """Number of trials started by then."""
     minutes: float
     accuracy: float
 
 
 class SweepSummary(Finite):
-    """A whole sweep; accuracies are of each trial's best epoch on the selecting split."""
+    """The summary of a whole sweep. Accuracies are those of each trial's best epoch on the selecting split."""
 
     name: str
     best_trial: int
@@ -40,22 +40,22 @@ class SweepSummary(Finite):
     epochs: int
     worker_minutes: float
     minutes: float
-    """Minutes in which at least one trial ran."""
+    """Minutes during which at least one trial was running."""
     gains: tuple[Improvement, ...]
     objectives: tuple[str, ...] = ACCURACY_ALONE
     front: tuple[tuple[float, ...], ...] = ()
-    """Of several objectives, the values of each trial on the Pareto front, the most accurate first."""
+    """For several objectives, the values of each trial on the Pareto front, the most accurate first."""
     hypervolume: float | None = None
-    """Of that front, by the highest costs of any trial of the sweeps that have the same objectives."""
+    """Hypervolume of that front, up to the highest costs of any trial of the sweeps with the same objectives."""
 
     @property
     def points(self) -> list[str]:
-        """The front in words."""
+        """The points of the front in words."""
         return [point_in_words(self.objectives, values) for values in self.front]
 
 
 def sweep_summaries(histories: Mapping[str, SweepHistory]) -> tuple[SweepSummary, ...]:
-    """Summarise sweeps, each with a trial that has a finished epoch; by name."""
+    """The summaries of sweeps, by name. Each sweep needs a trial with a finished epoch."""
     scored = {name: scored_trials(history) for name, history in histories.items()}
     found = []
     for name, history in histories.items():
@@ -72,7 +72,7 @@ def sweep_summaries(histories: Mapping[str, SweepHistory]) -> tuple[SweepSummary
 
 
 def sweep_summary(name: str, history: SweepHistory) -> SweepSummary:
-    """Summarise a sweep that has a trial with a finished epoch, but for its front."""
+    """The summary of a sweep that has a trial with a finished epoch, without its front."""
     trials = list(history.trials.values())
     ranked = history.ranked()
     scores = [trial.best_accuracy or 0.0 for trial in ranked]
@@ -92,7 +92,7 @@ def sweep_summary(name: str, history: SweepHistory) -> SweepSummary:
 
 
 class _Clock:
-    """A clock that runs while at least one trial runs."""
+    """A clock that runs while at least one trial is running."""
 
     def __init__(self, spans: Iterable[tuple[int, int]]) -> None:
         self._spans = sorted(spans)

@@ -1,4 +1,4 @@
-"""A sweep's Pareto front: the trials that no other beats in one objective without being worse in another."""
+"""A sweep's Pareto front: the trials that no other trial dominates."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tracking.record.objectives import merit_of, objectives_of
 
 @dataclass(frozen=True)
 class Scored:
-    """A trial with its objectives' values, in the order of the sweep's objectives; of a group, the mean accuracy."""
+    """A trial with the values of the sweep's objectives, in their order; for a group with the mean accuracy."""
 
     trial: TrialHistory
     values: tuple[float, ...]
@@ -22,8 +22,10 @@ class Scored:
 
 
 def scored_trials(history: SweepHistory, *, over: bool = False) -> list[Scored]:
-    """The trials with an epoch that have not failed, the most accurate first; none if the sweep has only one
-    objective. With `over` only those that are over, of a group all members."""
+    """The trials that have an epoch and have not failed, the most accurate first. Empty if the sweep has one objective.
+
+    With `over` only trials that are over; of a group, all members must be.
+    """
     objectives = objectives_of(history.spec)
     if len(objectives) == 1:
         return []
@@ -51,13 +53,16 @@ def pareto_front(history: SweepHistory, *, over: bool = False) -> list[Scored]:
 
 
 def highest_costs(scored: Iterable[Scored]) -> tuple[float, ...]:
-    """The highest cost of any trial, of each objective beside the accuracy; infinite ones do not count."""
+    """The highest finite cost of any trial, for each objective other than the accuracy."""
     costs = np.array([one.values[1:] for one in scored], float)
     return tuple(np.where(np.isfinite(costs), costs, 0.0).max(axis=0).tolist()) if len(costs) else ()
 
 
 def front_volume(front: Sequence[Scored], highest: Sequence[float]) -> float:
-    """The hypervolume of a front: 1 for an accuracy of 1 at no cost, 0 for nothing better than an accuracy of 0 at the
-    costs `highest`. Fronts compare if `highest` is the same."""
+    """The hypervolume of a front, in 0..1.
+
+    It is 1 for an accuracy of 1 at no cost, and 0 if nothing is better than an accuracy of 0 at the costs `highest`.
+    Fronts are comparable if `highest` is the same.
+    """
     scale = np.where(np.array(highest) > 0, highest, 1.0)
     return hypervolume(np.array([(1 - one.values[0], *(np.array(one.values[1:]) / scale)) for one in front]))

@@ -36,8 +36,8 @@ def mean_interval(values: Sequence[float]) -> Interval | None:
 def right_answers(folder: SweepFolder, group: TrialGroup) -> NDArray[np.float64] | None:
     """For each validation face [n], the share of the group's members that predict it correctly.
 
-    Folds are concatenated: together they have all faces of train and val, each predicted by the member that was not
-    trained on it. None if the group is not complete, or a member's predictions are missing.
+    The members of folds are concatenated: together they have all faces of train and val, each predicted by the member
+    that was not trained on it. None if the group is not complete, or a member's predictions are missing.
     """
     if not group.is_whole:
         return None
@@ -52,7 +52,7 @@ def right_answers(folder: SweepFolder, group: TrialGroup) -> NDArray[np.float64]
 
 
 def difference_of_shares(a: NDArray[np.float64], b: NDArray[np.float64]) -> Interval:
-    """Interval of the mean of `a` minus that of `b`, paired by face [n]."""
+    """The mean of `a` minus that of `b`, paired by face [n], with its interval."""
     if np.isin(a, (0, 1)).all() and np.isin(b, (0, 1)).all():
         return paired_difference_interval(np.ones(len(a), np.int64), a.astype(np.int64), b.astype(np.int64))
     gap = a - b
@@ -61,10 +61,11 @@ def difference_of_shares(a: NDArray[np.float64], b: NDArray[np.float64]) -> Inte
 
 
 def why_lost(history: SweepHistory, group: TrialGroup) -> str | None:
-    """Why the group's mean can no longer become the best, by a 95 % prediction from its members so far; or None.
+    """Why the group's mean can no longer become the best, by a 95 % prediction from its members so far. None if it can.
 
     The spread among members is estimated from complete groups. Folds differ in difficulty, so a group is compared with
-    the best one fold by fold. Without a complete group, or without an estimate of the spread, every group can win.
+    the best one fold by fold. Without a complete group, or without an estimate of the spread, every group can still
+    win.
     """
     whole = [one for one in history.groups() if one.size == group.size and one.is_whole and one.confirms is None]
     done = group.done
@@ -79,7 +80,7 @@ def why_lost(history: SweepHistory, group: TrialGroup) -> str | None:
 
     lead = fmean(value - (best.done[member] if on_folds else best.mean) for member, value in done.items())
     size, count = group.size, len(done)
-    # The other members scatter around a mean that is estimated from `count` members.
+    # The other members vary about a mean that is estimated from `count` members.
     deviation = spread * (size - count) / size * math.sqrt(1 / (size - count) + 1 / count)
     most = lead + float(t.ppf((1 + _CONFIDENCE) / 2, freedom)) * deviation
     if most >= 0:
@@ -91,8 +92,11 @@ def why_lost(history: SweepHistory, group: TrialGroup) -> str | None:
 
 
 def _spread(whole: Sequence[TrialGroup], on_folds: bool) -> tuple[float, int]:
-    """The standard deviation that `why_lost` needs, and its degrees of freedom: of members about the mean of their
-    group; on folds, of the difference of two groups, without what is common to a fold."""
+    """The standard deviation that `why_lost` needs, and its degrees of freedom.
+
+    It is that of members about the mean of their group. For folds it is that of the difference between two groups,
+    without the effect that a fold has on all groups.
+    """
     size = whole[0].size
     columns = [fmean(one.done[member] - one.mean for one in whole) if on_folds else 0.0 for member in range(size)]
     squares = sum((one.done[member] - one.mean - columns[member]) ** 2 for one in whole for member in range(size))
@@ -142,7 +146,7 @@ class Confirmation:
 
 
 def confirmation_of(history: SweepHistory) -> Confirmation | None:
-    """The winner of the confirmed configurations. None before one is complete."""
+    """The best of the confirmed configurations. None before one of them is complete."""
     ranked = history.ranked_groups()
     confirmed = [one for one in ranked if one.confirms is not None and one.is_whole]
     interval = mean_interval(list(confirmed[0].done.values())) if confirmed else None
@@ -155,9 +159,9 @@ def confirmation_of(history: SweepHistory) -> Confirmation | None:
 
 
 def next_member(history: SweepHistory, *, after_first: bool = False) -> tuple[TrialGroup, int] | None:
-    """The group of which a further member is to be started, and which one. None if there is none.
+    """The group of which a further member is to be started, and the member's index. None if there is none.
 
-    With `after_first` the other members of a group start when its first member is done. Without it groups start one
+    With `after_first` the other members of a group start when its first member is done. Otherwise groups start one
     after the other, so only the last one can lack members.
     """
     grouped = [one for one in history.groups() if one.size > 1]

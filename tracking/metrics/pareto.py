@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 Merit = tuple[float, ...]
-"""A trial's objectives, each to be low: the negative of its accuracy, then its costs."""
+"""A trial's objectives, all to be minimised: the negative of its accuracy, then its costs."""
 
 
 def fronts(points: NDArray[np.float64], enough: int | None = None) -> NDArray[np.int64]:
-    """The non-dominated front of each point, 0 the best; `points: [n, k]`, higher is better.
+    """The index of each point's non-dominated front, 0 for the best; `points: [n, k]`, higher is better.
 
     A point dominates another if it is at least as good in all objectives and better in one. Points that are not finite,
-    and those that are not among the first `enough`, are in the last front.
+    and those after the first `enough`, are in the last front.
     """
     distinct, inverse = np.unique(points, axis=0, return_inverse=True)
     found = np.full(len(distinct), -1)
@@ -33,7 +33,7 @@ def fronts(points: NDArray[np.float64], enough: int | None = None) -> NDArray[np
 
 
 def _undominated(points: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which of distinct points, sorted with the first objective's highest first, no other dominates."""
+    """Which of distinct points, sorted by the first objective in descending order, are not dominated by another."""
     if points.shape[1] == 2:
         highest = np.maximum.accumulate(points[:, 1])
         return np.concatenate([[True], points[1:, 1] > highest[:-1]])
@@ -44,8 +44,9 @@ def _undominated(points: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def ranked(points: NDArray[np.float64], enough: int | None = None) -> list[int]:
-    """The indices of the points, best first: by front, and within a front by crowding distance (NSGA-II, Deb et al.
-    2002). `points` as in `fronts`; of equal ones the first is first.
+    """The indices of the points, best first: by front, then by crowding distance (NSGA-II, Deb et al. 2002).
+
+    `points` as in `fronts`; equal points keep their order.
     """
     front = fronts(points, enough)
     room = np.zeros(len(points))
@@ -57,16 +58,16 @@ def ranked(points: NDArray[np.float64], enough: int | None = None) -> list[int]:
 
 
 def best_first(merits: Sequence[Merit]) -> Sequence[int]:
-    """The indices of sorted merits, best first; with one objective they are already in this order."""
+    """The indices of sorted merits, best first. With one objective they are already in this order."""
     if not merits or len(merits[0]) == 1:
         return range(len(merits))
     return ranked(-np.array(merits))
 
 
 def hypervolume(points: NDArray[np.float64]) -> float:
-    """The share of the unit cube that the points dominate; `points: [n, k]`, lower is better, each from 0 to 1.
+    """The share of the unit cube that the points dominate; `points: [n, k]` in 0..1, lower is better.
 
-    The cube is cut into slices at the last objective's values; two objectives are summed as steps.
+    The cube is divided at the last objective's values; two objectives are summed as steps.
     """
     points = points[(points < 1).all(axis=1)]
     if not len(points):

@@ -20,15 +20,15 @@ BINS = 15
 
 _GRADES = ((0.9, "A"), (0.8, "B"), (0.7, "C"), (0.6, "D"))
 _GRID = np.linspace(0, 1, 201)
-_ROW_SUM_TOLERANCE = 1e-2  # bfloat16 keeps 8 bits
+_ROW_SUM_TOLERANCE = 1e-2  # bfloat16 has 8 significant bits
 _LEAST_LOG_TEMPERATURE, _MOST_LOG_TEMPERATURE = -4.0, 4.0
 
 
 @dataclass(frozen=True)
 class RocCurve:
-    """True over false positive rate, both [points] from 0 to 1, and the area under the curve.
+    """True against false positive rate, both [points] from 0 to 1, and the area under the curve.
 
-    Without both positives and negatives there is no curve: empty arrays and NaN.
+    Without positives or without negatives there is no curve: the arrays are empty and the area is NaN.
     """
 
     name: str
@@ -38,7 +38,7 @@ class RocCurve:
 
     @property
     def grade(self) -> str:
-        """The Caffe report's scale: A from .90, B .80, C .70, D .60, else F; '' without a curve."""
+        """The grade on the Caffe report's scale: A from .90, B .80, C .70, D .60, else F; '' without a curve."""
         return grade(self.auc)
 
 
@@ -55,7 +55,7 @@ class Reliability:
 
     @property
     def error(self) -> float:
-        """Expected calibration error: the bins' gaps weighted by their counts; NaN without images."""
+        """Expected calibration error: the mean of the bins' gaps, weighted by their counts; NaN without images."""
         there = self.counts > 0
         if not there.any():
             return math.nan
@@ -64,7 +64,7 @@ class Reliability:
 
 
 def grade(auc: float) -> str:
-    """Letter of an AUC on the Caffe report's A-F scale; '' of NaN."""
+    """The grade of an AUC on the Caffe report's scale A-F; '' for NaN."""
     if math.isnan(auc):
         return ""
     return next((letter for least, letter in _GRADES if auc >= least), "F")
@@ -86,7 +86,7 @@ def checked_probabilities(labels: IntArray, probabilities: NDArray[np.floating])
         raise TrackingError(f"label {wrong[0]} outside 0..{classes - 1}")
     wide = probabilities.astype(np.float64)
     sums = wide.sum(axis=1, keepdims=True)
-    # Written so that NaN is refused too.
+    # In this form NaN is refused too.
     faulty = ~((wide >= 0).all(axis=1) & (np.abs(sums[:, 0] - 1) < _ROW_SUM_TOLERANCE))
     if faulty.any():
         row = int(faulty.argmax())

@@ -88,7 +88,7 @@ def paired_difference_interval(
 ) -> Interval:
     """Interval of accuracy a minus accuracy b on the same images (Newcombe 1998, paired, method 10).
 
-    The more both are right on the same images, the narrower it is compared with `difference_interval`.
+    The more images both predict correctly together, the narrower it is compared with `difference_interval`.
 
     Raises:
         TrackingError: lengths differ, or there are no images.

@@ -38,7 +38,8 @@ class PairedDifferences:
 def mcnemar_mid_p(only_a: int, only_b: int) -> float:
     """Two-sided mid-p of McNemar's test (Fagerland, Lydersen & Laake 2013).
 
-    `only_a` and `only_b` count the images that only one model predicts right; 1 if there are none.
+    `only_a` and `only_b` are the numbers of images that only one model predicts correctly. The p-value is 1 if both are
+    0.
 
     Raises:
         TrackingError: a negative count.
@@ -55,9 +56,9 @@ def mcnemar_mid_p(only_a: int, only_b: int) -> float:
 
 
 def selected_p(chosen: BoolArray, present: BoolArray, candidates: BoolArray, generator: np.random.Generator) -> float:
-    """Two-sided p-value that `chosen` is better than `present`, both [n], right or wrong on the same images.
+    """Two-sided p-value that `chosen` is better than `present`: both [n], correct or not on the same images.
 
-    `chosen` was selected on these images among `candidates` [k, n], of which it is one. The statistic of McNemar's test
+    `chosen` was selected on these images among `candidates` [k, n], which include it. The statistic of McNemar's test
     is therefore compared with the maximum of all candidates' differences to `present` under the null hypothesis:
     normal, with the correlations of the differences (Westfall & Young 1993). With one candidate it is McNemar's mid-p.
     """
@@ -125,7 +126,7 @@ _METRICS = ("accuracy", "macro_f1", "balanced_accuracy", "log_loss", "brier", "e
 
 
 def _weights(n: int, resamples: int, generator: np.random.Generator) -> Iterator[FloatArray]:
-    """How often each image is drawn, [resamples at once, n] per piece."""
+    """How often each image is drawn, [resamples at once, n] per block."""
     for begin in range(0, resamples, _RESAMPLES_AT_ONCE):
         rows = min(_RESAMPLES_AT_ONCE, resamples - begin)
         drawn = generator.integers(0, n, (rows, n)) + n * np.arange(rows)[:, None]
@@ -133,7 +134,7 @@ def _weights(n: int, resamples: int, generator: np.random.Generator) -> Iterator
 
 
 def _image_terms(labels: IntArray, probabilities: FloatArray) -> FloatArray:
-    """Each image's terms of the sums that all metrics are computed from, [n, 3 classes + 2 + BINS].
+    """The terms of each image in the sums from which all metrics are computed, [n, 3 classes + 2 + BINS].
 
     Columns: per class: label, prediction, both; log-loss, Brier score; per bin: confidence minus right (0 or 1).
     """
@@ -148,7 +149,7 @@ def _image_terms(labels: IntArray, probabilities: FloatArray) -> FloatArray:
 
 
 def _difference(sums: FloatArray, classes: int, n: int) -> FloatArray:
-    """From both models' sums [resamples, 2 x terms], metrics of a minus those of b: [resamples, metrics + classes]."""
+    """Metrics of a minus those of b, [resamples, metrics + classes], from both models' sums [resamples, 2 x terms]."""
     half = sums.shape[1] // 2
     return _metrics(sums[:, :half], classes, n) - _metrics(sums[:, half:], classes, n)
 

@@ -49,7 +49,7 @@ LOWER_IS_BETTER = frozenset({"log_loss", "brier", "ece", "ece_calibrated"})
 
 
 class ClassScores(Finite):
-    """One class against all others; a score that no image determines is None. Intervals are Wilson's, 95 %."""
+    """Scores of one class against all others; a score that no image determines is None. Intervals are Wilson's."""
 
     name: str
     labelled: int
@@ -86,7 +86,7 @@ class Scores(Finite):
 
 
 class ScoreSummary(Finite):
-    """Scores on all images and, if some are also in the training split, without those."""
+    """Scores on all images and, if some are also in the training split, on the others alone."""
 
     temperature: float
     full: Scores
@@ -194,5 +194,5 @@ def _flat(scores: Scores, ending: str) -> Iterator[tuple[str, float]]:
 
 
 def data_name(dataset: str, synthetic: bool) -> str:
-    """The data set's name in titles and pages; it says clearly if the faces are synthetic."""
+    """The data set's name in titles and pages, which marks synthetic faces clearly."""
     return "SYNTHETIC FACES" if synthetic else dataset

@@ -13,7 +13,7 @@ from tracking.record.history import SweepHistory, TrialGroup
 from tracking.record.layout import SweepFolder
 
 Preference = Literal["smaller", "faster"]
-"""Which of the trials within noise of the best is chosen: fewest parameters, or fewest seconds per epoch."""
+"""What decides among the trials within noise of the best: fewest parameters, or fewest seconds per epoch."""
 
 _NAMED = 8
 
@@ -46,10 +46,10 @@ class Winner:
 
 
 def winner_of(folder: SweepFolder, history: SweepHistory) -> Winner | None:
-    """The winner among the finished trials, by the sweep's option `prefer`. None before the first.
+    """The winner among the finished trials, by the sweep's option `prefer`. None before the first is finished.
 
     A trial is within noise if the 95 % interval of the best one's lead over it, paired by face, includes 0. Only trials
-    whose weights are kept are preferred to the best. Of equally cheap ones the better one wins.
+    whose weights are kept can be preferred to the best. Of equally cheap ones the better one wins.
     """
     groups = _over(history)
     if not groups:

@@ -1,4 +1,4 @@
-"""How an MLflow server is reached: its client's settings, a first ping, its name in messages."""
+"""Access to an MLflow server: settings of its client, a first ping, its name in messages."""
 
 import logging
 import os
@@ -12,9 +12,9 @@ from tracking.mlflow_sync.uri import without_password
 
 
 def set_client_environment(timeout_seconds: int) -> None:
-    """Settings that mlflow's client reads at each request.
+    """Set what mlflow's client reads at each request.
 
-    Its own retries are off: they would repeat a create that had succeeded, and block for minutes.
+    Its own retries are turned off: they would repeat a successful create, and block for minutes.
     """
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
     os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(timeout_seconds)
@@ -22,7 +22,7 @@ def set_client_environment(timeout_seconds: int) -> None:
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     for name in ("mlflow.store.db.utils", "alembic"):
-        # They print tracebacks of errors that are reported in one line here, and every step of a migration.
+        # They print tracebacks of errors that are reported here in one line, and every step of a migration.
         logging.getLogger(name).setLevel(logging.CRITICAL)
     logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)
 
@@ -61,7 +61,7 @@ def describe(error: Exception, uri: str) -> str:
 
 
 def fault_below(error: BaseException) -> BaseException:
-    """The network's or the disk's error that the client's error wraps, or the error itself."""
+    """The network or disk error below the client's error, or the error itself."""
     lowest, below = error, error.__cause__ or error.__context__
     while below is not None:
         lowest = below if isinstance(below, OSError) else lowest

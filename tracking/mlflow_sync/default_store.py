@@ -1,6 +1,6 @@
-"""MLflow's SQLite file in the folder of the sweeps: created atomically, and renamed only if it is damaged.
+"""MLflow's SQLite file in the folder of the sweeps: created atomically, and set aside only if it is damaged.
 
-MLflow migrates a new file to its schema in many steps; if it is killed in between, it can never open the file again.
+MLflow migrates a new file to its schema in many steps. If it is killed in between, it can never open the file again.
 """
 
 import errno
@@ -20,7 +20,7 @@ import psutil
 _LOCAL_FILE_SYSTEMS = {"apfs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "tmpfs", "xfs", "zfs"}
 _OF_THE_FILE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _FILLED_BY_MLFLOW = ("alembic_version", "workspaces")
-"""Tables that MLflow's migrations fill themselves."""
+"""Tables to which MLflow's migrations add rows."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def default_path(out: Path) -> Path:
 def sqlite_uri(path: Path) -> str:
     """Tracking URI of a SQLite file.
 
-    A path that must be quoted gets the driver's name: after a bare `sqlite:///` MLflow makes a folder of the quoted
+    A path that must be quoted gets the driver's name: with a bare `sqlite:///` MLflow creates a folder with the quoted
     name.
     """
     if not any(character in str(path) for character in "%?"):
@@ -56,7 +56,7 @@ def sqlite_uri(path: Path) -> str:
 
 
 def sqlite_path(uri: str) -> Path | None:
-    """The file of a SQLite tracking URI. None if the URI is another's, or names no file."""
+    """The file of a SQLite tracking URI. None if the URI is of another kind, or names no file."""
     found = re.fullmatch(r"sqlite(?:\+\w+)?:///(?!:memory:|file:)([^?]+)(?:\?.*)?", uri)
     return Path(unquote(found[1])) if found else None
 
@@ -64,8 +64,8 @@ def sqlite_path(uri: str) -> Path | None:
 def open_default_store(path: Path, try_open: Callable[[str], object]) -> OpenedStore:
     """Make sure that `path` is a store that `try_open` can open by URI.
 
-    A file that is no database is renamed, and so is an empty store whose creation by MLflow was killed. Any other
-    store stays where it is, whatever error `try_open` raises.
+    A file that is not a database is renamed, and so is an empty store whose creation by MLflow was interrupted. Any
+    other store stays where it is, whatever error `try_open` raises.
 
     Raises:
         Exception: any error of `try_open` or of the disk.
@@ -85,13 +85,13 @@ def open_default_store(path: Path, try_open: Callable[[str], object]) -> OpenedS
             if (part := path.with_name(path.name + suffix)).exists():
                 part.rename(set_aside.with_name(set_aside.name + suffix))
         _put_in_place(beside, path)
-        # MLflow keeps connections by URI: under the old one it would continue in the file set aside.
+        # MLflow keeps connections by URI: with the old one it would continue in the file that is set aside.
         uri = sqlite_uri(path).removesuffix(path.name) + f"./{path.name}"
         return OpenedStore(uri, set_aside, fault)
 
 
 def _fault(path: Path, try_open: Callable[[str], object]) -> str | None:
-    """What is wrong with the file itself."""
+    """The fault of the file itself, or None."""
     try:
         # Checked first, since MLflow retries for minutes on a file that is not a database.
         is_empty = _is_empty(path)
@@ -111,7 +111,7 @@ def _fault(path: Path, try_open: Callable[[str], object]) -> str | None:
 
 
 def _is_empty(path: Path) -> bool:
-    """Whether nothing was ever stored: MLflow adds its first experiment after all tables."""
+    """Whether nothing was ever stored: MLflow creates its first experiment after all tables."""
     with closing(sqlite3.connect(path)) as connection:
         tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
         return not any(
@@ -130,7 +130,7 @@ def _is_open_elsewhere(path: Path) -> bool:
 
 
 def _is_busy(error: BaseException | None) -> bool:
-    """Whether the cause is the disk or another program."""
+    """Whether the disk or another program is the cause."""
     while error is not None:
         if isinstance(error, OSError):
             return True
@@ -153,9 +153,10 @@ def _put_in_place(beside: Path, path: Path) -> None:
 
 
 def _let_readers_and_writer_be(path: Path) -> None:
-    """Turn on write-ahead logging: readers do not block the writer, and a commit is one fsync in place of four.
+    """Turn on write-ahead logging: readers do not block the writer, and a commit is one fsync instead of four.
 
-    Only on a local disk: it shares memory, so a reader on another machine would see an inconsistent store.
+    This is done only on a local disk. The log uses shared memory, so a reader on another machine would see an
+    inconsistent store.
     """
     if _file_system(path) not in _LOCAL_FILE_SYSTEMS:
         return
@@ -164,9 +165,9 @@ def _let_readers_and_writer_be(path: Path) -> None:
 
 
 def _file_system(path: Path) -> str:
-    """Type of the file system that holds `path`, as mount(8) names it."""
+    """Type of the file system that `path` is on, as mount(8) names it."""
     around = [mount for mount in psutil.disk_partitions(all=True) if path.resolve().is_relative_to(mount.mountpoint)]
-    nearest = max(reversed(around), key=lambda mount: len(mount.mountpoint), default=None)  # the last one hides others
+    nearest = max(reversed(around), key=lambda mount: len(mount.mountpoint), default=None)  # the last one counts
     return nearest.fstype if nearest else "unknown"
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Experiment
 
 VIEW_KEY = "fer-sweeps"
-"""Names the view in a link: `#/experiments/ID/runs?viewStateShareKey=fer-sweeps`."""
+"""Name of the view in a link: `#/experiments/ID/runs?viewStateShareKey=fer-sweeps`."""
 
 _VIEW_TAG = f"mlflow.sharedViewState.{VIEW_KEY}"
 _METRICS = ("best_val_accuracy", "best_val_macro_f1", "best_epoch")
@@ -24,9 +24,9 @@ _TAGS = (STATE_TAG, REASON_TAG)
 
 
 def experiment_id(client: "MlflowClient", sweep: SweepStarted, artifacts: Path | None) -> str:
-    """The experiment of the sweep's space; it is made if there is none, with artifacts in a folder below `artifacts`.
+    """The experiment of the sweep's space. It is created if there is none, and restored if it was deleted.
 
-    A deleted one is restored.
+    A new experiment has its artifacts in a folder in `artifacts`.
     """
     found = client.get_experiment_by_name(sweep.space)
     if found is None:
@@ -38,7 +38,7 @@ def experiment_id(client: "MlflowClient", sweep: SweepStarted, artifacts: Path |
 
 
 def page(server: str, experiment: "Experiment") -> str:
-    """URL of an experiment's runs on a server, in MLflow's mode for training and with our view of the table."""
+    """URL of an experiment's runs on a server, in MLflow's model-training mode and with our view of the table."""
     view = f"&viewStateShareKey={VIEW_KEY}" if _VIEW_TAG in experiment.tags else ""
     return f"{server.rstrip('/')}/#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning{view}"
 

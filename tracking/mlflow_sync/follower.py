@@ -11,7 +11,7 @@ from tracking.record.events import Event
 from tracking.record.journal import read_from
 
 _STRETCH_BYTES = 16 << 20
-"""Bytes of a backlog that are sent at once: more bytes mean fewer requests per run and more memory."""
+"""Bytes of a backlog that are sent at once. A larger number means fewer requests per run and more memory."""
 
 _GATHER_SECONDS = 1.0
 _FIRST_RETRY_SECONDS = 1.0
@@ -20,29 +20,29 @@ _CLOSE_WHEN_DOWN_SECONDS = 2.0
 
 
 class Receiver(Protocol):
-    """Takes a journal's events, each once or several times. It is called from one thread; any method may raise."""
+    """Receives a journal's events, each at least once. It is called from one thread; any method may raise."""
 
     def connect(self, journal: Path, end: int) -> None:
-        """Drop all state and look up what the receiver has; the events come again from the first.
+        """Drop all state and look up what the destination has. The events then come again from the first one.
 
-        The journal's bytes up to `end` are what will be sent before anything newer.
+        The journal's bytes up to `end` will be sent before anything newer.
         """
 
     def send(self, events: Iterable[Event]) -> None:
-        """Take the next events, in order; they are read as they are iterated.
+        """Take the next events, in order. They are read from the journal during the iteration.
 
         If this raises, `connect` is called before anything else.
         """
 
     def all_acknowledged(self) -> bool:
-        """Whether every request so far was answered; if not, one more `connect` repairs what is missing."""
+        """Whether every request so far was answered. If not, another `connect` repairs what is missing."""
 
     def describe(self, error: Exception) -> str:
         """The last fault, in one line."""
 
 
 class Follower:
-    """Follows one journal. Its file is the queue: no events wait in memory, even if the receiver is down."""
+    """Follows one journal. The file is the queue: no events wait in memory, even if the destination is down."""
 
     def __init__(self, journal: Path, receiver: Receiver, on_warning: Callable[[str], None]) -> None:
         self._journal = journal
@@ -66,15 +66,16 @@ class Follower:
     def wake(self) -> None:
         """Signal that the journal has grown; returns at once.
 
-        Sends up to the file's present size: a line that is being written may still be taken back.
+        Events up to the present size of the file are sent, because a line that is still being written may be removed
+        again.
         """
         self._end = self._journal.stat().st_size
         self._news.set()
 
     def close(self, timeout_seconds: float) -> int:
-        """Send what is left and stop; returns how many events were unsent when time was up.
+        """Send what is left and stop; return the number of events that were unsent when time was up.
 
-        A receiver that is down is tried once more, without waiting.
+        If the destination is down, it is tried once more, without waiting.
         """
         self.wake()
         self._closing.set()

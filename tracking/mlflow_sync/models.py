@@ -29,7 +29,7 @@ CHAMPION = "champion"
 MODEL_ARTIFACT = "model"
 _RIGHT_FILE = "val_right.npz"
 _ANSWERS_ARTIFACT = "val_probabilities.npz"
-"""Of a version that was registered without that file."""
+"""For versions that were registered without that file."""
 _RIGHT_TAG, _N_TAG = "val.right", "val.n"
 _LEVEL = 0.05
 _MOST_MODELS = 1000
@@ -41,8 +41,8 @@ _SEED = 0
 class Candidate:
     """A net that was logged to run `run_id`, with its correct predictions on the val split of data `fingerprint`.
 
-    It was selected on this split among k nets: `among` [k, n] has the correct predictions of each, itself included.
-    `is_right` [n] has its own; if it was fitted to these faces, they are cross-fitted.
+    It was selected on this split among k nets: `among` [k, n] has the correct predictions of each of them, itself
+    included. `is_right` [n] has its own. If the net was fitted to these faces, they are cross-fitted.
     """
 
     run_id: str
@@ -57,7 +57,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Promotion:
-    """A candidate's registered version, whether it is champion now, and why."""
+    """The registered version of a candidate, whether it is champion now, and why."""
 
     version: str | None
     is_champion: bool
@@ -78,8 +78,8 @@ def log_model_folder(
     """Log a net to a run and return the address that `mlflow.pyfunc.load_model` takes.
 
     `script` is models-from-code: it calls `mlflow.models.set_model` with a PythonModel whose `load_context` finds the
-    folder `files` under `context.artifacts["files"]`; it may import the packages `code`, of which the model has copies.
-    It takes arrays of images and returns a data frame of float32, one column per class of `classes`.
+    folder `files` under `context.artifacts["files"]`. It may import the packages `code`, of which the model has copies.
+    The model takes arrays of images and returns a data frame of float32 with one column per class of `classes`.
 
     Raises:
         TrackingError: script or files are absent.
@@ -90,7 +90,7 @@ def log_model_folder(
 
     if not script.is_file() or not files.is_dir():
         raise TrackingError(f"model of run {run_id}: no script {script}, or no folder {files}")
-    # Grey and RGB have different numbers of dimensions: an array of any shape is all that MLflow can say of both.
+    # Grey and RGB have different numbers of dimensions, so the signature is an array of any shape.
     images = Schema([TensorSpec(np.dtype(object), (-1,))])
     signature = ModelSignature(images, Schema([ColSpec(DataType.float, name) for name in classes]))
     with tempfile.TemporaryDirectory() as scratch:
@@ -109,14 +109,14 @@ def log_model_folder(
 
 
 def model_name(candidate: Candidate) -> str:
-    """Name in the registry: one per space and data set, because numbers on different faces do not compare."""
+    """Name in the registry: one per space and data set, because numbers on different faces are not comparable."""
     return f"{candidate.space}-{candidate.fingerprint[:12]}"
 
 
 def register(client: "MlflowClient", candidate: Candidate) -> Promotion:
-    """Register a net and make it champion if there is none, or if it beats the current one by more than chance.
+    """Register a net, and make it champion if there is none or if it beats the current one by more than chance.
 
-    Nets of synthetic faces are never registered. A repeated call uses the version of the run.
+    Nets of synthetic faces are never registered. A repeated call reuses the version of the run.
     """
     if candidate.synthetic:
         return Promotion(None, False, "trained on synthetic faces: never registered")
@@ -266,7 +266,7 @@ def _beats(client: "MlflowClient", candidate: Candidate, present: "ModelVersion"
 
 
 def _is_right(client: "MlflowClient", version: "ModelVersion", labels: NDArray[np.int64]) -> BoolArray | None:
-    """Which of the faces with these labels a version predicts right. None if its predictions are not kept."""
+    """Which of the faces with these labels a version predicts correctly. None if its predictions are not stored."""
     from mlflow.exceptions import MlflowException
 
     for artifact in (f"{MODEL_ARTIFACT}/{_RIGHT_FILE}", _ANSWERS_ARTIFACT):
@@ -279,7 +279,7 @@ def _is_right(client: "MlflowClient", version: "ModelVersion", labels: NDArray[n
 
 
 def _keep_right(client: "MlflowClient", candidate: Candidate) -> None:
-    """Store which faces the model predicts right, for later candidates."""
+    """Store which faces the model predicts correctly, for comparisons with later candidates."""
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / _RIGHT_FILE
         np.savez_compressed(path, labels=candidate.labels, is_right=candidate.is_right)

@@ -1,4 +1,4 @@
-"""Artifacts that were moved with their store: MLflow stores absolute paths, which then name the old folder."""
+"""Artifacts of a store that was moved: MLflow stores absolute paths, which then name the old folder."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -20,12 +20,12 @@ _BUSY_SECONDS = 20
 
 
 def follow_artifacts(store: Path) -> str | None:
-    """Point a SQLite store at the artifacts beside it where it still names another folder; return a line on changes.
+    """Change the paths in a SQLite store whose artifacts were moved with it. Returns a line about the changes, or None.
 
-    Paths that this program did not make, and runs whose artifacts exist only in the old folder, are left as they are.
+    Paths that this program did not make, and runs whose artifacts exist only in the old folder, do not change.
 
     Raises:
-        sqlite3.Error: the store refused.
+        sqlite3.Error: the store refused the change.
     """
     with closing(sqlite3.connect(store, timeout=_BUSY_SECONDS)) as connection, connection:
         moved = list(_moved(connection, store.resolve().parent))

@@ -1,6 +1,6 @@
-"""The runs in MLflow that summarize several trials: the sweep's own, and one per group of trials.
+"""MLflow's runs that summarise several trials: the run of the sweep, and one per group of trials.
 
-What they show is computed from all of a sweep's events in order, so that a replay gives the same to the last bit.
+Their values are computed from all of a sweep's events in order, so a replay gives exactly the same values.
 """
 
 import math
@@ -45,10 +45,10 @@ class Point:
 
 @dataclass
 class SweepProgress:
-    """A sweep's progress, computed from all its events in order, whichever runs are settled.
+    """A sweep's progress, computed from all its events in order, independent of which runs are already complete.
 
-    Its points are those of the sweep's own run: the best value over total epochs trained, the counts over trials ended.
-    An epoch that the journal has twice counts once.
+    Its points are those of the sweep's own run: the best value over the total number of epochs, and the counts over the
+    number of trials ended. An epoch that is in the journal twice counts once.
     """
 
     epochs: int = 0
@@ -90,13 +90,13 @@ def group_run(first: int) -> int:
 
 
 def first_of(number: int) -> int | None:
-    """The first trial of the group that a run is of; None for the run of a trial or of the sweep."""
+    """The first trial of a run's group. None for the run of a trial or of the sweep."""
     return PARENT - 1 - number if number < PARENT else None
 
 
 @dataclass(frozen=True)
 class GroupChanged:
-    """What has changed in a group: its state and points."""
+    """A change of a group: its new state and points."""
 
     time_ms: int
     state: MemberState
@@ -160,14 +160,14 @@ class GroupRuns:
         self._places: dict[int, Group] = {}
 
     def above(self, number: int) -> int:
-        """The parent of the run of this number; the sweep's own run has none."""
+        """The parent of the run with this number; the sweep's own run has none."""
         place = self._places.get(number)
         return group_run(place.first) if place else PARENT
 
     def changes(self, event: Event) -> Iterator[tuple[int, TrialStarted | GroupChanged]]:
         """Take the next event; return the changes of groups, each with the number of the group's run.
 
-        The start of a group's first trial is that of the group.
+        A group starts with its first trial.
         """
         match event:
             case DriverStopped():

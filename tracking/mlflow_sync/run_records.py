@@ -1,6 +1,6 @@
 """What MLflow records about a sweep, computed from its events: tags, parameters, points.
 
-Nothing here reads the clock: every time is the journal's, so a replay gives the same to the last bit.
+Nothing here reads the clock: every time is the journal's, so a replay gives exactly the same values.
 """
 
 from collections.abc import Iterable, Iterator
@@ -28,9 +28,9 @@ KEY_TAG = "trial.key"
 STATE_TAG = "state"
 REASON_TAG = "reason"
 WEIGHTS_TAG = "weights"
-"""Tag on the runs whose weights MLflow has: bytes."""
+"""Tag of the runs whose weights MLflow has: their size in bytes."""
 DRAWN_TAG = "drawn.epochs"
-"""Tag on the runs whose pictures MLflow has: how many epochs they show."""
+"""Tag of the runs whose pictures MLflow has: the number of epochs that they show."""
 ITERATION_LOSS = "iteration/train_loss"
 ITERATION_RATE = "iteration/learning_rate"
 
@@ -46,10 +46,10 @@ RunEvent = Event | GroupChanged
 
 @dataclass
 class RunWork:
-    """The records of one run in one part of the journal.
+    """The records of one run from one part of the journal. `driver` is the one that started it.
 
-    `driver` is the one that started it; `end` is None if the run continues after this part. `drawn` is the number of
-    epochs that its pictures show, if they were drawn in this part.
+    `end` is None if the run continues after this part. `drawn` is the number of epochs that its pictures show, if they
+    were drawn in this part.
     """
 
     started: SweepStarted | TrialStarted | None = None
@@ -65,8 +65,8 @@ class RunWork:
 class EventGrouper:
     """Groups a journal's events by run, part by part.
 
-    `settled` names runs whose records are complete, with the last event of each: their events up to that
-    one are left out. `running` are trials without an end so far, with the time (ms) of the last event of each.
+    `settled` has the runs whose records are complete, with the last event of each: their events up to that one are left
+    out. `running` has the trials without an end so far, with the time (ms) of the last event of each.
     """
 
     settled: dict[int, "LastEvent"]
@@ -77,7 +77,7 @@ class EventGrouper:
     groups: GroupRuns = field(default_factory=GroupRuns)
 
     def group(self, events: Iterable[Event]) -> dict[int, RunWork]:
-        """The next part, by run; an epoch that is twice in the journal is given once."""
+        """The records of the next part, by run. An epoch that is in the journal twice is given once."""
         works: dict[int, RunWork] = {}
         for event in events:
             if isinstance(event, DriverStarted):
@@ -101,7 +101,7 @@ class EventGrouper:
             self.running[number] = event.time_ms
 
     def _close_dead(self, works: dict[int, RunWork]) -> None:
-        """End runs that an earlier driver left running when it died; they continue when they are resumed."""
+        """End runs that an earlier driver left running when it died. They continue when they are resumed."""
         reason = death_of(self.driver)
         for number, time_ms in self.running.items():
             if number not in self.settled:
@@ -169,7 +169,7 @@ def _epoch_points(event: EpochDone) -> Iterator[Point]:
 
 @dataclass(frozen=True)
 class LastEvent:
-    """A run's end, and its last event: the end, or the drawing of its pictures after it."""
+    """The end of a run, and its last event: the end itself, or the drawing of its pictures after it."""
 
     end: Ending
     event: Ending | TrialDrawn
@@ -185,7 +185,7 @@ class LastEvent:
 
 
 def last_events(events: Iterable[Event], groups: GroupRuns) -> dict[int, LastEvent]:
-    """The last event of each run that has only its pictures after its end; adds the groups to `groups`."""
+    """The last event of each run that had only its pictures drawn after its end; adds the groups to `groups`."""
     found: dict[int, LastEvent] = {}
     for event in events:
         for number, one in by_run(event, groups):
@@ -202,7 +202,7 @@ _OF_GROUP = "group "
 
 
 def run_key(sweep: SweepStarted, number: int) -> str:
-    """Value of the unique tag by which a run is found again."""
+    """Value of the unique tag by which a run is found."""
     if number == PARENT:
         return sweep.sweep_id
     first = first_of(number)
@@ -236,7 +236,7 @@ def run_name(number: int, started: SweepStarted | TrialStarted) -> str:
 def first_tags(
     number: int, sweep: SweepStarted, started: SweepStarted | TrialStarted, driver: DriverStarted | None
 ) -> dict[str, str]:
-    """Tags that a run is created with."""
+    """The tags with which a run is created."""
     tags = {**sweep.tags, "sweep": sweep.name, STATE_TAG: "running", "mlflow.source.name": "fer-sweeps"}
     if driver is not None:
         tags["versions"] = ", ".join(f"{name} {version}" for name, version in sorted(driver.versions.items()))
@@ -259,7 +259,7 @@ def first_tags(
 
 
 def death_of(driver: DriverStarted | None) -> str:
-    """The reason for closing a run whose driver died first."""
+    """The reason for closing a run whose driver died."""
     return f"its driver died (host {driver.host}, pid {driver.pid})" if driver else "its driver died"
 
 

@@ -1,6 +1,6 @@
-"""Run an MLflow server for a team: with passwords, for named hosts, with proxied artifacts.
+"""Runs an MLflow server for a team: with passwords, for named hosts, with proxied artifacts.
 
-Unsafe settings are refused before anything starts, with all faults.
+Unsafe settings are refused before anything starts, all at once.
 """
 
 import importlib.util
@@ -50,7 +50,7 @@ class Serve(Verb):
     dry_run: Annotated[bool, Flag("only check, and print the command")] = False
 
     def __call__(self) -> int:
-        """Become the server, or print its command."""
+        """Replace this process by the server, or print its command."""
         check(self, os.environ)
         if not self.dry_run:
             _become_server(self)
@@ -72,7 +72,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def command(served: Serve) -> list[str]:
-    """The command that starts the server; the backend, which may hold a password, is passed by the environment."""
+    """The command that starts the server. The backend, which may contain a password, is passed in the environment."""
     words = [
         sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth",
         "--artifacts-destination", served.artifacts, "--serve-artifacts",
@@ -109,7 +109,7 @@ def _become_server(served: Serve) -> NoReturn:
 
 
 def _environment(served: Serve) -> dict[str, str]:
-    """No foreign pickles are loaded, the server runs no jobs of its own, and telemetry is off."""
+    """Foreign pickles are not loaded, the server runs no jobs of its own, and telemetry is off."""
     return {
         BACKEND: served.backend,
         "MLFLOW_AUTH_CONFIG_PATH": os.environ.get("MLFLOW_AUTH_CONFIG_PATH") or _auth_config(served.backend),
@@ -119,7 +119,7 @@ def _environment(served: Serve) -> dict[str, str]:
 
 
 def _auth_config(backend: str) -> str:
-    """Settings that store the users beside the runs: MLflow's default is its working folder."""
+    """Settings that store the users beside the runs: by default MLflow stores them in its working folder."""
     users = backend.removesuffix(".db") + "-users.db" if backend.startswith("sqlite") else backend
     path = Path(tempfile.mkdtemp(prefix="mlflow-auth-")) / "basic_auth.ini"
     path.write_text(

@@ -61,7 +61,7 @@ _REFUSALS = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"}
 
 
 class MlflowSink:
-    """Keeps MLflow equal to the journal, in a separate thread. The caller must hold the sweep's folder."""
+    """Keeps MLflow equal to the journal, in a separate thread. The caller must hold the lock of the sweep's folder."""
 
     def __init__(self, journal: Path, *, tracking_uri: str, out: Path, on_warning: Callable[[str], None]) -> None:
         self._folder = journal.parent
@@ -81,13 +81,13 @@ class MlflowSink:
         return self._follower.close(timeout_seconds)
 
     def sync(self) -> int:
-        """Send the whole journal now, holding the sweep's folder.
+        """Send the whole journal now, and hold the lock of the sweep's folder meanwhile.
 
         Returns:
             The number of the sweep's runs that are skipped because they were deleted in MLflow.
 
         Raises:
-            FolderHeldError: the sweep has a driver, which sends it.
+            FolderHeldError: the sweep has a driver, which sends the journal itself.
             TrackingError: MLflow did not accept all of it, or the journal is corrupt.
         """
         with hold_folder(self._folder):
@@ -96,7 +96,7 @@ class MlflowSink:
 
 
 class _MlflowReceiver:
-    """Receives one journal's events; its knowledge of MLflow's content is in a `_Session`."""
+    """Receives one journal's events. What it knows of MLflow's content is in a `_Session`."""
 
     def __init__(
         self, uri: str, out: Path, on_warning: Callable[[str], None], client: "MlflowClient | None" = None
@@ -113,7 +113,7 @@ class _MlflowReceiver:
 
     def connect(self, journal: Path, end: int) -> None:
         timeout_seconds = self._timeout_seconds
-        # A slow answer looks like none, so each try waits longer until something is accepted.
+        # A slow answer looks like none, so each attempt waits longer, until something is accepted.
         self._timeout_seconds = min(2 * timeout_seconds, _LONGEST_TIMEOUT_SECONDS)
         set_client_environment(timeout_seconds)
         ping(self._uri, timeout_seconds - 1)
@@ -183,7 +183,7 @@ class _MlflowReceiver:
             self._on_warning(str(error))
 
     def _tell(self, number: int, work: RunWork) -> None:
-        """Send to MLflow; what it refuses twice is skipped with a warning."""
+        """Send to MLflow. What it refuses twice is skipped with a warning."""
         from mlflow.exceptions import MlflowException
 
         if self._refusals[number] >= 2:
@@ -202,7 +202,7 @@ class _MlflowReceiver:
 
 
 class _Session:
-    """What MLflow has of one sweep, when it was looked up; dropped at the first error."""
+    """What MLflow had of one sweep when it was looked up. It is dropped after the first error."""
 
     def __init__(self, client: "MlflowClient", journal: Path, end: int, artifacts: Path | None) -> None:
         first = next(read(journal, end), None)
@@ -239,7 +239,7 @@ class _Session:
         )
 
     def tell(self, number: int, work: RunWork) -> None:
-        """Update one run; repeating it changes nothing. A run that a person deleted stays deleted."""
+        """Update one run; repeating this changes nothing. A run that a person deleted stays deleted."""
         if number in self.deleted:
             return
         run_id = self._run_ids.get(number) or self._create(number, work)
@@ -255,7 +255,7 @@ class _Session:
         tags = {"attempt": str(work.attempt)} if work.attempt else {}
         if work.end is not None:
             tags |= ending_tags(work.end)
-        # Parameters wait for the first points, for one request less a run.
+        # Parameters wait for the first points, for one request less per run.
         if isinstance(work.end, SweepEnded):
             history = SweepHistory.load(self._folder.journal)
             points = [*self._expectation(history, work.end.time_ms), *_front_points(history, work.end.time_ms)]
@@ -332,11 +332,11 @@ class _Session:
         return self._run_ids[number]
 
     def _parent_of(self, number: int) -> str:
-        """The run above: the group's, or where MLflow refused that one, and without a group, the sweep's."""
+        """The parent of a run: the group's run, or the sweep's if there is no group or MLflow refused its run."""
         return self._run_ids.get(self.grouper.groups.above(number), self._run_ids[PARENT])
 
     def _put_below(self, number: int, run_id: str) -> None:
-        """Make a run the child of its group's; earlier versions had members below the group's first."""
+        """Make a run the child of its group's run. Earlier versions made members children of the group's first run."""
         if number != PARENT and self._parents.get(number) != (parent := self._parent_of(number)):
             self._client.set_tag(run_id, _PARENT_TAG, parent)
             self._parents[number] = parent
@@ -372,7 +372,9 @@ class _Session:
         return [path for path in sorted(root.glob(names)) if path.is_file() and path not in left_out]
 
     def _has_files(self, number: int) -> bool:
-        """Whether an ended run has its files. The sweep's own are made after its end, and may be made again."""
+        """Whether an ended run has its files. Those of the sweep's run are written after its end, possibly several
+        times.
+        """
         files = self._files(number) if number == PARENT else []
         if not files:
             return True
@@ -380,7 +382,7 @@ class _Session:
         return all(there.get(path.name) == path.stat().st_size for path in files)
 
     def _find_runs(self) -> dict[int, "Run"]:
-        """The sweep's runs by number. Of two for one trial, which a lost response can cause, one is deleted."""
+        """The sweep's runs by number. If a lost response caused two runs for one trial, one of them is deleted."""
         found: dict[int, Run] = {}
         query = f"tags.`{KEY_TAG}` LIKE '{run_key(self.sweep, PARENT)}%'"
         runs = search_runs(self._client, [self._experiment], query, with_deleted=True)
@@ -392,7 +394,7 @@ class _Session:
 
 
 def _front_points(history: SweepHistory, time_ms: int) -> list[Point]:
-    """Of several objectives, the size of the front and its hypervolume, as metrics of the sweep's run."""
+    """For several objectives, the size of the front and its hypervolume, as metrics of the sweep's run."""
     scored = scored_trials(history)
     front = [one for one in scored if one.is_on_front]
     if not front:

@@ -25,10 +25,10 @@ _STOP_SECONDS = 10
 
 @contextmanager
 def page_server(uri: str, artifacts: Path, port: int) -> "Iterator[subprocess.Popen[bytes]]":
-    """MLflow's server on a store of this machine, at HOST:port, while the block runs.
+    """Run MLflow's server on a local store, at HOST:port, while the block runs.
 
     Raises:
-        TrackingError: there is no such store, the port is taken, or the server ended before it answered.
+        TrackingError: there is no such store, the port is in use, or the server ended before it answered.
     """
     path = sqlite_path(uri)
     if path and not path.exists():

@@ -38,7 +38,7 @@ _RUNS_A_PAGE = 200
 
 @dataclass(frozen=True)
 class DeadRun:
-    """A run that was left RUNNING, the reason to close it with, and the time of its last event."""
+    """A run that is still RUNNING without a driver, the reason to record, and the time of its last event."""
 
     run_id: str
     name: str
@@ -56,7 +56,7 @@ def open_client(tracking_uri: str) -> "MlflowClient":
 
 @contextmanager
 def opened(tracking_uri: str) -> "Iterator[MlflowClient]":
-    """The client of `open_client` while the block runs.
+    """The client of `open_client`, while the block runs.
 
     Raises:
         TrackingError: MLflow does not answer, has no store yet, or refuses a request of the block.
@@ -129,10 +129,10 @@ def how_to_restore(tracking_uri: str, run_id: str) -> str:
 def find_trial(run_id: str, tracking_uri: str) -> tuple[str, int | None]:
     """The sweep's name and the trial's number of an MLflow run.
 
-    The number is None for the sweep's own run, and that of its first trial for a group's.
+    The number is None for the sweep's own run; for a group's run it is that of the group's first trial.
 
     Raises:
-        TrackingError: MLflow lacks the run, does not answer, or the run does not belong to a sweep.
+        TrackingError: MLflow lacks the run or does not answer, or the run does not belong to a sweep.
     """
     with opened(tracking_uri) as client:
         tags = client.get_run(run_id).data.tags
@@ -143,7 +143,7 @@ def find_trial(run_id: str, tracking_uri: str) -> tuple[str, int | None]:
 
 
 def experiment_page(server: str, space: str) -> str:
-    """Address of the page of a space's experiment on an MLflow server, without the login to it.
+    """Address of the page of a space's experiment on an MLflow server, without login data.
 
     Raises:
         TrackingError: MLflow does not answer, or has no such experiment.
@@ -158,7 +158,7 @@ def experiment_page(server: str, space: str) -> str:
 
 
 def log_file(client: "MlflowClient", run_id: str, path: Path, folder: str | None = None) -> None:
-    """Log a file (a report, a picture) to the run's artifacts, in `folder` there; one of that name is replaced.
+    """Log a file (a report, a picture) to the run's artifacts, in `folder`; one with the same name is replaced.
 
     Raises:
         TrackingError: there is no such file.

@@ -10,7 +10,7 @@ from tracking.errors import TrackingError
 from tracking.mlflow_sync.default_store import default_uri, sqlite_path, sqlite_uri
 
 BESIDE_THE_SWEEPS = "default"
-"""Recorded in place of the default store's URI, so that a folder of sweeps can be moved with its store."""
+"""Recorded instead of the default store's URI, so that a folder of sweeps can be moved with its store."""
 
 _EXAMPLES = "http://HOST:5000, sqlite:///FILE.db or postgresql+psycopg://USER@HOST/DATABASE"
 _DATABASES = ("postgresql", "mysql", "mssql")
@@ -23,18 +23,18 @@ _HOST_AND_PORT = re.compile(r"(\S*@)?([A-Za-z0-9.-]+:\d+|localhost)(/\S*)?")
 
 
 def without_password(text: str) -> str:
-    """A URI, or a message with URIs in it, as it may be shown and recorded."""
+    """A URI, or a message that contains URIs, without passwords, as it may be printed and recorded."""
     return _PASSWORD.sub(lambda found: f"{found[1] or found[2]}…", text)
 
 
 def resolve_tracking_uri(given: str | None, out: Path, recorded: str | None = None) -> str:
-    """The URI to open: the one given, else that of the sweep's records, else that of the environment.
+    """The URI to open: the given one, else that of the sweep's records, else that of the environment.
 
-    Without any of them it is the store beside the sweeps in `out`. `recorded` is what `recordable` returned
-    earlier, None in old journals.
+    Without any of them it is the store in the folder of the sweeps, `out`. `recorded` is what `recordable` returned
+    earlier; old journals have None.
 
     Raises:
-        TrackingError: no MLflow can be reached by that URI, or its password is unknown.
+        TrackingError: the URI leads to no MLflow, or its password is unknown.
     """
     if given is not None:
         return _checked(given, "--tracking-uri")
@@ -47,7 +47,7 @@ def resolve_tracking_uri(given: str | None, out: Path, recorded: str | None = No
 
 
 def recordable(uri: str, out: Path) -> str:
-    """The form of a URI of `resolve_tracking_uri` that a sweep records."""
+    """The form of a URI of `resolve_tracking_uri` that is recorded."""
     return BESIDE_THE_SWEEPS if uri == default_uri(out) else without_password(uri)
 
 
@@ -69,7 +69,7 @@ def _checked(uri: str, source: str) -> str:
 
 
 def _with_password(recorded: str) -> str:
-    """The recorded URI with the password that the environment has for it."""
+    """The recorded URI with the password from the environment."""
     in_environment = os.environ.get("MLFLOW_TRACKING_URI", "")
     if _place(in_environment) == _place(recorded) and (
         without_password(in_environment) != in_environment or not _HIDDEN.search(recorded)
@@ -90,12 +90,12 @@ def _with_password(recorded: str) -> str:
 
 
 def _place(uri: str) -> str:
-    """The URI without its login."""
+    """The URI without login data."""
     return re.sub(r"(?<=://)[^/?#]*@", "", _HIDDEN.sub("", without_password(uri))).rstrip("/")
 
 
 def check_tracking_uri(uri: str, source: str) -> None:
-    """Refuse a URI, from `source`, by which no MLflow can be reached. Raises TrackingError."""
+    """Refuse a URI that leads to no MLflow; `source` says where it comes from. Raises TrackingError."""
     scheme, separator, _ = uri.partition("://")
     shown = without_password(uri) if separator else without_password(f"://{uri}").removeprefix("://")
     scheme = scheme.lower() if separator else ""
@@ -151,7 +151,7 @@ def _fault_of_sqlite(uri: str) -> str:
 
 
 def _fault_of_database(uri: str) -> str:
-    """The fault if the database's driver is missing; only this function imports SQLAlchemy."""
+    """The fault if the database's driver is missing. Only this function imports SQLAlchemy."""
     from sqlalchemy import make_url
     from sqlalchemy.exc import ArgumentError
 

@@ -19,26 +19,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Copy:
-    """The weights that MLflow has of a run."""
+    """The weights that MLflow has of one run."""
 
     run_id: str
     name: str
-    """Of the run."""
+    """The run's name."""
     size_bytes: int
 
 
 def bring_up_to_date(
     client: "MlflowClient", folder: SweepFolder, run_ids: Mapping[int, str], tags: Mapping[int, str]
 ) -> None:
-    """Send the weights in a sweep's folder and delete those that are no longer there. Repeating it changes nothing.
+    """Send the weights in a sweep's folder, and delete those that are no longer there. Repeating this changes nothing.
 
-    To be called at the end of a sweep, because the best trials are known only then; an extension may change them.
+    It is called at the end of a sweep, because only then are the best trials known; an extension may change them.
 
     Args:
         client: MLflow's.
         folder: the sweep's.
         run_ids: the trials' runs by number.
-        tags: of the trials that have one, the WEIGHTS_TAG.
+        tags: the WEIGHTS_TAG of the trials that have one.
     """
     for number, run_id in run_ids.items():
         path = folder.trial(number).best
@@ -47,12 +47,12 @@ def bring_up_to_date(
             _send(client, run_id, path)
             client.set_tag(run_id, WEIGHTS_TAG, wanted)
         elif wanted is None and number in tags:
-            with suppress(NotImplementedError):  # some places keep what they have
+            with suppress(NotImplementedError):  # some artifact stores cannot delete files
                 _take_back(client, run_id)
 
 
 def copies_of_weights(client: "MlflowClient", history: SweepHistory, trials: Collection[int]) -> list[Copy]:
-    """The weights that MLflow has of these trials; earlier versions sent every trial's, without a tag."""
+    """The weights that MLflow has of these trials. Earlier versions sent those of every trial, without a tag."""
     keys = {run_key(history.started, number) for number in trials}
     query = f"tags.`{KEY_TAG}` LIKE '{history.started.sweep_id}/%'"
     runs = [run for run in search_everywhere(client, query) if run.data.tags[KEY_TAG] in keys] if keys else []
@@ -80,7 +80,7 @@ def remove_copies(client: "MlflowClient", copies: Sequence[Copy]) -> None:
 
 
 def _send(client: "MlflowClient", run_id: str, path: Path) -> None:
-    """Log the file; where MLflow's artifacts are on the same disk, as a hard link, which takes no space.
+    """Log the file. If MLflow's artifacts are on the same disk, it is a hard link, which takes no space.
 
     Weight files are replaced and never modified, so the copy cannot change.
     """
@@ -90,11 +90,11 @@ def _send(client: "MlflowClient", run_id: str, path: Path) -> None:
     if uri.startswith(("file:", "/")):
         place = Path(local_file_uri_to_path(uri)) / path.name  # type: ignore[no-untyped-call]
         beside = place.with_name(f".{path.name}.{os.getpid()}")
-        with suppress(OSError):  # another disk, or one without such names
+        with suppress(OSError):  # another disk, or no support for links
             place.parent.mkdir(parents=True, exist_ok=True)
             beside.hardlink_to(path)
             beside.replace(place)
-            beside.unlink(missing_ok=True)  # left where both were the same file already
+            beside.unlink(missing_ok=True)  # still there if both were already the same file
             return
     client.log_artifact(run_id, str(path))
 

@@ -23,8 +23,8 @@ _SHOWN = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "mac
 def comparison_page(comparison: Comparison, faces: NDArray[np.uint8] | None = None) -> str:
     """One self-contained HTML page.
 
-    `faces` are all of the split, [n, height, width] or [n, height, width, 3], and may be memory-mapped: only those on
-    which the nets disagree are read. A comparison of numbers alone needs none.
+    `faces` are all faces of the split, [n, height, width] or [n, height, width, 3], and may be memory-mapped: only
+    those for which predictions differ are read. A comparison without predictions needs none.
     """
     place = where(comparison.dataset, comparison.split, comparison.n, comparison.synthetic)
     shown = [one.face for one in comparison.disagreements]
@@ -74,7 +74,7 @@ def comparison_figures(comparison: Comparison, title: str) -> list[Figure]:
 
 
 def progress_figure(sweeps: Sequence[SweepSummary], title: str) -> Figure:
-    """The best `val_accuracy` so far of each sweep, over the trials started and over working minutes."""
+    """The best `val_accuracy` so far of each sweep, over the trials started and over minutes of running trials."""
     figure = Figure(figsize=(10.5, 4.0))
     figure.suptitle(title, fontsize=12)
     figure.subplots_adjust(left=0.07, right=0.985, top=0.86, bottom=0.14, wspace=0.1)
@@ -99,7 +99,7 @@ def progress_figure(sweeps: Sequence[SweepSummary], title: str) -> Figure:
 
 
 def fronts_figures(sweeps: Sequence[SweepSummary]) -> Iterator[Figure]:
-    """The fronts of the sweeps that share each cost: accuracy over that cost."""
+    """The fronts of the sweeps that have a cost in common: accuracy against that cost."""
     for name in dict.fromkeys(name for one in sweeps for name in one.objectives[1:]):
         figure = Figure(figsize=(10.5, 4.0))
         figure.subplots_adjust(left=0.07, right=0.985, top=0.86, bottom=0.14)
@@ -113,7 +113,7 @@ def fronts_figures(sweeps: Sequence[SweepSummary]) -> Iterator[Figure]:
             colour, line = COLOURS[index % len(COLOURS)], LINES[index % len(LINES)]
             if len(one.objectives) == 2:
                 axes.step(x, y, where="post", marker="o", linewidth=2, color=colour, linestyle=line, label=one.name)
-            else:  # of more, the front is no line in two of them
+            else:  # with more objectives the front is not a line in two of them
                 axes.plot(x, y, "o", color=colour, label=one.name)
         axes.set_xlabel(AXES[name])
         axes.set_ylabel("val accuracy")

@@ -1,4 +1,4 @@
-"""A sweep's trials, best first, as files for other programs: a table as CSV, and the same with metadata as JSON."""
+"""A sweep's trials, best first, as files for other programs: CSV, and JSON with metadata."""
 
 import csv
 import io
@@ -17,7 +17,7 @@ def leaderboard_records(report: SweepReport) -> list[dict[str, object]]:
 
 
 def leaderboard_csv(records: Sequence[Mapping[str, object]]) -> bytes:
-    """The records as CSV; a column for each name that any of them has, empty if a trial has no such value."""
+    """The records as CSV, with a column for each name that any of them has. Missing values are empty."""
     names = list(dict.fromkeys(name for record in records for name in record))
     text = io.StringIO()
     writer = csv.DictWriter(text, names, lineterminator="\n")
@@ -27,7 +27,7 @@ def leaderboard_csv(records: Sequence[Mapping[str, object]]) -> bytes:
 
 
 def leaderboard_json(records: Sequence[Mapping[str, object]], report: SweepReport) -> bytes:
-    """The records as JSON, with the data they were measured on."""
+    """The records as JSON, with the data on which they were measured."""
     data, winner = report.data, winner_of(report.folder, report.history)
     content = {
         "sweep": report.history.started.name,
@@ -62,6 +62,6 @@ def _record(row: Row, parameters: Mapping[int, int]) -> dict[str, object]:
         "parameters": parameters.get(trial.number),
     }
     if trial.end:
-        # A score a class would make a table of hundreds of columns.
+        # One score per class would make hundreds of columns.
         record |= {name: value for name, value in trial.end.best.items() if "/" not in name and name not in record}
     return record | flatten(trial.started.settings)

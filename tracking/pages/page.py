@@ -1,6 +1,6 @@
-"""Parts of pages: templates, formats of numbers, faces as pictures within the page.
+"""Parts of pages: templates, formats of numbers, faces as embedded images.
 
-A page is one file with style, script and pictures; nothing is fetched.
+A page is one file with its style, script and images; it loads nothing from elsewhere.
 """
 
 import base64
@@ -43,7 +43,7 @@ def where(dataset: str, split: str, n: int | None, synthetic: bool) -> str:
 
 
 def data_uri(picture: bytes, kind: str = "image/png") -> str:
-    """A picture as a data URI."""
+    """An image as a data URI."""
     return f"data:{kind};base64,{base64.b64encode(picture).decode()}"
 
 
@@ -60,7 +60,7 @@ def face_uris(faces: NDArray[np.uint8]) -> list[str]:
 
 
 def short_setting(value: str) -> str:
-    """A setting's value, a fraction in four digits."""
+    """The value of a setting; fractions have four digits."""
     try:
         return f"{float(value):.4g}" if "." in value or "e" in value else value
     except ValueError:
@@ -68,7 +68,7 @@ def short_setting(value: str) -> str:
 
 
 def short_names(names: Sequence[str]) -> dict[str, str]:
-    """Names for narrow columns: an ellipsis replaces the words that all begin with."""
+    """Names for narrow columns: an ellipsis replaces the words with which all of them begin."""
     shared = re.match(r".*[-_/]|", os.path.commonprefix(list(names)))  # noqa: RUF071, characters are meant
     cut = len(shared[0]) if shared else 0
     return {name: f"…{name[cut:]}" if cut > 3 else name for name in names}

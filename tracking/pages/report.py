@@ -1,4 +1,4 @@
-"""A sweep as one page: the question, the results, their intervals, and the commands that repeat it."""
+"""The report of a sweep, on one page: the question, the results, their intervals, and the commands that repeat it."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -37,9 +37,9 @@ _MISTAKES = 24
 
 @dataclass(frozen=True)
 class DataFacts:
-    """The faces of a sweep. `split` is the one that selected, by the name shown; `n` its size.
+    """The faces of a sweep. `split` is the one that selected the best epochs, by its displayed name, and `n` its size.
 
-    `sizes` gives every split's; `leaked` [n] marks faces of `split` that are also in the training split.
+    `sizes` has the size of every split; `leaked` [n] marks faces of `split` that are also in the training split.
     """
 
     dataset: str
@@ -76,8 +76,8 @@ class SweepReport:
 def report_page(report: SweepReport, faces: NDArray[np.uint8] | None = None) -> str:
     """One self-contained HTML page.
 
-    `faces` are all of the split that selected, [n, height, width] or [n, height, width, 3], for the sheet of mistakes;
-    without them there is none.
+    `faces` are all faces of the split that selected, [n, height, width] or [n, height, width, 3], for the sheet of
+    mistakes. Without them there is no sheet.
     """
     history, data = report.history, report.data
     rows = ranked_rows(history, data.n)
@@ -135,7 +135,7 @@ def _reached(row: Row, history: SweepHistory) -> str:
 
 
 def _compared(rows: Sequence[Row], best: Row | None, best_baseline: Row | None, history: SweepHistory) -> list[Row]:
-    """The best trial, the best baseline and the runner-up, each once; baselines with too few epochs are left out."""
+    """The best trial, the best baseline and the runner-up, each once. Baselines with too few epochs are left out."""
     if best is None:
         return []
     ranked = [row for row in rows if row.rank and row.trial.started.fold == best.trial.started.fold]
@@ -152,7 +152,7 @@ def _gap(best: Row | None, baseline: Row | None, answers: Mapping[str, Predictio
 
 def _comparison(report: SweepReport, rows: Sequence[Row], answers: Mapping[str, Predictions]) -> Comparison | None:
     data = report.data
-    # The pair that matters comes first: the best against the best baseline, or else against the runner-up.
+    # The most important pair is first: the best against the best baseline, otherwise against the runner-up.
     compared = [row for row in rows if row.name in answers]
     there = [*compared[-1:], *compared[:-1]]
     if len(there) < 2:

@@ -1,4 +1,4 @@
-"""The trials of a sweep as rows of a table, by their best epoch."""
+"""The trials of a sweep as rows of a table, ranked by their best epoch."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from tracking.record.spans import trial_minutes
 
 @dataclass(frozen=True)
 class Row:
-    """A trial in the report's table; without a finished epoch, `rank` is 0 and the numbers are None."""
+    """A trial in the report's table. Without a finished epoch `rank` is 0 and the numbers are None."""
 
     trial: TrialHistory
     rank: int
@@ -31,12 +31,12 @@ class Row:
     settings: str
 
     def predictions(self, folder: SweepFolder) -> Predictions | None:
-        """Predictions of its best epoch, where they are on disk."""
+        """The predictions of its best epoch, if they are on disk."""
         return best_predictions(folder.trial(self.trial.number), self.trial)
 
 
 def ranked_rows(history: SweepHistory, n: int) -> list[Row]:
-    """All trials by their best epoch; `n` is the size of the split that selected, for the intervals; 0 for none."""
+    """All trials, ranked by their best epoch. `n` is the size of the selecting split, for the intervals; 0 for none."""
     trials = list(history.trials.values())
     ranked = [*history.ranked(), *(trial for trial in trials if trial.best_accuracy is None)]
     varied, reasons = _varied(trials), history.reasons(trials)
@@ -105,7 +105,7 @@ def _name(trial: TrialHistory, note: str) -> str:
 
 
 def _settings(trial: TrialHistory, varied: Mapping[str, str]) -> str:
-    """Its values of the searched settings; for a draw without a configuration, the drawn values."""
+    """Its values of the searched settings. For a draw without a configuration, the drawn values."""
     content = flatten(trial.started.config)
     drawn = {short: content[name] for name, short in varied.items() if name in content}
     settings = drawn if content else flatten(trial.started.params)
@@ -113,7 +113,7 @@ def _settings(trial: TrialHistory, varied: Mapping[str, str]) -> str:
 
 
 def _varied(trials: Sequence[TrialHistory]) -> dict[str, str]:
-    """The searched settings in which the proposals differ, and their names without the group's."""
+    """The searched settings in which the proposals differ, and their short names."""
     seen: dict[str, set[str]] = {}
     for trial in trials:
         if not trial.started.baseline:

@@ -1,4 +1,4 @@
-"""Every picture of a whole sweep, for its page and for files beside it."""
+"""All figures of a whole sweep, for its page and as separate files."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ _CURVES = 5
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of a sweep; `name` is that of its file."""
+    """A figure of a sweep; `name` is its file name."""
 
     name: str
     title: str
@@ -35,11 +35,11 @@ def sweep_pictures(
     history: SweepHistory, rows: Sequence[Row], parameters: Mapping[int, int], importances: Mapping[str, Interval],
     place: str = "",
 ) -> list[Picture]:  # fmt: skip
-    """The pictures of a sweep that has a trial with a finished epoch; those that would be empty are left out.
+    """The figures of a sweep that has a trial with a finished epoch, without those that would be empty.
 
-    `rows` are its trials, best first; `parameters` maps a trial to its net's; `importances` a setting to the share of
-    the objective's variance it explains. `place` names sweep, data set, split and n above each picture, for pictures
-    outside their page.
+    `rows` are its trials, best first; `parameters` maps a trial to its net's number of parameters; `importances` maps a
+    setting to the share of the objective's variance that it explains. `place` names sweep, data set, split and n above
+    each figure, for figures outside their page.
     """
 
     def head(title: str) -> str:

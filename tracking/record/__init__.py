@@ -1,1 +1,1 @@
-"""The journal and the files of a sweep: the truth that everything else is rebuilt from."""
+"""The journal and the files of a sweep, from which everything else can be rebuilt."""

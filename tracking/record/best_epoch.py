@@ -1,4 +1,4 @@
-"""Which of a trial's epochs is its best: the one whose weights and predictions are kept."""
+"""Chooses the best epoch of a trial, whose weights and predictions are kept."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ KeepBest = Literal["val_accuracy", "val_loss"]
 
 
 class EpochScores(Protocol):
-    """An epoch's number and scores: as a trial reports them, and as the journal has them."""
+    """An epoch's number and scores, as reported by a trial or as recorded in the journal."""
 
     @property
     def epoch(self) -> int:
-        """From 1."""
+        """Number of the epoch, from 1."""
         ...
 
     @property
     def metrics(self) -> Mapping[str, float]:
-        """Its scalars by name."""
+        """Its values by metric name."""
         ...
 
 
@@ -32,7 +32,7 @@ AnEpoch = TypeVar("AnEpoch", bound=EpochScores)
 def best_epoch(epochs: Iterable[AnEpoch], keep_best: KeepBest = OBJECTIVE) -> AnEpoch | None:
     """The first epoch with the highest `val_accuracy`, or with the lowest `val_loss`.
 
-    Epochs without a finite `val_accuracy` are left out. None if there is no other.
+    Epochs without a finite `val_accuracy` are left out. None if no other remains.
     """
 
     def merit(epoch: AnEpoch) -> float:

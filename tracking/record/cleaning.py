@@ -38,12 +38,12 @@ class BestTrials:
         return any(entry[1] == -number for entry in self._best)
 
     def remove(self, number: int) -> None:
-        """Remove a trial, which will finish again."""
+        """Remove a trial, which will end again later."""
         self._best = [entry for entry in self._best if entry[1] != -number]
         heapq.heapify(self._best)
 
     def add(self, trial: TrialHistory) -> int | None:
-        """Add a trial; returns the trial that is no longer among the best, possibly the same, or None."""
+        """Add a trial. Returns the trial that is no longer among the best, possibly the same one, or None."""
         if trial.best_accuracy is None:
             return trial.number
         entry = (trial.best_accuracy, -trial.number)
@@ -56,12 +56,12 @@ class BestTrials:
 def removable(
     folder: SweepFolder, history: SweepHistory, keep: int | None, needed: Collection[int] = ()
 ) -> list[Removal]:
-    """The checkpoints that can be deleted, by trial; nothing is deleted. Hold the folder: a driver may be writing them.
+    """The checkpoints that can be deleted, by trial. Nothing is deleted.
 
-    The checkpoint to continue from is deleted once a trial is over; of a failed trial, once it is trained again.
-    Weights of the best epoch are kept for the best `keep` trials (None: for all), for baselines, for the trials
-    `needed`, and for every trial that is not over. The checkpoint that `extend --epochs` continues from is kept for
-    the best `keep` trials that are done.
+    Hold the folder's lock: a driver may be writing them. The checkpoint from which a trial continues can be deleted
+    once the trial is over; that of a failed trial, once it is trained again. Weights of the best epoch are kept for the
+    best `keep` trials (None: for all), for baselines, for the trials in `needed`, and for every trial that is not over.
+    The checkpoint that `extend --epochs` needs is kept for the best `keep` trials that are done.
 
     Raises:
         TrackingError: `keep` < 1.
@@ -125,7 +125,7 @@ def weights(folder: SweepFolder, trial: TrialHistory, keep: int | None) -> Itera
 
 
 def remove(removals: Sequence[Removal]) -> int:
-    """Delete the files; returns the number of bytes freed.
+    """Delete the files; return the number of bytes freed.
 
     Raises:
         TrackingError: a disk error; the files before it are already deleted.
@@ -138,7 +138,7 @@ def remove(removals: Sequence[Removal]) -> int:
             raise TrackingError(f"cannot remove {removal.path}: {error.strerror}; {freed} bytes were freed") from error
         freed += removal.size_bytes
     for folder in {removal.path.parent for removal in removals}:
-        with suppress(OSError):  # not empty: every trial's own folder is not
+        with suppress(OSError):  # not empty, as the trial's own folder
             folder.rmdir()
     return freed
 

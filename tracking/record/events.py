@@ -1,7 +1,7 @@
 """The events of a sweep's journal: one frozen model per kind, distinguished by `event`.
 
-Times are integer milliseconds since 1970, as MLflow takes them. They are sent to MLflow unchanged, so a replay
-stores each point once.
+Times are integer milliseconds since 1970, as in MLflow. They are sent to MLflow unchanged, so a replay stores each
+point once.
 """
 
 import time
@@ -15,11 +15,11 @@ FORMAT = 5
 """The journal format that this version writes; newer ones are refused."""
 
 OBJECTIVE: Final = "val_accuracy"
-"""The metric that ranks trials, by its value at their best epoch, and by default selects that epoch; higher is
-better."""
+"""The metric that ranks trials, by its value at their best epoch; by default it selects that epoch. Higher is better.
+"""
 
 PARAMETERS = "parameters"
-"""Number of trainable parameters, reported at a trial's end because its weights may then be deleted."""
+"""Number of trainable parameters, reported at a trial's end, because its weights may be deleted afterwards."""
 
 LEAK_FREE = "_leak_free"
 """Suffix of metrics computed without the images whose pixels are also in a split that the net was trained on."""
@@ -27,11 +27,14 @@ LEAK_FREE = "_leak_free"
 TrialState = Literal["done", "pruned", "failed", "stopped"]
 
 PauseReason = Literal["rung", "share", "person", "budget"]
-"""Why a trial was paused: it waits at a rung, its slot was needed elsewhere, a person asked, or a budget is used up."""
+"""Why a trial was paused: it waits at a rung, another sweep needs its slot, a person asked, or a budget is used up."""
 
 Told = Literal["value", "pruned", "worst", "nothing"]
-"""What the sampler learned of a trial: its best value; that it was pruned, with its values until then; that it is worse
-than all others; or nothing."""
+"""What the sampler learned from a trial.
+
+Its best value (`value`); that it was pruned, with its values until then; that it is worse than all others (`worst`); or
+nothing.
+"""
 
 _PAUSED_FOR: dict[PauseReason, str] = {
     "rung": "waits at the rung",
@@ -56,9 +59,9 @@ class _Event(_Frozen):
 
 
 class Lesson(Frozen):
-    """A trial of another sweep, `source` (NAME/NUMBER), that the sampler learns from as from its own.
+    """A trial of another sweep, `source` (NAME/NUMBER), from which the sampler learns as from its own trials.
 
-    `params` are those of its parameters that this sweep's space has, `curve` its objective by epoch.
+    `params` are its values of those parameters that this sweep's space has, `curve` is its objective by epoch.
     """
 
     source: str
@@ -70,7 +73,7 @@ class Lesson(Frozen):
 
 
 class Offer(Frozen):
-    """A configuration of another sweep's trial, `source` (NAME/NUMBER), that is among the first to be proposed."""
+    """A configuration of another sweep's trial, `source` (NAME/NUMBER), that is one of the first proposals."""
 
     source: str
     params: dict[str, Any]
@@ -91,18 +94,18 @@ class SweepStarted(_Event):
 
 
 class Drawn(Frozen):
-    """The values of a trial's parameters, and what these may be."""
+    """The values of a trial's parameters, and the distributions from which they were drawn."""
 
     params: dict[str, Any]
     distributions: dict[str, str]
 
 
 class DriverStarted(_Event):
-    """A process started to drive the sweep, for the first time or again."""
+    """A process started to drive the sweep, for the first time or after a stop."""
 
     event: Literal["driver"] = "driver"
     format: int = 1
-    """Format of the lines that it writes; drivers of format 1 did not record it."""
+    """Format of the lines that it writes. Drivers of format 1 did not record it."""
     host: str
     pid: int
     versions: dict[str, str]
@@ -113,17 +116,19 @@ class DriverStarted(_Event):
     space_sha256: str | None = None
     """Hash of the space's file, if there is one."""
     spec: dict[str, Any] = {}
-    """The options of this driver; a resume may ask for more trials or other hardware than the first start did."""
+    """The options of this driver. A resume may change the number of trials or the hardware."""
     redrawn: dict[int, Drawn | None] | None = None
-    """If the space was edited: how the new space draws each earlier trial, by number; None if it cannot, in which case
-    the sampler does not learn from the trial. Replaces what earlier drivers recorded."""
+    """How a space that was edited draws each earlier trial, by number. It replaces what earlier drivers recorded.
+
+    None means that the space cannot draw the trial; the sampler then does not learn from it.
+    """
 
 
 class Wanted(Frozen):
-    """A trial that a person asked for: a configuration, and the trial that it was taken from.
+    """A trial that a person asked for: its configuration, and the trial from which this was taken.
 
     `params` and `distributions` are those with which the space draws the same configuration; empty if it cannot. With
-    `epoch` the trial continues from the source's state after that epoch, of which the sweep's folder keeps a copy.
+    `epoch` the trial continues from the source's state after that epoch, of which the sweep's folder has a copy.
     """
 
     act: str
@@ -137,7 +142,7 @@ class Wanted(Frozen):
 
 
 class Lengthened(Frozen):
-    """A trial that was given more epochs: it continues after `epoch`, and its later epochs no longer count."""
+    """A trial was given more epochs: it continues after `epoch`, and its later epochs no longer count."""
 
     trial: int
     epochs: int
@@ -145,7 +150,7 @@ class Lengthened(Frozen):
 
 
 class Act(_Event):
-    """A person's request to the sweep; `answer` is the effect, or why it is refused."""
+    """A person's request to the sweep; `answer` tells the effect, or why it was refused."""
 
     event: Literal["act"] = "act"
     act: str
@@ -162,7 +167,7 @@ class Act(_Event):
 
 
 class Group(Frozen):
-    """A trial's place in a group: the trials of one configuration, which are one trial to the sampler.
+    """A trial's place in a group. The trials of a group have one configuration, and are one trial to the sampler.
 
     `first` is the number of the group's first trial; members are counted from 0.
     """
@@ -192,7 +197,7 @@ class TrialStarted(_Event):
     params: dict[str, Any] = {}
     distributions: dict[str, str] = {}
     wanted: Wanted | None = None
-    """For a trial that a person asked for: the request, and the trial that it came from."""
+    """For a trial that a person asked for: the request and its source."""
     group: Group | None = None
     fold: int | None = None
     """The fold that is its validation split, counted from 1."""
@@ -215,7 +220,7 @@ class TrialStarted(_Event):
 
     @property
     def group_title(self) -> str:
-        """The title of its group, as `lenet, 5 folds`; its own title if it has no group."""
+        """The title of its group, for example `lenet, 5 folds`; its own title if it has no group."""
         if self.group is None:
             return self._own_title
         kind = "seeds" if self.fold is None else "folds"
@@ -251,7 +256,7 @@ class AttemptStarted(_Event):
 
 
 class EpochResults(_Frozen):
-    """An epoch's scalars; `iterations` are (iteration, train_loss, learning_rate) within it."""
+    """The values of an epoch; `iterations` are (iteration, train_loss, learning_rate) within it."""
 
     epoch: int = Field(ge=1)
     metrics: dict[str, float]
@@ -324,7 +329,7 @@ class TrialEnded(_Event):
 
     @property
     def drops_out(self) -> bool:
-        """Whether the trial failed or was stopped for good, and so no longer competes at rungs."""
+        """Whether the trial failed or was stopped for good, so that it no longer competes at rungs."""
         return self.final and self.state in ("failed", "stopped")
 
 
@@ -358,7 +363,7 @@ class DriverStopped(_Event):
 
 
 class SweepEnded(_Event):
-    """Every requested trial is in its final state; the number in each state."""
+    """Every requested trial has ended for good; with the number of trials in each state."""
 
     event: Literal["finished"] = "finished"
     done: int = 0

@@ -1,4 +1,4 @@
-"""Small files written atomically: beside, fsync, move into place."""
+"""Small files written atomically: to a temporary file, fsync, rename."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from tracking.errors import TrackingError
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Replace the file's content; a reader or a crash sees the old one or the new one.
+    """Replace the file's content. A reader, or a program after a crash, sees the old content or the new one.
 
     Raises:
         TrackingError: a disk error; the old content stays.

@@ -6,7 +6,7 @@ from typing import Any
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """A nested configuration by dotted names, as MLflow takes parameters: JSON values, plain strings as they are."""
+    """A nested configuration by dotted names, as MLflow's parameters: values are JSON, strings are unchanged."""
     params: dict[str, str] = {}
     for key, value in config.items():
         if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""One driver per sweep: a lock on its folder that is released when its holder dies."""
+"""One driver per sweep: a lock on the sweep's folder that is released when its holder dies."""
 
 import fcntl
 import json
@@ -40,7 +40,7 @@ class FolderHeldError(TrackingError):
 
 @contextmanager
 def hold_folder(root: Path) -> Iterator[None]:
-    """Hold the sweep's folder while the block runs; a killed process releases it.
+    """Hold the lock of the sweep's folder while the block runs. If the process is killed, the lock is released.
 
     Raises:
         FolderHeldError: another process holds it; the message names it.
@@ -61,18 +61,18 @@ def hold_folder(root: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            # The file stays: were it removed, a second and a third process could each lock one of their own.
+            # The file stays. If it were removed, two other processes could each lock a file of their own.
             file.truncate(0)
 
 
 def refuse_if_held(root: Path) -> None:
-    """Raise FolderHeldError if another process holds the sweep's folder now, without taking hold of it."""
+    """Raise FolderHeldError if another process holds the lock of the sweep's folder now. Does not take the lock."""
     if holder := folder_holder(root):
         raise FolderHeldError(root, holder)
 
 
 def folder_holder(root: Path) -> Holder | None:
-    """Who holds the sweep's folder now. None if nobody does."""
+    """The process that holds the lock of the sweep's folder now. None if there is none."""
     try:
         file = SweepFolder(root).lock.open("r", encoding="utf-8")
     except FileNotFoundError:
@@ -84,7 +84,7 @@ def folder_holder(root: Path) -> Holder | None:
 
 
 def _taken(file: TextIO, kind: int) -> bool:
-    # `folder_holder` takes the lock for an instant to look, which must not turn a driver away.
+    # `folder_holder` takes the lock for an instant, which must not make a driver give up.
     for _ in range(_TRIES):
         if _locked_now(file, kind):
             return True

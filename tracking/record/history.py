@@ -1,4 +1,4 @@
-"""The journal's events replayed into one record per trial."""
+"""Replays a journal's events into the state of a sweep and of each of its trials."""
 
 import math
 from collections import Counter
@@ -39,7 +39,7 @@ from tracking.record.objectives import Costs, costs_in, costs_of, merit_of, obje
 
 @dataclass
 class TrialHistory:
-    """One trial so far. `end` is None while it runs and after a stopped one was resumed, `paused` likewise."""
+    """The state of one trial. `end` and `paused` are None while it runs, also after it was resumed."""
 
     started: TrialStarted
     epochs: list[EpochDone] = field(default_factory=list)
@@ -48,9 +48,9 @@ class TrialHistory:
     end: TrialEnded | None = None
     paused: TrialPaused | None = None
     ended_while_paused: bool = False
-    """Whether it had no worker when it ended, as a trial that waits at a rung and is pruned."""
+    """Whether it had no worker when it ended: for example it waited at a rung and was pruned."""
     lengthened: Lengthened | None = None
-    """Since it was given more epochs, until a worker has it with these."""
+    """Set when it is given more epochs, until a worker starts it with the new length."""
     tests: list[TrialTested] = field(default_factory=list)
 
     @property
@@ -83,12 +83,12 @@ class TrialHistory:
 
     @property
     def is_over(self) -> bool:
-        """Whether a resume has nothing left to do for it."""
+        """Whether it has ended for good: a resume does not continue it."""
         return self.end is not None and self.end.final
 
     @property
     def can_be_retried(self) -> bool:
-        """Whether it failed by a fault that another attempt may not meet; one that diverged would do so again."""
+        """Whether it failed for a reason that need not recur. A trial that diverged would diverge again."""
         return (
             self.end is not None and self.end.state == "failed" and not self.end.diverged and bool(self.started.config)
         )
@@ -114,7 +114,9 @@ class TrialHistory:
         return self.last_epoch >= self.started.epochs - 1
 
     def lengthen(self, change: Lengthened, who: str) -> None:
-        """Have more epochs; a trial that is done is not over then. One that waits at a rung after `epoch` leaves it."""
+        """Give it more epochs. A trial that was done is then not over; one that waits at a rung after `epoch` leaves
+        it.
+        """
         self.started = self.started.model_copy(update={"epochs": change.epochs})
         self.epochs = [done for done in self.epochs if done.epoch <= change.epoch]
         self.lengthened = change
@@ -126,11 +128,11 @@ class TrialHistory:
             self.paused = None if left.reason == "rung" else left
 
     def best_epoch(self) -> EpochDone | None:
-        """The best epoch by the metric that its configuration names (`keep_best`). None if there is none."""
+        """The best epoch by the metric that its configuration names (`keep_best`). None before the first."""
         return best_epoch(self.epochs, self.started.config.get("keep_best", OBJECTIVE))
 
     def costs(self, objectives: Sequence[str], last_epoch: int | None = None) -> Costs:
-        """Its other objectives beside the accuracy, after its epochs so far; NaN where one is not known."""
+        """Its objectives other than the accuracy, from its epochs so far; NaN if unknown."""
         costs = [costs_in(done.metrics, objectives) for done in self.epochs[:last_epoch]]
         return costs_of(costs) if costs else (math.nan,) * (len(objectives) - 1)
 
@@ -143,7 +145,7 @@ class TrialHistory:
 
 @dataclass
 class TrialGroup:
-    """The trials of one configuration under `size` seeds or on as many folds; `size` 1 is a trial on its own."""
+    """The trials of one configuration under `size` seeds or on `size` folds. A trial without a group has `size` 1."""
 
     size: int
     confirms: int | None = None
@@ -151,7 +153,7 @@ class TrialGroup:
 
     @property
     def first(self) -> TrialHistory:
-        """Its first trial, which is what the sampler proposed."""
+        """Its first trial, the one that the sampler proposed."""
         return self.members[min(self.members)]
 
     @cached_property
@@ -162,7 +164,7 @@ class TrialGroup:
 
     @cached_property
     def mean(self) -> float:
-        """Of the accuracies."""
+        """The mean of the accuracies."""
         return sum(self.accuracies.values()) / len(self.accuracies)
 
     @property
@@ -172,7 +174,7 @@ class TrialGroup:
 
     @property
     def is_whole(self) -> bool:
-        """Whether all of its members are done; of a trial on its own, always."""
+        """Whether all of its members are done. Always true for a trial without a group."""
         return self.size == 1 or len(self.done) == self.size
 
     def ranked(self) -> list[TrialHistory]:
@@ -183,7 +185,7 @@ class TrialGroup:
 
 @dataclass
 class SweepHistory:
-    """One sweep so far. `stopped` and `finished` are the driver's last event, None while one runs."""
+    """The state of one sweep. `stopped` and `finished` are the last event of its last driver, None while one runs."""
 
     started: SweepStarted
     trials: dict[int, TrialHistory] = field(default_factory=dict)
@@ -192,13 +194,13 @@ class SweepHistory:
     stopped: DriverStopped | None = None
     finished: SweepEnded | None = None
     held: Act | None = None
-    """What paused the whole sweep, while its driver waits for somebody to unpause it."""
+    """The act that paused the whole sweep, until a person unpauses it or its driver ends."""
     next_number: int = 0
-    """Number of the next new trial."""
+    """Number of the next trial."""
     configurations: int = 0
-    """How many trials have begun, a group counted once."""
+    """Number of configurations that have begun; a group counts once."""
     spec: dict[str, Any] = field(default_factory=dict)
-    """What the sweep was last asked to do."""
+    """The options of the sweep, as they were last recorded."""
 
     def __post_init__(self) -> None:
         self.spec = self.started.spec
@@ -269,23 +271,23 @@ class SweepHistory:
 
     @property
     def redrawn(self) -> Mapping[int, Drawn | None]:
-        """How the space draws trials that it drew before it was edited; None of those that it does not draw."""
+        """For each trial drawn before the space was edited: how the new space draws it, or None if it cannot."""
         return last_redrawn(self.drivers)
 
     @property
     def wanted(self) -> list[Wanted]:
-        """Trials that persons asked for and that are not started yet, in their order."""
+        """The trials that persons asked for and that have not started yet, in order."""
         started = Counter(trial.started.wanted.act for trial in self.trials.values() if trial.started.wanted)
         return [one for act in self.acts for one in act.wanted[started[act.act] :]]
 
     @property
     def max_epochs(self) -> int:
-        """Epochs of a trial that is not pruned."""
+        """Number of epochs of a trial that is not pruned."""
         asked = self.spec.get("max_epochs")
         return int(asked) if asked else max((trial.started.epochs for trial in self.trials.values()), default=0)
 
     def is_short(self, trial: TrialHistory) -> bool:
-        """Whether a baseline has trained for less than trials here do, and less than its report did."""
+        """Whether a baseline trained for fewer epochs than the sweep's trials and than its report."""
         return trial.started.baseline is not None and trial.last_epoch < self._whole(trial)
 
     def _whole(self, baseline: TrialHistory) -> int:
@@ -304,66 +306,66 @@ class SweepHistory:
 
     @property
     def baselines(self) -> dict[str, TrialHistory]:
-        """The baselines that have begun, by name; of a group, its first trial."""
+        """The baselines that have begun, by name; for a group its first trial."""
         started = [one for one in self.trials.values() if one.started.baseline and not one.started.is_further_member]
         return {one.started.baseline: one for one in started if one.started.baseline}
 
     @property
     def to_retry(self) -> list[TrialHistory]:
-        """Failed trials that can be trained again and are not yet, by number."""
+        """Failed trials that can be trained again and were not yet, by number."""
         retried = self.retried
         return [one for number, one in sorted(self.trials.items()) if one.can_be_retried and number not in retried]
 
     @property
     def retried(self) -> set[int]:
-        """The failed trials that are trained again, or wait to be, as new ones."""
+        """The failed trials that are trained again as new trials, or are waiting to be."""
         return {one.source for act in self.acts for one in act.wanted if one.verb == "retry"}
 
     @property
     def undrawn(self) -> list[TrialHistory]:
-        """Trials that are over and whose pictures are yet to be drawn, by number."""
+        """Trials that are over and whose pictures are not drawn yet, by number."""
         return [one for _, one in sorted(self.trials.items()) if one.end and one.end.final and one.end.undrawn]
 
     @property
     def unfinished(self) -> list[TrialHistory]:
-        """Trials that a resume hands out first, by number."""
+        """Trials that are not over, by number. A resume continues them first."""
         return [trial for _, trial in sorted(self.trials.items()) if not trial.is_over]
 
     def groups(self) -> list["TrialGroup"]:
-        """The trials by configuration; a trial without a group is one of its own."""
+        """The trials by configuration. A trial without a group forms its own."""
         found: dict[int, TrialGroup] = {}
         for number, trial in sorted(self.trials.items()):
             place = trial.started.group
             first, member, size = (place.first, place.member, place.size) if place else (number, 0, 1)
             group = found.setdefault(first, TrialGroup(size, place.confirms if place else None))
-            group.members[member] = trial  # a trial that was retried gives way to the later one
+            group.members[member] = trial  # a retry replaces the failed trial
         return list(found.values())
 
     def group_of(self, trial: TrialHistory) -> "TrialGroup":
-        """The group that a trial is of."""
+        """The group of a trial."""
         return next(one for one in self.groups() if any(member is trial for member in one.members.values()))
 
     def ranked_groups(self) -> list["TrialGroup"]:
         """The groups with a finished epoch, by the mean of their members' best validation accuracies.
 
-        Confirmed ones come first, then whole ones; of equal ones the lower number.
+        Confirmed groups come first, then complete ones. Among equal ones the lower number is first.
         """
         scored = [group for group in self.groups() if group.accuracies]
         return sorted(scored, key=lambda one: (one.confirms is None or not one.is_whole, not one.is_whole, -one.mean))
 
     def ranked(self) -> list[TrialHistory]:
-        """The trials with a finished epoch, by best validation accuracy; of equal ones the lower number first.
+        """The trials with a finished epoch, by best validation accuracy; among equal ones the lower number is first.
 
-        Those of one group are together, at the place that their mean gives them.
+        The trials of a group are together, at the rank of the group's mean.
         """
         return [trial for group in self.ranked_groups() for trial in group.ranked()]
 
     def reason_of(self, trial: TrialHistory) -> str:
-        """Why a trial is paused, ended or given up, with its rank where it waits at a rung; may be empty."""
+        """Why a trial is paused, ended or given up, with its rank if it waits at a rung; may be empty."""
         return self.reasons([trial])[trial.number]
 
     def reasons(self, trials: Iterable[TrialHistory]) -> dict[int, str]:
-        """The same of several trials, by their numbers."""
+        """The reasons of several trials, by number; see `reason_of`."""
         rungs: dict[tuple[int, str | None], list[int]] = {}
         found = {}
         for trial in trials:
@@ -383,7 +385,7 @@ class SweepHistory:
         return found
 
     def _ranked_after(self, epoch: int, net: str | None) -> list[int]:
-        """The trials that compete at a rung, those of one net or all; the best first."""
+        """The numbers of the trials that compete at a rung, of one net or of all nets, the best first."""
         starts = (one.started for one in self.trials.values() if one.end and one.end.drops_out)
         dropped = {started.group.first if started.group else started.trial for started in starts}
         objectives = objectives_of(self.spec)
@@ -404,11 +406,11 @@ class SweepHistory:
 
     @property
     def loss_epochs(self) -> int:
-        """Up to how many epochs trials are compared by val loss; earlier versions recorded none."""
+        """Number of epochs up to which trials are compared by val loss. Earlier versions did not record it."""
         return int(self.spec.get("loss_epochs", 0))
 
     def count(self, state: TrialState | Literal["running", "waiting", "paused"]) -> int:
-        """How many trials are in `state`."""
+        """The number of trials in `state`."""
         return sum(trial.state == state for trial in self.trials.values())
 
     def _trial(self, number: int) -> TrialHistory:
@@ -419,7 +421,7 @@ class SweepHistory:
 
 
 def last_redrawn(events: Iterable[Event]) -> Mapping[int, Drawn | None]:
-    """How the space draws earlier trials since it was edited last; empty if it never was."""
+    """How the space draws earlier trials since it was last edited; empty if it never was."""
     found = [event.redrawn for event in events if isinstance(event, DriverStarted) and event.redrawn is not None]
     return found[-1] if found else {}
 

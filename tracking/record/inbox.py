@@ -1,4 +1,4 @@
-"""Acts on a sweep that another process drives: one small file per act in the sweep's folder, read by the driver."""
+"""Requests to a sweep that another process drives: one small file per act in the sweep's folder, read by the driver."""
 
 import socket
 import uuid
@@ -16,7 +16,7 @@ from tracking.record.files import write_bytes
 from tracking.record.layout import SweepFolder
 
 MOST_ACTS = 64
-"""At most this many acts wait: a responsive driver reads all of them in one second."""
+"""Maximum number of waiting acts: a responsive driver reads all of them in one second."""
 
 _MOST_BYTES = 1 << 16
 
@@ -35,7 +35,7 @@ def post(folder: SweepFolder, request: Request) -> Path:
     """Put an act into the sweep's inbox.
 
     Raises:
-        TrackingError: the inbox is full, or may not be written.
+        TrackingError: the inbox is full, or cannot be written.
     """
     try:
         folder.inbox.mkdir(mode=0o700, exist_ok=True)
@@ -50,7 +50,7 @@ def post(folder: SweepFolder, request: Request) -> Path:
 
 
 def waiting_requests(folder: SweepFolder) -> Iterator[tuple[Path, Request | None]]:
-    """The acts in a sweep's inbox, oldest first; None for a file that is not an act."""
+    """The acts in a sweep's inbox, oldest first. A file that is not an act gives None."""
     for path in _files(folder):
         try:
             if path.stat().st_size > _MOST_BYTES:

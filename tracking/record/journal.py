@@ -1,7 +1,7 @@
 """The append-only journal of a sweep: one JSON event per line, fsynced before it counts.
 
-Study, MLflow and tables are rebuilt from this file, so nothing in it is ever rewritten. Only a last line torn by a
-crash, which had no effect yet, is cut off.
+The study, MLflow and tables are rebuilt from this file, so nothing in it is ever rewritten. Only a partial last line,
+left by a crash, is removed: it had no effect yet.
 """
 
 import json
@@ -19,11 +19,11 @@ from tracking.record.events import EVENT, FORMAT, Event
 
 _CHUNK_BYTES = 1 << 20
 _DRIVER = b'"event":"driver"'
-"""Drivers of several versions may have written one journal; each one's first line gives its format."""
+"""Drivers of several versions may have written one journal. The first line of each one gives its format."""
 
 
 class Journal:
-    """The writing end. One writer at a time: hold the folder's lock."""
+    """Writes the journal. There is one writer at a time: hold the folder's lock."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self._path = path
@@ -31,7 +31,7 @@ class Journal:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Open for appending; the file is made if absent, and a torn last line is cut off.
+        """Open for appending. The file is created if it does not exist, and a partial last line is removed.
 
         Raises:
             TrackingError: the file cannot be opened or was written by a newer version.
@@ -77,7 +77,7 @@ class Journal:
 
 
 def read(path: Path, end: int | None = None) -> Iterator[Event]:
-    """Every event of a journal (before byte `end`), in order; a torn last line is left out.
+    """Every event of a journal (before byte `end`), in order; a partial last line is left out.
 
     Raises:
         TrackingError: no such file, a corrupt line before the last, an unknown event, or a newer format.
@@ -94,7 +94,7 @@ def read(path: Path, end: int | None = None) -> Iterator[Event]:
 def read_from(
     path: Path, offset: int, *, end: int | None = None, max_bytes: int = _CHUNK_BYTES
 ) -> tuple[list[Event], int]:
-    """Complete events from byte `offset` on, at most about `max_bytes`, and the offset to continue from.
+    """The complete events from byte `offset` on, at most about `max_bytes`, and the offset to continue from.
 
     An unchanged offset means that there is nothing new. Nothing at or after byte `end` is read.
 
@@ -112,7 +112,7 @@ def read_from(
     for index, line in enumerate(lines):
         if end is not None and offset + len(line) > end:
             break
-        # Without its line break it may be half-written, also where the rest has come since it was read.
+        # Without a line break it may be partial, even if the rest was written since it was read.
         if not line.endswith(b"\n") or (at_end and index == len(lines) - 1 and _is_torn(line)):
             break
         events.append(_parse(path, offset, line))
@@ -121,7 +121,7 @@ def read_from(
 
 
 def trim_torn_tail(path: Path) -> int:
-    """Cut off a last line that a crash left half written; returns how many bytes that were."""
+    """Remove a partial last line, left by a crash; return its number of bytes."""
     with path.open("rb+") as file:
         size = os.fstat(file.fileno()).st_size
         if size == 0:
@@ -170,7 +170,7 @@ def _check_format(path: Path, line: bytes) -> None:
     try:
         written = json.loads(line).get("format", FORMAT)
     except (ValueError, AttributeError):
-        return  # the parser has the better message
+        return  # the parser's message is better
     if written > FORMAT:
         raise TrackingError(f"{path}: journal format {written}, this version reads up to {FORMAT}: upgrade fer-sweeps")
 
@@ -181,6 +181,6 @@ def _line_number(path: Path, offset: int) -> int:
 
 
 def _write_all(descriptor: int, data: bytes) -> None:
-    # A full disk may take a part first and say so only at the next call.
+    # On a full disk a part may be written first, and only the next call raises.
     while data:
         data = data[os.write(descriptor, data) :]

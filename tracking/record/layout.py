@@ -12,7 +12,7 @@ WEIGHTS_NAME = "best.safetensors"
 
 
 class _At:
-    """A path in the folder of a trial or a sweep."""
+    """A path relative to the folder of a trial or a sweep."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -34,23 +34,23 @@ class TrialFolder:
     svm = _At("svm.safetensors")
     """The support vector machine that replaces the net's last layer, in runs that have one."""
     last = _At("last.safetensors")
-    """Everything needed to continue after the last epoch."""
+    """The full training state after the last epoch."""
     previous = _At("previous.safetensors")
-    """The state one epoch before `last`, used if `last` is damaged; deleted at the trial's end."""
+    """The state one epoch before `last`, used if `last` is damaged. Deleted at the trial's end."""
     curves = _At("curves.png")
     """Picture of the learning curves."""
     confusion_matrix_png = _At("confusion_matrix.png")
     """Picture of the confusion matrix at the best epoch."""
     confusion_matrix_json = _At("confusion_matrix.json")
-    """Counts behind the confusion matrix."""
+    """The counts of the confusion matrix."""
     scores = _At("scores.json")
-    """Every score at the best epoch, in full and leak-free."""
+    """Every score at the best epoch, on all faces and leak-free."""
     val_probabilities = _At("val_probabilities.npz")
     """Class probabilities on the validation split at the best epoch."""
     test_probabilities = _At("test/probabilities.npz")
     """Class probabilities on the test split at the best epoch."""
     verdict = _At("verdict.json")
-    """The driver's request to a running worker to finish its trial."""
+    """The driver's request to a worker to end its trial."""
 
     @property
     def lasting(self) -> "TrialFolder":
@@ -82,23 +82,23 @@ class SweepFolder:
     root: Path
 
     journal = _At(JOURNAL_NAME)
-    """The append-only record that everything else can be rebuilt from."""
+    """The append-only record from which everything else can be rebuilt."""
     spec = _At("spec.json")
     """The sweep's recorded options."""
     study_log = _At("study.log")
     """Optuna's own journal."""
     lock = _At("lock")
-    """Held by the driver; names it and the time."""
+    """The driver's lock; names the driver and its start time."""
     trials = _At("trials")
     """Folder of the trials' folders."""
     figures = _At("figures")
-    """Folder of pictures and pages of the whole sweep; MLflow gets its content at the sweep's end."""
+    """Folder of pictures and pages of the whole sweep; copied to MLflow at the sweep's end."""
     report = _At("figures/report.html")
     """The sweep's page."""
     inbox = _At("inbox")
     """Folder of acts that the driver has not read yet."""
     forks = _At("forks")
-    """Folder of states that trials to be started continue from, one folder per act."""
+    """Folder of states from which forked trials will continue, one folder per act."""
 
     def lengthened(self, number: int) -> TrialFolder:
         """Folder of the state that a trial continues from since it was given more epochs."""
@@ -115,10 +115,10 @@ class SweepFolder:
             raise TrackingError(f"{self.root} belongs to user id {owner}, not to you ({own}): {way_out}")
 
     def create(self) -> "SweepFolder":
-        """Make the folder, closed to other users, or check that an existing one is safe to continue with.
+        """Create the folder, closed to other users, or check that an existing one is safe to use.
 
         Raises:
-            TrackingError: it cannot be made, belongs to another user, or others can write to it.
+            TrackingError: it cannot be created, belongs to another user, or other users can write to it.
         """
         try:
             self.root.parent.mkdir(parents=True, exist_ok=True)

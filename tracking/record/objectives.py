@@ -1,4 +1,4 @@
-"""What a sweep optimizes: the best val accuracy and, where asked for, what a trial costs. Names fix the directions."""
+"""The objectives of a sweep: the best val accuracy and, optionally, costs of a trial. Names fix the directions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fer_common.errors import did_you_mean
 from tracking.record.events import OBJECTIVE, PARAMETERS
 
 LATENCY = "latency_milliseconds"
-"""Metric: how long the net takes for one face, on one core."""
+"""Metric: time of the net for one face, on one core."""
 
 METRICS: Mapping[str, str] = {
     OBJECTIVE: OBJECTIVE,
@@ -20,7 +20,7 @@ METRICS: Mapping[str, str] = {
     "seconds": "epoch_seconds",
     "latency": LATENCY,
 }
-"""The objectives, and the metric of an epoch that each is. Accuracy is to be high, the others low."""
+"""Objective → the metric of an epoch that it is. Accuracy is maximised, the others are minimised."""
 
 AXES: Mapping[str, str] = {
     "parameters": "parameters",
@@ -32,11 +32,11 @@ AXES: Mapping[str, str] = {
 ACCURACY_ALONE = (OBJECTIVE,)
 
 Costs = tuple[float, ...]
-"""The values of all objectives but the accuracy, in their order."""
+"""The values of all objectives other than the accuracy, in their order."""
 
 
 def faults_of(objectives: Sequence[str]) -> list[str]:
-    """What is wrong with the names of objectives."""
+    """The faults of a list of objectives."""
     faults = [
         f"no objective '{name}'{did_you_mean(name, METRICS)}"
         for name in dict.fromkeys(objectives)
@@ -49,31 +49,32 @@ def faults_of(objectives: Sequence[str]) -> list[str]:
 
 
 def objectives_of(spec: Mapping[str, Any]) -> tuple[str, ...]:
-    """The objectives that a sweep's recorded options name; older ones name none."""
+    """The objectives in a sweep's recorded options. Older sweeps recorded none."""
     return tuple(spec.get("objectives") or ACCURACY_ALONE)
 
 
 def value_at_rung(epoch: int, metrics: Mapping[str, float], loss_epochs: int) -> float:
-    """What a trial competes with after an epoch, to be high: up to `loss_epochs` its val loss, then its accuracy.
+    """The value by which a trial competes after an epoch, higher is better.
 
-    A body of the user's own may report no val loss; its accuracy competes then.
+    Up to `loss_epochs` it is the negative of the val loss, then the accuracy. A trial function of the user may report
+    no val loss; then it is the accuracy.
     """
     loss = metrics.get("val_loss") if epoch <= loss_epochs else None
     return metrics[OBJECTIVE] if loss is None else -loss
 
 
 def rank_in_words(rank: int, count: int, epoch: int, loss_epochs: int) -> str:
-    """A trial's rank at a rung, and what it is by where that is not the accuracy; as `value_at_rung`."""
+    """A trial's rank at a rung in words, with `by val loss` if it is not by accuracy; see `value_at_rung`."""
     return f"rank {rank} of {count}{' by val loss' if epoch <= loss_epochs else ''}"
 
 
 def costs_in(metrics: Mapping[str, float], objectives: Sequence[str]) -> Costs:
-    """The costs among an epoch's metrics, NaN where one is not there."""
+    """The costs among an epoch's metrics; NaN for missing ones."""
     return tuple(metrics.get(METRICS[name], math.nan) for name in objectives[1:])
 
 
 def merit_of(accuracy: float, costs: Costs) -> tuple[float, ...]:
-    """A trial's objectives, each to be low, for `tracking.metrics.pareto`."""
+    """A trial's objectives, all to be minimised, for `tracking.metrics.pareto`."""
     return tuple(math.inf if math.isnan(value) else value for value in (-accuracy, *costs))
 
 
@@ -98,7 +99,7 @@ def in_words(name: str, value: float) -> str:
 
 
 def point_in_words(objectives: Sequence[str], values: Sequence[float]) -> str:
-    """A point of a front: "50.00% at 61,000 parameters and 0.2 ms"."""
+    """A point of a front, for example "50.00% at 61,000 parameters and 0.2 ms"."""
     accuracy, *costs = (
         in_words(name, value) + (" parameters" if name == "parameters" else "")
         for name, value in zip(objectives, values, strict=True)

@@ -14,7 +14,7 @@ from tracking.record.layout import TrialFolder
 class Predictions:
     """Labels [n] and class probabilities [n, classes] after some epoch.
 
-    `leaked` [n] marks faces that are also in the training split. None if it was not checked.
+    `leaked` [n] marks faces that are also in the training split. None if this was not checked.
     """
 
     labels: NDArray[np.int64]
@@ -24,12 +24,12 @@ class Predictions:
 
     @property
     def is_right(self) -> NDArray[np.bool_]:
-        """Which faces it predicts right, [n]."""
+        """Which faces are predicted correctly, [n]."""
         return np.asarray(self.probabilities.argmax(axis=1) == self.labels)
 
 
 def read_predictions(folder: TrialFolder, epoch: int) -> Predictions | None:
-    """The predictions on disk if they are those of `epoch`. None if they are of another one, absent or damaged."""
+    """The predictions on disk if they are of `epoch`. None if they are of another epoch, absent or damaged."""
     try:
         with np.load(folder.val_probabilities) as kept:
             if int(kept["epoch"]) != epoch:
