@@ -1,4 +1,4 @@
-"""Acts: changes that persons request of a sweep. Each is checked, done by the director, and recorded with its answer.
+"""Acts: changes to a sweep that persons request. Each is checked, done by the director, and recorded with its answer.
 
 The driver of a sweep reads acts from its inbox. If the sweep has no driver, the command does the act itself.
 """
@@ -38,7 +38,7 @@ Did = tuple[str, Mapping[str, Any]]
 
 
 class Acts:
-    """Does acts on one sweep. `most_slots` is how many trials its runner can run at once. None without a runner."""
+    """Does acts on one sweep. `most_slots` is how many trials its runner can run at once; None without a runner."""
 
     def __init__(
         self,
@@ -239,7 +239,7 @@ class Acts:
         )
 
     def _states(self, trial: TrialHistory) -> dict[int, Path]:
-        """The files of a trial's states, by the epoch after which they are."""
+        """The files of a trial's states, by the epoch of each."""
         files = self._folder.trial(trial.number)
         return {state_epoch(path): path for path in (files.previous, files.last) if path.is_file()}
 

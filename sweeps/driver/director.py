@@ -1,6 +1,7 @@
-"""Makes a running sweep's decisions: assigns trials, records reports, applies pruning. Independent of Ray and MLflow.
+"""Makes the decisions of a running sweep: assigns trials, records reports, applies pruning.
 
-Writes are always in this order: the worker's checkpoint, the journal, the study, the listeners.
+It is independent of Ray and MLflow. Writes are always in this order: the worker's checkpoint, the journal, the study,
+the listeners.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from tracking.record.journal import Journal
 from tracking.record.layout import SweepFolder
 
 MAX_RETRIES = 3
-"""How often a trial is retried after its worker died, without an epoch in between."""
+"""How often a trial is retried after its worker died, if no epoch was finished in between."""
 
 Attendant = Callable[["Director"], None]
 """Called several times per second between decisions; it may pause, unpause and limit trials."""
@@ -93,7 +94,7 @@ class Director:
 
     @property
     def faults(self) -> list[str]:
-        """Why trials failed that are not trained again, without divergence, which is a result."""
+        """The failures that are not trained again, with their reasons; without divergence, which is a result."""
         retried = self.history.retried
         ends = [trial.end for trial in self.history.trials.values() if trial.end and trial.number not in retried]
         failed = [f"trial {end.trial}: {end.reason}" for end in ends if end.state == "failed" and not end.diverged]
@@ -174,9 +175,10 @@ class Director:
             attendant(self)
 
     def next_task(self) -> Task | None:
-        """The next trial to run: unfinished ones first, then those that persons asked for, baselines, the sampler's.
+        """The next trial to run, or None if there is none now. Until the director is `exhausted`, a later call may have
+        one.
 
-        None if there is none now: a later call may have one, until the director is `exhausted`.
+        The order is: unfinished trials, those that persons asked for, baselines, the sampler's proposals.
         """
         self.attend()
         while not self.exhausted and self._queue.has_slot:
@@ -200,15 +202,17 @@ class Director:
         return None
 
     def _prune_unpromotable(self) -> bool:
-        """Prune trials that can no longer be promoted, before trials are confirmed. Returns whether there were any."""
+        """Prune trials that can no longer be promoted, before confirmations start. Returns whether there were any."""
         found = self._unpromotable
         for trial in found:
             self._endings.prune_waiting(trial)
         return bool(found)
 
     def _continue(self, trial: TrialHistory) -> Task | None:
-        """The task of an earlier trial. None if it pauses at a rung or ends at once, which its last driver did not
-        record."""
+        """The task of a trial that was started before. None if it pauses at a rung or ends at once.
+
+        Its last driver may have died before it recorded the pause or the end.
+        """
         if self._starting.end_at_once(trial):
             return None
         if trial.verdict is not None:
@@ -270,7 +274,7 @@ class Director:
         return self._study.is_at_rung(trial.number) and not self._endings.is_spared(trial)
 
     def _is_promoted_at_once(self, number: int) -> bool:
-        """Whether a trial at a rung is the next one to continue, so that it keeps its worker."""
+        """Whether a trial at a rung is the next one to continue. It then keeps its worker."""
         self._study.wait(number)
         if self._promotable[:1] != [number]:
             return False
@@ -338,7 +342,7 @@ class Director:
         return by_promise(self.history, self._queue.out)[::-1]
 
     def move(self, number: int) -> None:
-        """Have a trial leave its GPU at its next report, and continue on another; one that is finishing just ends."""
+        """Let a trial leave its GPU at its next report and continue on another one. If it is finishing, it ends."""
         with suppress(InputError):
             self._queue.pause(number, "share")
 

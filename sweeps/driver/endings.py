@@ -1,4 +1,4 @@
-"""Ends trials: done, failed, pruned, stopped by a person, or stopped to be resumed."""
+"""Ends trials: done, failed, pruned, stopped for good by a person, or stopped until a resume."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ class Endings:
             self._decide(Verdict(trial=trial.number, state="pruned", epoch=trial.last_epoch, reason=reason), "pruned")
 
     def is_spared(self, trial: TrialHistory) -> bool:
-        """Whether a trial may not be pruned: baselines, trials at their last epoch, and epochs of a fork's source."""
+        """Whether a trial cannot be pruned: a baseline, a trial in its last epoch, or a fork in the epochs of its
+        source.
+        """
         wanted = trial.started.wanted
         of_source = wanted is not None and wanted.epoch is not None and trial.last_epoch <= wanted.epoch
         return trial.started.baseline is not None or trial.last_epoch == trial.started.epochs or of_source
@@ -46,13 +48,13 @@ class Endings:
         self._close_idle(trial, "pruned", reason)
 
     def _close_idle(self, trial: TrialHistory, state: TrialState, reason: str) -> None:
-        """End a trial that has no worker, and delete its state as a worker would."""
+        """End a trial that has no worker, and delete its state, as a worker would."""
         self.close(trial.number, state, reason)
         with suppress(TrackingError):  # `clean` finds what is left
             remove(list(states(self._folder, trial)))
 
     def give_up(self, number: int, reason: str) -> str:
-        """Stop a trial for good, as a person asked. Returns the answer. Raises InputError."""
+        """Stop a trial for good, because a person asked. Returns the answer. Raises InputError."""
         trial = self._queue.open_trial(number)
         if number in self._queue.out:
             self._decide(Verdict(trial=number, state="stopped", epoch=trial.last_epoch, reason=reason), "nothing")
@@ -68,7 +70,7 @@ class Endings:
         self._give_up_lost_group(self._history.trials[verdict.trial])
 
     def _give_up_lost_group(self, trial: TrialHistory) -> None:
-        """Prune the rest of the trial's group if the group can no longer win."""
+        """Prune the other trials of a group that can no longer win."""
         if trial.started.group is None:
             return
         group = self._history.group_of(trial)
@@ -108,7 +110,7 @@ class Endings:
         self.close(number, "stopped", reason, final=False)
 
     def take_over(self, number: int, equal: TrialHistory) -> None:
-        """End a trial without an epoch, with the result of an equal trial; the sampler learns from it as usual."""
+        """End a trial without training, with the result of an equal trial. The sampler learns from it as usual."""
         assert equal.end
         reason = f"equal to trial {equal.number}, whose result is reused"
         self.close(number, "done", reason, results=equal.end.best)

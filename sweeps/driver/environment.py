@@ -1,4 +1,4 @@
-"""Facts about the machine and the program, which every driver records."""
+"""Facts about the machine and the program, recorded by every driver."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def driver_started(
     redrawn: Mapping[int, Drawn | None] | None = None,
     gpus: str = "",
 ) -> DriverStarted:
-    """The event of a driver's start: user, options, versions, and what became of the space."""
+    """The event of a driver's start: user, options, versions, and the effects of an edited space."""
     return DriverStarted(
         format=FORMAT,
         host=socket.gethostname(),

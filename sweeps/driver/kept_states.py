@@ -1,4 +1,4 @@
-"""Limits the disk space of training states that trials may continue from; deletes the least promising first."""
+"""Limits the disk space of training states from which trials may continue: the least promising are deleted first."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _SHARE_OF_FREE = 10
 class KeptStates:
     """Listens to a sweep, and keeps the total size of its states at `most_bytes` or less.
 
-    States of trials that are done, which only `extend` needs, are deleted first. A paused or failed trial without its
-    state trains its epochs again when it continues, with the same results. None is a tenth of the disk's free space at
-    that time.
+    None is a tenth of the disk's free space at that time. States of trials that are done, which only `extend` needs,
+    are deleted first. A paused or failed trial without its state trains its epochs again when it continues, with the
+    same results.
     """
 
     def __init__(self, folder: SweepFolder, most_bytes: int | None, on_warning: Callable[[str], None]) -> None:

@@ -22,7 +22,7 @@ RUN_PREFIX = "run:"
 """Prefix that distinguishes a run's name from a path of weights."""
 
 _SIGNS = (b'"ensemble"', WEIGHTS_NAME.encode(), RUN_PREFIX.encode(), b'"distill_sha256":[')
-"""Every journal that refers to another sweep's weights contains one of these."""
+"""A journal that refers to another sweep's weights contains at least one of these."""
 
 
 class KeptWeights:
@@ -82,7 +82,7 @@ class KeptWeights:
 
 
 def on_front(history: SweepHistory) -> set[int]:
-    """The trials that are over and on the front of the sweep's objectives; none where it has one."""
+    """The trials that are over and on the Pareto front. Empty for a sweep with one objective."""
     return {one.trial.number for one in pareto_front(history, over=True)}
 
 
@@ -112,7 +112,7 @@ def _members(history: SweepHistory) -> Iterator[str]:
 
 
 def _starts(history: SweepHistory) -> Iterator[str]:
-    """The runs, as NAME/NUMBER, that a sweep's trials start from or are taught by."""
+    """The runs, as NAME/NUMBER, whose weights a sweep's trials start from, or that are their teachers."""
     specs = [history.started.spec, *(driver.spec for driver in history.drivers)]
     for trial in history.trials.values():
         recipe = trial.started.config.get("recipe", {})

@@ -1,4 +1,4 @@
-"""Which trials of a sweep continue when its trials get more epochs, and from which epoch."""
+"""Decides which trials of a sweep continue when its trials get more epochs, and from which epoch."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def keep_lasting_states(folder: SweepFolder, history: SweepHistory, changes: Ite
 def _of_group(
     folder: SweepFolder, group: TrialGroup, epochs: int, needed: Mapping[int, str]
 ) -> Iterator[tuple[int, Lengthened | str]]:
-    """The answers for a group's trials, which continue together or not at all."""
+    """As `_of_trial` for the trials of a group, which continue together or not at all."""
     answers = {trial.number: _of_trial(folder, trial, epochs, needed) for trial in group.members.values()}
     together = not any(isinstance(answer, str) for answer in answers.values())
     for number, answer in answers.items():

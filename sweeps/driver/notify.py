@@ -24,7 +24,10 @@ _TRIES = 4
 _FIRST_PAUSE_SECONDS = 1.0
 _TIMEOUT_SECONDS = 5.0
 _BEST_EVERY_SECONDS = 30.0
-"""Minimum time between two new bests: early in a sweep nearly every epoch is one. The last of them is posted then."""
+"""Minimum time between two messages about a new best; the last of those in between is posted after it.
+
+Early in a sweep nearly every epoch is a new best.
+"""
 _MOST_WAITING = 100
 _LAST_SECONDS = 8.0
 
@@ -39,7 +42,7 @@ class News:
 
 
 def fault_of(url: str) -> str | None:
-    """Why `url` is not valid. None if it is."""
+    """The reason why `url` is not valid, or None."""
     parts = urlsplit(url)
     if parts.scheme.removeprefix("ntfy+") not in ("http", "https") or not parts.hostname:
         return "expected http://… or https://…, or ntfy+https://HOST/TOPIC for an ntfy server"
@@ -49,7 +52,7 @@ def fault_of(url: str) -> str | None:
 
 
 def request_of(url: str, news: News) -> urllib.request.Request:
-    """The request in the format of Slack or ntfy, else all facts, including Slack's `text`."""
+    """The request in the format of Slack or ntfy. For other receivers it has all facts, and the `text` of Slack."""
     parts = urlsplit(url)
     body: dict[str, Any]
     if parts.hostname == "hooks.slack.com":
@@ -101,7 +104,7 @@ class Notifier:
         self._tell(what, f"{self._sweep}: {what}{reason}: {counts}{best}", history)
 
     def close(self) -> None:
-        """Stop posting; waiting messages get some seconds."""
+        """Stop posting; messages that are still waiting have some seconds."""
         self._put(None)
         self._thread.join(_LAST_SECONDS)
         self._closed.set()
@@ -140,7 +143,7 @@ class Notifier:
                 self._warn(f"--notify {urlsplit(self._url).hostname}: {fault}; '{news.what}' is not sent")
 
     def _post(self, news: News) -> str | None:
-        """Post it, with retries; return the last fault, or None."""
+        """Post it, with retries. Returns the last fault, or None."""
         fault = None
         for attempt in range(_TRIES):
             if attempt and self._closed.wait(_FIRST_PAUSE_SECONDS * 2 ** (attempt - 1)):

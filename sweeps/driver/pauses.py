@@ -1,4 +1,4 @@
-"""Reasons for pauses, and the ranking of trials by promise."""
+"""The reasons for pauses, and which trials are the most promising."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from tracking.record.events import PauseReason
 from tracking.record.history import SweepHistory, TrialHistory
 
 _BY_ITSELF: tuple[PauseReason, ...] = ("share", "budget")
-"""Reasons of pauses that end when a slot is free."""
+"""Reasons of pauses that end as soon as a slot is free."""
 
 _NOTHING_KNOWN = 0.5
 
 
 @dataclass(frozen=True)
 class Pause:
-    """Why a trial is paused, and who asked for it."""
+    """Why a trial is paused, and the person who asked for it."""
 
     reason: PauseReason
     who: str | None = None
@@ -34,9 +34,10 @@ def continues_by_itself(trial: TrialHistory) -> bool:
 
 
 def by_promise(history: SweepHistory, numbers: Iterable[int]) -> list[int]:
-    """Trials, the most promising first; of equal ones the lower number first.
+    """The trials, the most promising first; among equal ones the lower number is first.
 
-    Promise is the share of trials that a trial equals or beats at its last epoch; it is 0.5 for a trial without epochs.
+    The promise of a trial is the share of trials whose accuracy at the same epoch is not higher than the trial's own at
+    its last epoch. Without epochs it is 0.5.
     """
     values: dict[int, list[float]] = {}
 

@@ -1,4 +1,4 @@
-"""Runs trials in Ray Tune's actors; the only file that imports ray.tune.
+"""Runs trials in Ray Tune's actors. This is the only file that imports ray.tune.
 
 Tune places actors and reuses them. It makes no decisions and keeps no state: the searcher below returns the director's
 tasks, the scheduler passes on reports and decisions, and each run is a new Tuner.
@@ -51,8 +51,8 @@ _LONGEST_CAUSE = 400
 def ray_runner(slots: Slots, address: str | None = None, places: GpuPlaces | None = None) -> Iterator[RayRunner]:
     """A runner on a Ray that is started here, or joined at `address`, while the block runs.
 
-    The Ray that is started here has the GPUs of `places` as named resources, because by itself it would begin with the
-    first GPU, as the Ray of every other sweep does. Without `places` Ray chooses the GPUs.
+    A Ray that is started here gets the GPUs of `places` as named resources. By itself it would begin with the first
+    GPU, as the Ray of every other sweep does. Without `places` Ray chooses the GPUs.
 
     Raises:
         ClusterError: Ray does not start, or does not answer at `address`.
@@ -67,7 +67,7 @@ def ray_runner(slots: Slots, address: str | None = None, places: GpuPlaces | Non
 class RayRunner:
     """Runs as many trials at once as there are slots.
 
-    `shares_ray` says that other sweeps use this Ray or its GPUs, so idle workers must not keep resources.
+    `shares_ray` means that other sweeps use this Ray or its GPUs, so that idle workers must not keep resources.
     """
 
     def __init__(self, slots: Slots, *, shares_ray: bool = False, places: GpuPlaces | None = None) -> None:
@@ -84,8 +84,11 @@ class RayRunner:
             shutil.rmtree(scratch, ignore_errors=True)
 
     def _fit(self, director: Director, body: TrialBody, scratch: str) -> None:
-        """One Tuner, and another one after each that Ray's memory monitor ended, whichever trial it was, or that ended
-        since other sweeps have all slots: its workers have left."""
+        """Run one Tuner, and a new one whenever it ended too early.
+
+        It ends too early if Ray's memory monitor ended it, whichever trial was the cause. It also ends when other
+        sweeps have all slots, because its workers have then left.
+        """
         while True:
             calls = _Calls()
             try:
@@ -133,7 +136,7 @@ class RayRunner:
 
 
 class TrialActor(tune.Trainable):
-    """A reused worker process: one `step` is one epoch, `reset_config` starts the next trial."""
+    """A worker process that is reused: each `step` is one epoch, `reset_config` starts the next trial."""
 
     def setup(self, config: dict[str, Any]) -> None:
         """Start the first trial."""
@@ -144,7 +147,7 @@ class TrialActor(tune.Trainable):
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Start the next trial in the same process, with its imports and mapped files."""
+        """Start the next trial in the same process, which keeps its imports and mapped files."""
         self._begin(new_config)
         return True
 
@@ -182,14 +185,14 @@ class TrialActor(tune.Trainable):
 class _Calls:
     """Calls the director from Tune's callbacks. The first error is kept, and ends the run.
 
-    Tune itself would treat it as the error of a worker, or raise its traceback as the message of another error.
+    Tune would treat it as the error of a worker, or raise its traceback as the message of another error.
     """
 
     def __init__(self) -> None:
         self.error: Exception | None = None
 
     def __call__(self, call: Callable[[], T], otherwise: T) -> T:
-        """What `call` returns; `otherwise` if it raises or an earlier call did."""
+        """The result of `call`; `otherwise` if it raises, or an earlier call did."""
         if self.error is None:
             try:
                 return call()
@@ -201,7 +204,7 @@ class _Calls:
 class _Tasks(Searcher):
     """Gives Tune the director's tasks, one whenever a slot and the task's GPU share are free.
 
-    If shares differ, the next task may have to wait. It is kept here, so that no second one is proposed.
+    If shares differ, the next task may have to wait. It is kept here, so that no second task is proposed.
     """
 
     def __init__(
@@ -237,7 +240,7 @@ class _Tasks(Searcher):
 
     @property
     def _over(self) -> bool:
-        """Whether Tune is to end, which ends its last workers; on a shared Ray they must not wait for a task."""
+        """Whether Tune is to end, which ends its last workers. On a shared Ray workers must not wait for a task."""
         nothing_now = self._director.exhausted or (self._shares_ray and not self._director.has_task)
         return self._calls.error is not None or (nothing_now and not self._director.busy)
 
@@ -275,7 +278,7 @@ class _Obedient(FIFOScheduler):
         self._keep_or_release_worker(tune_controller)
 
     def _keep_or_release_worker(self, tune_controller: Any) -> None:
-        """Have Tune end the worker of a trial that leaves, unless it is needed: an idle one would hold its cores."""
+        """Have Tune end the worker of a trial that leaves, unless it is needed: an idle worker would keep its cores."""
         if self._shares_ray:
             self._calls(lambda: self._set_reuse(tune_controller), otherwise=None)
 
@@ -323,7 +326,7 @@ class _StopAfterGrace(Stopper):
 
 
 def _resource(gpu: str) -> str:
-    """The name of a GPU as a resource of Ray."""
+    """The name of a GPU as a Ray resource."""
     return f"gpu_{gpu}"
 
 
@@ -332,7 +335,7 @@ def _task(config: dict[str, Any]) -> Task:
 
 
 def _cause(trial: Trial) -> str:
-    """Why the worker ended, from the file that Tune has just written; Tune's own reader may miss it."""
+    """Why the worker ended, from the file that Tune has just written. Tune's own reader may read it too early."""
     path = Path(trial.pickled_error_file or "nowhere")
     if not path.is_file():
         return "unknown cause"
@@ -344,7 +347,7 @@ def _cause(trial: Trial) -> str:
 
 
 def _let_actors_take_warm_workers() -> None:
-    """Let Tune request no actor-specific environment, so that Ray can use its prestarted processes.
+    """Have Tune request no environment of its own for actors, so that Ray can use its prestarted processes.
 
     The workers already have the first variable from Ray's start; the second is for PyTorch Lightning.
     """

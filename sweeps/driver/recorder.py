@@ -9,7 +9,7 @@ from tracking.record.history import SweepHistory
 from tracking.record.journal import Journal
 
 Listener = Callable[[Event, SweepHistory], None]
-"""Called with each event after it is on disk and in the history."""
+"""Called with each event, after it is on disk and in the history."""
 
 
 class Recorder:

@@ -1,4 +1,4 @@
-"""The protocol of runners, and the runner that runs trials in this process, for example under a debugger."""
+"""The protocol of runners, and the runner that runs trials in this process, where a debugger works."""
 
 from __future__ import annotations
 
@@ -20,23 +20,22 @@ GRACE_SECONDS = 20.0
 """How long trials may take to their next report after a signal; then they end in the middle of an epoch."""
 
 TrialBody = Callable[[Task], Iterator[Message]]
-"""Runs one trial: yields an EpochReport after each epoch and, last, a TrialEnd. After it is closed the trial can be
-resumed.
+"""Runs one trial: yields an EpochReport after each epoch and, last, a TrialEnd.
 
-It raises only errors that a retry may fix: a file system error, or WorkerMustLeave if the GPU of this process is
-unusable. Faults of the trial itself are a TrialEnd.
+If it is closed before its end, the trial can be resumed. It raises only errors that a retry may fix: a file system
+error, or WorkerMustLeave if the GPU of this process is unusable. Other faults of the trial are in its TrialEnd.
 """
 
 
 class Runner(Protocol):
-    """Runs every task of the director, on one or many workers.
+    """Runs every task of the director, on one or several workers.
 
-    `run` returns when the director is exhausted and no trial has a worker, or soon after it is `stopping`. It calls the
-    director from one thread. A director without a task may have one later, since trials may be paused. If a body ends
-    without a TrialEnd, by an exception or by its worker's death, the runner calls `worker_died`; the trial then becomes
-    a task again. Messages of one trial arrive in order. If `take` returns False, the runner stops that trial without
-    further messages. An exception of the director, such as a journal that cannot be written, ends the run and is
-    raised.
+    `run` returns when the director is exhausted and no trial has a worker, or soon after the director is `stopping`. It
+    calls the director from one thread. A director without a task may have one later, because trials may be paused. If a
+    trial body ends without a TrialEnd, by an exception or because its worker died, the runner calls `worker_died`; the
+    trial then becomes a task again. Messages of one trial arrive in order. If `take` returns False, the runner stops
+    that trial without further messages. An exception of the director, for example a journal that cannot be written,
+    ends the run and is raised.
     """
 
     def run(self, director: Director, body: TrialBody) -> None:
@@ -48,20 +47,20 @@ class Places(Protocol):
     """Chooses the GPUs of trials."""
 
     def take(self, trial: int, share: float) -> tuple[str, ...] | None:
-        """The GPUs of a trial that starts; None where none has room for it now."""
+        """The GPUs for a trial that starts. None if none has room for it now."""
         ...
 
     def release(self, trial: int) -> None:
-        """Free what a trial took."""
+        """Free the GPUs that a trial took."""
         ...
 
     def keep_to(self, names: Iterable[str]) -> None:
-        """Take no other GPUs from now on."""
+        """Use no other GPUs from now on."""
         ...
 
 
 def placed(task: Task, places: Places | None) -> Task | None:
-    """The task with the GPUs that its worker is to see; None where it must wait for them."""
+    """The task with the GPUs that its worker may use. None if it must wait for them."""
     if places is None or not task.gpu_share:
         return task
     gpus = places.take(task.trial, task.gpu_share)
@@ -69,13 +68,13 @@ def placed(task: Task, places: Places | None) -> Task | None:
 
 
 def see_its_gpus(task: Task) -> None:
-    """Have this process see the task's GPUs alone. CUDA reads this once, when it is used first."""
+    """Restrict this process to the task's GPUs. CUDA reads this once, when it is first used."""
     if task.gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(task.gpus)
 
 
 class InlineRunner:
-    """Runs trials in this process, one at a time; on a GPU, on that of the first trial."""
+    """Runs trials in this process, one at a time. On GPUs all trials run on that of the first trial."""
 
     def __init__(self, places: Places | None = None) -> None:
         self._places = places
@@ -141,7 +140,7 @@ def _handled_signal() -> signal.Signals:
 
 
 def _tasks(director: Director) -> Iterator[Task]:
-    """Yield the director's tasks until there will be no more."""
+    """Yield the director's tasks until it is exhausted."""
     while not director.exhausted:
         task = director.next_task()
         if task is not None:

@@ -88,7 +88,7 @@ class Starting:
         )
 
     def _confirmation(self, spec: SweepSpec) -> TrialStarted:
-        """The first confirmation of the next best configuration, under a new seed."""
+        """The first confirmation of the best configuration that is not yet confirmed, under a new seed."""
         assert spec.confirm
         begun = {one.confirms for one in self._history.groups()}
         source = next(one for one in to_confirm(self._history, spec.confirm) if one.first.number not in begun)
@@ -182,7 +182,8 @@ class Starting:
 
     def _place_of(self, wanted: Wanted, spec: SweepSpec) -> dict[str, Any]:
         """The trial's place in a group: a new configuration starts a group, a repeated trial takes the old trial's
-        place."""
+        place.
+        """
         source = self._history.trials[wanted.source].started
         if wanted.verb == "try" and spec.members > 1:
             number = self._history.next_number
@@ -216,8 +217,7 @@ class Starting:
         )
 
     def _done_equal(self, trial: TrialHistory) -> TrialHistory | None:
-        """A finished trial with the same configuration, seed and length, trained from epoch 0; its result is the
-        same."""
+        """A finished trial with the same configuration, seed and length, trained from epoch 0."""
 
         def work(one: TrialHistory) -> tuple[str, int, int, int | None]:
             return one.started.config_id, one.started.seed, one.started.epochs, one.started.fold
@@ -226,7 +226,7 @@ class Starting:
         return next((one for one in done if work(one) == work(trial) and one.started.wanted is None), None)
 
     def take_kept_state(self, trial: TrialHistory) -> None:
-        """Copy the kept state into the folder of a fork, a retry, or a trial with more epochs, to continue from."""
+        """Copy the state from which a fork, a retry, or a trial with more epochs continues into the trial's folder."""
         files, wanted = self._folder.trial(trial.number), trial.started.wanted
         if wanted:
             kept = wanted.act if wanted.verb == "fork" else f"{wanted.act}-{wanted.source}"

@@ -1,7 +1,7 @@
 """Tracks which trials have a worker, wait for one, are paused, or are to be paused.
 
-A trial that a person paused continues by unpause, one that waits at a rung by promotion. A trial that gave up its slot
-continues by itself, the most promising first.
+A trial that a person paused continues after `unpause`, one that waits at a rung when it is promoted. A trial that gave
+up its slot continues by itself, the most promising first.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from tracking.record.history import SweepHistory, TrialHistory
 
 
 class TrialQueue:
-    """The trials of one sweep by whether they have a worker; records their pauses."""
+    """The trials of one sweep, by whether they have a worker. Records their pauses."""
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder, self._history = recorder, recorder.history
         self.out: dict[int, int] = {}
-        """The trials that have a worker, with the current attempt of each; reports of other attempts are ignored."""
+        """The trials that have a worker, with the current attempt of each. Reports of other attempts are ignored."""
         self._waiting = [trial.number for trial in self._history.unfinished if not trial.paused]
         self._ready = {trial.number for trial in self.paused if continues_by_itself(trial)}
         self._asked: dict[int, Pause] = {}  # pauses at the next report of a trial
@@ -37,7 +37,7 @@ class TrialQueue:
         return paused_trials(self._history)
 
     def open_trial(self, number: int) -> TrialHistory:
-        """The trial of that number. Raises InputError if it is over or finishing."""
+        """The trial with this number. Raises InputError if it is over or finishing."""
         trial = self._unfinished(number)
         if trial.verdict is not None:
             raise InputError(f"trial {number} is finishing already: {trial.verdict.reason}")
@@ -106,7 +106,7 @@ class TrialQueue:
         return min(self._limits.values(), default=None)
 
     def within_limits(self, count: int, except_by: str) -> int:
-        """`count`, or fewer if the limits of others than `except_by` allow fewer."""
+        """`count`, or less if limits other than `except_by` allow less."""
         return min([count, *(slots for by, slots in self._limits.items() if by != except_by)])
 
     def pause(self, number: int, reason: PauseReason, who: str | None = None) -> None:
@@ -147,7 +147,7 @@ class TrialQueue:
         return self._asked.get(number) or (Pause("share", self._held_by) if number in self._surplus else None)
 
     def _balance(self) -> None:
-        """Choose the trials that are paused because of the limit, the least promising first."""
+        """Choose the trials to be paused because of the limit, the least promising first."""
         if self._slots is None:
             self._surplus.clear()
             return
@@ -161,7 +161,7 @@ class TrialQueue:
 
 
 def known_trial(history: SweepHistory, number: int) -> TrialHistory:
-    """The trial of that number. Raises InputError if there is none."""
+    """The trial with this number. Raises InputError if there is none."""
     trial = history.trials.get(number)
     if trial is None:
         raise InputError(f"no trial {number}; {history.numbers}")

@@ -22,12 +22,12 @@ _LEAST_ENDED = 4
 
 @dataclass(frozen=True)
 class Used:
-    """What a sweep has used up, over all its drivers."""
+    """What a sweep has used, over all its drivers."""
 
     cpu_hours: float
     gpu_hours: float
     hours: float
-    """Hours in which a driver ran."""
+    """Hours during which a driver ran."""
 
 
 class Stoppable(Protocol):
@@ -35,7 +35,7 @@ class Stoppable(Protocol):
 
     @property
     def history(self) -> SweepHistory:
-        """The sweep so far."""
+        """The history of the sweep so far."""
         ...
 
     def request_stop(self, reason: str) -> None:
@@ -44,10 +44,10 @@ class Stoppable(Protocol):
 
 
 class Budgets:
-    """The budgets of a sweep; its director calls them regularly.
+    """The budgets of a sweep. Its director calls this regularly.
 
-    A trial uses its cores and its share of the GPUs while it has a worker. If a driver died, its last record is its
-    end.
+    A trial uses its cores and its share of the GPUs while it has a worker. If a driver died, its last record counts as
+    its end.
     """
 
     def __init__(self, spec: SweepSpec, until: datetime | None = None, clock: Callable[[], int] = now_ms) -> None:
@@ -97,7 +97,7 @@ class Budgets:
         return found + ([f"until {self._until:%H:%M}"] if self._until else [])
 
     def used(self, history: SweepHistory) -> Used:
-        """Everything so far, including running trials."""
+        """What was used so far, including running trials."""
         hours = [self._hours_of(trial, history) for trial in history.trials.values()]
         return Used(sum(cores for cores, _ in hours), sum(gpus for _, gpus in hours), self._driver_hours(history))
 
@@ -109,7 +109,7 @@ class Budgets:
         return f"until 50 % more trials are expected to gain less than {self._spec.until_gain:g} points ({now})"
 
     def _gain_ahead(self, history: SweepHistory | None) -> ExpectedGain | None:
-        """The gain expected from more trials. None if too little is known, or without --until-gain."""
+        """The gain that is expected from more trials. None if too little is known, or without --until-gain."""
         if history is None or self._spec.until_gain is None:
             return None
         trials = history.trials.values()
@@ -177,8 +177,8 @@ class Budgets:
 class FailureLimit:
     """Stops a sweep in which too many trials fail, probably for a reason other than their settings.
 
-    It counts the trials that ended, or reached a rung at which they wait, since this object was made. A resume counts
-    again from zero.
+    It counts the trials that ended, or reached a rung at which they wait, since this object was made. After a resume it
+    starts again from zero.
     """
 
     def __init__(self, share: float, history: SweepHistory) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def check_priors(space: Space, seed: int) -> None:
-    """Check priors before settings are fixed, since a fixed parameter is no longer drawn."""
+    """Check priors before settings are fixed: a fixed parameter is no longer drawn."""
     from sweeps.search import samplers
     from sweeps.search.proposals import random_trials
 
@@ -57,7 +57,7 @@ def check_graphs(spec: SweepSpec) -> None:
 
 
 def check_groups(spec: SweepSpec) -> None:
-    """Refuse replicates, folds and confirmations that exclude each other."""
+    """Refuse combinations of replicates, folds and confirmations that exclude each other."""
     if spec.replicates and spec.folds:
         raise InputError(
             f"--replicates {spec.replicates} and --folds {spec.folds}: give one; folds also differ in their seeds"
@@ -123,7 +123,7 @@ def check_configurations(
 
 
 def _check_parts(workers: int, val: int, batch_sizes: set[int]) -> None:
-    """Refuse batches, and a val split, that are too small for the workers of a trial."""
+    """Refuse batches or a val split that are too small for the number of workers per trial."""
     if min(batch_sizes) < workers:
         raise InputError(
             f"batch_size {min(batch_sizes)}: fewer faces than the {workers} workers of a trial; "

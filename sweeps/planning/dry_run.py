@@ -1,4 +1,4 @@
-"""Builds what a sweep would train, makes one step with each, and prints the expected cost. Writes nothing."""
+"""Builds the nets of a sweep, makes one step with each, and prints the expected cost. Writes nothing."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def measure(faces: Faces, title: str, config: TrialConfig, device: str) -> StepC
 
 @contextmanager
 def _bytes_kept() -> Iterator[list[int]]:
-    """Bytes of the storages that the forward pass saves for the backward pass."""
+    """Bytes of the storages that the forward pass keeps for the backward pass."""
     kept: list[int] = []
     seen: set[int] = set()
 

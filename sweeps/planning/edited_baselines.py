@@ -1,7 +1,7 @@
-"""What becomes of a sweep's baselines when its space was edited between two runs.
+"""The baselines of a sweep after its space was edited between two runs.
 
-Those that have begun stay as they were trained. Those that were there from the start and have not begun are trained as
-the file has them now. New ones are trained only where they are asked for, since they would take the place of trials.
+Those that have begun stay as they were trained. Those that were known at the start and have not begun are trained as
+the file has them now. New ones are trained only on request, because each takes the place of another trial.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _CHOSEN_AFTER_THE_DRAW = ("precision", "memory_format", "replicate")
 
 
 def changed_settings(was: TrialConfig, now: TrialConfig) -> list[str]:
-    """The settings that differ, but for those that are chosen after a configuration is drawn."""
+    """The settings that differ, except those that are chosen after a configuration is drawn."""
     before, after = (flatten(one.model_dump(mode="json")) for one in (was, now))
     return [
         f"{name} {before.get(name, '(none)')}, now {after.get(name, '(none)')}"
@@ -30,7 +30,7 @@ def changed_settings(was: TrialConfig, now: TrialConfig) -> list[str]:
 def baseline_notes(
     space: Space, asked: Space, spec: SweepSpec, history: SweepHistory, resolve: Callable[[TrialConfig], TrialConfig]
 ) -> Iterator[str]:
-    """What differs of the baselines, one line each. `space` has those of the sweep, `asked` those of the file."""
+    """The differences of the baselines, one line each. `space` has those of the sweep, `asked` those of the file."""
     known, begun = recorded_spec(history).baselines, history.baselines
     for one in asked.with_baselines(spec.which_baselines).baselines:
         if one.is_in(begun):
@@ -64,7 +64,7 @@ def _changed(
 
 
 def with_begun_baselines(spec: SweepSpec, history: SweepHistory) -> SweepSpec:
-    """`spec` with the baselines that have begun as they were then: the file may have lost or changed them since."""
+    """`spec` with the baselines that have begun, as they were then. The file may have dropped or changed them since."""
     known = recorded_spec(history).baselines
     begun = {name: known.get(name, "") for name in history.baselines}
     gone = [history.baselines[name].started.epochs for name in begun if name not in spec.baselines]

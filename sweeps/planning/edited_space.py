@@ -1,4 +1,4 @@
-"""Which earlier trials the sampler learns from after the space was edited between two runs.
+"""The earlier trials from which the sampler learns after the space was edited between two runs.
 
 Each earlier drawn trial is drawn again from the edited space, with its own values. If the result is a point of the new
 space, the sampler learns from the trial as a draw of the new space. The journal records this, so that later resumes
@@ -65,9 +65,10 @@ class _Before:
 def space_edit(
     space: Space, spec: SweepSpec, history: SweepHistory, asked: Space, resolve: Resolve
 ) -> SpaceEdit | None:
-    """What becomes of the trials. None if the space is what it was when the sweep last ran.
+    """The consequences of an edit for earlier trials. None if the space is the same as when the sweep last ran.
 
-    `space` is what is searched, `asked` the edited file's space before the sweep's recorded options are put into it.
+    `space` is the space that is searched, `asked` that of the edited file, before the sweep's recorded options are
+    applied.
     """
     drawn = [started for trial in history.trials.values() if _was_drawn(started := trial.started)]
     before = [_look_at(started, space, spec.seed) for started in drawn]
@@ -137,7 +138,7 @@ def _parameters(space: Space, seed: int, before: Iterable[TrialStarted]) -> Iter
 
 
 def _settings(before: Iterable[_Before], resolve: Resolve) -> Iterator[str]:
-    """Settings of earlier trials that the space would set otherwise now, one line per setting and values."""
+    """Settings of earlier trials to which the edited space gives other values, one line per setting and values."""
     having: dict[str, list[int]] = {}
     for one in before:
         for change in one.changed_settings(resolve):

@@ -2,7 +2,7 @@
 
 Each trial is a separate process, as in a sweep. `python -m sweeps.planning.gpu_measure` is such a process: it reads
 commands as lines of JSON and answers each with a line. {"config", "faces", "device"} builds a net, trains a few steps
-and validates; {"until"} continues to train until that time and answers with its counts.
+and validates. {"until"} continues to train until that time and answers with its counts.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from fer_models.training.fit import Epoch
 
 GAIN = 1.1
-"""A further trial on a GPU must raise the total images/s by this factor."""
+"""Factor by which a further trial on a GPU must increase the total images/s."""
 
 _MOST_AT_ONCE = 11  # if k trials do not slow each other down, the next one adds 1/k
 _STEPS = 8
@@ -45,7 +45,7 @@ class Measured:
     """For the largest shape: what torch reserved, plus the context of the process."""
     rates: tuple[float, ...] = ()
     fault: str | None = None
-    """Why it could not be measured."""
+    """Why the net could not be measured."""
 
     @property
     def is_exhausted(self) -> bool:
@@ -54,7 +54,7 @@ class Measured:
 
     @property
     def worthwhile(self) -> int:
-        """The number of trials at once, up to which each one adds enough throughput."""
+        """The number of trials at once up to which each one increases the throughput enough."""
         count = 1
         while count < len(self.rates) and self.rates[count] >= GAIN * self.rates[count - 1]:
             count += 1
@@ -118,7 +118,7 @@ class MeasureError(Exception):
 
 
 class _Process:
-    """A trial to be measured, in a separate process."""
+    """A trial that is measured, in a separate process."""
 
     def __init__(self, faces: str, device: str) -> None:
         self._faces, self._device = faces, device
@@ -142,7 +142,7 @@ class _Process:
         self._child.communicate()
 
     def prepare(self, config: TrialConfig) -> int:
-        """Make it ready to train `config`; returns the peak of GPU memory, in bytes."""
+        """Prepare it to train `config`; returns the peak of GPU memory, in bytes."""
         if config != self._prepared:
             self._prepared = None
             self.order({"config": config.model_dump(mode="json"), "faces": self._faces, "device": self._device})

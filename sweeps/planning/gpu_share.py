@@ -39,7 +39,7 @@ _TRANSFER = ("freeze", "finetune_freeze")
 
 @dataclass(frozen=True)
 class Sized:
-    """Measurements on one node: by net, and the free memory of its GPU; `mps_fault` is why MPS did not run."""
+    """Measurements on one node, by net, and the free memory of its GPU. `mps_fault` is why MPS did not run."""
 
     nets: dict[str, Measured] = field(default_factory=dict)
     free_bytes: int = 0
@@ -47,7 +47,7 @@ class Sized:
     mps_fault: str | None = None
 
     def trials(self, net: str) -> int:
-        """How many trials of a net a GPU takes at once."""
+        """How many trials of a net run on one GPU at once."""
         measured = self.nets.get(net, Measured())
         return min(fitting(measured.peak_bytes, self.free_bytes), measured.worthwhile)
 
@@ -74,7 +74,7 @@ class Sizing:
 
 
 def measured_shares(plan: Plan, configs: Iterable[TrialConfig]) -> Sizing:
-    """Measure on this machine, or on one node of each kind of the cluster; the largest share of each net counts."""
+    """Measure on this machine, or on one node of each kind in the cluster; each net gets its largest share."""
     shapes = shapes_by_net(configs)
     asked = _Asked(
         {net: [config.model_dump(mode="json") for config in configs] for net, configs in shapes.items()},
@@ -92,9 +92,9 @@ def measured_shares(plan: Plan, configs: Iterable[TrialConfig]) -> Sizing:
 
 
 def shapes_by_net(configs: Iterable[TrialConfig]) -> dict[str, list[TrialConfig]]:
-    """One configuration of each shape by net; of many shapes those with the largest batches.
+    """One configuration of each shape, by net. If there are many shapes, those with the largest batches.
 
-    Their learning rates are low enough not to diverge, and each trains as many stages as its trials ever will.
+    Their learning rates are too low for divergence, and each trains as many stages as its trials will train at most.
     """
     found: dict[str, dict[str, TrialConfig]] = {}
     for config in configs:
@@ -108,7 +108,7 @@ def shapes_by_net(configs: Iterable[TrialConfig]) -> dict[str, list[TrialConfig]
 
 
 def _without_amounts(content: Any) -> Any:
-    """`content` with each float replaced by whether it is set, since its value does not change a shape."""
+    """`content` with each float replaced by whether it is set: its value does not change the shape."""
     if isinstance(content, dict):
         return {name: _without_amounts(value) for name, value in content.items()}
     return bool(content) if isinstance(content, float) else content
@@ -133,7 +133,7 @@ def _harmless(config: TrialConfig) -> TrialConfig:
 
 @dataclass(frozen=True)
 class _Asked:
-    """What a node is to measure: configurations as JSON by net, and the most trials per GPU that its cores allow."""
+    """What a node is to measure: configurations as JSON by net, and the maximum of trials per GPU by its cores."""
 
     nets: dict[str, list[dict[str, Any]]]
     faces: str
@@ -179,7 +179,7 @@ def _size_nodes(address: str, asked: _Asked) -> list[Sized]:
 
 
 def _size(asked: _Asked, *, uses_mps: bool) -> Sized:
-    """Measure on this machine what is not cached yet for its kind of GPU."""
+    """Measure on this machine what is not yet cached for its kind of GPU."""
     facts = own_gpus()
     if not facts.gpus or facts.fault:
         return Sized(fault=facts.fault or "the driver lists no GPU")
@@ -208,7 +208,7 @@ def _key(facts: GpuFacts, configs: list[TrialConfig], uses_mps: bool) -> str:
 
 
 def _kept(path: Path, free_bytes: int, most: int) -> Measured | None:
-    """The cached measurements, if they include as many trials at once as are possible now."""
+    """The cached measurements, if they cover as many trials at once as are possible now."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         measured = Measured(content["peak_bytes"], tuple(content["rates"]))

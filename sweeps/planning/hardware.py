@@ -1,4 +1,4 @@
-"""Finds out what a sweep may use: this machine, or a Ray cluster."""
+"""Finds the cores and GPUs that a sweep may use: those of this machine, or of a Ray cluster."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ _SAMPLES_CHECKED = 20
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep's plan: everything is checked, and nothing is written except the cached faces."""
+    """A sweep's plan. Everything is checked, and nothing is written except the cached faces."""
 
     space: Space
     spec: SweepSpec
@@ -60,7 +60,7 @@ class Plan:
     recorded: SweepHistory | None = None
     """The journal so far, on a resume."""
     start: WarmStart = NOTHING_TAKEN
-    """What it takes from other sweeps at its start (`--from`)."""
+    """What the sampler takes from other sweeps at the start (`--from`)."""
     edit: SpaceEdit | None = None
     """How the sampler learns from earlier trials, on a resume with an edited space."""
 
@@ -291,7 +291,7 @@ def sample_configurations(plan: Plan, count: int) -> list[TrialConfig]:
 
 
 def recorded_history(folder: SweepFolder) -> SweepHistory | None:
-    """The journal's history. None if there is no journal, or a driver was killed before its first line."""
+    """The journal's history. None if there is no journal, or if a driver was killed before it wrote the first line."""
     if not folder.journal.is_file() or next(read(folder.journal), None) is None:
         return None
     return SweepHistory.load(folder.journal)

@@ -1,4 +1,4 @@
-"""Which processes the trials of a GPU run in: lanes of one process, or several processes with MPS between them."""
+"""Decides in which processes the trials of a GPU run: lanes of one process, or several processes with MPS."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     from sweeps.spec import SweepSpec
 
 _MOST_LANES = 4
-"""Of `auto`. On an H200 eight streams gave a sixth more than four; a GPU error ends all trials of a process."""
+"""Maximum for `auto`: on an H200 eight streams gave only a sixth more, and a GPU error ends all trials of a process."""
 
 
 def with_share_of_lanes(options: Options, device: Device) -> Options:
-    """These options; the trials of a number of lanes fill a GPU where no other share was asked for."""
+    """The options with a share such that the requested lanes fill a GPU, unless another share is requested."""
     if options.lanes == "auto" or options.lanes == 1 or device == "cpu" or options.gpus_per_trial not in ("auto", None):
         return options
     return options.model_copy(update={"gpus_per_trial": 1 / options.lanes})
 
 
 def check_lanes(spec: SweepSpec, slots: Slots) -> None:
-    """Refuse more lanes than there are trials that may share a process."""
+    """Refuse more lanes than trials that may share a process."""
     if spec.lanes == "auto" or spec.lanes == 1:
         return
     if spec.runner == "inline":

@@ -1,4 +1,4 @@
-"""Finds what a configuration names of other sweeps: the weights that its net starts from, and its teachers."""
+"""Resolves references of a configuration to other sweeps: the initial weights of its net, and its teachers."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from sweeps.spec import SweepSpec
 from sweeps.trial.teachers import Teacher, teachers_of, weights_sha256, with_teachers
 
 _BEST = 5
-"""How many trials of a sweep teach, at most."""
+"""Maximum number of trials of a sweep that are teachers."""
 
 
 def with_references_found(config: TrialConfig, spec: SweepSpec, options: Options) -> TrialConfig:
-    """`config` with paths of weights in place of runs, and its teachers as trials with the hashes of their weights.
+    """`config` with paths of weights in place of runs, and with teachers as trials with the hashes of their weights.
 
-    Raises InputError where one is not to be had; for a teacher also where it was trained on other faces.
+    Raises InputError if one of them cannot be used; for a teacher also if it was trained on other faces.
     """
     changes: dict[str, BaseModel] = {}
     if config.transfer.pretrained and config.transfer.weights not in PUBLISHED:
@@ -40,7 +40,7 @@ def with_references_found(config: TrialConfig, spec: SweepSpec, options: Options
 
 
 def _path_of_weights(weights: str, options: Options) -> Path:
-    """Of "run:NAME/3" the run's best weights; another path as an absolute one."""
+    """The path of a run's best weights for "run:NAME/3"; another path as an absolute one."""
     kind, _, reference = weights.partition("run:")
     if not kind and reference:
         run = find_run(reference, options.out, options.tracking_uri)
@@ -71,7 +71,7 @@ def _teachers(recipe: Recipe, spec: SweepSpec, options: Options) -> list[Teacher
 
 
 def _named(text: str, out: Path) -> Iterator[tuple[Run, float]]:
-    """The single nets of what a person names, each with its share; they sum to 1."""
+    """The single nets of the named teachers, each with its share; the shares sum to 1."""
     names = [name.strip() for name in text.split(",")]
     for name in names:
         runs = [find_run(name, out)] if "/" in name else _best(name, out)
@@ -80,7 +80,7 @@ def _named(text: str, out: Path) -> Iterator[tuple[Run, float]]:
 
 
 def _best(name: str, out: Path) -> list[Run]:
-    """A finished sweep's best trials, of those whose weights are kept; an ensemble is the only one of its own."""
+    """The best trials of a finished sweep whose weights are kept. An ensemble's sweep has only the ensemble."""
     folder, history = open_sweep(name, out)
     if not history.finished:
         raise InputError(f"sweep '{name}' has not finished; finish it, or name trials of it, as {name}/0")
@@ -89,7 +89,7 @@ def _best(name: str, out: Path) -> list[Run]:
 
 
 def _refuse_unfit(run: Run, spec: SweepSpec) -> None:
-    """Refuse what is no trained net, and what may have seen faces that this sweep validates on."""
+    """Refuse a teacher that is not a trained net, or that may have seen faces of this sweep's val split."""
     if not isinstance(run.kind, TrainedNet):
         raise InputError(f"{run.name} is a support vector machine; name trained nets")
     if run.spec.classes != spec.classes:

@@ -1,4 +1,4 @@
-"""How many trials run at once, and on what share of the machine."""
+"""Computes how many trials run at once, and with which share of the machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Device = Literal["cpu", "cuda"]
 class Slots:
     """`count` trials at once, each with at least `cpus_per_trial` cores and `gpus_per_trial` GPUs of one node.
 
-    A trial with more than one GPU has whole GPUs. `mps` is whether NVIDIA's Multi-Process Service is to run.
+    A trial with more than one GPU has whole GPUs. `mps` means that NVIDIA's Multi-Process Service is to run.
     """
 
     node_cpus: tuple[int, ...]
@@ -35,12 +35,12 @@ class Slots:
 
     @property
     def cpus(self) -> int:
-        """Cores of all nodes."""
+        """The number of cores of all nodes."""
         return sum(self.node_cpus)
 
     @property
     def threads(self) -> int:
-        """Threads of a trial: one per core, at least one."""
+        """The number of threads of a trial: one per core, at least one."""
         return max(1, int(self.cpus_per_trial))
 
     @property
@@ -63,7 +63,7 @@ class Hardware:
 
     @property
     def gpus(self) -> int:
-        """GPUs of all nodes."""
+        """The number of GPUs of all nodes."""
         return sum(self.node_gpus)
 
     @property
@@ -95,7 +95,7 @@ def own_device(asked: str) -> Device:
 
 
 def choose_device(asked: str, gpus: int, fault: str | None = None) -> Device:
-    """`auto` is the GPU if there is a usable one. `cuda` without a usable GPU is an InputError.
+    """The device for a sweep. `auto` is the GPU if there is a usable one; `cuda` without a usable GPU is an InputError.
 
     `fault` is the reason why the GPUs of this machine cannot be used.
     """
@@ -118,7 +118,7 @@ def plan_slots(
 ) -> Slots:
     """As many trials at once as the cores, or GPU shares, of each node allow. Raises InputError if none fits.
 
-    The default of `node_cpus` and `node_gpus` is this machine.
+    `node_cpus` and `node_gpus` are those of this machine by default.
     """
     node_cpus = node_cpus or (usable_cpus(),)
     if device == "cpu":
@@ -149,7 +149,7 @@ def plan_slots(
 
 
 def _workers(device: Device, asked: int | None, gpu_share: float) -> int:
-    """Processes of a trial: one for each of its GPUs."""
+    """The number of processes of a trial: one per GPU."""
     if device == "cpu":
         return asked or 1
     workers = max(1, int(gpu_share))
@@ -162,7 +162,7 @@ def _workers(device: Device, asked: int | None, gpu_share: float) -> int:
 
 
 def _shares(node_gpus: tuple[int, ...], share: float) -> int | None:
-    """How many trials fit on the GPUs, each on one of them, or on whole ones of one node."""
+    """How many trials fit on the GPUs. Each has a share of one GPU, or whole GPUs of one node."""
     if share > 1 and share % 1:
         raise InputError(f"--gpus-per-trial {share:g}: above 1 it must be a whole number (a rule of Ray)")
     fits = _fits(node_gpus, share, "--gpus-per-trial", "GPUs")
@@ -170,7 +170,7 @@ def _shares(node_gpus: tuple[int, ...], share: float) -> int | None:
 
 
 def _fits(nodes: tuple[int, ...], share: float, option: str, what: str) -> int | None:
-    """How many shares fit on all nodes, none across two. None if the share is 0."""
+    """How many shares fit on all nodes; a share is never split over two nodes. None if the share is 0."""
     if share < 0 or not math.isfinite(share):
         raise InputError(f"{option} {share:g}: must be 0 or more")
     if share == 0:

@@ -1,4 +1,4 @@
-"""Makes a net, and the arguments of `fit`, from a configuration and faces."""
+"""Builds a net, and the arguments of `fit`, from a configuration and faces."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Costs of a net in use: its number of parameters, and its latency for one face."""
+"""The costs of using a net: its number of parameters, and its latency for one face."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _WARM_UP, _TIMED = 5, 30
 
 
 def costs(task: Task, net: nn.Module, faces: Faces, reports: Iterable[EpochReport]) -> dict[str, float]:
-    """The costs that the task needs, as metrics of each epoch. A cost that was reported before keeps its value."""
+    """The costs that the task needs, as metrics of each epoch. A cost that was already reported keeps its value."""
     asked = {METRICS[name] for name in task.objectives} & {PARAMETERS, LATENCY}
     found = {name: report.metrics[name] for report in reports for name in asked if name in report.metrics}
     if PARAMETERS in asked - found.keys():

@@ -33,7 +33,7 @@ def draw_trial(asked: ToDraw) -> None:
 
 
 def main() -> None:
-    """Draw until there is nothing more to read."""
+    """Draw until the input ends."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print must not mix with the answers
     for line in sys.stdin:

@@ -1,4 +1,4 @@
-"""An error on its way from one process to another."""
+"""Passes an error from one process to another."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 
 class Failure(NamedTuple):
-    """What is sent in place of an answer: the error, then its cause or context, and so on."""
+    """Sent in place of an answer: the error, its cause or context, and so on."""
 
     errors: list[BaseException]
 
     @classmethod
     def of(cls, error: BaseException | None) -> Failure:
-        """The error as other processes can read it; its traceback is a note of it."""
+        """The error in a form that other processes can read. Its traceback becomes a note."""
         if error is not None:
             error.add_note("in another process:\n" + "".join(traceback.format_exception(error)))
         chain: list[BaseException] = []
@@ -28,7 +28,7 @@ class Failure(NamedTuple):
         return cls(chain)
 
     def error(self) -> BaseException:
-        """The error, caused by what caused it there."""
+        """The error, with the same chain of causes."""
         for error, cause in zip(self.errors, self.errors[1:], strict=False):
             error.__cause__ = cause
         return self.errors[0]

@@ -24,7 +24,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def is_broken_gpu(error: BaseException) -> bool:
-    """Whether CUDA, cuBLAS or cuDNN failed otherwise; after most such errors the process has no usable context."""
+    """Whether CUDA, cuBLAS or cuDNN failed in another way. After most such errors the process has no usable context."""
     import torch
 
     return any(

@@ -1,6 +1,6 @@
-"""A trial's share of its GPU's memory, and what happens if the share is too small.
+"""A trial's share of the memory of its GPU, and what happens if the share is too small.
 
-torch may reserve no more than the share, so a trial that needs more runs out of memory itself, and other trials on the
+torch may reserve only the share. A trial that needs more therefore runs out of memory itself, and other trials on the
 same GPU do not.
 """
 
@@ -18,18 +18,18 @@ _SPARE = 0.1
 _GIBIBYTE = 2**30
 
 _shares: list[float] = []
-"""Of the trials that run in this process now."""
+"""The shares of the trials that run in this process now."""
 
 
 class OutOfGpuMemoryError(Exception):
-    """The trial does not fit into its share of a GPU, even in half batches; the message has the sizes."""
+    """The trial does not fit into its share of a GPU, even with half batches. The message has the sizes."""
 
 
 class GpuMemory:
-    """One trial's memory on its GPU, for the time of a block; on a CPU it does nothing.
+    """The memory of one trial on its GPU, while the block runs. On a CPU it does nothing.
 
-    `micro_batches` is the number of parts in which each batch is computed; `note` says why if it is not 1.
-    The trial sets `last_epoch` to the last epoch on disk.
+    `micro_batches` is the number of parts in which each batch is computed; `note` gives the reason if it is not 1. The
+    trial sets `last_epoch` to the last epoch on disk.
     """
 
     def __init__(self, task: Task) -> None:
@@ -60,7 +60,7 @@ class GpuMemory:
         return {MICRO_BATCHES: float(self.micro_batches)} if self.micro_batches > 1 else {}
 
     def ran_out(self, error: Exception) -> None:
-        """Record the sizes while the tensors that fill the memory still exist."""
+        """Record the sizes, while the tensors that fill the memory still exist."""
         self._shortage = str(error).partition("\n")[0]
         if self._on_gpu:
             import torch
@@ -80,8 +80,8 @@ class GpuMemory:
         The first retry is unchanged, the second one uses half batches.
 
         Raises:
-            OutOfGpuMemoryError: it already used half batches.
-            NoRoomHere: likewise, but other processes exceed their share, so it may fit later or elsewhere.
+            OutOfGpuMemoryError: half batches were already used.
+            NoRoomHere: likewise, but other processes exceed their share, so the trial may fit later or elsewhere.
         """
         drop_caches()
         is_first_failure = self._failed_after != self.last_epoch

@@ -23,10 +23,10 @@ CPU = SYSTEM + "process_cpu_percentage"
 If trials share a process, this and the next three metrics are those of the process."""
 
 MEMORY = SYSTEM + "process_memory_megabytes"
-"""Their resident memory at the end of the epoch, including mapped faces that were read."""
+"""Resident memory of these processes at the end of the epoch, including mapped faces that were read."""
 
 GPU = SYSTEM + "gpu_utilization_percentage"
-"""Utilisation of the trial's GPU, by all its processes, in the epoch's last second."""
+"""Utilisation of the trial's GPU by all its processes, in the last second of the epoch."""
 
 GPU_MEMORY = SYSTEM + "gpu_memory_megabytes"
 """Peak GPU memory reserved by the trial's process, or by one of its workers, since the last epoch."""
@@ -36,7 +36,7 @@ MICRO_BATCHES = SYSTEM + "micro_batches"
 
 
 def val_title(dataset: str) -> str:
-    """The name of the validation split: PublicTest for FER2013, else val."""
+    """The name of the val split in titles: PublicTest for FER2013, else val."""
     return "PublicTest (val)" if dataset == "FER2013" else "val"
 
 
@@ -73,18 +73,18 @@ class Task(Frozen):
     gpu_share: float = 1.0
     """The trial's share of a GPU; above 1, its number of GPUs; 0 on CPU cores."""
     gpus: tuple[str, ...] = ()
-    """Names of its GPUs if the driver chose them; otherwise Ray does."""
+    """Names of its GPUs, if the driver chose them; otherwise Ray chooses."""
     threads: int = 1
-    """Threads of all its workers together."""
+    """Number of threads of all its workers together."""
     workers: int = 1
     """Number of processes that train it together, each on its part of every batch; on GPUs one per GPU."""
     cuda_graphs: bool = False
     """Whether steps are replayed as CUDA graphs."""
     deaths: int = 0
-    """How many workers it has lost since its last epoch."""
+    """Number of workers that it has lost since its last epoch."""
     figures: bool = True
     objectives: tuple[str, ...] = ACCURACY_ALONE
-    """What the sweep optimizes; costs of the net itself are measured once."""
+    """The sweep's objectives. Costs of the net itself are measured once."""
     recorded: tuple[EpochResults, ...] = ()
     """The trial's recorded epochs so far. They stay valid if an epoch is trained again."""
 
@@ -92,8 +92,8 @@ class Task(Frozen):
 class TrialEnd(Frozen):
     """The last message of a trial.
 
-    `ended`: it ran its epochs, or followed the driver's verdict. `failed`: its own fault. `blocked`: its folder cannot
-    be written, or its faces are gone; it is complete up to its last epoch, and other trials would fail, too.
+    `ended`: it trained its epochs, or followed the driver's verdict. `failed`: by its own fault. `blocked`: its folder
+    cannot be written, or its faces are gone. It is complete up to its last epoch, and other trials would fail, too.
     """
 
     attempt: int

@@ -1,4 +1,4 @@
-"""Computes the next epoch in a thread while the last one is being used."""
+"""Computes the next epoch in a thread while the last one is processed."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from typing import TypeVar
 T = TypeVar("T")
 
 asked_to_leave: ContextVar[Event] = ContextVar("asked_to_leave")
-"""Set by another thread if a trial is to end in the middle of an epoch: the items computed ahead are cancelled."""
+"""Set by another thread if a trial is to end in the middle of an epoch: items that are computed ahead are cancelled."""
 
 
 @contextmanager
 def one_ahead(items: Callable[[Callable[[], bool]], Generator[T]], threads: int) -> Iterator[Iterator[T]]:
-    """Compute the next item in a thread while the last one is being used.
+    """Compute the next item in a thread while the last one is processed.
 
-    If the block ends early, the items are cancelled. They must then end soon: they are waited for and closed.
+    If the block ends early, the items are cancelled. They must then end soon: the block waits for them and closes them.
 
     Args:
-        items: called once, with a function that returns whether they are cancelled. An exception of an item is raised
-            where that item is taken.
+        items: called once, with a function that returns whether the items are cancelled. An exception of an item is
+            raised when that item is taken.
         threads: number of torch threads per operation, which is a setting per thread.
     """
     import torch

@@ -35,9 +35,10 @@ if TYPE_CHECKING:
 def run_trial(task: Task) -> Iterator[Message]:
     """Train, write checkpoints and report, until all epochs are done, the driver's verdict arrives, or it diverges.
 
-    Yields an EpochReport after each epoch (those of an earlier attempt again; the driver drops them) and a TrialEnd. A
-    fault of the trial itself is a TrialEnd, with the traceback in `error.txt`. An OSError, other than a full disk, is
-    raised, also if it caused another error, since a retry may succeed. A GPU error is raised as WorkerMustLeave.
+    Yields an EpochReport after each epoch and, last, a TrialEnd. Epochs of an earlier attempt are reported again; the
+    driver drops these reports. A fault of the trial itself is a TrialEnd, with the traceback in `error.txt`. An
+    OSError, other than a full disk, is raised, also if it caused another error, because a retry may succeed. A GPU
+    error is raised as WorkerMustLeave.
     """
     from fer_models.errors import Cancelled, Diverged
     from sweeps.trial.gpu_faults import is_broken_gpu, is_out_of_memory
@@ -80,7 +81,7 @@ def _os_error(error: BaseException | None) -> OSError | None:
 
 
 def claim(task: Task) -> None:
-    """Make this attempt the folder's owner; `still_owned` is then False for earlier attempts."""
+    """Make this attempt the owner of the folder. `still_owned` is then False for earlier attempts."""
     write_json(_attempt_file(task), {"attempt": task.attempt})
 
 
@@ -112,7 +113,7 @@ def _train_in_memory(task: Task, folder: TrialFolder) -> Generator[Message, None
 
 
 def _train(task: Task, folder: TrialFolder, memory: GpuMemory) -> Generator[Message, None, dict[str, float]]:
-    """Yields one EpochReport per epoch and returns the scores at the best one."""
+    """Yield one EpochReport per epoch and return the scores at the best one."""
     import torch
 
     from fer_data.cache.preprocess_cache import preprocessed
@@ -169,7 +170,7 @@ def _train(task: Task, folder: TrialFolder, memory: GpuMemory) -> Generator[Mess
 
 
 def cache_here(faces: str, data: DataOptions) -> Path:
-    """The cache folder of the faces; a cluster's machine that lacks it makes it once from the source."""
+    """The cache folder of the faces. A machine of a cluster that lacks it makes it once, from the source."""
     folder = Path(faces)
     if folder.is_dir():
         return folder

@@ -25,25 +25,25 @@ if TYPE_CHECKING:
     from fer_models.training.computed import Computing
 
 _FOLDER = "teachers"
-"""Beside the cached faces."""
+"""Folder in that of the cached faces."""
 
 
 class Teacher(NamedTuple):
-    """One net, its weight in the mean, and the hash of its weights file."""
+    """One net, its weight in the mean of the teachers, and the hash of its weights file."""
 
     run: str
-    """NAME/NUMBER."""
+    """The run, as NAME/NUMBER."""
     share: float
     sha256: str
 
     def files(self, out: Path) -> TrialFolder:
-        """Its folder among the sweeps in `out`."""
+        """The run's folder among the sweeps in `out`."""
         sweep, _, number = self.run.partition("/")
         return SweepFolder(out / sweep).trial(int(number))
 
 
 def with_teachers(recipe: Recipe, teachers: Iterable[Teacher]) -> Recipe:
-    """`recipe` with its teachers as they are recorded: `night/3,night/7`, or `night/3*0.25,night/7*0.75`."""
+    """`recipe` with its recorded teachers, in the form `night/3,night/7`, or `night/3*0.25,night/7*0.75`."""
     runs, shares, hashes = zip(*teachers, strict=True)
     alike = len(set(shares)) == 1
     text = ",".join(run if alike else f"{run}*{share!r}" for run, share in zip(runs, shares, strict=True))
@@ -51,7 +51,7 @@ def with_teachers(recipe: Recipe, teachers: Iterable[Teacher]) -> Recipe:
 
 
 def teachers_of(recipe: Recipe) -> list[Teacher]:
-    """The teachers of a recorded recipe; none if it has none, or if a plan has not resolved their names yet."""
+    """The teachers of a recorded recipe. Empty if it has none, or if a plan has not yet resolved their names."""
     hashes = recipe.distill_sha256 or ()
     split = [part.partition("*") for part in recipe.distill.split(",")] if hashes else []
     return [
@@ -67,7 +67,7 @@ def weights_sha256(path: Path) -> str:
 
 
 def taught_labels(task: Task, cache: Path) -> Generator[Computing, None, NDArray[np.float32] | None]:
-    """The teachers' probabilities [n, classes] of the train faces at the recipe's temperature; None without teachers.
+    """The teachers' probabilities [n, classes] for the train faces at the recipe's temperature; None without teachers.
 
     A teacher predicts each face and its mirror image; the mean is used for every augmented version of the face. It is
     computed once per teacher and data set, in fp32, and cached with the faces.

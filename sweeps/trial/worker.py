@@ -1,6 +1,6 @@
 """One of several processes that train a trial together: `python -m sweeps.trial.worker DESCRIPTOR RANK`.
 
-It trains one epoch per request. It ends with the trial's process, and never by itself: other workers would take that
+It trains one epoch per request. It ends with the trial's process, and never by itself: other workers would take this
 for the cause of their own failure.
 """
 

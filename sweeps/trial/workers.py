@@ -1,4 +1,4 @@
-"""Trains one trial in several processes, which the trial's own process starts, watches and ends.
+"""Trains one trial in several processes, which the trial's own process starts, monitors and ends.
 
 The trial's process trains nothing and has no GPU, so it never waits in a collective operation. If a worker fails, it
 ends all of them. Each worker is `python -m sweeps.trial.worker`; a request is for one epoch.
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 _POLL_SECONDS = 0.1
 _GRACE_SECONDS = 2.0
-"""How long after a worker's failure the loss of another worker, its cause, may become visible."""
+"""How long to wait after a worker's failure for another worker's end, which may be the cause."""
 
 
 class Work(NamedTuple):
-    """What all workers of a trial receive first."""
+    """The first message to all workers of a trial."""
 
     task: Task
     cache: Path
@@ -42,7 +42,7 @@ class Work(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """One worker's answer to a request. That of the first worker has the epoch and the state after it."""
+    """One worker's answer to a request. The answer of the first worker has the epoch and the state after it."""
 
     usage: dict[str, float]
     epoch: Epoch | None = None
@@ -136,7 +136,7 @@ def _answers(workers: list[_Worker], is_cancelled: Callable[[], bool]) -> list[A
 
 
 def _cause(failure: Failure, others: dict[Connection, _Worker]) -> BaseException:
-    """The failure's error; if another worker has ended in the meantime, that loss, which is the cause."""
+    """The failure's error. If another worker has ended in the meantime, that end is the cause."""
     while ready := _ready(others, _GRACE_SECONDS):
         for worker in ready:
             del others[worker.pipe]

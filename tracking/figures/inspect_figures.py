@@ -208,7 +208,7 @@ def _about(maps: Floats, shown: int) -> str:
 
 
 def _scale_of(values: Floats) -> _Scale:
-    """A scale that is symmetric about 0 if some values are negative, otherwise from 0; a few values may be beyond it."""
+    """A scale that is symmetric about 0 if some values are negative, else from 0; a few values may be beyond it."""
     largest = float(np.abs(values).max())
     reach = float(np.percentile(np.abs(values), _KEPT_PERCENT)) or largest or 1.0
     return _Scale(reach, signed=float(values.min()) < 0, beyond=largest > reach)
