@@ -99,7 +99,7 @@ def clocks(skews: Mapping[str, tuple[float, float]]) -> Check:
 
 
 def storage(folder: str, unwritten: Mapping[str, str], unread: Mapping[str, Sequence[str]], free_bytes: int) -> Check:
-    """Every node wrote a file, and read those of all the others."""
+    """Every node wrote a file, and read those of all other nodes."""
     faults = [f"{node} cannot write: {reason}" for node, reason in unwritten.items() if reason]
     faults += [f"{node} cannot read the files of {', '.join(others)}" for node, others in unread.items() if others]
     if not faults and free_bytes < LEAST_FREE_BYTES:
@@ -108,13 +108,13 @@ def storage(folder: str, unwritten: Mapping[str, str], unread: Mapping[str, Sequ
 
 
 def locks(folder: str, blind: Sequence[str], failed: str) -> Check:
-    """A lock taken on one node shows on all; `blind` are those where it does not."""
+    """A lock taken on one node is visible on all others; `blind` are the nodes where it is not."""
     faults = [failed] if failed else [f"{folder}: a lock held on one node can be taken again on {', '.join(blind)}"]
     return _verdict("locks", faults if failed or blind else [], "a lock on a sweep is visible on all nodes")
 
 
 def tracking(uri: str, health: int, health_text: str, api: int) -> Check:
-    """MLflow answers, and accepts the node's login. HTTP statuses; 0 is no answer."""
+    """MLflow answers, and accepts the node's login. The arguments are HTTP statuses; 0 means no answer."""
     if health != 200:
         detail = health_text[:200] if health == 0 else f"answers {health}"
         return Check("MLflow", "failed", f"{uri}: {detail}", FIXES["MLflow"])
@@ -133,7 +133,7 @@ def ports(unreachable: Mapping[str, Sequence[str]], others: int) -> Check:
 
 
 def own_ports(taken: Mapping[int, str]) -> Check:
-    """Ports of a head that would be started on this machine; a sweep on this machine alone needs none of them."""
+    """The ports of a head that would be started on this machine. A sweep on this machine alone does not need them."""
     if not taken:
         return Check("ports", "ok", "6379, 8265 and 10001 are free for `ray start --head`")
     listed = ", ".join(f"{port} ({use})" for port, use in taken.items())

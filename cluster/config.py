@@ -1,7 +1,7 @@
 """The file of `--cluster FILE`: the cluster's address, the folder of its sweeps, and its token.
 
-The file is the one that starts the cluster (`ray up FILE`), or any YAML: read is `metadata.fer_sweeps` alone, which
-Ray and Kubernetes leave to the user.
+It is the file that starts the cluster (`ray up FILE`), or any YAML. Only `metadata.fer_sweeps` is read, which Ray and
+Kubernetes leave to the user.
 """
 
 from __future__ import annotations
@@ -24,28 +24,29 @@ _OWN_FILE = Path("~/.ray/auth_token")
 
 
 class ClusterConfig(Finite):
-    """How a cluster is reached. All paths but `ca_file` and the token's are paths on the cluster's machines."""
+    """How a cluster is reached. Paths are paths on the cluster's machines, except `ca_file` and the token's."""
 
     address: str
-    """`http(s)://HOST:8265`, Ray's Jobs API as this machine sees it; or `auto` or `HOST:6379`, to join it."""
+    """`http(s)://HOST:8265`, Ray's Jobs API as this machine reaches it; or `auto` or `HOST:6379`, to join the cluster.
+    """
     storage: str | None = None
-    """Folder of all sweeps, mounted at the same path on every node; it needs appending, locks and renaming."""
+    """Folder of all sweeps, mounted at the same path on every node. It must support appending, locks and renaming."""
     tracking_uri: str | None = None
-    """MLflow as the nodes see it, without a password."""
+    """MLflow's URI as the nodes reach it, without a password."""
     data: str | None = None
     """Default for --data."""
     token: str | None = None
-    """`file:PATH` or `env:NAME` on this machine; else where Ray looks: RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH, ~/.ray."""
+    """`file:PATH` or `env:NAME` on this machine; by default RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray."""
     ca_file: Path | None = None
-    """Certificate authority of an https address, where the system does not know it."""
+    """Certificate authority of an https address, if the system does not trust it."""
     gpus: int | None = Field(default=None, ge=0)
-    """GPUs with every autoscaled worker up: how many a sweep may ask for while none is up yet."""
+    """GPUs with all autoscaled workers running: the number that a sweep may use before any of them has started."""
     cpus: int | None = Field(default=None, ge=0)
-    """Cores with every autoscaled worker up."""
+    """Cores with all autoscaled workers running."""
 
     @property
     def submits(self) -> bool:
-        """Whether sweeps are submitted as jobs (http), not driven from here."""
+        """Whether sweeps are submitted as jobs (http) instead of being driven from here."""
         return self.address.startswith("http")
 
     @field_validator("address")
@@ -82,7 +83,7 @@ class ClusterConfig(Finite):
 
 
 def check_address(address: str) -> str:
-    """`address` without its last slash if it can be joined or submitted to. Raises ValueError."""
+    """`address` without a trailing slash, if it can be joined or submitted to. Raises ValueError."""
     address = address.rstrip("/")
     if address.startswith("ray://"):
         host = address.removeprefix("ray://").partition(":")[0]
@@ -101,7 +102,7 @@ def load_cluster_config(path: Path) -> ClusterConfig:
     """Read `metadata.fer_sweeps` of a YAML file.
 
     Raises:
-        ClusterError: no such file, no YAML, no such block; or everything that is wrong within it.
+        ClusterError: there is no such file, it is not YAML or has no such block; or lists all faults of the block.
     """
     block = _block(path)
     if unknown := [name for name in block if name not in ClusterConfig.model_fields]:
@@ -114,7 +115,7 @@ def load_cluster_config(path: Path) -> ClusterConfig:
 
 
 def check_home() -> None:
-    """Raise ClusterError if this user has no home folder, in which Ray, MLflow and Matplotlib look for files."""
+    """Raise ClusterError if this user has no home folder: Ray, MLflow and Matplotlib look for files in it."""
     try:
         Path.home()
     except RuntimeError:
@@ -124,10 +125,10 @@ def check_home() -> None:
 
 
 def reach(cluster: Path | None, address: str | None) -> ClusterConfig | None:
-    """The configuration of `--cluster FILE` and `--address A` (the address wins); None for this machine alone.
+    """The configuration of `--cluster FILE` and `--address A`; the address takes precedence. None without both.
 
     Raises:
-        ClusterError: the file, or the address, is not one.
+        ClusterError: the file or the address is not valid.
     """
     config = load_cluster_config(cluster) if cluster else None
     if address is None:
@@ -142,10 +143,10 @@ def reach(cluster: Path | None, address: str | None) -> ClusterConfig | None:
 
 
 def find_token(source: str | None = None) -> str | None:
-    """The cluster's token from `file:PATH` or `env:NAME`; without a source, from where Ray looks, None if nowhere.
+    """The cluster's token from `file:PATH` or `env:NAME`; without a source from where Ray looks, or None.
 
     Raises:
-        ClusterError: the source holds none, or is a file that others may read.
+        ClusterError: the source has no token, or is a file that other users can read.
     """
     if source is None:
         return _token_where_ray_looks()

@@ -21,7 +21,7 @@ from cluster.probe import speaks_grpc
 WORKER_ENVIRONMENT: Mapping[str, str] = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a trial with 0 GPUs sees none, rather than all
 }
-"""What the processes of trials need, on whatever machine. A job that sets one of them as well is refused by Ray."""
+"""Environment of the trials' processes on every machine. Ray refuses a job that sets one of these variables itself."""
 
 _PATIENCE_SECONDS = 120.0
 
@@ -40,11 +40,11 @@ _TIMEOUT_SECONDS = 5.0
 
 
 def prepare_environment(*, joining: bool = False) -> None:
-    """Set the environment variables that Ray reads on import; to be called before ray is imported.
+    """Set the environment variables that Ray reads when it is imported; call this before the import.
 
-    For a Ray of our own the token is made here, since Ray would otherwise write one to ~/.ray, which changes the
-    user's later `ray start`. To join a cluster it must be the cluster's, from where Ray looks for it. Where ray is
-    imported already (a notebook), its own way of authentication holds.
+    For a Ray of our own the token is made here. Otherwise Ray would write one to ~/.ray, which changes the user's later
+    `ray start`. To join a cluster, the token must be the cluster's, from where Ray looks for it. If ray is already
+    imported (in a notebook), its authentication stays as it is.
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -59,17 +59,17 @@ def prepare_environment(*, joining: bool = False) -> None:
 
 
 def ray_runs_here() -> bool:
-    """Whether this process has initialised a Ray already, as a notebook may."""
+    """Whether this process has already initialised Ray, for example in a notebook."""
     ray = sys.modules.get("ray")
     return ray is not None and bool(ray.is_initialized())
 
 
 @contextmanager
 def local_ray(cpus: int, gpus: int, resources: Iterable[str] = ()) -> Iterator[None]:
-    """A Ray of our own on this machine for as long as the block runs, with one of each of the named resources.
+    """Run a Ray of our own on this machine while the block runs, with one of each of the named resources.
 
-    A Ray that the caller has initialised already (a notebook, a driver on a cluster) is used as it is and left
-    running. `address="local"` because Ray would otherwise join whatever cluster its temporary folder names.
+    A Ray that the caller has already initialised (a notebook, a driver on a cluster) is used as it is and not ended.
+    `address="local"` is necessary because Ray would otherwise join any cluster that its temporary folder names.
 
     Raises:
         ClusterError: Ray does not start.
@@ -103,7 +103,7 @@ def joined_ray(address: str) -> Iterator[None]:
     """Join the cluster at `auto` (that of this machine, or of this job) or `HOST:6379` while the block runs.
 
     Raises:
-        ClusterError: nothing answers there, or it does not take the token.
+        ClusterError: nothing answers there, or it refuses the token.
     """
     import ray
     from ray._private.services import canonicalize_bootstrap_address_or_die
@@ -142,8 +142,8 @@ def joined_ray(address: str) -> Iterator[None]:
 def _leave_ray() -> None:
     """Shut Ray down with the garbage collector off.
 
-    Tune leaves cycles that hold references to objects. Ray ends the process with exit code 1 where one of them is
-    collected, by whichever thread, while its core worker shuts down.
+    Tune leaves reference cycles that contain object references. If any thread collects one of them while Ray's core
+    worker shuts down, Ray ends the process with exit code 1.
     """
     import ray
 
@@ -168,14 +168,14 @@ def _way_out() -> str:
 
 @dataclass(frozen=True)
 class ClusterSize:
-    """Cores and GPUs of each node that has any; those of nodes that are not started yet count as one node's."""
+    """Cores and GPUs of each node that has any. Those of nodes that are not started yet count as one node."""
 
     node_cpus: tuple[int, ...]
     node_gpus: tuple[int, ...]
 
 
 def cluster_size(cpus_all_up: int | None = None, gpus_all_up: int | None = None) -> ClusterSize:
-    """The cluster that is joined; at least the cores and GPUs `all_up`, for workers not started yet.
+    """The size of the joined cluster; at least the cores and GPUs in `all_up`, for workers that are not started yet.
 
     Raises:
         ClusterError: there is no core, and none is declared.
@@ -200,7 +200,7 @@ def cluster_size(cpus_all_up: int | None = None, gpus_all_up: int | None = None)
 
 
 def one_node_of_each_kind() -> list[str]:
-    """Of the nodes with GPUs in the cluster that is joined, the id of one of each kind of GPU."""
+    """The ids of nodes with GPUs in the joined cluster, one for each kind of GPU."""
     import ray
 
     by_kind: dict[str, str] = {}
@@ -212,7 +212,7 @@ def one_node_of_each_kind() -> list[str]:
 
 
 def cluster_gpus() -> GpuFacts:
-    """The GPUs of one node of each kind in the joined cluster; empty if none is up or none can report."""
+    """The GPUs of one node of each kind in the joined cluster. Empty if no node is up or none can report."""
     import ray
     from ray.exceptions import RayError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -233,9 +233,9 @@ def cluster_gpus() -> GpuFacts:
 
 @contextmanager
 def _signal_handlers_kept() -> Iterator[None]:
-    """Put back the SIGTERM handler that ray.init replaces by one that aborts.
+    """Restore the SIGTERM handler, which ray.init replaces by one that aborts.
 
-    What it starts ignores SIGHUP: it outlives a closed terminal until this process has stopped it.
+    Processes that ray.init starts ignore SIGHUP, so they outlive a closed terminal until this process has stopped them.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

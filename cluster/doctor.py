@@ -23,7 +23,7 @@ from cluster.probe import NodeFacts, Probe
 from cluster.submit import Jobs
 
 _PATIENCE_SECONDS = 60.0
-"""NFS shows another client's new file after its attribute cache has aged: 30 to 60 s by default."""
+"""NFS shows another client's new file after its attribute cache expires: after 30 to 60 s by default."""
 _TIMEOUT_SECONDS = 5.0
 _HEAD_PORTS = {6379: "Ray's head, or Redis", 8265: "Ray's dashboard", 10001: "Ray Client"}
 _HEAD_RESOURCE = "node:__internal_head__"
@@ -43,12 +43,12 @@ class DoctorReport:
         return all(check.status != "failed" for check in self.checks)
 
     def as_json(self) -> str:
-        """One line, which `from_log` finds again."""
+        """The report as one line, which `from_log` can find."""
         return json.dumps({"place": self.place, "ok": self.healthy, "checks": [asdict(c) for c in self.checks]})
 
     @classmethod
     def from_log(cls, log: str) -> DoctorReport:
-        """The report in what a job has printed. Raises ClusterError if there is none."""
+        """The report in the output of a job. Raises ClusterError if there is none."""
         lines = [line for line in log.splitlines() if line.startswith(_REPORT)]
         if not lines:
             raise ClusterError(f"doctor did not finish on the cluster:\n{log[-2000:].strip()}")
@@ -57,7 +57,7 @@ class DoctorReport:
 
 
 def examine(config: ClusterConfig | None, storage: Path, tracking_uri: str | None) -> DoctorReport:
-    """This machine (no config), the cluster it is part of (`auto`, `HOST:6379`), or one that is reached as `http://`.
+    """Examine this machine (no config), the cluster that it is part of (`auto`, `HOST:6379`), or one at `http://`.
 
     Raises:
         ClusterError: there is no such cluster, or it refuses the token.
@@ -70,7 +70,7 @@ def examine(config: ClusterConfig | None, storage: Path, tracking_uri: str | Non
 
 
 def examine_machine(storage: Path, tracking_uri: str | None) -> DoctorReport:
-    """Without Ray: what a sweep on this machine alone needs."""
+    """Check without Ray what a sweep on this machine alone needs."""
     here = Probe()
     facts = {"this machine": NodeFacts(**here.facts(own_devices=True))}
     taken = {port: use for port, use in _HEAD_PORTS.items() if probe.accepts("127.0.0.1", port, 0.5)}
@@ -88,7 +88,7 @@ def examine_machine(storage: Path, tracking_uri: str | None) -> DoctorReport:
 
 
 def examine_cluster(address: str, storage: Path, tracking_uri: str | None) -> DoctorReport:
-    """From a driver in the cluster: one probe on every node."""
+    """Examine the cluster from a driver in it: one probe on every node."""
     prepare_environment(joining=True)
     with joined_ray(address):
         from ray.exceptions import RayError
@@ -121,7 +121,7 @@ def _examine_nodes(address: str, storage: str, tracking_uri: str | None) -> Doct
 
 
 def examine_from_afar(config: ClusterConfig, tracking_uri: str | None) -> DoctorReport:
-    """Check access from here, then have a job examine the cluster from within."""
+    """Check access from here, then examine the cluster in a job on it."""
     ca_file = str(config.ca_file) if config.ca_file else None
     uri = tracking_uri or config.tracking_uri
     if uri and without_password(uri) != uri:
@@ -203,7 +203,7 @@ def _shared_storage(probes: Mapping[str, Any], folder: str, head: str) -> tuple[
 
 
 def _own_storage(here: Probe, storage: Path) -> tuple[Check, ...]:
-    """`storage`, or where it will be made."""
+    """`storage`, or the folder in which it would be created."""
     folder = storage.absolute()
     while not folder.exists():
         folder = folder.parent
@@ -224,7 +224,7 @@ def _free_bytes(folder: str) -> int:
 
 
 def tracking_check(uri: str | None, ask: Callable[[str, float], tuple[int, str, int]]) -> Check:
-    """The MLflow that is named, or that of the environment, as `ask` finds it: the form of `Probe.tracking`."""
+    """The check of the named MLflow, or of that in the environment; `ask` has the form of `Probe.tracking`."""
     uri = uri or os.environ.get("MLFLOW_TRACKING_URI")
     if uri is None:
         return Check("MLflow", "ok", "none given: a sweep keeps mlflow.db beside its records")

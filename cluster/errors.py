@@ -1,4 +1,4 @@
-"""Faults of a cluster or of its configuration, each one message that is complete in itself."""
+"""Faults of a cluster or of its configuration. Each message is complete in itself."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from fer_common.errors import UserError
 
 
 class ClusterError(UserError):
-    """A cluster, or what was given about it, is not usable."""
+    """A cluster, or a statement about it, cannot be used."""
 
 
 def without_password(text: str) -> str:
-    """A URI, or a message with URIs in it, as it may be shown."""
+    """A URI, or a message that contains URIs, without passwords, as it may be printed."""
     return re.sub(r"(://[^\s/?#@:]*:)\S*(?=@)", r"\1…", text)

@@ -14,7 +14,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU, or a slice of one (MIG). Bytes are of its memory."""
+    """A GPU, or a slice of one (MIG). The bytes are those of its memory."""
 
     name: str
     uuid: str
@@ -25,7 +25,7 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Driver:
-    """NVIDIA's driver: its version, and the newest CUDA that it runs."""
+    """NVIDIA's driver: its version, and the newest CUDA version that it supports."""
 
     version: str
     cuda: tuple[int, int]
@@ -33,7 +33,7 @@ class Driver:
 
 @dataclass(frozen=True)
 class GpuFacts:
-    """A machine's GPUs; `fault` is why its torch cannot use them."""
+    """The GPUs of a machine. `fault` is the reason why the machine's torch cannot use them."""
 
     gpus: tuple[Gpu, ...] = ()
     driver: Driver | None = None
@@ -43,19 +43,19 @@ class GpuFacts:
 def own_gpus() -> GpuFacts:
     """The GPUs that CUDA shows to this process, by CUDA_VISIBLE_DEVICES.
 
-    Numbers, UUIDs or their beginnings, and MIG slices are understood. As in CUDA, what comes after an unknown name is
-    ignored, and without names one slice alone is seen where GPUs are split.
+    Numbers, UUIDs or their beginnings, and MIG slices are recognised. As in CUDA, everything after an unknown name is
+    ignored. Without names, only one slice is visible if GPUs are split.
     """
     return _facts(os.environ.get("CUDA_VISIBLE_DEVICES"))
 
 
 def all_gpus() -> GpuFacts:
-    """The GPUs of this machine, regardless of this process's CUDA_VISIBLE_DEVICES, which in a worker is set by Ray."""
+    """The GPUs of this machine, regardless of CUDA_VISIBLE_DEVICES of this process, which Ray sets in a worker."""
     return _facts(None)
 
 
 def torch_cuda() -> str | None:
-    """The CUDA that the installed torch was built for, without importing it; None for a build for CPUs, or no torch."""
+    """The CUDA version of the installed torch, without importing it. None for a CPU build, or without torch."""
     found = importlib.util.find_spec("torch")
     if found is None or found.origin is None:
         return None
@@ -64,7 +64,7 @@ def torch_cuda() -> str | None:
 
 
 def torch_fault(here: Driver, built_for: str | None) -> str | None:
-    """Why a torch that is built for some CUDA cannot use this driver's GPUs. None if it can."""
+    """Why a torch with this CUDA version cannot use this driver's GPUs. None if it can."""
     if built_for is None:
         return "the installed torch is a build for CPUs alone; install one that is built for CUDA"
     if here.cuda[0] < int(built_for.partition(".")[0]):
@@ -77,7 +77,7 @@ def torch_fault(here: Driver, built_for: str | None) -> str | None:
 
 
 _LEAST_DRIVERS = {"12": " (525 or newer)", "13": " (580 or newer)"}
-"""By CUDA's major version."""
+"""CUDA's major version -> the oldest driver that supports it."""
 
 
 def _facts(visible: str | None) -> GpuFacts:
@@ -116,7 +116,7 @@ def _chosen(nvml: Any, names: Sequence[str], gpus: Sequence[Any], slices: Sequen
 
 
 def _slices(nvml: Any, handle: Any) -> list[Any]:
-    """The slices (MIG) of a GPU that is split."""
+    """The MIG slices of a GPU that is split."""
     try:
         if nvml.nvmlDeviceGetMigMode(handle)[0] != nvml.NVML_DEVICE_MIG_ENABLE:
             return []

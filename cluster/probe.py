@@ -1,7 +1,4 @@
-"""Measurements on one machine.
-
-Ray ships this file to nodes that may lack the project: standard library only.
-"""
+"""Measurements on one machine. It uses only the standard library: Ray ships this file to nodes without the project."""
 
 from __future__ import annotations
 
@@ -47,16 +44,16 @@ def tried(index):
 
 print(json.dumps([torch.version.cuda, [tried(index) for index in range(torch.cuda.device_count())]]))
 """
-"""Has each GPU multiply matrices, in bf16 as well where it has that."""
+"""Multiplies matrices on each GPU, also in bf16 if the GPU supports it."""
 _HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _EMPTY_SETTINGS = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 
 
 @dataclass(frozen=True)
 class NodeFacts:
-    """A machine's facts. `gpus_seen` is None if torch could not be asked; `torch_said` is the reason.
+    """The facts of a machine. `gpus_seen` is None if torch could not be asked; `torch_said` is the reason.
 
-    `gpu_kinds` names each GPU, with its compute capability; `gpu_faults` says which of them could not compute.
+    `gpu_kinds` names each GPU with its compute capability; `gpu_faults` names those that could not compute.
     """
 
     host: str
@@ -71,20 +68,20 @@ class NodeFacts:
 
 @dataclass(frozen=True)
 class Answer:
-    """An HTTP answer; status 0 where there was none, and `text` is the reason."""
+    """An HTTP answer. Status 0 means that there was none; `text` is then the reason."""
 
     status: int
     text: str
 
 
 class Probe:
-    """Measures on the machine it runs on; as a Ray actor, on a node. A path that fails says so in words."""
+    """Measures on the machine on which it runs; as a Ray actor, on a node. Faults of paths are returned as text."""
 
     def __init__(self) -> None:
         self._held: TextIO | None = None
 
     def facts(self, own_devices: bool) -> dict[str, Any]:
-        """The fields of NodeFacts; `own_devices` keeps CUDA_VISIBLE_DEVICES, which in a worker is Ray's doing."""
+        """The fields of NodeFacts. `own_devices` keeps CUDA_VISIBLE_DEVICES, which Ray sets in a worker."""
         gpus, said = _tried_gpus(own_devices)
         return {
             "host": socket.gethostname(),
@@ -98,11 +95,11 @@ class Probe:
         }
 
     def clock(self) -> float:
-        """Seconds since 1970 by this machine."""
+        """Seconds since 1970, by the clock of this machine."""
         return time.time()
 
     def write(self, folder: str, name: str) -> str:
-        """Write a small file, durably; what went wrong, or nothing."""
+        """Write a small file, durably. Returns the fault, or an empty text."""
         try:
             with (Path(folder) / name).open("w", encoding="utf-8") as file:
                 file.write(name)
@@ -113,7 +110,7 @@ class Probe:
         return ""
 
     def unread(self, folder: str, names: Iterable[str], patience_seconds: float) -> list[str]:
-        """Which of the files cannot be read here, after waiting for NFS to show them."""
+        """The files that cannot be read here, after waiting until NFS shows them."""
         end = time.monotonic() + patience_seconds
         missing = sorted(names)
         while True:
@@ -123,12 +120,12 @@ class Probe:
             time.sleep(0.5)
 
     def remove(self, folder: str, names: Iterable[str]) -> None:
-        """Take the files away again."""
+        """Delete the files."""
         for name in names:
             (Path(folder) / name).unlink(missing_ok=True)
 
     def hold(self, path: str) -> str:
-        """Lock a file until `release`; what went wrong, or nothing."""
+        """Lock a file until `release`. Returns the fault, or an empty text."""
         try:
             self._held = Path(path).open("a", encoding="utf-8")  # noqa: SIM115
             fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -137,12 +134,12 @@ class Probe:
         return ""
 
     def release(self) -> None:
-        """Let go of the lock."""
+        """Release the lock."""
         if self._held:
             self._held.close()
 
     def is_held(self, path: str) -> bool:
-        """Whether the lock that another machine holds shows here."""
+        """Whether a lock that another machine holds is visible here."""
         with Path(path).open("a", encoding="utf-8") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -151,11 +148,11 @@ class Probe:
         return False
 
     def unreachable(self, targets: Iterable[tuple[str, int]], timeout_seconds: float) -> list[str]:
-        """Which `HOST:PORT` do not take a connection from here."""
+        """The `HOST:PORT` that accept no connection from here."""
         return [f"{host}:{port}" for host, port in targets if not accepts(host, port, timeout_seconds)]
 
     def tracking(self, uri: str, timeout_seconds: float) -> tuple[int, str, int]:
-        """Ask MLflow as its client here would: status and words of its health, status of its API to this login."""
+        """Query MLflow as its client here would: status and text of its health, status of its API with this login."""
         base, login = _split_login(uri.rstrip("/"))
         health = http_get(f"{base}/health", {}, timeout_seconds)
         query = f"{base}/api/2.0/mlflow/experiments/get-by-name?experiment_name=Default"
@@ -163,7 +160,7 @@ class Probe:
 
 
 def accepts(host: str, port: int, timeout_seconds: float) -> bool:
-    """Whether something listens there."""
+    """Whether a connection to the address is accepted."""
     try:
         with socket.create_connection((host, port), timeout_seconds):
             return True
@@ -172,9 +169,9 @@ def accepts(host: str, port: int, timeout_seconds: float) -> bool:
 
 
 def speaks_grpc(host: str, port: int, timeout_seconds: float) -> bool:
-    """Whether something that answers as a gRPC server does listens there: with an HTTP/2 SETTINGS frame (RFC 9113).
+    """Whether a gRPC server answers at the address, with an HTTP/2 SETTINGS frame (RFC 9113).
 
-    With RAY_USE_TLS set anything that listens there is accepted.
+    With RAY_USE_TLS set, any server that listens there is accepted.
     """
     if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
         return accepts(host, port, timeout_seconds)
@@ -188,7 +185,7 @@ def speaks_grpc(host: str, port: int, timeout_seconds: float) -> bool:
 
 
 def http_get(url: str, headers: Mapping[str, str], timeout_seconds: float, ca_file: str | None = None) -> Answer:
-    """GET `url`. A status that is an error is an answer as well."""
+    """GET `url`. A status that is an error is an answer, too."""
     context = ssl.create_default_context(cafile=ca_file) if url.startswith("https:") else None
     request = urllib.request.Request(url, headers=dict(headers))
     try:
@@ -203,7 +200,7 @@ def http_get(url: str, headers: Mapping[str, str], timeout_seconds: float, ca_fi
 
 
 def _split_login(uri: str) -> tuple[str, dict[str, str]]:
-    """The URI without its login, and the header for that; `http.client` would take it for a part of the host."""
+    """The URI without its login, and the header for the login; `http.client` would read it as part of the host."""
     parts = urlsplit(uri)
     login, _, host = parts.netloc.rpartition("@")
     user, _, password = login.partition(":")
@@ -216,7 +213,7 @@ def _basic(user: str, password: str) -> dict[str, str]:
 
 
 def _mlflow_login() -> dict[str, str]:
-    """From the environment, else from ~/.mlflow/credentials: where MLflow's client looks."""
+    """The login from the environment, else from ~/.mlflow/credentials, as MLflow's client finds it."""
     file = configparser.RawConfigParser()
     file.read(Path("~/.mlflow/credentials").expanduser())
     names = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
@@ -232,7 +229,7 @@ def _head_of(body: bytes) -> str:
 
 
 def _tried_gpus(own_devices: bool) -> tuple[list[dict[str, Any]] | None, str]:
-    """By a process of its own: importing torch takes seconds and memory that a worker would keep."""
+    """Try the GPUs in a separate process: importing torch takes seconds, and memory that a worker would keep."""
     environment = {k: v for k, v in os.environ.items() if own_devices or k != "CUDA_VISIBLE_DEVICES"}
     try:
         done = subprocess.run(

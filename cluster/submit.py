@@ -1,6 +1,6 @@
-"""Submits a sweep to a cluster as a Ray job, and shows and stops it by its name.
+"""Submits a sweep to a cluster as a Ray job, and finds, follows and stops it by its name.
 
-A job runs `python -m sweeps.run …` beside the head; what is shipped is the code, never data, runs or a token.
+A job runs `python -m sweeps.run …` on the head node. Only code is sent with it, never data, runs or a token.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _LIVING = ("PENDING", "RUNNING")
 
 @dataclass(frozen=True)
 class Job:
-    """A sweep's job on the cluster. `number` grows with each submission of the sweep."""
+    """A sweep's job on the cluster. `number` increases with each submission of the sweep."""
 
     submission_id: str
     sweep: str
@@ -53,7 +53,7 @@ class Job:
 
     @property
     def living(self) -> bool:
-        """Whether it waits or runs."""
+        """Whether it is waiting or running."""
         return self.status in _LIVING
 
 
@@ -65,9 +65,9 @@ class Jobs:
         self._client = _client(config)
 
     def submit(self, sweep: str, entrypoint: Sequence[str], *, files: Sequence[Path] = ()) -> Job:
-        """Ship the project with `files` (a space of the user's own) and start `entrypoint` for a sweep.
+        """Send the project with `files` (a space of the user), and start `entrypoint` for a sweep.
 
-        The submission's id is the sweep's name; handed over again, to resume it, the name with `.2`, `.3` …
+        The submission's id is the sweep's name; for later submissions, to resume it, the name with `.2`, `.3` …
         """
         before = [job for job in self.all() if job.sweep == sweep]
         if before and before[-1].living:
@@ -87,7 +87,7 @@ class Jobs:
         return Job(submission_id, sweep, number, "PENDING", "", shlex.join(entrypoint), None)
 
     def run(self, entrypoint: Sequence[str], who: str, write: Callable[[str], object]) -> int:
-        """Run a command beside the head, as `who`; write what it prints as it comes, and return its exit code.
+        """Run a command on the head node as `who`; write its output as it comes, and return its exit code.
 
         Ctrl-C ends the command there.
         """
@@ -116,7 +116,7 @@ class Jobs:
             time.sleep(_SHORT_SECONDS if time.monotonic() < often_until else _RETRY_SECONDS)
 
     def all(self) -> list[Job]:
-        """Every sweep's job, oldest first."""
+        """The jobs of all sweeps, oldest first."""
         with _asking(self._config.address):
             found = [_job(details) for details in self._client.list_jobs() if (details.metadata or {}).get("sweep")]
         return sorted(found, key=lambda job: (job.sweep, job.number))
@@ -131,13 +131,13 @@ class Jobs:
         return mine[-1]
 
     def logs(self, sweep: str) -> str:
-        """What the newest job of a sweep has printed so far."""
+        """The output of the newest job of a sweep so far."""
         job = self.find(sweep)
         with _asking(self._config.address):
             return str(self._client.get_job_logs(job.submission_id))
 
     def stop(self, sweep: str) -> bool:
-        """Ask the sweep to stop, checkpointed and resumable, within a minute; False if it was over already."""
+        """Ask the sweep to stop within a minute, with checkpoints, so that it can be resumed. False if it was over."""
         job = self.find(sweep)
         if not job.living:
             return False
@@ -145,9 +145,9 @@ class Jobs:
             return bool(self._client.stop_job(job.submission_id))
 
     def follow(self, sweep: str, write: Callable[[str], object], *, patience_seconds: float = 120.0) -> Job:
-        """Write the sweep's output until it ends, across broken connections; `write` gets each piece once.
+        """Write the sweep's output until it ends, across broken connections. `write` gets each piece once.
 
-        Ctrl-C leaves the sweep running: KeyboardInterrupt passes through, and `write` has nothing half said.
+        Ctrl-C leaves the sweep running: KeyboardInterrupt is raised, and `write` has received no partial line.
 
         Raises:
             ClusterError: the cluster has not answered for `patience_seconds`; the sweep itself continues.
@@ -179,7 +179,7 @@ class Jobs:
 
 
 class _Once:
-    """Writes each piece of a log once, although Ray sends the log from its beginning at each connection."""
+    """Writes each piece of a log once, although Ray sends the log from its beginning with each connection."""
 
     def __init__(self, write: Callable[[str], object]) -> None:
         self._write = write
@@ -197,7 +197,7 @@ class _Once:
 
 
 def look_again(config: ClusterConfig, sweep: str, verb: str = "logs") -> str:
-    """The command that looks at a sweep from afar."""
+    """The command that shows a sweep from another machine."""
     return shlex.join(["python", "-m", "sweeps", verb, sweep, "--address", config.address])
 
 
@@ -221,7 +221,7 @@ def _job_environment() -> Mapping[str, str]:
 
 @contextlib.contextmanager
 def _shipment(files: Sequence[Path]) -> Iterator[Path]:
-    """A folder with the code of the packages and `files` at its top: nothing else is shipped."""
+    """A folder with the code of the packages, and with `files` at its top. Nothing else is sent."""
     with tempfile.TemporaryDirectory(prefix="fer-sweeps-ship-") as name:
         folder = Path(name)
         for package in _PACKAGES:
@@ -249,7 +249,7 @@ def _client(config: ClusterConfig) -> JobSubmissionClient:
 
 
 def _check_answer(config: ClusterConfig, headers: Mapping[str, str], timeout_seconds: float = 10.0) -> None:
-    """Ask before Ray does, which would wait for minutes. Raises ClusterError with the fix."""
+    """Query the cluster first, since Ray would wait for minutes. Raises ClusterError with the fix."""
     ca_file = str(config.ca_file) if config.ca_file else None
     answer = http_get(f"{config.address}/api/jobs/", headers, timeout_seconds, ca_file)
     fixes = {
@@ -265,7 +265,7 @@ def _check_answer(config: ClusterConfig, headers: Mapping[str, str], timeout_sec
 
 @contextlib.contextmanager
 def _without_ray_address() -> Iterator[None]:
-    """Ray lets these win over the address that it is given."""
+    """Remove the variables that Ray prefers to the address that it is given."""
     names = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
     kept = {name: os.environ.pop(name) for name in names if name in os.environ}
     try:
@@ -284,7 +284,7 @@ def _asking(address: str) -> Iterator[None]:
 
 
 def exit_code(job: Job) -> int:
-    """What the sweep exited with; 143 where it was stopped, 1 where its job never ran."""
+    """The sweep's exit code: 143 if it was stopped, 1 if its job never ran."""
     if job.exit_code is not None:
         return job.exit_code
     return {"SUCCEEDED": 0, "STOPPED": 143}.get(job.status, 1)

@@ -30,7 +30,7 @@ _free_streams: list[torch.cuda.Stream] = []
 
 @contextmanager
 def own_stream(device: str) -> Iterator[None]:
-    """Run this thread on a GPU stream that no other thread uses meanwhile; no effect on a CPU.
+    """Run this thread on a GPU stream that no other thread uses at the same time; no effect on a CPU.
 
     Otherwise a graph would capture what other threads compute on its stream. Streams are reused, since torch has only
     32 and then returns the first one again.
@@ -62,13 +62,13 @@ class Graph(Protocol):
 
 
 class CudaGraph:
-    """A graph of the current GPU; is used within `own_stream`, on which autograd's part of a step stays as well."""
+    """A graph of the current GPU. It is used within `own_stream`, where autograd's part of a step runs as well."""
 
     def __init__(self) -> None:
         self._graph = torch.cuda.CUDAGraph()
 
     def record(self, act: Act) -> Tensors:
-        """Capturing computes nothing. Another thread may use the GPU meanwhile, on its own stream."""
+        """Capturing computes nothing. Another thread may use the GPU at the same time, on its own stream."""
         if (generator := own_generator()) is not None:
             self._graph.register_generator_state(generator)
         here = torch.cuda.current_stream()
@@ -83,9 +83,9 @@ class CudaGraph:
 
 
 class Captured:
-    """Calls a function, from the fourth call on by a graph, for the first `shapes` shapes of its tensors.
+    """Calls a function, from the fourth call on as a graph, for the first `shapes` shapes of its tensors.
 
-    Other shapes, as of a smaller last batch, are computed eagerly.
+    Calls with other shapes, such as a smaller last batch, are computed eagerly.
     """
 
     def __init__(self, kind: Callable[[], Graph], shapes: int = 1) -> None:
@@ -93,7 +93,7 @@ class Captured:
         self._recordings: dict[object, _Recording] = {}
 
     def __call__(self, function: Callable[..., Tensors], *given: Tensor) -> Tensors:
-        """The result of the function, which must always be the same one; new tensors at every call."""
+        """The result of the function, which must be the same one at every call; the tensors are new at every call."""
         key = tuple((one.shape, one.dtype) for one in given)
         recording = self._recordings.get(key)
         if recording is None:

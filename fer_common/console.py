@@ -10,7 +10,7 @@ _PIPED_WIDTH = 160  # rich takes 80 where there is no terminal to ask, which squ
 
 
 def new_console(*, stderr: bool = False) -> Console:
-    """A console for plain text and tables; where the output is piped, it is wide enough for them."""
+    """A console for plain text and tables. If the output is piped, it is wide enough for them."""
     stream = sys.stderr if stderr else sys.stdout
     at_a_terminal = stream is not None and stream.isatty()
     width = None if at_a_terminal else _PIPED_WIDTH

@@ -12,14 +12,14 @@ _MOST_LISTED = 30
 
 
 class UserError(Exception):
-    """An error that the user can fix: the message names the rule, the value given and the way out."""
+    """An error that the user can fix; the message names the rule, the given value and the way out."""
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises UserError for a bad command line, and takes no abbreviated options."""
+    """Raises UserError for a bad command line. Options cannot be abbreviated."""
 
     way_out = ""
-    """A hint for unknown options; if empty, the nearest known option is named."""
+    """A hint for unknown options. If it is empty, the nearest known option is suggested."""
 
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **{**more, "allow_abbrev": False})
@@ -45,7 +45,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def run_command(argv: Sequence[str], act: Callable[[], int], show: Callable[[str], object]) -> int:
-    """Run `act` and return its exit code; `show` receives the line of a UserError. `--debug` shows the traceback."""
+    """Run `act` and return its exit code. `show` receives the line of a UserError. `--debug` shows the traceback."""
     fault: Exception
     try:
         return act()
@@ -62,15 +62,14 @@ def run_command(argv: Sequence[str], act: Callable[[], int], show: Callable[[str
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for the nearest of the known names, whatever their case; nothing if none is near."""
+    """`; did you mean 'x'?` for the nearest of the known names, case ignored. Empty if none is near."""
     lowered = {one.lower(): one for one in sorted(known, reverse=True)}
     close = get_close_matches(name.lower(), list(lowered), n=1)
     return f"; did you mean '{lowered[close[0]]}'?" if close else ""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The same with all known names: `; did you mean 'x'? (known: x, y)`; many names are listed only without a near
-    one."""
+    """As `nearest`, with all known names: `; did you mean 'x'? (known: x, y)`. Many are listed only if none is near."""
     names = sorted(known)
     near = nearest(name, names)
     return near if near and len(names) > _MOST_LISTED else f"{near} (known: {', '.join(names) or 'none'})"

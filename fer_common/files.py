@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Replace a file by what `write` writes: to a temporary file, fsync, rename, fsync of the folder.
+    """Replace a file by what `write` writes: temporary file, fsync, rename, fsync of the folder.
 
     Raises:
         OSError: a disk error; an earlier file of that name stays.
@@ -34,7 +34,7 @@ def write_synced(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Fsync a folder, so that the names in it are on the disk."""
+    """Fsync a folder, so that the names in it are on disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

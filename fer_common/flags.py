@@ -117,7 +117,7 @@ def given_values(given: argparse.Namespace, model: type[BaseModel]) -> dict[str,
 
 
 def command_line(options: BaseModel, names: Iterable[str] | None = None) -> list[str]:
-    """The arguments for these options: all that differ from their defaults, or the fields `names`."""
+    """The arguments for these options: those that differ from their defaults, or the fields `names`."""
     model = type(options)
     words: list[str] = []
     for name, flag in flags(model).items():

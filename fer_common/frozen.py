@@ -12,6 +12,6 @@ class Frozen(BaseModel):
 
 
 class Finite(Frozen):
-    """The same, whose numbers are finite."""
+    """A frozen model whose numbers are finite."""
 
     model_config = ConfigDict(allow_inf_nan=False)

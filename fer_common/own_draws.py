@@ -1,4 +1,4 @@
-"""The random numbers of one training. torch's own generators are those of the process, which may train several nets."""
+"""The random numbers of one training. torch's own generators belong to the process, which may train several nets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _generator: ContextVar[torch.Generator | None] = ContextVar("generator", default
 
 @contextmanager
 def drawing_from(generator: torch.Generator) -> Iterator[None]:
-    """Have the layers that this thread calls within the block draw from a generator of their device."""
+    """Let the layers that this thread calls within the block draw from a generator of their device."""
     before = _generator.set(generator)
     try:
         yield
@@ -22,5 +22,5 @@ def drawing_from(generator: torch.Generator) -> Iterator[None]:
 
 
 def own_generator() -> torch.Generator | None:
-    """The generator of the block that this thread is in; None, which torch takes for its own, outside of one."""
+    """The generator of the block that this thread is in. None outside of a block, which torch reads as its default."""
     return _generator.get()

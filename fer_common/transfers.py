@@ -1,4 +1,4 @@
-"""Many tensors to another device in a few transfers: each one costs some ten microseconds on a GPU, and may wait."""
+"""Copies many tensors to another device in a few transfers: each costs some ten microseconds on a GPU, and may wait."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def copy_together(tensors: Sequence[Tensor], device: torch.device | str) -> list[Tensor]:
-    """Contiguous copies on `device`, made in one transfer per type. They lie side by side in one block of memory."""
+    """Contiguous copies on `device`, made in one transfer per type. They share one block of memory."""
     kinds = [(tensor.dtype, tensor.device) for tensor in tensors]
     copies: dict[int, Tensor] = {}
     for kind in set(kinds):

@@ -1,4 +1,4 @@
-"""Who runs this process."""
+"""The user who runs this process."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 
 
 def user_name() -> str:
-    """The user's name; its number where it has none, as in some containers."""
+    """The user's name, or their number if they have no name, as in some containers."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):

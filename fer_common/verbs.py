@@ -46,7 +46,7 @@ class Verb(Frozen):
 def add_verbs(
     parser: argparse.ArgumentParser, verbs: Mapping[str, type[Verb]], metavar: str = "VERB"
 ) -> argparse._SubParsersAction[Parser]:
-    """Add the verbs, each with its name; to what is returned, a parser for verbs of a verb can be added."""
+    """Add the verbs, each with its name. Subparsers for verbs of a verb can be added to the result."""
     parsers = parser.add_subparsers(dest="verb", required=True, metavar=metavar, parser_class=Parser)
     for name, verb in verbs.items():
         summary = (getdoc(verb) or "").partition("\n")[0]
@@ -75,5 +75,5 @@ def parsed(parser: Parser, argv: Sequence[str]) -> Verb:
 
 
 def run_verb(parser: Callable[[], Parser], argv: Sequence[str], show: Callable[[str], object]) -> int:
-    """Run the verb that a command line asks for; the exit code, as of `run_command`."""
+    """Run the verb of a command line; return the exit code, as `run_command` does."""
     return run_command(argv, lambda: parsed(parser(), argv)(), show)
