@@ -10,8 +10,7 @@ from typing import Annotated
 from cluster.checks import worst
 from cluster.config import check_home, reach
 from cluster.doctor import DoctorReport, examine
-from cluster.errors import without_password
-from fer_common.errors import Parser
+from fer_common.errors import Parser, without_password
 from fer_common.flags import Flag
 from fer_common.verbs import Verb, add_verbs, run_verb
 

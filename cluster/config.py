@@ -10,12 +10,11 @@ import os
 import re
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator
 
 from cluster.errors import ClusterError
-from fer_common.errors import did_you_mean
+from fer_common.errors import did_you_mean, without_password
 from fer_common.faults import rule
 from fer_common.frozen import Finite
 
@@ -68,7 +67,7 @@ class ClusterConfig(Finite):
     @field_validator("tracking_uri")
     @classmethod
     def _uri_has_no_password(cls, uri: str | None) -> str | None:
-        if uri is not None and urlsplit(uri).password is not None:
+        if uri is not None and without_password(uri) != uri:
             raise ValueError(
                 "holds a password; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD on the nodes instead"
             )

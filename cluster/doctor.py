@@ -17,10 +17,11 @@ from cluster import checks, probe
 from cluster.checks import Check
 from cluster.config import ClusterConfig, find_token
 from cluster.connect import joined_ray, prepare_environment
-from cluster.errors import ClusterError, without_password
+from cluster.errors import ClusterError
 from cluster.gpus import own_gpus
 from cluster.probe import NodeFacts, Probe
 from cluster.submit import Jobs
+from fer_common.errors import without_password
 
 _PATIENCE_SECONDS = 60.0
 """NFS shows another client's new file after its attribute cache expires: after 30 to 60 s by default."""

@@ -1,14 +1,19 @@
-"""Bad input ends a command with one line and exit code 2."""
+"""Bad input ends a command with one line and exit code 2. No message shows a password."""
 
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
 BAD_INPUT = 2
 _MOST_LISTED = 30
+_PASSWORD = re.compile(
+    r"(://[^\s/?#@:]*:)(?!\d+(?:[/?#\s]|$))\S*(?=@)|([?&](?:password|passwd|pwd|odbc_connect)=)[^\s&'\")]+",
+    re.IGNORECASE,
+)
 
 
 class UserError(Exception):
@@ -73,3 +78,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     near = nearest(name, names)
     return near if near and len(names) > _MOST_LISTED else f"{near} (known: {', '.join(names) or 'none'})"
+
+
+def without_password(text: str) -> str:
+    """A URI, or a message that contains URIs, without passwords, as it may be printed and recorded."""
+    return _PASSWORD.sub(lambda found: f"{found[1] or found[2]}…", text)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cluster.config import ClusterConfig, reach
 from cluster.submit import Jobs, exit_code, look_again
+from fer_common.errors import without_password
 from fer_common.flags import command_line
 from fer_common.user import user_name
 from sweeps.cli.arguments import OnCluster, SweepArguments
@@ -18,7 +19,7 @@ from sweeps.errors import InputError
 from sweeps.options import Options
 from sweeps.spaces.find import find_space
 from sweeps.spec import check_name, space_label
-from tracking.mlflow_sync.uri import check_tracking_uri, without_password
+from tracking.mlflow_sync.uri import check_tracking_uri
 
 
 def submit(given: SweepArguments, config: ClusterConfig) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 from rich.text import Text
 
 from fer_common.console import new_console
-from tracking.mlflow_sync.uri import without_password
+from fer_common.errors import without_password
 
 console, errors = new_console(), new_console(stderr=True)
 

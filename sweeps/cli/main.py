@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar
 from rich.text import Text
 
 from cluster.config import check_home, reach
-from fer_common.errors import Parser, run_command
+from fer_common.errors import Parser, run_command, without_password
 from fer_common.flags import Flag, add_flags, command_line
 from fer_common.verbs import Verb, add_verbs, describe, parsed
 from fer_data import DataOptions
@@ -30,7 +30,7 @@ from sweeps.runs import find_run, open_sweep
 from sweeps.spec import SweepSpec, recorded_spec
 from sweeps.sweep import SweepResult, run_plan
 from tracking.errors import TrackingError
-from tracking.mlflow_sync.uri import ignored_environment, without_password
+from tracking.mlflow_sync.uri import ignored_environment
 from tracking.record.history import SweepHistory
 
 

@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
+from fer_common.errors import without_password
 from fer_common.flags import Flag
 from sweeps.cli.arguments import OfSweeps, SweepName
 from sweeps.cli.console import console, warn
@@ -14,7 +15,7 @@ from sweeps.runs import command_for, open_sweep
 from sweeps.spec import SweepSpec, recorded_spec
 from tracking.errors import TrackingError
 from tracking.mlflow_sync.ui import HOST, open_in_browser, page_server
-from tracking.mlflow_sync.uri import ignored_environment, recordable, resolve_tracking_uri, without_password
+from tracking.mlflow_sync.uri import ignored_environment, recordable, resolve_tracking_uri
 from tracking.record.folder_lock import FolderHeldError
 from tracking.record.layout import JOURNAL_NAME, SweepFolder
 

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
+from fer_common.errors import without_password
 from fer_common.flags import Flag
 from fer_common.verbs import Verb
 from fer_models import Kernel
@@ -29,7 +30,6 @@ from sweeps.run_kinds import Ensemble, EnsembleMethod, SvmHead
 from sweeps.runs import Run, best_runs, command_for, find_run, open_sweep
 from sweeps.sweep import run_plan
 from sweeps.trial.messages import val_title
-from tracking.mlflow_sync.uri import without_password
 
 _JOINT_EPOCHS = 5
 

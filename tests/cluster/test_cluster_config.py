@@ -58,6 +58,12 @@ def test_unknown_keys_are_named_with_the_nearest(tmp_path: Path) -> None:
     assert "'trackinguri'; did you mean 'tracking_uri'?" in said
 
 
+def test_a_password_in_the_options_of_a_uri_is_refused_too(tmp_path: Path) -> None:
+    said = fault(tmp_path, "address: auto\ntracking_uri: postgresql://h/db?password=secret")
+    assert "MLFLOW_TRACKING_PASSWORD" in said
+    assert "secret" not in said
+
+
 def test_everything_wrong_is_said_at_once(tmp_path: Path) -> None:
     said = fault(
         tmp_path,

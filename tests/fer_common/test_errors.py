@@ -3,7 +3,7 @@ from collections.abc import Callable
 
 import pytest
 
-from fer_common.errors import Parser, UserError, did_you_mean, nearest, run_command
+from fer_common.errors import Parser, UserError, did_you_mean, nearest, run_command, without_password
 
 
 def fail(error: BaseException) -> Callable[[], int]:
@@ -75,3 +75,22 @@ def test_a_parser_may_say_what_to_do_about_an_unknown_option() -> None:
     parser.way_out = "; the options are those of the sweep's start"
     with pytest.raises(UserError, match="unknown argument --x; the options are those of the sweep's start"):
         parser.parse_args(["--x"])
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("http://ann:secret@team:5000/x", "http://ann:…@team:5000/x"),
+        ("http://:secret@team", "http://:…@team"),
+        ("http://ann:se#cr/et?@team", "http://ann:…@team"),
+        ("postgresql+psycopg://ann:se%40cret@h/db", "postgresql+psycopg://ann:…@h/db"),
+        ("postgresql://h/db?user=ann&password=secret&x=1", "postgresql://h/db?user=ann&password=…&x=1"),
+        ("API request to http://ann:secret@team:1/api failed (a@b)", "API request to http://ann:…@team:1/api failed (a@b)"),
+        ("http://team:5000/me@here", "http://team:5000/me@here"),
+        ("http://ann@team", "http://ann@team"),
+        ("sqlite:////home/me@work:1/x.db", "sqlite:////home/me@work:1/x.db"),
+    ],
+)  # fmt: skip
+def test_passwords_are_hidden_and_nothing_else(uri: str, shown: str) -> None:
+    assert without_password(uri) == shown
+    assert without_password(shown) == shown

@@ -8,7 +8,7 @@ import urllib.request
 from importlib.metadata import version
 from urllib.parse import urlsplit
 
-from tracking.mlflow_sync.uri import without_password
+from fer_common.errors import without_password
 
 
 def set_client_environment(timeout_seconds: int) -> None:

@@ -14,11 +14,10 @@ from typing import Annotated, NoReturn
 
 from pydantic import Field
 
-from fer_common.errors import Parser
+from fer_common.errors import Parser, without_password
 from fer_common.flags import Flag
 from fer_common.verbs import Verb, add_verbs, run_verb
 from tracking.errors import TrackingError
-from tracking.mlflow_sync.uri import without_password
 
 PASSWORD = "MLFLOW_AUTH_ADMIN_PASSWORD"
 SECRET = "MLFLOW_FLASK_SERVER_SECRET_KEY"

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fer_common.errors import without_password
 from tracking.errors import TrackingError
 from tracking.metrics.chosen import choice_of
 from tracking.metrics.front import front_volume, highest_costs, pareto_front, scored_trials
@@ -38,7 +39,7 @@ from tracking.mlflow_sync.run_records import (
     run_title,
 )
 from tracking.mlflow_sync.upkeep import how_to_restore, search_runs
-from tracking.mlflow_sync.uri import BESIDE_THE_SWEEPS, without_password
+from tracking.mlflow_sync.uri import BESIDE_THE_SWEEPS
 from tracking.mlflow_sync.weights import bring_up_to_date
 from tracking.record.events import DriverStarted, Event, SweepEnded, SweepStarted
 from tracking.record.flatten import flatten

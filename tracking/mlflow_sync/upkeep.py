@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from fer_common.errors import without_password
 from tracking.errors import TrackingError
 from tracking.mlflow_sync.access import describe, ping, set_client_environment
 from tracking.mlflow_sync.default_store import sqlite_path
@@ -23,7 +24,6 @@ from tracking.mlflow_sync.run_records import (
     run_key,
     run_title,
 )
-from tracking.mlflow_sync.uri import without_password
 from tracking.record.events import SweepStarted
 from tracking.record.history import SweepHistory, TrialHistory
 

@@ -6,6 +6,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
+from fer_common.errors import without_password
 from tracking.errors import TrackingError
 from tracking.mlflow_sync.default_store import default_uri, sqlite_path, sqlite_uri
 
@@ -14,17 +15,8 @@ BESIDE_THE_SWEEPS = "default"
 
 _EXAMPLES = "http://HOST:5000, sqlite:///FILE.db or postgresql+psycopg://USER@HOST/DATABASE"
 _DATABASES = ("postgresql", "mysql", "mssql")
-_PASSWORD = re.compile(
-    r"(://[^\s/?#@:]*:)(?!\d+(?:[/?#\s]|$))\S*(?=@)|([?&](?:password|passwd|pwd|odbc_connect)=)[^\s&'\")]+",
-    re.IGNORECASE,
-)
 _HIDDEN = re.compile(r"(?<=:)…(?=@)|(?<==)…")
 _HOST_AND_PORT = re.compile(r"(\S*@)?([A-Za-z0-9.-]+:\d+|localhost)(/\S*)?")
-
-
-def without_password(text: str) -> str:
-    """A URI, or a message that contains URIs, without passwords, as it may be printed and recorded."""
-    return _PASSWORD.sub(lambda found: f"{found[1] or found[2]}…", text)
 
 
 def resolve_tracking_uri(given: str | None, out: Path, recorded: str | None = None) -> str:

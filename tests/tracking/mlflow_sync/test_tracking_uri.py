@@ -6,7 +6,7 @@ import pytest
 
 from tracking.errors import TrackingError
 from tracking.mlflow_sync.default_store import default_uri, sqlite_path, sqlite_uri
-from tracking.mlflow_sync.uri import ignored_environment, recordable, resolve_tracking_uri, without_password
+from tracking.mlflow_sync.uri import ignored_environment, recordable, resolve_tracking_uri
 
 
 @pytest.fixture(autouse=True)
@@ -33,25 +33,6 @@ def test_the_store_beside_the_sweeps_is_recorded_by_that_and_others_as_they_are(
     asked = resolve_tracking_uri("sqlite:///mine.db", tmp_path / "runs")
     assert asked == f"sqlite:///{tmp_path}/mine.db", "it is found from any working directory"
     assert recordable(resolve_tracking_uri("sqlite:///mlflow.db", tmp_path), tmp_path) == "default"
-
-
-@pytest.mark.parametrize(
-    ("uri", "shown"),
-    [
-        ("http://ann:secret@team:5000/x", "http://ann:…@team:5000/x"),
-        ("http://:secret@team", "http://:…@team"),
-        ("http://ann:se#cr/et?@team", "http://ann:…@team"),
-        ("postgresql+psycopg://ann:se%40cret@h/db", "postgresql+psycopg://ann:…@h/db"),
-        ("postgresql://h/db?user=ann&password=secret&x=1", "postgresql://h/db?user=ann&password=…&x=1"),
-        ("API request to http://ann:secret@team:1/api failed (a@b)", "API request to http://ann:…@team:1/api failed (a@b)"),
-        ("http://team:5000/me@here", "http://team:5000/me@here"),
-        ("http://ann@team", "http://ann@team"),
-        ("sqlite:////home/me@work:1/x.db", "sqlite:////home/me@work:1/x.db"),
-    ],
-)  # fmt: skip
-def test_passwords_are_hidden_and_nothing_else(uri: str, shown: str) -> None:
-    assert without_password(uri) == shown
-    assert without_password(shown) == shown
 
 
 def test_a_password_is_taken_again_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
