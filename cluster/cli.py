@@ -21,7 +21,9 @@ class Doctor(Verb):
     Example: python -m cluster doctor cluster/on_prem.yaml
     """
 
-    config: Annotated[Path | None, Flag("as cluster/on_prem.yaml", "CONFIG", positional=True)] = None
+    config: Annotated[
+        Path | None, Flag("a cluster file, as cluster/on_prem.yaml (default: none)", "CONFIG", positional=True)
+    ] = None
     address: Annotated[str | None, Flag("auto, HOST:6379 or http://HOST:8265 (default: this machine)", "A")] = None
     storage: Annotated[Path, Flag("folder of all sweeps (default: CONFIG's, else runs)", "DIR")] = Path("runs")
     tracking_uri: Annotated[str | None, Flag("MLflow (default: CONFIG's, else $MLFLOW_TRACKING_URI)", "URI")] = None

@@ -61,7 +61,7 @@ class Describe(_OfSource):
     """
 
     as_json: Annotated[bool, Flag("print JSON; draw only with --picture", name="json")] = False
-    picture: Annotated[Path | None, Flag("default NAME-overview.png", "FILE.png")] = None
+    picture: Annotated[Path | None, Flag("file of the picture (default NAME-overview.png)", "FILE.png")] = None
 
     def __call__(self) -> int:
         from fer_data.describe import counts_table, describe, remarks

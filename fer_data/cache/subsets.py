@@ -101,7 +101,7 @@ def limit_train(faces: Faces, n: int, seed: int) -> Faces:
     if not len(faces.classes) <= n <= len(faces.train):
         raise DataError(
             f"cannot limit the train split of {faces.name} to {n:,} images: "
-            f"choose {len(faces.classes)} (one a class) to {len(faces.train):,} (all)"
+            f"choose {len(faces.classes)} (one per class) to {len(faces.train):,} (all)"
         )
     chosen = stratified_choice(faces.train.labels, n, np.random.default_rng(seed))
     note = f"trained on {n:,} of {len(faces.train):,} train images (stratified, seed {seed})"

@@ -104,7 +104,9 @@ class Curves(OfSweeps):
     """
 
     run: RunName
-    picture: Annotated[Path | None, Flag("default OUT/NAME/trials/NUMBER/iterations.png", "FILE.png")] = None
+    picture: Annotated[
+        Path | None, Flag("file to write (default OUT/NAME/trials/NUMBER/iterations.png)", "FILE.png")
+    ] = None
 
     def __call__(self) -> int:
         from tracking.figures.parts import save_png
@@ -156,7 +158,9 @@ class Inspect(OfSweeps):
     ] = None
     image: Annotated[Path | None, Flag("inspect your own picture instead, PNG or JPEG", "PATH")] = None
     method: Annotated[Literal["gradcam", "occlusion"] | None, Flag("saliency method (default: both)")] = None
-    out_dir: Annotated[Path | None, Flag("default OUT/NAME/trials/NUMBER/inspect", "DIR")] = None
+    out_dir: Annotated[Path | None, Flag("folder of the pictures (default OUT/NAME/trials/NUMBER/inspect)", "DIR")] = (
+        None
+    )
     device: NetDevice = "cpu"
 
     def __call__(self) -> int:

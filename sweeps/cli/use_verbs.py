@@ -190,7 +190,7 @@ class Export(OfSweeps):
     ]
     int8: Annotated[bool, Flag("weights and activations in 8 bits (onnx only)")] = False
     file: Annotated[
-        Path | None, Flag("default NAME-NUMBER with the format's suffix, in the current folder", "FILE")
+        Path | None, Flag("file to write (default NAME-NUMBER with the format's suffix, in the current folder)", "FILE")
     ] = None
 
     def __call__(self) -> int:

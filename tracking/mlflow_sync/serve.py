@@ -37,15 +37,21 @@ class Serve(Verb):
 
     backend: Annotated[
         str,
-        Flag(f"postgresql+psycopg://user@host/db; a password in it is visible in ps, so prefer {BACKEND}", "URI"),
+        Flag(f"database, as postgresql+psycopg://user@host/db; ps shows a password in it, so prefer {BACKEND}", "URI"),
     ] = Field(default_factory=lambda: os.environ.get(BACKEND, ""))
-    artifacts: Annotated[str, Flag("s3://bucket/path or an absolute folder", "PLACE")]
+    artifacts: Annotated[str, Flag("where artifacts are stored: s3://bucket/path or an absolute folder", "PLACE")]
     host: Annotated[str, Flag("address to listen on")] = "127.0.0.1"
     port: Annotated[int, Flag("port to listen on")] = 5000
     allowed_hosts: Annotated[
-        tuple[str, ...], Flag("may be repeated", "HOST[:PORT]", name="allowed-host", repeat=True)
+        tuple[str, ...],
+        Flag(
+            "a host name by which clients may use the server (repeatable)",
+            "HOST[:PORT]",
+            name="allowed-host",
+            repeat=True,
+        ),
     ] = ()
-    workers: Annotated[int, Flag("processes that answer")] = 1
+    workers: Annotated[int, Flag("number of server processes")] = 1
     dry_run: Annotated[bool, Flag("only check, and print the command")] = False
 
     def __call__(self) -> int:

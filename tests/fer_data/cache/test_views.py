@@ -263,5 +263,5 @@ def test_limit_train_says_so_and_keeps_earlier_notes():
 
 @pytest.mark.parametrize("n", [-1, 0, 1, 101])
 def test_limit_train_refuses_too_few_and_too_many(n):
-    with pytest.raises(DataError, match=rf"to {n} images: choose 2 \(one a class\) to 100"):
+    with pytest.raises(DataError, match=rf"to {n} images: choose 2 \(one per class\) to 100"):
         limit_train(faces_of([0, 1] * 50, 2), n, seed=0)
