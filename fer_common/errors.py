@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 BAD_INPUT = 2
 _MOST_LISTED = 30
 _PASSWORD = re.compile(
-    r"(://[^\s/?#@:]*:)(?!\d+(?:[/?#\s]|$))\S*(?=@)|([?&](?:password|passwd|pwd|odbc_connect)=)[^\s&'\")]+",
+    r"(://[^\s/?#@:]*:)(?!\d+(?:[/?#\s]|$))\S*(?=@)|([?&](?:password|passwd|pwd|odbc_connect)=)(?!…)[^\s&'\")]+",
     re.IGNORECASE,
 )
 

@@ -85,6 +85,7 @@ def test_a_parser_may_say_what_to_do_about_an_unknown_option() -> None:
         ("http://ann:se#cr/et?@team", "http://ann:…@team"),
         ("postgresql+psycopg://ann:se%40cret@h/db", "postgresql+psycopg://ann:…@h/db"),
         ("postgresql://h/db?user=ann&password=secret&x=1", "postgresql://h/db?user=ann&password=…&x=1"),
+        ("postgresql://h/db?password=…: refused", "postgresql://h/db?password=…: refused"),
         ("API request to http://ann:secret@team:1/api failed (a@b)", "API request to http://ann:…@team:1/api failed (a@b)"),
         ("http://team:5000/me@here", "http://team:5000/me@here"),
         ("http://ann@team", "http://ann@team"),
