@@ -129,20 +129,20 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
     assert {name: sorted(below & left.keys()) for name, below in left.items()} == {}
 
 
-WINGS = ("cli", "after", "use", "driver", "sharing", "planning", "search", "node", "trial", "spaces")
-"""The wings of sweeps/ from the top: one imports those below it, never one above."""
+FOLDERS = ("cli", "after", "use", "driver", "sharing", "planning", "search", "node", "trial", "spaces")
+"""The folders of sweeps/ in their order: each imports only those after it. docs/architecture.md has the same list."""
 
 
-def test_the_wings_are_in_order() -> None:
-    def height(module: str) -> int:
-        wing = f"{module}..".split(".")[1]
-        return WINGS.index(wing) if wing in WINGS else len(WINGS)
+def test_folders_of_sweeps_import_only_later_ones() -> None:
+    def place(module: str) -> int:
+        folder = f"{module}..".split(".")[1]
+        return FOLDERS.index(folder) if folder in FOLDERS else len(FOLDERS)
 
     wrong = [
         f"{name} imports {module}"
         for name, below in _graph().items()
         for module in below
-        if name.startswith("sweeps.") and len(WINGS) > height(name) > height(module)
+        if name.startswith("sweeps.") and len(FOLDERS) > place(name) > place(module)
     ]
     assert sorted(wrong) == []
 
