@@ -13,7 +13,7 @@ import numpy as np
 
 from fer_data.carving import carved, carved_note
 from fer_data.faces import SPLITS, DataError, Flags, GreyLevels, Split
-from fer_data.images.resizing import resized, room
+from fer_data.images.resizing import resized, room, rows_of
 from fer_data.options import DataOptions
 from fer_data.sources.read_faces import Splits
 
@@ -26,7 +26,6 @@ SPLIT_OF = {name: split for split, names in SPLIT_NAMES.items() for name in name
 
 _MAX_FAULTS_SHOWN = 5
 _MAX_SIZES_SHOWN = 4
-_ROWS_AT_A_TIME = 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,10 +170,5 @@ def _carve(root: Path, classes: Sequence[str], train: Split, lacking: Sequence[s
 
 
 def _part(split: Split, name: str, wanted: Flags) -> Split:
-    """Copy the chosen rows block by block, so that a large split is never in memory as a whole."""
     rows = np.flatnonzero(wanted)
-    images = room(len(rows), *split.images.shape[1:])
-    for start in range(0, len(rows), _ROWS_AT_A_TIME):
-        block = slice(start, start + _ROWS_AT_A_TIME)
-        images[block] = split.images[rows[block]]
-    return Split(name, images, split.labels[rows])
+    return Split(name, rows_of(split.images, rows), split.labels[rows])

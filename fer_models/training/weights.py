@@ -118,15 +118,6 @@ def load_state(state: TrainingState, path: Path) -> dict[str, Any]:
     return extra
 
 
-def read_metadata(path: Path) -> dict[str, str]:
-    """The metadata of a file of `save_weights`, after verifying the whole file.
-
-    Raises:
-        ModelError: missing, truncated, corrupt or unsafe file.
-    """
-    return read_tensors(path)[1]
-
-
 def _net_tensors(state: TrainingState) -> dict[str, Tensor]:
     tensors = {_NET + name: value for name, value in state.net.state_dict().items()}
     if state.ema is not None:

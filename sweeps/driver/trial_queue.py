@@ -137,10 +137,6 @@ class TrialQueue:
         elif self._asked.pop(number, None) is None:
             raise InputError(f"trial {number} is not paused; it is {trial.state}")
 
-    def is_asked(self, number: int) -> bool:
-        """Whether the trial is to be paused at its next report."""
-        return number in self._asked
-
     def due(self, number: int) -> Pause | None:
         """The requested pause of a trial that has a worker."""
         self._balance()

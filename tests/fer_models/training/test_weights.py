@@ -16,7 +16,8 @@ from fer_models.configs.transfer_config import Transfer
 from fer_models.nets.registry import build
 from fer_models.training.fit import Batches, Epoch, fit
 from fer_models.training.state import TrainingState, new_state
-from fer_models.training.weights import load_state, load_weights, read_metadata, save_state, save_weights, take_snapshot
+from fer_models.training.tensor_file import read_tensors
+from fer_models.training.weights import load_state, load_weights, save_state, save_weights, take_snapshot
 
 Faces = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
 
@@ -30,7 +31,7 @@ def test_weights_and_metadata_come_back(tmp_path: Path) -> None:
     path = tmp_path / "best.safetensors"
     net, other = make(AlexNetConfig()), make(AlexNetConfig(), seed=1)
     save_weights(net, path, {"net": "alexnet"})
-    assert load_weights(other, path) == {"net": "alexnet"} == read_metadata(path)
+    assert load_weights(other, path) == {"net": "alexnet"} == read_tensors(path)[1]
     for name, value in net.state_dict().items():  # the mean image too
         assert torch.equal(other.state_dict()[name], value)
     assert list(tmp_path.iterdir()) == [path]
@@ -71,7 +72,7 @@ def test_metadata_is_under_the_checksum(tmp_path: Path) -> None:
     save_weights(make(LeNetConfig()), path, {"seed": "1234"})
     path.write_bytes(path.read_bytes().replace(b'"1234"', b'"1235"'))
     with pytest.raises(ModelError, match="checksum does not match"):
-        read_metadata(path)
+        read_tensors(path)
 
 
 def test_wrong_shapes_are_named(tmp_path: Path) -> None:
@@ -128,7 +129,7 @@ def test_a_failed_write_leaves_the_earlier_file(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(ModelError, match=r"w\.safetensors: cannot be written: No space left on device"):
         save_weights(make(LeNetConfig()), path, {"n": "2"})
-    assert read_metadata(path) == {"n": "1"}
+    assert read_tensors(path)[1] == {"n": "1"}
     assert list(tmp_path.iterdir()) == [path]
 
 

@@ -64,7 +64,7 @@ class Persons:
         assert not any(director.history.trials[number].is_over for number in director.out)
         assert len(director.out) <= SLOTS
         dice = self.chance.random()
-        if dice < 0.08 and (out := [one for one in director.out if not director._queue.is_asked(one)]):
+        if dice < 0.08 and (out := [one for one in director.out if one not in director._queue._asked]):
             director.pause(self.chance.choice(out), "person")
         elif dice < 0.24 and held:
             director.unpause(self.chance.choice(sorted(held)))

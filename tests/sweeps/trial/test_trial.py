@@ -27,6 +27,7 @@ from fer_models.nets.registry import build
 from fer_models.training import weights
 from fer_models.training.evaluate import predict
 from fer_models.training.saved_parameters import count_saved
+from fer_models.training.tensor_file import read_tensors
 from fer_models.training.weights import load_weights
 from sweeps import SweepResult
 from sweeps.config import TrialConfig
@@ -367,7 +368,7 @@ def _last_on_disk(task: Task) -> int:
     folder, found = TrialFolder(Path(task.folder)), [0]
     for path in (folder.last, folder.previous):
         with contextlib.suppress(ModelError):
-            found.append(json.loads(weights.read_metadata(path)["state"])["epoch"])
+            found.append(json.loads(read_tensors(path)[1]["state"])["epoch"])
     return max(found)
 
 
