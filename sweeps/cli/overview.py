@@ -6,6 +6,7 @@ by the journal's size and time, so that only journals that have grown are read a
 
 from __future__ import annotations
 
+import os
 import pwd
 import time
 from collections.abc import Iterator
@@ -118,6 +119,7 @@ def all_sweeps(out: Path) -> list[Row]:
         with suppress(TrackingError, OSError):  # another user's folder: nothing is cached
             write_bytes(out / CACHE_NAME, _CACHE.dump_json(entries))
     rows = [row_of(out / name, entry.digest) for name, entry in entries.items()]
+    rows += [row_of(path, Digest(fault="closed to other users")) for path in _closed_folders(out)]
     return sorted(rows, key=lambda row: (not row.is_living, -row.digest.updated_ms, row.name))
 
 
@@ -185,6 +187,12 @@ def _entries(out: Path, kept: dict[str, _Entry]) -> Iterator[tuple[str, _Entry]]
             yield name, entry
 
 
+def _closed_folders(out: Path) -> Iterator[Path]:
+    """Folders of other users' sweeps, which only they may enter."""
+    with suppress(OSError):
+        yield from (path for path in out.iterdir() if path.is_dir() and not os.access(path, os.X_OK))
+
+
 def _read(folder: SweepFolder) -> Digest:
     try:
         return digest_of(folder, SweepHistory.load(folder.journal))
@@ -220,7 +228,8 @@ def _state(digest: Digest, is_held: bool, slots: int) -> State:
     if is_held and digest.held_by:
         return "paused"
     if is_held:
-        return "running" if slots else "waiting"
+        nothing_left = digest.slot_seconds_left == 0  # its driver draws the last pictures and the report
+        return "running" if slots or nothing_left else "waiting"
     if digest.stopped is None:
         return "crashed"
     return "paused" if digest.trials.get("paused") else "stopped"

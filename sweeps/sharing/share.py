@@ -237,9 +237,10 @@ class SharedSlots:
         if self._own.held or not self._own.wanted or (self._said is not None and now - self._said < _REPEAT_SECONDS):
             return
         self._said = now
-        holders = "; ".join(map(described, [claim for claim in self._others if claim.held] or self._others))
+        holders = [claim for claim in self._others if claim.held]
+        why = "in use by" if holders else "the next ones go to"
         when = "; one becomes free at the next report of a trial" if self._grant.slots else ""
-        self._say(f"waiting for a slot: in use by {holders}{when}")
+        self._say(f"waiting for a slot: {why} {'; '.join(map(described, holders or self._others))}{when}")
 
 
 def described(claim: Claim) -> str:

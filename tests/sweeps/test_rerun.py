@@ -13,6 +13,7 @@ import pytest
 from fer_models import LeNetConfig, Recipe
 from sweeps import Baseline, Space, TrialConfig, run_sweep
 from sweeps.cli.main import main
+from tests.stand_ins import QUIET
 from tests.sweeps.fake_trials import refused
 from tracking.record.history import SweepHistory
 
@@ -65,6 +66,32 @@ def test_the_same_again_is_equal_to_the_last_bit(rerun: Callable[..., int], out:
     history = SweepHistory.load(out / "again/journal.jsonl")
     assert history.started.tags["rerun.of"] == "night/0"
     assert (history.trials[0].state, history.finished is not None) == ("done", True)
+
+
+@pytest.mark.parametrize(
+    "options", [{"replicates": 2}, {"folds": 2}, {"confirm": 1}, {"cpu_hours": 1e-4, "priority": 3}]
+)
+def test_only_the_trial_is_trained_again_without_the_limits_of_its_sweep(
+    tiny_csv: Path, tmp_path: Path, capsys: Capture, options: dict[str, Any], no_mlflow: object
+) -> None:
+    out, space = tmp_path / "one", Space(suggest=lambda trial: _lenet(0.02), name="lenet_space")
+    run_sweep(
+        space,
+        data=tiny_csv,
+        trials=1,
+        epochs=2,
+        name="night",
+        out=out,
+        runner="inline",
+        figures=False,
+        **options,
+        **QUIET,
+    )
+    capsys.readouterr()
+    assert main(["rerun", "night/0", "--name", "again", "--out", str(out)]) == 0
+    assert "again/0 equals night/0 to the last bit" in " ".join(capsys.readouterr().out.split())
+    history = SweepHistory.load(out / "again/journal.jsonl")
+    assert (len(history.trials), history.spec["priority"]) == (1, 0)
 
 
 def test_the_comparison_as_json(rerun: Callable[..., int], capsys: Capture) -> None:

@@ -18,8 +18,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fer_common.flags import flags
 from sweeps.driver.environment import driver_started
 from sweeps.errors import InputError
+from sweeps.options import BUDGET, SHARED, RecordedOptions
 from sweeps.runs import Run, made_of
 from sweeps.spec import check_name
 from sweeps.trial.messages import SYSTEM, EpochReport, Message, Task
@@ -69,14 +71,29 @@ def begin(run: Run, name: str | None, out: Path) -> SweepFolder:
         if SweepHistory.load(folder.journal).started.tags.get(_OF_TAG) != run.name:
             raise InputError(f"{folder.root} exists already and is no rerun of {run.name}: choose another --name")
         return folder
-    config = folder.create().trial(0).create().config
+    config = folder.trial(0).config
     changes = {"name": name, "space": str(config.absolute()), "trials": 1, "max_epochs": run.trial.started.epochs,
                "baselines": {}, "baseline_epochs": (), "which_baselines": "none", "settings": {}, "runner": "inline",
-               "sampler": "random", "pruner": "none", "max_concurrent": None}  # fmt: skip
-    spec = run.spec.model_copy(update=changes)
+               "sampler": "random", "pruner": "none", "max_concurrent": None, "learn_from": (), "prefer": None,
+               "replicates": None, "folds": None, "fold_faces": (), "confirm": None,
+               "data": run.spec.data_of(run.trial.started), "faces": run.spec.faces_of(run.trial.started),
+               "fingerprint": run.raw_faces().fingerprint}  # fmt: skip
+    limits = {name: RecordedOptions.model_fields[name].default for name, flag in flags(RecordedOptions).items()
+              if flag.group in (BUDGET, SHARED)}  # fmt: skip
+    spec = run.spec.model_copy(update=changes | limits)
+    folder.create().trial(0).create()
     write_json(config, run.trial.started.config)
     started = run.trial.started.model_copy(
-        update={"trial": 0, "baseline": None, "report_epochs": None, "params": {}, "distributions": {}, "wanted": None}
+        update={
+            "trial": 0,
+            "baseline": None,
+            "report_epochs": None,
+            "params": {},
+            "distributions": {},
+            "wanted": None,
+            "group": None,
+            "fold": None,
+        }
     )
     before = run.history.started
     opening = SweepStarted(

@@ -36,7 +36,11 @@ from tracking.record.journal import read_from
 from tracking.record.layout import SweepFolder
 
 _BARS = "▁▂▃▄▅▆▇█"
-_CURVE_WIDTH = 24
+_HEADINGS = ("trial", "state", "epoch", "val_accuracy", "best", "curve", "forecast", "reason")
+_WIDE = 120
+"""Columns of a terminal that has room for every heading and for wide curves."""
+_ONLY_WIDE = ("val_accuracy", "forecast")
+_CURVE_WIDTH, _NARROW_CURVE_WIDTH = 24, 12
 _POLL_SECONDS = 0.5
 _LINES_BESIDE_TRIALS = 12
 _ORDER = {"running": 0, "waiting": 1, "paused": 2, "stopped": 3}
@@ -172,13 +176,13 @@ def _followed(folder: SweepFolder) -> Iterator[tuple[Event | None, SweepHistory]
         offset = after
 
 
-def sparkline(values: Sequence[float]) -> str:
+def sparkline(values: Sequence[float], width: int = _CURVE_WIDTH) -> str:
     """A curve as one line of text, scaled to its range."""
     finite = [value for value in values if value == value]
     if not finite:
         return ""
     low, high = min(finite), max(finite)
-    step = max(len(finite) / _CURVE_WIDTH, 1.0)
+    step = max(len(finite) / width, 1.0)
     shown = [finite[int(place * step)] for place in range(int(len(finite) / step))]
     scale = (len(_BARS) - 1) / (high - low) if high > low else 0.0
     return "".join(_BARS[round((value - low) * scale)] for value in shown)
@@ -189,10 +193,14 @@ def _screen(folder: SweepFolder, history: SweepHistory) -> Group:
     row = sweep_row(folder, history)
     left = f"; about {duration(row.seconds_left)} left on {count_of(row.slots, 'slot')}" if row.seconds_left else ""
     counts = ", ".join(f"{history.count(state)} {state}" for state in STATES if history.count(state))
-    table = Table(box=None, padding=(0, 2), header_style="bold")
-    for heading in ("trial", "state", "epoch", "val_accuracy", "best", "curve", "forecast", "reason"):
+    is_wide = console.width >= _WIDE
+    headings = [heading for heading in _HEADINGS if is_wide or heading not in _ONLY_WIDE]
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", expand=True)
+    for heading in headings:
+        # Forecasts and reasons share what the others leave.
+        ratio = 1 if heading in ("forecast", "reason") else None
         table.add_column(heading, justify="right" if heading in ("epoch", "val_accuracy", "best") else "left",
-                         no_wrap=True)  # fmt: skip
+                         no_wrap=True, ratio=ratio)  # fmt: skip
     ranked = {trial.number: rank for rank, trial in enumerate(history.ranked())}
     trials = sorted(
         history.trials.values(), key=lambda one: (_ORDER.get(one.state, 4), ranked.get(one.number, 1 << 30))
@@ -202,7 +210,8 @@ def _screen(folder: SweepFolder, history: SweepHistory) -> Group:
     ends = forecasts(history, trials[:rows])
     for trial in trials[:rows]:
         forecast = forecast_text(ends[trial.number]) if trial.number in ends else ""
-        table.add_row(*_trial_row(trial, forecast, reasons[trial.number]))
+        row_of_trial = _trial_row(trial, forecast, reasons[trial.number], is_wide)
+        table.add_row(*(row_of_trial[heading] for heading in headings))
     if len(trials) > rows:
         table.add_row(f"and {len(trials) - rows} more")
     messages = [*(f"failed: {text}" for text in failures(history)[-2:]), *acts(history)[-3:]]
@@ -215,16 +224,17 @@ def _screen(folder: SweepFolder, history: SweepHistory) -> Group:
     )
 
 
-def _trial_row(trial: TrialHistory, forecast: str, reason: str) -> tuple[str, ...]:
+def _trial_row(trial: TrialHistory, forecast: str, reason: str, is_wide: bool) -> dict[str, str]:
     values = [epoch.metrics[OBJECTIVE] for epoch in trial.epochs]
     best = trial.best_epoch()
-    return (
+    cells = (
         trial_name(trial),
         trial.state,
         f"{trial.last_epoch}/{trial.started.epochs}",
         f"{values[-1]:.2%}" if values else "",
         f"{best.metrics[OBJECTIVE]:.2%}" if best else "",
-        sparkline(values),
+        sparkline(values, _CURVE_WIDTH if is_wide else _NARROW_CURVE_WIDTH),
         forecast,
         reason,
     )
+    return dict(zip(_HEADINGS, cells, strict=True))

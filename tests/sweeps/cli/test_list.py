@@ -15,7 +15,8 @@ from sweeps.cli.main import main
 from sweeps.cli.progress import Progress
 from sweeps.driver.acts import Acts
 from sweeps.serve.living import Living
-from tests.sweeps.fake_trials import SPACE, open_desk, report, spec
+from sweeps.trial.messages import TrialEnd
+from tests.sweeps.fake_trials import SPACE, only_sampled, open_desk, report, spec, take_all
 from tracking.record.events import DriverStopped
 from tracking.record.folder_lock import hold_folder
 from tracking.record.inbox import Request
@@ -46,10 +47,10 @@ def test_states_owner_trials_and_best(run: Callable[..., int], out: Path, capsys
         assert main(["list", "--out", str(out)]) == 0
         table = capsys.readouterr().out
         assert main(["status", "living", "--out", str(out)]) == 0
-        assert "sweep night: waiting on " in capsys.readouterr().out
+        assert "sweep night: running on " in capsys.readouterr().out
     states = {row["name"]: row["state"] for row in rows}
     assert states == {
-        "living": "waiting",
+        "living": "running",
         "night": "finished",
         "crash": "crashed",
         "halted": "stopped",
@@ -67,6 +68,29 @@ def test_states_owner_trials_and_best(run: Callable[..., int], out: Path, capsys
     ]  # fmt: skip
     assert main(["status", "halted", "--out", str(out)]) == 0
     assert "stopped (stopped by SIGINT)" in capsys.readouterr().out
+
+
+def test_sweeps_of_others_are_listed_with_their_owners(
+    run: Callable[..., int], out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("--trials", "1")
+    (out / "private").mkdir(mode=0o700)
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path).name != "private")  # root may enter any
+    rows = {str(row["name"]): row for row in listed(capsys, out)}
+    assert (rows["private"]["state"], rows["private"]["fault"]) == ("unreadable", "closed to other users")
+    assert rows["private"]["owner"] == rows["night"]["owner"]
+    assert set(rows) == {"night", "private"}
+
+
+@pytest.mark.usefixtures("run")
+def test_a_sweep_that_draws_its_last_pictures_does_not_wait(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    held = open_desk(out / "night", only_sampled(first_rung_epochs=9), spec(trials=1))
+    with hold_folder(out / "night"):
+        assert [row["state"] for row in listed(capsys, out)] == ["waiting"]
+        take_all(held, held.task(), [0.1, 0.2, 0.3])
+        assert [row["state"] for row in listed(capsys, out)] == ["running"]
+        held.director.take(0, TrialEnd(attempt=0, state="ended"))
+        assert [row["state"] for row in listed(capsys, out)] == ["running"]
 
 
 @pytest.mark.usefixtures("run")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from sweeps.cli.main import main
 from sweeps.cli.steering.watch import sparkline
@@ -28,6 +30,24 @@ def test_logs_of_a_sweep_and_of_a_trial(run: Callable[..., int], out: Path, caps
     assert "--watch needs a terminal" in refused(
         capsys, lambda: main(["status", "night", "--watch", "--out", str(out)])
     )
+
+
+@pytest.mark.parametrize("width", [80, 100, 120, 160])
+def test_the_live_table_fits_the_terminal_and_keeps_what_matters(
+    run: Callable[..., int], out: Path, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    run("--trials", "3", "--epochs", "2", "--pruner", "halving")
+    screen = io.StringIO()
+    terminal = Console(file=screen, force_terminal=True, width=width, height=24, color_system=None, markup=False)
+    monkeypatch.setattr("sweeps.cli.steering.watch.console", terminal)
+    assert main(["status", "night", "--watch", "--out", str(out)]) == 0
+    lines = [line.rstrip() for line in screen.getvalue().rpartition("\x1b[?1049l")[2].splitlines()]
+    heading = next(line for line in lines if line.startswith("trial "))
+    assert [word for word in ("trial", "state", "epoch", "best", "curve", "reason") if word not in heading] == []
+    assert ("forecast" in heading) == (width >= 120)
+    report = next(line for line in lines if line.startswith("0 report"))
+    assert report.split()[:5] == ["0", "report", "done", "2/2", "14.05%"]
+    assert max(map(len, lines)) <= width
 
 
 def test_a_curve_in_a_line() -> None:
