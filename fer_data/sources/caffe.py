@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from fer_data.class_names import numbered_classes, relabelled
 from fer_data.faces import SPLITS, DataError
 from fer_data.images.decode import read_image
 from fer_data.options import DataOptions
-from fer_data.sources.gather import SPLIT_OF, Faults, Sample, gather, given_name, printable, three_splits
+from fer_data.sources.gather import (
+    SPLIT_OF,
+    Faults,
+    ImageFile,
+    Sample,
+    gather,
+    given_name,
+    printable,
+    three_splits,
+    without_contradictions,
+)
 from fer_data.sources.read_faces import ReadFaces
 
 _MAX_LABEL = 255
-
-
-@dataclass(frozen=True)
-class _Entry:
-    path: Path
-    where: str  # "train.txt:17"
-    split: str
-    label: int
 
 
 def index_lists(folder: Path) -> dict[str, Path]:
@@ -60,7 +61,9 @@ def read_caffe(path: Path, options: DataOptions) -> ReadFaces:
     faults = Faults(path)
     lists = index_lists(path)
     entries = [entry for split, index in lists.items() for entry in _entries(path, split, index, faults)]
-    entries = _without_contradictions(entries, faults)
+    entries = without_contradictions(
+        entries, faults, lambda one, other: f"label {one.label}, but {other.name} gives the same file {other.label}"
+    )
     found = gather(_samples(entries, faults), len(entries), options, faults)
     classes = numbered_classes(path, {label for split in found.values() for label in split.labels.tolist()})
     found = relabelled(found, classes.label_of)
@@ -68,7 +71,7 @@ def read_caffe(path: Path, options: DataOptions) -> ReadFaces:
     return ReadFaces(given_name(path), classes.names, splits, (*classes.notes, *notes), tuple(faults.skippable))
 
 
-def _entries(root: Path, split: str, index: Path, faults: Faults) -> Iterator[_Entry]:
+def _entries(root: Path, split: str, index: Path, faults: Faults) -> Iterator[ImageFile]:
     try:
         lines = index.read_text(encoding="utf-8-sig", errors="surrogateescape").split("\n")
     except OSError as error:
@@ -86,7 +89,7 @@ def _entries(root: Path, split: str, index: Path, faults: Faults) -> Iterator[_E
             faults.leave_out(where, fault)
             continue
         in_split = folder / listed
-        yield _Entry(in_split if in_split.exists() else root / listed, where, split, int(label))
+        yield ImageFile(in_split if in_split.exists() else root / listed, where, split, int(label))
 
 
 def _fault(listed: str, label: str) -> str:
@@ -100,22 +103,10 @@ def _fault(listed: str, label: str) -> str:
     return ""
 
 
-def _without_contradictions(entries: Sequence[_Entry], faults: Faults) -> list[_Entry]:
-    """Leave out each image that is listed with two labels: neither can be trusted."""
-    first: dict[Path, _Entry] = {}
-    doubted = set()
-    for entry in entries:
-        other = first.setdefault(entry.path, entry)
-        if other.label != entry.label:
-            doubted.add(entry.path)
-            faults.leave_out(entry.where, f"label {entry.label}, but {other.where} gives the same file {other.label}")
-    return [entry for entry in entries if entry.path not in doubted]
-
-
-def _samples(entries: Sequence[_Entry], faults: Faults) -> Iterator[Sample]:
+def _samples(entries: Sequence[ImageFile], faults: Faults) -> Iterator[Sample]:
     for entry in entries:
         try:
             yield Sample(entry.split, entry.label, read_image(entry.path))
         except DataError as error:
             shown = printable(str(entry.path.relative_to(faults.root)))
-            faults.leave_out(f"{entry.where}: {shown}", str(error))
+            faults.leave_out(f"{entry.name}: {shown}", str(error))

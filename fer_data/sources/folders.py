@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from fer_common.errors import nearest
@@ -13,7 +13,18 @@ from fer_data.class_names import Classes, named_classes, natural
 from fer_data.faces import SPLITS, DataError
 from fer_data.images.decode import SUFFIXES, read_image
 from fer_data.options import DataOptions
-from fer_data.sources.gather import SPLIT_NAMES, SPLIT_OF, Faults, Sample, gather, given_name, printable, three_splits
+from fer_data.sources.gather import (
+    SPLIT_NAMES,
+    SPLIT_OF,
+    Faults,
+    ImageFile,
+    Sample,
+    gather,
+    given_name,
+    printable,
+    three_splits,
+    without_contradictions,
+)
 from fer_data.sources.read_faces import ReadFaces
 
 # Written by Windows, macOS, Linux, Synology and QNAP; hidden files are ignored too.
@@ -27,15 +38,6 @@ _USAGE = re.compile(r"(PublicTest|PrivateTest)[_-]", re.IGNORECASE)
 _SPLIT_OF_USAGE = {"publictest": "val", "privatetest": "test"}
 
 _ClassFolders = dict[str, Path]
-
-
-@dataclass(frozen=True)
-class _ImageFile:
-    path: Path
-    name: str
-    split: str
-    label: int
-    identity: tuple[int, int]  # device and inode: equal for a file and all links to it
 
 
 def read_folders(path: Path, options: DataOptions) -> ReadFaces:
@@ -57,7 +59,11 @@ def read_folders(path: Path, options: DataOptions) -> ReadFaces:
     classes = named_classes(path, {name for folders in class_folders.values() for name in folders})
     faults = Faults(path)
     _check_classes(faults, class_folders, classes)
-    files = _without_contradictions(_image_files(path, class_folders, classes.label_of, faults), faults)
+    files = without_contradictions(
+        _image_files(path, class_folders, classes.label_of, faults),
+        faults,
+        lambda _, other: f"is the same file as {other.name}, under another class",
+    )
     files, usage_notes = _by_usage(files)
     files.sort(key=lambda file: (SPLITS.index(file.split), natural(file.path.name), file.label))
     found = gather(_samples(files, faults), len(files), options, faults)
@@ -147,8 +153,8 @@ def _check_classes(faults: Faults, class_folders: Mapping[str, _ClassFolders], c
 
 def _image_files(
     root: Path, class_folders: Mapping[str, _ClassFolders], labels: Mapping[str, int], faults: Faults
-) -> list[_ImageFile]:
-    files: list[_ImageFile] = []
+) -> list[ImageFile]:
+    files: list[ImageFile] = []
     for split, folders in class_folders.items():
         for name, folder in folders.items():
             before = len(files)
@@ -158,7 +164,7 @@ def _image_files(
     return files
 
 
-def _files_of_class(root: Path, folder: Path, split: str, label: int, faults: Faults) -> Iterator[_ImageFile]:
+def _files_of_class(root: Path, folder: Path, split: str, label: int, faults: Faults) -> Iterator[ImageFile]:
     try:
         names = sorted((path.name for path in folder.iterdir() if not _is_litter(path.name)), key=natural)
     except OSError as error:
@@ -172,31 +178,10 @@ def _files_of_class(root: Path, folder: Path, split: str, label: int, faults: Fa
         elif path.suffix.casefold() not in SUFFIXES:
             faults.leave_out(shown, f"not named {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
         else:
-            yield _ImageFile(path, shown, split, label, _identity(path))
+            yield ImageFile(path, shown, split, label)
 
 
-def _identity(path: Path) -> tuple[int, int]:
-    """The device and inode of a path; a broken link counts as a file of its own."""
-    try:
-        status = path.stat()
-    except OSError:
-        status = path.lstat()
-    return status.st_dev, status.st_ino
-
-
-def _without_contradictions(files: Sequence[_ImageFile], faults: Faults) -> list[_ImageFile]:
-    """Leave out each file that is in two classes, through a link or a second name: neither label can be trusted."""
-    first: dict[tuple[int, int], _ImageFile] = {}
-    doubted = set()
-    for file in files:
-        other = first.setdefault(file.identity, file)
-        if other.label != file.label:
-            doubted.add(file.identity)
-            faults.leave_out(file.name, f"is the same file as {other.name}, under another class")
-    return [file for file in files if file.identity not in doubted]
-
-
-def _by_usage(files: Sequence[_ImageFile]) -> tuple[list[_ImageFile], tuple[str, ...]]:
+def _by_usage(files: Sequence[ImageFile]) -> tuple[list[ImageFile], tuple[str, ...]]:
     """Divide test into val and test by the file names of Kaggle's folders, if there is no val."""
     usages = {file: match[1].casefold() for file in files if (match := _USAGE.match(file.path.name))}
     tests = [file for file in files if file.split == "test"]
@@ -216,7 +201,7 @@ def _by_usage(files: Sequence[_ImageFile]) -> tuple[list[_ImageFile], tuple[str,
     return moved, (note,)
 
 
-def _samples(files: Sequence[_ImageFile], faults: Faults) -> Iterator[Sample]:
+def _samples(files: Sequence[ImageFile], faults: Faults) -> Iterator[Sample]:
     for file in files:
         try:
             yield Sample(file.split, file.label, read_image(file.path))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
@@ -35,6 +35,16 @@ class Sample:
     split: str
     label: int
     image: GreyLevels
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An image file that is not read yet. `name` is its name in messages."""
+
+    path: Path
+    name: str
+    split: str
+    label: int
 
 
 @dataclass
@@ -75,6 +85,33 @@ def printable(name: str) -> str:
 def given_name(path: Path) -> str:
     """The name of a file or folder as the user gave it, also for `.`; links are not followed."""
     return printable(path.name if path.name not in ("", "..") else path.resolve().name)
+
+
+def without_contradictions(
+    files: Sequence[ImageFile], faults: Faults, what: Callable[[ImageFile, ImageFile], str]
+) -> list[ImageFile]:
+    """Leave out each file that has two labels, also through a link or a second name: neither can be trusted.
+
+    `what` is the message about a file and an earlier one. It is part of the fingerprint, so it should not change.
+    """
+    identities = [_identity(file.path) for file in files]
+    first: dict[object, ImageFile] = {}
+    doubted = set()
+    for file, identity in zip(files, identities, strict=True):
+        other = first.setdefault(identity, file)
+        if other.label != file.label:
+            doubted.add(identity)
+            faults.leave_out(file.name, what(file, other))
+    return [file for file, identity in zip(files, identities, strict=True) if identity not in doubted]
+
+
+def _identity(path: Path) -> object:
+    """The device and inode of a file, which its links share; the path if there is no such file."""
+    try:
+        status = path.stat()
+    except OSError:
+        return path
+    return status.st_dev, status.st_ino
 
 
 def gather(samples: Iterable[Sample], count: int, options: DataOptions, faults: Faults) -> dict[str, Split]:

@@ -189,3 +189,15 @@ def test_an_image_under_two_labels_is_refused(tmp_path):
     lists(tmp_path, train="0.png 0\n1.png 1\n", val="0.png 1\n1.png 1\n", test="0.png 0\n1.png 1\n")
     with pytest.raises(DataError, match=r"val.txt:1: label 1, but train.txt:1 gives the same file 0"):
         read_caffe(tmp_path, PLAIN)
+
+
+def test_an_image_and_a_link_to_it_under_two_labels_are_refused(tmp_path):
+    write_tree(tmp_path, {"0.png": 0, "1.png": 1})
+    (tmp_path / "link.png").symlink_to("0.png")
+    (tmp_path / "second.png").hardlink_to(tmp_path / "1.png")
+    listed = "0.png 0\n1.png 1\n"
+    lists(tmp_path, train=listed, val=f"link.png 1\n{listed}", test=f"second.png 0\n{listed}")
+    with pytest.raises(DataError) as raised:
+        read_caffe(tmp_path, PLAIN)
+    assert "val.txt:1: label 1, but train.txt:1 gives the same file 0" in str(raised.value)
+    assert "test.txt:1: label 0, but train.txt:2 gives the same file 1" in str(raised.value)
