@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,26 +39,36 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [str(ROOT / "tests/integration/small_space.py"), "--data", str(csv), "--max-concurrent", "1"]
 
 
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start a sweep with `--out tmp_path`; whatever still runs at the end of the test is killed."""
-    started: list[subprocess.Popen[str]] = []
+Start = Callable[..., subprocess.Popen[str]]
+
+
+@contextmanager
+def started(out: Path) -> Iterator[Start]:
+    """A function that starts a sweep with `--out out`; what still runs at the end of the block is killed."""
+    running: list[subprocess.Popen[str]] = []
 
     def start_sweep(*arguments: str, module: str = "tests.integration.no_pictures") -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments, *([] if "--out" in arguments else ["--out", str(tmp_path)])],
+            [sys.executable, "-m", module, *arguments, *([] if "--out" in arguments else ["--out", str(out)])],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             env=os.environ | {"PYTHONPATH": str(ROOT), "GIT_PYTHON_REFRESH": "quiet"},
         )
-        started.append(process)
+        running.append(process)
         return process
 
     yield start_sweep
-    for process in started:
+    for process in running:
         process.kill()
         process.wait()
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """`started` in the test's own folder."""
+    with started(tmp_path) as start_sweep:
+        yield start_sweep
 
 
 def finish(process: subprocess.Popen[str], seconds: float = 180) -> tuple[int, str]:

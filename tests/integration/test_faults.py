@@ -20,12 +20,11 @@ import psutil
 import pytest
 
 from tests import ROOT
-from tests.integration.conftest import check_mlflow, finish, lines, states, what_happened
+from tests.integration.conftest import Start, check_mlflow, finish, lines, started, states, what_happened
 from tracking.record.history import SweepHistory
 
 # Whole sweeps in processes, some of them with Ray.
 pytestmark = pytest.mark.timeout(300)
-Start = Callable[..., subprocess.Popen[str]]
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 180) -> None:
@@ -54,14 +53,25 @@ def wait_for_worker(driver: subprocess.Popen[str], seconds: float = 180) -> psut
     raise AssertionError("no worker")
 
 
-def test_driver_killed_at_random_moments_goes_on_as_if_undisturbed(
-    start: Start, small: list[str], tmp_path: Path
-) -> None:
-    inline = [*small, "--runner", "inline"]
-    code, output = finish(start(*inline, "--name", "calm"))
-    assert code == 0, output
-    calm, journal = tmp_path / "calm/journal.jsonl", tmp_path / "killed/journal.jsonl"
+@pytest.fixture(scope="module")
+def four_epochs(small: list[str]) -> list[str]:
+    return [*small, "--epochs", "4"]
 
+
+@pytest.fixture(scope="module")
+def calm(four_epochs: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The journal of that sweep, inline and undisturbed."""
+    out = tmp_path_factory.mktemp("calm")
+    with started(out) as start:
+        code, output = finish(start(*four_epochs, "--runner", "inline", "--name", "calm"))
+    assert code == 0, output
+    return out / "calm/journal.jsonl"
+
+
+def test_driver_killed_at_random_moments_goes_on_as_if_undisturbed(
+    start: Start, four_epochs: list[str], calm: Path, tmp_path: Path
+) -> None:
+    inline, journal = [*four_epochs, "--runner", "inline"], tmp_path / "killed/journal.jsonl"
     whole, moments = lines(calm), random.Random(3)
     code = -signal.SIGKILL
     for share in (0.25, 0.5, 0.75):
@@ -104,23 +114,20 @@ def test_a_driver_killed_with_a_paused_trial_leaves_it_paused_until_it_is_unpaus
 
 
 def test_ray_gives_the_inline_numbers_through_deaths_of_worker_and_driver(
-    start: Start, small: list[str], tmp_path: Path
+    start: Start, four_epochs: list[str], calm: Path, tmp_path: Path
 ) -> None:
-    longer = [*small, "--epochs", "6"]
-    code, output = finish(start(*longer, "--runner", "inline", "--name", "inline"))
-    assert code == 0, output
     journal = tmp_path / "ray/journal.jsonl"
 
-    process = start(*longer, "--name", "ray")
-    wait_for_lines(journal, 12, process)  # trial 1 has told its first epoch of six
+    process = start(*four_epochs, "--name", "ray")
+    wait_for_lines(journal, 10, process)  # trial 1 has reported its first epoch of four
     wait_for_worker(process).kill()
     wait_for(lambda: "its worker died" in journal.read_text(), process)
     process.kill()
     process.communicate()
-    code, output = finish(start(*longer, "--name", "ray", "--resume"))
+    code, output = finish(start(*four_epochs, "--name", "ray", "--resume"))
 
     assert code == 0, output
-    assert what_happened(journal) == what_happened(tmp_path / "inline/journal.jsonl")
+    assert what_happened(journal) == what_happened(calm)
 
 
 @pytest.mark.slow
@@ -157,27 +164,27 @@ def workers_of(driver: subprocess.Popen[str]) -> list[psutil.Process]:
     return found
 
 
-@pytest.mark.parametrize(
-    ("number", "code", "program"), [(signal.SIGINT, 130, {"module": "sweeps.run"}), (signal.SIGTERM, 143, {})]
-)
-def test_a_signal_stops_whole_and_prints_the_way_on(
-    start: Start, small: list[str], tmp_path: Path, number: signal.Signals, code: int, program: dict[str, str]
+def test_each_signal_stops_a_sweep_whole_and_prints_how_to_continue(
+    start: Start, small: list[str], tmp_path: Path
 ) -> None:
-    journal = tmp_path / "stopped/journal.jsonl"
-    process = start(*small, "--trials", "2", "--epochs", "8", "--pruner", "none", "--name", "stopped", **program)
-    wait_for_lines(journal, 5, process)
-    process.send_signal(number)
-    returned, output = finish(process)
+    journal, uri = tmp_path / "stopped/journal.jsonl", f"sqlite:///{tmp_path}/mlflow.db"
+    sweep = [*small, "--trials", "2", "--epochs", "8", "--pruner", "none", "--name", "stopped"]
 
-    assert returned == code, output
-    assert f"python -m sweeps resume stopped --out {tmp_path}" in output
-    assert '"state":"stopped"' in journal.read_text()
+    def stop(process: subprocess.Popen[str], number: signal.Signals, code: int) -> None:
+        wait_for_lines(journal, lines(journal) + 5, process)  # two epochs after its start
+        process.send_signal(number)
+        returned, output = finish(process)
+        assert returned == code, output
+        assert f"python -m sweeps resume stopped --out {tmp_path}" in output
+        assert '"state":"stopped"' in journal.read_text()
 
-    returned, output = finish(start("resume", "stopped", "--tracking-uri", f"sqlite:///{tmp_path}/mlflow.db",
-                                    module="sweeps"))  # fmt: skip
+    stop(start(*sweep, module="sweeps.run"), signal.SIGINT, 130)
+    stop(start("resume", "stopped", "--tracking-uri", uri, module="sweeps"), signal.SIGTERM, 143)
+    returned, output = finish(start(*sweep, "--resume"))
+
     assert returned == 0, output
     assert states(journal) == {"done": 2}
-    runs = check_mlflow(f"sqlite:///{tmp_path}/mlflow.db", journal, "small_space")
+    runs = check_mlflow(uri, journal, "small_space")
     assert [run.data.tags["state"] for run in runs] == ["done", "done"]
 
 

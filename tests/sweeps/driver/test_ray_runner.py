@@ -67,7 +67,13 @@ def test_a_group_waits_at_a_rung_on_ray_and_its_best_is_confirmed(
 
 
 def test_on_a_joined_ray_a_slot_keeps_its_worker_from_trial_to_trial(tmp_path: Path) -> None:
-    asked = {"name": "sweep", "out": str(tmp_path), "tracking_uri": f"sqlite:///{tmp_path}/mlflow.db", "trials": 6}
+    asked = {
+        "name": "sweep",
+        "out": str(tmp_path),
+        "tracking_uri": f"sqlite:///{tmp_path}/mlflow.db",
+        "trials": 6,
+        "epochs": 2,
+    }
     with ray_head(tmp_path) as address:
         ran = python(
             environment(tmp_path), "-m", "tests.cluster.quick_trials", json.dumps(asked | {"address": address})
