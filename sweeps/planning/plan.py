@@ -27,7 +27,7 @@ from sweeps.planning.checks import (
 from sweeps.planning.edited_baselines import with_begun_baselines
 from sweeps.planning.edited_space import SpaceEdit, space_edit
 from sweeps.planning.processes import check_lanes, with_processes, with_share_of_lanes
-from sweeps.planning.references import with_references_found
+from sweeps.planning.references import References
 from sweeps.planning.resources import Device, Hardware, Slots, choose_device, plan_slots
 from sweeps.search.drawn_as import as_redrawn
 from sweeps.search.warm_start import NOTHING_TAKEN, WarmStart, warm_start
@@ -68,6 +68,10 @@ class Plan:
     def budgets(self) -> Budgets:
         """The limits of the sweep."""
         return Budgets(self.spec, self.options.until)
+
+    @cached_property
+    def _references(self) -> References:
+        return References(self.spec, self.options)
 
     @property
     def tracking_uri(self) -> str:
@@ -110,7 +114,7 @@ class Plan:
     def resolve(self, config: TrialConfig) -> TrialConfig:
         """`config` with `auto` replaced by the settings that measured fastest for the net on the sweep's device, and
         with references to other runs replaced by their paths."""
-        config = with_references_found(config, self.spec, self.options)
+        config = self._references.found(config)
         if "auto" not in (config.precision, config.memory_format):
             return config
         precision, memory_format = fastest(

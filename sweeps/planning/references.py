@@ -22,21 +22,34 @@ _BEST = 5
 """Maximum number of trials of a sweep that are teachers."""
 
 
-def with_references_found(config: TrialConfig, spec: SweepSpec, options: Options) -> TrialConfig:
-    """`config` with paths of weights in place of runs, and with teachers as trials with the hashes of their weights.
+class References:
+    """What one sweep's configurations name. Teachers are looked up once, so that all of its trials have the same."""
 
-    Raises InputError if one of them cannot be used; for a teacher also if it was trained on other faces.
-    """
-    changes: dict[str, BaseModel] = {}
-    if config.transfer.pretrained and config.transfer.weights not in PUBLISHED:
-        path = str(_path_of_weights(config.transfer.weights, options))
-        changes["transfer"] = config.transfer.model_copy(update={"weights": path})
-    if config.recipe.is_distilled:
-        try:
-            changes["recipe"] = with_teachers(config.recipe, _teachers(config.recipe, spec, options))
-        except InputError as error:
-            raise InputError(f"distill '{config.recipe.distill}': {error}") from None
-    return config.model_copy(update=changes)
+    def __init__(self, spec: SweepSpec, options: Options) -> None:
+        self._spec, self._options = spec, options
+        self._teachers: dict[tuple[str, tuple[str, ...] | None], list[Teacher]] = {}
+
+    def found(self, config: TrialConfig) -> TrialConfig:
+        """`config` with paths of weights in place of runs, and with teachers as trials with the hashes of their weights.
+
+        Raises InputError if one of them cannot be used; for a teacher also if it was trained on other faces.
+        """
+        changes: dict[str, BaseModel] = {}
+        if config.transfer.pretrained and config.transfer.weights not in PUBLISHED:
+            path = str(_path_of_weights(config.transfer.weights, self._options))
+            changes["transfer"] = config.transfer.model_copy(update={"weights": path})
+        if config.recipe.is_distilled:
+            changes["recipe"] = with_teachers(config.recipe, self._teachers_of(config.recipe))
+        return config.model_copy(update=changes)
+
+    def _teachers_of(self, recipe: Recipe) -> list[Teacher]:
+        named = recipe.distill, recipe.distill_sha256
+        if named not in self._teachers:
+            try:
+                self._teachers[named] = _teachers(recipe, self._spec, self._options.out)
+            except InputError as error:
+                raise InputError(f"distill '{recipe.distill}': {error}") from None
+        return self._teachers[named]
 
 
 def _path_of_weights(weights: str, options: Options) -> Path:
@@ -52,12 +65,12 @@ def _path_of_weights(weights: str, options: Options) -> Path:
     return path
 
 
-def _teachers(recipe: Recipe, spec: SweepSpec, options: Options) -> list[Teacher]:
+def _teachers(recipe: Recipe, spec: SweepSpec, out: Path) -> list[Teacher]:
     recorded = teachers_of(recipe)
     if recorded:
-        named = [(find_run(teacher.run, options.out), teacher.share) for teacher in recorded]
+        named = [(find_run(teacher.run, out), teacher.share) for teacher in recorded]
     else:
-        named = list(_named(recipe.distill, options.out))
+        named = list(_named(recipe.distill, out))
     shares: dict[str, float] = {}
     for run, share in named:
         run.refuse_unfinished()

@@ -246,7 +246,7 @@ def _do_here(folder: SweepFolder, request: Request) -> Act:
     from sweeps.driver.director import Director
     from sweeps.fixed_space import with_options
     from sweeps.planning.checks import check_configurations
-    from sweeps.planning.references import with_references_found
+    from sweeps.planning.references import References
     from sweeps.search.study import Study
     from sweeps.spaces.find import find_space
 
@@ -255,7 +255,7 @@ def _do_here(folder: SweepFolder, request: Request) -> Act:
     space = with_options(spec.as_at_its_start(find_space(spec.space)), Options().completed_by(spec))
 
     def check(config: TrialConfig) -> None:
-        found = with_references_found(config, spec, Options(out=folder.root.parent))
+        found = References(spec, Options(out=folder.root.parent)).found(config)
         check_configurations([found], open_cached(prepare(spec.data)), spec)
 
     with Journal.open(folder.journal) as journal:

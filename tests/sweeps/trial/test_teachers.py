@@ -24,6 +24,8 @@ from sweeps.trial.run_trial import run_trial
 from sweeps.trial.teachers import taught_labels, teachers_of, weights_sha256
 from tests.stand_ins import QUIET
 from tests.sweeps.fake_trials import refused
+from tracking.record.events import EpochDone, Event
+from tracking.record.history import SweepHistory
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -185,6 +187,21 @@ def test_a_teachers_weights_are_kept_until_its_students_are_done(
     journal = out / "student/journal.jsonl"
     journal.write_text("".join(line for line in journal.open() if '"event":"finished"' not in line))
     assert set(needed_weights(out)) == {("night", 0), ("night", 1)}
+
+
+def test_all_trials_have_the_same_teachers_although_their_sweep_is_extended(
+    student: Callable[..., SweepResult], out: Path
+) -> None:
+    journal = out / "night/journal.jsonl"
+
+    def unfinished(event: Event, _: SweepHistory) -> None:
+        if isinstance(event, EpochDone):
+            journal.write_text("".join(line for line in journal.open() if '"event":"finished"' not in line))
+
+    result = student(trials=2, pruner="none", listeners=[unfinished])
+    assert [trial.state for trial in result] == ["done", "done"]
+    first, second = (trial.started.config["recipe"]["distill"] for trial in result)
+    assert first == second
 
 
 @pytest.mark.parametrize(

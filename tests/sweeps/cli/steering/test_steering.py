@@ -385,6 +385,8 @@ def test_a_sweep_that_nobody_drives_is_steered_and_says_how_to_go_on(
         (["fork", "night/0", "lr=0.1"], "has no state to continue from"),
         (["fork", "night/9", "lr=0.1"], "no trial '9'"),
         (["retry", "night"], "--failed"),
+        (["try", "night", "distill=nihgt"], "distill 'nihgt': no sweep 'nihgt' in"),
+        (["try", "night", "weights=run:night/9"], "night has no trial '9'"),
         (["resume", "night", "--time-budget", "6s"], "a sweep resumes with its own options"),
         (["pasue", "night"], "unknown 'pasue'; did you mean 'pause'?"),
         (
