@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 from sweeps.driver.director import Director
@@ -45,3 +47,23 @@ def signals_stop(director: Director) -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+class Deadline:
+    """The end of a wait: after `seconds`, or `hurried_seconds` after `is_hurried` is first True, as after a signal."""
+
+    def __init__(self, seconds: float, hurried_seconds: float, is_hurried: Callable[[], bool]) -> None:
+        self._seconds, self._hurried_seconds, self._is_hurried = seconds, hurried_seconds, is_hurried
+        self._hurried_end = math.inf
+        self.renew()
+
+    def renew(self) -> None:
+        """Wait `seconds` from now on; a signal's limit stays."""
+        self._end = time.monotonic() + self._seconds
+
+    def left(self) -> float:
+        """The seconds left; 0 or less when the time is up."""
+        now = time.monotonic()
+        if self._is_hurried():
+            self._hurried_end = min(self._hurried_end, now + self._hurried_seconds)
+        return min(self._end, self._hurried_end) - now

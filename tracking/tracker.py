@@ -1,5 +1,6 @@
 """The protocol of a tracker, to which a sweep sends its results while it runs."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 
@@ -18,8 +19,8 @@ class Tracker(Protocol):
         """Signal that the journal has grown."""
         ...
 
-    def close(self, timeout_seconds: float) -> int:
-        """Send what is left and stop; return how many events were unsent after that time."""
+    def close(self, seconds_left: Callable[[], float]) -> int:
+        """Send what is left and stop; return how many events were unsent when no seconds were left."""
         ...
 
 
@@ -32,6 +33,6 @@ class NoTracker:
     def wake(self) -> None:
         """Do nothing."""
 
-    def close(self, timeout_seconds: float) -> int:
+    def close(self, seconds_left: Callable[[], float]) -> int:
         """Nothing is left unsent."""
         return 0

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Self
@@ -15,6 +14,7 @@ from fer_common.own_modules import command, environment
 from sweeps.driver.director import Director
 from sweeps.runs import command_for
 from sweeps.spec import SweepSpec, recorded_spec
+from sweeps.stop_signals import Deadline
 from sweeps.trial.messages import ToDraw
 from tracking.record.events import Event, TrialDrawn, TrialEnded
 from tracking.record.folder_lock import FolderHeldError, hold_folder
@@ -87,13 +87,11 @@ class TrialPictures:
     def rest(self, is_hurried: Callable[[], bool]) -> Iterator[TrialDrawn]:
         """Wait for the remaining trials, and yield each when it is drawn; only briefly if `is_hurried` (after a
         signal)."""
-        hurried, deadline = False, time.monotonic() + _LONGEST_SECONDS
-        while self._waiting and (left := deadline - time.monotonic()) > 0:
-            if not hurried and is_hurried():
-                hurried, deadline = True, time.monotonic() + _HURRIED_SECONDS
+        deadline = Deadline(_LONGEST_SECONDS, _HURRIED_SECONDS, is_hurried)
+        while self._waiting and (left := deadline.left()) > 0:
             if wait(self._waiting, min(left, _POLL_SECONDS), FIRST_COMPLETED).done:
                 yield from self.drawn()
-                deadline = deadline if hurried else time.monotonic() + _LONGEST_SECONDS
+                deadline.renew()
         if self._waiting:
             self._warn(f"the pictures of {len(self._waiting)} trials are not drawn yet")
 

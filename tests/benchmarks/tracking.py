@@ -78,7 +78,7 @@ def live(trials: int, epochs: int) -> None:
         sink = MlflowSink(folder.journal, tracking_uri=default_uri(out), out=out, on_warning=print)
         _write(folder, trials, epochs, sink)
         reported = time.perf_counter() - began
-        backlog = sink.close(3600.0)
+        backlog = sink.close(lambda: 3600.0)
         sent = time.perf_counter() - began
         points, stored = trials * epochs * len(METRICS), _stored(out)
         table = Table(title=f"{trials:,} trials reporting once a second, {epochs} times; n = 1")

@@ -72,7 +72,7 @@ class Follower:
         self._end = self._journal.stat().st_size
         self._news.set()
 
-    def close(self, timeout_seconds: float) -> int:
+    def close(self, seconds_left: Callable[[], float]) -> int:
         """Send what is left and stop; return the number of events that were unsent when time was up.
 
         If the destination is down, it is tried once more, without waiting.
@@ -80,9 +80,8 @@ class Follower:
         self.wake()
         self._closing.set()
         self._news.set()
-        deadline = time.monotonic() + timeout_seconds
         down_since: float | None = None
-        while self._thread.is_alive() and time.monotonic() < deadline:
+        while self._thread.is_alive() and seconds_left() > 0:
             self._thread.join(0.05)
             down_since = (down_since or time.monotonic()) if self._down else None
             if down_since is not None and time.monotonic() - down_since > _CLOSE_WHEN_DOWN_SECONDS:

@@ -77,9 +77,9 @@ class MlflowSink:
         """Signal that the journal has grown; returns at once."""
         self._follower.wake()
 
-    def close(self, timeout_seconds: float) -> int:
-        """Send what is left and stop; return how many events were unsent after that time, or when MLflow is down."""
-        return self._follower.close(timeout_seconds)
+    def close(self, seconds_left: Callable[[], float]) -> int:
+        """Send what is left and stop; return how many events were unsent when time was up, or when MLflow is down."""
+        return self._follower.close(seconds_left)
 
     def sync(self) -> int:
         """Send the whole journal now, and hold the lock of the sweep's folder meanwhile.

@@ -2,13 +2,16 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from signal import SIGINT, raise_signal
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -34,6 +37,9 @@ ALWAYS = {"leaderboard.csv", "leaderboard.json", "best_curves.png", "timeline.pn
           "optimisation_history.png", "pareto_front.png", "report.html"}  # fmt: skip
 SEARCHED = {"parallel_coordinates.png", "slices.png"}
 """Ten trials are too few for importances."""
+
+QUICK = [sys.executable, "-c", ""]
+"""A program that does nothing."""
 
 DRAW = """
 import sys
@@ -194,3 +200,26 @@ def test_a_stopped_sweep_whose_trials_wait_at_a_rung_has_a_report(
     assert [trial.state for trial in result] == ["waiting"]
     assert result.notes == (f"report: {result.folder.report}",)
     assert "waits at the rung after epoch 1, rank 1 of 1" in result.folder.report.read_text()
+
+
+@pytest.mark.parametrize("step", ["draw", "publish_best"])
+def test_a_signal_during_a_step_at_the_end_soon_ends_it(
+    step: str, closing: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step's program never ends by itself, and says that it has begun; then the signal comes."""
+    begun = tmp_path / "begun"
+    slow = [sys.executable, "-c", f"import pathlib, time; pathlib.Path({str(begun)!r}).touch(); time.sleep(600)"]
+    monkeypatch.setattr(finish, "_LEAST_TRAINED_SECONDS", 0.0)
+    monkeypatch.setattr(finish, "_HURRIED_SECONDS", 0.5)
+    monkeypatch.setattr(finish, "command", lambda module, task, *rest: slow if task == step else QUICK)
+
+    def interrupt() -> None:
+        while not begun.exists():
+            time.sleep(0.05)
+        os.kill(os.getpid(), SIGINT)
+
+    Thread(target=interrupt, daemon=True).start()
+    with pytest.warns(UserWarning, match="it was not ready 0 s after the signal"):
+        result = closing(trials=1, epochs=1, body=answering_body)
+    assert result.exit_code == 130
+    assert result.history.finished, "its trials are complete"

@@ -167,7 +167,7 @@ def test_a_second_signal_while_the_last_words_are_sent_leaves_at_once(
         os.kill(os.getpid(), signal.SIGINT)
 
     class Slow(NoTracker):
-        def close(self, timeout_seconds: float) -> int:
+        def close(self, seconds_left: Callable[[], float]) -> int:
             os.kill(os.getpid(), signal.SIGINT)
             raise AssertionError("not reached")
 

@@ -93,7 +93,7 @@ def test_a_server_killed_and_started_again_holds_everything_once(server: Server,
         sweep.end(number)
     sweep.finish()
     sink.wake()
-    assert sink.close(60) == 0
+    assert sink.close(lambda: 60) == 0
     assert len(warnings) == 1
     assert "does not accept results" in warnings[0]
     stored = Stored(default_path(out))
@@ -117,7 +117,7 @@ def test_a_server_gone_for_good_leaves_a_backlog_that_sync_sends(server: Server,
     sweep.epoch(0, 1)
     sink.wake()
     begin = time.monotonic()
-    assert sink.close(60) == 3
+    assert sink.close(lambda: 60) == 3
     assert time.monotonic() - begin < 6
     server.start()
     MlflowSink(sweep.folder.journal, tracking_uri=server.uri, out=out, on_warning=pytest.fail).sync()

@@ -159,7 +159,7 @@ def test_following_while_the_journal_grows(sweep: Sweep, new_sink: NewSink, stor
         sweep.end(number)
         sink.wake()
     sweep.finish()
-    assert sink.close(30) == 0
+    assert sink.close(lambda: 30) == 0
     assert stored.points() == sweep.points
     assert {run[0] for run in stored.runs().values()} == {"FINISHED"}
 
@@ -299,7 +299,7 @@ def test_what_mlflow_refuses_does_not_hold_up_the_rest(sweep: Sweep, out: Path, 
     sink = MlflowSink(sweep.folder.journal, tracking_uri=default_uri(out), out=out, on_warning=warnings.append)
     sink.start()
     time.sleep(3)
-    assert sink.close(20) == 0
+    assert sink.close(lambda: 20) == 0
     assert (f"{SWEEP_ID}/1", "val_accuracy", 1) in stored.points()
     assert "trial 0 of night is left out" in warnings[-1]
 
@@ -339,7 +339,7 @@ def test_what_was_spooled_is_sent_once_the_store_can_be_opened(
         connection.execute(f"UPDATE alembic_version SET version_num = '{head}'")
         connection.commit()
     sweep.epoch(0, 1)
-    assert sink.close(30) == 0
+    assert sink.close(lambda: 30) == 0
     assert "its results stay in" in warnings[0]
     assert stored.points() == sweep.points
 
@@ -400,7 +400,7 @@ def test_a_server_that_does_not_answer_is_said_at_once_and_not_waited_for(sweep:
         sink.wake()
         assert time.monotonic() - waking < 0.05
         closing = time.monotonic()
-        backlog = sink.close(60)
+        backlog = sink.close(lambda: 60)
         assert time.monotonic() - closing < 5
     assert backlog == len(list(read(sweep.folder.journal)))
     assert len(warnings) == 1
