@@ -21,7 +21,11 @@ class UserError(Exception):
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises UserError for a bad command line. Options cannot be abbreviated."""
+    """Raises UserError for a bad command line. Options cannot be abbreviated.
+
+    `parse_known_args` raises only for faults that hide the others, as an unknown verb. The others are in `faults` of
+    what it returns, so that its caller can show them together with those that it finds itself.
+    """
 
     way_out = ""
     """A hint for unknown options. If it is empty, the nearest known option is suggested."""
@@ -29,14 +33,34 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **{**more, "allow_abbrev": False})
 
-    def parse_known_args(self, *args: Any, **more: Any) -> Any:  # typed in the stubs by four overloads
-        """Refuse unknown arguments here, where the options of the verb are known."""
-        parsed, unknown = super().parse_known_args(*args, **more)
+    def parse_args(self, *args: Any, **more: Any) -> Any:  # typed in the stubs by overloads, as the next one
+        """The arguments. Raises UserError with every fault."""
+        given, _ = self.parse_known_args(*args, **more)
+        if given.faults:
+            raise UserError("; ".join(given.faults))
+        return given
+
+    def parse_known_args(self, *args: Any, **more: Any) -> Any:
+        """The arguments and their faults. Unknown ones are faults, found here, where the verb's options are known."""
+        self._faults: list[str] = []
+        given, unknown = super().parse_known_args(*args, **more)
         if unknown:
             option = next((word.partition("=")[0] for word in unknown if word.startswith("-")), None)
             near = nearest(option, self._option_string_actions) if option else ""
-            self.error(f"unknown argument {' '.join(unknown)}{self.way_out or near}")
-        return parsed, unknown
+            self._faults.append(f"unknown argument {' '.join(unknown)}{self.way_out or near}")
+        of_verb = getattr(given, "faults", [])
+        given.faults = of_verb + ([self._with_hint(self._faults)] if self._faults else [])
+        return given, []
+
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        """The value of an argument; a bad one is a fault, and the argument counts as not given."""
+        try:
+            return super()._get_values(action, arg_strings)
+        except argparse.ArgumentError as error:
+            if action.nargs == argparse.PARSER:  # the rest can only be read by the parser of a known verb
+                raise
+            self._faults.append(str(error))
+            return argparse.SUPPRESS
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
@@ -44,9 +68,12 @@ class Parser(argparse.ArgumentParser):
                 action, f"unknown '{value}'{did_you_mean(str(value), map(str, action.choices))}"
             )
 
+    def _with_hint(self, faults: Sequence[str]) -> str:
+        return f"{'; '.join(faults)}; see {self.prog} --help"
+
     def error(self, message: str) -> NoReturn:
-        """Raise UserError."""
-        raise UserError(f"{message}; see {self.prog} --help")
+        """Raise UserError with the faults so far."""
+        raise UserError(self._with_hint([*self._faults, message]))
 
 
 def run_command(argv: Sequence[str], act: Callable[[], int], show: Callable[[str], object]) -> int:

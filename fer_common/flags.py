@@ -142,6 +142,9 @@ def _explained(fault: Any, model: type[BaseModel]) -> str:
         return rule(fault)
     place = str(fault["loc"][0])
     name = next((name for name, field in model.model_fields.items() if place in (name, field.alias)), place)
-    shown = option(model, name) if name in flags(model) else place
+    flag = flags(model).get(name)
+    shown = option(model, name) if flag else place
+    if flag and flag.repeat:  # the rule names what is wrong among its values
+        return f"{shown}: {rule(fault)}"
     value = f"{fault['input']:g}" if isinstance(fault["input"], float) else fault["input"]
     return f"{shown} {value}: {rule(fault)}"

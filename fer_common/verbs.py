@@ -66,12 +66,20 @@ def describe(parser: Parser, verb: type[Verb]) -> None:
 
 def parsed(parser: Parser, argv: Sequence[str]) -> Verb:
     """The verb of a command line. Raises UserError with every fault."""
-    given = parser.parse_args(argv)
-    verb: type[Verb] = given.kind
+    given, _ = parser.parse_known_args(argv)
+    kind: type[Verb] = given.kind
+    faults = list(given.faults)
     try:
-        return verb.model_validate({**verb.fields_given(given), "argv": tuple(argv)})
+        verb = kind.model_validate({**kind.fields_given(given), "argv": tuple(argv)})
     except ValidationError as error:
-        raise UserError("; ".join(explain(error, verb))) from None
+        faults += explain(error, kind)
+    except UserError as error:
+        if not faults:
+            raise
+        faults.append(str(error))
+    if faults:
+        raise UserError("; ".join(faults))
+    return verb
 
 
 def run_verb(parser: Callable[[], Parser], argv: Sequence[str], show: Callable[[str], object]) -> int:

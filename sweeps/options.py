@@ -48,7 +48,10 @@ def _as_data(value: object) -> object:
 
 
 def _as_settings(value: object) -> object:
-    return parse_settings(value) if isinstance(value, list) else value
+    try:
+        return parse_settings(value) if isinstance(value, list) else value
+    except InputError as error:  # a ValueError is shown with the faults of the other options
+        raise ValueError(str(error).removeprefix("--set: ")) from None
 
 
 def _as_names(value: object) -> object:

@@ -106,9 +106,9 @@ class SweepArguments(Verb):
 
 def options(given: argparse.Namespace) -> Options:
     """The sweep's options from the command line. Raises InputError with every fault."""
+    values, faults = given_values(given, Options), list[str]()
     if given.resume and not given.name:
-        raise InputError("--resume needs --name NAME: the sweep to continue")
-    values, faults = given_values(given, Options), []
+        faults.append("--resume needs --name NAME: the sweep to continue")
     try:
         values["data"] = _data(given)
     except DataError as error:

@@ -59,6 +59,11 @@ def test_all_known_names_are_listed_unless_there_are_many() -> None:
         (["--epo", "3"], "unknown argument --epo 3; did you mean '--epochs'?"),
         (["--net", "lenett"], "argument --net: unknown 'lenett'; did you mean 'lenet'? (known: alexnet, lenet)"),
         (["--epochs", "many"], "argument --epochs: invalid int value: 'many'"),
+        (
+            ["--net", "x", "--epochs", "many", "--loud"],
+            "argument --net: unknown 'x' (known: alexnet, lenet); argument --epochs: invalid int value: 'many'; "
+            "unknown argument --loud; see prog --help",
+        ),
     ],
 )
 def test_a_parser_names_what_is_wrong_and_what_is_near(argv: list[str], says: str) -> None:

@@ -1,4 +1,4 @@
-from typing import Annotated
+from typing import Annotated, Literal
 
 import pytest
 from pydantic import Field
@@ -17,6 +17,7 @@ class Greet(Verb):
     way_out = "; 'greet' knows --times alone"
     name: Annotated[str, Flag("whom", "NAME", positional=True)]
     times: Annotated[int, Field(ge=1, le=3), Flag("how often", "N")] = 1
+    mood: Annotated[Literal["calm", "loud"], Flag("how")] = "calm"
 
     def __call__(self) -> int:
         if self.name == "nobody":
@@ -61,6 +62,10 @@ def test_a_verb_is_made_of_its_command_line_and_run() -> None:
             "error: unknown argument --loud; 'greet' knows --times alone; see prog greet --help",
         ),
         (["greet", "ann", "--times", "4"], "error: --times 4: must be at most 3"),
+        (
+            ["greet", "ann", "--times", "4", "--mood", "blue"],
+            "error: argument --mood: unknown 'blue' (known: calm, loud); see prog greet --help; --times 4: must be at most 3",
+        ),
         (["greet", "nobody"], "error: nobody: give a person's name"),
     ],
 )

@@ -62,6 +62,10 @@ def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
         ("lenet_space --epocs 3", ["unknown argument --epocs 3; did you mean '--epochs'?"]),
         ("lenet_space --sampler=qcm", ["unknown 'qcm'; did you mean 'qmc'?"]),
         ("lenet_space --runner dask", ["'dask'", "inline"]),
+        (
+            "lenet_space --sampler qcm --epochs many --trials 0 --epocs 3 --resume --set lr_polcy=step",
+            ["did you mean 'qmc'?", "invalid int value: 'many'", "--trials 0: must be", "did you mean '--epochs'?", "--resume needs --name", "did you mean 'lr_policy'?"],
+        ),
         ("", ["SPACE"]),
     ],
 )  # fmt: skip
