@@ -30,7 +30,9 @@ def check_lanes(spec: SweepSpec, slots: Slots) -> None:
     if spec.lanes == "auto" or spec.lanes == 1:
         return
     if spec.runner == "inline":
-        raise InputError(f"--lanes {spec.lanes}: --runner inline trains one trial at a time; use --runner ray")
+        raise InputError(
+            f"--lanes {spec.lanes}: --runner inline trains one trial at a time; use --lanes 1, or --runner ray"
+        )
     if slots.workers > 1:
         raise InputError(
             f"--lanes {spec.lanes}: here each trial is trained by {slots.workers} workers, in processes of its own; "

@@ -134,6 +134,30 @@ def test_a_rerun_that_is_whole_is_only_compared_again(rerun: Callable[..., int],
     assert "is no rerun of night/1: choose another --name" in refused(capsys, lambda: rerun("night/1"))
 
 
+def test_lanes_do_not_hold_for_one_trial_again_nor_is_its_latency_compared(
+    rerun: Callable[..., int], out: Path
+) -> None:
+    def add(event: dict[str, Any]) -> None:
+        if event["event"] in ("sweep", "driver"):
+            event["spec"] |= {"lanes": 2, "objectives": ["val_accuracy", "latency"]}
+        if event["event"] == "epoch":
+            event["metrics"]["latency_milliseconds"] = 1e-9
+
+    change(out, add)
+    assert rerun("night/1") == 0
+
+
+def test_a_trial_that_was_retried_from_its_state_is_trained_from_its_start(
+    rerun: Callable[..., int], out: Path
+) -> None:
+    def retried(event: dict[str, Any]) -> None:
+        if event["event"] == "trial" and event["trial"] == 1:
+            event["wanted"] = {"act": "a", "verb": "retry", "source": 0, "config": {}, "epochs": 2, "epoch": 1}
+
+    change(out, retried)
+    assert rerun("night/1") == 0
+
+
 def test_what_cannot_be_run_again(rerun: Callable[..., int], out: Path, capsys: Capture) -> None:
     def forked(event: dict[str, Any]) -> None:
         if event["event"] == "trial" and event["trial"] == 1:

@@ -32,8 +32,9 @@ from tracking.record.folder_lock import hold_folder
 from tracking.record.history import SweepHistory
 from tracking.record.journal import Journal
 from tracking.record.layout import SweepFolder, TrialFolder
+from tracking.record.objectives import LATENCY
 
-_OF_THE_CLOCK = ("epoch_seconds", "images_per_second")
+_OF_THE_CLOCK = ("epoch_seconds", "images_per_second", LATENCY)
 _ROWS_SHOWN = 20
 _OF_TAG = "rerun.of"
 
@@ -75,7 +76,7 @@ def begin(run: Run, name: str | None, out: Path) -> SweepFolder:
     changes = {"name": name, "space": str(config.absolute()), "trials": 1, "max_epochs": run.trial.started.epochs,
                "baselines": {}, "baseline_epochs": (), "which_baselines": "none", "settings": {}, "runner": "inline",
                "sampler": "random", "pruner": "none", "max_concurrent": None, "learn_from": (), "prefer": None,
-               "replicates": None, "folds": None, "fold_faces": (), "confirm": None,
+               "lanes": 1, "replicates": None, "folds": None, "fold_faces": (), "confirm": None,
                "data": run.spec.data_of(run.trial.started), "faces": run.spec.faces_of(run.trial.started),
                "fingerprint": run.raw_faces().fingerprint}  # fmt: skip
     limits = {name: RecordedOptions.model_fields[name].default for name, flag in flags(RecordedOptions).items()
@@ -112,10 +113,13 @@ def _check(run: Run) -> None:
     started = run.trial.started
     if sources := made_of(run.trial):
         raise InputError(f"{run.name}: was not trained, but made from {', '.join(sources)}; rerun those")
-    if started.wanted and started.wanted.epoch is not None:
+    wanted = started.wanted
+    while wanted and wanted.verb == "retry" and wanted.epoch is not None:  # it continued a trial with its own settings
+        wanted = run.history.trials[wanted.source].started.wanted
+    if wanted and wanted.epoch is not None:
         raise InputError(
-            f"{run.name}: continued from the state of trial {started.wanted.source} after epoch "
-            f"{started.wanted.epoch}, which is not kept; choose a trial that started from epoch 0"
+            f"{run.name}: continued from the state of trial {wanted.source} after epoch {wanted.epoch}, which is not "
+            "kept; choose a trial that started from epoch 0"
         )
     if not run.trial.epochs:
         why = f" ({run.trial.reason})" if run.trial.reason else ""
