@@ -20,7 +20,7 @@ class KeptStates:
 
     None is a tenth of the disk's free space at that time. States of trials that are done, which only `extend` needs,
     are deleted first. A paused or failed trial without its state trains its epochs again when it continues, with the
-    same results.
+    same results. A trial that began from another trial's state cannot, and keeps its own.
     """
 
     def __init__(self, folder: SweepFolder, most_bytes: int | None, on_warning: Callable[[str], None]) -> None:
@@ -45,7 +45,9 @@ class KeptStates:
         )  # fmt: skip
         if taken <= most:
             return
-        least_first = by_promise(history, [number for number, size in sizes.items() if size])[::-1]
+        starts = {number: history.trials[number].started for number, size in sizes.items() if size}
+        can_go = [number for number, started in starts.items() if number in done or not started.began_from_state]
+        least_first = by_promise(history, can_go)[::-1]
         for number in sorted(least_first, key=lambda number: number not in done):
             if taken <= most:
                 return

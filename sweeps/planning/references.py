@@ -30,7 +30,7 @@ class References:
         self._teachers: dict[tuple[str, tuple[str, ...] | None], list[Teacher]] = {}
 
     def found(self, config: TrialConfig) -> TrialConfig:
-        """`config` with paths of weights in place of runs, and with teachers as trials with the hashes of their weights.
+        """`config` with paths of weights in place of runs, and teachers as trials with the hashes of their weights.
 
         Raises InputError if one of them cannot be used; for a teacher also if it was trained on other faces.
         """

@@ -208,6 +208,11 @@ class TrialStarted(_Event):
         return self.group is not None and (self.group.member > 0 or self.group.confirms is not None)
 
     @property
+    def began_from_state(self) -> bool:
+        """Whether it began from a state of another trial, so that it cannot be trained from its start."""
+        return self.wanted is not None and self.wanted.epoch is not None
+
+    @property
     def net(self) -> str:
         """The name of its kind of net; empty if the draw gave no configuration."""
         name: str = self.config.get("net", {}).get("name", "")

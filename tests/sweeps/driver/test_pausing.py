@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,10 +11,11 @@ import pytest
 
 from fer_common.errors import UserError
 from fer_models import LeNetConfig, Recipe
-from fer_models.training.tensor_file import read_tensors
+from fer_models.training.tensor_file import read_tensors, write_tensors
 from sweeps import InputError, Space, SweepResult, TrialConfig, run_sweep
 from sweeps.cli.arguments import options
 from sweeps.cli.main import run_parser
+from sweeps.driver.acts import Acts
 from sweeps.driver.director import Attendant, Director
 from sweeps.driver.kept_states import KeptStates
 from sweeps.driver.runner import InlineRunner
@@ -295,6 +297,26 @@ def test_states_of_trials_that_are_done_go_before_those_of_paused_ones(tmp_path:
     assert len(warnings) == 1
     assert "trial 2: its state is deleted" in warnings[0]
     assert "it cannot be extended" in warnings[0]
+
+
+def test_a_fork_keeps_its_state_since_its_own_start_is_another_trials_state(tmp_path: Path) -> None:
+    """Trained from scratch it would be another trial under the same number."""
+    folder = SweepFolder(tmp_path / "night")
+    held = desk(tmp_path / "night", trials=1, listeners=(KeptStates(folder, 0, lambda _: None),))
+    source = held.task()
+    write_tensors(folder.trial(0).last, {}, {"state": json.dumps({"epoch": 1})})
+    held.director.take(0, report(source, 1))
+    Acts(folder, SPACE, 1).perform(
+        held.director, Request(verb="fork", arguments={"trial": 0, "settings": ["lr=0.03"]}, who="ana")
+    )
+    held.director.take(0, report(source, 2))
+    held.director.take(0, ended(source))
+    fork = held.task()
+    assert folder.trial(1).last.exists()
+    held.director.pause(1, "person")
+    held.director.take(1, report(fork, 1))
+    assert held.director.history.trials[1].state == "paused"
+    assert folder.trial(1).last.exists()
 
 
 @pytest.mark.parametrize(("text", "size"), [("20GiB", 20 << 30), ("1.5 MiB", 3 << 19)])
