@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from fer_common.faults import rule
+from fer_common.quantities import read_number, read_whole_number
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,8 @@ def _kind(annotation: Any, flag: Flag) -> dict[str, Any]:
     kind = get_args(kinds[0])[0] if get_origin(kinds[0]) is Annotated else kinds[0]
     if kind is bool:
         return {"action": "store_true"}
-    reading = {"type": flag.read or (kind if kind in (int, float, Path) else str)}
+    readers: dict[Any, Callable[[str], Any]] = {int: read_whole_number, float: read_number, Path: Path}
+    reading = {"type": flag.read or readers.get(kind, str)}
     choices = {"choices": get_args(kind)} if get_origin(kind) is Literal and len(kinds) == 1 else {}
     return reading | choices | ({"action": "append"} if flag.repeat else {})
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 _UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
@@ -28,10 +29,27 @@ def read_bytes(text: str) -> int:
 
 def read_share(text: str) -> float:
     """A share, in percent or as a number."""
+    with suppress(ValueError):
+        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        if share <= 1:
+            return share
+    raise argparse.ArgumentTypeError(f"'{text}': expected a share, as 50% or 0.5")
+
+
+def read_whole_number(text: str) -> int:
+    """A whole number."""
     try:
-        return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        return int(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}': expected a share, as 50% or 0.5") from None
+        raise argparse.ArgumentTypeError(f"'{text}': expected a whole number") from None
+
+
+def read_number(text: str) -> float:
+    """A number."""
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}': expected a number") from None
 
 
 def read_moment(text: str) -> datetime:

@@ -24,6 +24,7 @@ from sweeps.cli.leaderboard_table import leaderboard, pareto_table
 from sweeps.cli.progress import STATES, Progress, trials_begun
 from sweeps.cli.steering import act_verbs, rerun, watch
 from sweeps.options import Options
+from sweeps.planning.budgets import Budgets
 from sweeps.planning.hardware import find_hardware
 from sweeps.planning.plan import Plan, make_plan
 from sweeps.runs import find_run, open_sweep
@@ -235,16 +236,19 @@ def _conclude(plan: Plan, result: SweepResult) -> None:
         warn(f"MLflow lacks {result.backlog} events; send them with: {_verb(plan.options, 'sync')}")
     if not history.finished:
         reason = history.stopped.reason if history.stopped else "it did not end"
-        verbs = ["unpause", "resume"] if _waits_for_persons(history, spec) else ["resume"]
-        commands = "\n  ".join(_verb(plan.options, verb) for verb in verbs)
-        console.print(f"not finished ({reason}). To resume it:\n  {commands}")
+        console.print(f"not finished ({reason}). {_way_on(plan.options, history, spec)}")
     console.print(f"see also:\n  {_verb(plan.options, 'status')}\n  {_page(plan, result)}")
 
 
-def _waits_for_persons(history: SweepHistory, spec: SweepSpec) -> bool:
-    """Whether nothing is left to do but trials that persons paused."""
+def _way_on(options: Options, history: SweepHistory, spec: SweepSpec) -> str:
+    """How a sweep continues that is not finished."""
+    budgets = Budgets(spec)
+    if budgets.exceeded(history):
+        return budgets.way_on[:1].upper() + budgets.way_on[1:]
     paused = [trial.paused is not None and trial.paused.reason == "person" for trial in history.unfinished]
-    return bool(paused) and all(paused) and not spec.to_start(history)
+    by_persons = bool(paused) and all(paused) and not spec.to_start(history)
+    commands = [_verb(options, verb) for verb in (["unpause", "resume"] if by_persons else ["resume"])]
+    return "\n  ".join(["To resume it:", *commands])
 
 
 def _verb(options: Options, verb: str) -> str:

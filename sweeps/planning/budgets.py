@@ -87,7 +87,12 @@ class Budgets:
     def refuse_if_used_up(self, history: SweepHistory) -> None:
         """Raise InputError if nothing is left for a resume."""
         if reason := self.exceeded(history):
-            raise InputError(f"{self._spec.name}: {reason}; resume it with another limit to continue")
+            raise InputError(f"{self._spec.name}: {reason}; {self.way_on}")
+
+    @property
+    def way_on(self) -> str:
+        """How a sweep continues whose budget is used up."""
+        return f"to continue, repeat its command with another limit, --name {self._spec.name} and --resume"
 
     def lines(self, history: SweepHistory | None) -> list[str]:
         """One line per budget: its limit, and how much of it is used."""

@@ -92,6 +92,8 @@ def test_a_budget_that_is_used_up_stops_the_sweep_within_a_report(
     printed = capsys.readouterr().out
     assert "budget: 0.00 of 1e-09 CPU hours" in printed
     assert "not finished (--cpu-hours 1e-09 is used up: " in printed
+    assert "To continue, repeat its command with another limit, --name night and --resume" in printed
+    assert "sweeps resume" not in printed, "which would be refused"
     stopped = SweepHistory.load(out / "night/journal.jsonl")
     assert sum(trial.last_epoch for trial in stopped.trials.values()) <= 1
     assert "night: --cpu-hours 1e-09 is used up" in refused(capsys, lambda: run("--resume"))
@@ -114,17 +116,18 @@ def test_until_a_time(run: Callable[..., int], capsys: pytest.CaptureFixture[str
         (["--until", "2001-01-01T10:00"], "'2001-01-01T10:00': is in the past; now it is "),
         (["--cpu-hours", "0"], "--cpu-hours 0: must be above 0"),
         (["--max-cost", "5"], "--max-cost 5: needs --price-per-hour"),
+        (["--price-per-hour", "3"], "--price-per-hour 3: is for --max-cost; give both"),
         (["--until-gain", "0"], "--until-gain 0: must be above 0"),
         (["--until-gain", "nan"], "--until-gain nan: must be a finite number"),
-        (["--until-gain", "little"], "invalid float value: 'little'"),
+        (["--until-gain", "little"], "argument --until-gain: 'little': expected a number"),
         (
             ["--until-gain", "0.2"],
             "--until-gain 0.2: needs 30 drawn trials, and the sweep has 3; use --trials N",
         ),
         (["--max-failed", "much"], "'much': expected a share, as 50% or 0.5"),
-        (["--max-failed", "150%"], "--max-failed 1.5: must be at most 1"),
+        (["--max-failed", "150%"], "'150%': expected a share, as 50% or 0.5"),
         (["--weight", "0"], "--weight 0: must be above 0"),
-        (["--priority", "high"], "invalid int value: 'high'"),
+        (["--priority", "high"], "'high': expected a whole number"),
         (["--notify", "nowhere"], "--notify nowhere: expected http://"),
     ],
 )
@@ -197,7 +200,7 @@ def test_a_sweep_ends_where_little_is_left_to_gain(sweep: Callable[..., SweepRes
     assert first.stop_reason.startswith("15 more trials are expected to gain 0.0")
     assert first.stop_reason.endswith(" points, less than --until-gain 0.5")
     assert first.exit_code == 0
-    with pytest.raises(InputError, match=r"night: 15 more trials .* resume it with another limit"):
+    with pytest.raises(InputError, match=r"night: 15 more trials .* repeat its command with another limit"):
         sweep(resume=True, **asked)
     second = sweep(resume=True, until_gain=0.001, **asked)
     assert second.history.finished
