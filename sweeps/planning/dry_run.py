@@ -21,6 +21,7 @@ from fer_models.nets.registry import count_parameters
 from fer_models.training.fit import fit
 from fer_models.training.state import TrainingState, new_state
 from sweeps.config import TrialConfig
+from sweeps.planning.gpu_share import HARMLESS_LR
 from sweeps.planning.plan import Plan, configurations
 from sweeps.time_left import duration
 from sweeps.trial.build_net import fit_arguments, new_net
@@ -74,7 +75,7 @@ def dry_run(plan: Plan, console: Console) -> None:
 
 def measure(faces: Faces, title: str, config: TrialConfig, device: str) -> StepCost:
     """One warm-up step that measures memory, and a few timed steps, each as a separate epoch."""
-    recipe, classes = config.recipe, len(faces.classes)
+    recipe, classes = config.recipe.model_copy(update={"lr": HARMLESS_LR}), len(faces.classes)
     net = new_net(config, faces)
     parameters = count_parameters(net)  # before stages are frozen
     state = new_state(net, recipe, config.transfer)
@@ -88,7 +89,7 @@ def measure(faces: Faces, title: str, config: TrialConfig, device: str) -> StepC
         seed=0,
         iterations_per_epoch=1,
         device=device,
-        **fit_arguments(config, faces),
+        **fit_arguments(config.model_copy(update={"recipe": recipe}), faces),
     )
     with _bytes_kept() as kept:
         next(steps)

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from sweeps.planning.plan import Plan
 
 _SHAPES_PER_NET = 4
-_HARMLESS_LR = 1e-8
+HARMLESS_LR = 1e-8
+"""A learning rate at which nothing that is measured diverges; it affects neither memory nor time."""
 _PATIENCE_SECONDS = 900.0
 """How long to wait for nodes that the autoscaler starts, and for other sweeps to free a GPU."""
 _GIBIBYTE = 2**30
@@ -125,7 +126,7 @@ def _harmless(config: TrialConfig) -> TrialConfig:
     one_phase = {"finetune_epochs_share": 0.0, "finetune_freeze": None, "finetune_lr": None}
     return config.model_copy(
         update={
-            "recipe": config.recipe.model_copy(update={"lr": _HARMLESS_LR}),
+            "recipe": config.recipe.model_copy(update={"lr": HARMLESS_LR}),
             "transfer": transfer.model_copy(update=one_phase),
         }
     )

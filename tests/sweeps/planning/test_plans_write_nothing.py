@@ -43,6 +43,7 @@ def test_a_dry_run_leaves_the_file_system_as_it_was(
     tmp_path: Path, space: str, tiny_csv: Path, out: Path, face_cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = [space, "--data", str(tiny_csv), "--out", str(out), "--runner", "inline", "--name", "night", "--dry-run"]
+    words += ["--set", "lr=1e6"]  # a trial would diverge
     assert run_main(words) == 0
     assert not out.exists()
     before = state(tmp_path, face_cache)
