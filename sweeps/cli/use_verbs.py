@@ -21,6 +21,7 @@ from sweeps.errors import InputError
 from sweeps.serve.verb import Serve
 from sweeps.use.classifier import Classifier
 
+_TABLES = (".csv", ".csv.gz", ".csv.xz", ".csv.zip")
 _OTHERS = 2
 """How many expressions are printed after the most probable one."""
 
@@ -56,7 +57,7 @@ class Predict(OfSweeps):
     def __call__(self) -> int:
         from sweeps.use.find_model import find_model
 
-        csvs = [path for path in self.inputs if ".csv" in path.suffixes]
+        csvs = [path for path in self.inputs if path.name.lower().endswith(_TABLES)]
         if csvs and self.whole:
             raise InputError("--whole: a csv has whole faces already; omit it")
         photos = [path for path in self.inputs if path not in csvs]
@@ -136,8 +137,10 @@ def _predict_csv(path: Path, classifier: Classifier, given: Predict, contents: l
 
     began = time.monotonic()
     try:
-        scored = score_csv(path, classifier)
-    except DataError as error:
+        with Progress(console=errors, transient=True) as progress:
+            task = progress.add_task(path.name, total=None)
+            scored = score_csv(path, classifier, lambda done, faces: progress.update(task, completed=done, total=faces))
+    except (DataError, InputError) as error:
         errors.print(Text(str(error), style="yellow"))
         contents.append({"file": str(path), "error": str(error)})
         return 1

@@ -27,8 +27,8 @@ class Classifier(Protocol):
     classes: tuple[str, ...]
     side: int
 
-    def probabilities(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """[n, classes]."""
+    def probabilities(self, faces: NDArray[np.uint8], *, one_core: bool = False) -> NDArray[np.float32]:
+        """[n, classes]. With `one_core` PyTorch leaves the other cores to other threads of this process."""
 
 
 def inputs_of(faces: NDArray[np.uint8], before: Sequence[str]) -> dict[str, NDArray[Any]]:
@@ -51,11 +51,18 @@ class PackedClassifier:
         self.classes = self.nets.classes
         self.side = int(self.nets.mean_image.shape[0])
 
-    def probabilities(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """[n, classes]."""
+    def probabilities(self, faces: NDArray[np.uint8], *, one_core: bool = False) -> NDArray[np.float32]:
+        """[n, classes]. With `one_core` PyTorch leaves the other cores to other threads of this process."""
+        import torch
+
         from fer_data.augmentation.preprocess import preprocess
 
-        return self.nets.predict(faces, preprocess)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1 if one_core else threads)
+        try:
+            return self.nets.predict(faces, preprocess)
+        finally:
+            torch.set_num_threads(threads)
 
 
 class OnnxClassifier:
@@ -67,6 +74,7 @@ class OnnxClassifier:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = threads
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # other threads need the cores
         if not path.is_file():
             raise InputError(f"--model {path}: no such file; write it with: python -m sweeps export RUN --format onnx")
         try:
@@ -81,7 +89,7 @@ class OnnxClassifier:
                 f"--model {path}: not a net that 'python -m sweeps export' wrote ({type(error).__name__})"
             ) from error
 
-    def probabilities(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def probabilities(self, faces: NDArray[np.uint8], *, one_core: bool = False) -> NDArray[np.float32]:
         """[n, classes]."""
         parts: list[Any] = [np.empty((0, len(self.classes)), np.float32)]
         for start in range(0, len(faces), FACES_AT_ONCE):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from fer_data import EXPRESSIONS
 from fer_data.images.resizing import all_resized
 from fer_data.sources.fer2013 import read_rows_of
 from sweeps.errors import InputError
-from sweeps.use.classifier import Classifier
+from sweeps.use.classifier import FACES_AT_ONCE, Classifier
 from tracking.metrics.summary import ScoreSummary, summary
 
 
@@ -26,8 +27,11 @@ class Scored:
     faults: tuple[str, ...]
 
 
-def score_csv(path: Path, classifier: Classifier) -> Scored:
-    """Predict every valid row. Raises DataError if there is none, InputError for a net of other classes."""
+def score_csv(path: Path, classifier: Classifier, on_batch: Callable[[int, int], object] = lambda *_: None) -> Scored:
+    """Predict every valid row. Raises DataError if there is none, InputError for a net of other classes.
+
+    After each batch `on_batch` receives how many faces are done, and how many there are.
+    """
     if tuple(classifier.classes) != EXPRESSIONS:
         raise InputError(
             f"{path}: its labels are FER2013's ({', '.join(EXPRESSIONS)}), but {classifier.about.name} knows "
@@ -36,6 +40,10 @@ def score_csv(path: Path, classifier: Classifier) -> Scored:
     rows = read_rows_of(path)
     side = int(rows.pixels.shape[1] ** 0.5)
     faces = np.asarray(all_resized(rows.pixels.reshape(-1, side, side), classifier.side, "area"), np.uint8)
-    probabilities = classifier.probabilities(faces)
+    parts = []
+    for start in range(0, len(faces), FACES_AT_ONCE):
+        parts.append(classifier.probabilities(faces[start : start + FACES_AT_ONCE]))
+        on_batch(start + len(parts[-1]), len(faces))
+    probabilities = np.concatenate(parts)
     labels = rows.emotions.astype(np.int64)
     return Scored(labels, probabilities, summary(labels, probabilities, classifier.classes), rows.left_out)

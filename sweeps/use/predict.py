@@ -84,7 +84,7 @@ def photos_in(inputs: Sequence[Path]) -> list[Path]:
     """The photographs that the inputs name; those of a folder sorted by name, including subfolders."""
     found: list[Path] = []
     for given in inputs:
-        if given != STDIN and given.is_dir():
+        if given != STDIN and _is_folder(given):
             inside = sorted(path for path in given.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
             if not inside:
                 raise InputError(f"{given}: no photograph in this folder (looked for {', '.join(SUFFIXES)})")
@@ -92,6 +92,13 @@ def photos_in(inputs: Sequence[Path]) -> list[Path]:
         else:
             found.append(given)
     return found
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # for example a name that is too long: reading it gives the reason
+        return False
 
 
 def predict_photos(paths: Iterable[Path], classifier: Classifier, *, as_whole: bool = False) -> Iterator[Answered]:
@@ -160,7 +167,8 @@ def _searched(name: str, read: Callable[[], Photo], side: int, as_whole: bool) -
 
 def _answered(searched: Sequence[_Searched], classifier: Classifier) -> Iterator[Answered]:
     faces = [face for one in searched for face in one.faces]
-    rows = iter(classifier.probabilities(np.stack(faces)) if faces else ())
+    # One core: the detector's threads use all, and threads of PyTorch that wait for each other would take theirs.
+    rows = iter(classifier.probabilities(np.stack(faces), one_core=True) if faces else ())
     for one in searched:
         answers = tuple(
             Answer(box, dict(zip(classifier.classes, map(float, next(rows)), strict=True))) for box in one.boxes

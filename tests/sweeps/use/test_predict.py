@@ -9,10 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from skimage import data
 
+from fer_data import DataOptions
 from fer_models import LeNetConfig, Recipe
+from fer_models.packed_nets import PackedNets
 from sweeps import Space, TrialConfig, run_sweep
 from sweeps.cli.main import main
 
@@ -75,6 +78,54 @@ def test_in_a_folder_a_bad_photograph_is_named_and_the_rest_go_on(
     assert sum(face["probabilities"].values()) == pytest.approx(1, abs=1e-4)
     assert face["box"]["left"] == pytest.approx(180, abs=10)
     assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == ["face-2.png", "face.png"]
+
+
+def test_a_path_that_the_system_refuses_is_named_and_the_rest_go_on(
+    predict: Callable[..., int], album: Path, capsys: Capture
+) -> None:
+    assert predict(album / ("long" * 100), album / "absent.csv", album / "face.jpg") == 1
+    shown = capsys.readouterr()
+    assert "cannot be read: File name too long" in shown.err
+    assert "absent.csv: cannot be read: No such file" in shown.err
+    assert "face.jpg: the image expression is more" in shown.out
+
+
+def test_a_net_of_other_classes_refuses_a_csv_and_predicts_the_rest(
+    finished: Path, album: Path, tiny_csv: Path, capsys: Capture
+) -> None:
+    pair = DataOptions(source=str(tiny_csv), classes=("happy", "sad"))
+    run_sweep(Space(suggest=lambda trial: LENET), data=pair, trials=1, epochs=1, name="pair", out=finished,
+              runner="inline", figures=False)  # fmt: skip
+    capsys.readouterr()
+    assert main(["predict", str(tiny_csv), str(album / "face.jpg"), "--model", "pair/0", "--out", str(finished)]) == 1
+    shown = capsys.readouterr()
+    assert "but pair/0 knows Happy, Sad; use a net with these classes" in shown.err
+    assert "face.jpg: the image expression is more" in shown.out
+
+
+def test_a_csv_is_known_by_the_end_of_its_name_in_any_case(
+    predict: Callable[..., int], album: Path, tiny_csv: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    (tmp_path / "FACES.CSV").write_bytes(tiny_csv.read_bytes())
+    (tmp_path / "of.csv.jpg").write_bytes((album / "face.jpg").read_bytes())
+    assert predict(tmp_path / "FACES.CSV", tmp_path / "of.csv.jpg") == 0
+    shown = capsys.readouterr().out
+    assert "FACES.CSV: 77 faces" in shown
+    assert "of.csv.jpg: the image expression is more" in shown
+
+
+def test_the_net_leaves_the_cores_to_the_search_for_faces(
+    predict: Callable[..., int], album: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, really = [], PackedNets.predict
+    monkeypatch.setattr(PackedNets, "predict", lambda *given: (seen.append(torch.get_num_threads()), really(*given))[1])
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert predict(album / "face.jpg") == 0
+        assert (seen, torch.get_num_threads()) == ([1], 2)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_a_whole_picture_is_taken_as_one_face(predict: Callable[..., int], album: Path, capsys: Capture) -> None:
