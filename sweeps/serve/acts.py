@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from sweeps.errors import InputError
 from sweeps.serve.command import run_verb
 
 _SECONDS = 120
 _EXAMPLES = {"try": "lr=0.01", "fork": "lr=0.01", "set": "max-concurrent=2"}
-More = Annotated[str, Field(pattern=r"^\+?[0-9]{1,6}$")]
-Setting = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.-]*=[^\n]{0,200}$")]
+
+
+def _matching(pattern: str, rule: str) -> Callable[[str], str]:
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(rule)
+        return text
+
+    return check
+
+
+More = Annotated[str, AfterValidator(_matching(r"\+?[0-9]{1,6}", "must be a number, or +N to add N"))]
+Setting = Annotated[
+    str, AfterValidator(_matching(r"[A-Za-z_][\w.-]*=[^\n]{0,200}", "must be KEY=VALUE, such as lr=0.01"))
+]
 
 
 class ActRequest(BaseModel):

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Depends, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
@@ -29,6 +30,7 @@ from sweeps.serve.rendering import page
 from sweeps.serve.search import Searches
 from sweeps.use.classifier import OnnxClassifier
 from sweeps.use.predict import Answered, predict_photo
+from tracking.errors import TrackingError
 
 _UPLOADS = 16
 """Maximum number of photographs in memory at once."""
@@ -37,6 +39,8 @@ _LOOK_SECONDS = 0.4
 _BEAT_SECONDS = 15
 _AT_ONCE = 2
 """Maximum number of photographs that are decoded at once, since each may take 200 MB."""
+_SLOW_AT_ONCE = 16
+"""Maximum number of requests at once that wait for a process or an export; pages have other threads."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,7 @@ class Served:
     searches: Searches
     uploads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_UPLOADS))
     decoding: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_AT_ONCE))
+    slow: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(_SLOW_AT_ONCE))
     closing: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -98,20 +103,21 @@ async def events(found: Found, request: Request, served: Serving, since: int = 0
 @router.post("/sweeps/{name}/acts", dependencies=[Depends(_found)])
 async def acts(name: str, asked: ActRequest, served: Serving) -> dict[str, str]:
     """Stop, pause, unpause, extend, set, try, fork or retry, as the command of that name does."""
-    return {"answer": await run_in_threadpool(act, served.out, name, asked)}
+    return {"answer": await to_thread.run_sync(act, served.out, name, asked, limiter=served.slow)}
 
 
 @router.get("/sweeps/{name}/settings")
-def settings(name: str, found: Found, served: Serving) -> dict[str, Any]:
+async def settings(name: str, found: Found, served: Serving) -> dict[str, Any]:
     """The position of each trial on the axis of each setting, and the settings' importances. Takes some seconds."""
-    summary = found.summary() or {"digest": {"trials": {}}}
-    return served.searches.get(name, sum(n for state, n in summary["digest"]["trials"].items() if state != "running"))
+    summary = await run_in_threadpool(found.summary) or {"digest": {"trials": {}}}
+    ended = sum(n for state, n in summary["digest"]["trials"].items() if state != "running")
+    return await to_thread.run_sync(served.searches.get, name, ended, limiter=served.slow)
 
 
 @router.post("/sweeps/{name}/mlflow", dependencies=[Depends(_found)])
-def mlflow(name: str, served: Serving) -> dict[str, str]:
+async def mlflow(name: str, served: Serving) -> dict[str, str]:
     """The address of the sweep in the MLflow UI. If its store is a file, a server is started."""
-    return {"address": served.mlflow.address(name)}
+    return {"address": await to_thread.run_sync(served.mlflow.address, name, limiter=served.slow)}
 
 
 @router.get("/models")
@@ -123,7 +129,7 @@ def models(served: Serving) -> list[str]:
 @router.get("/models/about")
 async def about(served: Serving, model: str | None = None) -> dict[str, Any]:
     """The data that a net was trained on, and its accuracy. A new net is first exported."""
-    classifier = await run_in_threadpool(served.pool.get, model)
+    classifier = await to_thread.run_sync(served.pool.get, model, limiter=served.slow)
     return classifier.about.model_dump() | {"classes": classifier.classes, "sentence": classifier.about.sentence}
 
 
@@ -142,7 +148,7 @@ async def predict(
                 data = await request.body()
         except TimeoutError:
             raise HTTPException(408, f"the file took longer than {_UPLOAD_SECONDS} s to arrive") from None
-        classifier = await run_in_threadpool(served.pool.get, model)
+        classifier = await to_thread.run_sync(served.pool.get, model, limiter=served.slow)
         began = time.monotonic()
         async with served.decoding:
             answered = await run_in_threadpool(partial(_predicted, data, classifier, whole, looked))
@@ -182,7 +188,11 @@ async def _events(sweep: Living, request: Request, closing: asyncio.Event, since
 
     beat = time.monotonic()
     while not closing.is_set() and not await request.is_disconnected():
-        since, state = await run_in_threadpool(news)
+        try:
+            since, state = await run_in_threadpool(news)
+        except (TrackingError, OSError) as error:  # its journal is damaged or gone
+            yield f"event: fault\ndata: {json.dumps(str(error))}\n\n"
+            return
         if state:
             beat = time.monotonic()
             yield f"data: {state}\n\n"

@@ -10,10 +10,12 @@ from socket import socket
 import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.exception_handlers import http_exception_handler
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
+from fer_common.faults import rule
 from fer_data import DataError
 from fer_models import ModelError
 from sweeps.errors import InputError
@@ -28,6 +30,8 @@ from sweeps.serve.search import Searches
 from tracking.errors import TrackingError
 
 _STATIC = Path(__file__).parent / "static"
+_MOST_SHOWN = 100
+"""Maximum number of characters of a wrong value that a message repeats."""
 
 
 def web_app(out: Path, guard: Guard, pool: ModelPool, mlflow: MlflowPages) -> FastAPI:
@@ -48,6 +52,7 @@ def web_app(out: Path, guard: Guard, pool: ModelPool, mlflow: MlflowPages) -> Fa
     app.include_router(pages.router)
     for kind in (InputError, DataError, ModelError, TrackingError):
         app.add_exception_handler(kind, _refused)
+    app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _failed)
     return app
 
@@ -71,3 +76,13 @@ async def _failed(request: Request, error: Exception) -> Response:
 
 def _refused(_: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"detail": str(error)}, 422)
+
+
+def _invalid(_: Request, error: Exception) -> JSONResponse:
+    """The faults of a request in one line."""
+    assert isinstance(error, RequestValidationError)
+    faults = [
+        f"{'.'.join(map(str, fault['loc'][1:2]))} {str(fault.get('input'))[:_MOST_SHOWN]}: {rule(fault)}".strip()
+        for fault in error.errors()
+    ]
+    return JSONResponse({"detail": "; ".join(faults)}, 422)

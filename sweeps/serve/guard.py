@@ -71,11 +71,13 @@ class Guard:
         return response
 
     def _refusal(self, request: Request) -> Response | None:
-        host = urlsplit(f"//{request.headers.get('host', '')}").hostname
-        if host not in self.hosts:
-            return _refused(400, f"this server is not configured for the host '{host}'; allow it with --allow-host")
-        origin = request.headers.get("origin")
-        if request.method not in _SAFE and origin and urlsplit(origin).netloc != request.headers.get("host"):
+        host, origin = request.headers.get("host", ""), request.headers.get("origin")
+        name = _host_name(host)
+        if name not in self.hosts:
+            return _refused(
+                400, f"this server is not configured for the host '{name or host}'; allow it with --allow-host"
+            )
+        if request.method not in _SAFE and origin and origin.partition("://")[2] != host:
             return _refused(403, f"a page of {origin} may not use this server")
         if self.token is None or request.url.path.startswith(("/static/", "/login")):
             return None
@@ -103,6 +105,13 @@ def guard_for(host: str, allowed: list[str], token_file: Path) -> Guard:
     """
     names = frozenset({*LOOPBACK, *allowed, host} - {"0.0.0.0", "::"})
     return Guard(names, None if host in LOOPBACK else _token(token_file))
+
+
+def _host_name(host: str) -> str | None:
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:  # for example a bracket that is not closed
+        return None
 
 
 def _token(path: Path) -> str:

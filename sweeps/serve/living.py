@@ -33,7 +33,7 @@ class Living:
 
     def __init__(self, folder: SweepFolder) -> None:
         self.folder = folder
-        self.version = 0
+        self.version = time.time_ns() // 1_000  # above all versions of earlier servers, whose pages may ask again
         self._lock = threading.Lock()
         self._forget()
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +31,19 @@ class Searches:
     def __init__(self, out: Path) -> None:
         self._out = out
         self._kept: dict[tuple[str, int], dict[str, Any]] = {}
+        self._lock = threading.Lock()
 
     def get(self, name: str, ended: int) -> dict[str, Any]:
         """The result for the sweep `name`, of which `ended` trials have ended. Raises InputError if it takes too
         long."""
         key = (name, ended)
-        if key not in self._kept:
-            self._kept[key] = json.loads(run_verb(str(self._out), name, module="sweeps.serve.search", timeout=_SECONDS))
-            while len(self._kept) > _KEPT:
-                self._kept.pop(next(iter(self._kept)))
-        return self._kept[key]
+        with self._lock:  # one process at a time: each takes a core and many pages ask for the same
+            if key not in self._kept:
+                printed = run_verb(str(self._out), name, module="sweeps.serve.search", timeout=_SECONDS)
+                self._kept[key] = json.loads(printed)
+                while len(self._kept) > _KEPT:
+                    self._kept.pop(next(iter(self._kept)))
+            return self._kept[key]
 
 
 def settings_of(history: SweepHistory) -> dict[str, Any]:

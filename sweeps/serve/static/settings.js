@@ -5,9 +5,7 @@ let asked = -1, found = null;
 async function askSettings(ended) {
   if (ended === asked || (asked >= 0 && ended < asked * 1.1)) return; // each answer takes seconds of a core
   asked = ended;
-  const response = await fetch(`${base}/settings`), content = await response.json();
-  if (!response.ok) { put("settings-line", content.detail); return; }
-  found = content;
+  try { found = await request(`${base}/settings`); } catch (error) { asked = -1; put("settings-line", error.message); return; }
   showImportances();
   drawParallel();
 }

@@ -45,8 +45,13 @@ function showFront(front) {
 }
 
 const setForm = document.querySelector("form[data-verb=set]");
-function shareNow() { const value = share[setForm.elements.key.value.replace("-", "_")]; return value == null ? "" : String(value); }
-function showShare() { if (document.activeElement !== setForm.elements.value) setForm.elements.value.value = shareNow(); }
+const shareOf = (key) => String(share[key.replace("-", "_")] ?? "");
+let shareShown = "";
+// A value that the user has typed stays.
+function showShare() {
+  const input = setForm.elements.value, now = shareOf(setForm.elements.key.value);
+  if (input.value === shareShown || input.value === now) input.value = shareShown = now;
+}
 
 const merit = (one) => one.best ?? -1;
 function ranked() {
@@ -56,37 +61,45 @@ function ranked() {
   return found.sort((a, b) => compare(a[sort.key], b[sort.key]) * (sort.down ? -1 : 1) || a.number - b.number);
 }
 
+// The row of each trial stays the same element while its trial changes: an update takes neither the focus nor a click.
+const tableRows = new Map();
+const fill = (element, text) => { if (element.textContent !== text) element.textContent = text; };
+
+function rowOf(one) {
+  let row = tableRows.get(one.number);
+  if (!row) {
+    row = document.createElement("tr");
+    for (const kind of ["", "", "", "n", "n", "n", "", "reason", "do"]) row.insertCell().className = kind;
+    row.cells[2].append(document.createElement("span"));
+    tableRows.set(one.number, row);
+  }
+  const chip = row.cells[2].firstChild, last = row.cells[8];
+  const cells = [one.number, one.title, null, percent(one.best), `${one.epoch} of ${one.epochs}`, one.lr?.toPrecision(3), one.forecast?.text ?? (OVER.includes(one.state) ? "" : "–"), one.reason];
+  cells.forEach((text, place) => { if (place !== 2) fill(row.cells[place], String(text ?? "")); });
+  chip.className = `chip ${one.state}`;
+  fill(chip, one.state);
+  const verbs = [...({ running: ["pause", "stop"], waiting: ["unpause", "pause", "stop"], paused: ["unpause", "stop"] }[one.state] ?? []), ...(one.epoch && one.state !== "done" && one.state !== "failed" ? ["fork"] : [])];
+  if (last.dataset.verbs !== verbs.join()) last.replaceChildren(...verbs.map((verb) => actButton(verb, one.number)));
+  last.dataset.verbs = verbs.join();
+  for (const button of last.children) button.disabled = !driven && button.dataset.verb !== "fork";
+  return row;
+}
+
+function actButton(verb, number) {
+  const button = document.createElement("button");
+  button.dataset.verb = verb;
+  button.dataset.trial = number;
+  button.textContent = verb === "unpause" ? "continue" : verb;
+  button.ariaLabel = `${button.textContent} trial ${number}`;
+  return button;
+}
+
 function showTable() {
-  const found = ranked(), body = document.querySelector("#trials tbody");
-  body.replaceChildren(...found.slice(0, rows).map((one) => {
-    const row = document.createElement("tr");
-    const cells = [one.number, one.title, null, percent(one.best), `${one.epoch} of ${one.epochs}`, one.lr?.toPrecision(3) ?? "", one.forecast?.text ?? (OVER.includes(one.state) ? "" : "–"), one.reason];
-    cells.forEach((text, place) => { const cell = row.insertCell(); cell.textContent = text ?? ""; if (place >= 3 && place <= 5) cell.className = "n"; });
-    const chip = document.createElement("span");
-    chip.className = `chip ${one.state}`;
-    chip.textContent = one.state;
-    row.cells[2].append(chip);
-    row.cells[7].className = "reason";
-    const last = row.insertCell();
-    last.className = "do";
-    const verbs = { running: ["pause", "stop"], waiting: ["unpause", "pause", "stop"], paused: ["unpause", "stop"] }[one.state] ?? [];
-    for (const verb of verbs) {
-      const button = document.createElement("button");
-      button.textContent = verb === "unpause" ? "continue" : verb;
-      button.ariaLabel = `${button.textContent} trial ${one.number}`;
-      button.disabled = !driven;
-      button.addEventListener("click", () => act(verb, { trial: one.number }));
-      last.append(button);
-    }
-    if (one.epoch && one.state !== "done" && one.state !== "failed") {
-      const button = document.createElement("button"), form = document.querySelector("form[data-verb=fork]");
-      button.textContent = "fork";
-      button.ariaLabel = `fork trial ${one.number}`;
-      button.addEventListener("click", () => { form.elements.trial.value = one.number; form.elements.settings.focus(); });
-      last.append(button);
-    }
-    return row;
-  }));
+  const found = ranked(), body = document.querySelector("#trials tbody"), shown = found.slice(0, rows).map(rowOf), kept = new Set(shown), focused = document.activeElement;
+  for (const row of [...body.rows]) if (!kept.has(row)) row.remove();
+  let next = body.firstChild;
+  for (const row of shown) if (row === next) next = next.nextSibling; else body.insertBefore(row, next);
+  if (document.activeElement !== focused) focused.focus({ preventScroll: true }); // its row was moved
   put("more", found.length > rows ? `${rows} of ${found.length} trials are shown; search for others.` : found.length ? "" : trials.size ? "No trial has these words." : "No trial has begun yet.");
   document.getElementById("further").hidden = found.length <= rows;
 }
@@ -175,45 +188,71 @@ function take(state) {
   later();
 }
 
+// A hidden tab has no stream: browsers allow six connections per server, so the page in a seventh tab would never load.
+let source = null;
+const say = (fault) => { put("lost", fault); document.getElementById("lost").hidden = false; };
 function listen() {
-  const source = new EventSource(`${base}/events?since=${version}`);
-  source.onmessage = (event) => take(JSON.parse(event.data));
-  source.onerror = () => { source.close(); setTimeout(listen, 2000); };
+  source?.close();
+  source = document.hidden ? null : new EventSource(`${base}/events?since=${version}`);
+  if (!source) return;
+  const opened = source;
+  opened.onopen = () => { document.getElementById("lost").hidden = true; };
+  opened.onmessage = (event) => take(JSON.parse(event.data));
+  opened.addEventListener("fault", (event) => { opened.close(); say(JSON.parse(event.data)); });
+  opened.onerror = () => {
+    opened.close();
+    say("The server does not answer. This page shows the last state that it sent, and asks again every two seconds.");
+    setTimeout(() => { if (source === opened) listen(); }, 2000);
+  };
 }
+document.addEventListener("visibilitychange", listen);
 
 async function act(verb, more) {
-  const what = more.trial == null ? `the sweep ${name}` : `trial ${more.trial}`;
-  if (verb === "stop" && !confirm(`Stop ${what}?` + (more.trial == null ? " It can be resumed." : " It will not continue."))) return;
   const undo = undoOf(verb, more);
+  if (!undo && !confirm(questionOf(verb, more))) return;
   document.getElementById("undo").hidden = true;
   put("answer", `${verb} …`);
-  const response = await fetch(`${base}/acts`, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ verb, ...more }) });
-  const content = await response.json();
-  put("answer", response.ok ? content.answer : typeof content.detail === "string" ? content.detail : "not valid: settings are KEY=VALUE, trials are numbers");
-  undoing = response.ok ? undo : null;
+  undoing = null;
+  try {
+    const { answer } = await request(`${base}/acts`, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ verb, ...more }) });
+    put("answer", answer);
+    undoing = undo;
+  } catch (error) { put("answer", error.message); }
   document.getElementById("undo").hidden = !undoing;
 }
 
-// What takes an act back; null where nothing does.
+// What takes an act back; null where nothing does, so that it is confirmed first.
 function undoOf(verb, more) {
   if (verb === "pause" || verb === "unpause") return [verb === "pause" ? "unpause" : "pause", more];
-  if (verb !== "set" || shareNow() === "") return null;
-  return ["set", { settings: [`${setForm.elements.key.value}=${shareNow()}`] }];
+  if (verb !== "set") return null;
+  const [key] = more.settings[0].split("=");
+  return shareOf(key) === "" ? null : ["set", { settings: [`${key}=${shareOf(key)}`] }];
 }
+
+function questionOf(verb, { trial, settings, trials: number, epochs }) {
+  const given = settings?.join(" ");
+  if (verb === "stop") return trial == null ? `Stop the sweep ${name}? It can be resumed.` : `Stop trial ${trial}? It will not continue.`;
+  if (verb === "extend") return `Extend the sweep ${name}: ${number ? `trials ${number}` : `epochs per trial ${epochs}`}?`;
+  if (verb === "fork") return `Train a new trial from the state of trial ${trial} with ${given}?`;
+  if (verb === "try") return `Train a new trial like the best one, but with ${given}?`;
+  return verb === "set" ? `Set ${given}?` : `Train the failed trials of ${name} again?`;
+}
+
 document.getElementById("undo").addEventListener("click", () => act(...undoing));
-setForm.elements.key.addEventListener("change", showShare);
+setForm.elements.key.addEventListener("change", () => { setForm.elements.value.value = shareShown; showShare(); });
 
 document.getElementById("mlflow").addEventListener("click", async (event) => {
-  const place = document.getElementById("mlflow-answer"), link = document.createElement("a");
+  const link = document.createElement("a");
   event.target.disabled = true;
-  place.textContent = "starting MLflow, which takes some seconds …";
-  const response = await fetch(`${base}/mlflow`, { method: "POST" }), content = await response.json();
+  put("mlflow-answer", "starting MLflow, which takes some seconds …");
+  try {
+    const { address } = await request(`${base}/mlflow`, { method: "POST" });
+    link.href = link.textContent = address;
+    link.target = "_blank";
+    link.rel = "noopener";
+    document.getElementById("mlflow-answer").replaceChildren(link);
+  } catch (error) { put("mlflow-answer", error.message); }
   event.target.disabled = false;
-  if (!response.ok) { place.textContent = content.detail; return; }
-  link.href = link.textContent = content.address;
-  link.target = "_blank";
-  link.rel = "noopener";
-  place.replaceChildren(link);
 });
 
 for (const button of document.querySelectorAll(".acts > button")) button.addEventListener("click", () => act(button.dataset.verb, {}));
@@ -223,6 +262,10 @@ for (const form of document.querySelectorAll(".acts form")) form.addEventListene
   if (verb === "extend") { act(verb, { [value.get("key")]: value.get("value").trim() }); return; }
   const settings = verb === "set" ? [`${value.get("key")}=${value.get("value").trim()}`] : value.get("settings").trim().split(/\s+/);
   act(verb, verb === "fork" ? { settings, trial: Number(value.get("trial")) } : { settings });
+});
+document.querySelector("#trials tbody").addEventListener("click", ({ target: { dataset: { verb, trial } } }) => {
+  const form = document.querySelector("form[data-verb=fork]");
+  if (verb === "fork") { form.elements.trial.value = trial; form.elements.settings.focus(); } else if (verb) act(verb, { trial: Number(trial) });
 });
 for (const button of document.querySelectorAll("#trials th button")) button.addEventListener("click", () => {
   sort = { key: button.dataset.key, down: sort.key === button.dataset.key ? !sort.down : button.dataset.key === "best" };

@@ -33,11 +33,21 @@ def out(tmp_path_factory: pytest.TempPathFactory, tiny_csv: Path) -> Path:
     return out
 
 
+def unfinished(out: Path, name: str) -> Path:
+    """The journal of a copy of `night` whose trial is still training."""
+    (out / name).mkdir()
+    lines = (out / "night/journal.jsonl").read_text().replace('"night"', f'"{name}"').splitlines(keepends=True)
+    last = next(place for place, line in enumerate(lines) if '"event":"end"' in line)
+    journal = out / name / "journal.jsonl"
+    journal.write_text("".join(lines[:last]))
+    return journal
+
+
 class Served(Server):
     """A server in a thread."""
 
-    def __init__(self, out: Path, guard: Guard, pages: MlflowPages | None = None) -> None:
-        self.port = free_port()
+    def __init__(self, out: Path, guard: Guard, pages: MlflowPages | None = None, port: int | None = None) -> None:
+        self.port = port or free_port()
         super().__init__(uvicorn.Config(web_app(out, guard, model_pool.ModelPool(out), pages or MlflowPages(out, None)), port=self.port,
                                         log_level="warning", timeout_graceful_shutdown=1))  # fmt: skip
         self.url = f"http://127.0.0.1:{self.port}"

@@ -55,6 +55,33 @@ def test_a_chosen_photograph_has_bars_and_where_the_net_looked(page: Any, server
     assert face.locator("img").evaluate("image => image.naturalWidth") == 192
 
 
+def test_another_net_is_asked_about_the_same_picture_in_the_same_way(page: Any, server: Served) -> None:
+    page.goto(f"{server.url}/try")
+    page.select_option("#model", "net.onnx")
+    page.get_by_alt_text("Synthetic face 3").click()
+    page.locator("section.face").wait_for(timeout=60_000)
+    with page.expect_request("**/api/v1/predict?**") as asked:
+        page.select_option("#model", "night/0")
+    assert "whole=true" in asked.value.url
+
+
+def test_a_file_or_server_that_cannot_answer_is_said(page: Any, server: Served, tmp_path: Path) -> None:
+    (tmp_path / "large.png").write_bytes(bytes(11 * 2**20))
+    Image.fromarray(data.astronaut()).save(tmp_path / "face.png")  # type: ignore[no-untyped-call]
+    page.goto(f"{server.url}/try")
+    for file, fail, said in (
+        ("large.png", None, "This file is too large: at most 10 MB."),
+        ("face.png", lambda route: route.abort(), "The server does not answer. Is it still running?"),
+        ("face.png", lambda route: route.fulfill(status=500, body="Internal Server Error"),
+         "The server failed (500); its terminal shows why."),
+    ):  # fmt: skip
+        page.unroute_all()
+        if fail:
+            page.route("**/api/v1/predict?**", fail)
+        page.set_input_files("#file", tmp_path / file)
+        page.locator("#answer", has_text=said).wait_for(timeout=10_000)
+
+
 def test_a_stopped_sweep_of_two_objectives_has_its_front_and_says_how_to_continue(
     page: Any, server: Served, out: Path
 ) -> None:
@@ -83,6 +110,7 @@ def test_the_keyboard_alone_reaches_an_act(page: Any, server: Served) -> None:
         page.keyboard.press("Tab")
         if page.evaluate("document.activeElement.name") == "settings":
             break
+    page.on("dialog", lambda dialog: dialog.accept())
     page.keyboard.type("lrr=0.01")
     page.keyboard.press("Enter")
     page.locator("#answer", has_text="did you mean 'lr'?").wait_for(timeout=60_000)

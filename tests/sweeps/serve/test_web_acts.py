@@ -6,7 +6,9 @@ import json
 import socket
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import requests
 
 from sweeps.cli.main import parser
 from sweeps.errors import InputError
+from sweeps.serve import api, search
 from sweeps.serve.acts import ActRequest
 from sweeps.serve.command import run_verb
 from sweeps.serve.guard import Guard
@@ -63,6 +66,45 @@ def test_a_fork_without_a_trial_or_settings_is_refused() -> None:
     ):
         with pytest.raises(InputError, match=message):
             ActRequest.model_validate({"verb": "fork", **given}).words("night")
+
+
+def test_an_act_that_is_not_valid_is_refused_in_one_line(server: Served) -> None:
+    place = f"{server.url}/api/v1/sweeps/night/acts"
+    answer = requests.post(place, json={"verb": "try", "settings": ["lr 0.1"]}, timeout=60)
+    assert (answer.status_code, answer.json()["detail"]) == (422, "settings lr 0.1: must be KEY=VALUE, such as lr=0.01")
+    answer = requests.post(place, json={"verb": "extend", "trials": "ten"}, timeout=60)
+    assert answer.json()["detail"] == "trials ten: must be a number, or +N to add N"
+
+
+def test_slow_requests_leave_threads_for_the_pages(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    enough = threading.Event()
+    monkeypatch.setattr(api, "act", lambda *_: str(enough.wait(60)))
+    with ThreadPoolExecutor(60) as many:
+        place = f"{server.url}/api/v1/sweeps/night/acts"
+        asked = [many.submit(requests.post, place, json={"verb": "stop"}, timeout=120) for _ in range(60)]
+        try:
+            time.sleep(1)
+            assert requests.get(f"{server.url}/api/v1/sweeps/night", timeout=10).status_code == 200
+        finally:
+            enough.set()
+        assert {one.result().status_code for one in asked} == {200}
+
+
+def test_many_pages_that_ask_for_the_same_settings_start_one_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[tuple[str, ...]] = []
+
+    def run_verb(*words: str, timeout: float, module: str) -> str:
+        started.append(words)
+        time.sleep(0.2)
+        return "{}"
+
+    monkeypatch.setattr(search, "run_verb", run_verb)
+    searches = search.Searches(tmp_path)
+    with ThreadPoolExecutor(8) as many:
+        list(many.map(lambda _: searches.get("night", 3), range(8)))
+    assert len(started) == 1
 
 
 def test_the_settings_of_a_sweep_have_places_on_their_axes(server: Served, out: Path) -> None:

@@ -32,7 +32,7 @@ from sweeps.serve.acts import ActRequest
 from sweeps.serve.command import run_verb
 from sweeps.serve.guard import MAX_UPLOAD, guard_for
 from tests.ports import free_port
-from tests.sweeps.serve.conftest import Served
+from tests.sweeps.serve.conftest import Served, unfinished
 from tracking.record.events import AttemptStarted, DriverStarted, EpochDone
 from tracking.record.journal import Journal
 from tracking.record.layout import SweepFolder
@@ -141,6 +141,10 @@ def test_another_host_or_origin_is_refused(server: Served) -> None:
     place = f"{server.url}/api/v1/sweeps/night/acts"
     page = requests.post(place, json={"verb": "stop"}, headers={"Origin": "http://evil.example"}, timeout=60)
     assert (page.status_code, "may not use" in page.text) == (403, True)
+    for host, status in (("[", 400), ("127.0.0.1:x", 200), ("[::1", 400)):
+        assert requests.get(f"{server.url}/login", headers={"Host": host}, timeout=60).status_code == status, host
+    odd = requests.post(place, json={"verb": "stop"}, headers={"Origin": "http://["}, timeout=60)
+    assert odd.status_code == 403
     assert requests.get(server.url, timeout=60).headers["Content-Security-Policy"].startswith("default-src 'self'")
 
 
@@ -175,17 +179,14 @@ def _events(url: str, heard: list[dict[str, Any]]) -> None:
 
 
 def test_a_living_sweep_tells_what_changed_within_a_second(server: Served, out: Path) -> None:
-    (out / "alive").mkdir()
-    lines = (out / "night/journal.jsonl").read_text().replace('"night"', '"alive"').splitlines(keepends=True)
-    last = next(place for place, line in enumerate(lines) if '"event":"end"' in line)
-    (out / "alive/journal.jsonl").write_text("".join(lines[:last]))
+    journal_file = unfinished(out, "alive")
     heard: list[dict[str, Any]] = []
     listener = threading.Thread(target=_events, args=(f"{server.url}/api/v1/sweeps/alive/events", heard))
     listener.start()
     while not heard:
         time.sleep(0.01)
     assert heard[0]["trials"][0]["state"] == "running"
-    with Journal.open(out / "alive/journal.jsonl") as journal:
+    with Journal.open(journal_file) as journal:
         journal.append(
             DriverStarted(host="here", pid=1, versions={}),
             AttemptStarted(trial=0, attempt=1, reason="resumed"),

@@ -1,0 +1,114 @@
+"""The page of a sweep in a real browser while the sweep changes, and while the server is away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweeps.serve.guard import Guard
+from sweeps.serve.living import Living
+from tests.sweeps.serve.conftest import Served, unfinished
+from tracking.record.events import AttemptStarted, DriverStarted, EpochDone
+from tracking.record.journal import Journal
+from tracking.record.layout import SweepFolder
+
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    opened, faults = browser.new_page(), []
+    opened.on("pageerror", lambda error: faults.append(str(error)))
+    yield opened
+    opened.close()
+    assert faults == []
+
+
+def report(journal_file: Path, epoch: int, accuracy: float) -> None:
+    with Journal.open(journal_file) as journal:
+        journal.append(EpochDone(trial=0, epoch=epoch, metrics={"val_accuracy": accuracy, "epoch_seconds": 1.0}))
+
+
+def start_again(journal_file: Path) -> None:
+    with Journal.open(journal_file) as journal:
+        journal.append(
+            DriverStarted(host="here", pid=1, versions={}), AttemptStarted(trial=0, attempt=1, reason="resumed")
+        )
+
+
+def shown(page: Any, percent: str) -> Any:
+    """The best accuracy in the table's only row."""
+    return page.locator("#trials td:nth-child(4)", has_text=percent)
+
+
+def test_an_update_takes_neither_focus_nor_what_was_typed(page: Any, server: Served, out: Path) -> None:
+    journal_file = unfinished(out, "watched")
+    start_again(journal_file)
+    page.goto(f"{server.url}/sweeps/watched")
+    page.get_by_role("button", name="fork trial 0").focus()
+    page.locator("form[data-verb=set] input").evaluate("input => { input.value = '7'; }")
+    report(journal_file, 3, 0.875)
+    shown(page, "87.5").wait_for()
+    assert page.evaluate("document.activeElement.ariaLabel") == "fork trial 0"
+    assert page.locator("form[data-verb=set] input").input_value() == "7"
+
+
+def test_a_page_says_that_the_server_is_away_and_catches_up_with_the_next_one(page: Any, out: Path) -> None:
+    journal_file = unfinished(out, "returned")
+    start_again(journal_file)
+    guard = Guard(frozenset({"127.0.0.1"}), None)
+    with Served(out, guard) as first:
+        page.goto(f"{first.url}/sweeps/returned")
+        for epoch in range(3, 6):  # so that its versions are beyond those of the next server
+            report(journal_file, epoch, 0.9 + epoch / 100)
+            shown(page, f"{90 + epoch}.0").wait_for()
+    page.get_by_text("The server does not answer").wait_for()
+    report(journal_file, 6, 0.975)
+    with Served(out, guard, port=first.port):
+        shown(page, "97.5").wait_for()
+        assert not page.get_by_text("The server does not answer").is_visible()
+
+
+def test_a_page_of_an_earlier_server_is_sent_all_trials(out: Path) -> None:
+    folder = SweepFolder(unfinished(out, "earlier").parent)
+    earlier = Living(folder)
+    start_again(folder.journal)
+    seen = earlier.state()["version"]
+    report(folder.journal, 3, 0.875)
+    (trial,) = Living(folder).state(since=seen)["trials"]
+    assert trial["best"] == 0.875
+
+
+def test_a_journal_that_becomes_unreadable_is_said_on_the_page(page: Any, server: Served, out: Path) -> None:
+    journal_file = unfinished(out, "damaged")
+    page.goto(f"{server.url}/sweeps/damaged")
+    page.locator("#trials tbody tr").wait_for()
+    with journal_file.open("a") as file:
+        file.write('{"event":"epoch","unknown":1}\n')
+    page.locator("#lost", has_text="not an event this version knows").wait_for()
+
+
+def test_an_act_without_undo_is_confirmed_first(page: Any, server: Served) -> None:
+    asked: list[str] = []
+    page.on("dialog", lambda dialog: (asked.append(dialog.message), dialog.dismiss()))
+    page.on("request", lambda request: asked.append(request.url) if request.method == "POST" else None)
+    page.goto(f"{server.url}/sweeps/night")
+    page.fill("form[data-verb=try] input", "lr=0.02")
+    page.get_by_role("button", name="Try", exact=True).click()
+    assert asked == ["Train a new trial like the best one, but with lr=0.02?"]
+
+
+def test_a_name_that_is_markup_is_shown_as_text(page: Any, out: Path, server: Served) -> None:
+    name = "<img src=x onerror=alert(1)>"
+    journal_file = unfinished(out, name)
+    start_again(journal_file)
+    dialogs: list[Any] = []
+    page.on("dialog", lambda dialog: dialogs.append(dialog))
+    page.goto(server.url)
+    page.get_by_role("link", name=name).click()
+    page.locator("#trials tbody tr").wait_for()
+    assert (page.inner_text("h1"), dialogs) == (name, [])
+    assert page.locator("img").count() == 0
