@@ -120,6 +120,11 @@ def read_from(
     return events, offset
 
 
+def whole_bytes(path: Path) -> int:
+    """The offset after the last complete line; of one that is just being written, a part may be seen."""
+    return path.read_bytes().rfind(b"\n") + 1
+
+
 def trim_torn_tail(path: Path) -> int:
     """Remove a partial last line, left by a crash; return its number of bytes."""
     with path.open("rb+") as file:

@@ -25,7 +25,7 @@ from tracking.record.events import Act
 from tracking.record.folder_lock import FolderHeldError, folder_holder, hold_folder
 from tracking.record.history import SweepHistory
 from tracking.record.inbox import Request, post
-from tracking.record.journal import Journal, read, read_from
+from tracking.record.journal import Journal, read, read_from, whole_bytes
 from tracking.record.layout import SweepFolder
 
 _POLL_SECONDS = 0.05
@@ -206,7 +206,7 @@ def _act(given: Steering, name: str, verb: str, arguments: Mapping[str, Any]) ->
 
 def _done(folder: SweepFolder, request: Request) -> tuple[Act, bool]:
     """The act with its answer, and whether the sweep has a driver, which did it."""
-    offset = folder.journal.stat().st_size
+    offset = whole_bytes(folder.journal)
     while True:
         try:
             with hold_folder(folder.root):

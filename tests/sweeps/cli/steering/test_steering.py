@@ -42,7 +42,7 @@ from tests.sweeps.fake_trials import (
     suggest,
 )
 from tracking.errors import TrackingError
-from tracking.record.events import Act, TrialPaused
+from tracking.record.events import Act, TrialDrawn, TrialPaused
 from tracking.record.folder_lock import hold_folder
 from tracking.record.history import SweepHistory, TrialHistory
 from tracking.record.inbox import MOST_ACTS, Request, post
@@ -512,6 +512,36 @@ def test_a_sweep_of_another_user_is_not_changed(
     said = refused(capsys, lambda: main(["extend", "night", "--trials", "+1", "--out", str(out)]))
     assert said.endswith(f"belongs to user id {owner}, not to you ({owner + 1}): only its owner can change it")
     assert (out / "night/journal.jsonl").read_bytes() == before
+
+
+def test_a_command_that_comes_while_the_driver_writes_a_line_is_answered(
+    run: Callable[..., int], out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("--trials", "1")
+    held = desk(out / "night", trials=1)
+    acts, begun, over = Acts(held.folder, SPACE, 1), threading.Event(), threading.Event()
+    line = TrialDrawn(trial=0, epochs=3).model_dump_json().encode() + b"\n"
+
+    def drive() -> None:
+        with hold_folder(held.folder.root), held.folder.journal.open("ab", buffering=0) as journal:
+            journal.write(line[:9])
+            begun.set()
+            while not list(held.folder.inbox.glob("*")):
+                over.wait(0.01)
+            journal.write(line[9:])
+            while not over.wait(0.01):
+                acts(held.director)
+
+    driver = threading.Thread(target=drive)
+    driver.start()
+    try:
+        assert begun.wait(10)
+        capsys.readouterr()
+        assert main(["extend", "night", "--trials", "+1", "--out", str(out)]) == 0
+    finally:
+        over.set()
+        driver.join()
+    assert lines(capsys) == "night: 2 trials instead of 1\n"
 
 
 def test_the_command_waits_for_the_drivers_answer(
