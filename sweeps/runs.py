@@ -229,7 +229,7 @@ def find_run(reference: str, out: Path, tracking_uri: str | None = None, *, unfi
     if not slash:
         return best_runs(folder, history, 1, unfinished=unfinished)[0]
     if not number.isdecimal() or int(number) not in history.trials:
-        raise InputError(f"{name} has no trial '{number}'; {history.numbers}")
+        raise InputError(f"{name} has no trial '{number}'; it has {history.numbers}")
     return Run(folder, history, history.trials[int(number)])
 
 

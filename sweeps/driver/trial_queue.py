@@ -160,5 +160,5 @@ def known_trial(history: SweepHistory, number: int) -> TrialHistory:
     """The trial with this number. Raises InputError if there is none."""
     trial = history.trials.get(number)
     if trial is None:
-        raise InputError(f"no trial {number}; {history.numbers}")
+        raise InputError(f"no trial {number}; there are {history.numbers}")
     return trial

@@ -267,7 +267,7 @@ class SweepHistory:
     @property
     def numbers(self) -> str:
         """Which trials there are, as text."""
-        return f"there are 0 to {self.next_number - 1}" if self.trials else "none has begun yet"
+        return f"0 to {self.next_number - 1}" if self.trials else "none yet"
 
     @property
     def redrawn(self) -> Mapping[int, Drawn | None]:

@@ -64,7 +64,7 @@ def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
         ("lenet_space --runner dask", ["'dask'", "inline"]),
         (
             "lenet_space --sampler qcm --epochs many --trials 0 --epocs 3 --resume --set lr_polcy=step",
-            ["did you mean 'qmc'?", "invalid int value: 'many'", "--trials 0: must be", "did you mean '--epochs'?", "--resume needs --name", "did you mean 'lr_policy'?"],
+            ["did you mean 'qmc'?", "'many': expected a whole number", "--trials 0: must be", "did you mean '--epochs'?", "--resume needs --name", "did you mean 'lr_policy'?"],
         ),
         ("", ["SPACE"]),
     ],

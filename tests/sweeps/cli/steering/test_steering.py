@@ -139,7 +139,7 @@ def test_a_fork_whose_state_cannot_be_kept_does_not_end_the_sweep(tmp_path: Path
 
 
 def test_there_may_be_no_trial_yet(tmp_path: Path) -> None:
-    assert ask(desk(tmp_path / "night"), "pause", trial=0).answer == "no trial 0; none has begun yet"
+    assert ask(desk(tmp_path / "night"), "pause", trial=0).answer == "no trial 0; there are none yet"
 
 
 def test_of_several_extensions_all_are_done_or_none(tmp_path: Path) -> None:
@@ -372,7 +372,7 @@ def test_a_sweep_that_nobody_drives_is_steered_and_says_how_to_go_on(
         (["pause", "night", "x"], "expected a trial's number"),
         (["pause", "night", "0"], "trial 0 is over; it is done"),
         (["pause", "night/0"], "trial 0 is over; it is done"),
-        (["logs", "night/9"], "night has no trial '9'; there are 0 to 0"),
+        (["logs", "night/9"], "night has no trial '9'; it has 0 to 0"),
         (["set", "night", "priority=2"], "the sweep is finished; extend it first"),
         (["try", "night", "batch_size=57"], "larger than the train split of 56 images"),
         (["try", "night", "weights=run:dusk/3"], "no sweep 'dusk'"),
