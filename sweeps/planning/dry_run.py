@@ -136,9 +136,13 @@ def _estimate(plan: Plan, costs: list[StepCost]) -> str:
         _epoch_seconds(plan, p) for p in costs[len(space.baselines) :]
     )
     own, sampled = own * spec.members, sampled * spec.members
-    pruned = own + sampled * space.expected_epochs(spec.max_epochs)
+    whole = (own + sampled * spec.max_epochs) / plan.at_once
+    what = f"for {spec.trials} trials, {plan.at_once} at once"
+    if spec.pruner == "none":
+        return f"about {duration(whole)} {what}"
+    pruned = (own + sampled * space.expected_epochs(spec.max_epochs)) / plan.at_once
     return (
-        f"about {duration(pruned / plan.at_once)} for {spec.trials} trials, {plan.at_once} at once, "
+        f"about {duration(pruned)} {what}, "
         f"if one in {space.kept_one_in} passes the first rung and one in {space.later_kept_one_in} each later rung; "
-        f"{duration((own + sampled * spec.max_epochs) / plan.at_once)} without pruning"
+        f"{duration(whole)} without pruning"
     )

@@ -46,7 +46,10 @@ def test_a_dry_run_leaves_the_file_system_as_it_was(
     words += ["--set", "lr=1e6"]  # a trial would diverge
     assert run_main(words) == 0
     assert not out.exists()
+    assert "passes the first rung" in capsys.readouterr().out
     before = state(tmp_path, face_cache)
-    assert run_main(words) == 0
+    assert run_main([*words, "--pruner", "none"]) == 0
     assert state(tmp_path, face_cache) == before
-    assert "dry run of" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "dry run of" in printed
+    assert "passes the first rung" not in printed
