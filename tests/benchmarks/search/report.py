@@ -53,7 +53,7 @@ def plot(results: dict[str, Any], target: Path) -> None:
     import matplotlib.pyplot as plt
 
     numbers = sorted({workers for workers, _, _ in _rows(results)})
-    names = list(dict.fromkeys(name for _, name, _ in _rows(results)))
+    names = sorted({name for _, name, _ in _rows(results)}, key=lambda name: (not name.startswith("ours"), name))
     figure, panels = plt.subplots(1, len(numbers), figsize=(5 * len(numbers), 5), squeeze=False, layout="constrained")
     lines = {}
     for panel, workers in zip(panels[0], numbers, strict=True):
