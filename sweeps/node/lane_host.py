@@ -11,7 +11,8 @@ import faulthandler
 import os
 import pickle
 import sys
-from contextlib import suppress
+from collections.abc import Generator, Iterator
+from contextlib import closing, suppress
 from multiprocessing.connection import Connection, Listener
 from pathlib import Path
 from queue import SimpleQueue
@@ -23,6 +24,7 @@ from sweeps.node.beside import node_folder, say_ready
 from sweeps.node.lanes import NEXT, Begin
 from sweeps.node.memory_guard import MemoryGuard, leave
 from sweeps.trial.failures import Failure
+from sweeps.trial.messages import Message
 from sweeps.trial.one_ahead import asked_to_leave
 
 _FIRST_SECONDS = 60.0
@@ -55,22 +57,24 @@ class LaneHost:
     def _answer(self, pipe: Connection) -> None:
         """Obey one worker."""
         lane: _Lane | None = None
-        with suppress(EOFError, OSError), pipe:
-            while True:
-                order = pickle.loads(pipe.recv_bytes())
-                if isinstance(order, Begin):
-                    lane = self._begun(order, pipe)
-                    pipe.send_bytes(pickle.dumps(lane is not None))
-                elif lane is not None and order == NEXT:
-                    lane.orders.put(NEXT)
-                else:
-                    self._end(lane)
-                    lane = None
-                    pipe.send_bytes(pickle.dumps(True))
-        self._end(lane)
-        with self._lock:
-            self._connected -= 1
-        self._end_if_deserted()
+        try:
+            with suppress(EOFError, OSError), pipe:
+                while True:
+                    order = pickle.loads(pipe.recv_bytes())
+                    if isinstance(order, Begin):
+                        lane = self._begun(order, pipe)
+                        pipe.send_bytes(pickle.dumps(lane is not None))
+                    elif lane is not None and order == NEXT:
+                        lane.orders.put(NEXT)
+                    else:
+                        self._end(lane)
+                        lane = None
+                        pipe.send_bytes(pickle.dumps(True))
+        finally:  # also after an order that cannot be read here
+            self._end(lane)
+            with self._lock:
+                self._connected -= 1
+            self._end_if_deserted()
 
     def _begun(self, begin: Begin, pipe: Connection) -> _Lane | None:
         with self._lock:
@@ -123,20 +127,20 @@ class _Lane(Thread):
     def run(self) -> None:
         """Yield a message for each order, until the worker has it leave."""
         asked_to_leave.set(self.left)
-        messages = self.begin.body(self.begin.task)
-        try:
-            while self.orders.get() == NEXT:
-                self._pipe.send_bytes(pickle.dumps(self._next(messages)))
-        except OSError:
-            self.left.set()  # the worker is gone
-        finally:
-            if hasattr(messages, "close"):
-                messages.close()
+        with closing(self._messages()) as messages:
+            try:
+                while self.orders.get() == NEXT:
+                    self._pipe.send_bytes(pickle.dumps(self._next(messages)))
+            except OSError:
+                self.left.set()  # the worker is gone
 
-    def _next(self, messages: Any) -> Any:
+    def _messages(self) -> Generator[Message]:
+        yield from self.begin.body(self.begin.task)
+
+    def _next(self, messages: Iterator[Message]) -> Message | Failure | None:
         try:
             return next(messages, None)
-        except Exception as error:
+        except BaseException as error:  # else the thread would end, and its worker wait for ever
             if isinstance(error, WorkerMustLeave) and not isinstance(error, NoRoomHere):
                 self._host.leave(f"in trial {self.begin.task.trial}: {error}")
             return Failure.of(error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,21 @@ def noting(task: Task) -> Iterator[Message]:
     with (Path(task.folder).parent / f"{Path(task.folder).name}.pids").open("a") as pids:
         pids.write(f"{os.getpid()}\n")
     yield from run_trial(task)
+
+
+class Unreadable:
+    """A body that no process can read."""
+
+    def __call__(self, task: Task) -> Iterator[Message]:
+        yield from noting(task)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return import_module, ("no.such.module",)
+
+
+def leaving(task: Task) -> Iterator[Message]:
+    """No generator: it fails when it is called, and not as a trial does."""
+    raise SystemExit(f"trial {task.trial} leaves")
 
 
 def faulty(task: Task) -> Iterator[Message]:

@@ -26,7 +26,7 @@ from sweeps.node.lanes import Lanes, TrialBody
 from sweeps.node.memory_guard import reason_of_leaving
 from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd
 from sweeps.trial.run_trial import run_trial
-from tests.sweeps.node.lane_trials import BROKEN, CRASH, MEMORY, faulty, noting
+from tests.sweeps.node.lane_trials import BROKEN, CRASH, MEMORY, Unreadable, faulty, leaving, noting
 from tracking.record.layout import TrialFolder
 
 pytestmark = pytest.mark.timeout(180)
@@ -160,6 +160,21 @@ def test_faults_of_a_trial_are_its_own(
     assert len(set(processes(tmp_path))) == 1
     assert_equal(outcome(tasks[0], found[0]), alone[0])  # type: ignore[arg-type]
     outcome(tasks[3], found[3])  # type: ignore[arg-type]
+
+
+def test_a_body_that_ends_its_thread_is_not_waited_for(
+    lanes: Callable[..., Lanes], tmp_path: Path, faces: Path
+) -> None:
+    with pytest.raises(SystemExit, match="trial 0 leaves"):
+        list(lanes(2, leaving)(task(tmp_path, faces, 0)))
+
+
+def test_an_order_that_the_process_cannot_read_does_not_keep_it(
+    lanes: Callable[..., Lanes], tmp_path: Path, faces: Path
+) -> None:
+    """As of a body whose module the process does not find; the fixture waits for its end."""
+    with pytest.raises(ChildProcessError, match="ended before it began the trial"):
+        next(lanes(2, Unreadable())(task(tmp_path, faces, 0)))
 
 
 def test_one_pauses_and_continues_and_the_others_do_not_notice(
