@@ -112,10 +112,16 @@ class Run:
         return f"its best epoch so far, {best.epoch}, since the trial is not over ({at})"
 
     def refuse_unfinished(self) -> None:
-        """Raise InputError while a resume may still change the trial's best epoch."""
-        if self.trial.is_over:
+        """Raise InputError while a resume may still change the trial's best epoch, and if there will be none."""
+        if self.trial.is_over and self.trial.best_epoch():
             return
-        over = [f"{self.sweep.root.name}/{trial.number}" for trial in self.history.trials.values() if trial.is_over]
+        finished = (trial for trial in self.history.trials.values() if trial.is_over and trial.best_epoch())
+        over = [f"{self.sweep.root.name}/{trial.number}" for trial in finished]
+        if self.trial.is_over:
+            raise InputError(
+                f"{self.name}: this trial is {self.trial.state} and has no finished epoch ({self.trial.reason}); "
+                f"name another one{': ' if over else ''}{_listed(over)}"
+            )
         others = f", or name one that has: {_listed(over)}" if over else ""
         raise InputError(
             f"{self.name}: this trial has not finished (state {self.trial.state}, epoch {self.trial.last_epoch} of "
@@ -131,6 +137,7 @@ class Run:
         """The same. Raises InputError if they are gone."""
         found = self.kept_predictions()
         if found is None:
+            self.refuse_unfinished()
             raise InputError(f"{self.name}: has no probabilities of its best epoch in {self.files.root}")
         return found
 

@@ -164,6 +164,7 @@ def write_joint_net(runs: Sequence[Run], at: JointAt, name: str, out: Path, lr: 
             raise InputError(f"{run.name}: is no single net; name trials to be joined")
         if (run.config.preprocess, run.trial.started.fold) != (first.config.preprocess, first.trial.started.fold):
             raise InputError(f"{run.name} and {first.name} were trained on other folds or preprocessings of the faces")
+    members = tuple(map(_single, runs))
     folder, faces = new_folder(name, out).root / "joint", first.faces()
     generator = torch.Generator().manual_seed(first.trial.started.seed % 2**63)
     net = join([run.net(faces) for run in runs], at, len(faces.classes), generator)
@@ -173,7 +174,7 @@ def write_joint_net(runs: Sequence[Run], at: JointAt, name: str, out: Path, lr: 
     recipe = first.config.recipe.model_copy(update={"lr": lr or first.config.recipe.lr * _LR_FACTORS[at]})
     config = first.config.model_copy(
         update={
-            "net": JointConfig(members=tuple(_single(run) for run in runs), at=at),
+            "net": JointConfig(members=members, at=at),
             "recipe": recipe,
             "transfer": Transfer(weights=str(weights), sha256=weights_sha256(weights)),
         }

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 import fer_common
 import fer_data
 import fer_models
+from fer_models import JointConfig
 from sweeps.after import pyfunc_model
 from sweeps.after.ensemble import answers_fitted_apart
 from sweeps.errors import InputError
@@ -93,7 +94,8 @@ def _chosen_among(run: Run, answers: Predictions) -> NDArray[np.bool_]:
 
 def _requirements(run: Run) -> list[str]:
     """The model's requirements, with the versions that are installed here."""
-    nets = {member.config.net.name for member, _ in run.nets()}
+    configs = [member.config.net for member, _ in run.nets()]
+    nets = {one.name for net in configs for one in (net.members if isinstance(net, JointConfig) else (net,))}
     packages = [*_REQUIREMENTS, *(package for net, package in _REQUIRED_BY.items() if net in nets)]
     return [f"{name}=={version(name)}" for name in packages]
 

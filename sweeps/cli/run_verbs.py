@@ -150,8 +150,13 @@ class MakeEnsemble(OfSweeps):
         progress = Progress(console, plan.spec, plan.at_once, plan.budgets)
         with progress.showing():
             result = run_plan(plan, listeners=[progress], on_warning=warn, on_note=console.print)
-        if not result[0].is_over or result[0].best_accuracy is None:
-            console.print(f"not finished; continue: {command_for(self.out, 'resume', name)}")
+        if not result.history.count("done"):
+            failed = [
+                f"{name}/{trial.number} has failed: {trial.reason}; try a lower --lr"
+                for trial in result
+                if trial.is_over
+            ]
+            console.print(failed[0] if failed else f"not finished; continue: {command_for(self.out, 'resume', name)}")
             return result.exit_code
         answers = [run.predictions() for run in runs]
         average = combine(answers[0].labels, np.stack([one.probabilities for one in answers]), "mean").probabilities

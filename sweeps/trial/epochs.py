@@ -63,6 +63,7 @@ def own_epochs(
     from fer_data import open_cached
     from fer_data.augmentation.batches import batches_per_epoch, train_batches
     from fer_data.cache.preprocess_cache import preprocessed
+    from fer_models.parts.staged import StagedNet
     from fer_models.training.feature_cache import fit_on_features
     from fer_models.training.fit import fit
     from sweeps.trial.build_net import fit_arguments
@@ -81,7 +82,7 @@ def own_epochs(
         "graph": graph,
     }
     val = (faces.val.images, faces.val.labels)
-    if team.size == 1 and _features_can_be_kept(config, faces):
+    if team.size == 1 and isinstance(state.net, StagedNet) and _features_can_be_kept(config, faces):
         train, features = (faces.train.images, faces.train.labels), cache.parent / "features"
         yield from fit_on_features(state, train, val, folder=features, fingerprint=faces.fingerprint, **how)
         return
@@ -104,4 +105,4 @@ def _features_can_be_kept(config: TrialConfig, faces: Faces) -> bool:
     always_alike = config.augment == AugmentConfig() and config.recipe.views == "plain"
     by_labels = faces.train.soft_labels is None and not config.recipe.is_distilled
     whole = by_labels and getattr(config.net, "auxiliary_weight", 0) == 0
-    return bool(config.transfer.freeze) and always_alike and whole and config.net.name != "alexnet"
+    return bool(config.transfer.freeze) and always_alike and whole

@@ -13,8 +13,9 @@ import pytest
 
 from fer_data import DataOptions
 from fer_models import JointConfig, LeNetConfig, Recipe
+from fer_models.training.tensor_file import read_tensors
 from sweeps import Space, TrialConfig, run_sweep
-from sweeps.cli.main import main
+from sweeps.cli.main import main, run_main
 from sweeps.runs import find_run
 from sweeps.sweep import run_plan
 from tests.stand_ins import QUIET
@@ -93,6 +94,19 @@ def test_a_joint_net_that_was_stopped_is_resumed(ensemble: Callable[..., int], o
     assert SweepHistory.load(journal).trials[0].state == "done"
 
 
+@pytest.mark.parametrize("by", ["joint", "middle"])
+def test_stages_of_joined_nets_can_be_frozen(
+    ensemble: Callable[..., int], by: str, out: Path, tiny_csv: Path, no_mlflow: object
+) -> None:
+    assert ensemble("--sweep", "night", "--by", by, "--epochs", "1") == 0
+    joint, place = out / "both/joint", ["--data", str(tiny_csv), "--out", str(out), "--name", "frozen"]
+    words = [str(joint / "joint_nets.json"), *place, "--runner", "inline", "--epochs", "1", "--set", "freeze=1"]
+    assert run_main(words) == 0
+    before = read_tensors(joint / "weights.safetensors")[0]
+    after = read_tensors(out / "frozen/trials/0000/best.safetensors")[0]
+    assert 0 < sum(before[name].equal(after[name]) for name in before) < len(before)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -103,10 +117,21 @@ def test_a_joint_net_that_was_stopped_is_resumed(ensemble: Callable[..., int], o
         ("night/0 night/1 --by joint --method greedy", "--method greedy: applies to averages"),
         ("night/0 night/1 --lr 0.1", "--epochs and --lr are for a joint net's training"),
         ("night/0 averaged/0 --by joint", "averaged/0: is no single net; name trials to be joined"),
+        ("night/0 joined/0 --by middle", "joined/0: is joint already; name trials of single nets"),
+        (
+            "night/0 diverged/0 --by joint",
+            "diverged/0: this trial is failed and has no finished epoch (diverged: train_loss is",
+        ),
     ],
 )
 def test_what_cannot_be_joined(ensemble: Callable[..., int], words: str, said: str, out: Path, capsys: Capture) -> None:
-    assert main(["ensemble", "night/0", "night/1", "--name", "averaged", "--out", str(out)]) == 0
+    both = ["ensemble", "night/0", "night/1", "--out", str(out)]
+    assert main([*both, "--name", "averaged"]) == 0
+    if "joined" in words:
+        assert main([*both, "--name", "joined", "--by", "joint", "--epochs", "1"]) == 0
+    if "diverged" in words:
+        assert main([*both, "--name", "diverged", "--by", "joint", "--lr", "1e30"]) == 1
+        assert "diverged/0 has failed: diverged" in capsys.readouterr().out
     capsys.readouterr()
     assert said in refused(capsys, lambda: ensemble(*words.split()))
     assert not (out / "both").exists()
