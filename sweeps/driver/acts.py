@@ -61,7 +61,7 @@ class Acts:
         known = {act.act for act in director.history.acts}
         for path, request in waiting_requests(self._folder):
             if request is None:
-                request = Request(act=path.stem, verb="unknown", who="unknown")
+                request = Request(act=path.stem.rpartition("-")[2], verb="unknown", who="unknown")
             if request.act not in known:
                 self.perform(director, request)
             path.unlink(missing_ok=True)

@@ -35,8 +35,13 @@ def post(folder: SweepFolder, request: Request) -> Path:
     """Put an act into the sweep's inbox.
 
     Raises:
-        TrackingError: the inbox is full, or cannot be written.
+        TrackingError: the act is too large, or the inbox is full or cannot be written.
     """
+    content = request.model_dump_json().encode()
+    if len(content) > _MOST_BYTES:
+        raise TrackingError(
+            f"{request.verb}: its arguments have {len(content):,} bytes, at most {_MOST_BYTES:,} are taken"
+        )
     try:
         folder.inbox.mkdir(mode=0o700, exist_ok=True)
         waiting = len(_files(folder))
@@ -45,7 +50,7 @@ def post(folder: SweepFolder, request: Request) -> Path:
     if waiting >= MOST_ACTS:
         raise TrackingError(f"{folder.inbox}: {waiting} acts wait already, as many as it takes; wait for their answers")
     path = folder.inbox / f"{request.asked_ms:015d}-{request.act}.json"
-    write_bytes(path, request.model_dump_json().encode())
+    write_bytes(path, content)
     return path
 
 

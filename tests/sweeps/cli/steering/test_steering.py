@@ -72,6 +72,7 @@ def test_the_driver_reads_its_inbox_and_answers_in_the_journal(tmp_path: Path) -
     acts(held.director)
     assert list(held.folder.inbox.iterdir()) == []
     broken, pause = held.director.history.acts
+    assert broken.act == "broken", "the command that waits for the answer knows it by this"
     assert (broken.refused, pause.refused, pause.who) == (True, False, "ana@here")
     assert pause.answer == "trial 0 pauses at its next report"
     assert not held.director.take(0, report(task, 1))
@@ -87,6 +88,8 @@ def test_a_full_inbox_takes_no_more(tmp_path: Path) -> None:
         post(held.folder, Request(verb="pause"))
     with pytest.raises(TrackingError, match="64 acts wait already"):
         post(held.folder, Request(verb="pause"))
+    with pytest.raises(TrackingError, match=r"try: its arguments have 70,\d+ bytes, at most 65,536 are taken"):
+        post(held.folder, Request(verb="try", arguments={"settings": ["weights=" + "x" * 70_000]}))
 
 
 @pytest.mark.parametrize(
