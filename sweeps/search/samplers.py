@@ -130,20 +130,24 @@ def check_priors(space: Space, trials: Iterable[Any]) -> None:
     """Raise InputError with every prior that does not fit the space; `trials` are random trials to draw with."""
     if not space.priors:
         return
-    drawn: dict[str, list[BaseDistribution]] = {}
+    faulty = dict(space.expected)
+    drawn: dict[str, BaseDistribution] = {}
     for trial in islice(trials, DRAWS_FOR_NAMES):
         with contextlib.suppress(InputError):  # a failed draw has parameters, too
             space.draw(trial)
         for name, distribution in trial.distributions.items():
-            drawn.setdefault(name, []).append(distribution)
-    faults = []
-    for name, prior in space.expected.items():
-        if name not in drawn:
-            faults.append(f"no parameter '{name}'{did_you_mean(name, drawn)}")
-        elif not any(is_inside(one, prior.centre) for one in drawn[name]):
-            faults.append(f"'{name}' {prior.centre!r}: the space has {in_words(drawn[name][0])}")
-    if faults:
-        raise InputError(f"priors of {space.name}: {'; '.join(faults)}")
+            drawn.setdefault(name, distribution)
+            if name in faulty and is_inside(distribution, faulty[name].centre):
+                del faulty[name]
+        if not faulty:
+            return  # most spaces draw every parameter in the first trials
+    faults = [
+        f"'{name}' {prior.centre!r}: the space has {in_words(drawn[name])}"
+        if name in drawn
+        else f"no parameter '{name}'{did_you_mean(name, drawn)}"
+        for name, prior in faulty.items()
+    ]
+    raise InputError(f"priors of {space.name}: {'; '.join(faults)}")
 
 
 _MODELS = {"gp": "a Gaussian process", "cmaes": "CMA-ES"}

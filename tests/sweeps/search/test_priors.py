@@ -11,6 +11,8 @@ import pytest
 
 from fer_models import LeNetConfig, Recipe
 from sweeps import InputError, Prior, Space, SweepResult, TrialConfig
+from sweeps.search.proposals import random_trials
+from sweeps.search.samplers import check_priors
 from sweeps.search.study import Study
 from sweeps.space import Sampler
 from tests.sweeps.fake_trials import config
@@ -100,6 +102,17 @@ def test_priors_that_the_space_cannot_have_are_named_at_once(sweep: Sweep, out: 
     assert not out.exists()
     with pytest.raises(InputError, match="priors: lr: spread must be above 0, got -1"):
         Space(suggest=suggest, priors={"lr": Prior(0.1, -1)})
+
+
+def test_priors_that_fit_are_checked_with_few_draws() -> None:
+    drawn = []
+
+    def counted(trial: optuna.Trial) -> TrialConfig:
+        drawn.append(trial)
+        return suggest(trial)
+
+    check_priors(replace(SPACE, suggest=counted, priors=PRIORS), random_trials(0))
+    assert len(drawn) < 5
 
 
 def test_a_setting_that_is_fixed_may_have_a_prior(sweep: Sweep) -> None:
