@@ -26,25 +26,12 @@ class Mixing(NamedTuple):
     numbers: Tensor
 
 
-def mix(images: Tensor, labels: Tensor, config: AugmentConfig, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Mix every image with another one of the batch, by mixup or cutmix; if both are on, each has a probability of 0.5.
-
-    mixup (Zhang et al. 2018, arXiv:1710.09412) averages two images with weights. cutmix (Yun et al. 2019,
-    arXiv:1905.04899) copies a rectangle of one image into the other, to the same position. The share of each image is
-    drawn from Beta(alpha, alpha); cutmix rounds it to whole pixels, and the rectangle is inside the image.
-
-    Args:
-        images: [n, 1, height, width] on any device.
-        labels: [n, classes] on the same device.
-        config: its mixup and cutmix are the alphas.
-        generator: a CPU generator.
-    """
-    drawn = draw_mixing(len(images), config, generator)
-    return mix_drawn(images, labels, Mixing(*(part.to(images.device) for part in drawn)))
-
-
 def draw_mixing(n: int, config: AugmentConfig, generator: torch.Generator) -> Mixing:
-    """Draw the random numbers that `mix_drawn` needs for n images, on the CPU."""
+    """Draw the random choices that `mix_drawn` needs for n images: of mixup or cutmix, if both are on with equal odds.
+
+    The share of each image is drawn from Beta(alpha, alpha), where alpha is `config.mixup` or `config.cutmix`. The
+    generator and the results are on the CPU.
+    """
     rng = np.random.default_rng(int(torch.randint(2**63 - 1, (), generator=generator)))
     partner = torch.from_numpy(rng.permutation(n))
     if not config.cutmix or (config.mixup and rng.random() < 0.5):
@@ -55,7 +42,12 @@ def draw_mixing(n: int, config: AugmentConfig, generator: torch.Generator) -> Mi
 
 
 def mix_drawn(images: Tensor, labels: Tensor, drawn: Mixing) -> tuple[Tensor, Tensor]:
-    """`mix` with the random numbers of `draw_mixing`, moved to the images' device. Does not wait for a GPU."""
+    """Mix every image with its partner, by the choices of `draw_mixing`, on the images' device.
+
+    mixup (Zhang et al. 2018, arXiv:1710.09412) averages two images with weights. cutmix (Yun et al. 2019,
+    arXiv:1905.04899) copies a rectangle of one image into the other, to the same position; it rounds the share to whole
+    pixels, and the rectangle is inside the image. Does not wait for a GPU.
+    """
     partner, numbers = drawn
     if len(numbers) == 1:
         share = numbers[0]

@@ -3,13 +3,17 @@ import torch
 from torch import Tensor
 
 from fer_data import AugmentConfig
-from fer_data.augmentation.mix import mix
+from fer_data.augmentation.mix import draw_mixing, mix_drawn
 
 N = 400
 
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def mix(images: Tensor, labels: Tensor, config: AugmentConfig, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    return mix_drawn(images, labels, draw_mixing(len(images), config, generator))
 
 
 def mixed(config: AugmentConfig, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
