@@ -3,7 +3,7 @@
 Shapes used throughout: n images, height and width in pixels, grey levels on the scale 0..255.
 """
 
-from fer_data.augmentation.augment_config import AugmentConfig
+from fer_data.augmentation.augment_config import AugmentConfig, read_pipeline
 from fer_data.cache.cache_folder import open_cached
 from fer_data.cache.store import prepare
 from fer_data.cache.subsets import limit_train
@@ -21,4 +21,5 @@ __all__ = [
     "limit_train",
     "open_cached",
     "prepare",
+    "read_pipeline",
 ]

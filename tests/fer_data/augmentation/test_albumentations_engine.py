@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from fer_data import AugmentConfig, DataError, Split
+from fer_data import AugmentConfig, DataError, Split, read_pipeline
 from fer_data.augmentation.albumentations_engine import augment_images
 from fer_data.augmentation.augment import augment
-from fer_data.augmentation.augment_config import read_pipeline
 from fer_data.augmentation.batches import train_batches
 from tests.fer_data.small_faces import split_of
 
