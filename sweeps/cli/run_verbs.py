@@ -63,7 +63,7 @@ class Test(OfSweeps):
 
         run = self.find_net(self.run)
         outcome = test_run(run, again=self.again, device=own_device(self.device))
-        place, looks = f"{outcome.dataset}'s {outcome.split}", outcome.looks
+        place, looks = f"{outcome.dataset}, {outcome.split}", outcome.looks
         again = "" if looks.of_run == 1 else f" (LOOK {looks.of_run}: no longer an unbiased test)"
         for what, n, share in (
             ("", outcome.n, outcome.accuracy),

@@ -69,7 +69,7 @@ def test_scores_and_pictures_lie_beside_a_trial(finished: Path) -> None:
 
 def test_the_test_split_is_read_once(verb: Callable[..., int], capsys: Capture) -> None:
     assert verb("test", "night/0") == 0
-    assert "night/0 on tiny's test, n = 7: " in capsys.readouterr().out
+    assert "night/0 on tiny, test, n = 7: " in capsys.readouterr().out
     message = refused(capsys, lambda: verb("test", "night/0"))
     assert "its test split was read on 20" in message
     assert "--again" in message
@@ -166,7 +166,7 @@ def test_looks_are_counted_over_the_sweep_and_the_data(
         assert verb("test", run) == 0
         shown = " ".join(capsys.readouterr().out.split())
         assert (
-            f"evaluations on tiny's test: {look} in this sweep, {before + number} in all sweeps of {finished}" in shown
+            f"evaluations on tiny, test: {look} in this sweep, {before + number} in all sweeps of {finished}" in shown
         )
         assert ("do not choose among its runs by these numbers" in shown) == (look > 1)
     (tested,) = SweepHistory.load(finished / "pair/journal.jsonl").trials[0].tests
@@ -180,7 +180,7 @@ def test_no_leak_free_accuracy_without_a_leak_free_face(tmp_path: Path, out: Pat
     space = Space(suggest=lambda trial: _lenet(0.01), name="one_space")
     run_sweep(space, data=tmp_path / "same.csv", trials=1, epochs=1, name="same", out=out, runner="inline", **QUIET)
     assert main(["test", "same/0", "--out", str(out)]) == 0
-    assert "no leak-free accuracy: no face of same's test" in capsys.readouterr().out
+    assert "no leak-free accuracy: no face of same, test" in capsys.readouterr().out
     (tested,) = SweepHistory.load(out / "same/journal.jsonl").trials[0].tests
     assert "test_accuracy" in tested.metrics
     assert "test_accuracy_leak_free" not in tested.metrics
@@ -287,7 +287,7 @@ def test_an_ensemble_is_a_run_of_its_own(verb: Callable[..., int], finished: Pat
     np.testing.assert_allclose(mine, by_hand, rtol=1e-5)
     capsys.readouterr()
     assert verb("test", "both") == 0
-    assert "both/0 on tiny's test, n = 7" in capsys.readouterr().out
+    assert "both/0 on tiny, test, n = 7" in capsys.readouterr().out
     assert verb("status", "both") == 0
     assert "night/" in capsys.readouterr().out
     assert "exists already" in refused(capsys, lambda: verb("ensemble", "night/0", "night/1", "--name", "both"))

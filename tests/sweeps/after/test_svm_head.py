@@ -78,7 +78,7 @@ def test_what_takes_runs_takes_it(verb: Callable[..., int], out: Path, capsys: C
     weights.rename(out / "away")  # it stands on its own
     np.testing.assert_allclose(find_run("machine", out).predict("val"), kept, atol=1e-6)
     assert verb("test", "machine") == 0
-    assert "machine/0 on tiny's test, n = 7: " in capsys.readouterr().out
+    assert "machine/0 on tiny, test, n = 7: " in capsys.readouterr().out
     (out / "away").rename(weights)
     assert verb("compare", "night", "machine", "--json") == 0
     found = json.loads(capsys.readouterr().out)
