@@ -20,4 +20,4 @@ def rule(fault: Any) -> str:
     for theirs, ours in _WORDS.items():
         if message.startswith(theirs):
             return ours + message.removeprefix(theirs)
-    return f"{message[:1].lower()}{message[1:]}"
+    return message if message[1:2].isupper() else f"{message[:1].lower()}{message[1:]}"  # JSON stays JSON

@@ -82,7 +82,7 @@ def _predict_photos(inputs: list[Path], classifier: Classifier, given: Predict, 
 
     paths, faults, faces, began = photos_in(inputs), 0, 0, time.monotonic()
     drawn = _picture_names(paths)
-    with Progress(console=errors, transient=True, disable=len(paths) == 1) as progress:
+    with _progress(show=len(paths) > 1) as progress:
         task = progress.add_task("photographs", total=len(paths))
         for answered in predict_photos(paths, classifier, as_whole=given.whole):
             progress.advance(task)
@@ -112,6 +112,11 @@ def _predict_photos(inputs: list[Path], classifier: Classifier, given: Predict, 
     return faults
 
 
+def _progress(*, show: bool = True) -> Progress:
+    """A bar that disappears at its end; in a pipe even that would leave an empty line."""
+    return Progress(console=errors, transient=True, disable=not (show and errors.is_terminal))
+
+
 def _picture_names(paths: list[Path]) -> Iterator[str]:
     """A file name per photograph; equal names from different folders get a number."""
     seen: dict[str, int] = {}
@@ -137,7 +142,7 @@ def _predict_csv(path: Path, classifier: Classifier, given: Predict, contents: l
 
     began = time.monotonic()
     try:
-        with Progress(console=errors, transient=True) as progress:
+        with _progress() as progress:
             task = progress.add_task(path.name, total=None)
             scored = score_csv(path, classifier, lambda done, faces: progress.update(task, completed=done, total=faces))
     except (DataError, InputError) as error:

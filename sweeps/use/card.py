@@ -89,7 +89,12 @@ def card(
 def _taught(run: Run) -> str:
     recipes = [member.config.recipe for member, _ in run.nets()]
     teachers = dict.fromkeys(recipe.distill for recipe in recipes if recipe.is_distilled)
-    return f" It was trained with the answers of {', '.join(teachers)}." if teachers else ""
+    starts = dict.fromkeys(
+        member.config.transfer.weights for member, _ in run.nets() if member.config.transfer.pretrained
+    )
+    return (f" It was trained with the answers of {', '.join(teachers)}." if teachers else "") + (
+        f" Its training began from the weights '{', '.join(starts)}', whose licence applies too." if starts else ""
+    )
 
 
 def _inputs(before: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from sweeps.errors import InputError
 from sweeps.runs import find_run
 from sweeps.use.about import about_run, about_version
 from sweeps.use.classifier import Classifier, OnnxClassifier, PackedClassifier
@@ -28,6 +29,8 @@ def find_model(reference: str, out: Path, tracking_uri: str | None = None) -> Cl
     """
     if reference.endswith(".onnx"):
         return OnnxClassifier(Path(reference))
+    if Path(reference).is_file():
+        raise InputError(f"--model {reference}: a net in a file is an ONNX file of 'python -m sweeps export'")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "files"
         if reference != CHAMPION and not reference.startswith("models:"):

@@ -3,6 +3,7 @@
 const model = document.getElementById("model");
 const answer = document.getElementById("answer"), notes = document.getElementById("notes"), result = document.querySelector(".result"), drop = document.getElementById("drop");
 const MOST_BYTES = 10 * 2 ** 20, MOST_PIXELS = 1600;
+const sentence = (text) => text[0].toUpperCase() + text.slice(1);
 let last = null, asked = 0;
 
 async function about() {
@@ -27,7 +28,7 @@ async function ask(blob, whole = false) {
     if (mine === asked) show(picture, content, blob);
   } catch (error) {
     if (mine !== asked) return;
-    answer.textContent = error.message;
+    answer.textContent = sentence(error.message);
     result.hidden = true;
   }
 }
@@ -36,7 +37,7 @@ function show(picture, content, blob) {
   result.hidden = false;
   draw(picture, content);
   const [first] = content.faces;
-  answer.textContent = first ? first.sentence[0].toUpperCase() + first.sentence.slice(1) + (content.faces.length > 1 ? ` (face 1 of ${content.faces.length})` : "") : "No face was found. ";
+  answer.textContent = first ? sentence(first.sentence) + (content.faces.length > 1 ? ` (face 1 of ${content.faces.length})` : "") : "No face was found. ";
   if (!first) {
     const button = document.createElement("button");
     button.textContent = "Take the picture as one face";

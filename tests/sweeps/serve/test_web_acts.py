@@ -74,6 +74,8 @@ def test_an_act_that_is_not_valid_is_refused_in_one_line(server: Served) -> None
     assert (answer.status_code, answer.json()["detail"]) == (422, "settings lr 0.1: must be KEY=VALUE, such as lr=0.01")
     answer = requests.post(place, json={"verb": "extend", "trials": "ten"}, timeout=60)
     assert answer.json()["detail"] == "trials ten: must be a number, or +N to add N"
+    answer = requests.post(place, data="{", headers={"Content-Type": "application/json"}, timeout=60)
+    assert answer.json()["detail"].endswith(": JSON decode error")
 
 
 def test_slow_requests_leave_threads_for_the_pages(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:

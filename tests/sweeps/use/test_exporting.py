@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from fer_data.augmentation.preprocess import preprocess
@@ -18,6 +20,7 @@ from fer_models.packed_nets import Member
 from sweeps import Baseline, Space, TrialConfig, run_sweep
 from sweeps.cli.main import main
 from sweeps.runs import find_run
+from sweeps.serve.model_pool import return_freed_memory
 from sweeps.use.classifier import OnnxClassifier, inputs_of
 
 pytestmark = pytest.mark.timeout(120)
@@ -99,6 +102,19 @@ def test_other_formats_answer_as_the_net(
         np.testing.assert_allclose(answers, wanted, atol=1e-4)
     else:
         assert json.loads(safe_open(path, "pt").metadata()["model"])["members"][0]["preprocess"] == "standardise"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc gives freed memory back")
+def test_a_large_batch_leaves_no_memory_behind(export: Callable[..., int], tmp_path: Path) -> None:
+    assert export("night/1", "--format", "onnx", "--file", str(tmp_path / "net.onnx")) == 0
+    classifier, process = OnnxClassifier(tmp_path / "net.onnx", threads=1), psutil.Process()
+    faces = np.random.default_rng(0).integers(0, 256, (256, 48, 48)).astype(np.uint8)
+    classifier.probabilities(faces[:1])
+    return_freed_memory()
+    before = process.memory_info().rss
+    classifier.probabilities(faces)
+    return_freed_memory()
+    assert process.memory_info().rss - before < 20e6
 
 
 def test_int8_says_what_it_costs(export: Callable[..., int], tmp_path: Path, capsys: Capture) -> None:

@@ -150,6 +150,7 @@ def test_a_csv_is_scored_and_its_bad_rows_are_named(
     assert predict(bad, "--draw", tmp_path / "drawn") == 1
     shown = capsys.readouterr()
     assert "left out line 79: emotion 9, expected 0..6; 3 pixels, expected 2304" in shown.err
+    assert "\n\n" not in shown.err, "a progress bar in a pipe"
     assert "bad.csv: 77 faces" in shown.out
     assert "confusion matrix" in shown.out
     assert (tmp_path / "drawn/bad.png").is_file()
@@ -162,6 +163,7 @@ def test_a_csv_is_scored_and_its_bad_rows_are_named(
         ("nihgt/0", "no sweep 'nihgt' in .*; did you mean 'night'"),
         ("night/7", "night has no trial '7'"),
         ("absent.onnx", "--model absent.onnx: no such file; write it with: python -m sweeps export"),
+        (__file__, "a net in a file is an ONNX file of 'python -m sweeps export'"),
         ("models:/night", "expected models:/NAME@ALIAS or models:/NAME/VERSION"),
         ("models:/night@champion", "no registered model 'night'"),
         ("champion", "there is no champion yet: give a run"),
