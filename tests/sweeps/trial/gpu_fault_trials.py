@@ -21,14 +21,16 @@ from sweeps.trial.run_trial import run_trial
 from tests.stand_ins import QUIET
 
 BATCH = 8
-ONCE, WHOLE_BATCHES, ALWAYS, BROKEN, CALM = range(5)
-"""What happens to each trial: out of memory once, in whole batches, or always; another error; nothing."""
+ONCE, WHOLE_BATCHES, ALWAYS, ASSERTED, CUBLAS, CUDNN, CALM = range(7)
+"""What happens to each trial: out of memory once, in whole batches, or always; three other errors; nothing."""
 
 ERRORS: dict[int, Callable[[], RuntimeError]] = {
     ONCE: lambda: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
     WHOLE_BATCHES: lambda: RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     ALWAYS: lambda: RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
-    BROKEN: lambda: torch.AcceleratorError("CUDA error: device-side assert triggered"),
+    ASSERTED: lambda: torch.AcceleratorError("CUDA error: device-side assert triggered"),
+    CUBLAS: lambda: RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm(...)`"),
+    CUDNN: lambda: RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
 }
 
 _broken: list[RuntimeError] = []
