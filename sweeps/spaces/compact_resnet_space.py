@@ -51,7 +51,7 @@ def suggest(trial: optuna.Trial) -> TrialConfig:
         widths=(width, 2 * width, 4 * width, 8 * width),
         dropout=trial.suggest_float("dropout", 0.0, 0.3),
     )
-    recipe = draw_recipe(trial, lr=(0.001, 0.01), weight_decay=(0.01, 0.2), optimizer="adamw")
+    recipe = draw_recipe(trial, lr=(3e-4, 0.03), weight_decay=(3e-4, 0.3), optimizer="adamw")
     return TrialConfig(net=net, recipe=recipe, augment=draw_augment(trial, mixup=0.3))
 
 
@@ -61,4 +61,5 @@ SPACE = Space(
     max_epochs=30,
     trials=10,
     first_rung_epochs=3,
+    priors={"lr": 0.004, "weight_decay": 0.08},
 )

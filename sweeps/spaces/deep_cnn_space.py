@@ -41,8 +41,10 @@ AS_IT_RAN = report(
 
 def suggest(trial: optuna.Trial) -> TrialConfig:
     """Draw one configuration."""
-    recipe = draw_recipe(trial, lr=(0.001, 0.05), batch_sizes=(64,))
+    recipe = draw_recipe(trial, lr=(3e-4, 0.1), batch_sizes=(64,))
     return TrialConfig(net=DeepCNNConfig(), recipe=recipe, augment=draw_augment(trial, mixup=0.4))
 
 
-SPACE = Space(suggest=suggest, baselines=[PLAIN, AS_IT_RAN], max_epochs=9, trials=8)
+SPACE = Space(
+    suggest=suggest, baselines=[PLAIN, AS_IT_RAN], max_epochs=9, trials=8, priors={"lr": 0.007, "weight_decay": 9e-4}
+)

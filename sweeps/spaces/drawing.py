@@ -18,16 +18,20 @@ def draw_recipe(
     trial: optuna.Trial,
     *,
     lr: Range,
-    weight_decay: Range = (1e-5, 1e-3),
+    weight_decay: Range | None = None,
     batch_sizes: Sequence[int] = (64, 128),
     optimizer: str = "nesterov",
     **fixed: Any,
 ) -> Recipe:
-    """A recipe over one cycle of the learning rate, validated on the average of weights and of mirror images."""
+    """A recipe over one cycle of the learning rate, validated on the average of weights and of mirror images.
+
+    The weight decay is drawn from four decades by default: AdamW's is multiplied by the learning rate, so it is higher.
+    """
+    decays = weight_decay or ((1e-5, 0.1) if optimizer == "adamw" else (1e-6, 0.01))
     drawn = {
         "optimizer": optimizer,
         "lr": trial.suggest_float("lr", *lr, log=True),
-        "weight_decay": trial.suggest_float("weight_decay", *weight_decay, log=True),
+        "weight_decay": trial.suggest_float("weight_decay", *decays, log=True),
         "batch_size": trial.suggest_categorical("batch_size", list(batch_sizes)),
         "label_smoothing": trial.suggest_float("label_smoothing", 0.0, 0.15),
         "lr_policy": "onecycle",

@@ -44,8 +44,14 @@ def suggest(trial: optuna.Trial) -> TrialConfig:
         freeze=trial.suggest_int("freeze", 0, 4),
         lr_decay_per_stage=trial.suggest_float("lr_decay_per_stage", 0.5, 1.0),
     )
-    recipe = draw_recipe(trial, lr=(1e-4, 3e-3), optimizer="adamw", batch_sizes=(32, 64))
+    recipe = draw_recipe(trial, lr=(5e-5, 0.01), optimizer="adamw", batch_sizes=(32, 64))
     return TrialConfig(net=net, recipe=recipe, augment=draw_augment(trial), transfer=transfer)
 
 
-SPACE = Space(suggest=suggest, baselines=[HEAD, WHOLE, SCRATCH], max_epochs=8, trials=8)
+SPACE = Space(
+    suggest=suggest,
+    baselines=[HEAD, WHOLE, SCRATCH],
+    max_epochs=8,
+    trials=8,
+    priors={"lr": 0.001, "weight_decay": 1e-4},
+)

@@ -49,7 +49,9 @@ def suggest(trial: optuna.Trial) -> TrialConfig:
             "auxiliary_weight": trial.suggest_categorical("auxiliary_weight", [0.0, 0.3]),
         }
     )
-    return TrialConfig(net=net, recipe=draw_recipe(trial, lr=(0.01, 0.1)), augment=draw_augment(trial))
+    return TrialConfig(net=net, recipe=draw_recipe(trial, lr=(1e-3, 0.3)), augment=draw_augment(trial))
 
 
-SPACE = Space(suggest=suggest, baselines=[QUICK, BVLC], max_epochs=20, trials=10)
+SPACE = Space(
+    suggest=suggest, baselines=[QUICK, BVLC], max_epochs=20, trials=10, priors={"lr": 0.03, "weight_decay": 2e-4}
+)

@@ -36,7 +36,7 @@ def suggest(trial: optuna.Trial) -> TrialConfig:
         conv_dropout=trial.suggest_float("conv_dropout", 0.0, 0.5),
         dropout=trial.suggest_float("dropout", 0.2, 0.7),
     )
-    return TrialConfig(net=net, recipe=draw_recipe(trial, lr=(0.003, 0.1)), augment=draw_augment(trial))
+    return TrialConfig(net=net, recipe=draw_recipe(trial, lr=(1e-3, 0.3)), augment=draw_augment(trial))
 
 
-SPACE = Space(suggest=suggest, baselines=[REPORT], max_epochs=20, trials=12)
+SPACE = Space(suggest=suggest, baselines=[REPORT], max_epochs=20, trials=12, priors={"lr": 0.02, "weight_decay": 1e-4})

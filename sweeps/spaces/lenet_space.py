@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fer_data import AugmentConfig
 from fer_models import LeNetConfig, Recipe
 from sweeps.config import TrialConfig
 from sweeps.space import Baseline, Space
+from sweeps.spaces.drawing import draw_augment
 
 if TYPE_CHECKING:
     import optuna
@@ -57,21 +57,21 @@ def suggest(trial: optuna.Trial) -> TrialConfig:
     """Draw one configuration."""
     recipe = Recipe(
         optimizer="nesterov",
-        lr=trial.suggest_float("lr", 0.003, 0.1, log=True),
+        lr=trial.suggest_float("lr", 0.001, 0.1, log=True),
         momentum=trial.suggest_float("momentum", 0.85, 0.95),
-        weight_decay=trial.suggest_float("weight_decay", 1e-5, 3e-3, log=True),
+        weight_decay=trial.suggest_float("weight_decay", 1e-6, 0.01, log=True),
         batch_size=trial.suggest_categorical("batch_size", [32, 64, 128]),
         lr_policy=trial.suggest_categorical("lr_policy", ["onecycle", "cosine"]),
         ema_decay=0.99,
     )
-    augment = AugmentConfig(
-        flip=0.5,
-        rotate_deg=trial.suggest_float("rotate_deg", 0, 15),
-        shift=trial.suggest_float("shift", 0, 0.12),
-        scale=trial.suggest_float("scale", 0, 0.2),
-    )
     net = LeNetConfig(dropout=trial.suggest_float("dropout", 0.0, 0.6))
-    return TrialConfig(net=net, recipe=recipe, augment=augment)
+    return TrialConfig(net=net, recipe=recipe, augment=draw_augment(trial, erase=0))
 
 
-SPACE = Space(suggest=suggest, baselines=[LENET_INV, LENET_STEP, LENET_STEP_8, LENET_STEP_5], max_epochs=15, trials=20)
+SPACE = Space(
+    suggest=suggest,
+    baselines=[LENET_INV, LENET_STEP, LENET_STEP_8, LENET_STEP_5],
+    max_epochs=15,
+    trials=20,
+    priors={"lr": 0.01, "weight_decay": 5e-4},
+)

@@ -51,11 +51,17 @@ def suggest(trial: optuna.Trial) -> TrialConfig:
     """Draw one configuration."""
     return TrialConfig(
         net=VGGSmallConfig(normalisation="standardise"),
-        recipe=draw_recipe(trial, lr=(3e-4, 3e-3), optimizer="adamw"),
+        recipe=draw_recipe(trial, lr=(1e-4, 0.02), optimizer="adamw"),
         augment=draw_augment(trial),
         preprocess=trial.suggest_categorical("preprocess", list(PREPROCESSINGS)),
     )
 
 
 BASELINES = [_row(name) for name in PREPROCESSINGS]
-SPACE = Space(suggest=suggest, baselines=BASELINES, max_epochs=12, trials=len(BASELINES))
+SPACE = Space(
+    suggest=suggest,
+    baselines=BASELINES,
+    max_epochs=12,
+    trials=len(BASELINES),
+    priors={"lr": 0.001, "weight_decay": 1e-4},
+)

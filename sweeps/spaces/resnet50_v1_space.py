@@ -48,8 +48,8 @@ REPORT = Baseline(
 def suggest(trial: optuna.Trial) -> TrialConfig:
     """Draw one configuration."""
     net = ResNet50V1Config(dropout=trial.suggest_float("dropout", 0.0, 0.5))
-    recipe = draw_recipe(trial, lr=(0.005, 0.1), batch_sizes=(32, 64))
+    recipe = draw_recipe(trial, lr=(1e-3, 0.3), batch_sizes=(32, 64))
     return TrialConfig(net=net, recipe=recipe, augment=draw_augment(trial))
 
 
-SPACE = Space(suggest=suggest, baselines=[REPORT], max_epochs=12, trials=8)
+SPACE = Space(suggest=suggest, baselines=[REPORT], max_epochs=12, trials=8, priors={"lr": 0.02, "weight_decay": 1e-4})

@@ -29,11 +29,13 @@ ResNetConfig = ResNet18Config | ResNet34Config | ResNet50Config
 def _space(net: ResNetConfig) -> Space:
     def suggest(trial: optuna.Trial) -> TrialConfig:
         drawn = net.model_copy(update={"dropout": trial.suggest_float("dropout", 0.0, 0.5)})
-        recipe = draw_recipe(trial, lr=(0.01, 0.2))
+        recipe = draw_recipe(trial, lr=(3e-3, 0.5))
         return TrialConfig(net=drawn, recipe=recipe, augment=draw_augment(trial, mixup=0.4))
 
     baseline = Baseline(f"{net.name} (He et al.)", TrialConfig(net=net, recipe=HE_2016), epochs=90)
-    return Space(suggest=suggest, baselines=[baseline], max_epochs=20, trials=10)
+    return Space(
+        suggest=suggest, baselines=[baseline], max_epochs=20, trials=10, priors={"lr": 0.05, "weight_decay": 1e-4}
+    )
 
 
 RESNET18 = _space(ResNet18Config(size=48, channels=1, normalisation="standardise"))

@@ -49,8 +49,14 @@ def suggest(trial: optuna.Trial) -> TrialConfig:
         lr_decay_per_stage=trial.suggest_float("lr_decay_per_stage", 0.3, 1.0),
     )
     net = VGG16CutConfig(normalisation="imagenet", dropout=trial.suggest_float("dropout", 0.4, 0.8))
-    recipe = draw_recipe(trial, lr=(1e-4, 3e-3), optimizer="adamw")
+    recipe = draw_recipe(trial, lr=(1e-5, 0.01), optimizer="adamw")
     return TrialConfig(net=net, recipe=recipe, augment=draw_augment(trial), transfer=transfer)
 
 
-SPACE = Space(suggest=suggest, baselines=[FROZEN, FINETUNED, WHOLE], max_epochs=20, trials=10)
+SPACE = Space(
+    suggest=suggest,
+    baselines=[FROZEN, FINETUNED, WHOLE],
+    max_epochs=20,
+    trials=10,
+    priors={"lr": 5e-4, "weight_decay": 1e-4},
+)

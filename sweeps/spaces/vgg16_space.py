@@ -36,7 +36,7 @@ def suggest(trial: optuna.Trial) -> TrialConfig:
         classifier=trial.suggest_categorical("classifier", ["fc4096", "average"]),
         dropout=trial.suggest_float("dropout", 0.2, 0.6),
     )
-    return TrialConfig(net=net, recipe=draw_recipe(trial, lr=(0.01, 0.1)), augment=draw_augment(trial))
+    return TrialConfig(net=net, recipe=draw_recipe(trial, lr=(1e-3, 0.3)), augment=draw_augment(trial))
 
 
-SPACE = Space(suggest=suggest, baselines=[REPORT], max_epochs=20, trials=8)
+SPACE = Space(suggest=suggest, baselines=[REPORT], max_epochs=20, trials=8, priors={"lr": 0.03, "weight_decay": 1e-4})

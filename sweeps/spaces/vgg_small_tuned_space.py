@@ -35,8 +35,15 @@ def suggest(trial: optuna.Trial) -> TrialConfig:
         dropouts=tuple(trial.suggest_float(f"dropout_{place}", 0.0, 0.6) for place in range(5)),
         max_norm=trial.suggest_float("max_norm", 1.0, 8.0),
     )
-    recipe = draw_recipe(trial, lr=(3e-4, 5e-3), optimizer="adamw")
+    recipe = draw_recipe(trial, lr=(1e-4, 0.02), optimizer="adamw")
     return TrialConfig(net=net, recipe=recipe, augment=draw_augment(trial))
 
 
-SPACE = Space(suggest=suggest, baselines=[REPORT], max_epochs=30, trials=10, first_rung_epochs=3)
+SPACE = Space(
+    suggest=suggest,
+    baselines=[REPORT],
+    max_epochs=30,
+    trials=10,
+    first_rung_epochs=3,
+    priors={"lr": 0.001, "weight_decay": 1e-4},
+)

@@ -8,7 +8,6 @@ faces each, which shows that it runs and nothing of the nets).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import sweeps.spaces.alexnet_space as alexnet_space
@@ -24,21 +23,21 @@ from sweeps.space import Space
 if TYPE_CHECKING:
     import optuna
 
-SUGGESTIONS: dict[str, Callable[[optuna.Trial], TrialConfig]] = {
-    "lenet": lenet_space.suggest,
-    "alexnet": alexnet_space.suggest,
-    "vgg_small": vgg_small_space.suggest,
-    "vgg_small_tuned": vgg_small_tuned_space.suggest,
-    "googlenet": googlenet_space.suggest,
-    "resnet18": resnet_spaces.RESNET18.suggest,
-    "compact_resnet": compact_resnet_space.suggest,
+SPACES: dict[str, Space] = {
+    "lenet": lenet_space.SPACE,
+    "alexnet": alexnet_space.SPACE,
+    "vgg_small": vgg_small_space.SPACE,
+    "vgg_small_tuned": vgg_small_tuned_space.SPACE,
+    "googlenet": googlenet_space.SPACE,
+    "resnet18": resnet_spaces.RESNET18,
+    "compact_resnet": compact_resnet_space.SPACE,
 }
 
 
 def suggest(trial: optuna.Trial) -> TrialConfig:
     """Draw a net, then one configuration of it; a net's parameters are its own, `alexnet.lr` is not `lenet.lr`."""
-    net = trial.suggest_categorical("net", list(SUGGESTIONS))
-    return SUGGESTIONS[net](_Prefixed(trial, net))  # type: ignore[arg-type]
+    net = trial.suggest_categorical("net", list(SPACES))
+    return SPACES[net].suggest(_Prefixed(trial, net))  # type: ignore[arg-type]
 
 
 class _Prefixed:
@@ -54,4 +53,10 @@ class _Prefixed:
         return lambda name, *ends, **more: found(f"{self._prefix}.{name}", *ends, **more)
 
 
-SPACE = Space(suggest=suggest, max_epochs=20, trials=20, first_rung_epochs=2)
+SPACE = Space(
+    suggest=suggest,
+    max_epochs=20,
+    trials=20,
+    first_rung_epochs=2,
+    priors={f"{net}.{name}": prior for net, space in SPACES.items() for name, prior in space.priors.items()},
+)

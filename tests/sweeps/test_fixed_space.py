@@ -17,7 +17,7 @@ from sweeps.fixed_space import fix_settings
 from sweeps.search.proposals import random_trials
 from sweeps.search.study import Study
 from sweeps.spaces.find import find_space
-from sweeps.spaces.zoo_space import SUGGESTIONS
+from sweeps.spaces.zoo_space import SPACES
 from tests.sweeps.fake_trials import SPACE, config, only_sampled
 from tracking.figures.search_figures import searched_settings
 from tracking.record.history import SweepHistory
@@ -104,7 +104,7 @@ def test_a_choice_that_is_fixed_decides_what_hangs_on_it() -> None:
         (
             "zoo_space",
             ["batch_size=32"],
-            {f"{net}.batch_size" for net in SUGGESTIONS},
+            {f"{net}.batch_size" for net in SPACES},
         ),
     ],
 )
