@@ -81,6 +81,7 @@ def explained_graph(graph: ExportedGraph, faces: Tensor, *preprocessed: Tensor) 
     as_forward: dict[Any, Any] = {
         **get_decompositions(backward),
         aten.avg_pool2d_backward.default: _average_pool_backward,
+        aten._adaptive_avg_pool2d_backward.default: _adaptive_pool_backward,
     }
     graph.requires_grad_(False)
     layers = [last_map(net) for net in graph.nets]
@@ -99,6 +100,18 @@ def _average_pool_backward(
     share = gradient.new_full((channels, 1, rows, columns), 1 / (rows * columns))
     spread = F.conv_transpose2d(gradient, share, stride=stride or kernel, groups=channels)
     return F.pad(spread, (0, x.shape[3] - spread.shape[3], 0, x.shape[2] - spread.shape[2]))
+
+
+def _adaptive_pool_backward(gradient: Tensor, x: Tensor) -> Tensor:
+    """Each pixel of a window gets the same share of the window's gradient."""
+    rows, columns = (_windows(small, large) for small, large in zip(gradient.shape[2:], x.shape[2:], strict=True))
+    return rows.T @ gradient @ columns
+
+
+def _windows(small: int, large: int) -> Tensor:
+    """The means that pool `large` pixels to `small`: [small, large]."""
+    ends = [(place * large // small, -(-(place + 1) * large // small)) for place in range(small)]
+    return torch.tensor([[(first <= x < last) / (last - first) for x in range(large)] for first, last in ends])
 
 
 def _grad_cam(net: nn.Module, layer: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ import pytest
 
 from fer_data.augmentation.preprocess import preprocess
 from fer_data.augmentation.preprocess_names import PREPROCESSINGS
-from fer_models import CompactResNetConfig, LeNetConfig, NetConfig, Recipe
+from fer_models import CompactResNetConfig, JointConfig, LeNetConfig, NetConfig, Recipe
 from fer_models.exported_graph import ExportedGraph
 from fer_models.packed_nets import Member
 from sweeps import Baseline, Space, TrialConfig, run_sweep
@@ -35,13 +35,17 @@ def _trial(net: NetConfig, preprocessing: str) -> TrialConfig:
 
 COMPACT = _trial(CompactResNetConfig(size=32, widths=(8, 8, 16, 16), blocks=(1, 1, 1, 1)), "standardise")
 CLAHE = _trial(LeNetConfig(), "clahe")
+JOINED = _trial(JointConfig(members=(LeNetConfig(), COMPACT.net), at="middle"), "none")  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, tiny_csv: Path) -> Path:
     out = tmp_path_factory.mktemp("exported")
-    space = Space(suggest=lambda trial: COMPACT, baselines=[Baseline("compact", COMPACT), Baseline("clahe", CLAHE)])
-    run_sweep(space, data=tiny_csv, trials=2, epochs=1, name="night", out=out, runner="inline",
+    space = Space(
+        suggest=lambda trial: COMPACT,
+        baselines=[Baseline("compact", COMPACT), Baseline("clahe", CLAHE), Baseline("joined", JOINED)],
+    )
+    run_sweep(space, data=tiny_csv, trials=3, epochs=1, name="night", out=out, runner="inline",
               figures=False)  # fmt: skip
     return out
 
@@ -102,6 +106,16 @@ def test_other_formats_answer_as_the_net(
         np.testing.assert_allclose(answers, wanted, atol=1e-4)
     else:
         assert json.loads(safe_open(path, "pt").metadata()["model"])["members"][0]["preprocess"] == "standardise"
+
+
+def test_nets_joined_in_the_middle_answer_as_an_onnx_file_too(
+    export: Callable[..., int], finished: Path, tmp_path: Path
+) -> None:
+    assert export("night/2", "--format", "onnx", "--file", str(tmp_path / "net.onnx")) == 0
+    faces, wanted = expected(finished, 2)
+    probabilities, looked = OnnxClassifier(tmp_path / "net.onnx").explained(faces)
+    np.testing.assert_allclose(probabilities, wanted, atol=1e-4)
+    assert looked is not None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc gives freed memory back")
