@@ -33,9 +33,10 @@ def _trial(net: NetConfig, preprocessing: str) -> TrialConfig:
                        precision="fp32", memory_format="contiguous")  # type: ignore[arg-type]  # fmt: skip
 
 
-COMPACT = _trial(CompactResNetConfig(size=32, widths=(8, 8, 16, 16), blocks=(1, 1, 1, 1)), "standardise")
+SMALL = CompactResNetConfig(size=32, widths=(8, 8, 16, 16), blocks=(1, 1, 1, 1))
+COMPACT = _trial(SMALL, "standardise")
 CLAHE = _trial(LeNetConfig(), "clahe")
-JOINED = _trial(JointConfig(members=(LeNetConfig(), COMPACT.net), at="middle"), "none")  # type: ignore[arg-type]
+JOINED = _trial(JointConfig(members=(LeNetConfig(), SMALL), at="middle"), "none")
 
 
 @pytest.fixture(scope="module")
