@@ -64,7 +64,10 @@ def test_lanes_slots_and_mps(
     [
         ("--lanes 4 --gpus-per-trial 0.5", "--gpus-per-trial 0.5 lets 2 at once on a GPU; use --gpus-per-trial 0.25"),
         ("--lanes 2 --gpus-per-trial 1", "--gpus-per-trial 1 lets 1 at once on a GPU; use --gpus-per-trial 0.5"),
-        ("--lanes 2 --runner inline", "--lanes 2: --runner inline trains one trial at a time; use --runner ray"),
+        (
+            "--lanes 2 --runner inline",
+            "--lanes 2: --runner inline trains one trial at a time; use --lanes 1, or --runner ray",
+        ),
         ("--lanes 2 --device cpu --cpus-per-trial 2 --workers-per-trial 2", "trained by 2 workers"),
     ],
 )
