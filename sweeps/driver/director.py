@@ -57,6 +57,7 @@ class Director:
         """The current options of the sweep; an act may change them."""
         self.stop_reason: str | None = None
         self.blocked: str | None = None
+        self._has_run_out = False
         self._study, self._attendants, self._on_preparing = study, attendants, on_preparing
         self._deadline = time.monotonic() + time_budget_seconds if time_budget_seconds else None
         self._budget_seconds = time_budget_seconds
@@ -72,6 +73,11 @@ class Director:
         """Stop every trial at its next report. Safe to call from a signal handler."""
         self.stop_reason = self.stop_reason or reason
 
+    def run_out(self, reason: str) -> None:
+        """As `request_stop`, since a budget is used up: trials are paused."""
+        self._has_run_out = self._has_run_out or self.stop_reason is None
+        self.request_stop(reason)
+
     def block(self, reason: str) -> None:
         """As `request_stop`, after a fault that would affect other trials, too."""
         self.blocked = reason
@@ -81,7 +87,7 @@ class Director:
     def stopping(self) -> bool:
         """Whether trials are to stop: after a signal, or when the time budget is used up."""
         if self._deadline is not None and time.monotonic() > self._deadline:
-            self.request_stop(f"the time budget of {self._budget_seconds:.0f} s is used up")
+            self.run_out(f"the time budget of {self._budget_seconds:.0f} s is used up")
         return self.stop_reason is not None
 
     def add_time(self, seconds: float) -> str:
@@ -260,7 +266,7 @@ class Director:
         if trial.verdict is not None:  # only its pictures are left to draw
             return True
         if self.stopping:
-            self._endings.stop(number, self.stop_reason)
+            self._stop(trial)
             return False
         pause = self._queue.due(number)
         if self._is_to_wait(trial) and (pause is None or pause.reason != "person"):
@@ -280,6 +286,13 @@ class Director:
             return False
         self._study.leave_rung(number)
         return True
+
+    def _stop(self, trial: TrialHistory) -> None:
+        """Leave a trial to a later driver."""
+        if self._has_run_out and trial.last_epoch < trial.started.epochs:
+            self._pause(trial.number, Pause("budget"))
+        else:
+            self._endings.stop(trial.number, self.stop_reason or "the runner ended")
 
     def _pause(self, number: int, pause: Pause) -> None:
         self._queue.pause_now(number, pause)
@@ -386,7 +399,8 @@ class Director:
             self.worker_died(number, reason)
 
     def leave(self) -> None:
-        """Mark trials that have not ended as stopped: those with a worker, and those that wait for one.
+        """Stop or, after a budget, pause the trials that have not ended: those with a worker, and those that wait for
+        one.
 
         Paused trials stay paused; if nothing else is left to do, they are the reason why the driver ends. Trials that
         can no longer be promoted are pruned.
@@ -398,4 +412,4 @@ class Director:
             self._prune_unpromotable()
         for trial in self.history.unfinished:
             if trial.state == "running":
-                self._endings.stop(trial.number, self.stop_reason or "the runner ended")
+                self._stop(trial)

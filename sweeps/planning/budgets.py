@@ -42,6 +42,10 @@ class Stoppable(Protocol):
         """Stop every trial at its next report; the sweep can be resumed."""
         ...
 
+    def run_out(self, reason: str) -> None:
+        """Pause every trial at its next report, since a budget is used up; the sweep can be resumed."""
+        ...
+
 
 class Budgets:
     """The budgets of a sweep. Its director calls this regularly.
@@ -60,8 +64,10 @@ class Budgets:
         )  # keyed by the numbers of epochs and of finished trials
 
     def __call__(self, sweep: Stoppable) -> None:
-        """Stop the sweep if a budget is used up."""
-        if reason := self.exceeded(sweep.history):
+        """Stop the sweep if a budget is used up, or if little gain is expected."""
+        if reason := self._used_up(sweep.history):
+            sweep.run_out(reason)
+        elif reason := self._too_little_gain(sweep.history):
             sweep.request_stop(reason)
 
     @property
@@ -72,12 +78,18 @@ class Budgets:
         return any(limit is not None for limit in limits)
 
     def exceeded(self, history: SweepHistory) -> str | None:
-        """The budget that is used up, as text, or None."""
+        """Why the sweep may not go on: the budget that is used up, or the gain that is expected; None if it may."""
+        return self._used_up(history) or self._too_little_gain(history)
+
+    def _used_up(self, history: SweepHistory) -> str | None:
         for option, limit, used, unit in self._limits(history):
             if used >= limit:
                 return f"{option} {limit:g} is used up: {used:.3g} {unit}"
         if self._until and self._clock() >= self._until.timestamp() * 1000:
             return f"it is {self._until:%H:%M}, the time of --until"
+        return None
+
+    def _too_little_gain(self, history: SweepHistory) -> str | None:
         least, gain = self._spec.until_gain, self._gain_ahead(history)
         if least is not None and gain and gain.points < least:
             expected = f"{gain.trials} more trials are expected to gain {gain.points:.2f} points"

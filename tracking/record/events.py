@@ -150,7 +150,7 @@ class Lengthened(Frozen):
 
 
 class Act(_Event):
-    """A person's request to the sweep; `answer` tells the effect, or why it was refused."""
+    """A person's request to the sweep. `answer` has its effect, or the reason why it was refused."""
 
     event: Literal["act"] = "act"
     act: str
@@ -315,7 +315,7 @@ class TrialUnpaused(_Event):
 
 
 class TrialEnded(_Event):
-    """A trial left its worker. With `final=False` (after a signal or a budget) a resume continues it."""
+    """A trial left its worker. With `final=False` (after a signal) a resume continues it."""
 
     event: Literal["end"] = "end"
     trial: int

@@ -70,11 +70,11 @@ def test_a_used_up_time_budget_stops_the_sweep_resumable(sweep: Sweep) -> None:
     assert outcome(resumed.folder.journal) == outcome(sweep(name="undisturbed", **asked).folder.journal)
 
 
-def test_stopped_trials_are_marked_resumable(sweep: Sweep) -> None:
+def test_a_used_up_time_budget_pauses_what_runs(sweep: Sweep) -> None:
     stopped = sweep(time_budget_seconds=0.05, trials=2, epochs=4, body=slow_body)
     last = stopped[-1]
-    assert last.end is not None
-    assert (last.state, last.end.final, last.is_over) == ("stopped", False, False)
+    assert last.end is None
+    assert (last.state, last.reason, last.is_over) == ("paused", "a budget is used up", False)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])

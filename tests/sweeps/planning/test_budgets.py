@@ -96,6 +96,7 @@ def test_a_budget_that_is_used_up_stops_the_sweep_within_a_report(
     assert "sweeps resume" not in printed, "which would be refused"
     stopped = SweepHistory.load(out / "night/journal.jsonl")
     assert sum(trial.last_epoch for trial in stopped.trials.values()) <= 1
+    assert {(trial.state, trial.reason) for trial in stopped.trials.values()} == {("paused", "a budget is used up")}
     assert "night: --cpu-hours 1e-09 is used up" in refused(capsys, lambda: run("--resume"))
     assert run("--resume", "--cpu-hours", "5") == 0
     assert SweepHistory.load(out / "night/journal.jsonl").finished
