@@ -178,6 +178,7 @@ def _trial(trial: TrialHistory, reason: str) -> dict[str, Any]:
         "number": trial.number,
         "title": trial.started.title,
         "state": trial.state,
+        "is_over": trial.is_over,
         "reason": reason,
         "epoch": trial.last_epoch,
         "epochs": trial.started.epochs,

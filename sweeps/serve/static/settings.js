@@ -34,7 +34,7 @@ function drawParallel() {
   if (!found?.settings.length || !found.trials.length) return;
   const element = document.getElementById("parallel"), values = found.trials.map((one) => one.value), low = Math.min(...values), high = Math.max(...values);
   const axes = [...found.settings, { name: "accuracy", ticks: [[0, percent(low)], [1, percent(high)]] }];
-  element.style.minWidth = `${axes.length * 5.5}rem`;
+  element.style.minWidth = `${axes.length * 5}rem`;
   const { pen, width, height } = canvas("parallel"), top = 14, bottom = 44, left = 16, right = 64;
   const x = (place) => left + (place / Math.max(1, axes.length - 1)) * (width - left - right), y = (share) => height - bottom - share * (height - top - bottom);
   const rank = (value) => (high > low ? (value - low) / (high - low) : 0.5), poor = colour("--soft"), good = colour("--bad");

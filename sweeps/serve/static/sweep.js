@@ -78,7 +78,7 @@ function rowOf(one) {
   cells.forEach((text, place) => { if (place !== 2) fill(row.cells[place], String(text ?? "")); });
   chip.className = `chip ${one.state}`;
   fill(chip, one.state);
-  const verbs = [...({ running: ["pause", "stop"], waiting: ["unpause", "pause", "stop"], paused: ["unpause", "stop"] }[one.state] ?? []), ...(one.epoch && one.state !== "done" && one.state !== "failed" ? ["fork"] : [])];
+  const verbs = [...({ running: ["pause", "stop"], waiting: ["unpause", "pause", "stop"], paused: ["unpause", "stop"] }[one.state] ?? []), ...(one.epoch && !one.is_over ? ["fork"] : [])];
   if (last.dataset.verbs !== verbs.join()) last.replaceChildren(...verbs.map((verb) => actButton(verb, one.number)));
   last.dataset.verbs = verbs.join();
   for (const button of last.children) button.disabled = !driven && button.dataset.verb !== "fork";

@@ -11,7 +11,7 @@ import pytest
 from sweeps.serve.guard import Guard
 from sweeps.serve.living import Living
 from tests.sweeps.serve.conftest import Served, unfinished
-from tracking.record.events import AttemptStarted, DriverStarted, EpochDone
+from tracking.record.events import AttemptStarted, DriverStarted, EpochDone, TrialEnded
 from tracking.record.journal import Journal
 from tracking.record.layout import SweepFolder
 
@@ -54,6 +54,18 @@ def test_an_update_takes_neither_focus_nor_what_was_typed(page: Any, server: Ser
     shown(page, "87.5").wait_for()
     assert page.evaluate("document.activeElement.ariaLabel") == "fork trial 0"
     assert page.locator("form[data-verb=set] input").input_value() == "7"
+
+
+def test_a_trial_that_is_over_offers_no_act(page: Any, server: Served, out: Path) -> None:
+    journal_file = unfinished(out, "given_up")
+    start_again(journal_file)
+    page.goto(f"{server.url}/sweeps/given_up")
+    fork = page.get_by_role("button", name="fork trial 0")
+    fork.wait_for()
+    with Journal.open(journal_file) as journal:
+        journal.append(TrialEnded(trial=0, state="stopped", reason="stopped by hand", epochs=2))
+    fork.wait_for(state="detached")
+    assert page.locator("#trials td button").count() == 0
 
 
 def test_a_page_says_that_the_server_is_away_and_catches_up_with_the_next_one(page: Any, out: Path) -> None:
