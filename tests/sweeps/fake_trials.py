@@ -1,6 +1,7 @@
 """A space whose trials cost nothing: bodies without torch, sweeps driven through the in-process runner."""
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -87,6 +88,13 @@ def good_body(task: Task) -> Iterator[Message]:
             checkpoint.write_text(json.dumps(epoch))
         yield EpochReport(attempt=task.attempt, epoch=epoch, metrics=metrics(skill(task, epoch)))
     yield TrialEnd(attempt=task.attempt, state="ended")
+
+
+def slow_body(task: Task) -> Iterator[Message]:
+    """As `good_body`, but an epoch takes 20 ms: longer than the clock's step of 1 ms, and than a small budget."""
+    for message in good_body(task):
+        time.sleep(0.02)
+        yield message
 
 
 def diverging_body(task: Task) -> Iterator[Message]:

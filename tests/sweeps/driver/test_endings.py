@@ -15,18 +15,12 @@ from sweeps.driver.runner import InlineRunner
 from sweeps.search.study import Study
 from sweeps.space import Pruner
 from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd
-from tests.sweeps.fake_trials import SPACE, good_body, metrics, open_desk, outcome, report, spec
+from tests.sweeps.fake_trials import SPACE, good_body, metrics, open_desk, outcome, report, slow_body, spec
 from tracking.record.events import TrialStarted
 from tracking.record.journal import read
 from tracking.tracker import NoTracker
 
 Sweep = Callable[..., SweepResult]
-
-
-def slow_body(task: Task) -> Iterator[Message]:
-    for message in good_body(task):
-        time.sleep(0.02)
-        yield message
 
 
 @pytest.mark.parametrize("pruner", ["none", "promoting", "median"])
@@ -71,7 +65,7 @@ def test_a_used_up_time_budget_stops_the_sweep_resumable(sweep: Sweep) -> None:
 
 
 def test_a_used_up_time_budget_pauses_what_runs(sweep: Sweep) -> None:
-    stopped = sweep(time_budget_seconds=0.05, trials=2, epochs=4, body=slow_body)
+    stopped = sweep(time_budget_seconds=0.5, trials=2, epochs=200, body=slow_body)
     last = stopped[-1]
     assert last.end is None
     assert (last.state, last.reason, last.is_over) == ("paused", "a budget is used up", False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -12,9 +13,10 @@ from sweeps.errors import InputError
 from sweeps.options import Options
 from sweeps.planning.budgets import Budgets
 from sweeps.spec import recorded_spec
-from sweeps.sweep import SweepResult
+from sweeps.sweep import SweepResult, run_plan
 from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd
-from tests.sweeps.fake_trials import good_body, metrics, only_sampled, refused, spec
+from tests.stand_ins import QUIET
+from tests.sweeps.fake_trials import good_body, metrics, only_sampled, refused, slow_body, spec
 from tracking.record.events import (
     AttemptStarted,
     DriverStarted,
@@ -86,8 +88,9 @@ def test_gpu_hours_count_the_share_of_a_trial() -> None:
 
 
 def test_a_budget_that_is_used_up_stops_the_sweep_within_a_report(
-    run: Callable[..., int], out: Path, capsys: pytest.CaptureFixture[str]
+    run: Callable[..., int], out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("sweeps.cli.main.run_plan", functools.partial(run_plan, body=slow_body, **QUIET))
     assert run("--cpu-hours", "1e-9") == 0
     printed = capsys.readouterr().out
     assert "budget: 0.00 of 1e-09 CPU hours" in printed
