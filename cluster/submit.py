@@ -34,6 +34,8 @@ _LEFT_BEHIND = shutil.ignore_patterns("__pycache__", "*.pyc", "secrets")
 _CHATTY = ("ray.dashboard.modules.job.sdk", "ray.dashboard.modules.dashboard_sdk", "ray._private.runtime_env.packaging")
 _STOP_SECONDS = 60
 _RETRY_SECONDS = 2.0
+_PATIENCE_SECONDS = 120.0
+_TIMEOUT_SECONDS = 10.0
 _SHORT_SECONDS = 0.2
 _OFTEN_SECONDS = 20.0
 _LIVING = ("PENDING", "RUNNING")
@@ -144,13 +146,13 @@ class Jobs:
         with _asking(self._config.address):
             return bool(self._client.stop_job(job.submission_id))
 
-    def follow(self, sweep: str, write: Callable[[str], object], *, patience_seconds: float = 120.0) -> Job:
+    def follow(self, sweep: str, write: Callable[[str], object]) -> Job:
         """Write the sweep's output until it ends, across broken connections. `write` gets each piece once.
 
         Ctrl-C leaves the sweep running: KeyboardInterrupt is raised, and `write` has received no partial line.
 
         Raises:
-            ClusterError: the cluster has not answered for `patience_seconds`; the sweep itself continues.
+            ClusterError: the cluster has not answered for two minutes; the sweep itself continues.
         """
         from aiohttp import ClientError
 
@@ -165,10 +167,10 @@ class Jobs:
                 if not job.living:
                     return job
             heard = time.monotonic() if log.told > told else heard
-            if time.monotonic() - heard > patience_seconds:
+            if time.monotonic() - heard > _PATIENCE_SECONDS:
                 raise ClusterError(
-                    f"{self._config.address} has not answered for {patience_seconds:.0f} s; the sweep continues there. "
-                    f"Look again with: {look_again(self._config, sweep)}"
+                    f"{self._config.address} has not answered for {_PATIENCE_SECONDS:.0f} s; the sweep continues "
+                    f"there. Look again with: {look_again(self._config, sweep)}"
                 )
             time.sleep(_RETRY_SECONDS)
 
@@ -196,9 +198,9 @@ class _Once:
             self._write(new)
 
 
-def look_again(config: ClusterConfig, sweep: str, verb: str = "logs") -> str:
+def look_again(config: ClusterConfig, sweep: str) -> str:
     """The command that shows a sweep from another machine."""
-    return shlex.join(["python", "-m", "sweeps", verb, sweep, "--address", config.address])
+    return shlex.join(["python", "-m", "sweeps", "logs", sweep, "--address", config.address])
 
 
 def _job(details: JobDetails) -> Job:
@@ -248,10 +250,10 @@ def _client(config: ClusterConfig) -> JobSubmissionClient:
         )
 
 
-def _check_answer(config: ClusterConfig, headers: Mapping[str, str], timeout_seconds: float = 10.0) -> None:
+def _check_answer(config: ClusterConfig, headers: Mapping[str, str]) -> None:
     """Query the cluster first, since Ray would wait for minutes. Raises ClusterError with the fix."""
     ca_file = str(config.ca_file) if config.ca_file else None
-    answer = http_get(f"{config.address}/api/jobs/", headers, timeout_seconds, ca_file)
+    answer = http_get(f"{config.address}/api/jobs/", headers, _TIMEOUT_SECONDS, ca_file)
     fixes = {
         0: f"{answer.text}; is the cluster up, and the tunnel to it (`ray dashboard FILE`, or kubectl port-forward)?",
         401: "it requires a token; give metadata.fer_sweeps.token, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token",

@@ -62,9 +62,10 @@ def state_text(row: Row) -> str:
     return f"{row.state} ({row.digest.stopped})" if row.digest.stopped and not row.digest.finished else row.state
 
 
-def count_of(number: int, what: str) -> str:
-    """`1 slot`, `2 slots`."""
-    return f"{number} {what}" + ("" if number == 1 else "s")
+def time_left(row: Row) -> str:
+    """`about 3 min left on 2 slots`, or an empty text."""
+    slots = f"{row.slots} slot{'' if row.slots == 1 else 's'}"
+    return f"about {duration(row.seconds_left)} left on {slots}" if row.seconds_left else ""
 
 
 def _trials(row: Row) -> str:

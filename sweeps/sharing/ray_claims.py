@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pydantic import ValidationError
@@ -23,8 +23,7 @@ _PREFIX = b"claims/"
 class RayClaims:
     """One key per claim. Its counter increases while its driver runs; each reader uses its own clock."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    def __init__(self) -> None:
         self._own: Claim | None = None
         self._beat = 0
         self._seen: dict[bytes, tuple[int, float]] = {}  # key -> counter, and when it last changed
@@ -76,9 +75,9 @@ class RayClaims:
     def _is_alive(self, key: bytes, beat: int) -> bool:
         known, since = self._seen.get(key, (-1, 0.0))
         if beat != known:
-            self._seen[key] = beat, self._clock()
+            self._seen[key] = beat, time.monotonic()
             return True
-        return self._clock() - since < _DEAD_SECONDS
+        return time.monotonic() - since < _DEAD_SECONDS
 
     def _beat_on(self) -> None:
         while not self._closed.wait(BEAT_SECONDS):

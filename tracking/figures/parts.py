@@ -125,7 +125,6 @@ def draw_cells(
     *,
     colours: str = "Blues",
     limits: tuple[float, float] = (0.0, 1.0),
-    fontsize: float = 10,
 ) -> None:
     """Draw a matrix [classes, classes] as coloured cells with one text each; row = label, column = prediction."""
     picture = axes.imshow(values, cmap=colours, vmin=limits[0], vmax=limits[1], interpolation="none")
@@ -139,4 +138,4 @@ def draw_cells(
     for row, line in enumerate(texts):
         for column, text in enumerate(line):
             ink = "white" if shades[row, column] < 0.45 else "#1a1a1a"
-            axes.text(column, row, text, ha="center", va="center", color=ink, fontsize=fontsize)
+            axes.text(column, row, text, ha="center", va="center", color=ink, fontsize=10)

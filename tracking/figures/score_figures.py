@@ -156,11 +156,10 @@ def mistakes_figure(faces: NDArray[np.uint8], mistakes: Mistakes, classes: Seque
 
 
 def matrices_figure(
-    first: NDArray[np.int64], second: NDArray[np.int64], names: tuple[str, str], classes: Sequence[str], title: str
+    first: NDArray[np.int64], second: NDArray[np.int64], names: tuple[str, str], classes: Sequence[str]
 ) -> Figure:
     """Two confusion matrices [classes, classes] in % of the label's images, and second minus first in points."""
     figure = Figure(figsize=(16, 5.6))
-    figure.suptitle(title, fontsize=12)
     figure.subplots_adjust(left=0.06, right=0.995, top=0.86, bottom=0.17, wspace=0.24)
     left, middle, right = figure.subplots(1, 3)
     shares = row_shares(first), row_shares(second)

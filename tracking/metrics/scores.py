@@ -83,10 +83,8 @@ def difference_interval(right_a: int, n_a: int, right_b: int, n_b: int, confiden
     )
 
 
-def paired_difference_interval(
-    labels: IntArray, predictions_a: IntArray, predictions_b: IntArray, confidence: float = 0.95
-) -> Interval:
-    """Interval of accuracy a minus accuracy b on the same images (Newcombe 1998, paired, method 10).
+def paired_difference_interval(labels: IntArray, predictions_a: IntArray, predictions_b: IntArray) -> Interval:
+    """95 % interval of accuracy a minus accuracy b on the same images (Newcombe 1998, paired, method 10).
 
     The more images both predict correctly together, the narrower it is compared with `difference_interval`.
 
@@ -101,7 +99,7 @@ def paired_difference_interval(
     both, only_a = int((right_a & right_b).sum()), int((right_a & ~right_b).sum())
     only_b, neither = int((~right_a & right_b).sum()), int((~right_a & ~right_b).sum())
     n = labels.size
-    a, b = wilson_interval(both + only_a, n, confidence), wilson_interval(both + only_b, n, confidence)
+    a, b = wilson_interval(both + only_a, n), wilson_interval(both + only_b, n)
     phi = _correlation(both, only_a, only_b, neither)
     difference = a.value - b.value
     below = _joined(a.value - a.low, b.high - b.value, phi)

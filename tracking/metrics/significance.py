@@ -100,9 +100,8 @@ def paired_bootstrap(
     generator: np.random.Generator,
     *,
     resamples: int = RESAMPLES,
-    confidence: float = 0.95,
 ) -> PairedDifferences:
-    """Percentile intervals of metric a minus metric b; each resample draws the same images for both.
+    """95 % percentile intervals of metric a minus metric b; each resample draws the same images for both.
 
     Raises:
         TrackingError: as `checked_probabilities`, the two differ in shape, or there are no images.
@@ -116,8 +115,7 @@ def paired_bootstrap(
     resampled = np.concatenate(
         [_difference(weights @ terms, classes, n) for weights in _weights(n, resamples, generator)]
     )
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(resampled, [tail, 1 - tail], axis=0)
+    low, high = np.quantile(resampled, [0.025, 0.975], axis=0)
     intervals = [Interval(*map(float, bounds)) for bounds in zip(observed[0], low, high, strict=True)]
     return PairedDifferences(dict(zip(_METRICS, intervals, strict=False)), tuple(intervals[len(_METRICS) :]))
 

@@ -39,11 +39,10 @@ def comparison_page(comparison: Comparison, faces: NDArray[np.uint8] | None = No
     )
 
 
-def differences_figure(pairs: tuple[Pair, ...], title: str) -> Figure:
+def differences_figure(pairs: tuple[Pair, ...]) -> Figure:
     """Differences in points with their 95 % intervals, one row per pair and metric."""
     rows = [(pair, metric) for pair in pairs for metric in _SHOWN]
     figure = Figure(figsize=(10.5, 1.2 + 0.36 * len(rows)))
-    figure.suptitle(title, fontsize=12)
     height = figure.get_figheight()
     figure.subplots_adjust(left=0.42, right=0.97, top=1 - 0.3 / height, bottom=0.6 / height)
     axes = figure.subplots()
@@ -64,19 +63,18 @@ def differences_figure(pairs: tuple[Pair, ...], title: str) -> Figure:
     return figure
 
 
-def comparison_figures(comparison: Comparison, title: str) -> list[Figure]:
+def comparison_figures(comparison: Comparison) -> list[Figure]:
     """Confusion matrices of each pair of nets, in the pairs' order, side by side with their difference."""
     matrices = [np.array(one.full.confusion, dtype=np.int64) for one in comparison.summaries]
     return [
-        matrices_figure(matrices[a], matrices[b], (comparison.names[a], comparison.names[b]), comparison.classes, title)
+        matrices_figure(matrices[a], matrices[b], (comparison.names[a], comparison.names[b]), comparison.classes)
         for a, b in combinations(range(len(matrices)), 2)
     ]
 
 
-def progress_figure(sweeps: Sequence[SweepSummary], title: str) -> Figure:
+def progress_figure(sweeps: Sequence[SweepSummary]) -> Figure:
     """The best `val_accuracy` so far of each sweep, over the trials started and over minutes of running trials."""
     figure = Figure(figsize=(10.5, 4.0))
-    figure.suptitle(title, fontsize=12)
     figure.subplots_adjust(left=0.07, right=0.985, top=0.86, bottom=0.14, wspace=0.1)
     left, right = figure.subplots(1, 2, sharey=True)
     for index, one in enumerate(sweeps):
@@ -126,12 +124,12 @@ def fronts_figures(sweeps: Sequence[SweepSummary]) -> Iterator[Figure]:
 def _figures(comparison: Comparison) -> dict[str, object]:
     of_sweeps: dict[str, object] = {}
     if comparison.sweeps:
-        of_sweeps["progress"] = Markup(svg(progress_figure(comparison.sweeps, "")))
+        of_sweeps["progress"] = Markup(svg(progress_figure(comparison.sweeps)))
         of_sweeps["fronts"] = [Markup(svg(figure)) for figure in fronts_figures(comparison.sweeps)]
     if not comparison.pairs:
         return of_sweeps
     return {
         **of_sweeps,
-        "differences": Markup(svg(differences_figure(comparison.pairs, ""))),
-        "matrices": [Markup(svg(figure)) for figure in comparison_figures(comparison, "")],
+        "differences": Markup(svg(differences_figure(comparison.pairs))),
+        "matrices": [Markup(svg(figure)) for figure in comparison_figures(comparison)],
     }

@@ -42,11 +42,6 @@ def where(dataset: str, split: str, n: int | None, synthetic: bool) -> str:
     return f"{data_name(dataset, synthetic)}, {split}" + (f", n = {n:,}" if n is not None else "")
 
 
-def data_uri(picture: bytes, kind: str = "image/png") -> str:
-    """An image as a data URI."""
-    return f"data:{kind};base64,{base64.b64encode(picture).decode()}"
-
-
 def face_uris(faces: NDArray[np.uint8]) -> list[str]:
     """Faces [k, height, width] or [k, height, width, 3] as data URIs."""
     from PIL import Image
@@ -55,7 +50,7 @@ def face_uris(faces: NDArray[np.uint8]) -> list[str]:
     for face in faces:
         picture = io.BytesIO()
         Image.fromarray(np.ascontiguousarray(face)).save(picture, "PNG")
-        addresses.append(data_uri(picture.getvalue()))
+        addresses.append(f"data:image/png;base64,{base64.b64encode(picture.getvalue()).decode()}")
     return addresses
 
 

@@ -192,7 +192,7 @@ def _figures(
             taken = np.asarray(faces[mistakes.faces])
             figures["mistakes"] = mistakes_figure(taken, mistakes, classes, "")
     if comparison is not None:
-        figures["matrices"] = comparison_figures(comparison, "")[0]
+        figures["matrices"] = comparison_figures(comparison)[0]
     return {"mistakes": None} | {name: Markup(svg(figure)) for name, figure in figures.items()}
 
 

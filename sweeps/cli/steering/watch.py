@@ -21,13 +21,12 @@ from sweeps.cli.console import console
 from sweeps.cli.forecast_table import forecast_table, forecast_text
 from sweeps.cli.leaderboard_table import acts, failures, leaderboard, pareto_table
 from sweeps.cli.overview import all_sweeps, sweep_row
-from sweeps.cli.overview_table import as_json, count_of, state_text, table_of
+from sweeps.cli.overview_table import as_json, state_text, table_of, time_left
 from sweeps.cli.progress import STATES, best_line, event_line, trial_name, trials_begun
 from sweeps.errors import InputError
 from sweeps.runs import find_run, open_sweep, sweep_folder
 from sweeps.search.forecast import forecasts
 from sweeps.spec import recorded_spec
-from sweeps.time_left import duration
 from sweeps.trial.messages import OBJECTIVE
 from tracking.record.events import Event
 from tracking.record.folder_lock import folder_holder
@@ -75,8 +74,8 @@ class Status(OnCluster):
         spec = recorded_spec(history)
         row = sweep_row(folder, history)
         console.print(f"sweep {spec.name}: {state_text(row)}; {trials_begun(history, spec)} on {spec.dataset}")
-        if row.seconds_left:
-            console.print(f"about {duration(row.seconds_left)} left on {count_of(row.slots, 'slot')}")
+        if left := time_left(row):
+            console.print(left)
         console.print(leaderboard(history, spec, folder, console.width))
         if front := pareto_table(history):
             console.print(front)
@@ -191,7 +190,6 @@ def sparkline(values: Sequence[float], width: int = _CURVE_WIDTH) -> str:
 def _screen(folder: SweepFolder, history: SweepHistory) -> Group:
     spec = recorded_spec(history)
     row = sweep_row(folder, history)
-    left = f"; about {duration(row.seconds_left)} left on {count_of(row.slots, 'slot')}" if row.seconds_left else ""
     counts = ", ".join(f"{history.count(state)} {state}" for state in STATES if history.count(state))
     is_wide = console.width >= _WIDE
     headings = [heading for heading in _HEADINGS if is_wide or heading not in _ONLY_WIDE]
@@ -216,7 +214,7 @@ def _screen(folder: SweepFolder, history: SweepHistory) -> Group:
         table.add_row(f"and {len(trials) - rows} more")
     messages = [*(f"failed: {text}" for text in failures(history)[-2:]), *acts(history)[-3:]]
     return Group(
-        Text(f"{spec.name}: {state_text(row)}{left}", style="bold"),
+        Text(f"{spec.name}: {'; '.join(filter(None, (state_text(row), time_left(row))))}", style="bold"),
         Text(f"{trials_begun(history, spec)}: {counts}"),
         Text(best_line(history), style="bold green"),
         table,
