@@ -171,10 +171,9 @@ class Export(_OfSource):
         check_new(self.destination)
         faces = self.faces()
         export(faces, self.destination, self.format)
-        sizes = ", ".join(f"{split.name} {len(split):,}" for split in (faces.train, faces.val, faces.test))
         quality = f" of quality {JPEG_QUALITY}" if self.format == "jpg" else ""
         console = new_console()
-        console.print(f"{self.destination}: {faces.name} as {self.format}{quality}: {sizes}")
+        console.print(f"{self.destination}: {faces.name} as {self.format}{quality}: {faces.sizes}")
         for note in faces.notes:
             console.print(f"note: {note}")
         return 0

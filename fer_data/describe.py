@@ -19,7 +19,6 @@ def describe(faces: Faces) -> Description:
     numbers are described in `fer_data.cache.leaks.Leaks`.
     """
     found = leaks(faces)
-    splits = _splits(faces)
     height, width = faces.train.images.shape[1:]
     return {
         "name": faces.name,
@@ -29,9 +28,9 @@ def describe(faces: Faces) -> Description:
         "height": height,
         "width": width,
         "rows": found.images,
-        "counts": {split.name: _counts(faces, split) for split in splits},
+        "counts": {split.name: _counts(faces, split) for split in faces.splits},
         "distinct_images": found.distinct_images,
-        "duplicates": dict(zip((split.name for split in splits), found.duplicates, strict=True)),
+        "duplicates": dict(zip((split.name for split in faces.splits), found.duplicates, strict=True)),
         "val_in_train": found.val_in_train,
         "val_in_train_other_label": found.val_in_train_other_label,
         "test_in_train": found.test_in_train,
@@ -45,15 +44,14 @@ def describe(faces: Faces) -> Description:
 
 def counts_table(faces: Faces) -> Table:
     """The number of images of each class in each split, and their share of the split."""
-    splits = _splits(faces)
     table = Table(header_style="bold", footer_style="bold", show_footer=True)
     table.add_column("class", footer="all")
-    for split in splits:
+    for split in faces.splits:
         table.add_column(split.name, justify="right", footer=f"{len(split):,}")
         table.add_column("%", justify="right", style="dim")
     for name in faces.classes:
         cells = []
-        for split in splits:
+        for split in faces.splits:
             count = _counts(faces, split)[name]
             cells += [f"{count:,}", f"{100 * count / len(split):.1f}"]
         table.add_row(name, *cells)
@@ -74,10 +72,6 @@ def remarks(description: Description) -> list[str]:
         f"in train or val: {_share(d['test_in_train_or_val'], n['test'])}",
         f"pictures with more than one label: {d['label_conflict_groups']:,}; blank images: {d['blank_images']:,}",
     ]
-
-
-def _splits(faces: Faces) -> tuple[Split, Split, Split]:
-    return faces.train, faces.val, faces.test
 
 
 def _counts(faces: Faces, split: Split) -> dict[str, int]:

@@ -60,7 +60,7 @@ def check_new(destination: Path) -> None:
 
 
 def _write(faces: Faces, folder: Path, form: Format) -> None:
-    for split in (faces.train, faces.val, faces.test):
+    for split in faces.splits:
         if form == "lmdb":
             write_lmdb(folder / split.name, split)
         else:

@@ -84,6 +84,16 @@ class Faces:
     notes: tuple[str, ...] = ()
     stored_mean: MeanImage | None = field(default=None, repr=False)
 
+    @property
+    def splits(self) -> tuple[Split, Split, Split]:
+        """Train, val and test."""
+        return self.train, self.val, self.test
+
+    @property
+    def sizes(self) -> str:
+        """The number of images of each split as text: `train 600, val 120, test 120`."""
+        return ", ".join(f"{split.name} {len(split):,}" for split in self.splits)
+
     def mean_image(self) -> MeanImage:
         """The pixelwise mean of the train split: [height, width] float32, 0..255."""
         return self.stored_mean if self.stored_mean is not None else mean_of(self.train.images)

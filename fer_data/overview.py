@@ -59,13 +59,11 @@ def draw_overview(path: Path, faces: Faces) -> None:
 
 def _title(faces: Faces) -> str:
     kind = "SYNTHETIC FACES, " if faces.synthetic else ""
-    sizes = ", ".join(f"{split.name} {len(split):,}" for split in (faces.train, faces.val, faces.test))
     height, width = faces.train.images.shape[1:]
     more = len(faces.classes) - _MAX_CLASSES_SHOWN
     rest = f"; the first {_MAX_CLASSES_SHOWN} of {len(faces.classes)} classes" if more > 0 else ""
-    return (
-        f"{kind}{_shortened(faces.name, 60)}: {sizes} images of {width}×{height}{rest}\nfingerprint {faces.fingerprint}"
-    )
+    images = f"{faces.sizes} images of {width}×{height}{rest}"
+    return f"{kind}{_shortened(faces.name, 60)}: {images}\nfingerprint {faces.fingerprint}"
 
 
 def writable(text: str) -> str:
@@ -77,7 +75,7 @@ def writable(text: str) -> str:
 def draw_counts(axes: Axes, faces: Faces, names: Sequence[str]) -> None:
     """Draw the number of images of each class in each split as bars."""
     width = 0.27
-    for offset, split in enumerate((faces.train, faces.val, faces.test), start=-1):
+    for offset, split in enumerate(faces.splits, start=-1):
         counts = split.counts(len(faces.classes))[: len(names)]
         places = np.arange(len(names)) + offset * width
         bars = axes.bar(places, counts, width, color=_COLOURS[split.name], label=f"{split.name} (n = {len(split):,})")

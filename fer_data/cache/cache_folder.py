@@ -166,8 +166,7 @@ def open_with_all_soft_labels(folder: Path) -> Faces:
 
 def write_faces(faces: Faces, folder: Path) -> None:
     """Write faces into an empty folder. Each file is fsynced; meta.json is the last."""
-    splits = (faces.train, faces.val, faces.test)
-    for split in splits:
+    for split in faces.splits:
         for what, array in _arrays(split).items():
             _save(folder / f"{split.name}_{what}.npy", array)
     _save(folder / _MEAN_IMAGE, faces.stored_mean if faces.stored_mean is not None else mean_of(faces.train.images))
@@ -175,10 +174,10 @@ def write_faces(faces: Faces, folder: Path) -> None:
         name=faces.name,
         fingerprint=faces.fingerprint,
         classes=faces.classes,
-        lengths={split.name: len(split) for split in splits},
+        lengths={split.name: len(split) for split in faces.splits},
         grey_levels="uint8" if faces.train.images.dtype == np.uint8 else "float32",
-        soft_labels=tuple(split.name for split in splits if split.soft_labels is not None),
-        leaked=tuple(split.name for split in splits if split.leaked is not None),
+        soft_labels=tuple(split.name for split in faces.splits if split.soft_labels is not None),
+        leaked=tuple(split.name for split in faces.splits if split.leaked is not None),
         synthetic=faces.synthetic,
         notes=faces.notes,
     )

@@ -43,10 +43,11 @@ def picture_numbers(*stacks: Images) -> list[Indices]:
 
 def leaks(faces: Faces) -> Leaks:
     """Count the images that occur more than once, and the blank ones."""
-    splits = (faces.train, faces.val, faces.test)
-    train, val, test = numbers = picture_numbers(*(split.images for split in splits))
+    train, val, test = numbers = picture_numbers(*(split.images for split in faces.splits))
     everything = np.concatenate(numbers)
-    with_label = [number * len(faces.classes) + split.labels for number, split in zip(numbers, splits, strict=True)]
+    with_label = [
+        number * len(faces.classes) + split.labels for number, split in zip(numbers, faces.splits, strict=True)
+    ]
     val_in_train, test_in_train = np.isin(val, train), np.isin(test, train)
     labels_of_picture = np.bincount(np.unique(np.concatenate(with_label)) // len(faces.classes))
     return Leaks(
@@ -59,7 +60,7 @@ def leaks(faces: Faces) -> Leaks:
         test_in_train_other_label=int((test_in_train & ~np.isin(with_label[2], with_label[0])).sum()),
         test_in_train_or_val=int(np.isin(test, np.concatenate((train, val))).sum()),
         label_conflict_groups=int((labels_of_picture > 1).sum()),
-        blank_images=sum(_blank(split.images) for split in splits),
+        blank_images=sum(_blank(split.images) for split in faces.splits),
     )
 
 

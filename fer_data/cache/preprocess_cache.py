@@ -48,7 +48,7 @@ def preprocessed(folder: Path, name: str) -> Path:
                     _make(folder, faces, name, fingerprint)
         return called(place, faces.name, _notes(faces, name), synthetic=faces.synthetic)
     except (OSError, RuntimeError) as error:  # RuntimeError: there is no home folder
-        size = 4 * sum(split.images.size for split in (faces.train, faces.val, faces.test)) / 2**20
+        size = 4 * sum(split.images.size for split in faces.splits) / 2**20
         way_out = f"set FER_CACHE to a writable folder with {2 * size + 100:,.0f} MB of space"
         raise DataError(f"cannot write the cache of faces: {error}; {way_out}") from error
 
@@ -77,17 +77,16 @@ def _all_splits(folder: Path, faces: Faces, name: str, scratch: Path) -> list[Sp
     """Preprocess all splits into files in `scratch`, in several processes."""
     from joblib import Parallel, cpu_count, delayed
 
-    splits = [faces.train, faces.val, faces.test]
-    for split in splits:
+    for split in faces.splits:
         _reserve(scratch / f"{split.name}.npy", split.images.shape)
     tasks = [
         delayed(_fill)(folder, split_index, name, scratch, start)
-        for split_index, split in enumerate(splits)
+        for split_index, split in enumerate(faces.splits)
         for start in range(0, len(split), _CHUNK)
     ]
     # A data set of up to three tasks is done before another process has started.
     Parallel(n_jobs=min(cpu_count(), max(1, len(tasks) // 3)))(tasks)
-    return [replace(split, images=np.load(scratch / f"{split.name}.npy", mmap_mode="r")) for split in splits]
+    return [replace(split, images=np.load(scratch / f"{split.name}.npy", mmap_mode="r")) for split in faces.splits]
 
 
 def _reserve(path: Path, shape: tuple[int, ...]) -> None:
@@ -101,7 +100,7 @@ def _fill(folder: Path, split_index: int, name: str, scratch: Path, start: int) 
     from fer_data.augmentation.preprocess import preprocess
 
     faces = open_with_all_soft_labels(folder)
-    split = (faces.train, faces.val, faces.test)[split_index]
+    split = faces.splits[split_index]
     result = np.load(scratch / f"{SPLITS[split_index]}.npy", mmap_mode="r+")
     end = start + _CHUNK
     result[start:end] = preprocess(split.images[start:end], name, faces.mean_image())

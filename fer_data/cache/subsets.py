@@ -160,7 +160,7 @@ def _class_numbers(faces: Faces, names: Sequence[str]) -> list[int]:
         faults.append(f"{len(names)} given, at least 2 are needed")
     faults += [
         f"class {faces.classes[number]} has no images in {split.name}"
-        for split in (faces.train, faces.val, faces.test)
+        for split in faces.splits
         for number in sorted(set(found))
         if not np.any(split.labels == number)
     ]

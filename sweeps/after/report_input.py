@@ -127,13 +127,12 @@ def _parameters(folder: SweepFolder, history: SweepHistory) -> dict[int, int]:
 
 
 def _facts(spec: SweepSpec, faces: Faces | None, answered: int) -> DataFacts:
-    splits = (faces.train, faces.val, faces.test) if faces else ()
     return DataFacts(
         dataset=spec.dataset,
         fingerprint=spec.fingerprint,
         split=val_title(spec.dataset),
         n=len(faces.val) if faces else answered,
-        sizes={split.name: len(split) for split in splits},
+        sizes={split.name: len(split) for split in (faces.splits if faces else ())},
         classes=spec.classes,
         synthetic=spec.synthetic,
         notes=faces.notes if faces else (_why_no_faces(spec),),

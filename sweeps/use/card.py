@@ -46,7 +46,6 @@ def card(
 ) -> str:
     """The card as Markdown; `before` has the preprocessings that are not in the file."""
     side = int(faces.val.images.shape[1])
-    sizes = ", ".join(f"{split.name} {len(split):,}" for split in (faces.train, faces.val, faces.test))
     classes = list(faces.classes)
     use = _USE[kind].format(file=path.name, side=side, n=len(classes), classes=classes, inputs=_inputs(before))
     return "\n".join(
@@ -61,7 +60,7 @@ def card(
             "",
             "## Data",
             "",
-            f"{about.data}, fingerprint {run.spec.fingerprint}: {sizes} faces. {_licence(about)}",
+            f"{about.data}, fingerprint {run.spec.fingerprint}: {faces.sizes} faces. {_licence(about)}",
             *(f"\n{note}" for note in faces.notes),
             "",
             "## Scores",
