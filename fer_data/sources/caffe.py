@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from fer_data.class_names import numbered_classes, relabelled
 from fer_data.faces import SPLITS, DataError
 from fer_data.images.decode import read_image
 from fer_data.options import DataOptions
@@ -15,9 +14,8 @@ from fer_data.sources.gather import (
     ImageFile,
     Sample,
     gather,
-    given_name,
+    numbered_faces,
     printable,
-    three_splits,
     without_contradictions,
 )
 from fer_data.sources.read_faces import ReadFaces
@@ -65,10 +63,7 @@ def read_caffe(path: Path, options: DataOptions) -> ReadFaces:
         entries, faults, lambda one, other: f"label {one.label}, but {other.name} gives the same file {other.label}"
     )
     found = gather(_samples(entries, faults), len(entries), options, faults)
-    classes = numbered_classes(path, {label for split in found.values() for label in split.labels.tolist()})
-    found = relabelled(found, classes.label_of)
-    splits, notes = three_splits(faults, classes.names, lists, found)
-    return ReadFaces(given_name(path), classes.names, splits, (*classes.notes, *notes), tuple(faults.skippable))
+    return numbered_faces(faults, lists, found)
 
 
 def _entries(root: Path, split: str, index: Path, faults: Faults) -> Iterator[ImageFile]:

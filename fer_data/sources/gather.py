@@ -12,10 +12,11 @@ from typing import NoReturn
 import numpy as np
 
 from fer_data.carving import carved, carved_note
+from fer_data.class_names import numbered_classes, relabelled
 from fer_data.faces import SPLITS, DataError, Flags, GreyLevels, Split
 from fer_data.images.resizing import resized, room, rows_of
 from fer_data.options import DataOptions
-from fer_data.sources.read_faces import Splits
+from fer_data.sources.read_faces import ReadFaces, Splits
 
 SPLIT_NAMES = {
     "train": ("train", "training"),
@@ -174,6 +175,14 @@ def three_splits(
     why = f"no {' and no '.join(lacking)} split in the source"
     note = carved_note(why, len(found["train"]), [(name, len(made[name])) for name in lacking])
     return (made["train"], made["val"], made["test"]), (note,)
+
+
+def numbered_faces(faults: Faults, given: Collection[str], found: dict[str, Split]) -> ReadFaces:
+    """The faces of a source whose labels are only numbers; arguments and errors as of `three_splits`."""
+    classes = numbered_classes(faults.root, {label for split in found.values() for label in split.labels.tolist()})
+    splits, notes = three_splits(faults, classes.names, given, relabelled(found, classes.label_of))
+    name, left_out = given_name(faults.root), tuple(faults.skippable)
+    return ReadFaces(name, classes.names, splits, (*classes.notes, *notes), left_out)
 
 
 def _different_sizes(sizes: Counter[tuple[int, ...]]) -> str:

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import lmdb
 
-from fer_data.class_names import numbered_classes, relabelled
 from fer_data.faces import SPLITS, DataError, Split
 from fer_data.options import DataOptions
 from fer_data.sources.caffe_proto import datum, parse_datum
-from fer_data.sources.gather import SPLIT_OF, Faults, Sample, gather, given_name, three_splits
+from fer_data.sources.gather import SPLIT_OF, Faults, Sample, gather, numbered_faces
 from fer_data.sources.read_faces import ReadFaces
 
 DATA_FILE = "data.mdb"
@@ -81,10 +80,7 @@ def read_lmdb(path: Path, options: DataOptions) -> ReadFaces:
             found = gather(_samples(opened, faults), count, options, faults)
     except lmdb.Error as error:
         raise DataError(f"{path}: a database is damaged: {error}; copy or export it again") from error
-    classes = numbered_classes(path, {label for split in found.values() for label in split.labels.tolist()})
-    found = relabelled(found, classes.label_of)
-    splits, notes = three_splits(faults, classes.names, folders, found)
-    return ReadFaces(given_name(path), classes.names, splits, (*classes.notes, *notes), tuple(faults.skippable))
+    return numbered_faces(faults, folders, found)
 
 
 def _open(folder: Path) -> lmdb.Environment:
