@@ -348,7 +348,7 @@ class Options(RecordedOptions):
         AfterValidator(_postable),
         Flag("post new bests, failures and the end to Slack, ntfy or your own receiver", "URL", group=RUN),
     ] = None
-    wait: Annotated[bool, Flag("start nothing and write nothing until a slot is free", group=SHARED)] = False
+    wait: Annotated[bool, Flag("queue: start no worker until a slot is free", group=SHARED)] = False
     address: Address = None
     """Address of a Ray cluster; None starts Ray on this machine."""
     cluster_cpus: int | None = None

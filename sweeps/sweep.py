@@ -7,6 +7,7 @@ import uuid
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal, overload
 
 from cluster.connect import prepare_environment
@@ -19,7 +20,7 @@ from sweeps.driver.kept_states import KeptStates
 from sweeps.driver.kept_weights import KeptWeights
 from sweeps.driver.notify import Notifier
 from sweeps.driver.recorder import Listener
-from sweeps.driver.runner import InlineRunner, Runner, TrialBody
+from sweeps.driver.runner import InlineRunner, QueuedRunner, Runner, TrialBody
 from sweeps.errors import InputError
 from sweeps.node.lanes import Lanes
 from sweeps.options import Options
@@ -37,7 +38,7 @@ from tracking.errors import TrackingError
 from tracking.mlflow_sync.sink import MlflowSink
 from tracking.record.events import DriverStopped, EpochDone, Event, SweepEnded, SweepStarted
 from tracking.record.files import write_json
-from tracking.record.folder_lock import hold_folder, refuse_if_held
+from tracking.record.folder_lock import Hold, hold_folder, refuse_if_held
 from tracking.record.history import SweepHistory, TrialHistory
 from tracking.record.journal import Journal, read
 from tracking.record.layout import SweepFolder
@@ -129,8 +130,9 @@ def run_plan(
     with contextlib.ExitStack() as ready, contextlib.ExitStack() as held:
         places = gpu_places(plan)
         slots = ready.enter_context(share_of(plan, places, on_note, on_warning))
-        runner = runner or ready.enter_context(_runner(plan, places))
-        held.enter_context(hold_folder(folder.create().root))
+        start = partial(ready.enter_context, _runner(plan, places))
+        runner = runner or (QueuedRunner(start) if plan.options.wait else start())
+        hold = held.enter_context(hold_folder(folder.create().root))
         journal = held.enter_context(Journal.open(folder.journal))
         plan, history, study = _open_records(plan, journal, on_warning)
         if slots:
@@ -153,7 +155,7 @@ def run_plan(
             time_budget_seconds=plan.options.time_budget_seconds,
             on_preparing=on_preparing,
             listeners=(*listeners, *_listeners(plan, history, news, tracker, on_warning), pictures),
-            attendants=[acts, pictures.attend, *_attendants(plan, history, slots)],
+            attendants=[acts, pictures.attend, *_attendants(plan, history, slots, hold)],
         )
         if not plan.tracking_uri.startswith("sqlite"):
             tracker.start()  # so that a server that does not answer is reported at once
@@ -225,10 +227,10 @@ def _listeners(
     yield _tell(tracker)
 
 
-def _attendants(plan: Plan, history: SweepHistory, slots: SharedSlots | None) -> list[Attendant]:
+def _attendants(plan: Plan, history: SweepHistory, slots: SharedSlots | None, hold: Hold) -> list[Attendant]:
     spec, found = plan.spec, list[Attendant]()
     if slots:
-        found.append(slots)
+        found += [slots, lambda _: hold.wait_for(slots.waits_for)]
     if plan.budgets.is_any:
         found.append(plan.budgets)
     if spec.max_failed is not None:

@@ -11,6 +11,7 @@ import pwd
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
@@ -92,8 +93,8 @@ class Row(BaseModel):
     """Number of running trials."""
     driver: Holder | None
     seconds_left: float | None
-    pause: str = ""
-    """Who paused the whole sweep, when, and how it continues; empty if it is not paused."""
+    why: str = ""
+    """Who paused the whole sweep, when, and how it continues; or since when it waits, and for whom; else empty."""
     digest: Digest
 
     @property
@@ -215,7 +216,7 @@ def row_of(root: Path, digest: Digest) -> Row:
         slots=slots,
         driver=holder,
         seconds_left=left / slots if state == "running" and left is not None and slots else None,
-        pause=pause_text(root.name, digest.held_by, digest.held_ms) if holder and digest.held_by else "",
+        why=_why(root.name, state, holder, digest) if holder else "",
         digest=digest,
     )
 
@@ -233,6 +234,15 @@ def _state(digest: Digest, is_held: bool, slots: int) -> State:
     if digest.stopped is None:
         return "crashed"
     return "paused" if digest.trials.get("paused") else "stopped"
+
+
+def _why(name: str, state: State, driver: Holder, digest: Digest) -> str:
+    if digest.held_by:
+        return pause_text(name, digest.held_by, digest.held_ms)
+    if state == "waiting" and driver.waits_for:
+        since = datetime.fromisoformat(driver.waits_since).astimezone()
+        return f"waiting since {since:%Y-%m-%d %H:%M} for {driver.waits_for}; on {driver.host}, pid {driver.pid}"
+    return ""
 
 
 def pause_text(name: str, who: str, when_ms: int) -> str:

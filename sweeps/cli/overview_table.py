@@ -34,7 +34,7 @@ def table_of(rows: Sequence[Row]) -> Table:
         digest = row.digest
         cells = (
             Text(row.name),
-            Text(row.pause or row.state, style=_COLOURS.get(row.state, "")),
+            Text(row.why or row.state, style=_COLOURS.get(row.state, "")),
             Text(row.owner),
             Text(digest.fault or _trials(row)),
             _best(row),
@@ -53,8 +53,8 @@ def as_json(rows: Sequence[Row]) -> str:
 
 def state_text(row: Row) -> str:
     """The state of a sweep, with its host and process or its reason."""
-    if row.pause:
-        return row.pause
+    if row.why:
+        return row.why
     if row.driver and row.is_living:
         return f"{row.state} on {row.driver.host}, pid {row.driver.pid}, since {row.driver.since}"
     if row.state == "crashed":

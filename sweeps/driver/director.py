@@ -59,8 +59,9 @@ class Director:
         self.blocked: str | None = None
         self._has_run_out = False
         self._study, self._attendants, self._on_preparing = study, attendants, on_preparing
-        self._deadline = time.monotonic() + time_budget_seconds if time_budget_seconds else None
         self._budget_seconds = time_budget_seconds
+        self._asked_at: float | None = None
+        """When a runner first asked for a task: the time budget counts from then."""
         self._deaths: dict[int, list[str]] = {}
         self._wanted = history.wanted
         self._recorder = Recorder(journal, history, listeners)
@@ -86,15 +87,15 @@ class Director:
     @property
     def stopping(self) -> bool:
         """Whether trials are to stop: after a signal, or when the time budget is used up."""
-        if self._deadline is not None and time.monotonic() > self._deadline:
+        budget, began = self._budget_seconds, self._asked_at
+        if budget and began is not None and time.monotonic() - began > budget:
             self.run_out(f"the time budget of {self._budget_seconds:.0f} s is used up")
         return self.stop_reason is not None
 
     def add_time(self, seconds: float) -> str:
         """Extend the time budget. Returns the answer. Raises InputError if the sweep has none."""
-        if self._deadline is None or self._budget_seconds is None:
+        if self._budget_seconds is None:
             raise InputError("the sweep has no time budget now; --time-budget holds only for one run")
-        self._deadline += seconds
         self._budget_seconds += seconds
         return f"a time budget of {self._budget_seconds:.0f} s"
 
@@ -186,6 +187,7 @@ class Director:
 
         The order is: unfinished trials, those that persons asked for, baselines, the sampler's proposals.
         """
+        self._asked_at = self._asked_at or time.monotonic()
         self.attend()
         while not self.exhausted and self._queue.has_slot:
             if (number := self._queue.next_waiting()) is not None:

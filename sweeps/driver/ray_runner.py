@@ -30,7 +30,7 @@ from ray.tune.stopper import Stopper
 
 from cluster.connect import joined_ray, local_ray
 from sweeps.driver.director import Director
-from sweeps.driver.runner import GRACE_SECONDS, POLL_SECONDS, TrialBody, placed, see_its_gpus
+from sweeps.driver.runner import GRACE_SECONDS, TrialBody, placed, see_its_gpus, wait_for_task
 from sweeps.errors import WorkerMustLeave
 from sweeps.node.memory_guard import MemoryGuard, leave, reason_of_leaving
 from sweeps.node.mps import join_mps
@@ -100,9 +100,7 @@ class RayRunner:
                 continue
             if calls.error:
                 raise calls.error
-            while not director.exhausted and not director.has_task:
-                time.sleep(POLL_SECONDS)
-            if director.exhausted:
+            if not wait_for_task(director):
                 return
 
     def _tuner(self, director: Director, calls: _Calls, body: TrialBody, scratch: str) -> tune.Tuner:

@@ -43,6 +43,27 @@ class Runner(Protocol):
         ...
 
 
+class QueuedRunner:
+    """Starts another runner, with its workers, once the sweep has a slot."""
+
+    def __init__(self, start: Callable[[], Runner]) -> None:
+        self._start = start
+
+    def run(self, director: Director, body: TrialBody) -> None:
+        """Wait, then run the sweep."""
+        if wait_for_task(director):
+            self._start().run(director, body)
+
+
+def wait_for_task(director: Director) -> bool:
+    """Return True once the director has a task, or False if none will come."""
+    while not director.exhausted:
+        if director.has_task:
+            return True
+        time.sleep(POLL_SECONDS)
+    return False
+
+
 class Places(Protocol):
     """Chooses the GPUs of trials."""
 

@@ -27,7 +27,7 @@ class Used:
     cpu_hours: float
     gpu_hours: float
     hours: float
-    """Hours during which a driver ran."""
+    """Hours during which a driver ran, from its first trial on."""
 
 
 class Stoppable(Protocol):
@@ -58,6 +58,7 @@ class Budgets:
         self._spec, self._until, self._clock = spec, until, clock
         self._over: dict[int, tuple[float, float]] = {}  # finished trial -> its core and GPU hours
         self._earlier: dict[int, float] = {}  # number of drivers -> hours of all but the last
+        self._first: dict[int, int] = {}  # number of drivers -> when the first trial of the last one started
         self._gain: tuple[tuple[int, int], ExpectedGain | None] = (
             (-1, -1),
             None,
@@ -177,17 +178,25 @@ class Budgets:
             return 0.0
         over = history.stopped or history.finished
         last = over.time_ms if over else self._clock()
-        return self._hours_of_earlier_drivers(history) + (last - history.drivers[-1].time_ms) / _HOUR_MS
+        return self._hours_of_earlier_drivers(history) + (last - self._first_start(history, last)) / _HOUR_MS
+
+    def _first_start(self, history: SweepHistory, otherwise: int) -> int:
+        """When the first trial of the last driver started: a sweep may wait long for a slot before."""
+        place, since = len(history.drivers), history.drivers[-1].time_ms
+        if place not in self._first:
+            trials = history.trials.values()
+            starts = [one.time_ms for trial in trials for one in (trial.started, *trial.attempts)]
+            if not (starts := [start for start in starts if start >= since]):
+                return otherwise
+            self._first[place] = min(starts)
+        return self._first[place]
 
     def _hours_of_earlier_drivers(self, history: SweepHistory) -> float:
         starts = [driver.time_ms for driver in history.drivers]
         if len(starts) not in self._earlier:
-            signs = [end for trial in history.trials.values() for _, end in attempt_spans(trial)]
-            spans = [
-                max((sign for sign in signs if begin <= sign < end), default=begin) - begin
-                for begin, end in pairwise(starts)
-            ]
-            self._earlier[len(starts)] = sum(spans) / _HOUR_MS
+            signs = [sign for trial in history.trials.values() for span in attempt_spans(trial) for sign in span]
+            spans = [[sign for sign in signs if begin <= sign < end] or [0] for begin, end in pairwise(starts)]
+            self._earlier[len(starts)] = sum(max(span) - min(span) for span in spans) / _HOUR_MS
         return self._earlier[len(starts)]
 
 

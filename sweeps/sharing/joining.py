@@ -28,7 +28,7 @@ def gpu_places(plan: Plan) -> GpuPlaces | None:
 def share_of(
     plan: Plan, places: GpuPlaces | None, say: Callable[[str], None], warn: Callable[[str], None]
 ) -> Iterator[SharedSlots | None]:
-    """Hold the plan's share while the block runs; with `wait`, the block begins once a slot is free.
+    """Hold the plan's share while the block runs.
 
     `places` then has the plan's share of each GPU. None if nothing is left to run, or if the claims of other sweeps
     cannot be read.
@@ -72,8 +72,6 @@ def _sharing(
     try:
         if share.others:
             say(f"slots are shared with {'; '.join(map(described, share.others))}")
-        if plan.options.wait:
-            share.wait()
         yield share
     finally:
         with suppress(OSError):

@@ -124,13 +124,19 @@ class SharedSlots:
         self._release(used)
         if self._grant.slots > self._own.held:
             self._raise_to_grant()
-        self._say_what_it_waits_for()
+        self._say_that_it_waits()
         return min(self._own.held, self._grant.slots) * self._trials_per_slot
 
-    def wait(self) -> None:
-        """Return once there is a slot, and keep it."""
-        while not self.slots_for(0, 1):
-            time.sleep(self._look_seconds)
+    @property
+    def waits_for(self) -> str:
+        """Who has the slots that it waits for; empty if it has a slot, or wants none."""
+        if self._own.held or not self._own.wanted:
+            return ""
+        return "; ".join(map(described, self._holders or self._others))
+
+    @property
+    def _holders(self) -> list[Claim]:
+        return [claim for claim in self._others if claim.held]
 
     def set_rank(self, priority: int, weight: float) -> None:
         """Change the priority and weight from now on."""
@@ -232,15 +238,14 @@ class SharedSlots:
         owed = max(-_MOST_OWED_SECONDS, min(owed, _MOST_OWED_SECONDS))
         self._own = self._own.model_copy(update={"owed": owed})
 
-    def _say_what_it_waits_for(self) -> None:
+    def _say_that_it_waits(self) -> None:
         now = self._clock()
-        if self._own.held or not self._own.wanted or (self._said is not None and now - self._said < _REPEAT_SECONDS):
+        if not self.waits_for or (self._said is not None and now - self._said < _REPEAT_SECONDS):
             return
         self._said = now
-        holders = [claim for claim in self._others if claim.held]
-        why = "in use by" if holders else "the next ones go to"
+        why = "in use by" if self._holders else "the next ones go to"
         when = "; one becomes free at the next report of a trial" if self._grant.slots else ""
-        self._say(f"waiting for a slot: {why} {'; '.join(map(described, holders or self._others))}{when}")
+        self._say(f"waiting for a slot: {why} {self.waits_for}{when}")
 
 
 def described(claim: Claim) -> str:

@@ -7,7 +7,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
@@ -26,6 +26,33 @@ class Holder:
     host: str
     pid: int
     since: str
+    waits_for: str = ""
+    """Who has the slots that it waits for; empty if it has one."""
+    waits_since: str = ""
+
+
+class Hold:
+    """A lock that this process holds. Its file names the process and what it waits for."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self._write(Holder(socket.gethostname(), os.getpid(), _now()))
+
+    def wait_for(self, whom: str) -> None:
+        """Have the file say what this process waits for; with an empty text, that it does not wait."""
+        if whom != self._holder.waits_for:
+            since = (self._holder.waits_since or _now()) if whom else ""
+            self._write(replace(self._holder, waits_for=whom, waits_since=since))
+
+    def _write(self, holder: Holder) -> None:
+        self._holder = holder
+        line = json.dumps(asdict(holder)) + "\n"
+        # One write from the start: who reads meanwhile finds a whole first line, and ignores what is left after it.
+        os.pwrite(self._file.fileno(), line.encode(), 0)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 class FolderHeldError(TrackingError):
@@ -39,7 +66,7 @@ class FolderHeldError(TrackingError):
 
 
 @contextmanager
-def hold_folder(root: Path) -> Iterator[None]:
+def hold_folder(root: Path) -> Iterator[Hold]:
     """Hold the lock of the sweep's folder while the block runs. If the process is killed, the lock is released.
 
     Raises:
@@ -48,18 +75,16 @@ def hold_folder(root: Path) -> Iterator[None]:
     """
     lock = SweepFolder(root).lock
     try:
-        file = lock.open("a+", encoding="utf-8")
+        lock.touch()
+        file = lock.open("r+", encoding="utf-8")
     except OSError as error:
         raise TrackingError(f"cannot open {lock}: {error.strerror}") from error
     with file:
         if not _taken(file, fcntl.LOCK_EX):
             raise FolderHeldError(root, _content(file))
         file.truncate(0)
-        since = datetime.now(UTC).isoformat(timespec="seconds")
-        file.write(json.dumps(asdict(Holder(socket.gethostname(), os.getpid(), since))))
-        file.flush()
         try:
-            yield
+            yield Hold(file)
         finally:
             # The file stays. If it were removed, two other processes could each lock a file of their own.
             file.truncate(0)
@@ -103,6 +128,6 @@ def _locked_now(file: TextIO, kind: int) -> bool:
 def _content(file: TextIO) -> Holder | None:
     file.seek(0)
     try:
-        return Holder(**json.loads(file.read()))
+        return Holder(**json.loads(file.readline()))
     except (ValueError, TypeError):
         return None

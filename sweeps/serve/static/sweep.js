@@ -17,7 +17,7 @@ function duration(seconds) {
 
 function showSummary(now) {
   const { best, trials: counts, begun } = now.digest, over = ["finished", "paused"].includes(now.state);
-  put("line", `${now.pause || now.state}; space ${now.digest.space}, data ${now.digest.dataset}` + (now.digest.stopped ? `; ${now.digest.stopped}` : "") + (["stopped", "crashed"].includes(now.state) ? `; continue it with: ${resume}` : ""));
+  put("line", `${now.why || now.state}; space ${now.digest.space}, data ${now.digest.dataset}` + (now.digest.stopped ? `; ${now.digest.stopped}` : "") + (["stopped", "crashed"].includes(now.state) ? `; continue it with: ${resume}` : ""));
   put("best", percent(best?.value));
   put("best-about", best ? `trial ${best.trial}, epoch ${best.epoch}` + (best.low == null ? "" : `; 95\u00a0% interval ${percent(best.low)}\u00a0to\u00a0${percent(best.high)}`) : "no epoch is finished yet");
   put("count", `${begun ?? trials.size} of ${now.asked}`);

@@ -109,13 +109,13 @@ def test_a_sweep_that_was_paused_says_by_whom_and_how_it_continues(
     assert words in table.export_text()
     with hold_folder(out / "night"):
         (row,) = listed(capsys, out)
-        assert (row["state"], row["pause"], row["held_by"]) == ("paused", words, "ana@here")
+        assert (row["state"], row["why"], row["held_by"]) == ("paused", words, "ana@here")
         assert main(["list", "--out", str(out)]) == 0
         assert words in " ".join(capsys.readouterr().out.split())
         assert main(["status", "night", "--out", str(out)]) == 0
         assert f"sweep night: {words}" in " ".join(capsys.readouterr().out.split())
         seen = Living(held.folder).state()
-        assert (seen["summary"]["pause"], seen["trials"][0]["reason"]) == (
+        assert (seen["summary"]["why"], seen["trials"][0]["reason"]) == (
             words,
             "paused by ana@here, as the whole sweep",
         )

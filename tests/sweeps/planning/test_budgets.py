@@ -79,6 +79,18 @@ def test_a_trial_uses_its_cores_while_it_has_a_worker() -> None:
     assert later.exceeded(so_far) == "--cpu-hours 12 is used up: 12 CPU hours"
 
 
+def test_the_cost_counts_from_the_first_trial_of_each_driver() -> None:
+    """Each driver waits an hour for a slot; the first works one hour, the second two."""
+    asked = {"max_cost": 100.0, "price_per_hour": 3.0}
+    first = [driver(0, **asked), started(0, 1), epoch(0, 1, 2)]
+    queued = driver(10, **asked)
+    again = [AttemptStarted(trial=0, attempt=1, reason="resumed", time_ms=11 * HOUR), epoch(0, 2, 13)]
+    budgets = Budgets(spec(**asked), clock=lambda: 13 * HOUR)  # type: ignore[arg-type]
+    assert budgets.used(history(driver(0, **asked))).hours == 0
+    assert budgets.used(history(*first, queued)).hours == pytest.approx(1)
+    assert budgets.used(history(*first, queued, *again)).hours == pytest.approx(1 + 2)
+
+
 def test_gpu_hours_count_the_share_of_a_trial() -> None:
     asked = {"device": "cuda", "gpus_per_trial": 0.25, "gpu_hours": 1.0}
     so_far = history(driver(0, **asked), started(0, 0), started(1, 0))

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
+from sweeps.cli.main import main
+from sweeps.cli.overview import all_sweeps
 from sweeps.planning.resources import usable_cpus
 from sweeps.sharing.division import Claim
 from sweeps.sharing.files import FileClaims
@@ -214,26 +218,45 @@ def bits(result: SweepResult) -> list[tuple[str, list[tuple[int, float]]]]:
     ]
 
 
-def test_a_sweep_that_waits_writes_nothing_until_it_has_a_slot(
-    run: Callable[..., int],
-    out: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+@pytest.fixture
+def queued(
+    run: Callable[..., int], out: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[tuple[SharedSlots, Future[int]]]:
+    """The share of a sweep that has every core, and the exit code of one that queues behind it."""
     monkeypatch.setenv("FER_SLOTS", str(tmp_path / "ledger"))
     cores = os.sched_getaffinity(0)
     claim = Claim(id="first", sweep="first", owner="anna", all_cores=frozenset(cores), cores=len(cores), priority=9)
     first = SharedSlots(FileClaims(tmp_path / "ledger"), claim, 1)
     assert first.slots_for(0, 1) == 1
-
-    def let_go() -> None:
-        time.sleep(0.5)
-        assert not (out / "night").exists()
+    with ThreadPoolExecutor(1) as threads:
+        code = threads.submit(run, "--wait", "--trials", "1")
+        while not any(row.why for row in all_sweeps(out)):
+            assert not code.done()
+            time.sleep(0.05)
+        yield first, code
         first.close()
 
-    thread = threading.Thread(target=let_go)
-    thread.start()
-    assert run("--wait", "--trials", "1") == 0
-    thread.join()
-    assert "waiting for a slot: in use by sweep first of anna (priority 9, 1 slot)\n" in capsys.readouterr().out
+
+def test_a_queued_sweep_is_listed_as_waiting_and_starts_when_a_slot_is_free(
+    queued: tuple[SharedSlots, Future[int]], out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, code = queued
+    (row,) = all_sweeps(out)
+    assert row.state == "waiting"
+    assert re.fullmatch(
+        r"waiting since 20[-\d]+ [:\d]+ for sweep first of anna \(priority 9, 1 slot\); on \S+, pid \d+", row.why
+    )
+    assert main(["status", "night", "--out", str(out)]) == 0
+    assert "sweep night: waiting since " in capsys.readouterr().out
+    assert main(["set", "night", "priority=3", "--out", str(out)]) == 0
+    first.close()
+    assert code.result() == 0
+    (row,) = all_sweeps(out)
+    assert (row.state, row.why, row.digest.priority) == ("finished", "", 3)
+
+
+def test_stop_takes_a_sweep_out_of_the_queue(queued: tuple[SharedSlots, Future[int]], out: Path) -> None:
+    assert main(["stop", "night", "--out", str(out)]) == 0
+    assert queued[1].result() == 0
+    (row,) = all_sweeps(out)
+    assert (row.state, row.why, row.digest.trials) == ("stopped", "", {})
