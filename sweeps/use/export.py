@@ -200,13 +200,31 @@ def _as_int8(path: Path, faces: Faces) -> Path:
         def get_next(self) -> dict[str, NDArray[Any]] | None:
             return next(batches, None)
 
-    made = path.with_name(f"int8-{path.name}")
+    fused, made = path.with_name(f"fused-{path.name}"), path.with_name(f"int8-{path.name}")
+    _fuse_transposes(path, fused)
     logging.getLogger().setLevel(logging.ERROR)  # it prints advice that does not apply to this graph
     quantize_static(
-        str(path), str(made), Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
-        activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, op_types_to_quantize=["Conv", "Gemm", "MatMul"],
+        str(fused), str(made), Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
+        activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, op_types_to_quantize=["Conv", "Gemm"],
     )  # fmt: skip
     return made
+
+
+def _fuse_transposes(path: Path, fused: Path) -> None:
+    """Let each fully connected layer read its weights as they are stored.
+
+    PyTorch writes a transpose before each; the quantiser leaves such weights in fp32.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC  # ONNX's operators only
+    options.optimized_model_filepath = str(fused)
+    # Constant folding would store the transposed weights beside the weights, which the Grad-CAM reads.
+    onnxruntime.InferenceSession(
+        str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=["ConstantFolding"]
+    )
 
 
 def _change(net: PackedClassifier, answering: Answering, faces: Faces) -> Interval:

@@ -138,6 +138,11 @@ def test_int8_says_what_it_costs(export: Callable[..., int], tmp_path: Path, cap
     assert "int8 changes the accuracy on val by" in (tmp_path / "net.onnx.md").read_text()
 
 
+def test_int8_stores_fully_connected_layers_in_8_bits_too(export: Callable[..., int], tmp_path: Path) -> None:
+    assert export("night/1", "--format", "onnx", "--int8", "--file", str(tmp_path / "net.onnx")) == 0
+    assert (tmp_path / "net.onnx").stat().st_size < 1.5 * 2_054_577  # LeNet's parameters
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
