@@ -97,7 +97,7 @@ def setting_names() -> list[str]:
     """Every dotted name that `--set` takes, for all nets."""
     parts = [*_PARTS.items(), *(("net", net) for net in NET_CONFIGS.values())]
     names = {f"{part}.{field}" for part, model in parts for field in model.model_fields} - {"net.name"}
-    return sorted(names | {"preprocess", "replicate", "precision", "memory_format"})
+    return sorted(names | TrialConfig.model_fields.keys() - {"net", *_PARTS})
 
 
 def parse_settings(assignments: Sequence[str]) -> dict[str, Any]:

@@ -134,6 +134,12 @@ def test_settings_are_read_as_json_or_text() -> None:
     assert parse_settings([]) == {}
 
 
+def test_every_field_of_a_configuration_can_be_set() -> None:
+    parts = {"net", "recipe", "augment", "transfer"}
+    assert TrialConfig.model_fields.keys() - parts <= set(setting_names())
+    assert parse_settings(["keep_best=val_loss"]) == {"keep_best": "val_loss"}
+
+
 def test_every_malformed_and_unknown_setting_is_told_at_once() -> None:
     with pytest.raises(InputError) as refused:
         parse_settings(["lr", "=3", "momentun=0.9", "recipe.gama=1", "lr=0.1"])
