@@ -66,6 +66,10 @@ class Split:
         return [int(count) for count in np.bincount(self.labels, minlength=classes)]
 
 
+FOLD_NOTE = "val is fold "
+"""The beginning of the note with which packed faces record that val is a fold."""
+
+
 @dataclass(frozen=True, eq=False)
 class Faces:
     """A data set: its name, the hash of its content, and its three splits.
@@ -93,6 +97,11 @@ class Faces:
     def sizes(self) -> str:
         """The number of images of each split as text: `train 600, val 120, test 120`."""
         return ", ".join(f"{split.name} {len(split):,}" for split in self.splits)
+
+    @property
+    def val_is_fold(self) -> bool:
+        """Whether val is a fold of train and val instead of the source's own split."""
+        return any(note.startswith(FOLD_NOTE) for note in self.notes)
 
     def mean_image(self) -> MeanImage:
         """The pixelwise mean of the train split: [height, width] float32, 0..255."""

@@ -15,6 +15,7 @@ from sweeps.config import explain
 from sweeps.errors import InputError
 from sweeps.options import Options, RecordedOptions
 from sweeps.space import Pruner, Rungs, Sampler, Space, WhichBaselines
+from sweeps.trial.messages import val_title
 from tracking.metrics.groups import next_member, to_confirm
 from tracking.record.events import TrialStarted
 from tracking.record.history import SweepHistory, TrialGroup
@@ -157,6 +158,11 @@ class SweepSpec(RecordedOptions):
     def faces_of(self, started: TrialStarted) -> str:
         """The cache folder of a trial's data."""
         return self.faces if started.fold is None else self.fold_faces[started.fold - 1]
+
+    @property
+    def val_title(self) -> str:
+        """The name of the val split in titles."""
+        return val_title(self.dataset, is_fold=bool(self.folds or self.data.fold))
 
     def gpu_share(self, net: str) -> float:
         """The GPU share of a trial of this net; the largest share for a net that was not measured."""

@@ -14,7 +14,7 @@ import numpy as np
 from fer_common.errors import nearest
 from fer_data.cache.leaks import mark_leaks, picture_numbers
 from fer_data.cache.stratify import Indices, grouped_folds, stratified_choice
-from fer_data.faces import DataError, Faces, Flags, Labels, SoftLabels, Split, derived_fingerprint
+from fer_data.faces import FOLD_NOTE, DataError, Faces, Flags, Labels, SoftLabels, Split, derived_fingerprint
 from fer_data.images.resizing import room, rows_of
 from fer_data.options import DataOptions
 
@@ -74,7 +74,7 @@ def fold(faces: Faces, k: int, n: int, seed: int) -> Faces:
     _check_fold(faces, k, n, labels, pictures)
     in_val = grouped_folds(labels, pictures, n, np.random.default_rng(seed)) == k - 1
     train, val = _of_both(faces, "train", ~in_val), _of_both(faces, "val", in_val)
-    note = f"val is fold {k} of {n} of train and val (stratified, seed {seed}, copies of a picture in one fold)"
+    note = f"{FOLD_NOTE}{k} of {n} of train and val (stratified, seed {seed}, copies of a picture in one fold)"
     return _derived(replace(faces, train=train, val=replace(val, soft_labels=None)), f"fold {k} {n} {seed}", note)
 
 

@@ -43,7 +43,7 @@ def chosen_faces(run: Run, asked: str | None = None) -> Shown:
         images=np.asarray(faces.val.images[numbers]),
         names=tuple(str(number) for number in numbers),
         labels=tuple(int(label) for label in labels[numbers]),
-        title=f"{name}, {val_title(faces.name)}, {len(numbers)} of n = {len(faces.val):,}",
+        title=f"{name}, {val_title(faces.name, is_fold=faces.val_is_fold)}, {len(numbers)} of n = {len(faces.val):,}",
     )
 
 

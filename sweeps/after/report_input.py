@@ -18,7 +18,7 @@ from sweeps.planning.budgets import Budgets
 from sweeps.run_kinds import Ensemble, TrainedNet
 from sweeps.runs import Run
 from sweeps.spec import SweepSpec, recorded_spec
-from sweeps.trial.messages import PARAMETERS, val_title
+from sweeps.trial.messages import PARAMETERS
 from tracking.metrics.compare import ComparedRun, Comparison, compare
 from tracking.metrics.compare_sweeps import sweep_summaries
 from tracking.pages.report import DataFacts, SweepReport, report_page
@@ -63,7 +63,7 @@ def _compared_run(run: Run) -> ComparedRun:
         metrics=dict(best.metrics) if best else {},
         dataset=spec.dataset,
         fingerprint=spec.fingerprint,
-        split=val_title(spec.dataset),
+        split=spec.val_title,
         classes=spec.classes,
         synthetic=spec.synthetic,
         answers=answers,
@@ -130,7 +130,7 @@ def _facts(spec: SweepSpec, faces: Faces | None, answered: int) -> DataFacts:
     return DataFacts(
         dataset=spec.dataset,
         fingerprint=spec.fingerprint,
-        split=val_title(spec.dataset),
+        split=spec.val_title,
         n=len(faces.val) if faces else answered,
         sizes={split.name: len(split) for split in (faces.splits if faces else ())},
         classes=spec.classes,

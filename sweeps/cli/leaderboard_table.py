@@ -12,7 +12,6 @@ from fer_models.configs.transfer_config import PUBLISHED
 from sweeps.cli.progress import trial_name
 from sweeps.run_kinds import Ensemble, SvmHead, kind_of
 from sweeps.spec import SweepSpec
-from sweeps.trial.messages import val_title
 from tracking.metrics.chosen import choice_of
 from tracking.metrics.front import scored_trials
 from tracking.metrics.groups import confirmation_of, difference_of_shares, mean_interval, right_answers
@@ -42,7 +41,7 @@ def leaderboard(history: SweepHistory, spec: SweepSpec, folder: SweepFolder, wid
         (one for one in ranked if one.first.started.baseline and not history.is_short(one.first)), None
     )
     table = Table(
-        title=Text(f"{spec.name}: best epoch of each trial on {spec.dataset}, {val_title(spec.dataset)}"),
+        title=Text(f"{spec.name}: best epoch of each trial on {spec.dataset}, {spec.val_title}"),
         caption=Text(_caption(spec, history, folder, best_baseline, len(ranked))),
         header_style="bold",
         box=HEAVY_HEAD if width >= _WIDE else None,

@@ -17,7 +17,6 @@ from sweeps.errors import InputError
 from sweeps.planning.resources import own_device
 from sweeps.runs import find_run, open_sweep
 from sweeps.spec import recorded_spec
-from sweeps.trial.messages import val_title
 from tracking.errors import TrackingError
 from tracking.mlflow_sync.uri import resolve_tracking_uri
 from tracking.record.files import write_bytes
@@ -117,7 +116,7 @@ class Curves(OfSweeps):
         if not any(epoch.iterations for epoch in run.trial.epochs):
             raise InputError(f"{run.name}: has no iterations to draw; name a trial that has finished an epoch")
         spec, path = run.spec, self.picture or run.files.root / "iterations.png"
-        where = f"{data_name(spec.dataset, spec.synthetic)}, {val_title(spec.dataset)}"
+        where = f"{data_name(spec.dataset, spec.synthetic)}, {spec.val_title}"
         save_png(iterations_figure(run.trial.epochs, f"{run.name}: {run.trial.started.title} on {where}"), path)
         console.print(f"{run.name}: {path}")
         return 0

@@ -15,7 +15,6 @@ from sweeps.options import Options
 from sweeps.planning.plan import Plan
 from sweeps.runs import Run
 from sweeps.spaces.rows import ROWS, Measured
-from sweeps.trial.messages import val_title
 from tracking.metrics.scores import Interval, wilson_interval
 from tracking.record.history import SweepHistory
 from tracking.record.layout import SweepFolder
@@ -102,7 +101,7 @@ def published_against_ours(name: str, plan: Plan) -> Table:
     share = wilson_interval(int(right.sum()), len(right))
     unseen = wilson_interval(int(clean.sum()), len(clean)) if len(clean) else None
     table.add_row(
-        f"this sweep, {spec.dataset}, {val_title(spec.dataset)}",
+        f"this sweep, {spec.dataset}, {spec.val_title}",
         f"{share.value:.2%} of {len(right):,}", _ends(share),
         f"{unseen.value:.2%} of {len(clean):,}" if unseen else "not known", _ends(unseen) if unseen else "", length,
     )  # fmt: skip

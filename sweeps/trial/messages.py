@@ -35,9 +35,9 @@ MICRO_BATCHES = SYSTEM + "micro_batches"
 """Number of parts in which each batch was computed to fit GPU memory, with accumulated gradients; absent if it is 1."""
 
 
-def val_title(dataset: str) -> str:
-    """The name of the val split in titles: PublicTest for FER2013, else val."""
-    return "PublicTest (val)" if dataset == "FER2013" else "val"
+def val_title(dataset: str, *, is_fold: bool = False) -> str:
+    """The name of the val split in titles: PublicTest for FER2013 unless val is a fold of train and val, else val."""
+    return "PublicTest (val)" if dataset == "FER2013" and not is_fold else "val"
 
 
 class EpochReport(EpochResults, Frozen):

@@ -55,7 +55,7 @@ def score(folder: TrialFolder, faces: Faces, epoch: int) -> dict[str, float]:
 
     answers = _answers(folder, epoch)
     found = summary(answers.labels, answers.probabilities, faces.classes, answers.leaked)
-    write_scores(folder, found, faces, val_title(faces.name), epoch)
+    write_scores(folder, found, faces, val_title(faces.name, is_fold=faces.val_is_fold), epoch)
     return found.metrics()
 
 
@@ -80,7 +80,8 @@ def draw(folder: TrialFolder, faces: Faces, epochs: Sequence[EpochRow], epoch: i
     from tracking.figures.trial_figures import draw_curves
     from tracking.metrics.summary import ScoreSummary, data_name
 
-    title = f"{what} on {data_name(faces.name, faces.synthetic)}, {val_title(faces.name)}, n = {len(faces.val):,}"
+    split = val_title(faces.name, is_fold=faces.val_is_fold)
+    title = f"{what} on {data_name(faces.name, faces.synthetic)}, {split}, n = {len(faces.val):,}"
     found = ScoreSummary.model_validate_json(folder.scores.read_bytes())
     draw_curves(folder.curves, epochs, title, epoch)
     draw_scores(folder, faces, faces.val, _answers(folder, epoch).probabilities, found, f"{title}, epoch {epoch}")

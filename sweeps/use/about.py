@@ -81,7 +81,7 @@ def about_run(run: Run) -> About:
         net=net,
         dataset=spec.dataset,
         synthetic=spec.synthetic,
-        split=val_title(spec.dataset),
+        split=spec.val_title,
         so_far=run.so_far,
         **known,
     )

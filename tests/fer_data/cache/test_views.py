@@ -126,6 +126,7 @@ def test_the_seed_decides_the_folds():
 def test_a_fold_says_what_it_is():
     part = fold(many(), 2, 5, seed=3)
     (note,) = part.notes
+    assert part.val_is_fold
     assert note == "val is fold 2 of 5 of train and val (stratified, seed 3, copies of a picture in one fold)"
 
 

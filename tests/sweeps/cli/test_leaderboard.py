@@ -85,6 +85,8 @@ def test_the_table_names_data_split_and_reports(folder: SweepFolder) -> None:
     assert "to first report" in text
     real = shown(folder, trial(0, [0.5]), asked=spec().model_copy(update={"dataset": "FER2013"}))
     assert "FER2013, PublicTest (val)" in real[0]
+    folds = spec(folds=5, baselines={}).model_copy(update={"dataset": "FER2013"})
+    assert "FER2013, val" in shown(folder, trial(0, [0.5]), asked=folds)[0], "a fold of train and val is not PublicTest"
 
 
 def test_the_rival_is_the_best_baseline(folder: SweepFolder) -> None:
