@@ -159,8 +159,11 @@ def test_5_6_what_keeps_ray_from_starting_is_one_line(shell: Shell, what: str) -
 def test_7_an_impossible_draw_fails_its_trial_alone(shell: Shell) -> None:
     space = shell.space(
         "rare_space",
-        "DRAWS = []\ndef suggest(trial):\n    lr = trial.suggest_float('lr', 0.001, 0.1, log=True)\n    DRAWS.append(lr)\n"
-        "    if len(DRAWS) == 23:  # the 20 draws before a sweep pass\n        raise ValueError('kernel larger than the map')\n"
+        "from pathlib import Path\nDRAWS = []\ndef suggest(trial):\n"
+        "    lr = trial.suggest_float('lr', 0.001, 0.1, log=True)\n    DRAWS.append(lr)\n"
+        "    if len(DRAWS) == 23 and not Path('refused').exists():  # the 20 draws before a sweep pass\n"
+        "        Path('refused').touch()  # so a resume, which draws again, meets no other\n"
+        "        raise ValueError('kernel larger than the map')\n"
         "    return TrialConfig(net=LeNetConfig(), recipe=Recipe(lr=lr, batch_size=64))\n"
         "SPACE = Space(suggest=suggest, max_epochs=1, trials=5)\n",
     )
