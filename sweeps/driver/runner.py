@@ -7,11 +7,12 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from sweeps.driver.director import Director
 from sweeps.errors import WorkerMustLeave
+from sweeps.sharing.gpu_places import GpuPlaces
 from sweeps.trial.messages import Message, Task
 
 POLL_SECONDS = 0.1
@@ -64,23 +65,7 @@ def wait_for_task(director: Director) -> bool:
     return False
 
 
-class Places(Protocol):
-    """Chooses the GPUs of trials."""
-
-    def take(self, trial: int, share: float) -> tuple[str, ...] | None:
-        """The GPUs for a trial that starts. None if none has room for it now."""
-        ...
-
-    def release(self, trial: int) -> None:
-        """Free the GPUs that a trial took."""
-        ...
-
-    def keep_to(self, names: Iterable[str]) -> None:
-        """Use no other GPUs from now on."""
-        ...
-
-
-def placed(task: Task, places: Places | None) -> Task | None:
+def placed(task: Task, places: GpuPlaces | None) -> Task | None:
     """The task with the GPUs that its worker may use. None if it must wait for them."""
     if places is None or not task.gpu_share:
         return task
@@ -97,7 +82,7 @@ def see_its_gpus(task: Task) -> None:
 class InlineRunner:
     """Runs trials in this process, one at a time. On GPUs all trials run on that of the first trial."""
 
-    def __init__(self, places: Places | None = None) -> None:
+    def __init__(self, places: GpuPlaces | None = None) -> None:
         self._places = places
 
     def run(self, director: Director, body: TrialBody) -> None:
