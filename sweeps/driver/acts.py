@@ -132,7 +132,7 @@ class Acts:
             if director.is_at_rung(trial):
                 return f"trial {trial} waits at its rung again; a second unpause promotes it", {}
             return f"trial {trial} continues when a slot is free", {}
-        by_persons = [one.number for one in director.paused if one.paused and one.paused.reason == "person"]
+        by_persons = [one.number for one in director.history.paused if one.paused and one.paused.reason == "person"]
         if not director.held and not by_persons:
             raise InputError("nothing is paused")
         director.limit(None, "person")

@@ -144,7 +144,7 @@ class Director:
         """The trials that wait at a rung and can no longer be promoted."""
         if len(self._queue) or self.spec.to_begin(self.history) or self._promotable:
             return []
-        paused = self.paused
+        paused = self.history.paused
         return paused if all(trial.waits_at_rung for trial in paused) else []
 
     @property
@@ -165,11 +165,6 @@ class Director:
     def out(self) -> list[int]:
         """The trials that have a worker."""
         return list(self._queue.out)
-
-    @property
-    def paused(self) -> list[TrialHistory]:
-        """The paused trials, by number."""
-        return self._queue.paused
 
     @property
     def held(self) -> bool:
@@ -407,7 +402,7 @@ class Director:
         Paused trials stay paused; if nothing else is left to do, they are the reason why the driver ends. Trials that
         can no longer be promoted are pruned.
         """
-        others = [str(trial.number) for trial in self.paused if not trial.waits_at_rung]
+        others = [str(trial.number) for trial in self.history.paused if not trial.waits_at_rung]
         if self.stop_reason is None and others:
             self.request_stop(f"trial {', '.join(others)} paused")
         elif self.stop_reason is None:

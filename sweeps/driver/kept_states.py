@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sweeps.driver.environment import free_bytes
-from sweeps.driver.pauses import by_promise, paused_trials
+from sweeps.driver.pauses import by_promise
 from tracking.errors import TrackingError
 from tracking.record.cleaning import lasting, remove, states
 from tracking.record.events import Event, TrialEnded, TrialPaused
@@ -36,7 +36,7 @@ class KeptStates:
             return
         done = [number for number in self._lasting if history.trials[number].state == "done"]
         files = {number: list(lasting(self._folder, history.trials[number], None)) for number in done}
-        waiting = [*paused_trials(history), *history.to_retry]
+        waiting = [*history.paused, *history.to_retry]
         files |= {trial.number: list(states(self._folder, trial)) for trial in waiting}
         sizes = {number: sum(one.size_bytes for one in found) for number, found in files.items()}
         taken = sum(sizes.values())

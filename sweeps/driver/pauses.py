@@ -23,11 +23,6 @@ class Pause:
     who: str | None = None
 
 
-def paused_trials(history: SweepHistory) -> list[TrialHistory]:
-    """The trials that are paused, by number."""
-    return [trial for trial in history.unfinished if trial.paused]
-
-
 def continues_by_itself(trial: TrialHistory) -> bool:
     """Whether a paused trial waits only for a slot."""
     return trial.paused is not None and trial.paused.reason in _BY_ITSELF

@@ -6,7 +6,7 @@ up its slot continues by itself, the most promising first.
 
 from __future__ import annotations
 
-from sweeps.driver.pauses import Pause, by_promise, continues_by_itself, paused_trials
+from sweeps.driver.pauses import Pause, by_promise, continues_by_itself
 from sweeps.driver.recorder import Recorder
 from sweeps.errors import InputError
 from tracking.record.events import PauseReason, TrialPaused, TrialUnpaused
@@ -21,7 +21,7 @@ class TrialQueue:
         self.out: dict[int, int] = {}
         """The trials that have a worker, with the current attempt of each. Reports of other attempts are ignored."""
         self._waiting = [trial.number for trial in self._history.unfinished if not trial.paused]
-        self._ready = {trial.number for trial in self.paused if continues_by_itself(trial)}
+        self._ready = {trial.number for trial in self._history.paused if continues_by_itself(trial)}
         self._asked: dict[int, Pause] = {}  # pauses at the next report of a trial
         self._surplus: list[int] = []  # trials to be paused because of the limit
         self._limits: dict[str, int] = {}
@@ -30,11 +30,6 @@ class TrialQueue:
     def __len__(self) -> int:
         """The number of trials that have a worker or would take a free slot."""
         return len(self.out) + len(self._waiting) + len(self._ready)
-
-    @property
-    def paused(self) -> list[TrialHistory]:
-        """The paused trials, by number."""
-        return paused_trials(self._history)
 
     def open_trial(self, number: int) -> TrialHistory:
         """The trial with this number. Raises InputError if it is over or finishing."""

@@ -331,6 +331,11 @@ class SweepHistory:
         """Trials that are not over, by number. A resume continues them first."""
         return [trial for _, trial in sorted(self.trials.items()) if not trial.is_over]
 
+    @property
+    def paused(self) -> list[TrialHistory]:
+        """Trials that are paused, by number."""
+        return [trial for trial in self.unfinished if trial.paused]
+
     def groups(self) -> list["TrialGroup"]:
         """The trials by configuration. A trial without a group forms its own."""
         found: dict[int, TrialGroup] = {}

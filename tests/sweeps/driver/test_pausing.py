@@ -98,7 +98,7 @@ def test_a_trial_that_waits_for_a_worker_is_paused_at_once_and_a_dead_one_after_
     held.director.pause(0, "person")
     held.director.pause(1, "person")
     held.director.worker_died(1, "killed")
-    assert [(trial.number, trial.last_epoch) for trial in held.director.paused] == [(0, 1), (1, 0)]
+    assert [(trial.number, trial.last_epoch) for trial in held.director.history.paused] == [(0, 1), (1, 0)]
     assert held.director.next_task() is None
     held.director.unpause(second.trial)
     assert held.task().trial == 1
@@ -155,7 +155,7 @@ def test_over_its_limit_a_sweep_pauses_the_least_promising_and_takes_up_the_most
     assert held.director.take(1, report(tasks[1], 2, 0.9))
     assert held.director.take(0, report(tasks[0], 2, 0.2)) is False
     assert held.director.take(2, report(tasks[2], 2, 0.5)) is False
-    assert [trial.paused and trial.paused.reason for trial in held.director.paused] == ["share", "share"]
+    assert [trial.paused and trial.paused.reason for trial in held.director.history.paused] == ["share", "share"]
     assert not held.director.exhausted, "they continue by themselves"
     held.director.limit(3, "share")
     assert [held.task().trial for _ in range(2)] == [2, 0]
@@ -212,7 +212,7 @@ def test_a_body_is_closed_when_its_trial_is_paused(tmp_path: Path) -> None:
 
 
 def pause_once(director: Director) -> None:
-    if director.out and not director.paused:
+    if director.out and not director.history.paused:
         director.pause(0, "person")
 
 

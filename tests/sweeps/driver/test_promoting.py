@@ -39,7 +39,7 @@ def desk(root: Path, trials: int = len(VALUES), **more: object) -> Desk:
 def swept(root: Path) -> Desk:
     held = desk(root)
     InlineRunner().run(held.director, scripted_body(curves()))
-    for trial in held.director.paused:
+    for trial in held.director.history.paused:
         held.folder.trial(trial.number).create().last.write_bytes(b"state")
     held.director.leave()
     return held
@@ -52,7 +52,7 @@ def test_the_best_of_those_that_wait_continue_and_the_rest_are_pruned_at_the_end
         0: 1, 1: 3, 2: 1, 3: 4, 4: 1, 5: 1, 6: 4, 7: 1, 8: 3
     }  # fmt: skip
     assert trials[3].state == "done"
-    assert not held.director.paused
+    assert not held.director.history.paused
     assert held.director.stop_reason is None
     assert not any(held.folder.trial(number).last.exists() for number in trials), "no state is left"
     assert trials[0].reason == "stopped at epoch 1: not promoted, rank 8 of 9"
@@ -121,13 +121,13 @@ def test_a_stopped_driver_leaves_trials_waiting_for_the_next_one(tmp_path: Path)
     held = desk(tmp_path / "night")
     task = held.task()
     held.director.take(0, report(task, 1, 0.3))
-    (waiting,) = held.director.paused
+    (waiting,) = held.director.history.paused
     assert waiting.paused is not None
     assert waiting.paused.reason == "rung"
     assert held.director.history.reason_of(waiting) == "waits at the rung after epoch 1, rank 1 of 1"
     held.director.request_stop("a signal")
     held.director.leave()
-    assert [trial.number for trial in desk(tmp_path / "night").director.paused] == [0]
+    assert [trial.number for trial in desk(tmp_path / "night").director.history.paused] == [0]
 
 
 def test_a_person_can_continue_a_trial_that_waits(tmp_path: Path) -> None:
@@ -291,7 +291,7 @@ def test_the_rank_counts_no_further_member(tmp_path: Path) -> None:
     tasks = [task for _ in range(3) if (task := held.director.next_task())]
     for task in tasks:
         held.director.take(task.trial, report(task, 1, 0.5 - 0.1 * task.trial))
-    (waiting,) = held.director.paused
+    (waiting,) = held.director.history.paused
     assert held.director.history.reason_of(waiting).endswith("rank 2 of 2")
 
 
@@ -345,7 +345,7 @@ def test_the_rank_counts_no_trial_that_was_stopped(tmp_path: Path) -> None:
         held.director.take(task.trial, report(task, 1, value))
     held.director.give_up(0, "stopped by ana")
     for seen in (held, desk(tmp_path / "night")):
-        (waiting,) = seen.director.paused
+        (waiting,) = seen.director.history.paused
         assert seen.director.history.reason_of(waiting).endswith("rank 1 of 1")
         assert seen.director._study.rank(1) == (1, 1)
 

@@ -59,7 +59,7 @@ class Persons:
         self.chance = chance
 
     def __call__(self, director: Director) -> None:
-        held = {trial.number for trial in director.paused}
+        held = {trial.number for trial in director.history.paused}
         assert not held & set(director.out)
         assert not any(director.history.trials[number].is_over for number in director.out)
         assert len(director.out) <= SLOTS
@@ -87,7 +87,7 @@ def test_every_schedule_comes_to_what_an_unbroken_sweep_comes_to(tmp_path: Path,
         held = open_desk(tmp_path / "night", SPACE, asked, attendants=() if calm else (Persons(chance),),
                          listeners=(lambda event, _: heard.append(event),))  # fmt: skip
         if calm:
-            for trial in held.director.paused:
+            for trial in held.director.history.paused:
                 held.director.unpause(trial.number)
         SimulatedRunner(SLOTS, clock=lambda: 0.0).run(held.director, body)
         if chance.random() < 0.5:  # else it is killed, and leaves nothing in order

@@ -67,7 +67,7 @@ def test_the_rank_that_is_shown_is_by_loss_too(tmp_path: Path) -> None:
         assert task is not None
         seen = metrics(0.25) | {"val_loss": loss}
         held.director.take(task.trial, EpochReport(attempt=task.attempt, epoch=1, metrics=seen))
-    reasons = [held.director.history.reason_of(trial).rpartition(", ")[2] for trial in held.director.paused]
+    reasons = [held.director.history.reason_of(trial).rpartition(", ")[2] for trial in held.director.history.paused]
     assert reasons == [f"rank {rank} of 3 by val loss" for rank in (3, 1, 2)]
 
 
