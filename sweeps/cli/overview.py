@@ -132,7 +132,6 @@ def sweep_row(folder: SweepFolder, history: SweepHistory) -> Row:
 def digest_of(folder: SweepFolder, history: SweepHistory) -> Digest:
     """The digest of a sweep's history. Raises InputError if its spec cannot be read."""
     spec = recorded_spec(history)
-    states = [trial.state for trial in history.trials.values()]
     last = max((trial.epochs[-1].time_ms for trial in history.trials.values() if trial.epochs), default=0)
     ends = [event.time_ms for event in (history.finished, history.stopped, *history.drivers[-1:]) if event]
     return Digest(
@@ -141,7 +140,7 @@ def digest_of(folder: SweepFolder, history: SweepHistory) -> Digest:
         synthetic=spec.synthetic,
         asked=spec.trials,
         begun=history.configurations,
-        trials={state: states.count(state) for state in dict.fromkeys(states)},
+        trials=history.states,
         best=_best(folder, history),
         pareto=tuple(_compromises(history)),
         priority=spec.priority,

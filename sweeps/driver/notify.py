@@ -99,7 +99,7 @@ class Notifier:
         """Post how the sweep ended."""
         what: What = "finished" if history.finished else "stopped"
         reason = f" ({history.stopped.reason})" if history.stopped else ""
-        counts = ", ".join(f"{count} {state}" for state, count in _counts(history).items())
+        counts = ", ".join(f"{count} {state}" for state, count in history.states.items())
         best = f"; best {self._best:.2%} {OBJECTIVE}" if self._best is not None else ""
         self._tell(what, f"{self._sweep}: {what}{reason}: {counts}{best}", history)
 
@@ -124,7 +124,7 @@ class Notifier:
 
     def _tell(self, what: What, text: str, history: SweepHistory, **facts: Any) -> None:
         common = {"sweep": self._sweep, "space": history.started.space, "best": self._best,
-                  "trials": _counts(history), "time_ms": time.time_ns() // 1_000_000}  # fmt: skip
+                  "trials": history.states, "time_ms": time.time_ns() // 1_000_000}  # fmt: skip
         self._put(News(what, text, common | facts))
 
     def _put(self, news: News | None) -> None:
@@ -158,8 +158,3 @@ class Notifier:
             except (OSError, ValueError, HTTPException) as error:
                 fault = str(getattr(error, "reason", error)).strip()
         return fault
-
-
-def _counts(history: SweepHistory) -> dict[str, int]:
-    states = [trial.state for trial in history.trials.values()]
-    return {state: states.count(state) for state in dict.fromkeys(states)}

@@ -1,7 +1,6 @@
 """Compares whole sweeps: the result of each, and how fast it was reached."""
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from itertools import accumulate
 from statistics import median
@@ -83,7 +82,7 @@ def sweep_summary(name: str, history: SweepHistory) -> SweepSummary:
         best=scores[0],
         median=median(scores),
         trials=len(trials),
-        states=dict(Counter(trial.state for trial in trials)),
+        states=history.states,
         epochs=sum(len(trial.epochs) for trial in trials),
         worker_minutes=sum(trial_minutes(trial) for trial in trials),
         minutes=clock.minutes_at(clock.end_ms),

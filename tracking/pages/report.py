@@ -1,6 +1,5 @@
 """The report of a sweep, on one page: the question, the results, their intervals, and the commands that repeat it."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -197,8 +196,7 @@ def _figures(
 
 
 def _states(history: SweepHistory) -> str:
-    counts = Counter(trial.state for trial in history.trials.values())
-    return ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+    return ", ".join(f"{count} {state}" for state, count in sorted(history.states.items()))
 
 
 def _hours(history: SweepHistory) -> str:

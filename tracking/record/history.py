@@ -414,9 +414,14 @@ class SweepHistory:
         """Number of epochs up to which trials are compared by val loss. Earlier versions did not record it."""
         return int(self.spec.get("loss_epochs", 0))
 
+    @property
+    def states(self) -> Counter[str]:
+        """The number of trials in each state that any has, in the order of their first trials."""
+        return Counter(trial.state for trial in self.trials.values())
+
     def count(self, state: TrialState | Literal["running", "waiting", "paused"]) -> int:
         """The number of trials in `state`."""
-        return sum(trial.state == state for trial in self.trials.values())
+        return self.states[state]
 
     def _trial(self, number: int) -> TrialHistory:
         try:
