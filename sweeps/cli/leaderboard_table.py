@@ -14,7 +14,7 @@ from sweeps.run_kinds import Ensemble, SvmHead, kind_of
 from sweeps.spec import SweepSpec
 from tracking.metrics.chosen import choice_of
 from tracking.metrics.front import scored_trials
-from tracking.metrics.groups import confirmation_of, difference_of_shares, mean_interval, right_answers
+from tracking.metrics.groups import confirmation_of, difference_of, mean_interval
 from tracking.metrics.scores import wilson_interval
 from tracking.metrics.winner import winner_of
 from tracking.record.events import OBJECTIVE
@@ -150,11 +150,8 @@ def _difference(group: TrialGroup, best_baseline: TrialGroup | None, folder: Swe
         return ""
     if group is best_baseline:
         return "best baseline"
-    mine, theirs = right_answers(folder, group), right_answers(folder, best_baseline)
-    if mine is None or theirs is None or len(mine) != len(theirs):
-        return ""
-    gap = difference_of_shares(mine, theirs)
-    return f"{100 * gap.value:+.1f} ({100 * gap.low:+.1f} to {100 * gap.high:+.1f})"
+    gap = difference_of(folder, group, best_baseline)
+    return "" if gap is None else f"{100 * gap.value:+.1f} ({100 * gap.low:+.1f} to {100 * gap.high:+.1f})"
 
 
 def _settings(trial: TrialHistory) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracking.errors import TrackingError
-from tracking.metrics.groups import difference_of_shares, right_answers
+from tracking.metrics.groups import difference_of, right_answers
 from tracking.metrics.scores import Interval, wilson_interval
 from tracking.record.history import SweepHistory, TrialGroup
 from tracking.record.layout import SweepFolder
@@ -80,12 +80,8 @@ def choice_of(folder: SweepFolder, history: SweepHistory) -> Choice | None:
 
 
 def _lead(folder: SweepFolder, best: TrialGroup, baseline: TrialGroup | None, flattery: float) -> Interval | None:
-    if baseline is None or best.first.started.baseline:
+    if baseline is None or best.first.started.baseline or (gap := difference_of(folder, best, baseline)) is None:
         return None
-    mine, theirs = right_answers(folder, best), right_answers(folder, baseline)
-    if mine is None or theirs is None or len(mine) != len(theirs):
-        return None
-    gap = difference_of_shares(mine, theirs)
     return Interval(gap.value - flattery, gap.low - flattery, gap.high - flattery)
 
 

@@ -51,6 +51,14 @@ def right_answers(folder: SweepFolder, group: TrialGroup) -> NDArray[np.float64]
     return np.mean(right, axis=0) if len({len(one) for one in right}) == 1 else None
 
 
+def difference_of(folder: SweepFolder, a: TrialGroup, b: TrialGroup) -> Interval | None:
+    """The accuracy of `a` minus that of `b`, paired by face. None if predictions are missing, or of other faces."""
+    mine, theirs = right_answers(folder, a), right_answers(folder, b)
+    if mine is None or theirs is None or len(mine) != len(theirs):
+        return None
+    return difference_of_shares(mine, theirs)
+
+
 def difference_of_shares(a: NDArray[np.float64], b: NDArray[np.float64]) -> Interval:
     """The mean of `a` minus that of `b`, paired by face [n], with its interval."""
     if np.isin(a, (0, 1)).all() and np.isin(b, (0, 1)).all():
