@@ -27,6 +27,10 @@ from tracking.record.events import Drawn, TrialStarted
 from tracking.record.history import SweepHistory
 
 _SHOWN = 4
+_KEPT_FROM_THE_START = (
+    "sampler", "pruner", "max_epochs", "first_rung_epochs", "replicates", "folds", "reduction_factor", "later_factor",
+    "loss_epochs",
+)  # fmt: skip
 
 Resolve = Callable[[TrialConfig], TrialConfig]
 
@@ -51,9 +55,7 @@ class _Before:
     @property
     def now(self) -> Drawn | None:
         """What the journal records of it."""
-        return (
-            Drawn(params=self.drawn.params, distributions=self.drawn.distributions) if not self.why_no_lesson else None
-        )
+        return None if self.why_no_lesson else Drawn(params=self.drawn.params, distributions=self.drawn.distributions)
 
     def changed_settings(self, resolve: Resolve) -> Iterator[str]:
         """Settings whose values the edited space changes; none if a parameter is new, since its value is random."""
@@ -79,24 +81,16 @@ def space_edit(
     draws_as_before = {number: _drawn(started) for number, started in effective.items()} == now
     if draws_as_before and not is_new_file:
         return None
-    lines = [
-        *(_drawn_otherwise(space, spec, before, filter(None, effective.values()), resolve) if drawn else ()),
-        *baseline_notes(space, asked, spec, history, resolve),
-        *_kept(asked, spec),
-    ]
+    lines: list[str] = []
+    if drawn:
+        lines += _parameters(space, spec.seed, filter(None, effective.values()))
+        lines += [*_settings(before, resolve), _learns_from(before, space)]
+    lines += [*baseline_notes(space, asked, spec, history, resolve), *_kept(asked, spec)]
     head = (
         f"{space.name} was edited since this sweep last ran: its trials keep their settings, and new ones are drawn "
         "from the space as it is now"
     )
     return SpaceEdit(None if draws_as_before else now, (head, *lines))
-
-
-def _drawn_otherwise(
-    space: Space, spec: SweepSpec, before: list[_Before], effective: Iterable[TrialStarted], resolve: Resolve
-) -> Iterator[str]:
-    yield from _parameters(space, spec.seed, effective)
-    yield from _settings(before, resolve)
-    yield _learns_from(before, space)
 
 
 def _was_drawn(started: TrialStarted) -> bool:
@@ -164,17 +158,7 @@ def _learns_from(before: list[_Before], space: Space) -> str:
 
 def _kept(asked: Space, spec: SweepSpec) -> Iterator[str]:
     """Options that differ in the file, but that a sweep keeps from its start."""
-    pairs = [
-        ("sampler", spec.sampler, asked.sampler),
-        ("pruner", spec.pruner, asked.pruner),
-        ("max_epochs", spec.max_epochs, asked.max_epochs),
-        ("first_rung_epochs", spec.first_rung_epochs, asked.first_rung_epochs),
-        ("replicates", spec.replicates, asked.replicates),
-        ("folds", spec.folds, asked.folds),
-        ("reduction_factor", spec.reduction_factor, asked.reduction_factor),
-        ("later_factor", spec.later_factor, asked.later_factor),
-        ("loss_epochs", spec.loss_epochs, asked.loss_epochs),
-    ]
+    pairs = ((name, getattr(spec, name), getattr(asked, name)) for name in _KEPT_FROM_THE_START)
     others = [f"{name} {ours} (the file has {theirs})" for name, ours, theirs in pairs if theirs not in (None, ours)]
     if others:
         yield f"kept from the sweep's start: {', '.join(others)}; those of the file need a sweep with another --name"
