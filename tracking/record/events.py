@@ -5,6 +5,7 @@ point once.
 """
 
 import time
+from collections.abc import Callable
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
@@ -221,29 +222,20 @@ class TrialStarted(_Event):
     @property
     def title(self) -> str:
         """The name of the baseline or of the net, with its place in a group; `refused draw` without a configuration."""
-        return f"{self._own_title}{self._place}"
+        return self._titled(lambda group, kind: f"{kind} {group.member + 1} of {group.size}")
 
     @property
     def group_title(self) -> str:
         """The title of its group, for example `lenet, 5 folds`; its own title if it has no group."""
-        if self.group is None:
-            return self._own_title
-        kind = "seeds" if self.fold is None else "folds"
-        confirming = "" if self.group.confirms is None else f" confirming {self.group.confirms}"
-        return f"{self._own_title},{confirming} {self.group.size} {kind}"
+        return self._titled(lambda group, kind: f"{group.size} {kind}s")
 
-    @property
-    def _own_title(self) -> str:
-        return self.baseline or self.net or "refused draw"
-
-    @property
-    def _place(self) -> str:
-        """`, seed 2 of 3` or `, fold 2 of 5`."""
+    def _titled(self, place: Callable[[Group, str], str]) -> str:
+        """Its name and, for a member of a group, what `place` says of the group and of its kind, seed or fold."""
+        own = self.baseline or self.net or "refused draw"
         if self.group is None:
-            return ""
-        kind = "seed" if self.fold is None else "fold"
+            return own
         confirming = "" if self.group.confirms is None else f" confirming {self.group.confirms}"
-        return f",{confirming} {kind} {self.group.member + 1} of {self.group.size}"
+        return f"{own},{confirming} {place(self.group, 'seed' if self.fold is None else 'fold')}"
 
     @property
     def settings(self) -> dict[str, Any]:
