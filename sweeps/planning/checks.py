@@ -77,6 +77,8 @@ def check_budgets(plan: Plan) -> None:
         raise InputError(f"--max-cost {spec.max_cost:g}: needs --price-per-hour, what the machine costs")
     if spec.max_cost is None and spec.price_per_hour is not None and not plan.recorded:
         raise InputError(f"--price-per-hour {spec.price_per_hour:g}: is for --max-cost; give both")
+    if spec.gpu_hours is not None and spec.device == "cpu" and not plan.recorded:
+        raise InputError(f"--gpu-hours {spec.gpu_hours:g}: trials on cpu use no GPU; give --cpu-hours")
     drawn = spec.trials - len(spec.baselines)
     if spec.until_gain is not None and drawn <= LEAST_TRIALS:
         raise InputError(

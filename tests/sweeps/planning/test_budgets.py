@@ -133,6 +133,7 @@ def test_until_a_time(run: Callable[..., int], capsys: pytest.CaptureFixture[str
         (["--cpu-hours", "0"], "--cpu-hours 0: must be above 0"),
         (["--max-cost", "5"], "--max-cost 5: needs --price-per-hour"),
         (["--price-per-hour", "3"], "--price-per-hour 3: is for --max-cost; give both"),
+        (["--gpu-hours", "2"], "--gpu-hours 2: trials on cpu use no GPU; give --cpu-hours"),
         (["--until-gain", "0"], "--until-gain 0: must be above 0"),
         (["--until-gain", "nan"], "--until-gain nan: must be a finite number"),
         (["--until-gain", "little"], "argument --until-gain: 'little': expected a number"),
