@@ -215,7 +215,7 @@ def test_all_trials_have_the_same_teachers_although_their_sweep_is_extended(
         ("--set distill=night --limit-train 28", "and may have seen val faces"),
         ("--set distill=night --fold 1/2", "and may have seen val faces"),
         ("--set distill=night --folds 2", "has seen faces that folds hold out"),
-        ("--set distill=bare", "bare/0: its weights are not kept"),
+        ("--set distill=bare/0", "bare/0: its weights are not kept"),
         ("--set distill=night --set distill_share=0", "recipe.distill_share"),
         ("--set distill_temperature=3", "recipe.distill_temperature: there is no teacher; give distill=NAME"),
     ],

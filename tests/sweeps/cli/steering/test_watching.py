@@ -14,6 +14,7 @@ from rich.console import Console
 from sweeps.cli.main import main
 from sweeps.cli.steering.watch import sparkline
 from tests.sweeps.fake_trials import refused
+from tracking.record.history import SweepHistory
 
 
 def test_logs_of_a_sweep_and_of_a_trial(run: Callable[..., int], out: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -46,7 +47,8 @@ def test_the_live_table_fits_the_terminal_and_keeps_what_matters(
     assert [word for word in ("trial", "state", "epoch", "best", "curve", "reason") if word not in heading] == []
     assert ("forecast" in heading) == (width >= 120)
     report = next(line for line in lines if line.startswith("0 report"))
-    assert report.split()[:5] == ["0", "report", "done", "2/2", "14.05%"]
+    best = SweepHistory.load(out / "night/journal.jsonl").trials[0].best_accuracy
+    assert report.split()[:5] == ["0", "report", "done", "2/2", f"{best:.2%}"]
     assert max(map(len, lines)) <= width
 
 
