@@ -22,7 +22,7 @@ def graph_of(device: str) -> Callable[[], Graph]:
 
 
 def replayed(faces: Faces, device: str, nets: Nets, steps: int, seconds: float) -> Iterator[Row]:
-    """Losses of the same steps in fp32, dropout included, on deterministic kernels; then speed in bf16."""
+    """Losses of the same steps in fp32, dropout included, on deterministic kernels; then speed in the usual precision."""
     with own_stream(device):
         yield from _replayed(faces, device, nets, steps, seconds)
 

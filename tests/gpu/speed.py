@@ -19,7 +19,7 @@ from fer_models.nets.registry import build
 from fer_models.parts.layers import Dropout
 from fer_models.training.fit import fit
 from fer_models.training.state import move, new_state
-from tests.gpu.cases import NETS, Nets, Training
+from tests.gpu.cases import NETS, Nets, Training, usual_precision
 from tests.gpu.report import Row
 
 Step = Callable[[], Any]
@@ -237,13 +237,10 @@ def grouped_step(faces: Faces, net: NetConfig, device: str, count: int, batch: i
 def learns(faces: Faces, device: str, epochs: int, seeds: int) -> Iterator[Row]:
     """The nine-epoch run of the compact net that reaches 62.4 to 62.8 % of PublicTest on CPUs (docs/results.md)."""
     recipe = NETS["compact_resnet"][1].model_copy(update={"weight_decay": 0.02})
-    augment = AugmentConfig(flip=0.5, shift=0.1)
+    augment, config = AugmentConfig(flip=0.5, shift=0.1), CompactResNetConfig(blocks=(1, 2, 1, 1))
     for seed in range(seeds):
         generator = torch.Generator().manual_seed(seed)
-        net = build(
-            CompactResNetConfig(blocks=(1, 2, 1, 1)), classes=len(faces.classes), mean_image=faces.mean_image(),
-            generator=generator,
-        )  # fmt: skip
+        net = build(config, classes=len(faces.classes), mean_image=faces.mean_image(), generator=generator)
         started = time.perf_counter()
         found = list(
             fit(
@@ -255,7 +252,7 @@ def learns(faces: Faces, device: str, epochs: int, seeds: int) -> Iterator[Row]:
                 seed=seed,
                 iterations_per_epoch=batches_per_epoch(faces.train, 128, augment),
                 device=device,
-                precision="bf16",
+                precision=usual_precision(config, device),
                 memory_format="channels_last",
             )
         )
