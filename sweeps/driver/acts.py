@@ -110,7 +110,7 @@ class Acts:
         if self._most_slots is None:
             raise InputError("the sweep does not run, so there is nothing to stop")
         director.request_stop(f"stopped by {request.who}")
-        return "stops when the running epochs end; it can be resumed", {}
+        return f"stops {'when the running epochs end' if director.out else 'now'}; it can be resumed", {}
 
     def _pause(self, director: Director, request: Request, trial: int | None = None) -> Did:
         if trial is not None:

@@ -255,8 +255,11 @@ def test_a_queued_sweep_is_listed_as_waiting_and_starts_when_a_slot_is_free(
     assert (row.state, row.why, row.digest.priority) == ("finished", "", 3)
 
 
-def test_stop_takes_a_sweep_out_of_the_queue(queued: tuple[SharedSlots, Future[int]], out: Path) -> None:
+def test_stop_takes_a_sweep_out_of_the_queue(
+    queued: tuple[SharedSlots, Future[int]], out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["stop", "night", "--out", str(out)]) == 0
+    assert "night: stops now; it can be resumed" in capsys.readouterr().out
     assert queued[1].result() == 0
     (row,) = all_sweeps(out)
     assert (row.state, row.why, row.digest.trials) == ("stopped", "", {})
