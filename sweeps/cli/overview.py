@@ -18,6 +18,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from sweeps.errors import InputError
+from sweeps.run_kinds import Ensemble, SvmHead, kind_of
 from sweeps.runs import sweep_names
 from sweeps.spec import recorded_spec
 from sweeps.time_left import seconds_left
@@ -44,6 +45,9 @@ class Best(BaseModel):
     trial: int
     epoch: int
     value: float
+    nets: dict[str, float]
+    """The runs whose weights a prediction needs, with their shares: itself, or the members of an ensemble. Empty for a
+    support vector machine, which cannot be exported."""
     low: float | None = None
     high: float | None = None
     prefer: str | None = None
@@ -160,7 +164,14 @@ def _best(folder: SweepFolder, history: SweepHistory) -> Best | None:
     best = trial.best_epoch() if trial else None
     if trial is None or best is None:
         return None
-    found = Best(trial=trial.number, epoch=best.epoch, value=best.metrics[OBJECTIVE])
+    match kind_of(trial.started.config):
+        case Ensemble(members=members):
+            nets = members
+        case SvmHead():
+            nets = {}
+        case _:
+            nets = {f"{folder.root.name}/{trial.number}": 1.0}
+    found = Best(trial=trial.number, epoch=best.epoch, value=best.metrics[OBJECTIVE], nets=nets)
     if winner and winner.ties:
         found.prefer, found.within_noise = winner.prefer, (winner.best, *winner.ties)
     answers = read_predictions(folder.trial(trial.number), best.epoch)

@@ -31,7 +31,7 @@ _EXPORTS = "1"
 
 
 class ModelPool:
-    """The registered models, the best trial of each sweep whose weights are kept, and the exported files beside them.
+    """The registered models, the best run of each sweep whose weights are kept, and the exported files beside them.
 
     Args:
         out: the folder of all sweeps.
@@ -57,11 +57,7 @@ class ModelPool:
         """The nets that can be tried: registered models first, real faces before synthetic ones, best first."""
         if time.monotonic() - self._listed > _LIST_SECONDS and not self._listing.locked():
             threading.Thread(target=self._list, daemon=True).start()
-        rows = [row for row in all_sweeps(self._out) if row.digest.best is not None and row.digest.finished]
-        best = [(row, row.digest.best) for row in rows if row.digest.best is not None]
-        ranked = sorted(best, key=lambda pair: (pair[0].digest.synthetic, -pair[1].value))
-        runs = [f"{row.name}/{one.trial}" for row, one in ranked if self._weights(row.name, one.trial).is_file()]
-        return [*self._registered, *runs, *sorted(path.name for path in self._out.glob("*.onnx"))]
+        return [*self._registered, *self._runs(), *sorted(path.name for path in self._out.glob("*.onnx"))]
 
     def get(self, name: str | None) -> OnnxClassifier:
         """The net of that name, or the first. Raises InputError if it is unknown or cannot be exported."""
@@ -97,16 +93,29 @@ class ModelPool:
                 listed = json.loads(run_verb(*self._words, module="sweeps.serve.prepare", timeout=_LIST_SECONDS))
                 self._registered = {one["name"]: one["version"] for one in listed}
 
-    def _weights(self, sweep: str, trial: int | str) -> Path:
+    def _runs(self) -> dict[str, dict[Path, float]]:
+        """The best run of each finished sweep whose weights are kept: their files, with their shares."""
+        rows = [(row, row.digest.best) for row in all_sweeps(self._out) if row.digest.finished]
+        best = [(row, one) for row, one in rows if one is not None]
+        ranked = sorted(best, key=lambda pair: (pair[0].digest.synthetic, -pair[1].value))
+        runs = {f"{row.name}/{one.trial}": {self._weights(net): share for net, share in one.nets.items()}
+                for row, one in ranked}  # fmt: skip
+        return {name: files for name, files in runs.items() if files and all(file.is_file() for file in files)}
+
+    def _weights(self, run: str) -> Path:
+        sweep, _, trial = run.partition("/")
         return SweepFolder(self._out / sweep).trial(int(trial)).best
 
     def _key(self, name: str) -> str:
         """The name and the identity of its current weights."""
         if name in self._registered:
             return " ".join([*self._words, *self._registered[name]])
-        path = self._out / name if name.endswith(".onnx") else self._weights(*name.split("/"))
-        status = path.stat()
-        return f"{path} {status.st_mtime_ns} {status.st_size}"
+        files = {self._out / name: 1.0} if name.endswith(".onnx") else self._runs()[name]
+        return " ".join(
+            f"{path} {status.st_mtime_ns} {status.st_size} {share}"
+            for path, share in files.items()
+            for status in (path.stat(),)
+        )
 
     def _file(self, name: str, key: str) -> Path:
         """The exported file, which is written if it is missing; files unused for long are deleted."""

@@ -24,15 +24,17 @@ import requests
 from PIL import Image
 from skimage import data
 
+from sweeps import Space, run_sweep
 from sweeps.cli.main import main
 from sweeps.cli.overview import Best, Digest, Row
 from sweeps.errors import InputError
+from sweeps.runs import find_run
 from sweeps.serve import model_pool
 from sweeps.serve.acts import ActRequest
 from sweeps.serve.command import run_verb
 from sweeps.serve.guard import MAX_UPLOAD, guard_for
 from tests.ports import free_port
-from tests.sweeps.serve.conftest import Served, unfinished
+from tests.sweeps.serve.conftest import LENET, Served, unfinished
 from tracking.record.events import AttemptStarted, DriverStarted, EpochDone
 from tracking.record.journal import Journal
 from tracking.record.layout import SweepFolder
@@ -88,6 +90,30 @@ def test_a_net_is_exported_once_and_found_by_the_next_server(
         assert pool.names() == ["champion", "night/0", "net.onnx"]
         assert pool.get("night/0").about.name == "night/0"
     assert [words[1:-1] for words in asked] == [(), ("champion",), ("night/0",), ()]
+
+
+def test_an_ensemble_can_be_tried_and_a_support_vector_machine_is_not_offered(
+    out: Path, tmp_path: Path, tiny_csv: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = Space(suggest=lambda trial: LENET.model_copy(update={"replicate": trial.number}), name="lenet_space")
+    run_sweep(space, data=tiny_csv, trials=2, epochs=1, name="night", out=tmp_path, runner="inline", figures=False)
+    for words in (["ensemble", "night/0", "night/1", "--name", "both"], ["svm", "night/0", "--name", "head"]):
+        assert main([*words, "--out", str(tmp_path)]) == 0
+    asked: list[str] = []
+
+    def prepare(*words: str, timeout: float, module: str) -> str:
+        asked.append(words[-2])
+        shutil.copyfile(out / "net.onnx", words[-1])
+        return ""
+
+    monkeypatch.setattr(model_pool, "run_verb", prepare)
+    best, pool = find_run("night", tmp_path).name, model_pool.ModelPool(tmp_path)
+    assert sorted(pool.names()) == ["both/0", best]
+    pool.get("both/0")
+    assert asked == ["both/0"]
+    other = 1 - int(best.removeprefix("night/"))
+    SweepFolder(tmp_path / "night").trial(other).best.unlink()
+    assert pool.names() == [best]
 
 
 @pytest.mark.parametrize(
@@ -284,7 +310,9 @@ def test_nets_of_real_faces_come_before_better_ones_of_drawn_faces(
     def row(name: str, synthetic: bool, value: float) -> Row:
         best = SweepFolder(tmp_path / name).trial(0).create().best
         best.write_bytes(b"weights")
-        digest = Digest(synthetic=synthetic, best=Best(trial=0, epoch=1, value=value), finished=True)
+        digest = Digest(
+            synthetic=synthetic, best=Best(trial=0, epoch=1, value=value, nets={f"{name}/0": 1.0}), finished=True
+        )
         return Row(name=name, state="finished", owner="", slots=0, driver=None, seconds_left=None, digest=digest)
 
     rows = [row("drawn", True, 0.9), row("real", False, 0.6), row("better", False, 0.7)]
