@@ -134,7 +134,9 @@ def _train(task: Task, folder: TrialFolder, memory: GpuMemory) -> Generator[Mess
     if 0 < state.epoch == lasting:  # an attempt before may have been killed before it kept that state
         _checkpoint(folder, take_snapshot(state), reports)
         keep_state(folder, folder.last, folder.lasting)
-    yield from reports.values()
+    # Not the epochs that the driver has: at a report without any training it might pause the trial again.
+    known = {done.epoch for done in task.recorded}
+    yield from (report for epoch, report in reports.items() if epoch not in known)
     # Files are written here while the next epoch is trained in a thread. A report follows its files.
     train: Callable[..., Generator[Trained | Computing]] = trained_epochs if task.workers == 1 else epochs_of_workers
     parts = memory.micro_batches

@@ -229,6 +229,15 @@ def test_a_file_system_that_fails_once_costs_an_attempt(
     assert os.strerror(number) in attempt.reason
 
 
+def test_a_trial_that_continues_reports_no_epoch_without_training_it(task: Task) -> None:
+    """Its driver would take the report as the moment to pause it again: a slot that rotates would train nothing."""
+    messages = run_trial(task)
+    told = [message for message in (next(messages), next(messages)) if isinstance(message, EpochReport)]
+    messages.close()  # type: ignore[attr-defined]
+    again = numbers(run_trial(task.model_copy(update={"attempt": 1, "recorded": tuple(told)})))
+    assert [epoch for epoch, *_ in again] == [3, 4]
+
+
 def test_with_no_checkpoint_left_whole_it_begins_anew(task: Task) -> None:
     undisturbed = numbers(run_trial(elsewhere(task, "calm")))
     cut_short(task, 3)
