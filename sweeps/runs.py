@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from fer_common.errors import did_you_mean
 from fer_common.flags import command_line
-from fer_data import Faces, open_cached, prepare
+from fer_data import DataOptions, Faces, open_cached, prepare
 from fer_data.cache.preprocess_cache import preprocessed
 from sweeps.config import TrialConfig
 from sweeps.errors import InputError
@@ -70,6 +70,17 @@ class Run:
         """The recorded options of its sweep."""
         return recorded_spec(self.history)
 
+    @property
+    def data(self) -> DataOptions:
+        """The data that it was trained and validated on, with its fold if it has one."""
+        return self.spec.data_of(self.trial.started)
+
+    @property
+    def split(self) -> str:
+        """The name of its val split, with its fold if it has one."""
+        fold = f", fold {self.data.fold} of {self.data.folds}" if self.data.fold else ""
+        return f"{self.spec.val_title}{fold}"
+
     @cached_property
     def config(self) -> TrialConfig:
         """Its configuration."""
@@ -98,7 +109,7 @@ class Run:
 
     def _training(self) -> str:
         """The command that trains it again as a new sweep, with the same seed."""
-        words = ["python", "-m", "sweeps.run", str(self.files.config), *command_line(self.spec.data)]
+        words = ["python", "-m", "sweeps.run", str(self.files.config), *command_line(self.data)]
         words += ["--epochs", str(self.trial.started.epochs), "--seed", str(self.spec.seed)]
         return shlex.join([*words, *_out_option(self.sweep.root.parent)])
 
@@ -157,7 +168,7 @@ class Run:
                 f"{self.name}: trained on data with fingerprint {self.spec.fingerprint}, "
                 f"{self.spec.data.source} now has {found.fingerprint}; put the old file back"
             )
-        return prepare(self.spec.data_of(self.trial.started))
+        return prepare(self.data)
 
     def _command(self, *words: str) -> str:
         return command_for(self.sweep.root.parent, *words)

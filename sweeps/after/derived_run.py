@@ -88,7 +88,10 @@ def _events(
         spec=spec.model_dump(mode="json"),
     )
     yield driver_started(spec, resumed=False)
-    yield TrialStarted(trial=0, config_id=like.trial.started.config_id, config=dict(config), seed=spec.seed, epochs=1)
+    started = like.trial.started
+    yield TrialStarted(
+        trial=0, config_id=started.config_id, config=dict(config), seed=spec.seed, epochs=1, fold=started.fold
+    )
     yield epoch
     yield TrialEnded(trial=0, state="done", best=best, epochs=1)
     yield SweepEnded(done=1)

@@ -149,7 +149,7 @@ def write_joint_net(runs: Sequence[Run], at: JointAt, name: str, out: Path, lr: 
     It is trained as the first of `runs` was, from the members' weights. `lr` replaces its learning rate.
 
     Raises:
-        InputError: the runs cannot be combined, are not single nets, or differ in preprocessing or folds.
+        InputError: the runs cannot be combined, are not single nets, or differ in preprocessing.
         ModelError: a net cannot be cut at its middle.
     """
     import torch
@@ -162,8 +162,8 @@ def write_joint_net(runs: Sequence[Run], at: JointAt, name: str, out: Path, lr: 
     for run in runs:
         if not isinstance(run.kind, TrainedNet):
             raise InputError(f"{run.name}: is no single net; name trials to be joined")
-        if (run.config.preprocess, run.trial.started.fold) != (first.config.preprocess, first.trial.started.fold):
-            raise InputError(f"{run.name} and {first.name} were trained on other folds or preprocessings of the faces")
+        if run.config.preprocess != first.config.preprocess:
+            raise InputError(f"{run.name} and {first.name} were trained on different preprocessings of the faces")
     members = tuple(map(_single, runs))
     folder, faces = new_folder(name, out).root / "joint", first.faces()
     generator = torch.Generator().manual_seed(first.trial.started.seed % 2**63)
@@ -201,6 +201,9 @@ def _refuse_unfit(runs: Sequence[Run]) -> None:
     if len(prints) > 1:
         told = ", ".join(f"{run.name} {run.spec.fingerprint}" for run in runs)
         raise InputError(f"these runs were trained on different data: {told}; choose runs of one data set")
+    if len({run.split for run in runs}) > 1:
+        told = ", ".join(f"{run.name} {run.split}" for run in runs)
+        raise InputError(f"these runs were validated on different faces: {told}; choose runs of one fold")
     for run in runs:
         run.refuse_unfinished()
         for net, _ in run.nets():

@@ -13,6 +13,7 @@ from fer_data import DataError, Faces, open_cached, prepare
 from fer_models.training.saved_parameters import count_saved
 from sweeps.after.importances import importances
 from sweeps.config import setting_text
+from sweeps.errors import InputError
 from sweeps.options import same_trials
 from sweeps.planning.budgets import Budgets
 from sweeps.run_kinds import Ensemble, TrainedNet
@@ -63,7 +64,7 @@ def _compared_run(run: Run) -> ComparedRun:
         metrics=dict(best.metrics) if best else {},
         dataset=spec.dataset,
         fingerprint=spec.fingerprint,
-        split=spec.val_title,
+        split=run.split,
         classes=spec.classes,
         synthetic=spec.synthetic,
         answers=answers,
@@ -71,10 +72,12 @@ def _compared_run(run: Run) -> ComparedRun:
     )
 
 
-def val_faces(spec: SweepSpec) -> NDArray[np.uint8] | None:
-    """The validation faces of a sweep as grey levels. None if its data is gone or has changed."""
-    faces = _faces(spec)
-    return _grey_levels(faces) if faces else None
+def val_faces(run: Run) -> NDArray[np.uint8] | None:
+    """The validation faces of a run as grey levels. None if its data is gone or has changed."""
+    try:
+        return _grey_levels(run.raw_faces())
+    except (DataError, InputError):
+        return None
 
 
 def _grey_levels(faces: Faces) -> NDArray[np.uint8]:

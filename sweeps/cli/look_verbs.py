@@ -48,7 +48,7 @@ class Compare(OfSweeps):
         runs = self.find_runs(self.runs)
         whole = [run.sweep.root.name for run in runs if run.sweep.root.name in self.runs]
         found = compare_runs(runs, whole, numbers_only=self.numbers_only)
-        page = comparison_page(found, val_faces(runs[0].spec))
+        page = comparison_page(found, val_faces(runs[0]))
         if self.html:
             write_bytes(self.html, page.encode())
         try:

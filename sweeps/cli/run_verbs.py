@@ -129,7 +129,7 @@ class MakeEnsemble(OfSweeps):
         for member in runs:
             weight = weights.get(member.name, 0.0)
             console.print(f"{member.name:24} {member.objective:.2%}   weight {weight:.3f}")
-        split, dataset = made.spec.val_title, made.spec.dataset
+        split, dataset = made.split, made.spec.dataset
         console.print(f"{made.name}: {made.objective:.2%} on {dataset}, {split}, on which it was selected")
         send(made.sweep, made.spec, self)
         return 0
@@ -143,7 +143,7 @@ class MakeEnsemble(OfSweeps):
         first = runs[0]
         asked = {
             "name": name, "out": self.out, "tracking_uri": asked_for(self), "epochs": epochs, "runner": "inline",
-            "data": first.spec.data_of(first.trial.started), "seed": first.spec.seed,
+            "data": first.data, "seed": first.spec.seed,
         }  # fmt: skip
         plan = make_plan(str(space), Options.parse(asked), find_hardware, console.print)
         progress = Progress(console, plan.spec, plan.at_once, plan.budgets)
@@ -163,7 +163,7 @@ class MakeEnsemble(OfSweeps):
         rows[f"average of {len(runs)}"] = average.argmax(1) == answers[0].labels
         joint = Run(result.folder, result.history, result[0])
         rows[f"{joint.name}, {self.by}, {epochs} epochs"] = joint.predictions().is_right
-        console.print(accuracy_table(rows, f"{joint.spec.dataset}, {joint.spec.val_title}, which selects"))
+        console.print(accuracy_table(rows, f"{joint.spec.dataset}, {joint.split}, which selects"))
         return result.exit_code
 
 
@@ -194,7 +194,7 @@ class MakeSvm(OfSweeps):
                 f"C = {made.kind.c:g} was the best of {', '.join(f'{c:g}' for c in made.kind.tried)}: "
                 f"{made.kind.held_out_accuracy:.2%} on a fifth of train (optimistic: the net was trained on it)"
             )
-        split, dataset = made.spec.val_title, made.spec.dataset
+        split, dataset = made.split, made.spec.dataset
         console.print(f"{made.name}: {made.objective:.2%} on {dataset}, {split}; {run.name} itself {run.objective:.2%}")
         send(made.sweep, made.spec, self)
         return 0

@@ -32,11 +32,12 @@ class References:
     def found(self, config: TrialConfig) -> TrialConfig:
         """`config` with paths of weights in place of runs, and teachers as trials with the hashes of their weights.
 
-        Raises InputError if one of them cannot be used; for a teacher also if it was trained on other faces.
+        Raises InputError if one of them cannot be used or has seen val faces; for a teacher also if it was trained on
+        other faces.
         """
         changes: dict[str, BaseModel] = {}
         if config.transfer.pretrained and config.transfer.weights not in PUBLISHED:
-            path = str(_path_of_weights(config.transfer.weights, self._options))
+            path = str(_path_of_weights(config.transfer.weights, self._spec, self._options))
             changes["transfer"] = config.transfer.model_copy(update={"weights": path})
         if config.recipe.is_distilled:
             changes["recipe"] = with_teachers(config.recipe, self._teachers_of(config.recipe))
@@ -52,12 +53,16 @@ class References:
         return self._teachers[named]
 
 
-def _path_of_weights(weights: str, options: Options) -> Path:
+def _path_of_weights(weights: str, spec: SweepSpec, options: Options) -> Path:
     """The path of a run's best weights for "run:NAME/3"; another path as an absolute one."""
     kind, _, reference = weights.partition("run:")
     if not kind and reference:
         run = find_run(reference, options.out, options.tracking_uri)
         run.refuse_unfinished()
+        try:
+            _refuse_other_folds(run, spec)
+        except InputError as error:
+            raise InputError(f"weights '{weights}': {error}") from None
         return run.weights_file().absolute()
     path = Path(weights).expanduser().absolute()
     if not path.is_file() and Path(weights).name == weights:
@@ -115,8 +120,15 @@ def _refuse_unfit(run: Run, spec: SweepSpec) -> None:
             f"{run.name} was trained on faces with fingerprint {run.spec.fingerprint}, this sweep has "
             f"{spec.fingerprint}, and may have seen val faces; train the teacher with the same data options"
         )
-    if run.trial.started.fold or spec.folds:
+    _refuse_other_folds(run, spec)
+
+
+def _refuse_other_folds(run: Run, spec: SweepSpec) -> None:
+    """Refuse a run on the same source that was trained on faces on which this sweep validates."""
+    theirs, mine = run.data, spec.data
+    is_other = (theirs.fold, theirs.folds) != (mine.fold, mine.folds) or spec.folds
+    if theirs.source == mine.source and is_other:
         raise InputError(
-            f"{run.name} has seen faces that folds hold out; name a teacher of a sweep without folds, "
-            "or leave out --folds"
+            f"{run.name} has seen faces that folds hold out; name a run on the same fold, "
+            "or one without folds for a sweep without folds"
         )

@@ -81,7 +81,7 @@ def about_run(run: Run) -> About:
         net=net,
         dataset=spec.dataset,
         synthetic=spec.synthetic,
-        split=spec.val_title,
+        split=run.split,
         so_far=run.so_far,
         **known,
     )
