@@ -56,11 +56,14 @@ class Predict(OfSweeps):
 
     def __call__(self) -> int:
         from sweeps.use.find_model import find_model
+        from sweeps.use.predict import refuse_to_draw_among
 
         csvs = [path for path in self.inputs if path.name.lower().endswith(_TABLES)]
         if csvs and self.whole:
             raise InputError("--whole: a csv has whole faces already; omit it")
         photos = [path for path in self.inputs if path not in csvs]
+        if self.draw:
+            refuse_to_draw_among(photos, self.draw)
         classifier = find_model(self.model, self.out, self.tracking_uri)
         if self.draw:
             self.draw.mkdir(parents=True, exist_ok=True)

@@ -94,6 +94,18 @@ def photos_in(inputs: Sequence[Path]) -> list[Path]:
     return found
 
 
+def refuse_to_draw_among(inputs: Sequence[Path], folder: Path) -> None:
+    """Raise InputError if drawn pictures would be among the photographs.
+
+    They could replace photographs of the same names, and would be predicted the next time.
+    """
+    for given in inputs:
+        whole_folder = _is_folder(given)
+        place = (given if whole_folder else given.parent).resolve()
+        if given != STDIN and (folder.resolve() == place or (whole_folder and place in folder.resolve().parents)):
+            raise InputError(f"--draw {folder}: is a folder of the photographs ({given}); give another one")
+
+
 def _is_folder(path: Path) -> bool:
     try:
         return path.is_dir()

@@ -53,6 +53,18 @@ def album(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("words", [("album/face.png",), ("album",), ("album/more/../face.png",)])
+def test_pictures_are_not_drawn_among_the_photographs(
+    words: tuple[str, ...], predict: Callable[..., int], album: Path, capsys: Capture
+) -> None:
+    (photo := album / "face.png").write_bytes((album / "more/face.png").read_bytes())
+    before = photo.read_bytes()
+    for folder in (album, album / "drawn") if words == ("album",) else (album,):
+        assert predict(*(album.parent / word for word in words), "--draw", folder) == 2
+        assert f"--draw {folder}: is a folder of the photographs" in capsys.readouterr().err
+    assert photo.read_bytes() == before
+
+
 def test_a_face_has_a_sentence_and_the_net_says_its_record(
     predict: Callable[..., int], album: Path, capsys: Capture
 ) -> None:
