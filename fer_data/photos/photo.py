@@ -15,6 +15,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from fer_data.faces import DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+OTHER_SUFFIXES = (".heic", ".heif", ".avif", ".gif", ".bmp", ".tif", ".tiff", ".svg")
+"""Of pictures that cannot be read, so that a folder of them is not passed over in silence."""
 FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_BYTES = 32 * 2**20
 MAX_PIXELS = 40_000_000

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from fer_data import DataError
 from fer_data.photos.crop import cut_out, whole
 from fer_data.photos.detector import Box, find_faces
-from fer_data.photos.photo import SUFFIXES, Photo, decode_photo, read_photo
+from fer_data.photos.photo import OTHER_SUFFIXES, SUFFIXES, Photo, decode_photo, read_photo
 from sweeps.errors import InputError
 from sweeps.use.classifier import Classifier, OnnxClassifier
 from sweeps.use.looked import looked_png
@@ -81,11 +81,15 @@ class Answered:
 
 
 def photos_in(inputs: Sequence[Path]) -> list[Path]:
-    """The photographs that the inputs name; those of a folder sorted by name, including subfolders."""
+    """The photographs that the inputs name; those of a folder sorted by name, including subfolders.
+
+    Pictures of other formats are among them: reading one gives its fault.
+    """
     found: list[Path] = []
     for given in inputs:
         if given != STDIN and _is_folder(given):
-            inside = sorted(path for path in given.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+            kinds = (*SUFFIXES, *OTHER_SUFFIXES)
+            inside = sorted(path for path in given.rglob("*") if path.suffix.lower() in kinds and path.is_file())
             if not inside:
                 raise InputError(f"{given}: no photograph in this folder (looked for {', '.join(SUFFIXES)})")
             found += inside

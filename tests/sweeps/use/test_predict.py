@@ -65,6 +65,17 @@ def test_pictures_are_not_drawn_among_the_photographs(
     assert photo.read_bytes() == before
 
 
+def test_pictures_in_a_folder_that_cannot_be_read_are_named(
+    predict: Callable[..., int], album: Path, capsys: Capture
+) -> None:
+    (album / "phone.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+    assert predict(album / "phone.HEIC") == 1
+    alone = capsys.readouterr().err
+    assert "phone.HEIC: is neither PNG nor JPEG nor WebP" in alone
+    assert predict(album) == 1
+    assert alone in capsys.readouterr().err
+
+
 def test_a_face_has_a_sentence_and_the_net_says_its_record(
     predict: Callable[..., int], album: Path, capsys: Capture
 ) -> None:
