@@ -79,12 +79,11 @@ def logs(verb: OnCluster, name: str) -> int:
     return _follow(Jobs(config), config, name)
 
 
-def stop(verb: OnCluster, name: str) -> int:
-    """Stop a sweep on a cluster; it can be resumed."""
-    config = _config(verb)
-    stopped = Jobs(config).stop(name)
-    console.print(f"{name}: {'is stopping, after saving its trials' if stopped else 'was not running'}")
-    return 0
+def stop(verb: OnCluster, name: str) -> str:
+    """Stop a sweep on a cluster, and return the answer. Raises InputError if it does not run."""
+    if not Jobs(_config(verb)).stop(name):
+        raise InputError(f"{name}: the sweep does not run, so there is nothing to stop")
+    return "is stopping, after saving its trials; it can be resumed"
 
 
 def there(verb: OnCluster, name: str | None) -> int:
@@ -142,6 +141,10 @@ def _follow(jobs: Jobs, config: ClusterConfig, name: str) -> int:
 
 def _config(verb: OnCluster) -> ClusterConfig:
     config = reach(verb.cluster, verb.address)
-    if config is None or not config.submits:
+    if config is None:
         raise InputError("no cluster is given: add --cluster FILE or --address http://HOST:8265")
+    if not config.submits:
+        raise InputError(
+            f"{config.address} takes no jobs: give http://HOST:8265, or --out DIR where the sweep's folder is"
+        )
     return config

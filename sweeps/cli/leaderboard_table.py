@@ -17,7 +17,7 @@ from tracking.metrics.front import scored_trials
 from tracking.metrics.groups import confirmation_of, difference_of, mean_interval
 from tracking.metrics.scores import wilson_interval
 from tracking.metrics.winner import winner_of
-from tracking.record.events import OBJECTIVE
+from tracking.record.events import OBJECTIVE, Act
 from tracking.record.flatten import flatten
 from tracking.record.history import SweepHistory, TrialGroup, TrialHistory
 from tracking.record.layout import SweepFolder
@@ -108,10 +108,17 @@ def acts(history: SweepHistory) -> list[str]:
     """The last ten acts on the sweep and their answers, the latest last."""
     lines = []
     for act in history.acts[-_ACTS_SHOWN:]:
-        asked = " ".join([act.verb, *(f"{name}={value}" for name, value in act.arguments.items())])
         when = time.strftime("%H:%M:%S", time.localtime(act.asked_ms / 1000))
-        lines.append(f"{'refused' if act.refused else 'act'}: {when} {act.who}: {asked}: {act.answer}")
+        lines.append(f"{'refused' if act.refused else 'act'}: {when} {act.who}: {_asked(act)}: {act.answer}")
     return lines
+
+
+def _asked(act: Act) -> str:
+    """The act as its command was typed."""
+    arguments = dict(act.arguments)
+    trial, settings = arguments.pop("trial", None), arguments.pop("settings", ())
+    named = [f"{name}={value}" for name, value in arguments.items()]
+    return " ".join([act.verb, *([] if trial is None else [str(trial)]), *settings, *named])
 
 
 def _group_row(group: TrialGroup, gap: str) -> tuple[str, ...]:

@@ -62,7 +62,9 @@ class Stop(Steering, OfTrials):
 
     def __call__(self) -> int:
         if self.is_afar and self.trial is None:
-            return cluster_verbs.stop(self, self.name)
+            asked = Request(verb="stop", arguments={})
+            answer = cluster_verbs.stop(self, self.name)
+            return _tell(self, self.name, Act(**dict(asked), answer=answer))
         return _act(self, self.name, "stop", _trial(self.trial))
 
 
@@ -193,12 +195,17 @@ def _act(given: Steering, name: str, verb: str, arguments: Mapping[str, Any]) ->
     folder = sweep_folder(name, given.out)
     folder.check_owner("only its owner can change it")
     act, runs = _done(folder, Request(verb=verb, arguments=dict(arguments)))
+    _tell(given, name, act)
+    if not given.as_json and not runs and not SweepHistory.load(folder.journal).finished:
+        console.print(f"the sweep has no driver now; to continue it:\n  {command_for(given.out, 'resume', name)}")
+    return 0
+
+
+def _tell(given: Steering, name: str, act: Act) -> int:
     if given.as_json:
         print(act.model_dump_json())  # noqa: T201  (for programs, without rich)
     elif not act.refused:
         console.print(f"{name}: {act.answer}")
-        if not runs and not SweepHistory.load(folder.journal).finished:
-            console.print(f"the sweep has no driver now; to continue it:\n  {command_for(given.out, 'resume', name)}")
     if act.refused:
         raise InputError(f"{name}: {act.answer}")
     return 0
@@ -234,8 +241,8 @@ def _ask_the_driver(folder: SweepFolder, request: Request, offset: int, who: str
                 return None
             if time.monotonic() > speaks_at:
                 speaks_at = math.inf
-                warn(f"{folder.root.name}: waiting for {who}, which answers at the next report of a trial at the "
-                     "latest; Ctrl-C withdraws the act")  # fmt: skip
+                warn(f"{folder.root.name}: waiting for {who}, which answers at the next report of a trial, or once "
+                     "the sweep has ended; Ctrl-C withdraws the act")  # fmt: skip
             time.sleep(_POLL_SECONDS)
     finally:
         path.unlink(missing_ok=True)

@@ -76,7 +76,8 @@ class Status(OnCluster):
         console.print(f"sweep {spec.name}: {state_text(row)}; {trials_begun(history, spec)} on {spec.dataset}")
         if left := time_left(row):
             console.print(left)
-        console.print(leaderboard(history, spec, folder, console.width))
+        if history.trials:
+            console.print(leaderboard(history, spec, folder, console.width))
         if front := pareto_table(history):
             console.print(front)
         if forecast := forecast_table(history):

@@ -72,6 +72,9 @@ class Head:
     def find(self, sweep: str) -> Job:
         return Job(sweep, sweep, 1, "RUNNING", "", self.entrypoint, None)
 
+    def stop(self, sweep: str) -> bool:
+        return sweep == "night"
+
     def run(self, entrypoint: Sequence[str], who: str, write: Callable[[str], object]) -> int:
         place = os.environ | {"LOGNAME": who, "PYTHONPATH": str(ROOT)}
         done = subprocess.run([sys.executable, *entrypoint[1:]], env=place, capture_output=True, text=True)
@@ -101,6 +104,23 @@ def test_an_act_is_done_where_the_sweep_is_and_by_whom(
     assert act.who.startswith("ana@")
     assert afar("pause", "night", "7") == 2
     assert "no trial 7" in capsys.readouterr().out
+
+
+def test_a_whole_sweep_is_stopped_from_afar_with_an_answer_for_programs(
+    afar: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert afar("stop", "night", "--json") == 0
+    act = json.loads(capsys.readouterr().out)
+    assert (act["verb"], act["answer"]) == ("stop", "is stopping, after saving its trials; it can be resumed")
+    assert act["who"].startswith("ana@")
+    assert afar("stop", "over") == 2
+    assert "over: the sweep does not run, so there is nothing to stop" in capsys.readouterr().err
+
+
+def test_an_address_that_takes_no_jobs_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pause", "night", "--address", "127.0.0.1:6379"]) == 2
+    assert "127.0.0.1:6379 takes no jobs: give http://HOST:8265" in " ".join(capsys.readouterr().err.split())
 
 
 def test_the_reports_of_a_single_trial_are_printed_from_afar(

@@ -349,6 +349,19 @@ def lines(capsys: pytest.CaptureFixture[str]) -> str:
 
 
 @pytest.mark.usefixtures("space")
+def test_the_status_of_a_sweep_without_trials_has_no_table(
+    run: Callable[..., int], out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("--cpu-hours", "1e-9")
+    (out / "night/journal.jsonl").write_text((out / "night/journal.jsonl").read_text().partition("\n")[0] + "\n")
+    capsys.readouterr()
+    assert main(["status", "night", "--out", str(out)]) == 0
+    said = lines(capsys)
+    assert "sweep night: " in said
+    assert "val_accuracy" not in said
+
+
+@pytest.mark.usefixtures("space")
 def test_a_sweep_that_nobody_drives_is_steered_and_says_how_to_go_on(
     run: Callable[..., int], out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -365,7 +378,7 @@ def test_a_sweep_that_nobody_drives_is_steered_and_says_how_to_go_on(
     assert [trial.started.wanted is not None for trial in history.trials.values()] == [False, False, True, False]
     capsys.readouterr()
     assert main(["status", "night", "--out", str(out)]) == 0
-    assert "try settings=['lr=0.03']: starts next" in lines(capsys)
+    assert "try lr=0.03: starts next" in lines(capsys)
 
 
 @pytest.mark.parametrize(
