@@ -191,7 +191,9 @@ async def _events(sweep: Living, request: Request, closing: asyncio.Event, since
         try:
             since, state = await run_in_threadpool(news)
         except (TrackingError, OSError) as error:  # its journal is damaged or gone
-            yield f"event: fault\ndata: {json.dumps(str(error))}\n\n"
+            gone = f"no sweep '{sweep.folder.root.name}' any more: its folder was deleted or renamed"
+            fault = gone if isinstance(error, FileNotFoundError) else str(error)
+            yield f"event: fault\ndata: {json.dumps(fault)}\n\n"
             return
         if state:
             beat = time.monotonic()

@@ -7,6 +7,7 @@ import base64
 import html
 import io
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -36,6 +37,7 @@ from sweeps.serve.guard import MAX_UPLOAD, guard_for
 from tests.ports import free_port
 from tests.sweeps.serve.conftest import LENET, Served, unfinished
 from tracking.record.events import AttemptStarted, DriverStarted, EpochDone
+from tracking.record.folder_lock import hold_folder
 from tracking.record.journal import Journal
 from tracking.record.layout import SweepFolder
 
@@ -193,6 +195,26 @@ def test_elsewhere_than_on_this_machine_a_token_is_asked_for(out: Path, tmp_path
     (tmp_path / "token").chmod(0o644)
     with pytest.raises(InputError, match="other users can read the token"):
         guard_for("0.0.0.0", [], tmp_path / "token")
+
+
+def test_a_page_is_told_that_its_sweep_was_deleted(server: Served, out: Path) -> None:
+    journal = unfinished(out, "deleted")
+    with requests.get(f"{server.url}/api/v1/sweeps/deleted/events", stream=True, timeout=60) as stream:
+        lines = (line.decode() for line in stream.iter_lines() if line)
+        next(lines)
+        shutil.rmtree(journal.parent)
+        told = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
+    assert told[-1] == "no sweep 'deleted' any more: its folder was deleted or renamed"
+
+
+def test_the_state_of_a_sweep_that_waits_is_written_once(server: Served, out: Path) -> None:
+    journal = unfinished(out, "queued")
+    journal.write_text(journal.read_text().splitlines(keepends=True)[0])
+    with hold_folder(journal.parent) as hold:
+        hold.wait_for("sweep hog of ann")
+        shown = re.sub(r"<[^>]*>", "", requests.get(f"{server.url}/", timeout=60).text)
+    shutil.rmtree(journal.parent)
+    assert re.search(r"(?<!waiting )waiting +since .* for sweep hog of ann", shown)
 
 
 def _events(url: str, heard: list[dict[str, Any]]) -> None:
