@@ -85,7 +85,7 @@ class Budgets:
     def _used_up(self, history: SweepHistory) -> str | None:
         for option, limit, used, unit in self._limits(history):
             if used >= limit:
-                return f"{option} {limit:g} is used up: {used:.3g} {unit}"
+                return f"{option} {limit:g} is used up: {_amount(used)} {unit}"
         if self._until and self._clock() >= self._until.timestamp() * 1000:
             return f"it is {self._until:%H:%M}, the time of --until"
         return None
@@ -109,7 +109,7 @@ class Budgets:
 
     def lines(self, history: SweepHistory | None) -> list[str]:
         """One line per budget: its limit, and how much of it is used."""
-        found = [f"{used:.2f} of {limit:g} {unit}" for _, limit, used, unit in self._limits(history)]
+        found = [f"{_amount(used)} of {limit:g} {unit}" for _, limit, used, unit in self._limits(history)]
         if self._spec.until_gain is not None:
             found.append(self._gain_line(history))
         return found + ([f"until {self._until:%H:%M}"] if self._until else [])
@@ -198,6 +198,10 @@ class Budgets:
             spans = [[sign for sign in signs if begin <= sign < end] or [0] for begin, end in pairwise(starts)]
             self._earlier[len(starts)] = sum(max(span) - min(span) for span in spans) / _HOUR_MS
         return self._earlier[len(starts)]
+
+
+def _amount(used: float) -> str:
+    return f"{used:.2f}" if used >= 1 else f"{used:.3g}"
 
 
 class FailureLimit:

@@ -76,7 +76,7 @@ def test_a_trial_uses_its_cores_while_it_has_a_worker() -> None:
     assert budgets.exceeded(so_far) is None
     assert budgets.lines(so_far) == ["10.00 of 12 CPU hours", "10.50 of 100 spent"]
     later = Budgets(spec(**four), clock=lambda: 12 * HOUR)  # type: ignore[arg-type]
-    assert later.exceeded(so_far) == "--cpu-hours 12 is used up: 12 CPU hours"
+    assert later.exceeded(so_far) == "--cpu-hours 12 is used up: 12.00 CPU hours"
 
 
 def test_the_cost_counts_from_the_first_trial_of_each_driver() -> None:
@@ -91,12 +91,19 @@ def test_the_cost_counts_from_the_first_trial_of_each_driver() -> None:
     assert budgets.used(history(*first, queued, *again)).hours == pytest.approx(1 + 2)
 
 
+def test_amounts_are_readable_whether_small_or_large() -> None:
+    so_far = history(driver(0, cpu_hours=0.01), started(0, 0))
+    assert Budgets(spec(cpu_hours=0.01), clock=lambda: 12_564).lines(so_far) == ["0.00349 of 0.01 CPU hours"]
+    large = Budgets(spec(cpu_hours=2000), clock=lambda: 2345 * HOUR)
+    assert large.exceeded(so_far) == "--cpu-hours 2000 is used up: 2345.00 CPU hours"
+
+
 def test_gpu_hours_count_the_share_of_a_trial() -> None:
     asked = {"device": "cuda", "gpus_per_trial": 0.25, "gpu_hours": 1.0}
     so_far = history(driver(0, **asked), started(0, 0), started(1, 0))
     budgets = Budgets(spec(**asked), clock=lambda: 2 * HOUR)  # type: ignore[arg-type]
     assert budgets.used(so_far).gpu_hours == pytest.approx(1.0)
-    assert budgets.exceeded(so_far) == "--gpu-hours 1 is used up: 1 GPU hours"
+    assert budgets.exceeded(so_far) == "--gpu-hours 1 is used up: 1.00 GPU hours"
 
 
 def test_a_budget_that_is_used_up_stops_the_sweep_within_a_report(
@@ -105,7 +112,7 @@ def test_a_budget_that_is_used_up_stops_the_sweep_within_a_report(
     monkeypatch.setattr("sweeps.cli.main.run_plan", functools.partial(run_plan, body=slow_body, **QUIET))
     assert run("--cpu-hours", "1e-9") == 0
     printed = capsys.readouterr().out
-    assert "budget: 0.00 of 1e-09 CPU hours" in printed
+    assert "budget: 0 of 1e-09 CPU hours" in printed
     assert "not finished (--cpu-hours 1e-09 is used up: " in printed
     assert "To continue, repeat its command with another limit, --name night and --resume" in printed
     assert "sweeps resume" not in printed, "which would be refused"
