@@ -19,7 +19,7 @@ _CONFIDENCE = 0.95
 
 
 def mean_interval(values: Sequence[float]) -> Interval | None:
-    """The mean with its 95 % interval by Student's t; None for fewer than two values.
+    """The mean of accuracies with its 95 % interval by Student's t, within 0 to 1; None for fewer than two values.
 
     The training sets of folds overlap, so the interval of their mean is somewhat too narrow.
     """
@@ -30,7 +30,7 @@ def mean_interval(values: Sequence[float]) -> Interval | None:
     mean, n = fmean(values), len(values)
     deviation = math.sqrt(sum((value - mean) ** 2 for value in values) / (n - 1))
     reach = float(t.ppf((1 + _CONFIDENCE) / 2, n - 1)) * deviation / math.sqrt(n)
-    return Interval(mean, mean - reach, mean + reach)
+    return Interval(mean, max(mean - reach, 0.0), min(mean + reach, 1.0))
 
 
 def right_answers(folder: SweepFolder, group: TrialGroup) -> NDArray[np.float64] | None:
