@@ -13,7 +13,7 @@ from sweeps.trial.teachers import teachers_of
 from tracking.errors import TrackingError
 from tracking.metrics.front import pareto_front
 from tracking.metrics.winner import winner_of
-from tracking.record.cleaning import BestTrials, Removal, lasting, removable, remove, states, weights
+from tracking.record.cleaning import BestTrials, Removal, lasting, of_best_groups, removable, remove, states, weights
 from tracking.record.events import Act, Event, TrialEnded
 from tracking.record.history import SweepHistory, TrialHistory
 from tracking.record.layout import WEIGHTS_NAME, SweepFolder
@@ -37,7 +37,7 @@ class KeptWeights:
     ) -> None:
         self._folder, self._history, self._on_warning = folder, history, on_warning
         self._best = BestTrials(keep) if keep is not None else None
-        self._front = on_front(history)
+        self._protected = self._of_sweep()
         over = [trial for trial in history.trials.values() if trial.is_over]
         for trial in over if self._best else ():
             self._best.add(trial)  # type: ignore[union-attr]
@@ -54,8 +54,8 @@ class KeptWeights:
         trial = history.trials[event.trial]
         found = list(states(self._folder, trial)) if not trial.can_be_retried else []
         if self._best:
-            before, self._front = self._front, on_front(history)
-            fallen = {self._best.add(trial), *(before - self._front)}
+            before, self._protected = self._protected, self._of_sweep()
+            fallen = {self._best.add(trial), *(before - self._protected)}
             for number in fallen:
                 if number is not None and number not in self._best:
                     found += self._unneeded(history.trials[number], self._best.keep)
@@ -72,7 +72,12 @@ class KeptWeights:
         needed = {number for sweep, number in needed_weights(self._folder.root.parent) if sweep == name}
         if self._history.spec.get("prefer") and (winner := winner_of(self._folder, self._history)):
             needed |= {winner.best, *winner.ties}  # any of them may become the winner
-        return needed | self._front
+        return needed | self._protected
+
+    def _of_sweep(self) -> set[int]:
+        """The trials that are on the Pareto front, or best by the rank of their groups."""
+        best = of_best_groups(self._history, self._best.keep) if self._best else set()
+        return best | on_front(self._history)
 
     def _remove(self, removals: list[Removal]) -> None:
         try:

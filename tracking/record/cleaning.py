@@ -60,7 +60,8 @@ def removable(
 
     Hold the folder's lock: a driver may be writing them. The checkpoint from which a trial continues can be deleted
     once the trial is over; that of a failed trial, once it is trained again. Weights of the best epoch are kept for the
-    best `keep` trials (None: for all), for baselines, for the trials in `needed`, and for every trial that is not over.
+    best `keep` trials (None: for all), also by the rank of their groups, for baselines, for the trials in `needed`, and
+    for every trial that is not over.
     The checkpoint that `extend --epochs` needs is kept for the best `keep` trials that are done.
 
     Raises:
@@ -96,7 +97,25 @@ def _fallen(history: SweepHistory, keep: int | None) -> set[int]:
         return set()
     best = BestTrials(keep)
     fallen = {best.add(trial) for _, trial in sorted(history.trials.items()) if trial.is_over}
-    return {number for number in fallen if number is not None}
+    return {number for number in fallen if number is not None} - of_best_groups(history, keep)
+
+
+def of_best_groups(history: SweepHistory, keep: int) -> set[int]:
+    """The trials that are, or may become, among the best `keep` by the rank of their groups.
+
+    They need not be among the best by their own accuracy: trials that confirm a winner under new seeds are often worse
+    than trials that were selected. Empty for a sweep without groups.
+    """
+    if not any(history.spec.get(option) for option in ("folds", "replicates", "confirm")):
+        return set()
+    groups = [group for group in history.groups() if group.accuracies]
+    so_far = sorted(groups, key=lambda group: -group.mean)
+    confirming = [group for group in groups if group.confirms is not None and not group.is_whole]
+    return {
+        trial.number
+        for some, most in ((history.ranked_groups(), keep), (so_far, keep), (confirming, None))
+        for trial in [trial for group in some for trial in group.ranked()][:most]
+    }
 
 
 def states(folder: SweepFolder, trial: TrialHistory) -> Iterator[Removal]:

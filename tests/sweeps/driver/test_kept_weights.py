@@ -13,6 +13,7 @@ from sweeps import Space, TrialConfig, run_sweep
 from sweeps.after.finish import NothingAtEnd
 from sweeps.cli.main import main, run_main
 from sweeps.driver.runner import TrialBody
+from sweeps.runs import find_run
 from sweeps.sweep import SweepResult
 from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd
 from tests.stand_ins import QUIET
@@ -73,6 +74,23 @@ def test_five_stay_unless_it_is_said(sweep: Callable[..., SweepResult]) -> None:
     done = sweep(trials=9, epochs=1, body=body_with(values), space=only_sampled())
     assert kept(done.folder) == [4, 5, 6, 7, 8]
     assert done.history.drivers[0].spec["keep"] == 5
+
+
+def test_the_winner_that_was_confirmed_stays(sweep: Callable[..., SweepResult]) -> None:
+    """Trial 1 is confirmed under new seeds, which are worse than it was: 5 is the best of them, and of the sweep."""
+    values = {0: [0.5], 1: [0.62], 2: [0.6], 3: [0.55], 4: [0.54], 5: [0.56]}
+    done = sweep(trials=3, epochs=1, keep=1, confirm=1, body=body_with(values), space=only_sampled())
+    assert kept(done.folder) == [1, 5]
+    assert find_run("night", Path("runs")).weights_file().samefile(done.folder.trial(5).best)
+    assert main(["gc", "--keep", "1", "--out", "runs"]) == 0
+    assert kept(done.folder) == [1, 5]
+
+
+def test_a_trial_of_the_best_group_stays(sweep: Callable[..., SweepResult]) -> None:
+    """Trial 2 is the best alone; trials 0 and 1 have the better mean."""
+    values = {0: [0.5], 1: [0.5], 2: [0.6], 3: [0.1]}
+    done = sweep(trials=2, epochs=1, keep=1, replicates=2, body=body_with(values), space=only_sampled())
+    assert kept(done.folder) == [0, 2]
 
 
 def test_what_a_crash_leaves_goes_at_the_next_start(sweep: Callable[..., SweepResult]) -> None:
