@@ -5,8 +5,9 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from fer_common.errors import did_you_mean, nearest
 from sweeps.errors import InputError
-from sweeps.runs import find_run
+from sweeps.runs import find_run, sweep_names
 from sweeps.use.about import about_run, about_version
 from sweeps.use.classifier import Classifier, OnnxClassifier, PackedClassifier
 from sweeps.use.packing import pack
@@ -34,6 +35,8 @@ def find_model(reference: str, out: Path, tracking_uri: str | None = None) -> Cl
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "files"
         if reference != CHAMPION and not reference.startswith("models:"):
+            if nearest(reference, [CHAMPION]) and reference not in (names := sweep_names(out)):
+                raise InputError(f"no net '{reference}'{did_you_mean(reference, [CHAMPION, *names])}")
             run = find_run(reference, out, tracking_uri, unfinished=True)
             pack(run, folder)
             return PackedClassifier(folder, about_run(run))

@@ -189,6 +189,7 @@ def test_a_csv_is_scored_and_its_bad_rows_are_named(
         (__file__, "a net in a file is an ONNX file of 'python -m sweeps export'"),
         ("models:/night", "expected models:/NAME@ALIAS or models:/NAME/VERSION"),
         ("models:/night@champion", "no registered model 'night'"),
+        ("champon", "no net 'champon'; did you mean 'champion'"),
         ("champion", "there is no champion yet: give a run"),
     ],
 )
