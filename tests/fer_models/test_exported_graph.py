@@ -45,6 +45,7 @@ def test_a_graph_takes_any_number_of_faces(kind: Any) -> None:
     check(adapter.validate_python({"name": name, **small}))
 
 
+@pytest.mark.timeout(120)  # torch.export follows each of Inception's operations
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.model_fields["name"].default)
 def test_where_a_net_looked_needs_no_gradient_in_its_graph(kind: Any) -> None:
     name = kind.model_fields["name"].default
