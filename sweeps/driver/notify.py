@@ -100,7 +100,10 @@ class Notifier:
         what: What = "finished" if history.finished else "stopped"
         reason = f" ({history.stopped.reason})" if history.stopped else ""
         counts = ", ".join(f"{count} {state}" for state, count in history.states.items())
-        best = f"; best {self._best:.2%} {OBJECTIVE}" if self._best is not None else ""
+        best = ""
+        for first in history.ranked_groups()[:1]:  # as in the tables: of a group the mean, confirmed ones first
+            self._best = first.mean
+            best = f"; best {first.mean:.2%} {OBJECTIVE}, trial {first.first.number} {first.first.started.group_title}"
         self._tell(what, f"{self._sweep}: {what}{reason}: {counts}{best}", history)
 
     def close(self) -> None:

@@ -19,6 +19,7 @@ from sweeps.driver import notify
 from sweeps.driver.notify import News, Notifier, fault_of, request_of
 from tests.sweeps.fake_trials import metrics, only_sampled, open_desk, spec
 from tracking.record.events import EpochDone
+from tracking.record.history import SweepHistory
 
 
 class Receiver:
@@ -66,6 +67,17 @@ def test_new_best_and_end_are_posted_again_where_the_receiver_was_away(
     assert sum(end["trials"].values()) == 4
     assert end["best"] >= best["value"]
     assert "not sent" not in capsys.readouterr().err
+
+
+def test_the_end_names_the_winner_of_the_tables(run: Callable[..., int], receiver: Receiver, out: Path) -> None:
+    """A single epoch may have been better than the mean of the trials that confirm the winner."""
+    assert run("--notify", receiver.url, "--confirm", "1") == 0
+    group = SweepHistory.load(out / "night/journal.jsonl").ranked_groups()[0]
+    assert group.confirms is not None
+    end = receiver.bodies[-1]
+    assert end["best"] == pytest.approx(group.mean)
+    assert f"; best {group.mean:.2%} val_accuracy, trial {group.first.number} " in end["text"]
+    assert end["text"].endswith("3 seeds")
 
 
 def test_a_best_soon_after_another_is_posted_later_and_one_that_is_no_number_never(
