@@ -124,9 +124,12 @@ def _picture_names(paths: list[Path]) -> Iterator[str]:
     """A file name per photograph; equal names from different folders get a number."""
     seen: dict[str, int] = {}
     for path in paths:
-        stem = "stdin" if str(path) == "-" else path.stem
-        seen[stem] = seen.get(stem, 0) + 1
-        yield f"{stem}.png" if seen[stem] == 1 else f"{stem}-{seen[stem]}.png"
+        stem = name = "stdin" if str(path) == "-" else path.stem
+        while name in seen:
+            seen[stem] += 1
+            name = f"{stem}-{seen[stem]}"
+        seen[name] = 1
+        yield f"{name}.png"
 
 
 def _words(answer: Any) -> str:

@@ -103,6 +103,13 @@ def test_in_a_folder_a_bad_photograph_is_named_and_the_rest_go_on(
     assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == ["face-2.png", "face.png"]
 
 
+def test_each_photograph_has_its_own_picture(predict: Callable[..., int], album: Path, tmp_path: Path) -> None:
+    photos = [album / "face.jpg", album / "more/face.png", album / "face-2.jpg"]
+    photos[2].write_bytes(photos[0].read_bytes())
+    assert predict(*photos, "--whole", "--draw", tmp_path / "drawn") == 0
+    assert len(list((tmp_path / "drawn").iterdir())) == 3
+
+
 def test_a_path_that_the_system_refuses_is_named_and_the_rest_go_on(
     predict: Callable[..., int], album: Path, capsys: Capture
 ) -> None:
