@@ -82,7 +82,7 @@ def test_the_winner_that_was_confirmed_stays(sweep: Callable[..., SweepResult]) 
     done = sweep(trials=3, epochs=1, keep=1, confirm=1, body=body_with(values), space=only_sampled())
     assert kept(done.folder) == [1, 5]
     assert find_run("night", Path("runs")).weights_file().samefile(done.folder.trial(5).best)
-    assert main(["gc", "--keep", "1", "--out", "runs"]) == 0
+    assert main(["gc", "--keep", "1", "--yes", "--out", "runs"]) == 0
     assert kept(done.folder) == [1, 5]
 
 
