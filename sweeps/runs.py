@@ -234,6 +234,13 @@ def made_of(trial: TrialHistory) -> tuple[str, ...]:
     return kind_of(trial.started.config).sources
 
 
+def refuse_made(name: str, trials: Iterable[TrialHistory]) -> None:
+    """Raise InputError if one of the trials was not trained but made from others, so that nothing can continue it."""
+    for trial in trials:
+        if sources := made_of(trial):
+            raise InputError(f"{name}: was not trained, but made from {_listed(sources)}; name one of those")
+
+
 def find_run(reference: str, out: Path, tracking_uri: str | None = None, *, unfinished: bool = False) -> Run:
     """The run that `reference` names. Raises InputError if there is none.
 

@@ -27,7 +27,7 @@ from sweeps.options import Options
 from sweeps.planning.budgets import Budgets
 from sweeps.planning.hardware import find_hardware
 from sweeps.planning.plan import Plan, make_plan
-from sweeps.runs import find_run, open_sweep
+from sweeps.runs import find_run, open_sweep, refuse_made
 from sweeps.spec import SweepSpec, recorded_spec
 from sweeps.sweep import SweepResult, run_plan
 from tracking.errors import TrackingError
@@ -144,6 +144,7 @@ class Resume(OfSweeps):
 
     def __call__(self) -> int:
         _, history = open_sweep(self.name, self.out)
+        refuse_made(self.name, history.trials.values())
         options = Options(name=self.name, out=self.out, tracking_uri=self.tracking_uri, resume=True)
         return _run_plan(make_plan(recorded_spec(history).space, options, find_hardware, console.print))
 

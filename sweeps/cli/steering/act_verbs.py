@@ -19,7 +19,7 @@ from sweeps.config import TrialConfig
 from sweeps.driver.acts import Acts
 from sweeps.errors import InputError
 from sweeps.options import Options
-from sweeps.runs import command_for, find_run, open_sweep, sweep_folder
+from sweeps.runs import command_for, find_run, open_sweep, refuse_made, sweep_folder
 from sweeps.spec import recorded_spec
 from tracking.record.events import Act
 from tracking.record.folder_lock import FolderHeldError, folder_holder, hold_folder
@@ -258,6 +258,7 @@ def _do_here(folder: SweepFolder, request: Request) -> Act:
     from sweeps.spaces.find import find_space
 
     _, history = open_sweep(folder.root.name, folder.root.parent)
+    refuse_made(folder.root.name, history.trials.values())
     spec = recorded_spec(history)
     space = with_options(spec.as_at_its_start(find_space(spec.space)), Options().completed_by(spec))
 

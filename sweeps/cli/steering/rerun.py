@@ -22,7 +22,7 @@ from fer_common.flags import flags
 from sweeps.driver.environment import driver_started
 from sweeps.errors import InputError
 from sweeps.options import BUDGET, SHARED, RecordedOptions
-from sweeps.runs import Run, made_of
+from sweeps.runs import Run, refuse_made
 from sweeps.spec import check_name
 from sweeps.trial.messages import SYSTEM, EpochReport, Message, Task
 from sweeps.trial.run_trial import run_trial
@@ -111,8 +111,7 @@ def begin(run: Run, name: str | None, out: Path) -> SweepFolder:
 
 def _check(run: Run) -> None:
     started = run.trial.started
-    if sources := made_of(run.trial):
-        raise InputError(f"{run.name}: was not trained, but made from {', '.join(sources)}; rerun those")
+    refuse_made(run.name, [run.trial])
     wanted = started.wanted
     while wanted and wanted.verb == "retry" and wanted.epoch is not None:  # it continued a trial with its own settings
         wanted = run.history.trials[wanted.source].started.wanted

@@ -294,6 +294,21 @@ def test_an_ensemble_is_a_run_of_its_own(verb: Callable[..., int], finished: Pat
     assert "needs at least two runs" in refused(capsys, lambda: verb("ensemble", "night/0"))
 
 
+@pytest.mark.parametrize(
+    "words",
+    ["resume made", "extend made --trials +3", "try made lr=0.1", "fork made/0 lr=0.1", "stop made", "rerun made"],
+)
+def test_what_was_not_trained_is_not_continued(
+    words: str, verb: Callable[..., int], finished: Path, capsys: Capture
+) -> None:
+    if not (finished / "made").exists():
+        assert verb("ensemble", "night/0", "night/1", "--name", "made") == 0
+    before = (finished / "made/journal.jsonl").read_bytes()
+    said = refused(capsys, lambda: verb(*words.split()))
+    assert "was not trained, but made from night/0, night/1; name one of those" in said
+    assert (finished / "made/journal.jsonl").read_bytes() == before
+
+
 def test_comparing_runs(verb: Callable[..., int], tmp_path: Path, capsys: Capture) -> None:
     page = tmp_path / "page.html"
     assert verb("compare", "night/0", "night/1", "--html", str(page)) == 0
