@@ -111,11 +111,14 @@ class Sweep:
         self.end(number)
 
     def group_mean(self, first: int, values: list[float], low: float | None = None) -> None:
-        """Expect the mean of a group's members that are done; with two values or more, from `low` to as far above."""
+        """Expect the mean of a group's members that are done; with two values or more, from `low` to as far above, but
+        within 0 and 1.
+        """
         key, mean, step = f"{self.sweep_id}/group {first}", sum(values) / len(values), len(values)
         expected = {"best_val_accuracy": mean, "group/mean_val_accuracy": mean, "group/members": float(step)}
         if low is not None:
-            expected |= {"group/mean_val_accuracy_low": low, "group/mean_val_accuracy_high": 2 * mean - low}
+            expected["group/mean_val_accuracy_low"] = max(low, 0.0)
+            expected["group/mean_val_accuracy_high"] = min(2 * mean - low, 1.0)
         self.points |= {(key, name, step): value for name, value in expected.items()}
 
     def grouped(self) -> None:
