@@ -124,10 +124,11 @@ def _refuse_unfit(run: Run, spec: SweepSpec) -> None:
 
 
 def _refuse_other_folds(run: Run, spec: SweepSpec) -> None:
-    """Refuse a run on the same source that was trained on faces on which this sweep validates."""
+    """Refuse a run on the same faces or source that was trained on faces on which this sweep validates."""
     theirs, mine = run.data, spec.data
     is_other = (theirs.fold, theirs.folds) != (mine.fold, mine.folds) or spec.folds
-    if theirs.source == mine.source and is_other:
+    is_same = theirs.source == mine.source or run.spec.fingerprint == spec.fingerprint
+    if is_same and is_other:
         raise InputError(
             f"{run.name} has seen faces that folds hold out; name a run on the same fold, "
             "or one without folds for a sweep without folds"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -90,6 +91,14 @@ def test_no_trial_begins_with_weights_that_have_seen_its_val_faces(
     said = refused(capsys, lambda: run_main(asked))
     assert f"weights 'run:{run}': {run} has seen faces that folds hold out" in said
     assert not (out / "leak").exists()
+
+
+def test_a_copy_of_the_data_has_the_same_faces(out: Path, tiny_csv: Path, tmp_path: Path, capsys: Capture) -> None:
+    copy = Path(shutil.copyfile(tiny_csv, tmp_path / tiny_csv.name))
+    for setting in ("weights=run:folds/0", "distill=folds/0"):
+        asked = ["lenet_space", "--data", str(copy), "--runner", "inline", "--set", setting, "--set", "batch_size=8",
+                 "--out", str(out), "--name", "leak"]  # fmt: skip
+        assert "folds/0 has seen faces that folds hold out" in refused(capsys, lambda asked=asked: run_main(asked))  # type: ignore[misc]
 
 
 def test_a_trial_may_begin_with_the_weights_of_its_own_fold(out: Path, tiny_csv: Path, no_mlflow: object) -> None:
