@@ -57,7 +57,7 @@ class KeptWeights:
             before, self._protected = self._protected, self._of_sweep()
             fallen = {self._best.add(trial), *(before - self._protected)}
             for number in fallen:
-                if number is not None and number not in self._best:
+                if number is not None and number not in self._best and history.trials[number].is_over:
                     found += self._unneeded(history.trials[number], self._best.keep)
         self._remove(found)
 

@@ -101,9 +101,9 @@ class Notifier:
         reason = f" ({history.stopped.reason})" if history.stopped else ""
         counts = ", ".join(f"{count} {state}" for state, count in history.states.items())
         best = ""
-        for first in history.ranked_groups()[:1]:  # as in the tables: of a group the mean, confirmed ones first
-            self._best = first.mean
-            best = f"; best {first.mean:.2%} {OBJECTIVE}, trial {first.first.number} {first.first.started.group_title}"
+        if ranked := history.ranked_groups():  # as in the tables: of a group the mean, confirmed ones first
+            self._best, first = ranked[0].mean, ranked[0].first
+            best = f"; best {self._best:.2%} {OBJECTIVE}, trial {first.number} {first.started.group_title}"
         self._tell(what, f"{self._sweep}: {what}{reason}: {counts}{best}", history)
 
     def close(self) -> None:

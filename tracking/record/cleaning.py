@@ -101,7 +101,7 @@ def _fallen(history: SweepHistory, keep: int | None) -> set[int]:
 
 
 def of_best_groups(history: SweepHistory, keep: int) -> set[int]:
-    """The trials that are, or may become, among the best `keep` by the rank of their groups.
+    """The trials that are over and are, or may become, among the best `keep` by the rank of their groups.
 
     They need not be among the best by their own accuracy: trials that confirm a winner under new seeds are often worse
     than trials that were selected. Empty for a sweep without groups.
@@ -114,7 +114,7 @@ def of_best_groups(history: SweepHistory, keep: int) -> set[int]:
     return {
         trial.number
         for some, most in ((history.ranked_groups(), keep), (so_far, keep), (confirming, None))
-        for trial in [trial for group in some for trial in group.ranked()][:most]
+        for trial in [trial for group in some for trial in group.ranked() if trial.is_over][:most]
     }
 
 

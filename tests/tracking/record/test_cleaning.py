@@ -2,7 +2,7 @@ import pytest
 
 from tests.tracking.small_sweep import Sweep
 from tracking.errors import TrackingError
-from tracking.record.cleaning import BestTrials, removable, remove
+from tracking.record.cleaning import BestTrials, of_best_groups, removable, remove
 from tracking.record.events import AttemptStarted
 from tracking.record.history import SweepHistory
 
@@ -66,6 +66,18 @@ def test_of_equal_trials_the_earlier_stay(sweep: Sweep) -> None:
         trial.epochs[0] = trial.epochs[0].model_copy(update={"metrics": {"val_accuracy": 0.5}})
     best = BestTrials(2)
     assert [best.add(history.trials[number]) for number in (14, 7, 0, 3)] == [None, None, 14, 7]
+
+
+def test_a_trial_that_is_not_over_is_not_yet_ranked_with_its_group(sweep: Sweep) -> None:
+    """It could fall while its worker writes its weights."""
+    sweep.start()
+    sweep.member(0, first=0)
+    sweep.trial(2)
+    sweep.epoch(2, 2)
+    history = SweepHistory.load(sweep.folder.journal)
+    history.spec = {**history.spec, "replicates": 2}
+    assert history.ranked()[0].number == 2, "by its only epoch"
+    assert of_best_groups(history, 5) == {0}
 
 
 def test_what_another_file_is_too_frees_nothing(sweep: Sweep) -> None:
