@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import re
 import shlex
@@ -88,34 +89,41 @@ class Jobs:
             )
         return Job(submission_id, sweep, number, "PENDING", "", shlex.join(entrypoint), None)
 
-    def run(self, entrypoint: Sequence[str], who: str, write: Callable[[str], object]) -> int:
+    def run(
+        self, entrypoint: Sequence[str], who: str, write: Callable[[str], object], seconds: float = math.inf
+    ) -> int:
         """Run a command on the head node as `who`; write its output as it comes, and return its exit code.
 
-        Ctrl-C ends the command there.
+        Ctrl-C interrupts the command there. If it takes more than `seconds`, it is left alone, and this raises
+        ClusterError.
         """
+        environment = {"LOGNAME": who, "PYTHONUNBUFFERED": "1", "RAY_JOB_STOP_SIGNAL": "SIGINT"}
         with _shipment(()) as folder, _asking(self._config.address):
             job = self._client.submit_job(
                 entrypoint=shlex.join(entrypoint),
-                runtime_env={"working_dir": str(folder), "env_vars": {"LOGNAME": who, "PYTHONUNBUFFERED": "1"}},
+                runtime_env={"working_dir": str(folder), "env_vars": environment},
             )
             try:
-                code = self._watch(job, _Once(write))
+                code = self._watch(job, _Once(write), seconds)
             except KeyboardInterrupt:
                 self._client.stop_job(job)
                 raise
             self._client.delete_job(job)
         return 1 if code is None else code
 
-    def _watch(self, job: str, log: _Once) -> int | None:
+    def _watch(self, job: str, log: _Once, seconds: float) -> int | None:
         """Pass on what a job prints until it ends; its exit code."""
-        often_until = time.monotonic() + _OFTEN_SECONDS
+        began = time.monotonic()
         while True:
             details = self._client.get_job_info(job)
             log.begin()
             log.take(str(self._client.get_job_logs(job)))
             if details.status not in _LIVING:
                 return details.driver_exit_code
-            time.sleep(_SHORT_SECONDS if time.monotonic() < often_until else _RETRY_SECONDS)
+            passed = time.monotonic() - began
+            if passed > seconds:
+                raise ClusterError(f"{self._config.address}: no answer in {seconds:.0f} s")
+            time.sleep(_SHORT_SECONDS if passed < _OFTEN_SECONDS else _RETRY_SECONDS)
 
     def all(self) -> list[Job]:
         """The jobs of all sweeps, oldest first."""

@@ -5,21 +5,29 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from cluster.config import ClusterConfig, reach
+from cluster.errors import ClusterError
 from cluster.submit import Jobs, exit_code, look_again
 from fer_common.errors import without_password
 from fer_common.flags import command_line
 from fer_common.user import user_name
 from sweeps.cli.arguments import OnCluster, SweepArguments
 from sweeps.cli.console import console
+from sweeps.driver.acts import NOTHING_TO_STOP
 from sweeps.errors import InputError
 from sweeps.options import Options
 from sweeps.spaces.find import find_space
 from sweeps.spec import check_name, space_label
 from tracking.mlflow_sync.uri import check_tracking_uri
+from tracking.record.events import Act
+from tracking.record.inbox import Request
+
+_ANSWER_SECONDS = 10.0
+"""How long `stop` waits for the driver's answer before it sends a signal."""
 
 
 def submit(given: SweepArguments, config: ClusterConfig) -> int:
@@ -79,19 +87,30 @@ def logs(verb: OnCluster, name: str) -> int:
     return _follow(Jobs(config), config, name)
 
 
-def stop(verb: OnCluster, name: str) -> str:
-    """Stop a sweep on a cluster, and return the answer. Raises InputError if it does not run."""
-    if not Jobs(_config(verb)).stop(name):
-        raise InputError(f"{name}: the sweep does not run, so there is nothing to stop")
-    return "is stopping, after saving its trials; it can be resumed"
+def stop(verb: OnCluster, name: str) -> Act:
+    """Stop a whole sweep on a cluster, as `there` does, and return the act with its answer.
+
+    If its driver does not answer in time, because it starts, hangs or the head is busy, its job gets a signal; the act
+    is in the journal all the same, once it arrives. Raises InputError if the sweep does not run.
+    """
+    config, said = _config(verb), list[str]()
+    jobs = Jobs(config)
+    command = [*_command_there(verb, name, config, jobs), "--json"]
+    with suppress(ClusterError):  # if the cluster does not answer at all, the signal fails too
+        jobs.run(command, user_name(), said.append, _ANSWER_SECONDS)
+    act = next((Act.model_validate_json(line) for line in "".join(said).splitlines() if line.startswith("{")), None)
+    if act and act.answer != NOTHING_TO_STOP:
+        return act
+    if not jobs.stop(name):
+        raise InputError(f"{name}: {NOTHING_TO_STOP}")
+    by_signal = "its driver has not answered, so its job got SIGTERM: it stops within a minute, and can be resumed"
+    return Act(**dict(Request(verb="stop")), answer=by_signal)
 
 
 def there(verb: OnCluster, name: str | None) -> int:
     """Run this command on the cluster, next to the sweep's folder, and print its output."""
     config = _config(verb)
     jobs = Jobs(config)
-    out = str(verb.out) if verb.out != Options().out else _folder_there(name, config, jobs)
-    words = _without(verb.argv, ("--cluster", "--address", "--out"))
     rest = ""
 
     def show(text: str) -> None:
@@ -100,9 +119,15 @@ def there(verb: OnCluster, name: str | None) -> int:
         sys.stdout.write("".join(f"{line}\n" for line in lines if not _is_rays_own(line)))
         sys.stdout.flush()
 
-    code = jobs.run(["python", "-m", "sweeps", *words, "--out", out], user_name(), show)
+    code = jobs.run(_command_there(verb, name, config, jobs), user_name(), show)
     sys.stdout.write(rest)
     return code
+
+
+def _command_there(verb: OnCluster, name: str | None, config: ClusterConfig, jobs: Jobs) -> list[str]:
+    """This command, as it is run on the cluster."""
+    out = str(verb.out) if verb.out != Options().out else _folder_there(name, config, jobs)
+    return ["python", "-m", "sweeps", *_without(verb.argv, ("--cluster", "--address", "--out")), "--out", out]
 
 
 def _folder_there(name: str | None, config: ClusterConfig, jobs: Jobs) -> str:

@@ -26,6 +26,8 @@ from tracking.record.inbox import Request, waiting_requests
 from tracking.record.layout import SweepFolder, TrialFolder
 from tracking.record.training_states import keep_state, state_epoch
 
+NOTHING_TO_STOP = "the sweep does not run, so there is nothing to stop"
+
 _LOOK_SECONDS = 0.25
 _KEPT_BY_A_FORK = ("net", "transfer", "preprocess")
 _SETTABLE = ("max-concurrent", "priority", "weight")
@@ -108,7 +110,7 @@ class Acts:
         if trial is not None:
             return director.give_up(trial, f"stopped by {request.who}"), {}
         if self._most_slots is None:
-            raise InputError("the sweep does not run, so there is nothing to stop")
+            raise InputError(NOTHING_TO_STOP)
         director.request_stop(f"stopped by {request.who}")
         return f"stops {'when the running epochs end' if director.out else 'now'}; it can be resumed", {}
 

@@ -2,7 +2,9 @@
 
 import functools
 import os
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,10 @@ import pytest
 
 import sweeps.sweep
 from sweeps.cli.main import run_main
+from sweeps.cli.overview import all_sweeps
+from sweeps.sharing.division import Claim
+from sweeps.sharing.files import FileClaims
+from sweeps.sharing.share import SharedSlots
 from sweeps.sweep import run_plan
 from tests.stand_ins import QUIET
 from tests.sweeps import fake_trials
@@ -89,3 +95,22 @@ def run(monkeypatch: pytest.MonkeyPatch, space: str, tiny_csv: Path, out: Path) 
         )
 
     return act
+
+
+@pytest.fixture
+def queued(
+    run: Callable[..., int], out: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[tuple[SharedSlots, Future[int]]]:
+    """The share of a sweep that has every core, and the exit code of one that queues behind it."""
+    monkeypatch.setenv("FER_SLOTS", str(tmp_path / "ledger"))
+    cores = os.sched_getaffinity(0)
+    claim = Claim(id="first", sweep="first", owner="anna", all_cores=frozenset(cores), cores=len(cores), priority=9)
+    first = SharedSlots(FileClaims(tmp_path / "ledger"), claim, 1)
+    assert first.slots_for(0, 1) == 1
+    with ThreadPoolExecutor(1) as threads:
+        code = threads.submit(run, "--wait", "--trials", "1")
+        while not any(row.why for row in all_sweeps(out)):
+            assert not code.done()
+            time.sleep(0.05)
+        yield first, code
+        first.close()

@@ -62,9 +62,7 @@ class Stop(Steering, OfTrials):
 
     def __call__(self) -> int:
         if self.is_afar and self.trial is None:
-            asked = Request(verb="stop", arguments={})
-            answer = cluster_verbs.stop(self, self.name)
-            return _tell(self, self.name, Act(**dict(asked), answer=answer))
+            return _tell(self, self.name, cluster_verbs.stop(self, self.name))
         return _act(self, self.name, "stop", _trial(self.trial))
 
 

@@ -7,16 +7,20 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 
 from cluster.config import ClusterConfig
+from cluster.errors import ClusterError
 from cluster.submit import Job
 from fer_common.verbs import parsed
 from sweeps.cli.cluster_verbs import job_arguments
 from sweeps.cli.main import RunSweep, main, parser, run_parser
+from sweeps.sharing.share import SharedSlots
 from tests import ROOT
+from tracking.record.folder_lock import hold_folder
 from tracking.record.history import SweepHistory
 
 pytestmark = pytest.mark.timeout(120)  # acts start processes
@@ -75,9 +79,16 @@ class Head:
     def stop(self, sweep: str) -> bool:
         return sweep == "night"
 
-    def run(self, entrypoint: Sequence[str], who: str, write: Callable[[str], object]) -> int:
+    def run(
+        self, entrypoint: Sequence[str], who: str, write: Callable[[str], object], seconds: float | None = None
+    ) -> int:
         place = os.environ | {"LOGNAME": who, "PYTHONPATH": str(ROOT)}
-        done = subprocess.run([sys.executable, *entrypoint[1:]], env=place, capture_output=True, text=True)
+        try:
+            done = subprocess.run(
+                [sys.executable, *entrypoint[1:]], env=place, capture_output=True, text=True, timeout=seconds
+            )
+        except subprocess.TimeoutExpired:
+            raise ClusterError("no answer") from None
         write(
             f"2026-01-01 INFO job_manager.py:1 -- Runtime env is setting up.\nRunning entrypoint for job x: python\n{done.stdout}{done.stderr}"
         )
@@ -85,12 +96,18 @@ class Head:
 
 
 @pytest.fixture
-def afar(run: Callable[..., int], out: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    assert run("--trials", "1") == 0
+def main_afar(out: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     monkeypatch.setattr("sweeps.cli.cluster_verbs.Jobs", Head)
     monkeypatch.setattr(Head, "entrypoint", f"python -m sweeps.run x --address auto --out {out}")
     monkeypatch.setenv("LOGNAME", "ana")
     return lambda *words: main([*words, "--address", "http://head:8265"])
+
+
+@pytest.fixture
+def afar(run: Callable[..., int], main_afar: Callable[..., int]) -> Callable[..., int]:
+    """Commands from afar, with a finished sweep."""
+    assert run("--trials", "1") == 0
+    return main_afar
 
 
 def test_an_act_is_done_where_the_sweep_is_and_by_whom(
@@ -106,13 +123,36 @@ def test_an_act_is_done_where_the_sweep_is_and_by_whom(
     assert "no trial 7" in capsys.readouterr().out
 
 
-def test_a_whole_sweep_is_stopped_from_afar_with_an_answer_for_programs(
-    afar: Callable[..., int], capsys: pytest.CaptureFixture[str]
+def test_a_whole_sweep_is_stopped_from_afar_by_an_act(
+    queued: tuple[SharedSlots, Future[int]],
+    main_afar: Callable[..., int],
+    out: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     capsys.readouterr()
-    assert afar("stop", "night", "--json") == 0
+    assert main_afar("stop", "night", "--json") == 0
+    assert queued[1].result() == 0
+    history = SweepHistory.load(out / "night/journal.jsonl")
+    (act,) = history.acts
+    assert act.model_dump_json() in capsys.readouterr().out.splitlines()
+    assert (act.verb, act.answer) == ("stop", "stops now; it can be resumed")
+    assert act.who.startswith("ana@")
+    assert history.stopped
+    assert history.stopped.reason == f"stopped by {act.who}"
+
+
+def test_a_sweep_whose_driver_does_not_answer_is_stopped_from_afar_by_a_signal(
+    afar: Callable[..., int], out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_signal = "its driver has not answered, so its job got SIGTERM: it stops within a minute, and can be resumed"
+    capsys.readouterr()
+    assert afar("stop", "night") == 0, "its job runs, but it has no driver yet"
+    assert by_signal in " ".join(capsys.readouterr().out.split())
+    monkeypatch.setattr("sweeps.cli.cluster_verbs._ANSWER_SECONDS", 0.1)
+    with hold_folder(out / "night"):
+        assert afar("stop", "night", "--json") == 0
     act = json.loads(capsys.readouterr().out)
-    assert (act["verb"], act["answer"]) == ("stop", "is stopping, after saving its trials; it can be resumed")
+    assert (act["verb"], act["answer"]) == ("stop", by_signal)
     assert act["who"].startswith("ana@")
     assert afar("stop", "over") == 2
     assert "over: the sweep does not run, so there is nothing to stop" in capsys.readouterr().err

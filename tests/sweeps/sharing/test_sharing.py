@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -216,25 +216,6 @@ def bits(result: SweepResult) -> list[tuple[str, list[tuple[int, float]]]]:
         (trial.started.config_id, [(one.epoch, one.metrics["val_accuracy"]) for one in trial.epochs])
         for trial in result
     ]
-
-
-@pytest.fixture
-def queued(
-    run: Callable[..., int], out: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Iterator[tuple[SharedSlots, Future[int]]]:
-    """The share of a sweep that has every core, and the exit code of one that queues behind it."""
-    monkeypatch.setenv("FER_SLOTS", str(tmp_path / "ledger"))
-    cores = os.sched_getaffinity(0)
-    claim = Claim(id="first", sweep="first", owner="anna", all_cores=frozenset(cores), cores=len(cores), priority=9)
-    first = SharedSlots(FileClaims(tmp_path / "ledger"), claim, 1)
-    assert first.slots_for(0, 1) == 1
-    with ThreadPoolExecutor(1) as threads:
-        code = threads.submit(run, "--wait", "--trials", "1")
-        while not any(row.why for row in all_sweeps(out)):
-            assert not code.done()
-            time.sleep(0.05)
-        yield first, code
-        first.close()
 
 
 def test_a_queued_sweep_is_listed_as_waiting_and_starts_when_a_slot_is_free(
