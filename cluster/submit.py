@@ -28,12 +28,17 @@ from fer_common.errors import did_you_mean
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
 
+REACHED_BY = "FER_SWEEPS_REACHED_BY"
+"""Environment variable of jobs: the options with which who started the job reaches the cluster."""
+
 PROJECT = Path(__file__).parents[1]
 _PACKAGES = ("sweeps", "fer_common", "fer_models", "fer_data", "tracking", "cluster")
 _BESIDE = ("pyproject.toml", "constraints.txt")
 _LEFT_BEHIND = shutil.ignore_patterns("__pycache__", "*.pyc", "secrets")
 _CHATTY = ("ray.dashboard.modules.job.sdk", "ray.dashboard.modules.dashboard_sdk", "ray._private.runtime_env.packaging")
-_STOP_SECONDS = 60
+_STOP_ENVIRONMENT = {"RAY_JOB_STOP_WAIT_TIME_S": "60"}
+"""A stopped job gets SIGTERM, and SIGKILL after this many seconds: trials finish their epoch, up to 20 s, and save."""
+
 _RETRY_SECONDS = 2.0
 _PATIENCE_SECONDS = 120.0
 _TIMEOUT_SECONDS = 10.0
@@ -63,8 +68,10 @@ class Job:
 class Jobs:
     """The jobs of a cluster. Every method may raise ClusterError."""
 
-    def __init__(self, config: ClusterConfig) -> None:
+    def __init__(self, config: ClusterConfig, reached_by: Sequence[str] = ()) -> None:
+        """`reached_by` are the options that named the cluster, for printed commands; by default its address."""
         self._config = config
+        self._reached_by = shlex.join(reached_by or ["--address", config.address])
         self._client = _client(config)
 
     def submit(self, sweep: str, entrypoint: Sequence[str], *, files: Sequence[Path] = ()) -> Job:
@@ -84,7 +91,7 @@ class Jobs:
             self._client.submit_job(
                 entrypoint=shlex.join(entrypoint),
                 submission_id=submission_id,
-                runtime_env={"working_dir": str(folder), "env_vars": _job_environment()},
+                runtime_env={"working_dir": str(folder), "env_vars": self._environment(_STOP_ENVIRONMENT)},
                 metadata={"sweep": sweep, "number": str(number)},
             )
         return Job(submission_id, sweep, number, "PENDING", "", shlex.join(entrypoint), None)
@@ -97,7 +104,7 @@ class Jobs:
         Ctrl-C interrupts the command there. If it takes more than `seconds`, it is left alone, and this raises
         ClusterError.
         """
-        environment = {"LOGNAME": who, "PYTHONUNBUFFERED": "1", "RAY_JOB_STOP_SIGNAL": "SIGINT"}
+        environment = self._environment({"LOGNAME": who, "RAY_JOB_STOP_SIGNAL": "SIGINT"})
         with _shipment(()) as folder, _asking(self._config.address):
             job = self._client.submit_job(
                 entrypoint=shlex.join(entrypoint),
@@ -124,6 +131,13 @@ class Jobs:
             if passed > seconds:
                 raise ClusterError(f"{self._config.address}: no answer in {seconds:.0f} s")
             time.sleep(_SHORT_SECONDS if passed < _OFTEN_SECONDS else _RETRY_SECONDS)
+
+    def _environment(self, more: Mapping[str, str]) -> dict[str, str]:
+        return {"PYTHONUNBUFFERED": "1", REACHED_BY: self._reached_by, **more}
+
+    def look_again(self, sweep: str) -> str:
+        """The command that follows a sweep from this machine."""
+        return f"{shlex.join(['python', '-m', 'sweeps', 'logs', sweep])} {self._reached_by}"
 
     def all(self) -> list[Job]:
         """The jobs of all sweeps, oldest first."""
@@ -178,7 +192,7 @@ class Jobs:
             if time.monotonic() - heard > _PATIENCE_SECONDS:
                 raise ClusterError(
                     f"{self._config.address} has not answered for {_PATIENCE_SECONDS:.0f} s; the sweep continues "
-                    f"there. Look again with: {look_again(self._config, sweep)}"
+                    f"there. Look again with: {self.look_again(sweep)}"
                 )
             time.sleep(_RETRY_SECONDS)
 
@@ -206,11 +220,6 @@ class _Once:
             self._write(new)
 
 
-def look_again(config: ClusterConfig, sweep: str) -> str:
-    """The command that shows a sweep from another machine."""
-    return shlex.join(["python", "-m", "sweeps", "logs", sweep, "--address", config.address])
-
-
 def _job(details: JobDetails) -> Job:
     metadata = details.metadata or {}
     return Job(
@@ -222,11 +231,6 @@ def _job(details: JobDetails) -> Job:
         entrypoint=details.entrypoint,
         exit_code=details.driver_exit_code,
     )
-
-
-def _job_environment() -> Mapping[str, str]:
-    # A stopped job gets SIGTERM, and SIGKILL after this many seconds: trials finish their epoch, up to 20 s, and save.
-    return {"RAY_JOB_STOP_WAIT_TIME_S": str(_STOP_SECONDS), "PYTHONUNBUFFERED": "1"}
 
 
 @contextlib.contextmanager

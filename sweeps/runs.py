@@ -5,6 +5,7 @@ A run is named NAME/NUMBER, NAME for a sweep's best trial, or by its MLflow run 
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.submit import REACHED_BY
 from fer_common.errors import did_you_mean
 from fer_common.flags import command_line
 from fer_data import DataOptions, Faces, open_cached, prepare
@@ -38,6 +40,9 @@ if TYPE_CHECKING:
 
 _MLFLOW_ID = r"[0-9a-f]{32}"
 _LISTED = 5
+_FROM_AFAR = ("resume", "status", "unpause")
+"""Verbs of printed commands that reach a sweep on a cluster; the others are run there."""
+
 _ROUNDING = 1e-3
 """Tolerance for an ensemble's predictions, which are float32; its weights were once recorded with six decimals."""
 
@@ -258,9 +263,14 @@ def find_run(reference: str, out: Path, tracking_uri: str | None = None, *, unfi
     return Run(folder, history, history.trials[int(number)])
 
 
-def command_for(out: Path, *words: str) -> str:
-    """The command line of a verb for the sweeps of a folder."""
-    return shlex.join(["python", "-m", "sweeps", *words, *_out_option(out)])
+def command_for(out: Path, verb: str, *words: str) -> str:
+    """The command line of a verb for the sweeps of a folder, as who started this process would type it."""
+    command = shlex.join(["python", "-m", "sweeps", verb, *words])
+    reached_by = os.environ.get(REACHED_BY)
+    if reached_by and verb in _FROM_AFAR:
+        return f"{command} {reached_by}"
+    command = " ".join([command, *map(shlex.quote, _out_option(out))])
+    return f"{command}   # on the cluster" if reached_by else command
 
 
 def _out_option(out: Path) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import model_validator
 
-from fer_common.flags import Flag, add_flags, flags, given_values
+from fer_common.flags import Flag, add_flags, command_line, flags, given_values
 from fer_common.verbs import Verb
 from fer_data import DataError, DataOptions
 from sweeps.cli.console import warn
@@ -57,6 +57,11 @@ class OnCluster(OfSweeps):
     def is_afar(self) -> bool:
         """Whether the sweep is on a cluster."""
         return self.cluster is not None or self.address is not None
+
+    @property
+    def reached_by(self) -> list[str]:
+        """The options that name the cluster, and the folder there if it was given."""
+        return command_line(self, ["cluster", "address", "out"])
 
 
 class OfTrials(OnCluster):

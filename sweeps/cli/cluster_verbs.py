@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cluster.config import ClusterConfig, reach
 from cluster.errors import ClusterError
-from cluster.submit import Jobs, exit_code, look_again
+from cluster.submit import Jobs, exit_code
 from fer_common.errors import without_password
 from fer_common.flags import command_line
 from fer_common.user import user_name
@@ -35,12 +35,12 @@ def submit(given: SweepArguments, config: ClusterConfig) -> int:
     find_space(given.space)
     _check_tracking_uri(given.options.tracking_uri)
     name = check_name(given.options.name or f"{space_label(given.space)}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
-    jobs = Jobs(config)
+    jobs = Jobs(config, [*command_line(given, ["cluster"]), *command_line(given.options, ["address", "out"])])
     words = job_arguments(given, given.options.model_copy(update={"name": name}), config)
     shipped = [path for path in (_own_space(given), given.cluster) if path]
     job = jobs.submit(name, ["python", "-m", "sweeps.run", *words], files=shipped)
     console.print(f"sweep {name} runs on {config.address} as job {job.submission_id}; Ctrl-C leaves it running")
-    return _follow(jobs, config, name)
+    return _follow(jobs, name)
 
 
 def job_arguments(given: SweepArguments, asked: Options, config: ClusterConfig) -> list[str]:
@@ -52,7 +52,7 @@ def job_arguments(given: SweepArguments, asked: Options, config: ClusterConfig) 
     given_names = asked.model_fields_set
     places = {"address": "auto", "out": config.storage, "tracking_uri": config.tracking_uri}
     update = {name: value for name, value in places.items() if value and (name not in given_names or name == "address")}
-    source = given.source or config.data
+    source = given.source or (None if asked.resume else config.data)
     data = asked.data.model_copy(update={"source": source})
     space = _own_space(given)
     flags_of_this_command = {"--dry-run": given.dry_run, "--debug": given.debug}
@@ -83,8 +83,14 @@ def _own_space(given: SweepArguments) -> Path | None:
 
 def logs(verb: OnCluster, name: str) -> int:
     """Print the output of the job of a sweep on a cluster until it ends."""
-    config = _config(verb)
-    return _follow(Jobs(config), config, name)
+    return _follow(_jobs(verb), name)
+
+
+def resume_arguments(verb: OnCluster, name: str) -> list[str]:
+    """The arguments of `sweeps.run` that resume a sweep on a cluster: its job names its space and folder."""
+    space = _words_of_job(_jobs(verb), name)[3]
+    place = command_line(verb, ["cluster", "address", "tracking_uri"])
+    return [space, "--name", name, "--resume", *place, "--out", _folder_there(verb, name)]
 
 
 def stop(verb: OnCluster, name: str) -> Act:
@@ -93,9 +99,8 @@ def stop(verb: OnCluster, name: str) -> Act:
     If its driver does not answer in time, because it starts, hangs or the head is busy, its job gets a signal; the act
     is in the journal all the same, once it arrives. Raises InputError if the sweep does not run.
     """
-    config, said = _config(verb), list[str]()
-    jobs = Jobs(config)
-    command = [*_command_there(verb, name, config, jobs), "--json"]
+    jobs, said = _jobs(verb), list[str]()
+    command = [*_command_there(verb, name), "--json"]
     with suppress(ClusterError):  # if the cluster does not answer at all, the signal fails too
         jobs.run(command, user_name(), said.append, _ANSWER_SECONDS)
     act = next((Act.model_validate_json(line) for line in "".join(said).splitlines() if line.startswith("{")), None)
@@ -109,8 +114,6 @@ def stop(verb: OnCluster, name: str) -> Act:
 
 def there(verb: OnCluster, name: str | None) -> int:
     """Run this command on the cluster, next to the sweep's folder, and print its output."""
-    config = _config(verb)
-    jobs = Jobs(config)
     rest = ""
 
     def show(text: str) -> None:
@@ -119,26 +122,33 @@ def there(verb: OnCluster, name: str | None) -> int:
         sys.stdout.write("".join(f"{line}\n" for line in lines if not _is_rays_own(line)))
         sys.stdout.flush()
 
-    code = jobs.run(_command_there(verb, name, config, jobs), user_name(), show)
+    code = _jobs(verb).run(_command_there(verb, name), user_name(), show)
     sys.stdout.write(rest)
     return code
 
 
-def _command_there(verb: OnCluster, name: str | None, config: ClusterConfig, jobs: Jobs) -> list[str]:
+def _command_there(verb: OnCluster, name: str | None) -> list[str]:
     """This command, as it is run on the cluster."""
-    out = str(verb.out) if verb.out != Options().out else _folder_there(name, config, jobs)
-    return ["python", "-m", "sweeps", *_without(verb.argv, ("--cluster", "--address", "--out")), "--out", out]
+    words = _without(verb.argv, ("--cluster", "--address", "--out"))
+    return ["python", "-m", "sweeps", *words, "--out", _folder_there(verb, name)]
 
 
-def _folder_there(name: str | None, config: ClusterConfig, jobs: Jobs) -> str:
-    """The folder of sweeps on the cluster: that of the sweep's job, or `storage` of the cluster file."""
-    words = shlex.split(jobs.find(name).entrypoint) if name else []
-    out = words[words.index("--out") + 1] if "--out" in words else config.storage
+def _folder_there(verb: OnCluster, name: str | None) -> str:
+    """The folder of sweeps on the cluster: --out, that of the sweep's job, or `storage` of the cluster file."""
+    if verb.out != Options().out:
+        return str(verb.out)
+    words = _words_of_job(_jobs(verb), name) if name else []
+    out = words[words.index("--out") + 1] if "--out" in words else _config(verb).storage
     if out is None:
         raise InputError(
             "the folder of sweeps on the cluster is not known: give --out DIR, or storage in the cluster file"
         )
     return out
+
+
+def _words_of_job(jobs: Jobs, name: str) -> list[str]:
+    """The newest command that was submitted for a sweep: python -m sweeps.run SPACE …"""
+    return shlex.split(jobs.find(name).entrypoint)
 
 
 def _without(argv: Sequence[str], options: tuple[str, ...]) -> list[str]:
@@ -156,12 +166,16 @@ def _is_rays_own(line: str) -> bool:
     return line.startswith("Running entrypoint for job ") or "Runtime env is setting up" in line
 
 
-def _follow(jobs: Jobs, config: ClusterConfig, name: str) -> int:
+def _follow(jobs: Jobs, name: str) -> int:
     try:
         return exit_code(jobs.follow(name, sys.stdout.write))
     except KeyboardInterrupt:
-        console.print(f"\n{name} continues on the cluster. To follow it again:\n  {look_again(config, name)}")
+        console.print(f"\n{name} continues on the cluster. To follow it again:\n  {jobs.look_again(name)}")
         return 130
+
+
+def _jobs(verb: OnCluster) -> Jobs:
+    return Jobs(_config(verb), verb.reached_by)
 
 
 def _config(verb: OnCluster) -> ClusterConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from argparse import ArgumentParser, Namespace
@@ -12,13 +13,14 @@ from typing import Annotated, Any, ClassVar
 
 from rich.text import Text
 
-from cluster.config import check_home, reach
+from cluster.config import ClusterConfig, check_home, reach
+from cluster.submit import REACHED_BY
 from fer_common.errors import Parser, run_command, without_password
 from fer_common.flags import Flag, add_flags, command_line
 from fer_common.verbs import Verb, add_verbs, describe, parsed
 from fer_data import DataOptions
 from sweeps.cli import cluster_verbs, look_verbs, records, reproduce, run_verbs, use_verbs
-from sweeps.cli.arguments import OfSweeps, SweepArguments, SweepName
+from sweeps.cli.arguments import OfSweeps, OnCluster, SweepArguments, SweepName
 from sweeps.cli.console import console, errors, hide_passwords_in_tracebacks, on_stderr, warn
 from sweeps.cli.leaderboard_table import leaderboard, pareto_table
 from sweeps.cli.progress import STATES, Progress, trials_begun
@@ -27,7 +29,7 @@ from sweeps.options import Options
 from sweeps.planning.budgets import Budgets
 from sweeps.planning.hardware import find_hardware
 from sweeps.planning.plan import Plan, make_plan
-from sweeps.runs import find_run, open_sweep, refuse_made
+from sweeps.runs import command_for, find_run, open_sweep, refuse_made
 from sweeps.spec import SweepSpec, recorded_spec
 from sweeps.sweep import SweepResult, run_plan
 from tracking.errors import TrackingError
@@ -45,10 +47,8 @@ class RunSweep(SweepArguments):
         config = reach(self.cluster, self.options.address)
         if config and config.submits:
             return cluster_verbs.submit(self, config)
-        place = {"address": config.address, "cluster_cpus": config.cpus, "cluster_gpus": config.gpus} if config else {}
-        plan = make_plan(
-            self.space, self.options.model_copy(update={"address": None, **place}), find_hardware, console.print
-        )
+        options = self.options.model_copy(update={"address": None, **_joined(config)})
+        plan = make_plan(self.space, options, find_hardware, console.print)
         if self.dry_run:
             from sweeps.planning.dry_run import dry_run
 
@@ -130,7 +130,7 @@ class Rerun(OfSweeps):
         return rerun.say_whether_equal(run, again, console)
 
 
-class Resume(OfSweeps):
+class Resume(OnCluster):
     """Continue a sweep with the options that it was started with.
 
     Example: python -m sweeps resume night
@@ -143,10 +143,19 @@ class Resume(OfSweeps):
     name: SweepName
 
     def __call__(self) -> int:
+        config = reach(self.cluster, self.address)
+        if config and config.submits:
+            return parsed(run_parser(), cluster_verbs.resume_arguments(self, self.name))()
         _, history = open_sweep(self.name, self.out)
         refuse_made(self.name, history.trials.values())
-        options = Options(name=self.name, out=self.out, tracking_uri=self.tracking_uri, resume=True)
+        asked = {"name": self.name, "out": self.out, "tracking_uri": self.tracking_uri, "resume": True}
+        options = Options(**asked, **_joined(config))
         return _run_plan(make_plan(recorded_spec(history).space, options, find_hardware, console.print))
+
+
+def _joined(config: ClusterConfig | None) -> dict[str, Any]:
+    """The options of a sweep whose driver joins a cluster."""
+    return {"address": config.address, "cluster_cpus": config.cpus, "cluster_gpus": config.gpus} if config else {}
 
 
 class Spaces(Verb):
@@ -234,26 +243,27 @@ def _conclude(plan: Plan, result: SweepResult) -> None:
     for fault in result.faults:
         errors.print(Text(f"failed: {fault}", style="red"))
     if result.backlog:
-        warn(f"MLflow lacks {result.backlog} events; send them with: {_verb(plan.options, 'sync')}")
+        warn(f"MLflow lacks {result.backlog} events; send them with: {_verb(plan, 'sync')}")
     if not history.finished:
         reason = history.stopped.reason if history.stopped else "it did not end"
-        console.print(f"not finished ({reason}). {_way_on(plan.options, history, spec)}")
-    console.print(f"see also:\n  {_verb(plan.options, 'status')}\n  {_page(plan, result)}")
+        console.print(f"not finished ({reason}). {_way_on(plan, history, spec)}")
+    console.print(f"see also:\n  {_verb(plan, 'status')}\n  {_page(plan, result)}")
 
 
-def _way_on(options: Options, history: SweepHistory, spec: SweepSpec) -> str:
+def _way_on(plan: Plan, history: SweepHistory, spec: SweepSpec) -> str:
     """How a sweep continues that is not finished."""
     budgets = Budgets(spec)
     if budgets.exceeded(history):
         return budgets.way_on[:1].upper() + budgets.way_on[1:]
     paused = [trial.paused is not None and trial.paused.reason == "person" for trial in history.unfinished]
     by_persons = bool(paused) and all(paused) and not spec.to_start(history)
-    commands = [_verb(options, verb) for verb in (["unpause", "resume"] if by_persons else ["resume"])]
+    commands = [_verb(plan, verb) for verb in (["unpause", "resume"] if by_persons else ["resume"])]
     return "\n  ".join(["To resume it:", *commands])
 
 
-def _verb(options: Options, verb: str) -> str:
-    return shlex.join(["python", "-m", "sweeps", verb, str(options.name), *command_line(options, ["out"])])
+def _verb(plan: Plan, verb: str) -> str:
+    joins = command_line(plan.options, ["address"]) if verb == "resume" and REACHED_BY not in os.environ else []
+    return command_for(plan.options.out, verb, plan.spec.name, *joins)
 
 
 def _page(plan: Plan, result: SweepResult) -> str:
@@ -262,7 +272,7 @@ def _page(plan: Plan, result: SweepResult) -> str:
 
     uri = plan.tracking_uri
     if not uri.startswith("http"):
-        return f"{_verb(plan.options, 'ui')}   # the MLflow UI"
+        return f"{_verb(plan, 'ui')}   # the MLflow UI"
     try:
         return f"MLflow: {experiment_page(uri, result.history.started.space)}"
     except TrackingError:  # a warning was printed before

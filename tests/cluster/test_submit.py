@@ -11,7 +11,7 @@ import pytest
 
 from cluster.config import ClusterConfig
 from cluster.errors import ClusterError
-from cluster.submit import Job, Jobs, _Once, _shipment, exit_code, look_again
+from cluster.submit import Job, Jobs, _Once, _shipment, exit_code
 from tests import ROOT
 
 
@@ -105,6 +105,11 @@ def test_exit_codes(status: str, code: int | None, exits: int) -> None:
     assert exit_code(Job("n", "n", 1, status, "", "", code)) == exits
 
 
-def test_how_to_look_again() -> None:
-    command = look_again(ClusterConfig(address="http://h:8265"), "night")
-    assert command == "python -m sweeps logs night --address http://h:8265"
+@pytest.mark.parametrize(
+    ("reached_by", "options"),
+    [([], "--address http://h:8265"), (["--cluster", "my file.yaml"], "--cluster 'my file.yaml'")],
+)
+def test_how_to_look_again(monkeypatch: pytest.MonkeyPatch, reached_by: list[str], options: str) -> None:
+    monkeypatch.setattr("cluster.submit._client", lambda config: None)
+    jobs = Jobs(ClusterConfig(address="http://h:8265"), reached_by)
+    assert jobs.look_again("night") == f"python -m sweeps logs night {options}"

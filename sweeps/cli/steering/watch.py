@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -58,7 +59,8 @@ class Status(OnCluster):
     def __call__(self) -> int:
         if self.is_afar:
             if self.watch:
-                raise InputError("--watch needs the sweep's folder; follow the sweep with: logs NAME --address …")
+                follow = shlex.join(["python", "-m", "sweeps", "logs", self.name, *self.reached_by])
+                raise InputError(f"--watch needs the sweep's folder; follow the sweep with: {follow}")
             return cluster_verbs.there(self, self.name)
         if self.watch and self.as_json:
             raise InputError("--watch and --json exclude each other: give one")

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from cluster.config import ClusterConfig
 from cluster.errors import ClusterError
-from cluster.submit import Job
+from cluster.submit import REACHED_BY, Job
 from fer_common.verbs import parsed
 from sweeps.cli.cluster_verbs import job_arguments
 from sweeps.cli.main import RunSweep, main, parser, run_parser
@@ -71,7 +74,17 @@ class Head:
 
     entrypoint = ""
 
-    def __init__(self, config: ClusterConfig) -> None: ...
+    submitted: ClassVar[list[str]] = []
+
+    def __init__(self, config: ClusterConfig, reached_by: Sequence[str]) -> None:
+        self._reached_by = shlex.join(reached_by)
+
+    def submit(self, sweep: str, entrypoint: Sequence[str], *, files: Sequence[Path] = ()) -> Job:
+        self.submitted.append(shlex.join(entrypoint))
+        return self.find(sweep)
+
+    def follow(self, sweep: str, write: Callable[[str], object]) -> Job:
+        return Job(sweep, sweep, 1, "SUCCEEDED", "", self.entrypoint, 0)
 
     def find(self, sweep: str) -> Job:
         return Job(sweep, sweep, 1, "RUNNING", "", self.entrypoint, None)
@@ -82,7 +95,7 @@ class Head:
     def run(
         self, entrypoint: Sequence[str], who: str, write: Callable[[str], object], seconds: float | None = None
     ) -> int:
-        place = os.environ | {"LOGNAME": who, "PYTHONPATH": str(ROOT)}
+        place = os.environ | {"LOGNAME": who, "PYTHONPATH": str(ROOT), REACHED_BY: self._reached_by}
         try:
             done = subprocess.run(
                 [sys.executable, *entrypoint[1:]], env=place, capture_output=True, text=True, timeout=seconds
@@ -98,7 +111,7 @@ class Head:
 @pytest.fixture
 def main_afar(out: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     monkeypatch.setattr("sweeps.cli.cluster_verbs.Jobs", Head)
-    monkeypatch.setattr(Head, "entrypoint", f"python -m sweeps.run x --address auto --out {out}")
+    monkeypatch.setattr(Head, "entrypoint", f"python -m sweeps.run lenet_space --address auto --out {out}")
     monkeypatch.setenv("LOGNAME", "ana")
     return lambda *words: main([*words, "--address", "http://head:8265"])
 
@@ -156,6 +169,29 @@ def test_a_sweep_whose_driver_does_not_answer_is_stopped_from_afar_by_a_signal(
     assert act["who"].startswith("ana@")
     assert afar("stop", "over") == 2
     assert "over: the sweep does not run, so there is nothing to stop" in capsys.readouterr().err
+
+
+def test_a_command_that_is_printed_from_afar_works_there(
+    afar: Callable[..., int], out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert afar("extend", "night", "--trials", "+1") == 0
+    capsys.readouterr()
+    assert afar("extend", "night", "--trials", "+1", "--out", str(out)) == 0
+    (command,) = re.findall("^  python -m sweeps (.*)$", capsys.readouterr().out, re.MULTILINE)
+    assert command == f"resume night --out {out} --address http://head:8265"
+    Head.submitted.clear()
+    assert main(shlex.split(command)) == 0
+    assert Head.submitted == [f"python -m sweeps.run lenet_space --address auto --name night --out {out} --resume"]
+
+
+def test_the_end_of_a_sweep_on_a_cluster_names_commands_that_reach_it(
+    run: Callable[..., int], out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(REACHED_BY, "--cluster 'my cluster.yaml'")
+    run("--trials", "1")
+    said = capsys.readouterr().out
+    assert "\n  python -m sweeps status night --cluster 'my cluster.yaml'\n" in said
+    assert f"\n  python -m sweeps ui night --out {out}   # on the cluster   # the MLflow UI\n" in said
 
 
 def test_an_address_that_takes_no_jobs_is_named(capsys: pytest.CaptureFixture[str]) -> None:
