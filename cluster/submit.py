@@ -97,12 +97,16 @@ class Jobs:
         return Job(submission_id, sweep, number, "PENDING", "", shlex.join(entrypoint), None)
 
     def run(
-        self, entrypoint: Sequence[str], who: str, write: Callable[[str], object], seconds: float = math.inf
+        self,
+        entrypoint: Sequence[str],
+        who: str,
+        write: Callable[[str], object],
+        after_seconds: float = math.inf,
+        do: Callable[[], object] = lambda: None,
     ) -> int:
         """Run a command on the head node as `who`; write its output as it comes, and return its exit code.
 
-        Ctrl-C interrupts the command there. If it takes more than `seconds`, it is left alone, and this raises
-        ClusterError.
+        Ctrl-C interrupts the command there. If it takes longer than `after_seconds`, `do` is called once, meanwhile.
         """
         environment = self._environment({"LOGNAME": who, "RAY_JOB_STOP_SIGNAL": "SIGINT"})
         with _shipment(()) as folder, _asking(self._config.address):
@@ -111,14 +115,14 @@ class Jobs:
                 runtime_env={"working_dir": str(folder), "env_vars": environment},
             )
             try:
-                code = self._watch(job, _Once(write), seconds)
+                code = self._watch(job, _Once(write), after_seconds, do)
             except KeyboardInterrupt:
                 self._client.stop_job(job)
                 raise
             self._client.delete_job(job)
         return 1 if code is None else code
 
-    def _watch(self, job: str, log: _Once, seconds: float) -> int | None:
+    def _watch(self, job: str, log: _Once, after_seconds: float, do: Callable[[], object]) -> int | None:
         """Pass on what a job prints until it ends; its exit code."""
         began = time.monotonic()
         while True:
@@ -128,8 +132,9 @@ class Jobs:
             if details.status not in _LIVING:
                 return details.driver_exit_code
             passed = time.monotonic() - began
-            if passed > seconds:
-                raise ClusterError(f"{self._config.address}: no answer in {seconds:.0f} s")
+            if passed > after_seconds:
+                after_seconds = math.inf
+                do()
             time.sleep(_SHORT_SECONDS if passed < _OFTEN_SECONDS else _RETRY_SECONDS)
 
     def _environment(self, more: Mapping[str, str]) -> dict[str, str]:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from cluster.config import ClusterConfig, reach
-from cluster.errors import ClusterError
 from cluster.submit import Jobs, exit_code
 from fer_common.errors import without_password
 from fer_common.flags import command_line
@@ -26,7 +24,7 @@ from tracking.mlflow_sync.uri import check_tracking_uri
 from tracking.record.events import Act
 from tracking.record.inbox import Request
 
-_ANSWER_SECONDS = 10.0
+_ANSWER_SECONDS = 5.0
 """How long `stop` waits for the driver's answer before it sends a signal."""
 
 
@@ -96,17 +94,22 @@ def resume_arguments(verb: OnCluster, name: str) -> list[str]:
 def stop(verb: OnCluster, name: str) -> Act:
     """Stop a whole sweep on a cluster, as `there` does, and return the act with its answer.
 
-    If its driver does not answer in time, because it starts, hangs or the head is busy, its job gets a signal; the act
-    is in the journal all the same, once it arrives. Raises InputError if the sweep does not run.
+    If its driver does not answer soon, because it starts, hangs or the head is busy, its job gets a signal. Raises
+    InputError if the sweep does not run.
     """
-    jobs, said = _jobs(verb), list[str]()
+    jobs, said, signals = _jobs(verb), list[str](), list[bool]()
+
+    def send_signal() -> None:
+        signals.append(jobs.stop(name))
+
     command = [*_command_there(verb, name), "--json"]
-    with suppress(ClusterError):  # if the cluster does not answer at all, the signal fails too
-        jobs.run(command, user_name(), said.append, _ANSWER_SECONDS)
+    jobs.run(command, user_name(), said.append, _ANSWER_SECONDS, send_signal)
     act = next((Act.model_validate_json(line) for line in "".join(said).splitlines() if line.startswith("{")), None)
     if act and act.answer != NOTHING_TO_STOP:
         return act
-    if not jobs.stop(name):
+    if not signals:
+        send_signal()
+    if not any(signals):
         raise InputError(f"{name}: {NOTHING_TO_STOP}")
     by_signal = "its driver has not answered, so its job got SIGTERM: it stops within a minute, and can be resumed"
     return Act(**dict(Request(verb="stop")), answer=by_signal)

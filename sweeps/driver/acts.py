@@ -73,7 +73,8 @@ class Acts:
         refused = False
         more: Mapping[str, Any] = {}
         try:
-            if director.stop_reason is not None:
+            asks_to_stop = request.verb == "stop" and not request.arguments
+            if director.stop_reason is not None and not asks_to_stop:
                 raise InputError(f"the sweep is stopping: {director.stop_reason}")
             answer, more = self._do(director, request)
         except Exception as error:  # whatever is wrong with a request, the sweep continues

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shlex
@@ -10,13 +11,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import ExitStack
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 
 from cluster.config import ClusterConfig
-from cluster.errors import ClusterError
 from cluster.submit import REACHED_BY, Job
 from fer_common.verbs import parsed
 from sweeps.cli.cluster_verbs import job_arguments
@@ -93,15 +94,17 @@ class Head:
         return sweep == "night"
 
     def run(
-        self, entrypoint: Sequence[str], who: str, write: Callable[[str], object], seconds: float | None = None
+        self,
+        entrypoint: Sequence[str],
+        who: str,
+        write: Callable[[str], object],
+        after_seconds: float = math.inf,
+        do: Callable[[], object] = lambda: None,
     ) -> int:
         place = os.environ | {"LOGNAME": who, "PYTHONPATH": str(ROOT), REACHED_BY: self._reached_by}
-        try:
-            done = subprocess.run(
-                [sys.executable, *entrypoint[1:]], env=place, capture_output=True, text=True, timeout=seconds
-            )
-        except subprocess.TimeoutExpired:
-            raise ClusterError("no answer") from None
+        if after_seconds == 0:
+            do()
+        done = subprocess.run([sys.executable, *entrypoint[1:]], env=place, capture_output=True, text=True)
         write(
             f"2026-01-01 INFO job_manager.py:1 -- Runtime env is setting up.\nRunning entrypoint for job x: python\n{done.stdout}{done.stderr}"
         )
@@ -161,8 +164,16 @@ def test_a_sweep_whose_driver_does_not_answer_is_stopped_from_afar_by_a_signal(
     capsys.readouterr()
     assert afar("stop", "night") == 0, "its job runs, but it has no driver yet"
     assert by_signal in " ".join(capsys.readouterr().out.split())
-    monkeypatch.setattr("sweeps.cli.cluster_verbs._ANSWER_SECONDS", 0.1)
-    with hold_folder(out / "night"):
+    driver = ExitStack()
+    driver.enter_context(hold_folder(out / "night"))
+
+    def end_driver(_: Head, sweep: str) -> bool:
+        driver.close()
+        return True
+
+    monkeypatch.setattr("sweeps.cli.cluster_verbs._ANSWER_SECONDS", 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(Head, "stop", end_driver)
         assert afar("stop", "night", "--json") == 0
     act = json.loads(capsys.readouterr().out)
     assert (act["verb"], act["answer"]) == ("stop", by_signal)

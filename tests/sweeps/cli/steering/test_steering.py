@@ -206,6 +206,7 @@ def test_acts_that_contradict_each_other(tmp_path: Path) -> None:
     assert "is finishing already: stopped by ana@here" in ask(held, "pause", trial=0).answer
     assert not ask(held, "stop").refused
     assert "the sweep is stopping: stopped by ana@here" in ask(held, "pause").answer
+    assert not ask(held, "stop").refused, "it contradicts nothing; the first may have been a signal"
 
 
 def test_a_stopped_trial_is_over_and_teaches_nothing(tmp_path: Path) -> None:
