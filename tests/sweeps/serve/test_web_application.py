@@ -104,6 +104,8 @@ def test_an_ensemble_can_be_tried_and_a_support_vector_machine_is_not_offered(
     asked: list[str] = []
 
     def prepare(*words: str, timeout: float, module: str) -> str:
+        if len(words) == 1:  # the registered models, which are listed again after a while
+            return "[]"
         asked.append(words[-2])
         shutil.copyfile(out / "net.onnx", words[-1])
         return ""
@@ -333,7 +335,9 @@ def test_nets_of_real_faces_come_before_better_ones_of_drawn_faces(
         best = SweepFolder(tmp_path / name).trial(0).create().best
         best.write_bytes(b"weights")
         digest = Digest(
-            synthetic=synthetic, best=Best(trial=0, epoch=1, value=value, nets={f"{name}/0": 1.0}), finished=True
+            synthetic=synthetic,
+            best=Best(trial=0, epoch=1, value=value, mean_of=None, nets={f"{name}/0": 1.0}),
+            finished=True,
         )
         return Row(name=name, state="finished", owner="", slots=0, driver=None, seconds_left=None, digest=digest)
 
