@@ -274,7 +274,7 @@ def test_tried_settings_come_next_and_teach_the_sampler_what_it_could_have_drawn
     held = desk(tmp_path / "night")
     first = held.task()
     held.director.take(0, report(first, 1))
-    assert ask(held, "try", settings=["lr=0.02"]).answer == "starts next: as trial 0, with lr=0.02"
+    assert ask(held, "try", settings=["lr=0.02"]).answer == "starts next: the settings of trial 0 with lr=0.02"
     assert "the sampler does not learn from it" in ask(held, "try", settings=["lr=0.5", "momentum=0.5"]).answer
     again = desk(tmp_path / "night")  # a driver that died before it started them
     tasks = [again.task() for _ in range(3)]
