@@ -69,7 +69,7 @@ def _whole(sweeps: Sequence[SweepSummary], place: str) -> Table:
         ("epochs", [f"{one.epochs}" for one in sweeps]),
         ("worker minutes", [f"{one.worker_minutes:.1f}" for one in sweeps]),
         ("minutes at work", [f"{one.minutes:.1f}" for one in sweeps]),
-        ("minutes to its best", [f"{one.gains[-1].minutes:.1f}" for one in sweeps]),
+        ("minutes to its best", [f"{one.best_minutes:.1f}" for one in sweeps]),
         *_fronts(sweeps),
     ):
         table.add_row(what, *values)

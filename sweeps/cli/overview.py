@@ -25,6 +25,7 @@ from sweeps.time_left import seconds_left
 from sweeps.trial.messages import OBJECTIVE
 from tracking.errors import TrackingError
 from tracking.metrics.front import pareto_front
+from tracking.metrics.groups import mean_interval
 from tracking.metrics.scores import wilson_interval
 from tracking.metrics.winner import winner_of
 from tracking.record.files import write_bytes
@@ -40,11 +41,13 @@ _DRIVEN: tuple[State, ...] = ("running", "waiting", "paused")
 
 
 class Best(BaseModel):
-    """The best validation accuracy of a sweep, with its 95 % interval if the predictions are kept."""
+    """The best validation accuracy of a sweep, of a group its mean, with its 95 % interval if that can be computed."""
 
     trial: int
     epoch: int
     value: float
+    mean_of: int | None
+    """Number of trials of the best group whose mean `value` is; None for a trial without a group."""
     nets: dict[str, float]
     """The runs whose weights a prediction needs, with their shares: itself, or the members of an ensemble. Empty for a
     support vector machine, which cannot be exported."""
@@ -171,14 +174,17 @@ def _best(folder: SweepFolder, history: SweepHistory) -> Best | None:
             nets = {}
         case _:
             nets = {f"{folder.root.name}/{trial.number}": 1.0}
-    found = Best(trial=trial.number, epoch=best.epoch, value=best.metrics[OBJECTIVE], nets=nets)
+    found = Best(trial=trial.number, epoch=best.epoch, value=best.metrics[OBJECTIVE], mean_of=None, nets=nets)
     if winner and winner.ties:
         found.prefer, found.within_noise = winner.prefer, (winner.best, *winner.ties)
-    answers = read_predictions(folder.trial(trial.number), best.epoch)
-    if answers is None:
-        return found
-    interval = wilson_interval(int(answers.is_right.sum()), len(answers.labels))
-    return found.model_copy(update={"low": interval.low, "high": interval.high})
+    interval = None
+    group = history.group_of(trial)
+    if group.size > 1:
+        found.value, found.mean_of = group.mean, len(group.accuracies)
+        interval = mean_interval(list(group.done.values()))
+    elif answers := read_predictions(folder.trial(trial.number), best.epoch):
+        interval = wilson_interval(int(answers.is_right.sum()), len(answers.labels))
+    return found.model_copy(update={"low": interval.low, "high": interval.high}) if interval else found
 
 
 def _compromises(history: SweepHistory) -> Iterator[dict[str, float]]:

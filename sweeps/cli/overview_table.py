@@ -82,7 +82,8 @@ def _best(row: Row) -> str:
     if best is None:
         return ""
     interval = f" ({best.low:.1%} to {best.high:.1%})" if best.low is not None and best.high is not None else ""
-    return "\n".join([f"{best.value:.2%}{interval}", *_front(row.digest.pareto)])
+    mean = f", mean of {best.mean_of}" if best.mean_of else ""
+    return "\n".join([f"{best.value:.2%}{interval}{mean}", *_front(row.digest.pareto)])
 
 
 def _front(front: Sequence[dict[str, float]]) -> list[str]:

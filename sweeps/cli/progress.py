@@ -176,8 +176,10 @@ def _row(trial: TrialHistory) -> tuple[str, ...]:
 
 
 def best_line(history: SweepHistory) -> str:
-    """The best trial so far, as a line."""
-    ranked = history.ranked()
+    """The best trial so far, of a group its mean, as a line."""
+    ranked = history.ranked_groups()
     if not ranked:
         return "best so far: none yet"
-    return f"best so far: {ranked[0].best_accuracy:.2%} val_accuracy, trial {trial_name(ranked[0])}"
+    best = ranked[0]
+    mean = f", mean of {len(best.accuracies)}" if best.size > 1 else ""
+    return f"best so far: {best.mean:.2%} val_accuracy{mean}, trial {trial_name(best.ranked()[0])}"

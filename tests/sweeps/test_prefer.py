@@ -12,9 +12,11 @@ import pytest
 from sweeps import InputError, SweepResult
 from sweeps.after.draw_sweep import draw_sweep
 from sweeps.cli.main import main
+from sweeps.cli.progress import best_line
 from sweeps.runs import best_runs, find_run
 from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd
 from tests.sweeps.fake_trials import metrics, only_sampled
+from tracking.metrics.compare_sweeps import sweep_summary
 from tracking.metrics.winner import winner_of
 from tracking.mlflow_sync.default_store import default_uri
 from tracking.mlflow_sync.upkeep import opened
@@ -70,6 +72,25 @@ def test_the_cheapest_within_noise_stands_for_the_sweep(
     (row,) = json.loads(capsys.readouterr().out)
     assert (row["best"]["trial"], row["best"]["prefer"]) == (chosen, prefer)
     assert row["best"]["within_noise"] == ([0, 1, 2] if prefer else [])
+
+
+def test_the_best_of_a_sweep_of_groups_is_a_mean(sweep: Sweep, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Trials 0 and 1 are one group, 12 and 11 of 14 right. t of one degree of freedom is 12.706."""
+    done = priced_sweep(sweep, trials=2, replicates=2)
+    assert [sorted(trial.number for trial in one.members.values()) for one in done.history.groups()] == [[0, 1], [2, 3]]
+    assert best_line(done.history) == "best so far: 82.14% val_accuracy, mean of 2, trial 0 lenet, seed 1 of 2"
+    capsys.readouterr()
+    assert main(["list", "--json", "--out", str(out)]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["best"]["trial"], row["best"]["mean_of"]) == (0, 2)
+    assert row["best"]["value"] == pytest.approx(23 / 28)
+    assert row["best"]["low"] == pytest.approx(23 / 28 - 12.706 / 28, abs=1e-4)
+    assert main(["list", "--out", str(out)]) == 0
+    assert "82.14% (36.8% to 100.0%), mean of 2" in " ".join(capsys.readouterr().out.split())
+    found = sweep_summary("night", done.history)
+    assert (found.best_trial, found.best, found.median) == pytest.approx((0, 23 / 28, (23 + 13) / 56))
+    assert [(gain.trial, gain.accuracy) for gain in found.gains] == [(0, pytest.approx(23 / 28))]
+    assert found.best_minutes == found.gains[0].minutes
 
 
 def test_the_sentence_names_what_it_costs(sweep: Sweep) -> None:

@@ -1,7 +1,7 @@
 """Compares whole sweeps: the result of each, and how fast it was reached."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
 from statistics import median
 
@@ -14,7 +14,7 @@ from tracking.record.spans import MINUTE_MS, attempt_spans, trial_minutes
 
 
 class Improvement(Finite):
-    """An epoch that was better than all earlier ones of its sweep.
+    """An epoch, or the mean of a complete group, that was better than all earlier ones of its sweep.
 
     `minutes` is the time until then during which at least one trial was running.
     """
@@ -27,13 +27,18 @@ class Improvement(Finite):
 
 
 class SweepSummary(Finite):
-    """The summary of a whole sweep. Accuracies are those of each trial's best epoch on the selecting split."""
+    """The summary of a whole sweep. Accuracies are those of each trial's best epoch on the selecting split.
+
+    The accuracy of a group is the mean of its trials.
+    """
 
     name: str
     best_trial: int
     best: float
+    best_minutes: float
+    """Minutes until the best was known, during which at least one trial was running."""
     median: float
-    """Median over the trials with a finished epoch."""
+    """Median over the trials with a finished epoch, a group counted once."""
     trials: int
     states: dict[str, int]
     epochs: int
@@ -73,14 +78,15 @@ def sweep_summaries(histories: Mapping[str, SweepHistory]) -> tuple[SweepSummary
 def sweep_summary(name: str, history: SweepHistory) -> SweepSummary:
     """The summary of a sweep that has a trial with a finished epoch, without its front."""
     trials = list(history.trials.values())
-    ranked = history.ranked()
-    scores = [trial.best_accuracy or 0.0 for trial in ranked]
+    ranked = history.ranked_groups()
+    best = [epoch for trial in ranked[0].members.values() if (epoch := trial.best_epoch())]
     clock = _Clock(span for trial in trials for span in attempt_spans(trial))
     return SweepSummary(
         name=name,
-        best_trial=ranked[0].number,
-        best=scores[0],
-        median=median(scores),
+        best_trial=ranked[0].ranked()[0].number,
+        best=ranked[0].mean,
+        best_minutes=clock.minutes_at(max(epoch.time_ms for epoch in best)),
+        median=median(group.mean for group in ranked),
         trials=len(trials),
         states=history.states,
         epochs=sum(len(trial.epochs) for trial in trials),
@@ -106,19 +112,27 @@ class _Clock:
 
 
 def _improvements(history: SweepHistory, clock: _Clock) -> tuple[Improvement, ...]:
-    trials = history.trials.values()
-    epochs = sorted((epoch for trial in trials for epoch in trial.epochs), key=lambda epoch: epoch.time_ms)
-    starts = sorted(trial.started.time_ms for trial in trials)
+    starts = sorted(trial.started.time_ms for trial in history.trials.values())
     gains: list[Improvement] = []
-    for epoch in epochs:
-        accuracy = epoch.metrics.get(OBJECTIVE, math.nan)
+    for time_ms, trial, accuracy in sorted(_accuracies(history)):
         if math.isfinite(accuracy) and (not gains or accuracy > gains[-1].accuracy):
             gains.append(
                 Improvement(
-                    trial=epoch.trial,
-                    trials=sum(start <= epoch.time_ms for start in starts),
-                    minutes=clock.minutes_at(epoch.time_ms),
+                    trial=trial,
+                    trials=sum(start <= time_ms for start in starts),
+                    minutes=clock.minutes_at(time_ms),
                     accuracy=accuracy,
                 )
             )
     return tuple(gains)
+
+
+def _accuracies(history: SweepHistory) -> Iterator[tuple[int, int, float]]:
+    """The time of each epoch, or at which a group was complete; the trial, of a group its best; the accuracy."""
+    for group in history.groups():
+        if group.size == 1:
+            for epoch in group.first.epochs:
+                yield epoch.time_ms, epoch.trial, epoch.metrics.get(OBJECTIVE, math.nan)
+        elif group.is_whole:
+            last = max(trial.epochs[-1].time_ms for trial in group.members.values())
+            yield last, group.ranked()[0].number, group.mean

@@ -19,7 +19,7 @@ function showSummary(now) {
   const { best, trials: counts, begun } = now.digest, over = ["finished", "paused"].includes(now.state);
   put("line", `${now.why || now.state}; space ${now.digest.space}, data ${now.digest.dataset}` + (now.digest.stopped ? `; ${now.digest.stopped}` : "") + (["stopped", "crashed"].includes(now.state) ? `; continue it with: ${resume}` : ""));
   put("best", percent(best?.value));
-  put("best-about", best ? `trial ${best.trial}, epoch ${best.epoch}` + (best.low == null ? "" : `; 95\u00a0% interval ${percent(best.low)}\u00a0to\u00a0${percent(best.high)}`) : "no epoch is finished yet");
+  put("best-about", best ? (best.mean_of ? `mean of ${best.mean_of}, the best is trial ${best.trial}` : `trial ${best.trial}, epoch ${best.epoch}`) + (best.low == null ? "" : `; 95\u00a0% interval ${percent(best.low)}\u00a0to\u00a0${percent(best.high)}`) : "no epoch is finished yet");
   put("count", `${begun ?? trials.size} of ${now.asked}`);
   put("count-about", (begun < trials.size ? `${trials.size} nets: ` : "") + Object.entries(counts).map(([state, n]) => `${n} ${state}`).join(", "));
   put("slots", String(now.slots));

@@ -43,6 +43,7 @@ def test_a_course_by_hand(paused: SweepHistory) -> None:
     steps = [(gain.trial, gain.trials, gain.accuracy) for gain in found.gains]
     assert steps == [(0, 2, 0.3), (0, 2, 0.4), (1, 2, 0.7)]
     assert [gain.minutes for gain in found.gains] == pytest.approx([1, 2, 3])
+    assert found.best_minutes == pytest.approx(3)
     assert SweepSummary.model_validate_json(found.model_dump_json()) == found
 
 
