@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 from sweeps.driver.director import Director
@@ -53,7 +54,30 @@ class QueuedRunner:
     def run(self, director: Director, body: TrialBody) -> None:
         """Wait, then run the sweep."""
         if wait_for_task(director):
-            self._start().run(director, body)
+            with _attended(director):
+                runner = self._start()
+            runner.run(director, body)
+
+
+@contextlib.contextmanager
+def _attended(director: Director) -> Iterator[None]:
+    """Have the director attended while the block runs, which takes seconds and does not use it.
+
+    A more urgent sweep gets the slots meanwhile, and acts are answered.
+    """
+    over = threading.Event()
+
+    def attend() -> None:
+        while not over.wait(POLL_SECONDS):
+            director.attend()
+
+    with ThreadPoolExecutor(1, "attend") as threads:
+        attending = threads.submit(attend)
+        try:
+            yield
+        finally:
+            over.set()
+    attending.result()
 
 
 def wait_for_task(director: Director) -> bool:

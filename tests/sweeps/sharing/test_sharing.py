@@ -20,6 +20,7 @@ from hypothesis import strategies as some
 
 from sweeps.cli.main import main
 from sweeps.cli.overview import all_sweeps
+from sweeps.driver.runner import InlineRunner, QueuedRunner
 from sweeps.planning.resources import usable_cpus
 from sweeps.sharing.division import Claim
 from sweeps.sharing.files import FileClaims
@@ -28,7 +29,7 @@ from sweeps.sweep import SweepResult
 from sweeps.trial.messages import Message, Task
 from tests import ROOT
 from tests.benchmarks.sharing import FakeSweep, Hall, twenty_over_64, two_to_one
-from tests.sweeps.fake_trials import good_body
+from tests.sweeps.fake_trials import SPACE, good_body, open_desk, spec
 from tests.sweeps.sharing.visits import VISITS
 from tracking.record.events import TrialPaused
 from tracking.record.journal import read
@@ -129,6 +130,27 @@ def test_claims_that_are_raised_at_once_never_come_to_more_than_there_is(tmp_pat
     for thread in threads:
         thread.join()
     assert faults == []
+
+
+def test_a_queued_sweep_whose_workers_start_leaves_its_slot_to_a_more_urgent_one(tmp_path: Path) -> None:
+    def share_of(name: str, priority: int = 0) -> SharedSlots:
+        claim = Claim(id=name, sweep=name, priority=priority, all_cores=frozenset([0]))
+        return SharedSlots(FileClaims(tmp_path / "ledger"), claim, 1, look_seconds=0)
+
+    usual = share_of("usual")
+    held = open_desk(tmp_path / "usual", SPACE, spec(trials=1), attendants=(usual,))
+
+    def start() -> InlineRunner:
+        urgent, end = share_of("urgent", priority=5), time.monotonic() + 10
+        while not urgent.slots_for(0, 1):
+            assert time.monotonic() < end, "it waits for the workers of the other sweep"
+            time.sleep(0.05)
+        assert usual.waits_for.startswith("sweep urgent")
+        urgent.close()
+        return InlineRunner()
+
+    QueuedRunner(start).run(held.director, good_body)
+    assert held.director.history.trials[0].state == "done"
 
 
 DRIVER = """
