@@ -20,6 +20,7 @@ from tracking.record.spans import attempt_spans
 
 _KEPT = 32
 """Maximum number of sweeps whose histories stay in memory."""
+_MOST_GROUPS = 500
 _SHARE = 0.1
 _CHEAP_SECONDS = 0.01
 
@@ -46,6 +47,7 @@ class Living:
         self._judged: dict[int, int] = {}
         """The versions of the last change of each trial: of its curve or state, and of its rank or forecast."""
         self._digest = Digest()
+        self._groups: list[dict[str, Any]] = []
         self._digested, self._due = 0, 0.0
         """How much of the journal the digest includes, and when it may be computed again."""
         self._summary: dict[str, Any] | None = None
@@ -105,11 +107,13 @@ class Living:
         if self._digested != self._offset and time.monotonic() >= self._due:
             began = time.thread_time()
             self._digest, self._digested = digest_of(self.folder, history), self._offset
+            self._groups = _groups(history)
             self._update_ranks_and_forecasts(history)
             took = time.thread_time() - began
             self._due = time.monotonic() + (took / _SHARE if took > _CHEAP_SECONDS else 0)
         summary = row_of(self.folder.root, self._digest).model_dump(mode="json") | {
             "asked": self._digest.asked,
+            "groups": self._groups,
             "classes": history.started.spec.get("classes", []),
             "set": {name: history.spec.get(name) for name in ("max_concurrent", "priority", "weight")},
             "synthetic": bool(history.started.spec.get("synthetic")),
@@ -166,6 +170,20 @@ class AllLiving:
             while len(self._known) > _KEPT:
                 self._known.pop(next(iter(self._known)))
             return living
+
+
+def _groups(history: SweepHistory) -> list[dict[str, Any]]:
+    """The trials by configuration with the mean of their best accuracies, in the order of the tables.
+
+    Empty if each configuration has one trial. The first ones alone, since each update of a page has them.
+    """
+    ranked = history.ranked_groups()
+    if all(group.size == 1 for group in ranked):
+        return []
+    return [
+        {"trials": [one.number for one in group.ranked()], "mean": group.mean if group.size > 1 else None}
+        for group in ranked[:_MOST_GROUPS]
+    ]
 
 
 def _trial(trial: TrialHistory, reason: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ const { name, resume } = document.getElementById("sweep").dataset;
 const base = `/api/v1/sweeps/${encodeURIComponent(name)}`;
 const trials = new Map();
 const ROWS = 200, CURVES = 100, OVER = ["done", "pruned", "failed", "stopped"];
-let rows = ROWS, driven = false, share = {}, undoing = null, sort = { key: "best", down: true }, search = "", drawing = false, version = 0;
+let rows = ROWS, driven = false, best = null, groups = new Map(), share = {}, undoing = null, sort = { key: "best", down: true }, search = "", drawing = false, version = 0;
 const percent = (share, digits = 1) => (share == null ? "none" : `${(100 * share).toFixed(digits)}\u00a0%`); // on one line
 const put = (id, text) => { document.getElementById(id).textContent = text; };
 const colour = (variable) => getComputedStyle(document.documentElement).getPropertyValue(variable).trim();
@@ -16,8 +16,10 @@ function duration(seconds) {
 }
 
 function showSummary(now) {
-  const { best, trials: counts, begun } = now.digest, over = ["finished", "paused"].includes(now.state);
+  const { trials: counts, begun } = now.digest, over = ["finished", "paused"].includes(now.state);
   put("line", `${now.why || now.state}; space ${now.digest.space}, data ${now.digest.dataset}` + (now.digest.stopped ? `; ${now.digest.stopped}` : "") + (["stopped", "crashed"].includes(now.state) ? `; continue it with: ${resume}` : ""));
+  best = now.digest.best;
+  showGroups(now.groups);
   put("best", percent(best?.value));
   put("best-about", best ? (best.mean_of ? `mean of ${best.mean_of}, the best is trial ${best.trial}` : `trial ${best.trial}, epoch ${best.epoch}`) + (best.low == null ? "" : `; 95\u00a0% interval ${percent(best.low)}\u00a0to\u00a0${percent(best.high)}`) : "no epoch is finished yet");
   put("count", `${begun ?? trials.size} of ${now.asked}`);
@@ -33,6 +35,21 @@ function showSummary(now) {
   share = now.set;
   showShare();
   window.dispatchEvent(new CustomEvent("summary", { detail: now }));
+}
+
+// Where trials are in groups, the table is in the order of the groups, as it is in a terminal.
+function showGroups(ranked) {
+  const header = document.getElementById("of-group"), first = header.hidden && ranked.length;
+  groups = new Map(ranked.flatMap((group, place) => group.trials.map((number) => [number, { ...group, place }])));
+  header.hidden = !ranked.length;
+  if (first) sortBy("place");
+}
+
+function sortBy(key) {
+  sort = { key, down: sort.key === key ? !sort.down : key === "best" };
+  for (const header of document.querySelectorAll("#trials th")) header.removeAttribute("aria-sort");
+  document.querySelector(`#trials [data-key=${key}]`).closest("th").setAttribute("aria-sort", sort.down ? "descending" : "ascending");
+  later();
 }
 
 function showFront(front) {
@@ -57,8 +74,9 @@ const merit = (one) => one.best ?? -1;
 function ranked() {
   const words = search.toLowerCase().split(/\s+/);
   const found = [...trials.values()].filter((one) => words.every((word) => one.text.includes(word)));
-  const compare = (a, b) => (typeof a === "string" ? a.localeCompare(b) : (a ?? -1) - (b ?? -1));
-  return found.sort((a, b) => compare(a[sort.key], b[sort.key]) * (sort.down ? -1 : 1) || a.number - b.number);
+  const value = (one) => (sort.key === "place" ? groups.get(one.number)?.place ?? groups.size : one[sort.key] ?? -1);
+  const compare = (a, b) => (typeof a === "string" ? a.localeCompare(b) : a - b);
+  return found.sort((a, b) => compare(value(a), value(b)) * (sort.down ? -1 : 1) || a.number - b.number);
 }
 
 // The row of each trial stays the same element while its trial changes: an update takes neither the focus nor a click.
@@ -69,13 +87,14 @@ function rowOf(one) {
   let row = tableRows.get(one.number);
   if (!row) {
     row = document.createElement("tr");
-    for (const kind of ["", "", "", "n", "n", "n", "", "reason", "do"]) row.insertCell().className = kind;
+    for (const kind of ["", "", "", "n", "n", "n", "n", "", "reason", "do"]) row.insertCell().className = kind;
     row.cells[2].append(document.createElement("span"));
     tableRows.set(one.number, row);
   }
-  const chip = row.cells[2].firstChild, last = row.cells[8];
-  const cells = [one.number, one.title, null, percent(one.best), `${one.epoch} of ${one.epochs}`, one.lr?.toPrecision(3), one.forecast?.text ?? (OVER.includes(one.state) ? "" : "–"), one.reason];
+  const chip = row.cells[2].firstChild, last = row.cells[9], group = groups.get(one.number);
+  const cells = [one.number, one.title, null, percent(one.best), group?.mean == null ? "" : `${percent(group.mean)} of ${group.trials.length}`, `${one.epoch} of ${one.epochs}`, one.lr?.toPrecision(3), one.forecast?.text ?? (OVER.includes(one.state) ? "" : "–"), one.reason];
   cells.forEach((text, place) => { if (place !== 2) fill(row.cells[place], String(text ?? "")); });
+  row.cells[4].hidden = !groups.size;
   chip.className = `chip ${one.state}`;
   fill(chip, one.state);
   const verbs = [...({ running: ["pause", "stop"], waiting: ["unpause", "pause", "stop"], paused: ["unpause", "stop"] }[one.state] ?? []), ...(one.epoch && !one.is_over ? ["fork"] : [])];
@@ -142,9 +161,9 @@ function drawCurves() {
     pen.fillText(percent(share, 0), 8, y(share) + 4);
   }
   for (let step = 0, every = Math.max(1, Math.ceil(epochs / 10)); step < epochs; step += every) pen.fillText(String(step + 1), x(step + 1) - 3, height - 8);
-  const best = shown.reduce((a, b) => (merit(b) > merit(a) ? b : a)), running = colour("--good"), other = colour("--soft");
-  for (const one of shown) if (one !== best) line(pen, one, x, y, one.state === "running" ? running : other, 1, shown.length > 50 ? 0.25 : 0.6);
-  line(pen, best, x, y, colour("--bad"), 2.5, 1);
+  const first = trials.get(best?.trial) ?? shown[0], running = colour("--good"), other = colour("--soft");
+  for (const one of shown) if (one !== first) line(pen, one, x, y, one.state === "running" ? running : other, 1, shown.length > 50 ? 0.25 : 0.6);
+  line(pen, first, x, y, colour("--bad"), 2.5, 1);
 }
 
 function line(pen, one, x, y, stroke, size, alpha) {
@@ -267,12 +286,7 @@ document.querySelector("#trials tbody").addEventListener("click", ({ target: { d
   const form = document.querySelector("form[data-verb=fork]");
   if (verb === "fork") { form.elements.trial.value = trial; form.elements.settings.focus(); } else if (verb) act(verb, { trial: Number(trial) });
 });
-for (const button of document.querySelectorAll("#trials th button")) button.addEventListener("click", () => {
-  sort = { key: button.dataset.key, down: sort.key === button.dataset.key ? !sort.down : button.dataset.key === "best" };
-  for (const header of document.querySelectorAll("#trials th")) header.removeAttribute("aria-sort");
-  button.closest("th").setAttribute("aria-sort", sort.down ? "descending" : "ascending");
-  later();
-});
+for (const button of document.querySelectorAll("#trials th button")) button.addEventListener("click", () => sortBy(button.dataset.key));
 document.getElementById("search").addEventListener("input", (event) => { search = event.target.value; rows = ROWS; later(); });
 document.getElementById("further").addEventListener("click", () => { rows += ROWS; later(); });
 document.getElementById("all").addEventListener("change", later);

@@ -11,7 +11,7 @@ import pytest
 from sweeps.serve.guard import Guard
 from sweeps.serve.living import Living
 from tests.sweeps.serve.conftest import Served, unfinished
-from tracking.record.events import AttemptStarted, DriverStarted, EpochDone, TrialEnded
+from tracking.record.events import AttemptStarted, DriverStarted, EpochDone, Group, TrialEnded, TrialStarted
 from tracking.record.journal import Journal
 from tracking.record.layout import SweepFolder
 
@@ -111,6 +111,31 @@ def test_an_act_without_undo_is_confirmed_first(page: Any, server: Served) -> No
     page.fill("form[data-verb=try] input", "lr=0.02")
     page.get_by_role("button", name="Try", exact=True).click()
     assert asked == ["Train a new trial like the best one, but with lr=0.02?"]
+
+
+def test_trials_in_groups_are_in_the_order_of_their_means(page: Any, server: Served, out: Path) -> None:
+    """Groups of 99 and 40 %, and of 95 and 85 %: the second one is the better, though it has not the best trial."""
+    journal_file = unfinished(out, "grouped")
+    with Journal.open(journal_file) as journal:
+        journal.append(TrialEnded(trial=0, state="done", epochs=2))
+        for trial, accuracy in enumerate((0.99, 0.4, 0.95, 0.85), start=1):
+            first = 1 if trial < 3 else 3
+            group = Group(first=first, member=trial - first, size=2)
+            journal.append(
+                TrialStarted(trial=trial, config_id=f"c{first}", config={}, seed=trial, epochs=1, group=group),
+                EpochDone(trial=trial, epoch=1, metrics={"val_accuracy": accuracy, "epoch_seconds": 1.0}),
+                TrialEnded(trial=trial, state="done", epochs=1),
+            )
+    page.goto(f"{server.url}/sweeps/grouped")
+    page.locator("#best", has_text="90.0").wait_for()
+    page.locator("#best-about", has_text="mean of 2, the best is trial 3").wait_for()
+    rows = page.locator("#trials tbody tr")
+    rows.nth(4).wait_for()
+    texts = [row.replace("\u00a0", " ").split("\t") for row in rows.all_inner_texts()]
+    first_two = [(row[0], row[3], row[4]) for row in texts[:2]]
+    assert first_two == [("3", "95.0 %", "90.0 % of 2"), ("4", "85.0 %", "90.0 % of 2")]
+    page.get_by_role("button", name="Best").click()
+    assert rows.first.inner_text().split("\t")[0] == "1"
 
 
 def test_a_name_that_is_markup_is_shown_as_text(page: Any, out: Path, server: Served) -> None:
