@@ -14,7 +14,7 @@ from fer_common.errors import without_password
 from fer_common.flags import command_line
 from fer_common.user import user_name
 from sweeps.cli.arguments import OnCluster, SweepArguments
-from sweeps.cli.console import console
+from sweeps.cli.console import console, is_unread
 from sweeps.driver.acts import NOTHING_TO_STOP
 from sweeps.errors import InputError
 from sweeps.options import Options
@@ -170,8 +170,13 @@ def _is_rays_own(line: str) -> bool:
 
 
 def _follow(jobs: Jobs, name: str) -> int:
+    def show(text: str) -> None:
+        sys.stdout.write(text)
+        if is_unread():
+            raise KeyboardInterrupt
+
     try:
-        return exit_code(jobs.follow(name, sys.stdout.write))
+        return exit_code(jobs.follow(name, show))
     except KeyboardInterrupt:
         console.print(f"\n{name} continues on the cluster. To follow it again:\n  {jobs.look_again(name)}")
         return 130

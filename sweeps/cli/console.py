@@ -58,5 +58,17 @@ class _Unfailing(io.FileIO):
     def write(self, data: Any, /) -> int:
         try:
             return super().write(data)
-        except OSError:
+        except OSError as error:
+            if isinstance(error, BrokenPipeError):
+                _unread.add(self.fileno())
             return len(data)
+
+
+_STDOUT = 1
+_unread: set[int] = set()
+"""The descriptors of pipes that nobody reads any more."""
+
+
+def is_unread() -> bool:
+    """Whether the reader of stdout is gone, as in `logs night | head -1`: following a sweep then has no purpose."""
+    return _STDOUT in _unread

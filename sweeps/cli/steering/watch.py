@@ -18,7 +18,7 @@ from rich.text import Text
 from fer_common.flags import Flag
 from sweeps.cli import cluster_verbs
 from sweeps.cli.arguments import OfTrials, OnCluster, SweepName
-from sweeps.cli.console import console
+from sweeps.cli.console import console, is_unread
 from sweeps.cli.forecast_table import forecast_table, forecast_text
 from sweeps.cli.leaderboard_table import acts, failures, leaderboard, pareto_table
 from sweeps.cli.overview import all_sweeps, sweep_row
@@ -135,6 +135,8 @@ class Logs(OfTrials):
                 line = event.model_dump_json() if self.as_json else event_line(event, history)
                 if line:
                     console.print(Text(line), soft_wrap=True)
+            if is_unread():
+                break
         error = folder.trial(number).root / "error.txt" if number is not None else None
         if error and error.is_file() and not self.as_json:
             console.print(Text(error.read_text(encoding="utf-8", errors="replace")), soft_wrap=True)

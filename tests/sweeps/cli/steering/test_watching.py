@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,8 +16,11 @@ from rich.console import Console
 
 from sweeps.cli.main import main
 from sweeps.cli.steering.watch import sparkline
+from tests import ROOT
 from tests.sweeps.fake_trials import refused
+from tracking.record.folder_lock import hold_folder
 from tracking.record.history import SweepHistory
+from tracking.record.layout import SweepFolder
 
 
 def test_logs_of_a_sweep_and_of_a_trial(run: Callable[..., int], out: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -31,6 +37,23 @@ def test_logs_of_a_sweep_and_of_a_trial(run: Callable[..., int], out: Path, caps
     assert "--watch needs a terminal" in refused(
         capsys, lambda: main(["status", "night", "--watch", "--out", str(out)])
     )
+
+
+def test_logs_end_when_nobody_reads_them_any_more(run: Callable[..., int], out: Path) -> None:
+    run("--trials", "1", "--epochs", "2")
+    folder = SweepFolder(out / "night")
+    command = [sys.executable, "-m", "sweeps", "logs", "night", "--out", str(out)]
+    with hold_folder(folder.root), folder.journal.open("ab", buffering=0) as journal:
+        logs = subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(ROOT)})
+        assert logs.stdout
+        assert logs.stdout.readline().startswith(b"trial 0 ")
+        logs.stdout.close()
+        last = folder.journal.read_bytes().splitlines(keepends=True)[-1]
+        journal.write(last)
+        try:
+            assert logs.wait(60) == 0
+        finally:
+            logs.kill()
 
 
 @pytest.mark.parametrize("width", [80, 100, 120, 160])
