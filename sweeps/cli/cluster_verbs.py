@@ -24,7 +24,7 @@ from tracking.mlflow_sync.uri import check_tracking_uri
 from tracking.record.events import Act
 from tracking.record.inbox import Request
 
-_ANSWER_SECONDS = 5.0
+_ANSWER_SECONDS = 10.0
 """How long `stop` waits for the driver's answer before it sends a signal."""
 
 
