@@ -24,6 +24,7 @@ from cluster.config import ClusterConfig, find_token
 from cluster.errors import ClusterError
 from cluster.probe import http_get
 from fer_common.errors import did_you_mean
+from fer_common.user import ASKED_MS, asked_ms
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
@@ -108,7 +109,8 @@ class Jobs:
 
         Ctrl-C interrupts the command there. If it takes longer than `after_seconds`, `do` is called once, meanwhile.
         """
-        environment = self._environment({"LOGNAME": who, "RAY_JOB_STOP_SIGNAL": "SIGINT"})
+        asked = {"LOGNAME": who, ASKED_MS: str(asked_ms())}
+        environment = self._environment({**asked, "RAY_JOB_STOP_SIGNAL": "SIGINT"})
         with _shipment(()) as folder, _asking(self._config.address):
             job = self._client.submit_job(
                 entrypoint=shlex.join(entrypoint),

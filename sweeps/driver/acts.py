@@ -111,6 +111,9 @@ class Acts:
         if trial is not None:
             return director.give_up(trial, f"stopped by {request.who}"), {}
         if self._most_slots is None:
+            stopped = director.history.stopped
+            if stopped and stopped.time_ms >= request.asked_ms:  # from afar, a signal may overtake the request
+                return f"has stopped meanwhile, {stopped.reason}; it can be resumed", {}
             raise InputError(NOTHING_TO_STOP)
         director.request_stop(f"stopped by {request.who}")
         return f"stops {'when the running epochs end' if director.out else 'now'}; it can be resumed", {}

@@ -9,9 +9,8 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from fer_common.frozen import Frozen
-from fer_common.user import user_name
+from fer_common.user import asked_ms, user_name
 from tracking.errors import TrackingError
-from tracking.record.events import now_ms
 from tracking.record.files import write_bytes
 from tracking.record.layout import SweepFolder
 
@@ -28,7 +27,7 @@ class Request(Frozen):
     verb: str
     arguments: dict[str, Any] = Field(default={})
     who: str = Field(default_factory=lambda: f"{user_name()}@{socket.gethostname()}")
-    asked_ms: int = Field(default_factory=now_ms)
+    asked_ms: int = Field(default_factory=asked_ms)
 
 
 def post(folder: SweepFolder, request: Request) -> Path:

@@ -19,11 +19,13 @@ import pytest
 
 from cluster.config import ClusterConfig
 from cluster.submit import REACHED_BY, Job
+from fer_common.user import ASKED_MS
 from fer_common.verbs import parsed
 from sweeps.cli.cluster_verbs import job_arguments
 from sweeps.cli.main import RunSweep, main, parser, run_parser
 from sweeps.sharing.share import SharedSlots
 from tests import ROOT
+from tracking.record.events import DriverStopped, now_ms
 from tracking.record.folder_lock import hold_folder
 from tracking.record.history import SweepHistory
 
@@ -74,6 +76,7 @@ class Head:
     """A fake of a cluster's jobs, which runs their commands here, with this interpreter."""
 
     entrypoint = ""
+    asked_ms = 0
 
     submitted: ClassVar[list[str]] = []
 
@@ -101,9 +104,14 @@ class Head:
         after_seconds: float = math.inf,
         do: Callable[[], object] = lambda: None,
     ) -> int:
-        place = os.environ | {"LOGNAME": who, "PYTHONPATH": str(ROOT), REACHED_BY: self._reached_by}
         if after_seconds == 0:
             do()
+        place = os.environ | {
+            ASKED_MS: str(self.asked_ms),
+            "LOGNAME": who,
+            "PYTHONPATH": str(ROOT),
+            REACHED_BY: self._reached_by,
+        }
         done = subprocess.run([sys.executable, *entrypoint[1:]], env=place, capture_output=True, text=True)
         write(
             f"2026-01-01 INFO job_manager.py:1 -- Runtime env is setting up.\nRunning entrypoint for job x: python\n{done.stdout}{done.stderr}"
@@ -155,6 +163,24 @@ def test_a_whole_sweep_is_stopped_from_afar_by_an_act(
     assert act.who.startswith("ana@")
     assert history.stopped
     assert history.stopped.reason == f"stopped by {act.who}"
+
+
+def test_a_stop_from_afar_that_a_signal_has_overtaken_is_recorded(
+    afar: Callable[..., int], out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert afar("extend", "night", "--trials", "+1") == 0
+    journal = out / "night/journal.jsonl"
+    monkeypatch.setattr(Head, "asked_ms", now_ms())
+    with journal.open("a") as file:
+        file.write(DriverStopped(reason="stopped by SIGTERM").model_dump_json() + "\n")
+    capsys.readouterr()
+    assert afar("stop", "night") == 0
+    assert capsys.readouterr().out == "night: has stopped meanwhile, stopped by SIGTERM; it can be resumed\n"
+    act = SweepHistory.load(journal).acts[-1]
+    assert (act.verb, act.refused, act.asked_ms) == ("stop", False, Head.asked_ms)
+    monkeypatch.setattr(Head, "asked_ms", now_ms())
+    monkeypatch.setattr(Head, "stop", lambda *_: False)
+    assert afar("stop", "night") == 2
 
 
 def test_a_sweep_whose_driver_does_not_answer_is_stopped_from_afar_by_a_signal(
