@@ -107,10 +107,9 @@ class Jobs:
     ) -> int:
         """Run a command on the head node as `who`; write its output as it comes, and return its exit code.
 
-        Ctrl-C interrupts the command there. If it takes longer than `after_seconds`, `do` is called once, meanwhile.
+        Ctrl-C ends the command there, by SIGTERM. If it takes longer than `after_seconds`, `do` is called once.
         """
-        asked = {"LOGNAME": who, ASKED_MS: str(asked_ms())}
-        environment = self._environment({**asked, "RAY_JOB_STOP_SIGNAL": "SIGINT"})
+        environment = self._environment({"LOGNAME": who, ASKED_MS: str(asked_ms())})
         with _shipment(()) as folder, _asking(self._config.address):
             job = self._client.submit_job(
                 entrypoint=shlex.join(entrypoint),

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+import signal
+import threading
 import time
 from argparse import ArgumentTypeError
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
 from typing import Annotated, Any
 
 from fer_common.flags import Flag
@@ -224,9 +228,8 @@ def _done(folder: SweepFolder, request: Request) -> tuple[Act, bool]:
 
 def _ask_the_driver(folder: SweepFolder, request: Request, offset: int, who: str) -> Act | None:
     """Post the act to the inbox, and wait for the driver's answer in the journal; None if nobody is left to answer."""
-    path = post(folder, request)
     speaks_at = time.monotonic() + _SILENT_SECONDS
-    try:
+    with _posted(folder, request):
         while True:
             is_held = folder_holder(folder.root) is not None
             events, offset = read_from(folder.journal, offset)
@@ -242,8 +245,24 @@ def _ask_the_driver(folder: SweepFolder, request: Request, offset: int, who: str
                 warn(f"{folder.root.name}: waiting for {who}, which answers at the next report of a trial, or once "
                      "the sweep has ended; Ctrl-C withdraws the act")  # fmt: skip
             time.sleep(_POLL_SECONDS)
+
+
+@contextmanager
+def _posted(folder: SweepFolder, request: Request) -> Iterator[None]:
+    """Have the act in the sweep's inbox while the block runs; also Ctrl-C and SIGTERM withdraw it."""
+
+    def leave(number: int, _: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    path = post(folder, request)
+    is_main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, leave) if is_main else None
+    try:
+        yield
     finally:
         path.unlink(missing_ok=True)
+        if is_main:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _do_here(folder: SweepFolder, request: Request) -> Act:

@@ -7,7 +7,10 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +31,7 @@ from sweeps.sharing.files import FileClaims, ledger_folder
 from sweeps.sweep import run_plan
 from sweeps.trial import run_trial
 from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd
+from tests import ROOT
 from tests.stand_ins import QUIET
 from tests.sweeps.fake_trials import (
     Desk,
@@ -466,6 +470,19 @@ def test_a_command_says_for_whom_it_waits(
     said = " ".join(capsys.readouterr().err.split())
     assert said.startswith(f"warning: night: waiting for host {socket.gethostname()}, pid {os.getpid()}, since")
     assert list((out / "night/inbox").iterdir()) == [], "Ctrl-C withdraws it"
+
+
+def test_a_command_that_is_ended_withdraws_its_act(run: Callable[..., int], out: Path) -> None:
+    run("--trials", "1")
+    command = [sys.executable, "-m", "sweeps", "pause", "night", "--out", str(out)]
+    with hold_folder(out / "night"):
+        pause = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)})
+        while not list((out / "night").glob("inbox/*.json")):
+            assert pause.poll() is None
+            time.sleep(0.05)
+        pause.terminate()
+        assert pause.wait(60) == 143
+    assert list((out / "night/inbox").iterdir()) == []
 
 
 def test_an_act_while_the_driver_starts_holds(tiny_csv: Path, space: str, out: Path, run: Callable[..., int]) -> None:
