@@ -21,7 +21,7 @@ from fer_common.errors import did_you_mean
 from sweeps.errors import InputError
 from sweeps.search.asked_trial import in_words, is_inside, plain
 from sweeps.search.sampling.evolution import NsgaSampler
-from sweeps.search.sampling.singly import SobolSampler, value_at
+from sweeps.search.sampling.singly import EvenSampler, value_at
 from sweeps.search.seeds import derive_seed
 from sweeps.space import Prior, Sampler, Space
 
@@ -53,7 +53,7 @@ def make_sampler(
     with wrong priors it would have too few. The points of a grid are given to the study, so its sampler draws nothing.
     """
     if kind == "qmc" or (kind == "qmc-tpe" and number - further + taught - near_priors < _SPREAD_FIRST):
-        return SobolSampler(seed, known, further)
+        return EvenSampler(seed, known, further)
     seed = derive_seed(seed, "sampler", number) % 2**32
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

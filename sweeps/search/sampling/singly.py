@@ -12,8 +12,7 @@ import optuna
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-_SOBOL_DIMENSIONS = 64
-_SOBOL_POINTS = 1 << 14
+_POINTS = 1 << 14
 
 
 class Singly(optuna.samplers.BaseSampler):
@@ -30,11 +29,11 @@ class Singly(optuna.samplers.BaseSampler):
         return {}
 
 
-class SobolSampler(Singly):
-    """A scrambled, shuffled Sobol sequence: trial n is its n-th point, and each parameter has its own dimension.
+class EvenSampler(Singly):
+    """Trial n takes point n of a sequence that fills each parameter's range evenly at any length.
 
     Unlike Optuna's QMCSampler it also covers conditional parameters evenly, and stores only the parameters so far.
-    Beyond 64 parameters or 16,384 trials it draws at random.
+    Beyond 16,384 trials it draws at random.
     """
 
     def __init__(self, seed: int, known: Mapping[str, BaseDistribution], further: int = 0) -> None:
@@ -45,22 +44,34 @@ class SobolSampler(Singly):
         self, study: optuna.Study, trial: Any, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """The parameter's coordinate of the trial's point, as a value of its distribution."""
-        dimension = list(self._known).index(param_name)
         place = trial.number - self._further  # a subsequence of the points would not be evenly spread
-        if dimension >= _SOBOL_DIMENSIONS or place >= _SOBOL_POINTS:
+        if place >= _POINTS:
             return self._rest.sample_independent(study, trial, param_name, param_distribution)
-        return value_at(float(_sobol(self._seed)[place, dimension]), param_distribution)
+        dimension = list(self._known).index(param_name)
+        return value_at(float(_even_points(self._seed, dimension)[place]), param_distribution)
 
 
-@lru_cache(maxsize=4)
-def _sobol(seed: int) -> NDArray[np.float64]:
-    from scipy.stats import qmc
+@lru_cache(maxsize=256)
+def _even_points(seed: int, dimension: int) -> NDArray[np.float64]:
+    """Points [16,384] in 0..1: a van der Corput sequence with nested scrambling (Owen 1995), in a shuffled order.
 
-    points: NDArray[np.float64] = qmc.Sobol(_SOBOL_DIMENSIONS, rng=np.random.default_rng(seed)).random(_SOBOL_POINTS)
-    # In the first points many dimensions are tied. Each is therefore shuffled separately within every eight points, and
-    # stays as even.
-    eights = points.reshape(-1, 8, _SOBOL_DIMENSIONS)
-    return np.random.default_rng([seed, 1]).permuted(eights, axis=1).reshape(points.shape)
+    Each run of 2^k points, k of 3 or more, that begins at a multiple of 2^k has one in each of 2^k equal intervals.
+    Dimensions are independent of each other: in the first points of a Sobol sequence many pairs of them are tied.
+    """
+    random = np.random.default_rng([seed, dimension])
+    points, width = np.zeros(1), 1.0
+    while (count := len(points)) < _POINTS:
+        # Each interval is halved, and the next points are in the free halves. Their order is shuffled by swapping runs
+        # of 1, 2, 4 … points with their neighbours, which keeps the runs together.
+        width /= 2
+        upper, order = random.integers(2, size=count), np.arange(count)
+        for run in 2 ** np.arange(math.log2(count), dtype=np.int64):
+            order ^= run * np.repeat(random.integers(2, size=count // (2 * run)), 2 * run)
+        free = points + width * (1 - upper)
+        points = np.concatenate([points + width * upper, free[order]])
+    points += width * random.random(len(points))
+    # Of the few orders that keep runs of 2 and 4 together, two dimensions would often have the same one.
+    return random.permuted(points.reshape(-1, 8), axis=1).ravel()
 
 
 def value_at(share: float, distribution: BaseDistribution) -> Any:

@@ -109,7 +109,7 @@ def test_a_sweep_killed_anywhere_comes_to_the_same_groups(tmp_path: Path) -> Non
 
 
 def test_evenly_spread_proposals_stay_so(tmp_path: Path) -> None:
-    """Every second point of a Sobol sequence would be of one half of a range."""
+    """Every second point of an even sequence would not be evenly spread."""
     space = replace(LATE, sampler="qmc")
     alone = ran(tmp_path / "alone", by_seed, space, trials=4).director.history
     groups = ran(tmp_path / "groups", by_seed, space, trials=4, replicates=2).director.history

@@ -162,7 +162,7 @@ def test_a_sweep_over_a_grid_has_as_many_trials_as_points(tmp_path: Path) -> Non
         plan(trials=9)
 
 
-def test_a_sobol_sequence_fills_every_half_of_each_parameter(tmp_path: Path) -> None:
+def test_evenly_spread_trials_fill_every_half_of_each_parameter(tmp_path: Path) -> None:
     study = Study(tmp_path / "study.log", replace(PLAIN, sampler="qmc"), 7)
     drawn = [study.propose(number).params for number in range(16)]
     assert sum(one["lr"] < 1e-2 for one in drawn) == 8
@@ -170,8 +170,8 @@ def test_a_sobol_sequence_fills_every_half_of_each_parameter(tmp_path: Path) -> 
     assert len({one["lr"] for one in drawn}) == 16
 
 
-def test_no_two_settings_are_tied_in_the_first_draws_of_a_sobol_sequence(tmp_path: Path) -> None:
-    """In the sequence as it is, 7 of the 66 pairs are."""
+def test_no_two_settings_are_tied_in_the_first_evenly_spread_trials(tmp_path: Path) -> None:
+    """In a Sobol sequence 7 of the 66 pairs are."""
 
     def twelve(trial: optuna.Trial) -> TrialConfig:
         chosen = [trial.suggest_categorical(f"choice{place}", [0, 1]) for place in range(12)]
