@@ -100,9 +100,9 @@ def _was_drawn(started: TrialStarted) -> bool:
 
 
 def _look_at(started: TrialStarted, space: Space, seed: int) -> _Before:
-    if same := drawn_as(space, TrialConfig.model_validate(started.config), started.params):
+    if same := drawn_as(space, TrialConfig.model_validate(started.config), started.params, started.trial):
         return _Before(started, same, "")
-    drawn = redrawn(space, started.params, derive_seed(seed, "edited", started.config_id))
+    drawn = redrawn(space, started.params, derive_seed(seed, "edited", started.config_id), started.trial)
     return _Before(started, drawn, drawn.why_no_lesson(started, space.sampler))
 
 

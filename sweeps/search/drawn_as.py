@@ -60,9 +60,8 @@ class Redrawn:
 class _GivenTrial:
     """A trial for `suggest` that returns given values if they are in range, else random ones."""
 
-    number = 0
-
-    def __init__(self, given: Mapping[str, Any], seed: int) -> None:
+    def __init__(self, given: Mapping[str, Any], seed: int, number: int) -> None:
+        self.number = number
         self._given, self._random = given, np.random.default_rng(seed)
         self.params: dict[str, Any] = {}
         self.distributions: dict[str, BaseDistribution] = {}
@@ -97,9 +96,9 @@ class _GivenTrial:
         return self._take(name, CategoricalDistribution(choices))
 
 
-def redrawn(space: Space, given: Mapping[str, Any], seed: int = 0) -> Redrawn:
-    """Draw from the space with the `given` values; the others are random, by `seed`."""
-    trial = _GivenTrial(given, seed)
+def redrawn(space: Space, given: Mapping[str, Any], seed: int = 0, number: int = 0) -> Redrawn:
+    """Draw trial `number` from the space with the `given` values; the others are random, by `seed`."""
+    trial = _GivenTrial(given, seed, number)
     faults: list[str] = []
     config = None
     try:
@@ -111,12 +110,12 @@ def redrawn(space: Space, given: Mapping[str, Any], seed: int = 0) -> Redrawn:
     return Redrawn(config, trial.params, distributions, missing, (*trial.faults.values(), *faults))
 
 
-def drawn_as(space: Space, config: TrialConfig, params: Mapping[str, Any]) -> Redrawn | None:
-    """The draw that results in `config`. None if the space draws something else.
+def drawn_as(space: Space, config: TrialConfig, params: Mapping[str, Any], number: int = 0) -> Redrawn | None:
+    """The draw of trial `number` that results in `config`. None if the space draws something else.
 
     A parameter that is not in `params` gets the value of the setting of the same name.
     """
-    drawn = redrawn(space, {**dict(_settings(config.model_dump(mode="json"))), **params})
+    drawn = redrawn(space, {**dict(_settings(config.model_dump(mode="json"))), **params}, number=number)
     if drawn.missing or drawn.faults or drawn.config is None:
         return None
     how = {"precision": config.precision, "memory_format": config.memory_format}  # chosen after the draw

@@ -113,6 +113,13 @@ def test_where_nothing_was_drawn_no_parameter_is_new(run: Run, write: Any, capsy
     assert "sampler learns" not in said
 
 
+def test_a_space_that_uses_the_number_of_the_trial_is_not_edited(edited: Edited, out: Path) -> None:
+    said, history = edited({"lr": "0.02 if trial.number == 3 else trial.suggest_float('lr', 0.001, 0.1, log=True)"})
+    assert "was edited" not in said
+    assert not history.redrawn
+    assert learned(out) == dict(enumerate(drawn(history)))
+
+
 def test_a_constant_parameter_may_go(edited: Edited, out: Path) -> None:
     said, _ = edited(weight_decay="0.0005")
     assert "weight_decay: no longer drawn" in said
