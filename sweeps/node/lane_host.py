@@ -38,7 +38,7 @@ class LaneHost:
 
     def __init__(self, sweep: str, address: Path) -> None:
         self._sweep, self._address = sweep, address
-        self._lock = Lock()
+        self._lock, self._ending = Lock(), Lock()
         self._connected = 0
         self._lanes: list[_Lane] = []
         self._guard = MemoryGuard()
@@ -108,12 +108,13 @@ class LaneHost:
         leave([lane.begin.task for lane in list(self._lanes)], reason)
 
     def _end_if_deserted(self) -> None:
-        with node_folder(self._sweep):  # which a worker holds while it looks for a process
-            with self._lock:
-                if self._connected:
-                    return
-            self._address.unlink(missing_ok=True)
-        os._exit(0)
+        with self._ending:  # until the process is gone: another thread would make the folder again
+            with node_folder(self._sweep):  # which a worker holds while it looks for a process
+                with self._lock:
+                    if self._connected:
+                        return
+                self._address.unlink(missing_ok=True)
+            os._exit(0)
 
 
 class _Lane(Thread):
