@@ -162,10 +162,14 @@ def digest_of(folder: SweepFolder, history: SweepHistory) -> Digest:
 
 
 def _best(folder: SweepFolder, history: SweepHistory) -> Best | None:
+    ranked = history.ranked_groups()
+    if not ranked:
+        return None
     winner = winner_of(folder, history) if history.spec.get("prefer") else None
-    trial = history.trials[winner.trial] if winner else next(iter(history.ranked()), None)
-    best = trial.best_epoch() if trial else None
-    if trial is None or best is None:
+    trial = history.trials[winner.trial] if winner else ranked[0].ranked()[0]
+    group = history.group_of(trial) if winner else ranked[0]
+    best = trial.best_epoch()
+    if best is None:
         return None
     match kind_of(trial.started.config):
         case Ensemble(members=members):
@@ -178,7 +182,6 @@ def _best(folder: SweepFolder, history: SweepHistory) -> Best | None:
     if winner and winner.ties:
         found.prefer, found.within_noise = winner.prefer, (winner.best, *winner.ties)
     interval = None
-    group = history.group_of(trial)
     if group.size > 1:
         found.value, found.mean_of = group.mean, len(group.accuracies)
         interval = mean_interval(list(group.done.values()))

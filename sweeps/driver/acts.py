@@ -196,9 +196,8 @@ class Acts:
         source = _best(director)
         want = self._want(director, request, source, settings)
         learns = "" if want.params else "; the space cannot draw it, so the sampler does not learn from it"
-        return f"starts next: the settings of trial {source.number} with {', '.join(settings)}{learns}", _wanting(
-            director, want
-        )
+        answer = f"starts next: the settings of trial {source.number} with {', '.join(settings)}{learns}"
+        return answer, _wanting(director, want)
 
     def _fork(
         self, director: Director, request: Request, trial: int, settings: list[str], epoch: int | None = None

@@ -177,12 +177,11 @@ def _groups(history: SweepHistory) -> list[dict[str, Any]]:
 
     Empty if each configuration has one trial. The first ones alone, since each update of a page has them.
     """
-    ranked = history.ranked_groups()
-    if all(group.size == 1 for group in ranked):
+    if all(trial.started.group is None for trial in history.trials.values()):
         return []
     return [
         {"trials": [one.number for one in group.ranked()], "mean": group.mean if group.size > 1 else None}
-        for group in ranked[:_MOST_GROUPS]
+        for group in history.ranked_groups()[:_MOST_GROUPS]
     ]
 
 
