@@ -11,6 +11,8 @@ import json
 import sys
 import threading
 import time
+from collections import defaultdict
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -98,13 +100,22 @@ class ModelPool:
         rows = [(row, row.digest.best) for row in all_sweeps(self._out) if row.digest.finished]
         best = [(row, one) for row, one in rows if one is not None]
         ranked = sorted(best, key=lambda pair: (pair[0].digest.synthetic, -pair[1].value))
-        runs = {f"{row.name}/{one.trial}": {self._weights(net): share for net, share in one.nets.items()}
-                for row, one in ranked}  # fmt: skip
-        return {name: files for name, files in runs.items() if files and all(file.is_file() for file in files)}
+        nets = {f"{row.name}/{one.trial}": one.nets for row, one in ranked}
+        runs = {name: self._files(name, nets) for name in nets if nets[name]}
+        return {name: files for name, files in runs.items() if all(file.is_file() for file in files)}
 
-    def _weights(self, run: str) -> Path:
-        sweep, _, trial = run.partition("/")
-        return SweepFolder(self._out / sweep).trial(int(trial)).best
+    def _files(self, run: str, nets: Mapping[str, dict[str, float]]) -> dict[Path, float]:
+        """The weights of a run's nets, with their shares; a member of an ensemble can be an ensemble."""
+        members = nets.get(run)
+        if not members or run in members:
+            sweep, _, trial = run.partition("/")
+            return {SweepFolder(self._out / sweep).trial(int(trial)).best: 1.0}
+        files: dict[Path, float] = defaultdict(float)
+        others = {name: one for name, one in nets.items() if name != run}  # a name can be in use again: no loop
+        for member, share in members.items():
+            for file, part in self._files(member, others).items():
+                files[file] += share * part
+        return files
 
     def _key(self, name: str) -> str:
         """The name and the identity of its current weights."""

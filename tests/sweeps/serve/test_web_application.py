@@ -99,7 +99,11 @@ def test_an_ensemble_can_be_tried_and_a_support_vector_machine_is_not_offered(
 ) -> None:
     space = Space(suggest=lambda trial: LENET.model_copy(update={"replicate": trial.number}), name="lenet_space")
     run_sweep(space, data=tiny_csv, trials=2, epochs=1, name="night", out=tmp_path, runner="inline", figures=False)
-    for words in (["ensemble", "night/0", "night/1", "--name", "both"], ["svm", "night/0", "--name", "head"]):
+    for words in (
+        ["ensemble", "night/0", "night/1", "--name", "both"],
+        ["ensemble", "both/0", "night/1", "--name", "nested"],
+        ["svm", "night/0", "--name", "head"],
+    ):
         assert main([*words, "--out", str(tmp_path)]) == 0
     asked: list[str] = []
 
@@ -112,9 +116,10 @@ def test_an_ensemble_can_be_tried_and_a_support_vector_machine_is_not_offered(
 
     monkeypatch.setattr(model_pool, "run_verb", prepare)
     best, pool = find_run("night", tmp_path).name, model_pool.ModelPool(tmp_path)
-    assert sorted(pool.names()) == ["both/0", best]
+    assert sorted(pool.names()) == ["both/0", "nested/0", best]
     pool.get("both/0")
-    assert asked == ["both/0"]
+    pool.get("nested/0")
+    assert asked == ["both/0", "nested/0"]
     other = 1 - int(best.removeprefix("night/"))
     SweepFolder(tmp_path / "night").trial(other).best.unlink()
     assert pool.names() == [best]
