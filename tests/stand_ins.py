@@ -6,11 +6,15 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
+from fer_models import CompactResNetConfig
 from sweeps.after.finish import NothingAtEnd
 from tracking.tracker import NoTracker
 
 QUIET: dict[str, Any] = {"tracker": NoTracker(), "at_end": NothingAtEnd()}
 """For `run_sweep` and `run_plan`: nothing is sent, drawn or published."""
+
+SMALL_NET = CompactResNetConfig(size=32, widths=(8, 8, 8, 8), blocks=(1, 1, 1, 1))
+"""Where any net will do: a LeNet has 2 million parameters, and most of a short trial is then the writing of its checkpoints."""
 
 
 class NvmlError(Exception): ...

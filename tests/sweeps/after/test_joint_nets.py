@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import io
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -50,6 +52,22 @@ def out(finished: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished, tmp_path / "runs"))
 
 
+@pytest.fixture(scope="module")
+def combined(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Beside these sweeps an average, a joint net, nets joined in the middle, and a joint net that has diverged."""
+    out = Path(shutil.copytree(finished, tmp_path_factory.mktemp("combined") / "runs"))
+    both = ["ensemble", "night/0", "night/1", "--out", str(out), "--name"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sweeps.cli.run_verbs.run_plan", functools.partial(run_plan, **QUIET))
+        assert main([*both, "averaged"]) == 0
+        assert main([*both, "joined", "--by", "joint", "--epochs", "1"]) == 0
+        assert main([*both, "middle", "--by", "middle", "--epochs", "1"]) == 0
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            assert main([*both, "diverged", "--by", "joint", "--lr", "1e30"]) == 1
+    assert "diverged/0 has failed: diverged" in said.getvalue()
+    return out
+
+
 @pytest.fixture
 def ensemble(out: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     monkeypatch.setattr("sweeps.cli.run_verbs.run_plan", functools.partial(run_plan, **QUIET))
@@ -85,21 +103,20 @@ def test_joined_nets_begin_as_the_mean_of_their_members(ensemble: Callable[..., 
     assert len(found) == len(faces.val)
 
 
-def test_a_joint_net_that_was_stopped_is_resumed(ensemble: Callable[..., int], out: Path, no_mlflow: object) -> None:
-    assert ensemble("--sweep", "night", "--by", "joint", "--epochs", "1") == 0
-    journal = out / "both/journal.jsonl"
+def test_a_joint_net_that_was_stopped_is_resumed(combined: Path, tmp_path: Path, no_mlflow: object) -> None:
+    out = Path(shutil.copytree(combined, tmp_path / "runs"))
+    journal = out / "joined/journal.jsonl"
     ends = ('"event":"finished"', '"event":"ended"', '"event":"end"')
     journal.write_text("".join(line for line in journal.open() if not any(end in line for end in ends)))
-    assert main(["resume", "both", "--out", str(out)]) == 0
+    assert main(["resume", "joined", "--out", str(out)]) == 0
     assert SweepHistory.load(journal).trials[0].state == "done"
 
 
-@pytest.mark.parametrize("by", ["joint", "middle"])
+@pytest.mark.parametrize("name", ["joined", "middle"])
 def test_stages_of_joined_nets_can_be_frozen(
-    ensemble: Callable[..., int], by: str, out: Path, tiny_csv: Path, no_mlflow: object
+    name: str, combined: Path, out: Path, tiny_csv: Path, no_mlflow: object
 ) -> None:
-    assert ensemble("--sweep", "night", "--by", by, "--epochs", "1") == 0
-    joint, place = out / "both/joint", ["--data", str(tiny_csv), "--out", str(out), "--name", "frozen"]
+    joint, place = combined / name / "joint", ["--data", str(tiny_csv), "--out", str(out), "--name", "frozen"]
     words = [str(joint / "joint_nets.json"), *place, "--runner", "inline", "--epochs", "1", "--set", "freeze=1"]
     assert run_main(words) == 0
     before = read_tensors(joint / "weights.safetensors")[0]
@@ -124,14 +141,7 @@ def test_stages_of_joined_nets_can_be_frozen(
         ),
     ],
 )
-def test_what_cannot_be_joined(ensemble: Callable[..., int], words: str, said: str, out: Path, capsys: Capture) -> None:
-    both = ["ensemble", "night/0", "night/1", "--out", str(out)]
-    assert main([*both, "--name", "averaged"]) == 0
-    if "joined" in words:
-        assert main([*both, "--name", "joined", "--by", "joint", "--epochs", "1"]) == 0
-    if "diverged" in words:
-        assert main([*both, "--name", "diverged", "--by", "joint", "--lr", "1e30"]) == 1
-        assert "diverged/0 has failed: diverged" in capsys.readouterr().out
-    capsys.readouterr()
-    assert said in refused(capsys, lambda: ensemble(*words.split()))
-    assert not (out / "both").exists()
+def test_what_cannot_be_joined(words: str, said: str, combined: Path, capsys: Capture) -> None:
+    asked = ["ensemble", *words.split(), "--name", "both", "--out", str(combined)]
+    assert said in refused(capsys, lambda: main(asked))
+    assert not (combined / "both").exists()

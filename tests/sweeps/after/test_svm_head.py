@@ -11,11 +11,12 @@ import pytest
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.svm import LinearSVC
 
-from fer_models import LeNetConfig, Recipe
+from fer_models import Recipe
 from fer_models.training.evaluate import predict_features
 from sweeps import Baseline, Space, TrialConfig, run_sweep
 from sweeps.cli.main import main
 from sweeps.runs import find_run
+from tests.stand_ins import SMALL_NET
 from tests.sweeps.fake_trials import refused
 from tracking.record.history import SweepHistory
 
@@ -28,7 +29,7 @@ Capture = pytest.CaptureFixture[str]
 def out(tmp_path_factory: pytest.TempPathFactory, tiny_csv: Path) -> Path:
     """A LeNet on 56 faces, `night/0`, that answers for face and mirror image, and its machine `machine`."""
     out = tmp_path_factory.mktemp("svm")
-    config = TrialConfig(net=LeNetConfig(), recipe=Recipe(lr=0.01, batch_size=8, views="mirror"))
+    config = TrialConfig(net=SMALL_NET, recipe=Recipe(lr=0.01, batch_size=8, views="mirror"))
     space = Space(suggest=lambda trial: config, baselines=[Baseline("only", config)])
     run_sweep(space, data=tiny_csv, trials=1, epochs=1, name="night", out=out, runner="inline", figures=False)
     assert main(["svm", "night", "--c", "0.01,0.001", "--name", "machine", "--out", str(out)]) == 0

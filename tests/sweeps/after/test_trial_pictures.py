@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from fer_models import LeNetConfig, Recipe
+from fer_models import Recipe
 from sweeps.after.finish import NothingAtEnd
 from sweeps.after.trial_pictures import TrialPictures
 from sweeps.cli.main import main
@@ -17,6 +17,7 @@ from sweeps.config import TrialConfig
 from sweeps.space import Space
 from sweeps.spec import recorded_spec
 from sweeps.sweep import SweepResult, run_sweep
+from tests.stand_ins import SMALL_NET
 from tracking.mlflow_sync.default_store import default_path, default_uri
 from tracking.mlflow_sync.sink import MlflowSink
 from tracking.record.events import SweepEnded, TrialDrawn, TrialEnded
@@ -27,7 +28,7 @@ from tracking.record.layout import SweepFolder
 PICTURES = {"curves.png", "confusion_matrix.png", "roc.png", "calibration.png", "classes.png"}
 SPACE = Space(
     suggest=lambda trial: TrialConfig(
-        net=LeNetConfig(), recipe=Recipe(lr=trial.suggest_float("lr", 0.01, 0.02), batch_size=8)
+        net=SMALL_NET, recipe=Recipe(lr=trial.suggest_float("lr", 0.01, 0.02), batch_size=8)
     ),
     name="lenets",
 )

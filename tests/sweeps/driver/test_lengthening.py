@@ -11,11 +11,11 @@ from typing import Any
 import optuna
 import pytest
 
-from fer_models import LeNetConfig, Recipe
+from fer_models import LeNetConfig, NetConfig, Recipe
 from fer_models.training.tensor_file import read_tensors
 from sweeps import Baseline, Space, SweepResult, TrialConfig, run_sweep
 from sweeps.cli.main import main
-from tests.stand_ins import QUIET
+from tests.stand_ins import QUIET, SMALL_NET
 from tests.sweeps.fake_trials import refused
 from tracking.record.events import Act, AttemptStarted, EpochDone, Event, TrialEnded, TrialPaused
 from tracking.record.history import SweepHistory
@@ -29,13 +29,18 @@ OLD, NEW = 5, 8
 BEFORE_COOLDOWN = 4
 
 
-def config(lr: float = 0.01, policy: str = "wsd", **more: Any) -> TrialConfig:
-    recipe = Recipe(lr=lr, lr_policy=policy, batch_size=8, ema_decay=0.9, label_smoothing=0.1, **more)
-    return TrialConfig(net=LeNetConfig(), recipe=recipe)
+def config(lr: float = 0.01, policy: str = "wsd", net: NetConfig = SMALL_NET) -> TrialConfig:
+    recipe = Recipe(lr=lr, lr_policy=policy, batch_size=8, ema_decay=0.9, label_smoothing=0.1)
+    return TrialConfig(net=net, recipe=recipe)
 
 
 def suggest(trial: optuna.Trial) -> TrialConfig:
     return config(trial.suggest_float("lr", 0.001, 0.02, log=True))
+
+
+def suggest_lenet(trial: optuna.Trial) -> TrialConfig:
+    """Its accuracies differ soon."""
+    return config(trial.suggest_float("lr", 0.001, 0.02, log=True), net=LeNetConfig())
 
 
 def fixed(policy: str) -> Callable[[optuna.Trial], TrialConfig]:
@@ -51,7 +56,9 @@ SPACES = {
     "cosine": replace(SPACE, suggest=fixed("cosine"), trials=1),
     "baselines": replace(SPACE, baselines=BASELINES),
     "promoting": replace(SPACE, pruner="promoting", first_rung_epochs=1, reduction_factor=3, trials=12, max_epochs=10),
-    "halving": replace(SPACE, pruner="halving", first_rung_epochs=1, reduction_factor=2, trials=6),
+    "halving": replace(
+        SPACE, suggest=suggest_lenet, pruner="halving", first_rung_epochs=1, reduction_factor=2, trials=6
+    ),
 }
 
 

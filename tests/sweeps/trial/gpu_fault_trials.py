@@ -13,12 +13,12 @@ from unittest import mock
 import optuna
 import torch
 
-from fer_models import LeNetConfig, Recipe
+from fer_models import Recipe
 from fer_models.training.trainer import Trainer
 from sweeps import Space, TrialConfig, run_sweep
 from sweeps.trial.messages import Message, Task
 from sweeps.trial.run_trial import run_trial
-from tests.stand_ins import QUIET
+from tests.stand_ins import QUIET, SMALL_NET
 
 BATCH = 8
 ONCE, WHOLE_BATCHES, ALWAYS, ASSERTED, CUBLAS, CUDNN, CALM = range(7)
@@ -62,7 +62,7 @@ def body(task: Task) -> Iterator[Message]:
 
 
 def suggest(trial: optuna.Trial) -> TrialConfig:
-    return TrialConfig(net=LeNetConfig(), recipe=Recipe(lr=trial.suggest_float("lr", 1e-4, 1e-3), batch_size=BATCH))
+    return TrialConfig(net=SMALL_NET, recipe=Recipe(lr=trial.suggest_float("lr", 1e-4, 1e-3), batch_size=BATCH))
 
 
 SPACE = Space(suggest=suggest, max_epochs=3, first_rung_epochs=3, trials=len(ERRORS) + 1, name="faults")

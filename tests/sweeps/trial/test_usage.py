@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fer_models import LeNetConfig, Recipe
+from fer_models import Recipe
 from sweeps import Baseline, Space, TrialConfig, run_sweep
 from sweeps.trial.messages import CPU, MEMORY
 from sweeps.trial.resource_usage import Usage
-from tests.stand_ins import QUIET
+from tests.stand_ins import QUIET, SMALL_NET
 
 
 def test_a_busy_process_uses_a_core_and_an_idle_one_none() -> None:
@@ -66,7 +66,7 @@ def test_a_measurement_takes_less_than_a_millisecond() -> None:
 
 
 def test_every_epoch_has_it_and_no_result_is_made_of_it(tmp_path: Path, tiny_csv: Path) -> None:
-    config = TrialConfig(net=LeNetConfig(), recipe=Recipe(lr=0.01, batch_size=8))
+    config = TrialConfig(net=SMALL_NET, recipe=Recipe(lr=0.01, batch_size=8))
     space = Space(suggest=lambda trial: config, baselines=[Baseline("report", config)])
     (trial,) = run_sweep(
         space,
