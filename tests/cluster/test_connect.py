@@ -27,7 +27,7 @@ def drop():
         sum(range(10_000))  # holds the interpreter, so that the main thread has to wait for it
 
 with local_ray(1, 0):
-    references = [ray.put(None) for _ in range(15_000)]
+    references = [ray.put(None) for _ in range(5_000)]
     gc.set_threshold(2)
     threading.Thread(target=drop, daemon=True).start()
 assert gc.isenabled()
