@@ -9,6 +9,7 @@ from tests.benchmarks.curves.table import load
 from tests.benchmarks.search.clock import Board, parameter_counts, simulate
 from tests.benchmarks.search.fronts import OptunaFront, costs, volume, volumes
 from tests.benchmarks.search.methods import HEADLINE, METHODS, chosen
+from tests.benchmarks.search.seeds import with_seeds
 
 SPACE: dict[str, BaseDistribution] = {"lr": FloatDistribution(1e-4, 1, log=True)}
 
@@ -55,3 +56,31 @@ def test_wider_nets_have_more_parameters() -> None:
     }
     assert 0 < lenets[4] < lenets[6] < lenets[8]
     assert len(set(counts)) == 5
+
+
+def test_further_seeds_of_a_configuration_are_the_recorded_ones_first() -> None:
+    curves = load()
+    first = curves.firsts
+    table = Board(
+        val=curves.series["val_accuracy"][first],
+        val_loss=curves.series["val_loss"][first],
+        held_out=curves.series["held_out_accuracy"][first],
+        seconds=curves.epoch_seconds[first],
+        parameters=np.ones(len(first)),
+        points=np.zeros((len(first), 1)),
+        space=SPACE,
+        weights={"lr": 1.0},
+        runs=first,
+    )
+    many = with_seeds(table, curves, 4)
+    recorded, *further = many.val.reshape(4, *table.val.shape)
+    np.testing.assert_array_equal(recorded, table.val)
+    for repeat in np.flatnonzero(curves.repeats > 0):
+        row = np.flatnonzero(curves.numbers[first] == curves.numbers[repeat])[0]
+        np.testing.assert_allclose(further[curves.repeats[repeat] - 1][row], curves.series["val_accuracy"][repeat])
+    repeated = np.isin(curves.numbers[first], curves.numbers[curves.repeats > 0])
+    shifts = (further[2] - recorded)[~repeated, -1]
+    at_chance = recorded[~repeated, -1] <= 0.27
+    assert (shifts[at_chance] == 0).all()
+    assert np.nanstd(shifts[~at_chance]) == pytest.approx(0.008, abs=0.002)  # between two recorded seeds
+    assert (np.isnan(shifts) == np.isnan(recorded[~repeated, -1])).all()

@@ -2,6 +2,7 @@
 
     python -m tests.benchmarks.search [--repeats 200] [--workers 1,4,16] [--only TEXT] [--processes 2]
     python -m tests.benchmarks.search --draw docs/search.png     # the table and the plot of what has been run so far
+    python -m tests.benchmarks.search --seeds 8 --results runs/search-seeds.json    # each configuration 8 times
 
 T is how long random search takes for 30 trials without pruning on one worker, 60 on 4 and 128 on 16. The target is the
 mean of the best val accuracies that random search has reached after T. A sweep is simulated until it has reached the
@@ -29,14 +30,16 @@ from tests.benchmarks.curves.table import FER_CURVES, load
 from tests.benchmarks.search.clock import Board, board, simulate
 from tests.benchmarks.search.measures import GRID, best_so_far, outcome
 from tests.benchmarks.search.methods import METHODS, chosen
+from tests.benchmarks.search.seeds import with_seeds
 
 TRIALS_OF_RANDOM = {1: 30, 4: 60, 16: 128}
 ROUND = 10
 
 
 @lru_cache(maxsize=1)
-def _board(table: Path) -> Board:
-    return board(load(table))
+def _board(table: Path, seeds: int) -> Board:
+    curves = load(table)
+    return with_seeds(board(curves), curves, seeds)
 
 
 def budget(table: Board, workers: int) -> float:
@@ -51,12 +54,12 @@ def target(table: Board, workers: int, repeats: int = 400) -> float:
     return float(np.mean([max(sweep.values) for sweep in sweeps]))
 
 
-def run_round(table: Path, workers: int, name: str, first: int, aim: float) -> list[dict[str, Any]]:
+def run_round(table: Path, seeds: int, workers: int, name: str, first: int, aim: float) -> list[dict[str, Any]]:
     """Ten sweeps of a method, as dictionaries."""
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    laid, found = _board(table), []
+    laid, found = _board(table, seeds), []
     until = budget(laid, workers)
     for seed in range(1_000 + first, 1_000 + first + ROUND):
         method = METHODS[name](seed, laid.epochs)
@@ -70,19 +73,21 @@ def main() -> None:
     """Run what is missing, then print the table."""
     given = _arguments()
     path: Path = given.results
-    results = json.loads(path.read_text()) if path.exists() else {"sweeps": {}, "targets": {}}
+    results = json.loads(path.read_text()) if path.exists() else {"sweeps": {}, "targets": {}, "seeds": given.seeds}
+    if results.get("seeds", 1) != given.seeds:
+        raise SystemExit(f"{path}: sweeps with --seeds {results.get('seeds', 1)}; give another file for {given.seeds}")
     if not given.draw:
         _run(given, results)
     from tests.benchmarks.search.report import plot, print_table
 
-    laid = _board(given.table)
+    laid = _board(given.table, given.seeds)
     print_table(results, {int(workers): budget(laid, int(workers)) for workers in results["targets"]}, len(laid.val))
     if given.draw:
         plot(results, given.draw)
 
 
 def _run(given: argparse.Namespace, results: dict[str, Any]) -> None:
-    laid = _board(given.table)
+    laid = _board(given.table, given.seeds)
     for workers in given.workers:
         if str(workers) not in results["targets"]:
             results["targets"][str(workers)] = target(laid, workers)
@@ -90,7 +95,7 @@ def _run(given: argparse.Namespace, results: dict[str, Any]) -> None:
         waiting = []
         for first, workers, name in _missing(given, results):
             aim = results["targets"][str(workers)]
-            job = pool.submit(run_round, given.table, workers, name, first, aim)
+            job = pool.submit(run_round, given.table, given.seeds, workers, name, first, aim)
             waiting.append((workers, name, job))
         for workers, name, job in waiting:
             results["sweeps"].setdefault(f"{workers}/{name}", []).extend(job.result())
@@ -118,6 +123,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--table", type=Path, default=FER_CURVES)
+    parser.add_argument("--seeds", type=int, default=1, help="how often a configuration can be trained in a sweep")
     parser.add_argument("--results", type=Path, default=Path("runs/search.json"))
     parser.add_argument("--draw", type=Path, metavar="PNG", help="run nothing, draw the regret over time")
     return parser.parse_args()
