@@ -36,6 +36,7 @@ BATCH = 8
 EVERYTHING = AugmentConfig(flip=0.5, crop_pad=4, rotate_deg=12, shift=0.1, scale=0.1, blur=0.3, brightness=0.1,
                            contrast=0.1, noise=5, cutout=2, erase=0.4, mixup=0.3, cutmix=0.3)  # fmt: skip
 ADAM = Recipe(optimizer="adamw", lr=1e-3, batch_size=BATCH, ema_decay=0.99, label_smoothing=0.1, clip_norm=1.0)
+SHORT = CompactResNetConfig(blocks=(1, 1, 1, 1))
 
 
 @pytest.fixture(autouse=True)
@@ -142,13 +143,13 @@ def test_faces_are_brought_to_the_gpu_once() -> None:
 def test_every_optimizer_and_half_batches(optimizer: str, micro_batches: int) -> None:
     options: dict[str, Any] = {"optimizer": optimizer, "ema_decay": 0.99}
     recipe = Recipe(lr=1e-3, batch_size=BATCH, **options)
-    state = on_fake_gpu(CompactResNetConfig(), recipe)
+    state = on_fake_gpu(SHORT, recipe)
     with fake_cuda():
         _, step = trained(state, recipe, EVERYTHING, micro_batches)
     assert step.blocking == {}
 
 
-@pytest.mark.parametrize("net", [CompactResNetConfig(dropout=0.2), AlexNetConfig(norm="batch")])
+@pytest.mark.parametrize("net", [SHORT.model_copy(update={"dropout": 0.2}), AlexNetConfig(norm="batch")])
 def test_a_step_of_one_of_several_gpus(net: NetConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[str] = []
     monkeypatch.setattr("torch.distributed.all_reduce", lambda tensor: sent.append(tensor.device.type))
@@ -164,7 +165,7 @@ def test_a_step_of_one_of_several_gpus(net: NetConfig, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("augment", [AugmentConfig(flip=0.5), EVERYTHING])
 def test_no_step_of_a_graph_waits_for_the_gpu(augment: AugmentConfig) -> None:
     """What is recorded, and the copies into a graph's memory and out of it."""
-    state = on_fake_gpu(CompactResNetConfig(), ADAM)
+    state = on_fake_gpu(SHORT, ADAM)
     phase = phases(ADAM, Transfer(), 1)[0]
     trainer = Trainer(state, phase, (), 4, DEVICE, "bf16", None, graph=Replayed)
     captured, faces, replays = Captured(Replayed, shapes=2), split(), Replayed.replays
@@ -185,7 +186,7 @@ def test_no_step_of_a_graph_waits_for_the_gpu(augment: AugmentConfig) -> None:
 
 
 def test_no_step_in_fp16_waits_for_the_gpu() -> None:
-    state = on_fake_gpu(CompactResNetConfig(), ADAM)
+    state = on_fake_gpu(SHORT, ADAM)
     with fake_cuda():
         _, step = trained(state, ADAM, AugmentConfig(flip=0.5), precision="fp16")
     assert step.blocking == {}
