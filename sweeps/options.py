@@ -124,8 +124,8 @@ class RecordedOptions(Frozen):
     sampler: Annotated[
         Sampler | None,
         Flag(
-            "how trials are proposed: qmc-tpe (30 evenly spread, then tpe), tpe, random, qmc (evenly spread), grid "
-            "(every combination), gp, cmaes or nsgaii (default: the space's, else qmc-tpe)",
+            "how trials are proposed: qmc-tpe (30 evenly spread, then one in 4 by tpe), tpe, random, qmc (evenly "
+            "spread), grid (every combination), gp, cmaes or nsgaii (default: the space's, else qmc-tpe)",
             "NAME",
             group=TRAINED,
             fixed=True,

@@ -170,6 +170,19 @@ def test_evenly_spread_trials_fill_every_half_of_each_parameter(tmp_path: Path) 
     assert len({one["lr"] for one in drawn}) == 16
 
 
+def test_after_thirty_evenly_spread_trials_tpe_draws_one_in_four_and_the_sequence_continues(tmp_path: Path) -> None:
+    even = Study(tmp_path / "even.log", replace(PLAIN, sampler="qmc"), 7)
+    spread = [even.propose(number).params for number in range(45)]
+    study = Study(tmp_path / "study.log", replace(PLAIN, sampler="qmc-tpe"), 7)
+    drawn = []
+    for number in range(50):
+        drawn.append(study.propose(number).params)
+        study.finish(number, "value", 0.5 - abs(drawn[number]["lr"] - 0.01))
+    by_tpe = [drawn.pop(number) for number in (49, 45, 41, 37, 33)]
+    assert drawn == spread
+    assert all(params not in spread for params in by_tpe)
+
+
 def test_no_two_settings_are_tied_in_the_first_evenly_spread_trials(tmp_path: Path) -> None:
     """In a Sobol sequence 7 of the 66 pairs are."""
 
