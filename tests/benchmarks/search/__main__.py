@@ -81,7 +81,11 @@ def main() -> None:
     from tests.benchmarks.search.report import plot, print_table
 
     laid = _board(given.table, given.seeds)
-    print_table(results, {int(workers): budget(laid, int(workers)) for workers in results["targets"]}, len(laid.val))
+    print_table(
+        results,
+        {int(workers): budget(laid, int(workers)) for workers in results["targets"]},
+        len(laid.val) // given.seeds,
+    )
     if given.draw:
         plot(results, given.draw)
 
