@@ -51,12 +51,13 @@ def make_sampler(
     """The sampler for trial `number` of a sweep. `known` has the parameters so far, in the order of their appearance.
 
     `further` is the number of earlier trials that repeat a configuration and were not proposed. `taught` is the number
-    of trials of other sweeps that the sampler learns from; they count among the evenly spread trials of qmc-tpe, which
-    then uses TPE for all others.
+    of trials of other sweeps that the sampler learns from; they count among the evenly spread trials of qmc-tpe. If
+    they replace all of these, TPE draws every trial: the user asked to begin where the others ended.
     `near_priors` is the number of trials drawn near priors; they do not count among the first trials of a model, since
     with wrong priors it would have too few. The points of a grid are given to the study, so its sampler draws nothing.
     """
-    after, every = number - further + taught - near_priors - _SPREAD_FIRST, 1 if taught else _TPE_EVERY
+    after = number - further + taught - near_priors - _SPREAD_FIRST
+    every = 1 if taught >= _SPREAD_FIRST else _TPE_EVERY
     if kind == "qmc-tpe" and (after < 0 or after % every != every - 1):
         return EvenSampler(seed, known, further + max(after, 0) // every)
     if kind == "qmc":
