@@ -1,7 +1,7 @@
 """Whole sweeps, simulated on FER-Curves with a clock of their own: how soon each method finds how good a net.
 
     python -m tests.benchmarks.search [--repeats 200] [--workers 1,4,16] [--only TEXT] [--processes 2]
-    python -m tests.benchmarks.search --draw docs/search.png     # the table and the plot of what has been run so far
+    python -m tests.benchmarks.search --draw docs/search.png     # the tables and the plot of what has been run so far
     python -m tests.benchmarks.search --seeds 8 --results runs/search-seeds.json    # each configuration 8 times
 
 T is how long random search takes for 30 trials without pruning on one worker, 60 on 4 and 128 on 16. The target is the
@@ -78,7 +78,7 @@ def main() -> None:
         raise SystemExit(f"{path}: sweeps with --seeds {results.get('seeds', 1)}; give another file for {given.seeds}")
     if not given.draw:
         _run(given, results)
-    from tests.benchmarks.search.report import plot, print_table
+    from tests.benchmarks.search.report import plot, print_table, print_targets
 
     laid = _board(given.table, given.seeds)
     print_table(
@@ -86,6 +86,7 @@ def main() -> None:
         {int(workers): budget(laid, int(workers)) for workers in results["targets"]},
         len(laid.val) // given.seeds,
     )
+    print_targets(results)
     if given.draw:
         plot(results, given.draw)
 

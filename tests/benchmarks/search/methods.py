@@ -215,6 +215,8 @@ METHODS: dict[str, Callable[[int, int], Method]] = {
 }
 """Name -> maker of the method from a seed and the length of a trial."""
 
+DEFAULT = "ours: qmc-tpe, promoting"
+
 HEADLINE = (
     "random",
     "one epoch (i-Epoch)",
@@ -223,7 +225,7 @@ HEADLINE = (
     "Optuna TPE, median",
     "Optuna TPE, SuccessiveHalving",
     "Optuna TPE, Hyperband",
-    "ours: qmc-tpe, promoting",
+    DEFAULT,
     "ours: qmc, promoting",
 )
 """The default, its first stage alone, and what is in use elsewhere."""

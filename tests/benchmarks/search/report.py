@@ -11,7 +11,10 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.benchmarks.search.measures import GRID, interval
-from tests.benchmarks.search.methods import METHODS
+from tests.benchmarks.search.methods import DEFAULT, METHODS
+
+_TARGETS = (26, 28, 30, 32, 34, 35, 36, 37, 37.5, 38, 38.5)
+_PEERS = ("one epoch (i-Epoch)", "Ray ASHA + OptunaSearch")
 
 
 def print_table(results: dict[str, Any], budgets: dict[int, float], configurations: int) -> None:
@@ -34,6 +37,31 @@ def print_table(results: dict[str, Any], budgets: dict[int, float], configuratio
     Console(width=170).print(table)
     for workers, aim in results["targets"].items():
         print(f"{workers} workers: T {budgets[int(workers)]:.0f} s, target {aim:.2%}")
+
+
+def print_targets(results: dict[str, Any]) -> None:
+    """The default's mean time to several accuracies, divided by the peers'. A sweep that does not reach one by T/2 counts
+    as T/2."""
+    table = Table(title="the default's time to a val accuracy, divided by the peer's, in brackets 95 % intervals")
+    table.add_column("val accuracy", justify="right")
+    columns = []
+    for workers, name, sweeps in _rows(results):
+        ours = results["sweeps"].get(f"{workers}/{DEFAULT}")
+        if name in _PEERS and ours:
+            table.add_column(f"{workers} workers: {name}", justify="right")
+            columns.append((ours, sweeps))
+    for target in _TARGETS:
+        table.add_row(f"{target:g} %", *(_ratio(ours, theirs, target / 100) for ours, theirs in columns))
+    Console(width=170).print(table)
+
+
+def _ratio(ours: list[dict[str, Any]], theirs: list[dict[str, Any]], target: float) -> str:
+    def times(sweeps: list[dict[str, Any]]) -> list[float]:
+        reached = np.array([sweep["curve"] for sweep in sweeps]) >= target
+        return (GRID / 2)[np.where(reached.any(1), reached.argmax(1), -1)].tolist()
+
+    found = interval(lambda one, other: float(one.mean() / other.mean()), times(ours), times(theirs))
+    return "{:.2f} [{:.2f}–{:.2f}]".format(*found)
 
 
 def _rows(results: dict[str, Any]) -> Iterator[tuple[int, str, list[dict[str, Any]]]]:
