@@ -50,9 +50,7 @@ def main() -> int:
         "checkpoint": partial(checkpoint_moves, faces, device, some),
         "step": partial(as_it_is, faces, device, some, 0.1 if quick else 1.5),
         "graphs": partial(replayed, faces, device, some, 6 if quick else 40, 0.1 if quick else 0.5),
-        "lanes": partial(
-            lanes, faces, device, some, (1, 2) if quick else (1, 2, 4), 6 if quick else 20, 0.1 if quick else 0.7
-        ),
+        "lanes": partial(lanes, faces, device, some, (1, 2, 4), 6 if quick else 20, 0.1 if quick else 0.7),
         "bf16": partial(bf16_learns_like_fp32, faces, device, some, 4 if quick else 100),
         "twice": partial(same_twice, faces, device, some, 3 if quick else 60),
         "limits": partial(limits, faces, device, batch, 0.1 if quick else 0.4),

@@ -74,7 +74,7 @@ def test_driver_killed_at_random_moments_goes_on_as_if_undisturbed(
     inline, journal = [*four_epochs, "--runner", "inline"], tmp_path / "killed/journal.jsonl"
     whole, moments = lines(calm), random.Random(3)
     code = -signal.SIGKILL
-    for share in (0.3, 0.7):
+    for share in (0.25, 0.5, 0.75):
         process = start(*inline, "--name", "killed", "--resume")
         wait_for_lines(journal, max(int(share * whole), lines(journal) + 1), process)
         time.sleep(moments.uniform(0, 0.3))

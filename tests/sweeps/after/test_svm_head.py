@@ -27,7 +27,7 @@ Capture = pytest.CaptureFixture[str]
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory, tiny_csv: Path) -> Path:
-    """A LeNet on 56 faces, `night/0`, that answers for face and mirror image, and its machine `machine`."""
+    """A small net on 56 faces, `night/0`, that answers for face and mirror image, and its machine `machine`."""
     out = tmp_path_factory.mktemp("svm")
     config = TrialConfig(net=SMALL_NET, recipe=Recipe(lr=0.01, batch_size=8, views="mirror"))
     space = Space(suggest=lambda trial: config, baselines=[Baseline("only", config)])

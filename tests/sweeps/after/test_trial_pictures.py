@@ -30,7 +30,7 @@ SPACE = Space(
     suggest=lambda trial: TrialConfig(
         net=SMALL_NET, recipe=Recipe(lr=trial.suggest_float("lr", 0.01, 0.02), batch_size=8)
     ),
-    name="lenets",
+    name="pictures",
 )
 
 Run = Callable[..., SweepResult]
