@@ -32,8 +32,8 @@ _RANDOM_FIRST = 10
 _SPREAD_FIRST = 30
 """Number of evenly spread trials of qmc-tpe before it uses TPE."""
 _TPE_EVERY = 4
-"""Then TPE draws one trial of this many; the others remain evenly spread. When it drew all, a sweep with 16 workers
-needed nearly twice as long: most trials have few epochs, and TPE finds nets that are good after these."""
+"""Then TPE draws one trial of this many; the others remain evenly spread. When it drew all, simulated sweeps with 4 and
+16 workers needed a quarter longer or more (docs/search.md)."""
 
 DRAWS_FOR_NAMES = 200
 """Number of random draws to find all parameters of a space."""
