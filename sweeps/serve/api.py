@@ -17,7 +17,7 @@ from fastapi import APIRouter, Depends, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 
-from fer_data.photos.detector import release_memory
+from fer_data.photos.mtcnn_nets import release_memory
 from sweeps.cli.overview import all_sweeps
 from sweeps.errors import did_you_mean
 from sweeps.runs import sweep_names
