@@ -27,13 +27,15 @@ Floats = NDArray[np.float32]
 
 def propose(rgb: Rgb) -> tuple[Floats, Floats]:
     """The first net at every position: corrections of its box [h, w, 4], and the probability of a face [h, w]."""
-    regression, probability = _run("pnet", rgb[None])
+    import cv2
+
+    regression, probability = _run("pnet", cv2.transpose(rgb)[None])  # far faster than NumPy's
     return regression[0].swapaxes(0, 1), probability[0, 0].T
 
 
 def refine(net: str, windows: NDArray[np.uint8]) -> tuple[Floats, Floats]:
     """A later net on RGB candidates [n, side, side, 3]: corrections of their boxes [n, 4], and probabilities [n]."""
-    regression, *_, probability = _run(net, windows)
+    regression, *_, probability = _run(net, np.ascontiguousarray(windows.swapaxes(1, 2)))
     return regression, probability[:, 1]
 
 
@@ -48,9 +50,10 @@ def release_memory() -> None:
         session.run(None, {session.get_inputs()[0].name: np.zeros((1, side, side, 3), np.float32)}, options)
 
 
-def _run(net: str, images: NDArray[np.uint8]) -> list[Floats]:
+def _run(net: str, transposed: NDArray[Any]) -> list[Floats]:
+    """The outputs of a net for images [n, width, height, 3]."""
     session = _session(net)
-    x = np.ascontiguousarray(images.transpose(0, 2, 1, 3)).astype(np.float32)  # bytes are copied faster
+    x = transposed.astype(np.float32)
     x -= 127.5
     x /= 128
     outputs: list[Floats] = session.run(None, {session.get_inputs()[0].name: x})

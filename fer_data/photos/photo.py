@@ -99,10 +99,11 @@ def _decoded(image: Image.Image) -> Photo:
     width, height = image.size
     image.draft(None, (_DETAIL, _DETAIL))  # decodes a JPEG at 1/2, 1/4 or 1/8 of its size if enough
     image.thumbnail((_DETAIL, _DETAIL), Image.Resampling.BOX)
-    turned = ImageOps.exif_transpose(image)
-    if (turned.width > turned.height) != (image.width > image.height):
+    was_wide = image.width > image.height
+    ImageOps.exif_transpose(image, in_place=True)
+    if (image.width > image.height) != was_wide:
         width, height = height, width
-    return Photo(np.asarray(_rgb(turned)), width, height, tuple(notes))
+    return Photo(np.asarray(_rgb(image)), width, height, tuple(notes))
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -112,4 +113,4 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         paper = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(paper, image.convert("RGBA")).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")  # `convert` copies in any case
