@@ -181,4 +181,6 @@ def _at_most(rgb: Rgb, longest: int) -> tuple[Rgb, float]:
 def _resized(rgb: Rgb, width: int, height: int) -> Rgb:
     import cv2
 
-    return np.asarray(cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+    # Down to half of the size each pixel counts with bilinear interpolation too, which takes a fifth of the time.
+    how = cv2.INTER_LINEAR if width > rgb.shape[1] / 2 else cv2.INTER_AREA
+    return np.asarray(cv2.resize(rgb, (width, height), interpolation=how), np.uint8)
