@@ -7,6 +7,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
@@ -125,7 +126,7 @@ def predict_photos(paths: Iterable[Path], classifier: Classifier, *, as_whole: b
     from joblib import cpu_count
 
     side = classifier.side
-    with ThreadPoolExecutor(cpu_count()) as pool:
+    with _opencv_on_one_core(), ThreadPoolExecutor(cpu_count()) as pool:
         waiting, rest = deque[list[Future[_Searched]]](), iter(paths)
 
         def submit() -> None:
@@ -139,6 +140,19 @@ def predict_photos(paths: Iterable[Path], classifier: Classifier, *, as_whole: b
         while waiting:
             submit()  # the threads have work while the net predicts
             yield from _answered([future.result() for future in waiting.popleft()], classifier)
+
+
+@contextmanager
+def _opencv_on_one_core() -> Iterator[None]:
+    """Let OpenCV use one core per call, as the caller's threads use the others."""
+    import cv2
+
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(threads)
 
 
 def predict_photo(
