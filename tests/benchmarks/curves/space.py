@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
+
+import optuna
+from optuna.distributions import BaseDistribution
 
 from fer_data import AugmentConfig
 from fer_models import CompactResNetConfig, LeNetConfig, Recipe
 from sweeps.config import TrialConfig
 from sweeps.space import Space
-
-if TYPE_CHECKING:
-    import optuna
 
 
 class Draws(Protocol):
@@ -54,6 +54,16 @@ def _net(trial: optuna.Trial) -> LeNetConfig | CompactResNetConfig:
     width = trial.suggest_categorical("compact_resnet.width", [8, 12])
     widths = (width, 2 * width, 4 * width, 8 * width)
     return CompactResNetConfig(size=32, widths=widths, blocks=(1, 1, 1, 1), dropout=dropout)
+
+
+def distributions() -> dict[str, BaseDistribution]:
+    """All parameters of the space; random draws of 20 seeds contain each net."""
+    found: dict[str, BaseDistribution] = {}
+    for seed in range(20):
+        trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed)).ask()
+        suggest(trial)
+        found |= trial.distributions
+    return found
 
 
 SPACE = Space(suggest=suggest, max_epochs=9, trials=100, name="fer_curves")

@@ -24,12 +24,13 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from fer_data import EXPRESSIONS
 from fer_models.nets.registry import count_parameters
 from tests.benchmarks.curves.record import recorded_net
-from tests.benchmarks.curves.space import suggest
+from tests.benchmarks.curves.space import distributions, suggest
 from tests.benchmarks.curves.table import Curves
 from tracking.record.events import OBJECTIVE
 from tracking.record.objectives import METRICS
 
 Decision = Literal["go", "stop", "pause"]
+End = Literal["done", "pruned", "failed"]
 Floats = NDArray[np.float64]
 
 
@@ -48,7 +49,7 @@ class Method(Protocol):
         """Take in an epoch's metrics; not asked after the last epoch, which is `ended`."""
         ...
 
-    def ended(self, number: int, curve: list[float], state: Literal["done", "pruned", "failed"]) -> None:
+    def ended(self, number: int, curve: list[float], state: End) -> None:
         """Take in that a trial is over."""
         ...
 
@@ -100,12 +101,7 @@ def board(curves: Curves) -> Board:
     """Lay out the first run of each configuration."""
     first = curves.firsts
     params = [curves.params[run] for run in first]
-    space: dict[str, BaseDistribution] = {}
-    for seed in range(20):  # enough to meet each net
-        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
-        trial = study.ask()
-        suggest(trial)
-        space |= trial.distributions
+    space = distributions()
     val = curves.series["val_accuracy"][first]
     weights = _importances(params, space, np.nanmax(val, axis=1, initial=0.0))
     seconds = curves.epoch_seconds[first].copy()

@@ -8,17 +8,16 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
-from typing import Any, Literal
+from typing import Any
 
 import optuna
 
 from sweeps.search.study import Study
 from sweeps.space import Pruner, Rungs, Sampler
 from tests.benchmarks.curves.space import SPACE, suggest
-from tests.benchmarks.search.clock import Decision, Method
+from tests.benchmarks.search.clock import Decision, End, Method
+from tests.benchmarks.search.smac3 import SmacMethod
 from tracking.record.events import OBJECTIVE, Event, TrialStarted
-
-End = Literal["done", "pruned", "failed"]
 
 
 def parameters(trial: Any) -> dict[str, Any]:
@@ -188,6 +187,8 @@ METHODS: dict[str, Callable[[int, int], Method]] = {
     "Optuna TPE, percentile 25": _optuna(lambda _: optuna.pruners.PercentilePruner(25.0)),
     "Optuna TPE, SuccessiveHalving": _optuna(lambda _: optuna.pruners.SuccessiveHalvingPruner()),
     "Optuna TPE, Hyperband": _optuna(lambda epochs: optuna.pruners.HyperbandPruner(max_resource=epochs)),
+    "SMAC3, multi-fidelity": SmacMethod,
+    "SMAC3, multi-fidelity, 30 random first": partial(SmacMethod, first=30),
     "ours: tpe, halving": OurMethod,
     "ours: random, halving": lambda seed, epochs: OurMethod(seed, epochs, "random"),
     "ours: qmc, one-epoch": lambda seed, epochs: OurMethod(seed, epochs, "qmc", "one-epoch"),
