@@ -13,6 +13,7 @@ import numpy as np
 from sweeps.options import Options
 from sweeps.planning.hardware import find_hardware
 from sweeps.planning.plan import make_plan
+from sweeps.space import Space
 from sweeps.sweep import run_plan
 from tests.benchmarks.simulated import SPACE, SimulatedRunner, learning
 from tracking.record.events import DriverStarted, EpochDone, Event, SweepEnded, SweepStarted, TrialStarted, now_ms
@@ -23,12 +24,12 @@ from tracking.tracker import NoTracker
 _SIMULATED, _SLOTS, _EPOCHS = 40, 8, 8
 
 
-def many_trials(out: Path, trials: int, name: str = "many") -> SweepFolder:
+def many_trials(out: Path, trials: int, name: str = "many", space: Space = SPACE) -> SweepFolder:
     """A sweep of so many trials, those of a simulated one repeated; the last one is running."""
     model = out / "model"
     options = Options(trials=_SIMULATED, epochs=_EPOCHS, out=model, name=name, runner="inline", seed=0, figures=False)
     run_plan(
-        make_plan(SPACE, options, find_hardware), body=learning, runner=SimulatedRunner(_SLOTS), tracker=NoTracker()
+        make_plan(space, options, find_hardware), body=learning, runner=SimulatedRunner(_SLOTS), tracker=NoTracker()
     )
     events = [event for event in read(SweepFolder(model / name).journal) if not isinstance(event, SweepEnded)]
     shutil.move(model / name, out / name)
