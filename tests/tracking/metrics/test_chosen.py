@@ -57,6 +57,7 @@ def test_on_recorded_curves_the_promise_holds() -> None:
     assert abs(found.promised) < 0.003
     assert found.naive > found.promised
     assert 0.92 <= found.covered <= 0.98
+    assert found.worse_if_beaten <= 0.03
 
 
 @pytest.mark.parametrize("faces", [1, 2, 7])
