@@ -89,7 +89,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    for title, space in (("5 parameters", SPACE), ("11 to 12 of 14 parameters", WIDE)):
+    for title, space in (("5 parameters", SPACE), ("14 of 15 parameters", WIDE)):
         with tempfile.TemporaryDirectory() as folder:
             events = list(read(many_trials(Path(folder), given.trials, space=space).journal))
             asks = {
