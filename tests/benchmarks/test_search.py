@@ -6,7 +6,7 @@ import pytest
 from optuna.distributions import BaseDistribution, FloatDistribution
 
 from tests.benchmarks.curves.table import load
-from tests.benchmarks.search.clock import Board, parameter_counts, simulate
+from tests.benchmarks.search.clock import Board, board, parameter_counts, simulate
 from tests.benchmarks.search.fronts import OptunaFront, costs, volume, volumes
 from tests.benchmarks.search.methods import HEADLINE, METHODS, chosen
 from tests.benchmarks.search.seeds import with_seeds
@@ -38,14 +38,14 @@ def test_the_headline_runs_unless_others_are_asked_for() -> None:
 
 
 def test_the_hypervolume_of_a_sweep_grows_to_that_of_the_whole_table() -> None:
-    board = table()
+    laid = table()
     method = OptunaFront(optuna.samplers.RandomSampler(seed=0), ("val_accuracy", "parameters"))
-    sweep = simulate(method, board, workers=2, until=100)
-    cost = costs(board, "parameters")
+    sweep = simulate(method, laid, workers=2, until=100)
+    cost = costs(laid, "parameters")
     found = volumes(sweep, cost, np.array([0, 2, 4, 100]))
     assert found[0] == 0
     assert found == sorted(found)
-    assert found[-1] == pytest.approx(volume(board.val.max(axis=1), cost))
+    assert found[-1] == pytest.approx(volume(laid.val.max(axis=1), cost))
 
 
 def test_wider_nets_have_more_parameters() -> None:
@@ -84,3 +84,17 @@ def test_further_seeds_of_a_configuration_are_the_recorded_ones_first() -> None:
     assert (shifts[at_chance] == 0).all()
     assert np.nanstd(shifts[~at_chance]) == pytest.approx(0.008, abs=0.002)  # between two recorded seeds
     assert (np.isnan(shifts) == np.isnan(recorded[~repeated, -1])).all()
+
+
+def test_smac3_continues_the_configurations_that_its_hyperband_keeps() -> None:
+    pytest.importorskip("smac")
+    curves = load()
+    laid = board(curves)
+    sweep = simulate(METHODS["SMAC3, multi-fidelity"](0, laid.epochs), laid, workers=1, until=40)
+    trained = {
+        configuration: [e for c, e in zip(sweep.configurations, sweep.epochs, strict=True) if c == configuration]
+        for configuration in sweep.configurations[:-9]  # the last one may be cut short
+        if not np.isnan(laid.val[configuration]).any()
+    }
+    assert all(epochs == list(range(1, len(epochs) + 1)) for epochs in trained.values())
+    assert {len(epochs) for epochs in trained.values()} == {1, 3, 9}  # a third of each rung continues
