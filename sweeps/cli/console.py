@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import select
 import sys
 import traceback
 from collections.abc import Iterator
@@ -70,5 +71,10 @@ _unread: set[int] = set()
 
 
 def is_unread() -> bool:
-    """Whether the reader of stdout is gone, as in `logs night | head -1`: following a sweep then has no purpose."""
-    return _STDOUT in _unread
+    """Whether the reader of stdout is gone, as in `logs night | head -1`: following a sweep then has no purpose.
+
+    The pipe itself is asked, because a sweep may write nothing to print for hours.
+    """
+    pipe = select.poll()
+    pipe.register(_STDOUT, 0)
+    return _STDOUT in _unread or any(state & select.POLLERR for _, state in pipe.poll(0))
