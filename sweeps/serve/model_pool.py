@@ -78,8 +78,7 @@ class ModelPool:
         with self._lock:
             found = self._loaded.get(key)
         if found is None:
-            with self._exporting:  # one at a time: each takes a core and a GB
-                found = OnnxClassifier(self._file(name, key), threads=1)
+            found = OnnxClassifier(self._file(name, key), threads=1)
             return_freed_memory()
         with self._lock:
             self._loaded.pop(key, None)
@@ -136,15 +135,19 @@ class ModelPool:
         folder.mkdir(exist_ok=True)
         file = folder / f"{hashlib.sha256(f'{_EXPORTS} {key}'.encode()).hexdigest()[:32]}.onnx"
         if not file.is_file():
-            words = [*self._words, name, str(file)]
-            try:
-                run_verb(*words, module="sweeps.serve.prepare", timeout=_EXPORT_SECONDS)
-            except InputError as error:
-                raise InputError(f"{name} cannot be loaded: {error}") from None
+            with self._exporting:  # one at a time: each takes a core and a GB
+                if not file.is_file():
+                    self._export(name, file)
         file.touch()
-        for old in sorted(folder.glob("*.onnx"), key=lambda path: path.stat().st_mtime)[:-_KEPT_FILES]:
-            old.unlink(missing_ok=True)
         return file
+
+    def _export(self, name: str, file: Path) -> None:
+        try:
+            run_verb(*self._words, name, str(file), module="sweeps.serve.prepare", timeout=_EXPORT_SECONDS)
+        except InputError as error:
+            raise InputError(f"{name} cannot be loaded: {error}") from None
+        for old in sorted(file.parent.glob("*.onnx"), key=lambda path: path.stat().st_mtime)[:-_KEPT_FILES]:
+            old.unlink(missing_ok=True)
 
 
 def return_freed_memory() -> None:

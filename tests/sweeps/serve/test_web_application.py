@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,33 @@ def test_a_net_is_exported_once_and_found_by_the_next_server(
         assert pool.names() == ["champion", "night/0", "net.onnx"]
         assert pool.get("night/0").about.name == "night/0"
     assert [words[1:-1] for words in asked] == [(), ("champion",), ("night/0",), ()]
+
+
+def test_a_net_that_is_ready_does_not_wait_for_the_export_of_another(
+    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FER_CACHE", str(tmp_path))
+    begun, allowed = threading.Event(), threading.Event()
+
+    def slow_export(*words: str, module: str, timeout: float) -> str:
+        if len(words) == 1:
+            return "[]"  # the registered models
+        begun.set()
+        assert allowed.wait(20)
+        shutil.copyfile(out / "net.onnx", words[-1])
+        return ""
+
+    monkeypatch.setattr(model_pool, "run_verb", slow_export)
+    pool = model_pool.ModelPool(out)
+    with ThreadPoolExecutor(2) as threads:
+        try:
+            exported = threads.submit(pool.get, "night/0")
+            assert begun.wait(20)
+            assert threads.submit(pool.get, "net.onnx").result(10).classes
+            assert not exported.done()
+        finally:
+            allowed.set()
+        assert exported.result(10).classes
 
 
 def test_an_ensemble_can_be_tried_and_a_support_vector_machine_is_not_offered(
