@@ -131,8 +131,7 @@ def _probability_alone(graph: Any) -> None:
     from onnx.helper import make_node, make_tensor_value_info
     from onnx.numpy_helper import from_array, to_array
 
-    *others, _, softmax = graph.node
-    transposed = graph.node[-2]
+    *others, transposed, softmax = graph.node
     convolution = next(node for node in others if node.output[0] == transposed.input[0])
     for constant in graph.initializer:
         if constant.name in convolution.input:

@@ -59,15 +59,11 @@ class _Unfailing(io.FileIO):
     def write(self, data: Any, /) -> int:
         try:
             return super().write(data)
-        except OSError as error:
-            if isinstance(error, BrokenPipeError):
-                _unread.add(self.fileno())
+        except OSError:
             return len(data)
 
 
 _STDOUT = 1
-_unread: set[int] = set()
-"""The descriptors of pipes that nobody reads any more."""
 
 
 def is_unread() -> bool:
@@ -77,4 +73,4 @@ def is_unread() -> bool:
     """
     pipe = select.poll()
     pipe.register(_STDOUT, 0)
-    return _STDOUT in _unread or any(state & select.POLLERR for _, state in pipe.poll(0))
+    return any(state & select.POLLERR for _, state in pipe.poll(0))

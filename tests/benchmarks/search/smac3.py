@@ -21,7 +21,7 @@ _WORST = 1.0
 class SmacMethod:
     """SMAC3 (Lindauer et al., 2109.09831) at its defaults: a random forest, and Hyperband with a third that continue.
 
-    A configuration that SMAC3 asks for again with more epochs continues its run. SMAC3 itself would train it anew.
+    A configuration that SMAC3 asks for again with more epochs continues its run. SMAC3 itself would train it from the start.
 
     Parameters
     ----------
