@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from socket import socket
 
 import uvicorn
 from fastapi import FastAPI, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.exception_handlers import http_exception_handler
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
@@ -24,12 +26,13 @@ from sweeps.serve.api import Served
 from sweeps.serve.guard import BoundedBodies, Guard
 from sweeps.serve.living import AllLiving
 from sweeps.serve.mlflow_page import MlflowPages
-from sweeps.serve.model_pool import ModelPool
+from sweeps.serve.model_pool import ModelPool, return_freed_memory
 from sweeps.serve.rendering import page
 from sweeps.serve.search import Searches
 from tracking.errors import TrackingError
 
 _STATIC = Path(__file__).parent / "static"
+_DROP_SECONDS = 10
 _MOST_SHOWN = 100
 """Maximum number of characters of a wrong value that a message repeats."""
 
@@ -37,14 +40,18 @@ _MOST_SHOWN = 100
 def web_app(out: Path, guard: Guard, pool: ModelPool, mlflow: MlflowPages) -> FastAPI:
     """The application for the sweeps in `out`, the nets of `pool`, and MLflow's pages of the sweeps."""
 
+    served = Served(out, guard, pool, mlflow, AllLiving(out), Searches(out))
+
     @asynccontextmanager
     async def until_the_end(_: FastAPI) -> AsyncIterator[None]:
+        dropping = asyncio.create_task(_drop_unused(served.living))
         yield
+        dropping.cancel()
         mlflow.close()
 
     app = FastAPI(title="FER Sweeps", docs_url=None, redoc_url=None, openapi_url="/api/v1/openapi.json",
                   lifespan=until_the_end)  # fmt: skip
-    app.state.served = Served(out, guard, pool, mlflow, AllLiving(out), Searches(out))
+    app.state.served = served
     app.add_middleware(BoundedBodies)
     app.middleware("http")(guard)
     app.mount("/static", StaticFiles(directory=_STATIC), name="static")
@@ -64,6 +71,13 @@ class Server(uvicorn.Server):
         """End the streams, then the server as uvicorn does."""
         self.config.app.state.served.closing.set()  # type: ignore[union-attr]
         await super().shutdown(sockets)
+
+
+async def _drop_unused(living: AllLiving) -> None:
+    while True:
+        await asyncio.sleep(_DROP_SECONDS)
+        if living.drop_unused():
+            await run_in_threadpool(return_freed_memory)
 
 
 async def _failed(request: Request, error: Exception) -> Response:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary, ref
 
 from sweeps.cli.overview import Digest, digest_of, row_of
 from sweeps.runs import sweep_names
@@ -19,7 +20,9 @@ from tracking.record.layout import SweepFolder
 from tracking.record.spans import attempt_spans
 
 _KEPT = 32
-"""Maximum number of sweeps whose histories stay in memory."""
+"""Maximum number of sweeps whose histories stay in memory while no page watches them."""
+_UNUSED_SECONDS = 120
+"""How long they stay. The history of 10,000 trials takes 200 MiB, and is read again in some seconds."""
 _MOST_GROUPS = 500
 _SHARE = 0.1
 _CHEAP_SECONDS = 0.01
@@ -153,11 +156,18 @@ def _changed_by(event: Event, history: SweepHistory) -> Iterable[int]:
 
 
 class AllLiving:
-    """The sweeps of a folder by name. A name is only looked up among existing sweeps, and never used as a path."""
+    """The sweeps of a folder by name. A name is only looked up among existing sweeps, and never used as a path.
+
+    A sweep that a page watches has its history in memory once, whatever the number of pages.
+    """
 
     def __init__(self, out: Path) -> None:
         self.out = out
-        self._known: dict[str, Living] = {}
+        self._open: WeakValueDictionary[str, Living] = WeakValueDictionary()
+        """Those in memory: recently used, or watched by a page."""
+        self._used: dict[str, tuple[Living, float]] = {}
+        """The recently used ones and when, the latest last."""
+        self._held: list[ref[Living]] = []
         self._lock = threading.Lock()
 
     def get(self, name: str) -> Living | None:
@@ -165,11 +175,24 @@ class AllLiving:
         with self._lock:
             if name not in sweep_names(self.out):
                 return None
-            living = self._known.pop(name, None) or Living(SweepFolder(self.out / name))
-            self._known[name] = living  # most recently used last
-            while len(self._known) > _KEPT:
-                self._known.pop(next(iter(self._known)))
+            living = self._open.get(name) or Living(SweepFolder(self.out / name))
+            self._open[name] = living
+            self._used.pop(name, None)
+            self._used[name] = living, time.monotonic()
+            while len(self._used) > _KEPT:
+                self._used.pop(next(iter(self._used)))
             return living
+
+    def drop_unused(self) -> bool:
+        """Drop the sweeps not used for two minutes that no page watches. Returns whether memory was freed since the
+        last call.
+        """
+        with self._lock:
+            oldest = time.monotonic() - _UNUSED_SECONDS
+            self._used = {name: (living, used) for name, (living, used) in self._used.items() if used >= oldest}
+            is_freed = any(one() is None for one in self._held)
+            self._held = [ref(one) for one in self._open.values()]
+            return is_freed
 
 
 def _groups(history: SweepHistory) -> list[dict[str, Any]]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import pytest
 
 from sweeps.serve import living
 from sweeps.serve.guard import guard_for
-from sweeps.serve.living import Living
+from sweeps.serve.living import AllLiving, Living
 from tests.benchmarks.many_trials import many_trials
 from tests.sweeps.serve.conftest import Served
 from tracking.record.events import EpochDone
@@ -43,6 +44,28 @@ def test_a_report_is_shown_at_once_and_the_summary_in_a_tenth_of_the_time(
     third = one.state(since=second["version"])
     assert third["version"] > second["version"]
     assert (third["trials"], third["summary"]["digest"]["best"]["value"]) == ([], 0.99)
+
+
+def test_a_sweep_stays_in_memory_while_it_is_used_or_watched(
+    folder: SweepFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = AllLiving(folder.root.parent)
+    watching = known.get("many")
+    assert watching is not None
+    first = ref(watching)
+    assert not known.drop_unused()
+    monkeypatch.setattr(living, "_UNUSED_SECONDS", 0)
+    assert not known.drop_unused(), "a page watches it"
+    assert known.get("many") is watching
+    del watching
+    assert first() is not None
+    assert known.drop_unused()
+    assert first() is None
+    assert not known.drop_unused()
+    watching = known.get("many")
+    assert not known.drop_unused()
+    del watching
+    assert known.drop_unused(), "the page that watched it was closed"
 
 
 def test_a_page_of_many_trials_shows_some_and_says_which(browser: Any, folder: SweepFolder, tmp_path: Path) -> None:
