@@ -13,6 +13,7 @@ import pytest
 from tests.cluster.journal_laws import check_finished, most_out_at_once
 from tests.cluster.processes import environment, python
 from tests.cluster.quick_trials import diaries
+from tests.stand_ins import SMALL_NET
 from tracking.record.history import SweepHistory
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
@@ -89,16 +90,16 @@ def suggest(trial):
     small = quick.suggest(trial)
     return small if trial.number % 3 else small.model_copy(update={"net": AlexNetConfig()})
 quick.SPACE = Space(suggest=suggest, max_epochs=2, first_rung_epochs=2, trials=9, name="quick")
-sizing = Sizing({"alexnet": 1.0, "lenet": 0.5}, ())
+sizing = Sizing({"alexnet": 1.0, quick.SMALL_NET.name: 0.5}, ())
 mock.patch("sweeps.planning.gpu_share.measured_shares", lambda plan, configs: sizing).start()
 """
-"""Measures nothing, and finds that AlexNet fills a GPU and that two LeNets do."""
+"""Measures nothing, and finds that AlexNet fills a GPU and that two small nets do."""
 
 
 def test_nets_with_different_shares_are_never_more_than_a_gpu(tmp_path: Path) -> None:
     lines = run(tmp_path, [1], 1, before=MIXED, trials=9)
     history = SweepHistory.load(tmp_path / "shared/journal.jsonl")
-    assert history.drivers[0].spec["gpu_shares"] == {"alexnet": 1.0, "lenet": 0.5}
+    assert history.drivers[0].spec["gpu_shares"] == {"alexnet": 1.0, SMALL_NET.name: 0.5}
     large = {f"{n:04d}" for n, trial in history.trials.items() if trial.started.config["net"]["name"] == "alexnet"}
     assert len(large) == 3
     for line in lines:
