@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from tracking.record.events import AttemptStarted, EpochDone, Event, TrialEnded, TrialStarted, Verdict
+from tracking.record.events import AttemptStarted, EpochDone, Event, TrialDrawn, TrialEnded, TrialStarted, Verdict
 
 
 def check_trials(events: Sequence[Event]) -> None:
@@ -23,7 +23,10 @@ def check_trial(events: Sequence[Event]) -> None:
     assert attempts == list(range(1, len(attempts) + 1)), "attempts are counted"
     final = [event for event in events if isinstance(event, TrialEnded) and event.final]
     assert len(final) <= 1, "a trial ends once"
-    assert not final or events[-1] is final[0], "and nothing comes after its end"
+    if final:
+        after = list(events[events.index(final[0]) + 1 :])
+        assert len(after) <= final[0].undrawn, "and nothing comes after its end but its pictures, once"
+        assert all(isinstance(event, TrialDrawn) and event.epochs == final[0].epochs for event in after)
     verdicts = [event for event in events if isinstance(event, Verdict)]
     assert len(verdicts) <= 1
     if final and final[0].state == "done":
