@@ -76,7 +76,7 @@ class Server(uvicorn.Server):
 async def _drop_unused(living: AllLiving) -> None:
     while True:
         await asyncio.sleep(_DROP_SECONDS)
-        if living.drop_unused():
+        if await run_in_threadpool(living.drop_unused):
             await run_in_threadpool(return_freed_memory)
 
 
