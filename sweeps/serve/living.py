@@ -15,7 +15,7 @@ from sweeps.runs import sweep_names
 from sweeps.search.forecast import forecasts
 from tracking.record.events import Act, DriverStarted, DriverStopped, Event, SweepEnded, SweepStarted
 from tracking.record.history import SweepHistory, TrialHistory
-from tracking.record.journal import read_from
+from tracking.record.journal import collector_paused, read_from
 from tracking.record.layout import SweepFolder
 from tracking.record.spans import attempt_spans
 
@@ -61,6 +61,7 @@ class Living:
         assert isinstance(event, SweepStarted)
         return event
 
+    @collector_paused()
     def summary(self) -> dict[str, Any] | None:
         """The sweep's state without its trials. None before it has started. Raises TrackingError."""
         with self._lock:

@@ -33,7 +33,7 @@ from tracking.record.events import (
     Verdict,
     Wanted,
 )
-from tracking.record.journal import read
+from tracking.record.journal import collector_paused, read
 from tracking.record.objectives import Costs, costs_in, costs_of, merit_of, objectives_of, rank_in_words, value_at_rung
 
 
@@ -217,8 +217,9 @@ class SweepHistory:
         if not isinstance(first, SweepStarted):
             raise TrackingError("the journal is empty: the sweep never started")
         history = cls(first)
-        for event in remaining:
-            history.apply(event)
+        with collector_paused():
+            for event in remaining:
+                history.apply(event)
         return history
 
     @classmethod

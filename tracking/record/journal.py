@@ -4,10 +4,12 @@ The study, MLflow and tables are rebuilt from this file, so nothing in it is eve
 left by a crash, is removed: it had no effect yet.
 """
 
+import gc
 import json
 import mmap
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -118,6 +120,21 @@ def read_from(
         events.append(_parse(path, offset, line))
         offset += len(line)
     return events, offset
+
+
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """Pause Python's garbage collector while many events are read and kept.
+
+    It would look at all of them again and again, and none is garbage: almost half of the time of 10,000 trials.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def whole_bytes(path: Path) -> int:

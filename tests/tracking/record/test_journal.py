@@ -1,3 +1,4 @@
+import gc
 import io
 import json
 import math
@@ -71,6 +72,24 @@ def test_a_corrupt_line_in_the_middle_is_named(sweep: Sweep) -> None:
     sweep.folder.journal.write_bytes(b"".join(lines))
     with pytest.raises(TrackingError, match=r"journal\.jsonl:5: not an event"):
         list(read(sweep.folder.journal))
+
+
+def test_the_garbage_collector_is_as_before_when_a_journal_was_read_or_is_damaged(sweep: Sweep) -> None:
+    sweep.whole()
+    SweepHistory.load(sweep.folder.journal)
+    assert gc.isenabled()
+    with sweep.folder.journal.open("ab") as file:
+        file.write(b'{"event": "party", "time_ms": 1}\n')
+    with pytest.raises(TrackingError):
+        SweepHistory.load(sweep.folder.journal)
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with pytest.raises(TrackingError):
+            SweepHistory.load(sweep.folder.journal)
+        assert not gc.isenabled(), "whoever paused it has it paused"
+    finally:
+        gc.enable()
 
 
 def test_an_unknown_event_is_refused_at_the_end_too(sweep: Sweep) -> None:
