@@ -32,7 +32,7 @@ from sweeps.serve.search import Searches
 from tracking.errors import TrackingError
 
 _STATIC = Path(__file__).parent / "static"
-_DROP_SECONDS = 10
+_SECONDS_BETWEEN_DROPS = 10
 _MOST_SHOWN = 100
 """Maximum number of characters of a wrong value that a message repeats."""
 
@@ -75,7 +75,7 @@ class Server(uvicorn.Server):
 
 async def _drop_unused(living: AllLiving) -> None:
     while True:
-        await asyncio.sleep(_DROP_SECONDS)
+        await asyncio.sleep(_SECONDS_BETWEEN_DROPS)
         if await run_in_threadpool(living.drop_unused):
             await run_in_threadpool(return_freed_memory)
 

@@ -168,7 +168,8 @@ class AllLiving:
         """Those in memory: recently used, or watched by a page."""
         self._used: dict[str, tuple[Living, float]] = {}
         """The recently used ones and when, the latest last."""
-        self._held: list[ref[Living]] = []
+        self._before: list[ref[Living]] = []
+        """Those in memory at the last `drop_unused`."""
         self._lock = threading.Lock()
 
     def get(self, name: str) -> Living | None:
@@ -191,8 +192,8 @@ class AllLiving:
         with self._lock:
             oldest = time.monotonic() - _UNUSED_SECONDS
             self._used = {name: (living, used) for name, (living, used) in self._used.items() if used >= oldest}
-            is_freed = any(one() is None for one in self._held)
-            self._held = [ref(one) for one in self._open.values()]
+            is_freed = any(one() is None for one in self._before)
+            self._before = [ref(one) for one in self._open.values()]
             return is_freed
 
 

@@ -87,7 +87,7 @@ def test_the_garbage_collector_is_as_before_when_a_journal_was_read_or_is_damage
     try:
         with pytest.raises(TrackingError):
             SweepHistory.load(sweep.folder.journal)
-        assert not gc.isenabled(), "whoever paused it has it paused"
+        assert not gc.isenabled(), "it was disabled before the read"
     finally:
         gc.enable()
 
