@@ -1,4 +1,4 @@
-"""Writes files atomically."""
+"""Writes files atomically; the cache is the folder for those that can be made again."""
 
 from __future__ import annotations
 
@@ -40,3 +40,20 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def cache_path(part: str = "") -> Path:
+    """The folder `part` of the cache, or the whole cache, which is $FER_CACHE or ~/.cache/fer-sweeps.
+
+    The folder is created if necessary.
+
+    Raises:
+        OSError: it cannot be created, or there is no home folder.
+    """
+    given = os.environ.get("FER_CACHE")
+    try:
+        root = Path(given).expanduser() if given else Path.home() / ".cache" / "fer-sweeps"
+    except RuntimeError as error:
+        raise OSError(str(error)) from error
+    (root / part).mkdir(parents=True, exist_ok=True)
+    return (root / part).resolve()

@@ -14,7 +14,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -26,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from fer_common.files import sync_folder, write_synced
+from fer_common.files import cache_path, sync_folder, write_synced
 from fer_common.frozen import Frozen
 from fer_data.faces import SPLITS, DataError, Faces, Split, mean_of
 
@@ -47,21 +46,6 @@ class _Meta(Frozen):
     notes: tuple[str, ...]
 
 
-def cache_root() -> Path:
-    """The folder of all cached data sets; it is created if necessary.
-
-    Raises:
-        OSError: it cannot be created, or there is no home folder.
-    """
-    given = os.environ.get("FER_CACHE")
-    try:
-        root = Path(given).expanduser() if given else Path.home() / ".cache" / "fer-sweeps"
-    except RuntimeError as error:
-        raise OSError(str(error)) from error
-    (root / "sources").mkdir(parents=True, exist_ok=True)
-    return root.resolve()
-
-
 def made_once(name: str, write: Callable[[Path], None]) -> Path:
     """The cache folder of this name. `write` creates it unless it exists and is complete.
 
@@ -71,7 +55,7 @@ def made_once(name: str, write: Callable[[Path], None]) -> Path:
     Raises:
         OSError: the cache cannot be written.
     """
-    root = cache_root()
+    root = cache_path()
     folder = root / name
     if is_whole(folder):
         return folder
@@ -79,7 +63,7 @@ def made_once(name: str, write: Callable[[Path], None]) -> Path:
     try:
         write(beside)
         sync_folder(beside)
-        with (root / "sources" / ".lock").open("wb") as lock:
+        with (cache_path("sources") / ".lock").open("wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not is_whole(folder):
                 _move_into_place(beside, folder)

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from fer_common.files import cache_path
 from fer_data.augmentation.preprocess_names import known_preprocessing
-from fer_data.cache.cache_folder import cache_root, called, is_whole, keep, open_with_all_soft_labels
+from fer_data.cache.cache_folder import called, is_whole, keep, open_with_all_soft_labels
 from fer_data.faces import SPLITS, DataError, Faces, Split
 
 # Increase it whenever a preprocessing gives other values than before; those without an entry have version 1.
@@ -40,9 +41,9 @@ def preprocessed(folder: Path, name: str) -> Path:
     content = f"{faces.fingerprint} preprocess {name} {_VERSIONS.get(name, 1)}"
     fingerprint = hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
     try:
-        place = cache_root() / fingerprint
+        place = cache_path() / fingerprint
         if not is_whole(place):
-            with (cache_root() / "sources" / ".preprocess.lock").open("wb") as lock:
+            with (cache_path("sources") / ".preprocess.lock").open("wb") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 if not is_whole(place):
                     _make(folder, faces, name, fingerprint)
@@ -54,7 +55,7 @@ def preprocessed(folder: Path, name: str) -> Path:
 
 
 def _make(folder: Path, faces: Faces, name: str, fingerprint: str) -> None:
-    with tempfile.TemporaryDirectory(prefix=f".{fingerprint}.", dir=cache_root()) as scratch:
+    with tempfile.TemporaryDirectory(prefix=f".{fingerprint}.", dir=cache_path()) as scratch:
         train, val, test = _all_splits(folder, faces, name, Path(scratch))
         keep(
             replace(

@@ -18,8 +18,9 @@ from typing import Literal
 
 from pydantic import ValidationError
 
+from fer_common.files import cache_path
 from fer_common.frozen import Frozen
-from fer_data.cache.cache_folder import cache_root, is_whole, keep, open_cached, open_with_all_soft_labels, write_text
+from fer_data.cache.cache_folder import is_whole, keep, open_cached, open_with_all_soft_labels, write_text
 from fer_data.cache.subsets import take_subsets
 from fer_data.faces import DataError, Faces
 from fer_data.options import DataOptions
@@ -45,8 +46,8 @@ class _Record(Frozen):
     origin: str
     folder: str
 
-    def place(self, root: Path) -> Path:
-        return root / "sources" / f"{_hash(self.wanted)}.json"
+    def place(self) -> Path:
+        return cache_path("sources") / f"{_hash(self.wanted)}.json"
 
 
 def prepare(source: DataOptions | str | Path | None) -> Path:
@@ -85,16 +86,15 @@ def _made(wanted: str, origin: str | None, make: Callable[[], Faces]) -> Path:
     An origin of None means that the source cannot be examined. `make` is then called, which explains why, and nothing
     is recorded.
     """
-    root = cache_root()
     sought = _Record(wanted=wanted, origin=origin or "", folder="")
-    recorded = _recorded(sought.place(root))
+    recorded = _recorded(sought.place())
     if origin and recorded and recorded.model_copy(update={"folder": ""}) == sought:
-        folder = root / recorded.folder
+        folder = cache_path() / recorded.folder
         if is_whole(folder):
             return folder
     folder = keep(make())
     if origin:
-        _write_record(sought.model_copy(update={"folder": folder.name}), root)
+        _write_record(sought.model_copy(update={"folder": folder.name}))
     return folder
 
 
@@ -105,11 +105,11 @@ def _recorded(place: Path) -> _Record | None:
         return None
 
 
-def _write_record(record: _Record, root: Path) -> None:
-    handle, beside = tempfile.mkstemp(prefix=".", dir=root / "sources")
+def _write_record(record: _Record) -> None:
+    handle, beside = tempfile.mkstemp(prefix=".", dir=cache_path("sources"))
     os.close(handle)
     write_text(Path(beside), record.model_dump_json(indent=1))
-    Path(beside).replace(record.place(root))
+    Path(beside).replace(record.place())
 
 
 def _look(path: Path) -> str | None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from fer_data.cache.cache_folder import cache_root
+from fer_common.files import cache_path
 from fer_data.cache.stratify import Indices
 from fer_data.faces import GreyLevels, Images
 from fer_data.options import ResizeMethod
@@ -29,7 +29,7 @@ def room(n: int, height: int, width: int, dtype: DTypeLike = np.uint8) -> NDArra
     size = n * height * width * np.dtype(dtype).itemsize
     if size <= _MAX_BYTES_IN_MEMORY:
         return np.empty((n, height, width), dtype)
-    with tempfile.TemporaryFile(dir=cache_root()) as file:
+    with tempfile.TemporaryFile(dir=cache_path()) as file:
         os.posix_fallocate(file.fileno(), 0, size)  # on a full disk this raises; writing a mapped page would crash
         return np.memmap(file, dtype, "r+", shape=(n, height, width))
 

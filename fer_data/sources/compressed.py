@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
-from fer_data.cache.cache_folder import cache_root
+from fer_common.files import cache_path
 from fer_data.faces import DataError
 
 MAX_BYTES = 2 * 2**30
@@ -88,7 +88,7 @@ def _first_bytes(file: IO[bytes]) -> bytes:
 
 def _room_on_disk(path: Path) -> IO[bytes]:
     try:
-        return tempfile.TemporaryFile(dir=cache_root())
+        return tempfile.TemporaryFile(dir=cache_path())
     except OSError as error:
         raise _no_room(path, error) from error
 

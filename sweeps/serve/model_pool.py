@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from fer_data.cache.cache_folder import cache_root
+from fer_common.files import cache_path
 from sweeps.cli.overview import all_sweeps
 from sweeps.errors import InputError, did_you_mean
 from sweeps.serve.command import run_verb
@@ -131,8 +131,7 @@ class ModelPool:
         """The exported file, which is written if it is missing; files unused for long are deleted."""
         if name.endswith(".onnx"):
             return self._out / name
-        folder = cache_root() / "nets"
-        folder.mkdir(exist_ok=True)
+        folder = cache_path("nets")
         file = folder / f"{hashlib.sha256(f'{_EXPORTS} {key}'.encode()).hexdigest()[:32]}.onnx"
         if not file.is_file():
             with self._exporting:  # one at a time: each takes a core and a GB

@@ -1,13 +1,16 @@
 """MLflow's SQLite file in the folder of the sweeps: created atomically, and set aside only if it is damaged.
 
 MLflow migrates a new file to its schema in many steps. If it is killed in between, it can never open the file again.
+The steps take two seconds of processor time, so the cache keeps a migrated file without content, which is copied.
 """
 
 import errno
 import fcntl
 import os
 import re
+import shutil
 import sqlite3
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -16,6 +19,8 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import psutil
+
+from fer_common.files import cache_path
 
 _LOCAL_FILE_SYSTEMS = {"apfs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "tmpfs", "xfs", "zfs"}
 _OF_THE_FILE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
@@ -61,8 +66,8 @@ def sqlite_path(uri: str) -> Path | None:
     return Path(unquote(found[1])) if found else None
 
 
-def open_default_store(path: Path, try_open: Callable[[str], object]) -> OpenedStore:
-    """Make sure that `path` is a store that `try_open` can open by URI.
+def open_default_store(path: Path, try_open: Callable[[str], object], mlflow_version: str) -> OpenedStore:
+    """Make sure that `path` is a store that `try_open` can open by URI. It is that of this version of MLflow.
 
     A file that is not a database is renamed, and so is an empty store whose creation by MLflow was interrupted. Any
     other store stays where it is, whatever error `try_open` raises.
@@ -74,12 +79,12 @@ def open_default_store(path: Path, try_open: Callable[[str], object]) -> OpenedS
     path.parent.mkdir(parents=True, exist_ok=True)
     with _one_process(path.with_name(path.name + ".lock")):
         if not path.exists() or path.stat().st_size == 0:
-            _put_in_place(_made_beside(path, try_open), path)
+            _put_in_place(_made_beside(path, try_open, mlflow_version), path)
             return OpenedStore(sqlite_uri(path))
         fault = _fault(path, try_open)
         if fault is None:
             return OpenedStore(sqlite_uri(path))
-        beside = _made_beside(path, try_open)
+        beside = _made_beside(path, try_open, mlflow_version)
         set_aside = path.with_name(f"{path.name}.unreadable-{datetime.now(UTC):%Y%m%dT%H%M%S}")
         for suffix in ("", "-wal", "-shm"):
             if (part := path.with_name(path.name + suffix)).exists():
@@ -113,12 +118,15 @@ def _fault(path: Path, try_open: Callable[[str], object]) -> str | None:
 def _is_empty(path: Path) -> bool:
     """Whether nothing was ever stored: MLflow creates its first experiment after all tables."""
     with closing(sqlite3.connect(path)) as connection:
-        tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
         return not any(
             connection.execute(f'SELECT EXISTS (SELECT 1 FROM "{table}")').fetchone()[0]
-            for (table,) in tables
+            for table in _tables(connection)
             if table not in _FILLED_BY_MLFLOW
         )
+
+
+def _tables(connection: sqlite3.Connection) -> list[str]:
+    return [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
 
 
 def _is_open_elsewhere(path: Path) -> bool:
@@ -140,11 +148,38 @@ def _is_busy(error: BaseException | None) -> bool:
     return False
 
 
-def _made_beside(path: Path, try_open: Callable[[str], object]) -> Path:
-    beside = path.with_name(f".{path.name}.{os.getpid()}.new")
-    beside.unlink(missing_ok=True)
-    try_open(sqlite_uri(beside))
-    return beside
+def _made_beside(path: Path, try_open: Callable[[str], object], mlflow_version: str) -> Path:
+    # Each has its own name, because MLflow keeps connections by URI.
+    copied, migrated = (path.with_name(f".{path.name}.{os.getpid()}.{end}") for end in ("copied", "new"))
+    for beside in (copied, migrated):
+        beside.unlink(missing_ok=True)
+    try:
+        shutil.copyfile(_cached(mlflow_version), copied)
+        try_open(sqlite_uri(copied))
+        return copied
+    except Exception:  # there is none yet, or it is damaged or of another schema: what MLflow migrates replaces it
+        copied.unlink(missing_ok=True)
+    try_open(sqlite_uri(migrated))
+    with suppress(OSError, sqlite3.Error):
+        _keep_migrated(migrated, _cached(mlflow_version))
+    return migrated
+
+
+def _cached(mlflow_version: str) -> Path:
+    return cache_path("mlflow") / f"migrated-{mlflow_version}.db"
+
+
+def _keep_migrated(store: Path, kept: Path) -> None:
+    """Copy a new store without the experiment that MLflow has made in it, whose folder is for this store alone."""
+    with tempfile.TemporaryDirectory(prefix=".", dir=kept.parent) as scratch:
+        emptied = Path(scratch) / kept.name
+        with closing(sqlite3.connect(store)) as source, closing(sqlite3.connect(emptied)) as target:
+            source.backup(target)
+            for table in _tables(target):
+                if table not in _FILLED_BY_MLFLOW:
+                    target.execute(f'DELETE FROM "{table}"')
+            target.commit()
+        emptied.replace(kept)
 
 
 def _put_in_place(beside: Path, path: Path) -> None:

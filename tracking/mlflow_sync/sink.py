@@ -146,12 +146,12 @@ class _MlflowReceiver:
         return f"MLflow at {without_password(self._uri)} does not accept results ({describe(error, self._uri)})"
 
     def _open(self) -> "MlflowClient":
-        from mlflow import MlflowClient
+        from mlflow import MlflowClient, __version__
 
         if self._uri != default_uri(self._out):
             return MlflowClient(self._uri)
         path = default_path(self._out)
-        opened = open_default_store(path, lambda uri: MlflowClient(uri).search_experiments(max_results=1))
+        opened = open_default_store(path, lambda uri: MlflowClient(uri).search_experiments(max_results=1), __version__)
         if note := follow_artifacts(path):
             self._on_warning(note)
         if opened.set_aside is not None:

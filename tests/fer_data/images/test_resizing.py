@@ -34,4 +34,4 @@ def test_large_arrays_are_files_without_a_name(monkeypatch, cache):
     assert (large.shape, large.dtype) == ((2000, 8, 8), np.float32)
     large[...] = np.arange(2000)[:, None, None]
     assert rows_of(large, np.array([1999, 3]))[:, 7, 7].tolist() == [1999, 3]
-    assert [entry.name for entry in cache.iterdir()] == ["sources"]
+    assert list(cache.iterdir()) == []
