@@ -47,8 +47,10 @@ class TrialHistory:
     verdict: Verdict | None = None
     end: TrialEnded | None = None
     paused: TrialPaused | None = None
-    ended_while_paused: bool = False
-    """Whether it had no worker when it ended: for example it waited at a rung and was pruned."""
+    has_worker: bool = True
+    """Whether it has a worker. Every worker ends with its driver, also with one that was killed."""
+    left_ms: int | None = None
+    """When it ended and left its worker. None before, and if it had none, for example as it waited at a rung."""
     lengthened: Lengthened | None = None
     """Set when it is given more epochs, until a worker starts it with the new length."""
     tests: list[TrialTested] = field(default_factory=list)
@@ -241,6 +243,7 @@ class SweepHistory:
             case SweepStarted():
                 raise TrackingError(f"two openings in one journal ({event.name})")
             case DriverStarted():
+                self.end_driver()
                 self.drivers.append(event)
                 self.spec = event.spec or self.spec
                 self.stopped = self.finished = self.held = None
@@ -264,6 +267,11 @@ class SweepHistory:
                 self.configurations += not event.is_further_member
             case _:
                 _apply_to_trial(self._trial(event.trial), event)
+
+    def end_driver(self) -> None:
+        """Note that its driver has ended, and every worker with it. A driver that was killed did not record this."""
+        for trial in self.trials.values():
+            trial.has_worker = False
 
     @property
     def numbers(self) -> str:
@@ -444,19 +452,21 @@ def _apply_to_trial(
     match event:
         case AttemptStarted():
             trial.attempts.append(event)
-            trial.end = trial.paused = trial.lengthened = None
+            trial.has_worker = True
+            trial.end = trial.left_ms = trial.paused = trial.lengthened = None
         case EpochDone():
             if event.epoch > trial.last_epoch:
                 trial.epochs.append(event)
         case Verdict():
             trial.verdict = event
         case TrialPaused():
-            trial.end, trial.paused = None, event
+            trial.end, trial.paused, trial.has_worker = None, event, False
         case TrialUnpaused() if trial.paused:
             trial.paused = trial.paused.model_copy(update={"reason": "share", "who": None})
         case TrialEnded():
-            trial.ended_while_paused = trial.paused is not None
-            trial.end, trial.paused = event, None
+            if trial.has_worker:
+                trial.left_ms = event.time_ms
+            trial.end, trial.paused, trial.has_worker = event, None, False
         case TrialDrawn() if trial.end and trial.end.epochs == event.epochs:
             trial.end = trial.end.model_copy(update={"undrawn": False})
         case TrialTested():

@@ -215,3 +215,34 @@ def test_time_between_two_attempts_is_nobody_s(sweep: Sweep) -> None:
     assert trial_minutes(history.trials[0]) == pytest.approx(30_002 / 60_000)
     (axes,) = timeline_figure(history, "t").axes
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["done, 1"]  # type: ignore[union-attr]
+
+
+def test_a_stopped_trial_that_is_given_up_the_next_morning_did_not_train_at_night(sweep: Sweep) -> None:
+    sweep.start()
+    begin = sweep.tick()
+    sweep.write(TrialStarted(time_ms=begin, trial=0, config_id="c", config={}, seed=0, epochs=3))
+    sweep.time_ms += 3_600_000
+    sweep.epoch(0, 1)
+    sweep.end(0, "stopped", final=False)
+    sweep.stop()
+    stopped = trial_minutes(SweepHistory.load(sweep.folder.journal).trials[0])
+    sweep.time_ms += 15 * 3_600_000
+    sweep.end(0, "stopped", reason="stopped by ana")
+    trial = SweepHistory.load(sweep.folder.journal).trials[0]
+    assert trial_minutes(trial) == stopped == pytest.approx(60, abs=0.01)
+    assert attempt_spans(trial) == [(begin, begin + 3_600_002)]
+
+
+def test_a_trial_whose_driver_was_killed_and_that_ends_without_another_worker_did_not_train_since(sweep: Sweep) -> None:
+    sweep.start()
+    begin = sweep.tick()
+    sweep.write(TrialStarted(time_ms=begin, trial=0, config_id="c", config={}, seed=0, epochs=3))
+    sweep.epoch(0, 1)
+    sweep.time_ms += 60 * 3_600_000
+    sweep.write(sweep.driver(resumed=True))
+    sweep.end(0, "stopped", reason="SIGINT", final=False)
+    assert attempt_spans(SweepHistory.load(sweep.folder.journal).trials[0]) == [(begin, begin + 1)]
+    sweep.write(AttemptStarted(time_ms=sweep.tick(), trial=0, attempt=1, reason="resumed"))
+    again = sweep.time_ms
+    sweep.end(0, "stopped", reason="SIGINT", final=False)
+    assert attempt_spans(SweepHistory.load(sweep.folder.journal).trials[0])[1:] == [(again, again + 1)]
