@@ -26,6 +26,7 @@ class Endings:
     def __init__(self, recorder: Recorder, study: Study, queue: TrialQueue, folder: SweepFolder) -> None:
         self._recorder, self._history = recorder, recorder.history
         self._study, self._queue, self._folder = study, queue, folder
+        self._lost: set[int] = set()  # members of groups that were given up
 
     def apply_pruner(self, trial: TrialHistory, reason: str | None) -> None:
         """Prune the trial if the pruner gives a reason and the trial may be pruned."""
@@ -75,8 +76,10 @@ class Endings:
             return
         group = self._history.group_of(trial)
         left = [one for one in group.members.values() if not one.is_over and one.verdict is None]
+        left = [one for one in left if one.number not in self._lost]  # the end of each one calls this again
         if not left or (reason := why_given_up(self._history, group)) is None:
             return
+        self._lost |= {one.number for one in left}
         for one in left:
             if one.number in self._queue.out:
                 verdict = Verdict(trial=one.number, state="pruned", epoch=one.last_epoch, reason=reason)

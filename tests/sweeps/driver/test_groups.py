@@ -19,7 +19,7 @@ from sweeps.sweep import SweepResult
 from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd
 from tests.sweeps.fake_trials import Desk, metrics, only_sampled, open_desk, outcome, report, spec
 from tracking.metrics.groups import confirmation_of
-from tracking.record.events import TrialEnded
+from tracking.record.events import TrialEnded, Verdict
 from tracking.record.history import SweepHistory
 from tracking.record.journal import read
 
@@ -92,6 +92,24 @@ def test_members_run_side_by_side_and_end_together_when_the_first_is_pruned(tmp_
     verdicts = {number: trial.verdict.reason for number, trial in desk.director.history.trials.items() if trial.verdict}
     assert verdicts.keys() == {2, 3}
     assert verdicts[3].startswith("trial 2 of its group is pruned: stopped at epoch 1")
+
+
+def test_each_member_of_a_group_that_is_given_up_ends_once(tmp_path: Path) -> None:
+    desk = open_desk(tmp_path / "night", only_sampled(first_rung_epochs=1), spec(trials=2, max_epochs=4, replicates=3))
+    tasks = [desk.task() for _ in range(6)]
+    desk.director.take(0, report(tasks[0], 1, 0.9))
+    desk.director.take(3, report(tasks[3], 1, 0.2))
+    assert [event.trial for event in desk.events() if isinstance(event, Verdict)] == [3, 4, 5]
+
+
+def test_each_member_that_waits_for_a_worker_ends_once_when_its_group_is_given_up(tmp_path: Path) -> None:
+    desk = open_desk(tmp_path / "night", LATE, spec(trials=1, replicates=5))
+    for task in [desk.task() for _ in range(5)]:
+        desk.director.worker_died(task.trial, "gone")
+    desk.director.give_up(2, "stopped by ana")
+    ends = [event for event in desk.events() if isinstance(event, TrialEnded)]
+    assert [event.trial for event in ends] == [2, 0, 1, 3, 4]
+    assert {event.reason for event in ends[1:]} == {"trial 2 of its group is stopped: stopped by ana"}
 
 
 def test_a_sweep_killed_anywhere_comes_to_the_same_groups(tmp_path: Path) -> None:
