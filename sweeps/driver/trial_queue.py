@@ -109,7 +109,7 @@ class TrialQueue:
         trial = self.open_trial(number)
         if trial.paused and (reason != "person" or trial.paused.reason == "person"):
             raise InputError(f"trial {number} is paused already; unpause continues it")
-        if reason == "person" and number in self._asked:
+        if reason == "person" and self._is_asked_by_person(number):
             raise InputError(f"trial {number} pauses at its next report already")
         if number not in self.out:
             self.remove(number)
@@ -129,8 +129,14 @@ class TrialQueue:
         if trial.paused:
             self._recorder.record(TrialUnpaused(trial=number, who=who))
             self.put_first(number)
-        elif self._asked.pop(number, None) is None:
+        elif self._is_asked_by_person(number):
+            del self._asked[number]
+        else:
             raise InputError(f"trial {number} is not paused; it is {trial.state}")
+
+    def _is_asked_by_person(self, number: int) -> bool:
+        asked = self._asked.get(number)
+        return asked is not None and asked.reason == "person"
 
     def due(self, number: int) -> Pause | None:
         """The requested pause of a trial that has a worker."""

@@ -119,6 +119,29 @@ def test_a_trial_at_its_last_epoch_or_given_up_ends_instead(tmp_path: Path) -> N
     assert held.director.take(0, report(first, 3, 0.9)), "it has trained all its epochs"
 
 
+def test_a_person_may_pause_a_trial_that_is_about_to_move(tmp_path: Path) -> None:
+    held = desk(tmp_path / "night")
+    first = held.task()
+    held.director.move(0)
+    held.director.pause(0, "person", "ana")
+    held.director.move(0)
+    with pytest.raises(InputError, match="trial 0 pauses at its next report already"):
+        held.director.pause(0, "person", "ben")
+    assert held.director.take(0, report(first, 1)) is False
+    assert held.director.history.trials[0].reason == "paused by ana"
+    assert held.director.next_task() is None, "it does not continue by itself"
+
+
+def test_a_trial_that_is_about_to_move_is_not_paused(tmp_path: Path) -> None:
+    held = desk(tmp_path / "night")
+    first = held.task()
+    held.director.move(0)
+    with pytest.raises(InputError, match="trial 0 is not paused; it is running"):
+        held.director.unpause(0)
+    assert held.director.take(0, report(first, 1)) is False, "it moves"
+    assert held.task().trial == 0
+
+
 @pytest.mark.parametrize(
     ("act", "words"),
     [
