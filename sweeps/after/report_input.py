@@ -30,15 +30,15 @@ from tracking.record.layout import SweepFolder
 from tracking.record.predictions import best_predictions
 
 
-def compare_runs(runs: Sequence[Run], whole: Sequence[str] = (), *, numbers_only: bool = False) -> Comparison:
+def compare_runs(runs: Sequence[Run], whole: Sequence[bool], *, numbers_only: bool = False) -> Comparison:
     """Compare runs face by face on their validation split.
 
-    `whole` has the names of sweeps that were given without a trial; their best trials are among `runs`. Two or more are
+    `whole` says of each run whether it is the best trial of a sweep that was given without a trial. Two or more are
     also compared as whole sweeps. Raises TrackingError if faces differ.
     """
     compared = [_compared_run(run) for run in runs]
     found = compare(compared, numbers_only=numbers_only)
-    asked = {run.sweep.root.name: run for run in runs if run.sweep.root.name in whole}
+    asked = {run.sweep.root.name: run for run, is_whole in zip(runs, whole, strict=True) if is_whole}
     searched = {name: run for name, run in asked.items() if isinstance(run.kind, TrainedNet)}
     summaries = sweep_summaries({name: run.history for name, run in searched.items()}) if len(searched) > 1 else ()
     notes = [

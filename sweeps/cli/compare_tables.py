@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -85,34 +85,28 @@ def _fronts(sweeps: Sequence[SweepSummary]) -> Iterator[tuple[str, list[str]]]:
     yield "Pareto front", ["\n".join(one.points) for one in sweeps]
 
 
-def log_page(page: str, runs: Sequence[Run], whole: Collection[str], tracking_uris: Sequence[str]) -> str:
+def log_page(page: str, runs: Sequence[Run], whole: Sequence[bool], tracking_uris: Sequence[str]) -> str:
     """Log a page to each run, or to the sweep's own run if a sweep was named. Returns one line that says where.
 
-    `tracking_uris` has the tracking URI of each run.
+    `whole` says of each run whether its sweep was named, and `tracking_uris` has its tracking URI.
 
     Raises:
         TrackingError: MLflow's store does not exist, does not answer, or lacks a run.
     """
-    names = [_name(run, whole) for run in runs]
+    names = [run.sweep.root.name if is_whole else run.name for run, is_whole in zip(runs, whole, strict=True)]
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / _file_name(names)
         write_bytes(path, page.encode())
         for uri in dict.fromkeys(tracking_uris):
             with opened(uri) as client:
                 found = [
-                    find_mlflow_run(
-                        client, run.history.started, None if run.sweep.root.name in whole else run.trial.number
-                    )
-                    for run, its_uri in zip(runs, tracking_uris, strict=True)
+                    find_mlflow_run(client, run.history.started, None if is_whole else run.trial.number)
+                    for run, is_whole, its_uri in zip(runs, whole, tracking_uris, strict=True)
                     if its_uri == uri
                 ]
                 for run_id in found:
                     log_file(client, run_id, path, _FOLDER)
     return f"also in MLflow: artifact {_FOLDER}/{path.name} of {', '.join(names)}"
-
-
-def _name(run: Run, whole: Collection[str]) -> str:
-    return run.sweep.root.name if run.sweep.root.name in whole else run.name
 
 
 def _file_name(names: Sequence[str]) -> str:

@@ -46,7 +46,7 @@ class Compare(OfSweeps):
         from tracking.pages.compare_page import comparison_page
 
         runs = self.find_runs(self.runs)
-        whole = [run.sweep.root.name for run in runs if run.sweep.root.name in self.runs]
+        whole = [reference == run.sweep.root.name for reference, run in zip(self.runs, runs, strict=True)]
         found = compare_runs(runs, whole, numbers_only=self.numbers_only)
         page = comparison_page(found, val_faces(runs[0]))
         if self.html:
