@@ -138,11 +138,12 @@ def event_line(event: Event, history: SweepHistory, left: str = "") -> str | Non
             return f"trial {trial_name(trial)}: {from_where} ({event.reason})"
         case EpochDone():
             trial = history.trials[event.trial]
-            values = event.metrics
+            values = event.metrics  # an ensemble and a support vector machine have no training
+            loss = f"train_loss {values['train_loss']:.4f} " if "train_loss" in values else ""
+            speed = f" ({values['images_per_second']:.0f} images/s)" if "images_per_second" in values else ""
             return (
                 f"trial {trial_name(trial)}: epoch {event.epoch}/{trial.started.epochs} "
-                f"train_loss {values['train_loss']:.4f} val_accuracy {values['val_accuracy']:.2%} "
-                f"({values['images_per_second']:.0f} images/s){left}"
+                f"{loss}val_accuracy {values['val_accuracy']:.2%}{speed}{left}"
             )
         case Verdict():
             return f"trial {event.trial}: {event.state}: {event.reason}"
@@ -154,7 +155,9 @@ def event_line(event: Event, history: SweepHistory, left: str = "") -> str | Non
             return f"trial {trial_name(trial)}: {where}{history.reason_of(trial)}"
         case TrialEnded():
             best = event.best.get("best_val_accuracy")
-            shown = f", best val_accuracy {best:.2%} at epoch {event.best['best_epoch']:.0f}" if best else ""
+            at = event.best.get("best_epoch")
+            shown = f", best val_accuracy {best:.2%}" if best else ""
+            shown += f" at epoch {at:.0f}" if best and at else ""
             why = f": {event.reason}" if event.reason and event.state != "pruned" else ""
             return f"trial {trial_name(history.trials[event.trial])}: {event.state}{shown}{why}"
     return None

@@ -52,6 +52,7 @@ def test_it_is_a_run_with_scores_pictures_and_where_it_came_from(out: Path) -> N
     pictures = {"roc.png", "confusion_matrix.png", "calibration.png", "classes.png"}
     assert pictures | {"svm.safetensors", "best.safetensors"} <= {path.name for path in folder.iterdir()}
     assert history.finished
+    assert main(["logs", "machine", "--out", str(out)]) == 0
     best = trial.best_epoch()
     assert best is not None
     scores = json.loads((folder / "scores.json").read_text())["full"]
