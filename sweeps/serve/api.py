@@ -27,7 +27,7 @@ from sweeps.serve.living import AllLiving, Living
 from sweeps.serve.mlflow_page import MlflowPages
 from sweeps.serve.model_pool import ModelPool, return_freed_memory
 from sweeps.serve.rendering import page
-from sweeps.serve.search import Searches
+from sweeps.serve.search import Searches, Version
 from sweeps.use.classifier import OnnxClassifier
 from sweeps.use.predict import Answered, predict_photo
 from tracking.errors import TrackingError
@@ -109,9 +109,8 @@ async def acts(name: str, asked: ActRequest, served: Serving) -> dict[str, str]:
 @router.get("/sweeps/{name}/settings")
 async def settings(name: str, found: Found, served: Serving) -> dict[str, Any]:
     """The position of each trial on the axis of each setting, and the settings' importances. Takes some seconds."""
-    summary = await run_in_threadpool(found.summary) or {"digest": {"trials": {}}}
-    ended = sum(n for state, n in summary["digest"]["trials"].items() if state != "running")
-    return await to_thread.run_sync(served.searches.get, name, ended, limiter=served.slow)
+    version = Version(*await run_in_threadpool(found.read_so_far))
+    return await to_thread.run_sync(served.searches.get, name, version, limiter=served.slow)
 
 
 @router.post("/sweeps/{name}/mlflow", dependencies=[Depends(_found)])

@@ -61,6 +61,13 @@ class Living:
         assert isinstance(event, SweepStarted)
         return event
 
+    def read_so_far(self) -> tuple[str, int, bool]:
+        """The id of the sweep, the bytes of its journal, and whether it runs. Raises TrackingError."""
+        summary = self.summary()
+        with self._lock:
+            is_running = summary is not None and summary["state"] == "running"
+            return (self._history.started.sweep_id if self._history else "", self._offset, is_running)
+
     @collector_paused()
     def summary(self) -> dict[str, Any] | None:
         """The sweep's state without its trials. None before it has started. Raises TrackingError."""

@@ -11,8 +11,10 @@ import json
 import math
 import sys
 import threading
+import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fer_common.errors import run_command
 from sweeps.serve.command import run_verb
@@ -21,29 +23,53 @@ from tracking.record.layout import SweepFolder
 
 _SECONDS = 120
 _KEPT = 8
+_SHARE = 0.02
+"""Maximum part of the time that is spent on the results of one sweep while it runs."""
 _MOST_TRIALS = 2000
 """Maximum number of lines in a picture; of more trials the best are used."""
 
 
+class Version(NamedTuple):
+    """What a result depends on: which sweep has the name, and how much of its journal was read."""
+
+    sweep_id: str
+    size_bytes: int
+    is_running: bool
+
+
+@dataclass(frozen=True)
+class _Kept:
+    version: Version
+    until: float
+    """While the sweep runs, its later states get this result too until then, by time.monotonic()."""
+    found: dict[str, Any]
+
+    def serves(self, version: Version) -> bool:
+        is_recent = version.is_running and time.monotonic() < self.until
+        return self.version == version or (is_recent and self.version.sweep_id == version.sweep_id)
+
+
 class Searches:
-    """The results of `settings_of` for several sweeps, computed again when further trials have ended."""
+    """The results of `settings_of` for several sweeps, computed again when a sweep has changed."""
 
     def __init__(self, out: Path) -> None:
         self._out = out
-        self._kept: dict[tuple[str, int], dict[str, Any]] = {}
+        self._kept: dict[str, _Kept] = {}
         self._lock = threading.Lock()
 
-    def get(self, name: str, ended: int) -> dict[str, Any]:
-        """The result for the sweep `name`, of which `ended` trials have ended. Raises InputError if it takes too
-        long."""
-        key = (name, ended)
+    def get(self, name: str, version: Version) -> dict[str, Any]:
+        """The result for the sweep `name` in that state. Raises InputError if it takes too long."""
         with self._lock:  # one process at a time: each takes a core and many pages ask for the same
-            if key not in self._kept:
+            kept = self._kept.pop(name, None)
+            if kept is None or not kept.serves(version):
+                began = time.monotonic()
                 printed = run_verb(str(self._out), name, module="sweeps.serve.search", timeout=_SECONDS)
-                self._kept[key] = json.loads(printed)
-                while len(self._kept) > _KEPT:
-                    self._kept.pop(next(iter(self._kept)))
-            return self._kept[key]
+                ended = time.monotonic()
+                kept = _Kept(version, ended + (ended - began) / _SHARE, json.loads(printed))
+            self._kept[name] = kept  # last, as the latest used
+            while len(self._kept) > _KEPT:
+                self._kept.pop(next(iter(self._kept)))
+            return kept.found
 
 
 def settings_of(history: SweepHistory) -> dict[str, Any]:

@@ -1,11 +1,12 @@
-// What the settings of a sweep do: importances as bars, and parallel coordinates; asked for anew as trials are done.
+// What the settings of a sweep do: importances as bars, and parallel coordinates; asked for anew as the sweep changes.
 "use strict";
-let asked = -1, found = null;
+let asked = null, found = null;
 
-async function askSettings(ended) {
-  if (ended === asked || (asked >= 0 && ended < asked * 1.1)) return; // each answer takes seconds of a core
-  asked = ended;
-  try { found = await request(`${base}/settings`); } catch (error) { asked = -1; put("settings-line", error.message); return; }
+async function askSettings({ state, digest: { updated_ms: updated } }) {
+  const now = Date.now(), isRecent = state === "running" && now - asked?.at < 60_000; // an answer takes seconds of a core
+  if (asked?.state === state && (asked.updated === updated || isRecent)) return;
+  asked = { state, updated, at: now };
+  try { found = await request(`${base}/settings`); } catch (error) { asked = null; put("settings-line", error.message); return; }
   showImportances();
   drawParallel();
 }
@@ -63,5 +64,5 @@ function drawParallel() {
   });
 }
 
-window.addEventListener("summary", (event) => askSettings(Object.entries(event.detail.digest.trials).reduce((sum, [state, n]) => sum + (state === "running" ? 0 : n), 0)));
+window.addEventListener("summary", (event) => askSettings(event.detail));
 window.addEventListener("resize", drawParallel);

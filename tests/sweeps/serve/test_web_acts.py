@@ -92,21 +92,41 @@ def test_slow_requests_leave_threads_for_the_pages(server: Served, monkeypatch: 
         assert {one.result().status_code for one in asked} == {200}
 
 
-def test_many_pages_that_ask_for_the_same_settings_start_one_process(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    started: list[tuple[str, ...]] = []
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """The processes that find the settings of a sweep; each takes 0.2 s."""
+    words_of: list[tuple[str, ...]] = []
 
     def run_verb(*words: str, timeout: float, module: str) -> str:
-        started.append(words)
+        words_of.append(words)
         time.sleep(0.2)
         return "{}"
 
     monkeypatch.setattr(search, "run_verb", run_verb)
+    return words_of
+
+
+def test_many_pages_that_ask_for_the_same_settings_start_one_process(
+    tmp_path: Path, started: list[tuple[str, ...]]
+) -> None:
     searches = search.Searches(tmp_path)
     with ThreadPoolExecutor(8) as many:
-        list(many.map(lambda _: searches.get("night", 3), range(8)))
+        list(many.map(lambda _: searches.get("night", search.Version("a", 9, is_running=True)), range(8)))
     assert len(started) == 1
+
+
+def test_settings_are_found_again_when_the_sweep_has_changed(tmp_path: Path, started: list[tuple[str, ...]]) -> None:
+    searches = search.Searches(tmp_path)
+    for sweep_id, size, is_running, processes in [
+        ("a", 10, True, 1),
+        ("a", 12, True, 1),  # at most a small part of the time while it runs
+        ("a", 14, False, 2),
+        ("a", 14, False, 2),
+        ("a", 16, False, 3),
+        ("b", 16, True, 4),  # another sweep under the same name
+    ]:
+        searches.get("night", search.Version(sweep_id, size, is_running))
+        assert len(started) == processes
 
 
 def test_the_settings_of_a_sweep_have_places_on_their_axes(server: Served, out: Path) -> None:
@@ -124,6 +144,12 @@ def test_the_settings_of_a_sweep_have_places_on_their_axes(server: Served, out: 
     assert answer["settings"] == [{"name": "recipe.lr", "log": False, "ticks": [[0.0, "0"], [1.0, "1"]]}]
     assert [trial["places"] for trial in answer["trials"]] == [[0.25]]
     assert (answer["importances"], answer["least_trials"]) == ({}, 30), "one trial says nothing of importance"
+    better = next(event for event in reversed(events) if event["event"] == "epoch")
+    better |= {"epoch": better["epoch"] + 1, "metrics": better["metrics"] | {"val_accuracy": 0.75}}
+    with (out / "searched/journal.jsonl").open("a") as journal:
+        journal.write(json.dumps(better) + "\n")
+    answer = requests.get(f"{server.url}/api/v1/sweeps/searched/settings", timeout=120).json()
+    assert [trial["value"] for trial in answer["trials"]] == [0.75]
 
 
 def test_mlflow_page_of_a_sweep_is_served_until_the_server_ends(out: Path) -> None:
