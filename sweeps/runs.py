@@ -119,6 +119,16 @@ class Run:
         return shlex.join([*words, *_out_option(self.sweep.root.parent)])
 
     @property
+    def tested(self) -> str:
+        """Which evaluation of the test split its net had first, and the accuracy; empty if it had none."""
+        test = self.trial.first_test()
+        if test is None:
+            return ""
+        looks = len(self.trial.tests)
+        which = "evaluated once" if looks == 1 else f"evaluation {test.look} of {looks} of this trial"
+        return f"{which}: {test.metrics['test_accuracy']:.2%}"
+
+    @property
     def so_far(self) -> str:
         """Of a trial that is not over and has no worker, which epoch's net it has now; else empty."""
         best = self.trial.best_epoch()

@@ -106,9 +106,8 @@ def published_against_ours(name: str, plan: Plan) -> Table:
         f"{unseen.value:.2%} of {len(clean):,}" if unseen else "not known", _ends(unseen) if unseen else "", length,
     )  # fmt: skip
     state = "" if trial.is_over else "not finished: repeat the command to continue. "
-    looked = trial.tests[-1].metrics["test_accuracy"] if trial.tests else None
     table.caption = state + (
-        f"test split, read once: {looked:.2%}" if looked else f"evaluate it on the test split, once: {_test(plan)}"
+        f"test split, {run.tested}" if run.tested else f"evaluate it on the test split, once: {_test(plan)}"
     )
     return table
 

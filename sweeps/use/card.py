@@ -129,8 +129,8 @@ def _scores(about: About, run: Run, change: Interval | None) -> list[str]:
                 f"- accuracy on {about.split}{what}, n = {n:,}: {share.value:.2%} "
                 f"(95 % interval {share.low:.2%} to {share.high:.2%})"
             )
-    for test in run.trial.tests[:1]:
-        lines.append(f"- accuracy on the test split, evaluated once: {test.metrics['test_accuracy']:.2%}")
+    if run.tested:
+        lines.append(f"- accuracy on the test split, {run.tested}")
     if change:
         lines.append(f"- int8 changes the accuracy on {about.split} by {points(change)}")
     return lines or ["- not recorded"]

@@ -54,6 +54,8 @@ class TrialHistory:
     lengthened: Lengthened | None = None
     """Set when it is given more epochs, until a worker starts it with the new length."""
     tests: list[TrialTested] = field(default_factory=list)
+    tested_epochs: list[EpochDone | None] = field(default_factory=list)
+    """For each of the tests, the epoch whose net it evaluated."""
 
     @property
     def number(self) -> int:
@@ -132,6 +134,14 @@ class TrialHistory:
     def best_epoch(self) -> EpochDone | None:
         """The best epoch by the metric that its configuration names (`keep_best`). None before the first."""
         return best_epoch(self.epochs, self.started.config.get("keep_best", OBJECTIVE))
+
+    def first_test(self) -> TrialTested | None:
+        """The first evaluation of the best epoch's net on the test split.
+
+        A net that was evaluated before the trial found a better epoch is another one.
+        """
+        best = self.best_epoch()
+        return next((test for test, of in zip(self.tests, self.tested_epochs, strict=True) if of == best), None)
 
     def costs(self, objectives: Sequence[str], last_epoch: int | None = None) -> Costs:
         """Its objectives other than the accuracy, from its epochs so far; NaN if unknown."""
@@ -471,3 +481,4 @@ def _apply_to_trial(
             trial.end = trial.end.model_copy(update={"undrawn": False})
         case TrialTested():
             trial.tests.append(event)
+            trial.tested_epochs.append(trial.best_epoch())

@@ -23,6 +23,7 @@ from sweeps.after.ensemble import combine, fitted_apart
 from sweeps.after.report_input import _commands
 from sweeps.cli.main import main, run_main
 from sweeps.config import parse_settings, setting_text
+from sweeps.runs import find_run
 from tests import ROOT
 from tests.stand_ins import QUIET
 from tests.sweeps import fake_trials
@@ -75,6 +76,25 @@ def test_the_test_split_is_read_once(verb: Callable[..., int], capsys: Capture) 
     assert "--again" in message
     assert verb("test", "night/0", "--again") == 0
     assert "LOOK 2: no longer an unbiased test" in capsys.readouterr().out
+
+
+def test_a_number_of_the_test_split_is_that_of_the_net(verb: Callable[..., int], finished: Path) -> None:
+    """A trial that goes on after the test finds a better epoch: the number was of another net."""
+    rewritten(finished, "early", copied(finished, "early"))
+    assert find_run("early/0", finished).tested == ""
+    assert verb("test", "early/0") == 0
+    tests = SweepHistory.load(finished / "early/journal.jsonl").trials[0].tests
+    number = f"{tests[0].metrics['test_accuracy']:.2%}"
+    assert find_run("early/0", finished).tested == f"evaluated once: {number}"
+    journal = finished / "early/journal.jsonl"
+    better = {"event": "epoch", "trial": 0, "epoch": 3, "metrics": {"val_accuracy": 1.0, "val_loss": 0.1}}
+    with journal.open("a") as file:
+        file.write(json.dumps(better | {"time_ms": tests[0].time_ms + 1}) + "\n")
+    assert find_run("early/0", finished).tested == ""
+    with journal.open("a") as file:
+        second = {"event": "tested", "trial": 0, "look": 2, "metrics": {"test_accuracy": 0.25}}
+        file.write(json.dumps(second | {"time_ms": tests[0].time_ms + 2}, separators=(",", ":")) + "\n")
+    assert find_run("early/0", finished).tested == "evaluation 2 of 2 of this trial: 25.00%"
 
 
 def test_a_look_keeps_answers_scores_and_pictures_of_the_test_split(
@@ -292,6 +312,8 @@ def test_an_ensemble_is_a_run_of_its_own(verb: Callable[..., int], finished: Pat
     assert "night/" in capsys.readouterr().out
     assert "exists already" in refused(capsys, lambda: verb("ensemble", "night/0", "night/1", "--name", "both"))
     assert "needs at least two runs" in refused(capsys, lambda: verb("ensemble", "night/0"))
+    assert verb("logs", "both") == 0
+    assert f": epoch 1/1 val_accuracy {(mine.argmax(1) == kept[0]['labels']).mean():.2%}" in (capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(
@@ -334,6 +356,18 @@ def test_comparing_whole_sweeps(verb: Callable[..., int], finished: Path, capsys
     assert "also in MLflow: artifact compare/night-against-day.html of night, day" in shown
     assert verb("compare", "night", f"day/{best}") == 0
     assert "whole sweeps" not in capsys.readouterr().out
+
+
+def test_a_sweep_is_compared_with_another_of_its_trials(
+    verb: Callable[..., int], finished: Path, capsys: Capture
+) -> None:
+    best, other, _ = sorted(range(3), key=lambda number: (-accuracy(finished, number), number))
+    for names in (("night", f"night/{other}"), (f"night/{other}", "night")):
+        assert verb("compare", *names) == 0
+        shown = " ".join(capsys.readouterr().out.split())
+        assert f"night is a sweep: its best trial, night/{best}, is compared" in shown
+        file = "-against-".join(name.replace("/", "-") for name in names)
+        assert f"artifact compare/{file}.html of {', '.join(names)}" in shown
 
 
 def accuracy(finished: Path, number: int) -> float:
