@@ -16,6 +16,7 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
+from ray.autoscaler._private.command_runner import _with_interactive
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from tests import ROOT
@@ -113,6 +114,35 @@ def test_every_ray_start_asks_for_the_token_and_hides_the_dashboard(name: str) -
     assert any("chmod 600 ~/.ray/auth_token" in command for command in config["setup_commands"])
 
 
+def test_the_shells_of_ray_up_find_the_image_s_programs(tmp_path: Path) -> None:
+    """/etc/profile is that of this machine; what the image adds to it runs after it, as from /etc/profile.d."""
+    programs = tmp_path / "venv/bin"
+    programs.mkdir(parents=True)
+    (programs / "ray").write_text("#!/bin/sh\necho the image\\'s ray $1")
+    (programs / "ray").chmod(0o755)
+    added = re.search(
+        r"^RUN (echo .*) >/etc/profile\.d/\S+\.sh$", (CLUSTER / "Dockerfile").read_text(), flags=re.MULTILINE
+    )
+    if added:
+        profile = subprocess.run(["sh", "-c", added[1]], check=True, capture_output=True, text=True).stdout
+        (tmp_path / ".bash_profile").write_text(profile.replace("/opt/venv", str(tmp_path / "venv")))
+    done = subprocess.run(
+        " ".join(_with_interactive("ray stop")), shell=True, capture_output=True, text=True, check=False,
+        stdin=subprocess.DEVNULL, start_new_session=True,
+        env={"HOME": str(tmp_path), "PATH": f"{programs}:/usr/bin:/bin"},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "the image's ray stop\n"), done.stderr
+
+
+@pytest.mark.parametrize("name", RAY_UP)
+def test_ray_up_installs_nothing_that_the_image_could_have(name: str) -> None:
+    """Ray's own defaults count: it fills in the commands that a file leaves out."""
+    config = prepare_config(load(name))
+    lists = [commands for key, commands in config.items() if key.endswith("_commands")]
+    assert len(lists) == 6
+    assert "pip install" not in json.dumps(lists)
+
+
 @pytest.mark.parametrize("name", SHELL)
 def test_shell_is_clean(name: str) -> None:
     subprocess.run(["bash", "-n", CLUSTER / name], check=True)
@@ -131,7 +161,9 @@ def test_the_image_installs_what_the_constraints_pin() -> None:
     pinned = re.search(r"^mlflow==(.*)$", (ROOT / "constraints.txt").read_text(), flags=re.MULTILINE)
     assert pinned
     assert f"mlflow[auth]=={pinned[1]}" in (CLUSTER / "mlflow/Dockerfile").read_text()
-    assert "--constraint constraints.txt" in (CLUSTER / "Dockerfile").read_text()
+    assert "--constraint constraints.txt '.[cluster,clouds]'" in (CLUSTER / "Dockerfile").read_text()
+    for package in ("boto3", "google-api-python-client"):
+        assert re.search(rf"^{package}==", (ROOT / "constraints.txt").read_text(), flags=re.MULTILINE)
     ray = re.search(r"^ray==(.*)$", (ROOT / "constraints.txt").read_text(), flags=re.MULTILINE)
     assert ray
     assert yaml.safe_load((CLUSTER / "kuberay/raycluster.yaml").read_text())["spec"]["rayVersion"] == ray[1]
