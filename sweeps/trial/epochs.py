@@ -71,7 +71,8 @@ def own_epochs(
 
     config, faces = task.config, open_cached(preprocessed(cache, task.config.preprocess))
     size, augment, classes = config.recipe.batch_size, config.augment, len(faces.classes)
-    graph = CudaGraph if task.cuda_graphs else None
+    # Not in a team: its steps stay eager, and its members compute on the default stream, which cannot be captured.
+    graph = CudaGraph if task.cuda_graphs and team.size == 1 else None
     how = {
         **fit_arguments(config, faces),
         "epochs": task.epochs,

@@ -88,6 +88,14 @@ def test_several_workers_train_as_one(tmp_path: Path, faces: Path, net: NetConfi
         assert together[metric] == pytest.approx(alone[metric], rel=1e-4)
 
 
+def test_several_workers_capture_no_graphs(tmp_path: Path, faces: Path) -> None:
+    """A graph can be made on a GPU only, so that a capture here would fail the trial or repeat a batch."""
+    eager = task(tmp_path / "eager", faces, LeNetConfig(), 2)
+    graphs = task(tmp_path / "graphs", faces, LeNetConfig(), 2).model_copy(update={"cuda_graphs": True})
+    (_, expected), (_, found) = trained(eager), trained(graphs)
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
 def test_half_batches_of_several_workers_are_those_of_one(tmp_path: Path, faces: Path) -> None:
     recipe: dict[str, object] = {"class_weights": "balanced", "lr": 1e-4}
     states = []
