@@ -99,8 +99,12 @@ class Probe:
         return time.time()
 
     def write(self, folder: str, name: str) -> str:
-        """Write a small file, durably. Returns the fault, or an empty text."""
+        """Write a small file, durably. Returns the fault, or an empty text.
+
+        The folder is created, as a sweep would, but not its parent: without it a mount is missing.
+        """
         try:
+            Path(folder).mkdir(exist_ok=True)
             with (Path(folder) / name).open("w", encoding="utf-8") as file:
                 file.write(name)
                 file.flush()

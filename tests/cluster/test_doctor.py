@@ -194,6 +194,15 @@ def test_files_that_do_not_show_are_named(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_the_folder_of_sweeps_is_made_but_not_the_mount_that_it_is_in(tmp_path: Path) -> None:
+    runs, unmounted = tmp_path / "mount/runs", tmp_path / "unmounted/runs"
+    runs.parent.mkdir()
+    for name in ("one", "two"):
+        assert Probe().write(str(runs), name) == ""
+    assert Probe().unread(str(runs), ["one", "two"], 0.0) == []
+    assert Probe().write(str(unmounted), "one") == f"{unmounted}: No such file or directory"
+
+
 def test_mlflow_is_asked_with_the_login_that_its_client_would_use(
     tracker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -140,7 +140,6 @@ print(again.submission_id, done.status, done.exit_code)
 
 def test_the_doctor_looks_from_afar_and_from_within(head: Head) -> None:
     storage = head.folder / "runs"
-    storage.mkdir(exist_ok=True)
     config = head.folder / "cluster.yaml"
     config.write_text(f"metadata:\n  fer_sweeps:\n    address: {head.url}\n    storage: {storage}\n")
     done = python(head.environment, "-m", "cluster", "doctor", str(config))
@@ -229,7 +228,6 @@ cluster.shutdown()
 def test_two_nodes_are_looked_over_each(tmp_path: Path, gpus: int) -> None:
     """The second node claims GPUs that torch does not see: the doctor says on which."""
     storage = tmp_path / "runs"
-    storage.mkdir()
     done = python(environment(tmp_path), "-c", TWO_NODES, str(storage), str(gpus))
     report = json.loads(done.stdout.splitlines()[-1]) if done.stdout else pytest.fail(done.stderr)
     found = {check["name"]: check for check in report["checks"]}
