@@ -22,6 +22,7 @@ printf '[default]\naws_access_key_id = %s\naws_secret_access_key = %s\n' \
 printf '[mlflow]\nmlflow_tracking_username = admin\nmlflow_tracking_password = %s\n' \
     "$(cat "$folder/mlflow_admin_password")" | keep mlflow_login
 chmod 444 "$folder"/*
-cp "$folder/ray_auth_token" "$folder/ray_auth_token.mine"
+# -f: a file of an earlier run has mode 444 here.
+cp -f "$folder/ray_auth_token" "$folder/ray_auth_token.mine"
 chmod 600 "$folder/ray_auth_token.mine"
 echo "secrets are in $folder"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -200,6 +202,22 @@ def test_secrets_are_random_kept_and_private(tmp_path: Path) -> None:
     used = set(load("mlflow/compose.yaml")["secrets"])
     assert used <= set(first)
     assert "secrets/" in (CLUSTER / "mlflow/.gitignore").read_text()
+
+
+def test_secrets_are_kept_at_a_second_run_by_an_ordinary_user() -> None:
+    """Root may write into a file of mode 444, so another user runs the script; pytest's folders are closed to others."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        user = "nobody" if os.geteuid() == 0 else None
+        if user:
+            shutil.chown(folder, user)
+        script = (CLUSTER / "mlflow/make_secrets.sh").read_text()
+        for _ in range(2):
+            done = subprocess.run(["sh", "-s", f"{folder}/secrets"], input=script, cwd=folder, user=user,
+                                  capture_output=True, text=True, check=False)  # fmt: skip
+            assert done.returncode == 0, done.stderr
+            token = Path(folder) / "secrets/ray_auth_token.mine"
+            assert token.stat().st_mode & 0o777 == 0o600
+            assert token.read_text() == (Path(folder) / "secrets/ray_auth_token").read_text()
 
 
 def test_kubernetes_takes_every_manifest() -> None:
