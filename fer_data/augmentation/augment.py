@@ -6,7 +6,7 @@ Shapes: images [n, height, width]. Every random number is drawn per image from o
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Literal
 
 import torch
@@ -149,7 +149,7 @@ def _blur_matrix(sigma: Tensor, largest: float, side: int) -> Tensor:
     return (weight @ _paths(side, reach, sigma.device)).view(-1, side, side)
 
 
-@lru_cache(maxsize=8)
+@cache  # of any size: a captured graph reads these tensors, and does not keep them
 def _paths(side: int, reach: int, device: torch.device) -> Tensor:
     """[reach + 1, side * side]: for each distance, the number of paths of that length between two pixels of a line.
 
@@ -187,7 +187,7 @@ def _noise(kind: Literal["normal", "uniform"], like: Tensor, draw: _Uniform) -> 
     return stretches[draw.below(len(stretches))].view(like.shape)
 
 
-@lru_cache(maxsize=4)
+@cache  # as `_paths`
 def _pool(kind: Literal["normal", "uniform"], device: torch.device) -> Tensor:
     """2^20 random numbers, drawn once per process: new ones for each batch would double the time of augmentation."""
     draw = torch.randn if kind == "normal" else torch.rand

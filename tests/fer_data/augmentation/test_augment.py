@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from fer_data import AugmentConfig
-from fer_data.augmentation.augment import augment
+from fer_data.augmentation.augment import _paths, augment
 from fer_data.augmentation.augment_config import DL_COURSE
 
 
@@ -312,3 +312,11 @@ def test_settings_that_contradict_each_other_are_all_named():
     assert "noise_min 3 is larger than noise 0" in message
     assert "pipeline needs engine 'albumentations', got 'batched'" in message
     assert "pipeline takes the place of flip to erase" in message
+
+
+def test_what_a_graph_may_read_is_kept():
+    """A captured augmentation reads this tensor at the same address, however many others a process needs later."""
+    kept = _paths(48, 3, torch.device("cpu"))
+    for reach in range(4, 36):
+        _paths(48, reach, torch.device("cpu"))
+    assert _paths(48, 3, torch.device("cpu")) is kept
