@@ -7,7 +7,8 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from cluster.errors import ClusterError
 from cluster.gpus import own_gpus
 from cluster.probe import NodeFacts, Probe
 from cluster.submit import Jobs
+from fer_common import versions
 from fer_common.errors import without_password
 
 _PATIENCE_SECONDS = 60.0
@@ -149,18 +151,29 @@ def examine_from_afar(config: ClusterConfig, tracking_uri: str | None) -> Doctor
 
 def _place_probes(nodes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     import ray
-    from ray import cloudpickle
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    cloudpickle.register_pickle_by_value(probe)  # type: ignore[no-untyped-call]
-    try:
+    with probe_sent_as_code():
         remote: Callable[..., Any] = ray.remote(num_cpus=0, max_restarts=0)(Probe).options
         return {
             name: remote(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote()
             for name, node in nodes.items()
         }
+
+
+@contextmanager
+def probe_sent_as_code() -> Iterator[None]:
+    """Within, Ray sends the code of `Probe` instead of its name, so that a node without the project can run it."""
+    from ray import cloudpickle
+
+    modules = (probe, versions)
+    for module in modules:
+        cloudpickle.register_pickle_by_value(module)  # type: ignore[no-untyped-call]
+    try:
+        yield
     finally:
-        cloudpickle.unregister_pickle_by_value(probe)  # type: ignore[no-untyped-call]
+        for module in modules:
+            cloudpickle.unregister_pickle_by_value(module)  # type: ignore[no-untyped-call]
 
 
 def _of_all(probes: Mapping[str, Any], method: str, *arguments: Any) -> dict[str, Any]:

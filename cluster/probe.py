@@ -1,4 +1,4 @@
-"""Measurements on one machine. It uses only the standard library: Ray ships this file to nodes without the project."""
+"""Measurements on one machine. It uses only the standard library and `fer_common.versions`: Ray sends both to nodes."""
 
 from __future__ import annotations
 

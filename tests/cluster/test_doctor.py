@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import platform
+import subprocess
+import sys
+import sysconfig
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from ray import cloudpickle
 
 from cluster import checks, probe
 from cluster.checks import Check
 from cluster.cli import main
-from cluster.doctor import DoctorReport, tracking_check
+from cluster.doctor import DoctorReport, probe_sent_as_code, tracking_check
 from cluster.errors import ClusterError
 from cluster.probe import NodeFacts, Probe
 
@@ -201,6 +206,23 @@ def test_the_folder_of_sweeps_is_made_but_not_the_mount_that_it_is_in(tmp_path: 
         assert Probe().write(str(runs), name) == ""
     assert Probe().unread(str(runs), ["one", "two"], 0.0) == []
     assert Probe().write(str(unmounted), "one") == f"{unmounted}: No such file or directory"
+
+
+def test_a_node_without_the_project_is_measured(tmp_path: Path) -> None:
+    """Ray sends the probe as cloudpickle pickles it; the child process imports nothing of this folder."""
+    with probe_sent_as_code():
+        (tmp_path / "probe").write_bytes(cloudpickle.dumps(Probe))
+    libraries = sysconfig.get_path("purelib")  # without the file there that names the project's folder
+    script = f"""
+import importlib.util, pickle, sys
+sys.path.append({libraries!r})
+assert importlib.util.find_spec("fer_common") is None
+with open("probe", "rb") as file:
+    print(pickle.load(file)().facts(True)["versions"]["python"])
+"""
+    done = subprocess.run([sys.executable, "-S", "-c", script], cwd=tmp_path, env={"HOME": str(tmp_path)},
+                          capture_output=True, text=True, check=False)  # fmt: skip
+    assert (done.returncode, done.stdout.strip()) == (0, platform.python_version()), done.stderr
 
 
 def test_mlflow_is_asked_with_the_login_that_its_client_would_use(
