@@ -1,5 +1,6 @@
 """A sweep's weights as artifacts of its trials' runs: exactly those that the sweep keeps."""
 
+import hashlib
 import os
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
@@ -15,6 +16,8 @@ from tracking.record.layout import WEIGHTS_NAME, SweepFolder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+_DIGITS = 16
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ def bring_up_to_date(
     """
     for number, run_id in run_ids.items():
         path = folder.trial(number).best
-        wanted = f"{path.stat().st_size} bytes" if path.is_file() else None
+        wanted = _content(path) if path.is_file() else None
         if wanted and wanted != tags.get(number):
             _send(client, run_id, path)
             client.set_tag(run_id, WEIGHTS_TAG, wanted)
@@ -77,6 +80,13 @@ def remove_copies(client: "MlflowClient", copies: Sequence[Copy]) -> None:
             raise TrackingError(
                 f"the weights of MLflow's run '{copy.name}' cannot be deleted where they are"
             ) from error
+
+
+def _content(path: Path) -> str:
+    """Value of WEIGHTS_TAG. It has a digest, because an extended trial's new weights have the size of the old ones."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return f"{os.fstat(file.fileno()).st_size} bytes, sha256 {digest[:_DIGITS]}"
 
 
 def _send(client: "MlflowClient", run_id: str, path: Path) -> None:

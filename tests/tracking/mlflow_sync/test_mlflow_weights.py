@@ -63,7 +63,7 @@ def test_weights_follow_at_the_sweep_s_end(
     sweep.finish()
     new_sink().sync()
     assert kept() == {0: b"0", 2: b"2"}
-    assert stored.tags(f"{SWEEP_ID}/2")["weights"] == "1 bytes"
+    assert stored.tags(f"{SWEEP_ID}/2")["weights"] == "1 bytes, sha256 d4735e3a265e16ee"
     assert "weights" not in stored.tags(f"{SWEEP_ID}/1")
     assert stored.points() == sweep.points
 
@@ -111,6 +111,21 @@ def test_what_an_extension_outdoes_is_taken_back(
     new_sink().sync()
     assert kept() == {0: b"0", 2: b"2"}
     assert "weights" not in stored.tags(f"{SWEEP_ID}/1")
+
+
+def test_an_extended_trial_s_net_replaces_the_old_one_of_the_same_size(
+    sweep: Sweep, new_sink: NewSink, kept: Callable[[], dict[int, bytes]]
+) -> None:
+    path = weights(sweep, 2)
+    sweep.whole()
+    new_sink().sync()
+    assert kept() == {2: b"2"}
+    path.unlink()  # the trial replaces the file
+    path.write_bytes(b"9")
+    sweep.write(sweep.driver(resumed=True))
+    sweep.finish()
+    new_sink().sync()
+    assert kept() == {2: b"9"}
 
 
 def test_copies_that_gc_finds_and_removes(
