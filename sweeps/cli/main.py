@@ -268,13 +268,13 @@ def _verb(plan: Plan, verb: str) -> str:
 
 def _page(plan: Plan, result: SweepResult) -> str:
     """The address of the sweep in the MLflow UI, or the command that serves it."""
-    from tracking.mlflow_sync.upkeep import experiment_page
+    from tracking.mlflow_sync.experiment import experiment_page
 
     uri = plan.tracking_uri
     if not uri.startswith("http"):
         return f"{_verb(plan, 'ui')}   # the MLflow UI"
     try:
-        return f"MLflow: {experiment_page(uri, result.history.started.space)}"
+        return f"MLflow: {experiment_page(uri, result.history.started)}"
     except TrackingError:  # a warning was printed before
         return f"MLflow: {without_password(uri)}"
 

@@ -59,15 +59,15 @@ class Ui(OfSweeps):
 
     def __call__(self) -> int:
         """Print the address, and open it on a desktop; serve the UI if the store is a file."""
-        from tracking.mlflow_sync.upkeep import experiment_page
+        from tracking.mlflow_sync.experiment import experiment_page
 
         _, history = open_sweep(self.name or _latest(self.out), self.out)
-        space, uri = history.started.space, records_uri(recorded_spec(history), self)
+        sweep, uri = history.started, records_uri(recorded_spec(history), self)
         if uri.startswith("http"):
-            _show(experiment_page(uri, space))
+            _show(experiment_page(uri, sweep))
             return 0
         with page_server(uri, self.out.resolve() / "mlartifacts", self.port) as server, suppress(KeyboardInterrupt):
-            _show(experiment_page(f"http://{HOST}:{self.port}", space))
+            _show(experiment_page(f"http://{HOST}:{self.port}", sweep))
             console.print("Ctrl-C ends the server")
             server.wait()
             return 1

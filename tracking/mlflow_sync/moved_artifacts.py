@@ -34,7 +34,7 @@ def follow_artifacts(store: Path) -> str | None:
                 _replace(connection, table, column, old, new)
     if not moved:
         return None
-    root = Path(unquote(moved[0][0].removeprefix("file://"))).parent.parent
+    root = _path(moved[0][0].rpartition(f"/{ARTIFACTS}/")[0])
     return f"the sweeps were moved from {root}: MLflow now looks for their artifacts in {store.parent / ARTIFACTS}"
 
 
@@ -42,13 +42,14 @@ def _moved(connection: sqlite3.Connection, folder: Path) -> Iterator[tuple[str, 
     """Old and new path of each experiment whose artifacts were moved."""
     if not (folder / ARTIFACTS).is_dir():
         return
-    places = "SELECT name, artifact_location FROM experiments WHERE artifact_location LIKE 'file:///%'"
-    for name, old in connection.execute(places):
-        here = folder / ARTIFACTS / name
-        new = here.as_uri()
-        if old == new or not old.endswith(new.removeprefix(folder.as_uri())):
+    places = "SELECT artifact_location FROM experiments WHERE artifact_location LIKE 'file:///%'"
+    for (old,) in connection.execute(places):
+        # The experiment may have another name than the folder: a person can rename it.
+        _, within, name = old.rpartition(f"/{ARTIFACTS}/")
+        new = f"{(folder / ARTIFACTS).as_uri()}/{name}"
+        if old == new or not within:
             continue
-        there = _path(old)
+        here, there = _path(new), _path(old)
         if not there.exists() or (here.is_dir() and not here.samefile(there)):
             yield old, new
 

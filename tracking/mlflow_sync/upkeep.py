@@ -6,13 +6,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from fer_common.errors import without_password
 from tracking.errors import TrackingError
 from tracking.mlflow_sync.access import describe, ping, set_client_environment
 from tracking.mlflow_sync.default_store import sqlite_path
-from tracking.mlflow_sync.experiment import page
 from tracking.mlflow_sync.moved_artifacts import follow_artifacts
 from tracking.mlflow_sync.progress import PARENT, group_run
 from tracking.mlflow_sync.run_records import (
@@ -29,7 +27,7 @@ from tracking.record.history import SweepHistory, TrialHistory
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import Experiment, Run
 
 _TIMEOUT_SECONDS = 30
 _PING_SECONDS = 5
@@ -102,6 +100,22 @@ def close_runs(client: "MlflowClient", runs: Sequence[DeadRun]) -> None:
         client.set_terminated(run.run_id, "KILLED", run.last_sign_ms)
 
 
+def find_experiment(client: "MlflowClient", sweep: SweepStarted) -> "Experiment | None":
+    """The experiment with the sweep's own run, which a person may have renamed; without a run, the one named as its
+    space. It may be deleted.
+    """
+    from mlflow.entities import ViewType
+
+    experiments = [str(one.experiment_id) for one in client.search_experiments(ViewType.ALL)]
+    query = f"tags.`{KEY_TAG}` = '{run_key(sweep, PARENT)}'"
+    runs = search_runs(client, experiments, query, with_deleted=True)
+    if not runs:
+        return client.get_experiment_by_name(sweep.space)
+    # Earlier versions copied the sweep to a new experiment after a renaming. The order of its runs never changes.
+    first = min(runs, key=lambda run: (run.info.lifecycle_stage == "deleted", str(run.info.run_id)))
+    return client.get_experiment(first.info.experiment_id)
+
+
 def find_mlflow_run(client: "MlflowClient", sweep: SweepStarted, trial: int | None = None) -> str:
     """The id of a trial's run, or of the sweep's own.
 
@@ -140,21 +154,6 @@ def find_trial(run_id: str, tracking_uri: str) -> tuple[str, int | None]:
         raise TrackingError(f"MLflow's run {run_id} does not belong to a sweep")
     number = tags.get("trial", tags.get("group"))
     return tags["sweep"], int(number) if number is not None else None
-
-
-def experiment_page(server: str, space: str) -> str:
-    """Address of the page of a space's experiment on an MLflow server, without login data.
-
-    Raises:
-        TrackingError: MLflow does not answer, or has no such experiment.
-    """
-    with opened(server) as client:
-        found = client.get_experiment_by_name(space)
-    if found is None:
-        shown = without_password(server)
-        raise TrackingError(f"MLflow at {shown} has no experiment {space} yet; python -m sweeps sync NAME creates it")
-    parts = urlsplit(server)
-    return page(parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(), found)
 
 
 def log_file(client: "MlflowClient", run_id: str, path: Path, folder: str | None = None) -> None:

@@ -34,7 +34,7 @@ def test_the_page_of_the_latest_sweep_is_served_and_shown(
         yield Ended()
 
     monkeypatch.setattr(sweeps.cli.records, "page_server", page_server)
-    monkeypatch.setattr("tracking.mlflow_sync.upkeep.experiment_page", lambda server, space: f"{server}/#/{space}")
+    monkeypatch.setattr("tracking.mlflow_sync.experiment.experiment_page", lambda server, sweep: f"{server}/#/")
     monkeypatch.setattr(sweeps.cli.records, "open_in_browser", lambda page: False)
     assert main(["ui", "--port", "5917"]) == 0
     runs = Path("runs").resolve()

@@ -21,6 +21,7 @@ from mlflow import MlflowClient
 from tests.tracking.small_sweep import SWEEP_ID, Stored, Sweep
 from tracking.errors import TrackingError
 from tracking.mlflow_sync.default_store import default_path, default_uri
+from tracking.mlflow_sync.experiment import experiment_page
 from tracking.mlflow_sync.sink import MlflowSink
 from tracking.mlflow_sync.upkeep import find_mlflow_run, opened
 from tracking.record.events import AttemptStarted, EpochDone, TrialEnded, TrialPaused, TrialStarted, TrialUnpaused
@@ -257,6 +258,29 @@ def test_a_run_made_after_its_answer_was_given_up(sweep: Sweep, new_sink: NewSin
     new_sink().sync()
     assert stored.points() == sweep.points
     assert len(stored.runs()) == 4
+
+
+def test_an_experiment_that_a_person_renamed_keeps_its_runs(
+    sweep: Sweep, new_sink: NewSink, stored: Stored, out: Path
+) -> None:
+    sweep.start()
+    sweep.trial(0)
+    sweep.epoch(0, 1)
+    new_sink().sync()
+    client = MlflowClient(default_uri(out))
+    renamed = client.get_experiment_by_name("lenet_space")
+    assert renamed is not None
+    client.rename_experiment(renamed.experiment_id, "mine")
+    sweep.epoch(0, 2)
+    sweep.end(0)
+    sweep.trial(1)
+    sweep.finish()
+    new_sink().sync()
+    assert set(stored.runs()) == {SWEEP_ID, f"{SWEEP_ID}/0", f"{SWEEP_ID}/1"}
+    assert stored.points() == sweep.points
+    assert [one.name for one in client.search_experiments()] == ["mine", "Default"]
+    started = SweepHistory.load(sweep.folder.journal).started
+    assert f"/#/experiments/{renamed.experiment_id}/runs" in experiment_page(default_uri(out), started)
 
 
 def test_a_run_that_a_person_deleted_stays_deleted(sweep: Sweep, new_sink: NewSink, stored: Stored, out: Path) -> None:

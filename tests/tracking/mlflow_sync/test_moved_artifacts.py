@@ -77,6 +77,16 @@ def test_sweeps_moved_elsewhere_keep_their_artifacts_and_get_no_new_ones_at_the_
     assert not here.exists()
 
 
+def test_artifacts_of_an_experiment_that_a_person_renamed_are_followed(here: Path) -> None:
+    client = MlflowClient(default_uri(here))
+    (experiment,) = [one for one in client.search_experiments() if one.name == "lenet_space"]
+    client.rename_experiment(experiment.experiment_id, "mine")
+    there = moved(here)
+    send(there, lambda _: None)
+    assert places(there) == {there.as_uri()}
+    assert files(there) == ["curves.png"]
+
+
 def test_a_verb_that_logs_a_file_follows_them_too(here: Path, tmp_path: Path) -> None:
     there = moved(here)
     page = tmp_path / "page.html"

@@ -16,9 +16,10 @@ from tests.ports import free_port
 from tests.tracking.small_sweep import Sweep
 from tracking.errors import TrackingError
 from tracking.mlflow_sync.default_store import default_uri
+from tracking.mlflow_sync.experiment import experiment_page
 from tracking.mlflow_sync.sink import MlflowSink
 from tracking.mlflow_sync.ui import HOST, open_in_browser, page_server
-from tracking.mlflow_sync.upkeep import experiment_page
+from tracking.record.history import SweepHistory
 
 NewSink = Callable[[], MlflowSink]
 
@@ -70,9 +71,9 @@ def server(sweep: Sweep, out: Path, new_sink: NewSink) -> Iterator[str]:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_experiment_opens_for_training_with_its_trials_ranked_and_its_charts_filled(
-    server: str, browser: Any
+    server: str, sweep: Sweep, browser: Any
 ) -> None:
-    address = experiment_page(server, "lenet_space")
+    address = experiment_page(server, SweepHistory.load(sweep.folder.journal).started)
     page = browser.new_page(viewport={"width": 1500, "height": 1000})
     page.set_default_timeout(120_000)
     elsewhere: list[str] = []
