@@ -263,13 +263,15 @@ def find_run(reference: str, out: Path, tracking_uri: str | None = None, *, unfi
     its best epoch so far.
     """
     if re.fullmatch(_MLFLOW_ID, reference):
-        return _by_mlflow_id(reference, out, tracking_uri, unfinished=unfinished)
-    name, slash, number = reference.partition("/")
-    folder, history = open_sweep(name, out)
-    if not slash:
+        folder, history, number = _by_mlflow_id(reference, out, tracking_uri)
+    else:
+        name, slash, after = reference.partition("/")
+        folder, history = open_sweep(name, out)
+        number = after if slash else None
+    if number is None:
         return best_runs(folder, history, 1, unfinished=unfinished)[0]
     if not number.isdecimal() or int(number) not in history.trials:
-        raise InputError(f"{name} has no trial '{number}'; it has {history.numbers}")
+        raise InputError(f"{folder.root.name} has no trial '{number}'; it has {history.numbers}")
     return Run(folder, history, history.trials[int(number)])
 
 
@@ -353,18 +355,26 @@ def best_runs(folder: SweepFolder, history: SweepHistory, count: int, *, unfinis
     return [Run(folder, history, trial) for trial in ranked[:count]]
 
 
-def _by_mlflow_id(run_id: str, out: Path, tracking_uri: str | None, *, unfinished: bool) -> Run:
+def _by_mlflow_id(run_id: str, out: Path, tracking_uri: str | None) -> tuple[SweepFolder, SweepHistory, str | None]:
+    """The sweep of an MLflow run, and the number of its trial. None is the sweep's own run."""
     from tracking.mlflow_sync.upkeep import find_trial
     from tracking.mlflow_sync.uri import resolve_tracking_uri
 
     faults = []
     for recorded in [None] if tracking_uri else dict.fromkeys([None, *_recorded_places(out)]):
         try:
-            name, number = find_trial(run_id, resolve_tracking_uri(tracking_uri, out, recorded))
+            name, sweep_id, number = find_trial(run_id, resolve_tracking_uri(tracking_uri, out, recorded))
         except TrackingError as error:
             faults.append(str(error))
             continue
-        return find_run(f"{name}/{number}" if number is not None else name, out, unfinished=unfinished)
+        folder, history = open_sweep(name, out)
+        # A sweep may have been deleted and made again, and on a shared server a colleague's may have the same name.
+        if history.started.sweep_id != sweep_id:
+            raise InputError(
+                f"MLflow's run {run_id} belongs to another sweep named '{name}' (id {sweep_id}) than the one in "
+                f"{folder.root} (id {history.started.sweep_id}); give --out with the folder of that sweep"
+            )
+        return folder, history, None if number is None else str(number)
     raise TrackingError("; ".join(dict.fromkeys(faults)))
 
 

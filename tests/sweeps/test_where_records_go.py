@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import shlex
+import shutil
 import socket
 import sqlite3
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import pytest
 
 from sweeps.after.finish import NothingAtEnd
 from sweeps.cli.main import main, run_main
+from sweeps.runs import find_run
 from sweeps.sweep import run_plan
 from tests.sweeps import fake_trials
 from tests.sweeps.fake_trials import refused
@@ -128,6 +130,29 @@ def test_sync_and_register_say_the_same_of_a_run_that_was_deleted(
     captured = capsys.readouterr()
     assert "has all of it except what was deleted there (1 runs)" in captured.out
     assert f"mlflow runs restore --run-id {run_id}" in captured.err
+
+
+def test_a_run_id_of_a_sweep_that_was_made_again_does_not_name_the_new_one(
+    run: Run, out: Path, made_store: Path, capsys: Capture
+) -> None:
+    out.mkdir()
+    (out / "mlflow.db").write_bytes(made_store.read_bytes())
+
+    def made() -> tuple[str, str]:
+        """The sweep's id, and its trial's run in MLflow."""
+        assert run("--trials", "1") == 0
+        started = SweepHistory.load(out / "night/journal.jsonl").started
+        with opened(default_uri(out)) as client:
+            return started.sweep_id, find_mlflow_run(client, started, 0)
+
+    first, old = made()
+    assert find_run(old, out).name == "night/0"
+    shutil.rmtree(out / "night")
+    second, new = made()
+    assert find_run(new, out).name == "night/0"
+    message = refused(capsys, lambda: main(["compare", old, new, "--out", str(out)]))
+    assert f"run {old} belongs to another sweep named 'night' (id {first})" in message
+    assert f"the one in {out / 'night'} (id {second})" in message
 
 
 def test_an_environment_that_came_later_is_told_and_not_obeyed(

@@ -140,8 +140,8 @@ def how_to_restore(tracking_uri: str, run_id: str) -> str:
     return f"MLFLOW_TRACKING_URI={place} mlflow runs restore --run-id {run_id}"
 
 
-def find_trial(run_id: str, tracking_uri: str) -> tuple[str, int | None]:
-    """The sweep's name and the trial's number of an MLflow run.
+def find_trial(run_id: str, tracking_uri: str) -> tuple[str, str, int | None]:
+    """The sweep's name and id, and the trial's number, of an MLflow run.
 
     The number is None for the sweep's own run; for a group's run it is that of the group's first trial.
 
@@ -150,10 +150,11 @@ def find_trial(run_id: str, tracking_uri: str) -> tuple[str, int | None]:
     """
     with opened(tracking_uri) as client:
         tags = client.get_run(run_id).data.tags
-    if "sweep" not in tags:
+    if "sweep" not in tags or KEY_TAG not in tags:
         raise TrackingError(f"MLflow's run {run_id} does not belong to a sweep")
+    sweep_id, _, _ = tags[KEY_TAG].partition("/")
     number = tags.get("trial", tags.get("group"))
-    return tags["sweep"], int(number) if number is not None else None
+    return tags["sweep"], sweep_id, int(number) if number is not None else None
 
 
 def log_file(client: "MlflowClient", run_id: str, path: Path, folder: str | None = None) -> None:

@@ -54,7 +54,7 @@ def test_a_group_is_one_run_below_the_sweep_with_its_members_below_it(
     assert (tags["group"], tags["members"], tags.get("trial"), tags.get("seed")) == ("2", "2", None, None)
     params = f"SELECT key, value FROM params WHERE run_uuid = '{run_id(stored, GROUP)}'"
     assert ("recipe.lr", "0.01") in stored.query(params)
-    assert find_trial(run_id(stored, GROUP), default_uri(out)) == ("night", 0)
+    assert find_trial(run_id(stored, GROUP), default_uri(out)) == ("night", SWEEP_ID, 0)
 
 
 def test_a_group_runs_waits_and_goes_on_with_its_members(sweep: Sweep, new_sink: NewSink, stored: Stored) -> None:
