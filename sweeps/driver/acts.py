@@ -6,6 +6,7 @@ The driver of a sweep reads acts from its inbox. If the sweep has no driver, the
 from __future__ import annotations
 
 import math
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,11 +21,12 @@ from sweeps.errors import InputError
 from sweeps.search.drawn_as import drawn_as
 from sweeps.search.samplers import refuse_beyond_grid
 from sweeps.space import Space
-from tracking.record.events import Act, Lengthened, Wanted
+from tracking.record.best_epoch import KeepBest
+from tracking.record.events import OBJECTIVE, Act, Lengthened, Wanted
 from tracking.record.history import TrialHistory
 from tracking.record.inbox import Request, waiting_requests
 from tracking.record.layout import SweepFolder, TrialFolder
-from tracking.record.training_states import keep_state, state_epoch
+from tracking.record.training_states import keep_state, lost_best, state_epoch
 
 NOTHING_TO_STOP = "the sweep does not run, so there is nothing to stop"
 
@@ -205,19 +207,23 @@ class Acts:
         source = known_trial(director.history, trial)
         want = self._want(director, request, source, settings)
         _check_fork(source, want.config)
-        epoch = self._keep_state(source, request.act, epoch)
+        epoch = self._keep_state(source, request.act, want.config["keep_best"], epoch)
         want = want.model_copy(update={"epoch": epoch})
         return f"starts next: from trial {trial}'s state after epoch {epoch}", _wanting(director, want)
 
     def _retry(self, director: Director, request: Request) -> Did:
         if not director.history.count("failed"):
             raise InputError("no trial has failed")
-        again = director.history.to_retry
+        states = {one.number: self._usable_states(one) for one in director.history.to_retry}
+        again = [one for one in director.history.to_retry if states[one.number] or not one.started.began_from_state]
         if not again:
-            raise InputError("the failed trials diverged and would do so again, or are being trained again")
+            raise InputError("the failed trials diverged and would do so again, are being trained again, or began from "
+                             "another trial's state, which is lost")  # fmt: skip
         wants, answers = [self._want(director, request, one, []) for one in again], []
         for place, one in enumerate(again):
-            epoch = self._keep_state(one, f"{request.act}-{one.number}") if self._states(one) else None
+            epoch, name = max(states[one.number], default=None), f"{request.act}-{one.number}"
+            if epoch is not None:
+                self._keep_state(one, name, _keep_best(one), epoch)
             wants[place] = wants[place].model_copy(update={"epoch": epoch})
             answers.append(f"trial {one.number}" + (f" from its state after epoch {epoch}" if epoch else ""))
         return f"trains again: {', '.join(answers)}", _wanting(director, *wants)
@@ -250,8 +256,14 @@ class Acts:
         files = self._folder.trial(trial.number)
         return {state_epoch(path): path for path in (files.previous, files.last) if path.is_file()}
 
-    def _keep_state(self, source: TrialHistory, name: str, epoch: int | None = None) -> int:
-        """Keep the state that a trial continues from, with its predictions. Returns its epoch."""
+    def _usable_states(self, trial: TrialHistory) -> list[int]:
+        """The epochs of the states from which a trial without a worker can continue."""
+        files = self._folder.trial(trial.number)
+        return [epoch for epoch, path in self._states(trial).items() if not lost_best(files, path, _keep_best(trial))]
+
+    def _keep_state(self, source: TrialHistory, name: str, keep_best: KeepBest, epoch: int | None = None) -> int:
+        """Keep the state that a trial continues from, with the predictions of its best epoch. Returns its epoch."""
+        files, kept = self._folder.trial(source.number), TrialFolder(self._folder.forks / name)
         states = self._states(source)
         if not states:
             why = (
@@ -264,8 +276,21 @@ class Acts:
         if chosen not in states:
             raise InputError(f"--epoch {epoch}: trial {source.number} has only its state after epoch "
                              f"{' and '.join(map(str, sorted(states)))}")  # fmt: skip
-        keep_state(self._folder.trial(source.number), states[chosen], TrialFolder(self._folder.forks / name))
+        keep_state(files, states[chosen], kept)
+        if not kept.last.is_file() or state_epoch(kept.last) != chosen:  # its worker has just written another one
+            return self._keep_state(source, name, keep_best, epoch)
+        if best := lost_best(kept, kept.last, keep_best):
+            shutil.rmtree(kept.root)
+            others = [other for other, path in states.items() if not lost_best(files, path, keep_best)]
+            raise InputError(f"trial {source.number} cannot be continued after epoch {chosen}: of its best epoch until "
+                             f"then by {keep_best}, {best}, weights and predictions are not kept; "
+                             + (f"use --epoch {others[0]}" if others else "use try"))  # fmt: skip
         return chosen
+
+
+def _keep_best(trial: TrialHistory) -> KeepBest:
+    keep_best: KeepBest = trial.started.config.get("keep_best", OBJECTIVE)
+    return keep_best
 
 
 def _more(name: str, text: str, now: int) -> int:

@@ -213,6 +213,7 @@ class Starting:
             deaths=deaths,
             figures=spec.figures,
             objectives=spec.objectives,
+            began_from_state=trial.started.began_from_state,
             recorded=tuple(trial.epochs),
         )
 

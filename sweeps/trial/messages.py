@@ -85,6 +85,8 @@ class Task(Frozen):
     figures: bool = True
     objectives: tuple[str, ...] = ACCURACY_ALONE
     """The sweep's objectives. Costs of the net itself are measured once."""
+    began_from_state: bool = False
+    """Whether it began from another trial's state, so that it cannot be trained from its start."""
     recorded: tuple[EpochResults, ...] = ()
     """The trial's recorded epochs so far. They stay valid if an epoch is trained again."""
 

@@ -5,6 +5,7 @@ Heavy imports are inside the functions, so that a driver, which only passes `run
 
 from __future__ import annotations
 
+import copy
 import errno
 import json
 import traceback
@@ -19,6 +20,7 @@ from sweeps.config import TrialConfig
 from sweeps.errors import WorkerMustLeave
 from sweeps.trial.messages import PARAMETERS, EpochReport, Message, Preparing, Task, TrialEnd
 from sweeps.trial.results import keep_answers, leak_free_accuracy, score
+from tracking.errors import TrackingError
 from tracking.record.best_epoch import best_epoch
 from tracking.record.files import write_bytes, write_json
 from tracking.record.layout import TrialFolder
@@ -26,6 +28,9 @@ from tracking.record.predictions import read_predictions
 from tracking.record.training_states import keep_state
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from fer_data import Faces
     from fer_models.training.state import TrainingState
     from fer_models.training.weights import Snapshot
@@ -190,7 +195,11 @@ def _begin(task: Task, folder: TrialFolder, faces: Faces) -> tuple[TrainingState
     """The state after the last epoch on disk, or the initial one, and all known reports.
 
     The best epoch's predictions and weights are written after the checkpoint, in this order. A checkpoint without them
-    is incomplete: training restarts from the checkpoint before it, or from the start.
+    is incomplete: training restarts from the checkpoint before it, or from the start. A trial that began from another
+    trial's state has no such start; its net makes the predictions of the checkpoint's epoch again.
+
+    Raises:
+        TrackingError: a trial that began from another trial's state has no state to continue from.
     """
     from fer_models import ModelError
     from fer_models.training.state import new_state
@@ -207,17 +216,42 @@ def _begin(task: Task, folder: TrialFolder, faces: Faces) -> tuple[TrainingState
                 past: dict[str, Any] = load_state(state, checkpoint)
             except ModelError:
                 continue  # truncated or damaged
-            own = {report["epoch"]: EpochReport(**{**report, "attempt": task.attempt}) for report in past["reports"]}
-            reports = own | recorded
+            own = [EpochReport(**{**report, "attempt": task.attempt}) for report in past["reports"]]
+            # A trial that lost its state trains its epochs again; its checkpoints then have reports of later epochs,
+            # which a fork of it trains itself.
+            reports = {report.epoch: report for report in own if report.epoch <= state.epoch} | recorded
             best = _best_epoch(config, reports)
-            if best is None or read_predictions(folder, best) is None:
+            if best is None:
                 continue
+            if read_predictions(folder, best) is None:
+                if not task.began_from_state or best != state.epoch:
+                    continue
+                keep_answers(folder, _predictions(task, state, faces), best, faces)
             if best == state.epoch:
                 _keep_weights(folder, take_snapshot(state), faces)
             return state, reports
+    if task.began_from_state:
+        raise TrackingError(f"{folder.last}: absent, damaged, or without the predictions of its best epoch; the trial "
+                            "began from another trial's state, so it cannot be trained from its start")  # fmt: skip
     net = new_net(config, faces, task.seed)
     load_pretrained(net, config.net, config.transfer)
     return new_state(net, config.recipe, config.transfer), recorded
+
+
+def _predictions(task: Task, state: TrainingState, faces: Faces) -> NDArray[np.float32]:
+    """What the net of a state predicts on the validation split, as after its epoch."""
+    from fer_models.training.evaluate import predict
+    from sweeps.trial.build_net import fit_arguments
+
+    how = fit_arguments(task.config, faces)
+    return predict(
+        copy.deepcopy(state.judged_net),  # the state stays on the CPU
+        faces.val.images,
+        device=task.device if task.workers == 1 else "cpu",  # its workers have its GPUs
+        precision=how["precision"],
+        memory_format=how["memory_format"],
+        views=task.config.recipe.views,
+    )
 
 
 def _best_epoch(config: TrialConfig, reports: dict[int, EpochReport]) -> int | None:

@@ -247,6 +247,42 @@ def test_with_no_checkpoint_left_whole_it_begins_anew(task: Task) -> None:
     assert numbers(run_trial(task.model_copy(update={"attempt": 1}))) == undisturbed
 
 
+def as_fork(task: Task) -> Task:
+    """Continues from the state in the task's folder as that of another trial, with another learning rate."""
+    recipe = task.config.recipe.model_copy(update={"lr": 0.002})
+    config = task.config.model_copy(update={"recipe": recipe})
+    return task.model_copy(update={"attempt": 2, "config": config, "began_from_state": True, "recorded": ()})
+
+
+def test_a_fork_without_its_state_fails_instead_of_beginning_anew(task: Task) -> None:
+    cut_short(task, 1)
+    TrialFolder(Path(task.folder)).last.write_bytes(b"")
+    (end,) = run_trial(as_fork(task))
+    assert isinstance(end, TrialEnd)
+    assert end.state == "failed"
+    assert "began from another trial's state, so it cannot be trained from its start" in str(end.reason)
+
+
+def test_a_fork_continues_from_a_state_whose_predictions_were_not_written_yet(task: Task) -> None:
+    undisturbed = numbers(run_trial(elsewhere(task, "calm")))
+    cut_short(task, 1)
+    TrialFolder(Path(task.folder)).val_probabilities.unlink()
+    again = numbers(run_trial(as_fork(task)))
+    assert again[0] == undisturbed[0]
+    assert again[1] != undisturbed[1]
+
+
+def test_a_fork_trains_the_epochs_after_its_state_though_its_source_trained_them_twice(task: Task) -> None:
+    messages = run_trial(elsewhere(task, "first"))
+    told = [message for message in (next(messages), next(messages)) if isinstance(message, EpochReport)]
+    messages.close()  # type: ignore[attr-defined]
+    cut_short(task.model_copy(update={"attempt": 1, "recorded": tuple(told)}), 1)
+    again = numbers(run_trial(as_fork(task)))
+    assert [epoch for epoch, *_ in again] == [1, 2, 3, 4]
+    assert again[0] == numbers(iter(told))[0]
+    assert again[1] != numbers(iter(told))[1]
+
+
 def test_a_verdict_is_obeyed_after_the_epoch(task: Task) -> None:
     messages = run_trial(task)
     next(messages)

@@ -16,8 +16,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from fer_models import LeNetConfig, Recipe
+from fer_models.training.tensor_file import read_tensors, write_tensors
 from fer_models.training.weights import Snapshot
 from sweeps import Baseline, Space, SweepResult, TrialConfig, run_sweep
 from sweeps.cli.main import main
@@ -51,6 +54,7 @@ from tracking.record.folder_lock import hold_folder
 from tracking.record.history import SweepHistory, TrialHistory
 from tracking.record.inbox import MOST_ACTS, Request, post
 from tracking.record.layout import SweepFolder, TrialFolder
+from tracking.record.predictions import read_predictions
 
 SPACE = only_sampled(first_rung_epochs=9)
 STATE = (lambda head: len(head).to_bytes(8, "little") + head)(b'{"__metadata__":{"state":"{\\"epoch\\":1}"}}')
@@ -344,6 +348,81 @@ def test_a_retry_continues_from_the_state_of_the_failed_trial(
 
     assert learned(again) == learned(whole.trials[0])
     assert not list((out / "unlucky/trials").glob("*/last.safetensors"))
+
+
+def forked_after(epoch: int, *settings: str) -> Callable[[Task], Iterator[Message]]:
+    """A body that asks for a fork from the state after an epoch, when trial 0 reports the next one."""
+
+    def body(task: Task) -> Iterator[Message]:
+        for message in run_trial.run_trial(task):
+            if task.trial == 0 and isinstance(message, EpochReport) and message.epoch == epoch + 1:
+                fork = {"trial": 0, "settings": settings, "epoch": epoch}
+                post(SweepFolder(Path(task.folder).parents[1]), Request(verb="fork", arguments=fork))
+            yield message
+
+    return body
+
+
+@pytest.fixture
+def falling_loss(sweep: Callable[..., SweepResult], monkeypatch: pytest.MonkeyPatch) -> Callable[..., SweepResult]:
+    """A sweep of one trial whose best epoch, by loss, is always its last one."""
+    monkeypatch.setattr("sweeps.driver.acts._LOOK_SECONDS", 0.0)
+    config = TrialConfig(net=LeNetConfig(), recipe=Recipe(lr=0.01, batch_size=8), keep_best="val_loss")
+    space = Space(suggest=suggest, baselines=[Baseline("report", config)], max_epochs=4, trials=1, name="lenet_space")
+    return functools.partial(sweep, space=space, figures=False)
+
+
+def test_a_fork_from_an_earlier_epoch_continues_from_there_though_a_later_one_was_better(
+    falling_loss: Callable[..., SweepResult],
+) -> None:
+    ended = falling_loss(body=forked_after(2, "lr=1e-12"))
+    assert ended.history.acts[0].answer == "starts next: from trial 0's state after epoch 2"
+    source, fork = (ended.history.trials[number] for number in (0, 1))
+    losses = [done.metrics["val_loss"] for done in source.epochs]
+    assert losses == sorted(losses, reverse=True), "or this would show nothing"
+    assert (fork.state, fork.last_epoch) == ("done", 4)
+    assert [done.metrics["learning_rate"] for done in fork.epochs] == [0.01, 0.01, 1e-12, 1e-12]
+    assert [done.metrics["train_loss"] for done in fork.epochs[:2]] == [
+        done.metrics["train_loss"] for done in source.epochs[:2]
+    ]
+    files, best = ended.folder.trial(1), fork.best_epoch()
+    assert best is not None
+    assert best.epoch == 2, "with so low a rate it learns no more"
+    answers = read_predictions(files, 2)
+    assert answers is not None
+    assert answers.is_right.mean() == pytest.approx(best.metrics["val_accuracy"])
+    assert read_tensors(files.best)[1]["epoch"] == "2"
+
+
+def test_a_fork_whose_best_epoch_is_lost_is_refused_with_what_can_be_forked(
+    falling_loss: Callable[..., SweepResult],
+) -> None:
+    ended = falling_loss(body=forked_after(2, "keep_best=val_accuracy"))
+    (act,) = ended.history.acts
+    accuracies = [done.metrics["val_accuracy"] for done in ended.history.trials[0].epochs]
+    assert accuracies[0] == accuracies[1], "or this would show nothing"
+    assert act.answer == (
+        "trial 0 cannot be continued after epoch 2: of its best epoch until then by val_accuracy, 1, weights and "
+        "predictions are not kept; use try"
+    )
+    assert len(ended.history.trials) == 1
+    assert not list(ended.folder.forks.iterdir())
+
+
+def test_a_lost_best_epoch_leaves_the_other_state_to_be_forked(tmp_path: Path) -> None:
+    held = desk(tmp_path / "night")
+    task, files = held.task(), held.folder.trial(0).create()
+    values = [0.5, 0.4, 0.6]
+    for epoch, value in enumerate(values, start=1):
+        held.director.take(0, report(task, epoch, value))
+        reports = [report(task, one, values[one - 1]).model_dump(mode="json") for one in range(1, epoch + 1)]
+        about = {"state": json.dumps({"epoch": epoch}), "extra": json.dumps({"reports": reports})}
+        if files.last.exists():
+            files.last.replace(files.previous)
+        write_tensors(files.last, {}, about)
+    np.savez(files.val_probabilities, probabilities=np.ones((1, 2)), labels=np.zeros(1), epoch=3)
+    assert ask(held, "fork", trial=0, settings=["lr=0.05"], epoch=2).answer.endswith("are not kept; use --epoch 3")
+    assert ask(held, "fork", trial=0, settings=["lr=0.05"]).answer.endswith("from trial 0's state after epoch 3")
 
 
 # By the commands
