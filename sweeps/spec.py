@@ -121,14 +121,26 @@ class SweepSpec(RecordedOptions):
         begun = self.next_member(history)
         owed = begun[0].size - begun[1] if begun else 0
         fresh = self.to_begin(history) * self.members
-        return owed + fresh + self._confirmations_left(history, fresh) * self.confirming_members
+        confirming = self.confirmations_left(history) * self.confirming_members
+        return owed + fresh + confirming + self._members_to_retry(history)
+
+    def _members_to_retry(self, history: SweepHistory) -> int:
+        """How many members of groups are to be trained again; a retry of a first member is among the configurations."""
+        if not self._has_groups:
+            return 0
+        sources = [history.trials[one.source].started for one in history.wanted if one.verb == "retry"]
+        return sum(source.is_further_member for source in sources)
+
+    @property
+    def _has_groups(self) -> bool:
+        return self.members > 1 or bool(self.confirm)
 
     def next_member(self, history: SweepHistory) -> tuple[TrialGroup, int] | None:
         """The group whose next member is to be started now, and the member's index. None if there is none.
 
         With a pruner at whose rungs trials wait, the other members start when the first is done.
         """
-        if self.members == 1 and not self.confirm:
+        if not self._has_groups:
             return None
         return next_member(history, after_first=self.pruner == "promoting")
 
@@ -137,7 +149,7 @@ class SweepSpec(RecordedOptions):
         """The number of new seeds, or of folds, of a confirmation."""
         return self.members if self.members > 1 else _CONFIRMING_SEEDS
 
-    def _confirmations_left(self, history: SweepHistory, fresh: int) -> int:
+    def confirmations_left(self, history: SweepHistory) -> int:
         """The maximum number of trials still to be confirmed; none while a trial is paused by a person."""
         if self.confirm is None:
             return 0
@@ -145,7 +157,7 @@ class SweepSpec(RecordedOptions):
         if any(trial.paused and trial.paused.reason == "person" for trial in before):
             return 0
         begun = {trial.started.group.confirms for trial in history.trials.values() if trial.started.group}
-        if before or fresh:
+        if before or self.to_begin(history):
             return max(self.confirm - len(begun - {None}), 0)
         return sum(one.first.number not in begun for one in to_confirm(history, self.confirm))
 

@@ -43,11 +43,10 @@ class Starting:
 
     def can_start(self, spec: SweepSpec) -> bool:
         """Whether there is a trial to start now. Confirmations start once all other trials are over."""
-        if not spec.to_start(self._history):
-            return False
         if spec.to_begin(self._history) or spec.next_member(self._history):
             return True
-        return all(trial.is_confirming for trial in self._history.unfinished)
+        others_are_over = all(trial.is_confirming for trial in self._history.unfinished)
+        return others_are_over and bool(spec.confirmations_left(self._history))
 
     def start_next(self, spec: SweepSpec) -> TrialHistory | None:
         """Record the next member of a started group, the next baseline, or the sampler's next proposal.

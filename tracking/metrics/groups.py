@@ -170,10 +170,10 @@ def next_member(history: SweepHistory, *, after_first: bool = False) -> tuple[Tr
     """The group of which a further member is to be started, and the member's index. None if there is none.
 
     With `after_first` the other members of a group start when its first member is done. Otherwise groups start one
-    after the other, so only the last one can lack members.
+    after the other, so only the last one can lack members, and one that was given up before a member was retried.
     """
     grouped = [one for one in history.groups() if one.size > 1]
-    for group in grouped if after_first else grouped[-1:]:
+    for group in grouped if after_first else [one for one in grouped if one is grouped[-1] or one.was_retried]:
         is_due = not after_first or group.confirms is not None or group.first.started.baseline or 0 in group.done
         if len(group.members) < group.size and is_due and not why_given_up(history, group):
             return group, len(group.members)

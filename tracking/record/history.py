@@ -185,6 +185,12 @@ class TrialGroup:
         return {member: one for member, one in self.accuracies.items() if self.members[member].state == "done"}
 
     @property
+    def was_retried(self) -> bool:
+        """Whether one of its members replaces one that failed."""
+        wanted = (trial.started.wanted for trial in self.members.values())
+        return any(one is not None and one.verb == "retry" for one in wanted)
+
+    @property
     def is_whole(self) -> bool:
         """Whether all of its members are done. Always true for a trial without a group."""
         return self.size == 1 or len(self.done) == self.size
@@ -268,7 +274,8 @@ class SweepHistory:
                 self.spec = event.spec or self.spec
                 for change in event.lengthened:
                     self._trial(change.trial).lengthen(change, event.who)
-                if self.finished and (event.lengthened or int(self.spec.get("trials", 0)) > self.configurations):
+                more = event.lengthened or event.wanted or int(self.spec.get("trials", 0)) > self.configurations
+                if self.finished and more:
                     reason = f"more to do since {event.verb} by {event.who}"
                     self.stopped, self.finished = DriverStopped(time_ms=self.finished.time_ms, reason=reason), None
             case TrialStarted():

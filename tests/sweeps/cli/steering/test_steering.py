@@ -314,6 +314,55 @@ def test_failed_trials_are_retried_as_new_ones_once(tmp_path: Path) -> None:
     assert (again.state, again.started.config) == ("done", held.director.history.trials[1].started.config)
 
 
+def failing(*numbers: int) -> Callable[[Task], Iterator[Message]]:
+    """A body of which these trials fail."""
+
+    def body(task: Task) -> Iterator[Message]:
+        if task.trial in numbers:
+            yield TrialEnd(attempt=task.attempt, state="failed", reason="ValueError")
+        else:
+            yield from good_body(task)
+
+    return body
+
+
+def test_a_further_member_of_a_group_is_retried_when_all_else_has_run(tmp_path: Path) -> None:
+    held = open_desk(tmp_path / "night", SPACE, spec(trials=1, replicates=2))
+    InlineRunner().run(held.director, failing(1))
+    assert held.director.exhausted
+    assert ask(held, "retry").answer == "trains again: trial 1"
+    assert not held.director.exhausted
+    assert held.director.demand == 1
+    InlineRunner().run(held.director, good_body)
+    trials = held.director.history.trials
+    assert (trials[2].state, trials[2].started.group) == ("done", trials[1].started.group)
+    assert held.director.exhausted
+    assert len(trials) == 3
+
+
+def test_the_group_of_a_retried_member_gets_its_other_members(tmp_path: Path) -> None:
+    held = open_desk(tmp_path / "night", SPACE, spec(trials=2, replicates=3))
+    InlineRunner().run(held.director, failing(1))
+    assert [len(group.members) for group in held.director.history.groups()] == [2, 3], "it was given up"
+    assert not ask(held, "retry").refused
+    InlineRunner().run(held.director, good_body)
+    assert all(group.is_whole for group in held.director.history.groups())
+    assert len(held.director.history.trials) == 7
+
+
+def test_a_finished_sweep_whose_failed_fold_is_retried_is_resumed(
+    sweep: Callable[..., SweepResult], space: str, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = {"space": space, "trials": 1, "folds": 2}
+    assert sweep(**asked, body=failing(1)).history.finished
+    assert main(["retry", "night", "--failed", "--out", str(out)]) == 0
+    assert "trains again: trial 1" in lines(capsys)
+    assert not SweepHistory.load(out / "night/journal.jsonl").finished
+    ended = sweep(**asked, resume=True)
+    assert (ended[2].state, ended.history.trials[2].started.fold) == ("done", 2)
+    assert ended.history.finished
+
+
 def test_a_retry_continues_from_the_state_of_the_failed_trial(
     tiny_csv: Path, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
