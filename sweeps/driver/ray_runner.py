@@ -160,7 +160,7 @@ class TrialActor(tune.Trainable):
             leave([self._task], str(error))  # at once: a clean end would wait for a GPU that no longer answers
         finally:
             faulthandler.cancel_dump_traceback_later()
-        if isinstance(message, EpochReport):
+        if isinstance(message, EpochReport) and not message.repeated:
             self._patience_seconds = max(_HANG_FLOOR_SECONDS, 10 * (time.monotonic() - started))
         warning, self._warning = self._warning, None
         return {"message": message.model_dump_json(), "done": isinstance(message, TrialEnd), "warning": warning}

@@ -44,6 +44,8 @@ class EpochReport(EpochResults, Frozen):
     """One epoch, reported after its checkpoint is on disk."""
 
     attempt: int
+    repeated: bool = False
+    """Whether the epoch was trained before this attempt, so that its report comes at once."""
 
 
 class Preparing(Frozen):

@@ -141,7 +141,9 @@ def _train(task: Task, folder: TrialFolder, memory: GpuMemory) -> Generator[Mess
         keep_state(folder, folder.last, folder.lasting)
     # Not the epochs that the driver has: at a report without any training it might pause the trial again.
     known = {done.epoch for done in task.recorded}
-    yield from (report for epoch, report in reports.items() if epoch not in known)
+    yield from (
+        report.model_copy(update={"repeated": True}) for report in reports.values() if report.epoch not in known
+    )
     # Files are written here while the next epoch is trained in a thread. A report follows its files.
     train: Callable[..., Generator[Trained | Computing]] = trained_epochs if task.workers == 1 else epochs_of_workers
     parts = memory.micro_batches

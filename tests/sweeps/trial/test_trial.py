@@ -31,6 +31,7 @@ from fer_models.training.tensor_file import read_tensors
 from fer_models.training.weights import load_weights
 from sweeps import SweepResult
 from sweeps.config import TrialConfig
+from sweeps.driver.ray_runner import TrialActor
 from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd
 from sweeps.trial.run_trial import run_trial
 from tracking.record.events import EpochDone
@@ -281,6 +282,20 @@ def test_a_fork_trains_the_epochs_after_its_state_though_its_source_trained_them
     assert [epoch for epoch, *_ in again] == [1, 2, 3, 4]
     assert again[0] == numbers(iter(told))[0]
     assert again[1] != numbers(iter(told))[1]
+
+
+def test_the_patience_with_a_worker_does_not_follow_from_reports_that_it_repeats(
+    task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next epoch is the first that it trains, and may take hours."""
+    patience: list[float] = []
+    monkeypatch.setattr("faulthandler.dump_traceback_later", lambda seconds, **_: patience.append(seconds))
+    cut_short(task, 2)
+    worker = TrialActor({"task": as_fork(task).model_dump_json(), "body": run_trial, "mps": None})
+    results = [worker.step() for _ in range(EPOCHS)]
+    worker.cleanup()
+    assert [json.loads(result["message"])["epoch"] for result in results] == [1, 2, 3, 4]
+    assert patience[0] == patience[1] == patience[2] > patience[3]
 
 
 def test_a_verdict_is_obeyed_after_the_epoch(task: Task) -> None:
