@@ -56,7 +56,8 @@ class Budgets:
 
     def __init__(self, spec: SweepSpec, until: datetime | None = None, clock: Callable[[], int] = now_ms) -> None:
         self._spec, self._until, self._clock = spec, until, clock
-        self._over: dict[int, tuple[float, float]] = {}  # finished trial -> its core and GPU hours
+        self._over: dict[tuple[int, int], tuple[float, float]] = {}
+        """The core and GPU hours of finished trials, by number and attempts: a trial may get more epochs."""
         self._earlier: dict[int, float] = {}  # number of drivers -> hours of all but the last
         self._first: dict[int, int] = {}  # number of drivers -> when the first trial of the last one started
         self._gain: tuple[tuple[int, int], ExpectedGain | None] = (
@@ -150,8 +151,8 @@ class Budgets:
                 yield option, limit, amount, unit
 
     def _hours_of(self, trial: TrialHistory, history: SweepHistory) -> tuple[float, float]:
-        if trial.number in self._over:
-            return self._over[trial.number]
+        if (key := (trial.number, len(trial.attempts))) in self._over:
+            return self._over[key]
         spans = attempt_spans(trial)
         if trial.state == "running" and self._is_driven(history):
             spans[-1] = (spans[-1][0], max(self._clock(), spans[-1][1]))
@@ -161,7 +162,7 @@ class Budgets:
             cpu += hours * (spec.cpus_per_trial or spec.threads)
             gpu += hours * spec.gpu_share(trial.started.net)
         if trial.is_over:
-            self._over[trial.number] = (cpu, gpu)
+            self._over[key] = (cpu, gpu)
         return cpu, gpu
 
     def _spec_at(self, time_ms: int, history: SweepHistory) -> SweepSpec:

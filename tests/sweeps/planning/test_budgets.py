@@ -18,10 +18,12 @@ from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd
 from tests.stand_ins import QUIET
 from tests.sweeps.fake_trials import good_body, metrics, only_sampled, refused, slow_body, spec
 from tracking.record.events import (
+    Act,
     AttemptStarted,
     DriverStarted,
     EpochDone,
     Event,
+    Lengthened,
     SweepStarted,
     TrialEnded,
     TrialStarted,
@@ -89,6 +91,19 @@ def test_the_cost_counts_from_the_first_trial_of_each_driver() -> None:
     assert budgets.used(history(driver(0, **asked))).hours == 0
     assert budgets.used(history(*first, queued)).hours == pytest.approx(1)
     assert budgets.used(history(*first, queued, *again)).hours == pytest.approx(1 + 2)
+
+
+def test_a_trial_that_is_given_more_epochs_uses_more() -> None:
+    asked = {"cpu_hours": 12.0}
+    done = TrialEnded(trial=0, state="done", epochs=1, time_ms=1 * HOUR)
+    so_far = history(driver(0, **asked), started(0, 0), epoch(0, 1, 1), done)
+    budgets = Budgets(spec(**asked), clock=lambda: 5 * HOUR)  # type: ignore[arg-type]
+    assert budgets.used(so_far).cpu_hours == pytest.approx(1)
+    change = Lengthened(trial=0, epochs=18, epoch=1)
+    so_far.apply(Act(act="a", verb="extend", who="ana", asked_ms=0, answer="", lengthened=(change,)))
+    assert budgets.used(so_far).cpu_hours == pytest.approx(1)
+    so_far.apply(AttemptStarted(trial=0, attempt=1, reason="extended", time_ms=3 * HOUR))
+    assert budgets.used(so_far).cpu_hours == pytest.approx(1 + 2)
 
 
 def test_amounts_are_readable_whether_small_or_large() -> None:
