@@ -25,6 +25,7 @@ from tracking.metrics.compare_sweeps import sweep_summaries
 from tracking.pages.report import DataFacts, SweepReport, report_page
 from tracking.record.events import OBJECTIVE
 from tracking.record.flatten import flatten
+from tracking.record.folder_lock import folder_holder
 from tracking.record.history import SweepHistory
 from tracking.record.layout import SweepFolder
 from tracking.record.predictions import best_predictions
@@ -99,6 +100,8 @@ def sweep_page(folder: SweepFolder, history: SweepHistory) -> str:
 
 def sweep_report(folder: SweepFolder, history: SweepHistory) -> tuple[SweepReport, NDArray[np.uint8] | None]:
     """The content of a sweep's report, and its validation faces as grey levels, if they are available."""
+    if folder_holder(folder.root) is None:
+        history.end_driver()
     spec = recorded_spec(history)
     faces = None if spec.folds else _faces(spec)  # each fold has other validation faces
     report = SweepReport(

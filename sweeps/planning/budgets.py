@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -58,7 +59,7 @@ class Budgets:
         self._spec, self._until, self._clock = spec, until, clock
         self._over: dict[tuple[int, int], tuple[float, float]] = {}
         """The core and GPU hours of finished trials, by number and attempts: a trial may get more epochs."""
-        self._earlier: dict[int, float] = {}  # number of drivers -> hours of all but the last
+        self._earlier: dict[tuple[float, ...], float] = {}  # starts of drivers -> hours of all but the last
         self._first: dict[int, int] = {}  # number of drivers -> when the first trial of the last one started
         self._gain: tuple[tuple[int, int], ExpectedGain | None] = (
             (-1, -1),
@@ -154,7 +155,7 @@ class Budgets:
         if (key := (trial.number, len(trial.attempts))) in self._over:
             return self._over[key]
         spans = attempt_spans(trial)
-        if trial.state == "running" and self._is_driven(history):
+        if trial.has_worker:
             spans[-1] = (spans[-1][0], max(self._clock(), spans[-1][1]))
         cpu, gpu = 0.0, 0.0
         for begin, end in spans:
@@ -171,15 +172,14 @@ class Budgets:
         last = history.drivers[-1].time_ms if history.drivers else 0
         return self._spec if time_ms >= last or not specs else SweepSpec.model_validate(specs[-1])
 
-    def _is_driven(self, history: SweepHistory) -> bool:
-        return bool(history.drivers) and history.stopped is None and history.finished is None
-
     def _driver_hours(self, history: SweepHistory) -> float:
         if self._spec.max_cost is None or not history.drivers:
             return 0.0
-        over = history.stopped or history.finished
+        starts, over = [driver.time_ms for driver in history.drivers], history.stopped or history.finished
+        if not over and not history.is_driven:  # it was killed, so its records give its end, too
+            return self._hours_by_records([*starts, math.inf], history)
         last = over.time_ms if over else self._clock()
-        return self._hours_of_earlier_drivers(history) + (last - self._first_start(history, last)) / _HOUR_MS
+        return self._hours_by_records(starts, history) + (last - self._first_start(history, last)) / _HOUR_MS
 
     def _first_start(self, history: SweepHistory, otherwise: int) -> int:
         """When the first trial of the last driver started: a sweep may wait long for a slot before."""
@@ -192,13 +192,13 @@ class Budgets:
             self._first[place] = min(starts)
         return self._first[place]
 
-    def _hours_of_earlier_drivers(self, history: SweepHistory) -> float:
-        starts = [driver.time_ms for driver in history.drivers]
-        if len(starts) not in self._earlier:
+    def _hours_by_records(self, starts: Sequence[float], history: SweepHistory) -> float:
+        """The hours between the first and the last record after each of these times, until the next one."""
+        if (key := tuple(starts)) not in self._earlier:
             signs = [sign for trial in history.trials.values() for span in attempt_spans(trial) for sign in span]
             spans = [[sign for sign in signs if begin <= sign < end] or [0] for begin, end in pairwise(starts)]
-            self._earlier[len(starts)] = sum(max(span) - min(span) for span in spans) / _HOUR_MS
-        return self._earlier[len(starts)]
+            self._earlier[key] = sum(max(span) - min(span) for span in spans) / _HOUR_MS
+        return self._earlier[key]
 
 
 def _amount(used: float) -> str:

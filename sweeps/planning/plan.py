@@ -298,4 +298,6 @@ def recorded_history(folder: SweepFolder) -> SweepHistory | None:
     """The journal's history. None if there is no journal, or if a driver was killed before it wrote the first line."""
     if not folder.journal.is_file() or next(read(folder.journal), None) is None:
         return None
-    return SweepHistory.load(folder.journal)
+    history = SweepHistory.load(folder.journal)
+    history.end_driver()  # it is to be resumed, so a driver that recorded no end was killed
+    return history

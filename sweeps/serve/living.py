@@ -157,7 +157,7 @@ def _changed_by(event: Event, history: SweepHistory) -> Iterable[int]:
         case Act(verb="pause" | "unpause" | "extend"):
             return history.trials
         case DriverStarted() | DriverStopped() | SweepEnded():
-            return [trial.number for trial in history.trials.values() if trial.paused]
+            return [trial.number for trial in history.unfinished]
         case _:
             number = getattr(event, "trial", None)
             return [] if number is None else [number]
@@ -221,7 +221,7 @@ def _trial(trial: TrialHistory, reason: str) -> dict[str, Any]:
     best = trial.best_epoch()
     recipe = trial.started.config.get("recipe", {})
     spans: list[tuple[int, int | None]] = [*attempt_spans(trial)]
-    if trial.state == "running":
+    if trial.has_worker:
         spans[-1] = (spans[-1][0], None)
     return {
         "number": trial.number,

@@ -211,6 +211,8 @@ class SweepHistory:
     acts: list[Act] = field(default_factory=list)
     stopped: DriverStopped | None = None
     finished: SweepEnded | None = None
+    is_driven: bool = False
+    """Whether a driver runs it, by its events: one that was killed did not record its end."""
     held: Act | None = None
     """The act that paused the whole sweep, until a person unpauses it or its driver ends."""
     next_number: int = 0
@@ -263,9 +265,12 @@ class SweepHistory:
                 self.drivers.append(event)
                 self.spec = event.spec or self.spec
                 self.stopped = self.finished = self.held = None
+                self.is_driven = True
             case DriverStopped():
+                self.end_driver()
                 self.stopped, self.held = event, None
             case SweepEnded():
+                self.end_driver()
                 self.finished, self.held = event, None
             case Act():
                 self.acts.append(event)
@@ -287,6 +292,7 @@ class SweepHistory:
 
     def end_driver(self) -> None:
         """Note that its driver has ended, and every worker with it. A driver that was killed did not record this."""
+        self.is_driven = False
         for trial in self.trials.values():
             trial.has_worker = False
 

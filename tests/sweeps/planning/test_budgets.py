@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from sweeps.after.report_input import sweep_page
 from sweeps.errors import InputError
 from sweeps.options import Options
 from sweeps.planning.budgets import Budgets
@@ -29,6 +31,7 @@ from tracking.record.events import (
     TrialStarted,
 )
 from tracking.record.history import SweepHistory
+from tracking.record.layout import SweepFolder
 
 HOUR = 3_600_000
 ACCURACY = {"val_accuracy": 0.5}
@@ -91,6 +94,37 @@ def test_the_cost_counts_from_the_first_trial_of_each_driver() -> None:
     assert budgets.used(history(driver(0, **asked))).hours == 0
     assert budgets.used(history(*first, queued)).hours == pytest.approx(1)
     assert budgets.used(history(*first, queued, *again)).hours == pytest.approx(1 + 2)
+
+
+def test_the_time_since_a_driver_was_killed_is_not_used() -> None:
+    asked = {"cpu_hours": 12.0, "max_cost": 30.0, "price_per_hour": 3.0}
+    so_far = history(driver(0, **asked), started(0, 0), epoch(0, 1, 1))
+    budgets = Budgets(spec(**asked), clock=lambda: 60 * HOUR)  # type: ignore[arg-type]
+    so_far.end_driver()
+    budgets.refuse_if_used_up(so_far)
+    assert budgets.lines(so_far) == ["1.00 of 12 CPU hours", "3.00 of 30 spent"]
+    so_far.apply(driver(60, **asked))
+    assert budgets.lines(so_far) == ["1.00 of 12 CPU hours", "3.00 of 30 spent"], "its trial has no worker yet"
+    so_far.apply(AttemptStarted(trial=0, attempt=1, reason="resumed", time_ms=60 * HOUR))
+    later = Budgets(spec(**asked), clock=lambda: 62 * HOUR)  # type: ignore[arg-type]
+    assert later.lines(so_far) == ["3.00 of 12 CPU hours", "9.00 of 30 spent"]
+
+
+def test_a_sweep_whose_driver_was_killed_days_ago_is_resumed_within_its_budget(
+    run: Callable[..., int], out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("--cpu-hours", "50") == 0
+    journal = out / "night/journal.jsonl"
+    lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    kept = lines[: next(place for place, line in enumerate(lines) if line["event"] == "epoch") + 1]
+    killed = [line | {"time_ms": line["time_ms"] - 60 * HOUR} for line in kept]
+    journal.write_text("".join(json.dumps(line, separators=(",", ":")) + "\n" for line in killed))
+    assert "of 50 CPU hours" in sweep_page(SweepFolder(out / "night"), SweepHistory.load(journal))
+    assert "60.00 of 50 CPU hours" not in sweep_page(SweepFolder(out / "night"), SweepHistory.load(journal))
+    capsys.readouterr()
+    assert run("--resume") == 0
+    assert "budget: 60" not in capsys.readouterr().out
+    assert SweepHistory.load(journal).finished
 
 
 def test_a_trial_that_is_given_more_epochs_uses_more() -> None:

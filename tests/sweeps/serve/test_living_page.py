@@ -149,3 +149,18 @@ def test_a_name_that_is_markup_is_shown_as_text(page: Any, out: Path, server: Se
     page.locator("#trials tbody tr").wait_for()
     assert (page.inner_text("h1"), dialogs) == (name, [])
     assert page.locator("img").count() == 0
+
+
+def test_a_trial_whose_driver_was_killed_has_no_worker_until_its_next_attempt(out: Path) -> None:
+    journal_file = unfinished(out, "killed")
+    living = Living(SweepFolder(out / "killed"))
+
+    def end_of_work() -> int | None:
+        (trial,) = living.state()["trials"]
+        return trial["spans"][-1][1]  # type: ignore[no-any-return]
+
+    start_again(journal_file)
+    assert end_of_work() is None
+    with Journal.open(journal_file) as journal:
+        journal.append(DriverStarted(host="here", pid=1, versions={}))
+    assert end_of_work() is not None
