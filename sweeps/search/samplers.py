@@ -21,7 +21,7 @@ from fer_common.errors import did_you_mean
 from sweeps.errors import InputError
 from sweeps.search.asked_trial import in_words, is_inside, plain
 from sweeps.search.sampling.evolution import NsgaSampler
-from sweeps.search.sampling.singly import EvenSampler, value_at
+from sweeps.search.sampling.singly import EvenSampler, interval_of, value_at
 from sweeps.search.seeds import derive_seed
 from sweeps.space import Prior, Sampler, Space
 
@@ -96,6 +96,10 @@ class PriorSampler(optuna.samplers.BaseSampler):
     def __init__(self, priors: Mapping[str, Prior], others: optuna.samplers.BaseSampler, seed: int) -> None:
         self._priors, self._others, self._random = priors, others, np.random.default_rng(seed)
 
+    def before_trial(self, study: optuna.Study, trial: Any) -> None:
+        """As `others`, which may choose parents here."""
+        self._others.before_trial(study, trial)
+
     def infer_relative_search_space(self, study: optuna.Study, trial: Any) -> dict[str, BaseDistribution]:
         """The search space of `others`, without the parameters that have a prior."""
         space = self._others.infer_relative_search_space(study, trial)
@@ -122,14 +126,14 @@ def _near(prior: Prior, distribution: BaseDistribution, random: np.random.Genera
     if isinstance(distribution, CategoricalDistribution):
         return prior.centre if random.random() < 0.5 else value_at(float(random.random()), distribution)
     assert isinstance(distribution, (FloatDistribution, IntDistribution))
-    low, high, centre = float(distribution.low), float(distribution.high), float(prior.centre)
-    if distribution.log:
-        low, high, centre = math.log10(low), math.log10(high), math.log10(centre)
-    if low == high:
+    if distribution.low == distribution.high:
         return distribution.low
     from scipy.stats import truncnorm
 
-    spread = prior.spread or (high - low) / 10
+    scale = math.log10 if distribution.log else float
+    spread = prior.spread or (scale(distribution.high) - scale(distribution.low)) / 10
+    low, high = map(scale, interval_of(distribution))
+    centre = scale(prior.centre)
     drawn = truncnorm.rvs((low - centre) / spread, (high - centre) / spread, centre, spread, random_state=random)
     return value_at(float((drawn - low) / (high - low)), distribution)
 

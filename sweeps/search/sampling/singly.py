@@ -74,6 +74,14 @@ def _even_points(seed: int, dimension: int) -> NDArray[np.float64]:
     return random.permuted(points.reshape(-1, 8), axis=1).ravel()
 
 
+def interval_of(distribution: FloatDistribution | IntDistribution) -> tuple[float, float]:
+    """The interval in which a number is drawn before it is rounded: every value of a range with steps, also the first
+    and the last, is in the middle of one step.
+    """
+    half = (distribution.step or 0) / 2  # a whole number on a log scale has steps of 1
+    return distribution.low - half, distribution.high + half
+
+
 def value_at(share: float, distribution: BaseDistribution) -> Any:
     """The quantile of the distribution at a share of 0 to 1."""
     if isinstance(distribution, CategoricalDistribution):
@@ -81,27 +89,21 @@ def value_at(share: float, distribution: BaseDistribution) -> Any:
         return distribution.choices[min(int(share * count), count - 1)]
     assert isinstance(distribution, (FloatDistribution, IntDistribution))
     low, high, step = distribution.low, distribution.high, distribution.step
-    whole = isinstance(distribution, IntDistribution)
-    half = (step or 0) / 2
+    first, last = interval_of(distribution)
     if distribution.log:
-        # A whole number has the unit interval around it.
-        around = 0.5 if whole else 0.0
-        value = math.exp(math.log(low - around) + share * math.log((high + around) / (low - around)))
+        value = math.exp(math.log(first) + share * math.log(last / first))
     else:
-        value = low - half + share * (high - low + 2 * half)
-    if step is not None and not (distribution.log and not whole):
+        value = first + share * (last - first)
+    if step is not None:
         value = low + round((value - low) / step) * step
     value = min(max(value, low), high)
-    return int(value) if whole else float(value)
+    return int(value) if isinstance(distribution, IntDistribution) else float(value)
 
 
 def share_of(value: Any, distribution: BaseDistribution) -> float:
     """The share of its range, 0 to 1, at which a number is; the inverse of `value_at`."""
     assert isinstance(distribution, (FloatDistribution, IntDistribution))
-    low, high = float(distribution.low), float(distribution.high)
-    around = 0.5 if isinstance(distribution, IntDistribution) and distribution.log else 0.0
-    half = 0.0 if distribution.log else (distribution.step or 0) / 2
-    low, high = low - around - half, high + around + half
+    low, high = interval_of(distribution)
     if distribution.log:
         low, high, value = math.log(low), math.log(high), math.log(value)
     return float(min(max((value - low) / (high - low), 0.0), 1.0))

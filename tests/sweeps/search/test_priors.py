@@ -16,6 +16,7 @@ from sweeps.search.samplers import check_priors
 from sweeps.search.study import Study
 from sweeps.space import Sampler
 from tests.sweeps.fake_trials import config
+from tracking.record.events import Event, TrialEnded, TrialStarted
 
 Sweep = Callable[..., SweepResult]
 
@@ -77,6 +78,44 @@ def test_no_more_trials_than_the_binary_logarithm_are_drawn_near_priors(tmp_path
         alone = draws(tmp_path, replace(space, priors={}), count)
         near = sum(one != other for one, other in zip(drawn, alone, strict=True))
         assert near == int(math.log2(count))
+
+
+@pytest.mark.parametrize(
+    ("draw", "prior", "nearest"),
+    [
+        (lambda trial: trial.suggest_int("batch_size", 1, 8, log=True), Prior(2, 0.02), 2),
+        (lambda trial: trial.suggest_int("batch_size", 1, 64, log=True), Prior(8, 0.005), 8),
+        (lambda trial: trial.suggest_int("batch_size", 1, 21), Prior(2, 0.1), 2),
+        (lambda trial: trial.suggest_int("batch_size", 1, 21, step=5), Prior(6, 0.5), 6),
+        (lambda trial: trial.suggest_int("batch_size", 1, 21), Prior(1, 0.1), 1),
+        (lambda trial: int(trial.suggest_float("batch_size", 1, 21, step=4)), Prior(17, 0.4), 17),
+    ],
+)
+def test_a_narrow_prior_of_a_range_with_steps_gives_its_centre(
+    tmp_path: Path, draw: Callable[[optuna.Trial], int], prior: Prior, nearest: int
+) -> None:
+    space = Space(suggest=lambda trial: config(batch_size=draw(trial)), priors={"batch_size": prior}, pruner="none")
+    assert {draws(tmp_path, space, 2, seed)[1]["batch_size"] for seed in range(200)} == {nearest}
+
+
+def test_nsgaii_draws_parameters_without_a_prior_from_its_parents(tmp_path: Path) -> None:
+    def breed(trial: optuna.Trial) -> TrialConfig:
+        sizes = trial.suggest_categorical("batch_size", list(range(1, 51)))
+        momentum, decay = (trial.suggest_float(name, 0.1, 0.9) for name in ("momentum", "weight_decay"))
+        return config(trial.suggest_float("lr", 1e-3, 0.1, log=True), sizes, momentum=momentum, weight_decay=decay)
+
+    space = Space(suggest=breed, name="bred", sampler="nsgaii", priors={"lr": 0.01}, pruner="none")
+    one = Study(tmp_path / "bred.log", space, 7).propose(0)
+    complete: list[Event] = []
+    for number in range(31):
+        params = one.params | {"batch_size": 7}
+        complete += [
+            TrialStarted(trial=number, config_id="", config={}, seed=0, epochs=1, params=params,
+                         distributions=one.distributions),
+            TrialEnded(trial=number, state="done", best={"best_val_accuracy": 0.5}, epochs=1, told="value"),
+        ]  # fmt: skip
+    drawn = [Study(tmp_path / "bred.log", space, seed, complete).propose(31).params for seed in range(40)]
+    assert sum(one["batch_size"] == 7 for one in drawn) > 20, "a quarter is mutated"
 
 
 def test_a_resumed_sweep_draws_what_an_undisturbed_one_would(sweep: Sweep) -> None:
