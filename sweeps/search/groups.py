@@ -11,14 +11,18 @@ from tracking.record.events import Told, TrialStarted
 
 @dataclass
 class _Group:
-    """A group that the sampler has not learned yet, identified by its first trial."""
+    """A group; `members` has the trial of each member, `ended` what was learned from each trial that is over."""
 
-    first: int
     size: int
-    started: set[int] = field(default_factory=set)
+    members: dict[int, int] = field(default_factory=dict)
     ended: dict[int, tuple[Told, float | None]] = field(default_factory=dict)
     is_closed: bool = False
     is_told: bool = False
+
+    @property
+    def first(self) -> int:
+        """The trial of its first member, by which the group competes."""
+        return self.members[0]
 
 
 class Groups:
@@ -26,7 +30,8 @@ class Groups:
     learns: the mean of its members.
 
     A group is finished when all started members are over and no further one will start: the group is complete, or its
-    first member is over and another group has started.
+    first member is over and another group has started. A retry replaces the failed trial of its member; with a retry
+    of the first member, the group competes and is finished anew.
     """
 
     def __init__(self, close: Callable[[int, Told, float | None], None]) -> None:
@@ -52,10 +57,18 @@ class Groups:
         group = self._by_trial.get(place.first)
         if group is None:
             self.close_begun()
-            group = _Group(place.first, place.size)
-        group.started.add(started.trial)
-        group.is_closed |= len(group.started) == group.size
+            group = _Group(place.size)
+        elif place.member == 0:
+            self._begin_anew(group)
+        group.members[place.member] = started.trial
+        group.is_closed |= len(group.members) == group.size
         self._by_trial[started.trial] = group
+
+    def _begin_anew(self, group: _Group) -> None:
+        """Prepare a group for a retry of its first member, which is a new trial to the sampler."""
+        if not group.is_told:
+            self._close(group.first, *group.ended[group.first])
+        group.is_closed = group.is_told = False
 
     def close_begun(self) -> None:
         """Let the started groups take no further members, since another group starts."""
@@ -87,9 +100,10 @@ class Groups:
 
     def _settle(self, group: _Group) -> None:
         """Report a finished group to the sampler, once."""
-        if not group.is_closed or group.started - group.ended.keys() or group.is_told:
+        if not group.is_closed or group.is_told or not group.ended.keys() >= set(group.members.values()):
             return
         group.is_told = True
         told, best = group.ended[group.first]
-        values = [value for lesson, value in group.ended.values() if lesson == "value" and value is not None]
+        lessons = [group.ended[number] for number in group.members.values()]
+        values = [value for lesson, value in lessons if lesson == "value" and value is not None]
         self._close(group.first, told, fmean(values) if told == "value" and values else best)
