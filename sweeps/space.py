@@ -205,10 +205,15 @@ class Space:
 
     @property
     def kept_one_in(self) -> int:
-        """The number n, if one in n trials passes the first rung."""
+        """The reduction factor."""
         if self.reduction_factor is None:
             return 4 if self.pruner == "promoting" else 3
         return self.reduction_factor
+
+    @property
+    def first_kept_one_in(self) -> int:
+        """The number n, if one in n trials passes the first rung; one-epoch has only that rung."""
+        return self.kept_one_in**2 if self.pruner == "one-epoch" else self.kept_one_in
 
     @property
     def later_kept_one_in(self) -> int:
@@ -224,11 +229,18 @@ class Space:
             return 0
         return self.first_rung if self.loss_epochs is None else self.loss_epochs
 
-    def expected_epochs(self, max_epochs: int) -> float:
-        """Mean epochs of a sampled trial, if those that pass each rung are as many as they should be."""
+    def expected_epochs(self, max_epochs: int) -> float | None:
+        """Mean epochs of a sampled trial, if those that pass each rung are as many as they should be.
+
+        None if the pruner does not keep a fixed share of the trials.
+        """
+        if self.pruner in ("median", "hyperband", "none"):
+            return None
         total, rung, share, last = 0.0, self.first_rung, 1.0, 0
         while rung < max_epochs:
             total, last = total + share * (rung - last), rung
-            share /= self.kept_one_in if rung == self.first_rung else self.later_kept_one_in
+            share /= self.first_kept_one_in if rung == self.first_rung else self.later_kept_one_in
+            if self.pruner == "one-epoch":
+                break
             rung *= self.kept_one_in
         return total + share * (max_epochs - last)

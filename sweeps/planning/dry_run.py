@@ -131,18 +131,19 @@ def _epoch_seconds(plan: Plan, cost: StepCost) -> float:
 
 def _estimate(plan: Plan, costs: list[StepCost]) -> str:
     spec, space = plan.spec, plan.space
-    own = sum(_epoch_seconds(plan, cost) * epochs for cost, epochs in zip(costs, spec.baseline_epochs, strict=False))
+    own = sum(_epoch_seconds(plan, cost) * length for cost, length in zip(costs, spec.baseline_epochs, strict=False))
     sampled = (spec.trials - len(spec.baseline_epochs)) * statistics.mean(
         _epoch_seconds(plan, p) for p in costs[len(space.baselines) :]
     )
     own, sampled = own * spec.members, sampled * spec.members
     whole = (own + sampled * spec.max_epochs) / plan.at_once
     what = f"for {spec.trials} trials, {plan.at_once} at once"
-    if spec.pruner == "none":
-        return f"about {duration(whole)} {what}"
-    pruned = (own + sampled * space.expected_epochs(spec.max_epochs)) / plan.at_once
+    epochs = space.expected_epochs(spec.max_epochs)
+    if epochs is None:
+        return f"about {duration(whole)} {what}" + ("" if spec.pruner == "none" else ", without pruning")
+    pruned = (own + sampled * epochs) / plan.at_once
+    later = "" if spec.pruner == "one-epoch" else f" and one in {space.later_kept_one_in} each later rung"
     return (
-        f"about {duration(pruned)} {what}, "
-        f"if one in {space.kept_one_in} passes the first rung and one in {space.later_kept_one_in} each later rung; "
+        f"about {duration(pruned)} {what}, if one in {space.first_kept_one_in} passes the first rung{later}; "
         f"{duration(whole)} without pruning"
     )

@@ -87,6 +87,14 @@ def test_expected_epochs_by_default() -> None:
     assert SPACE.expected_epochs(20) == 1 + 3 / 4 + 12 / 8 + 4 / 16  # rungs at 1, 4 and 16
 
 
+@pytest.mark.parametrize(
+    ("pruner", "expected"),
+    [("halving", 1 + 2 / 3 + 6 / 9 + 11 / 27), ("one-epoch", 1 + 19 / 9), ("median", None), ("hyperband", None)],
+)
+def test_expected_epochs_of_other_pruners(pruner: Pruner, expected: float | None) -> None:
+    assert replace(SPACE, pruner=pruner).expected_epochs(20) == (expected and pytest.approx(expected))
+
+
 def test_a_space_with_a_reduction_factor_has_it_at_each_rung() -> None:
     assert replace(SPACE, reduction_factor=3).later_kept_one_in == 3
 
