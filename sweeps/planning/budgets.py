@@ -70,7 +70,7 @@ class Budgets:
         """Stop the sweep if a budget is used up, or if little gain is expected."""
         if reason := self._used_up(sweep.history):
             sweep.run_out(reason)
-        elif reason := self._too_little_gain(sweep.history):
+        elif reason := self._too_little_gain(sweep.history, int(sweep.history.spec["trials"])):  # `extend` changes it
             sweep.request_stop(reason)
 
     @property
@@ -82,7 +82,7 @@ class Budgets:
 
     def exceeded(self, history: SweepHistory) -> str | None:
         """Why the sweep may not go on: the budget that is used up, or the gain that is expected; None if it may."""
-        return self._used_up(history) or self._too_little_gain(history)
+        return self._used_up(history) or self._too_little_gain(history, self._spec.trials)
 
     def _used_up(self, history: SweepHistory) -> str | None:
         for option, limit, used, unit in self._limits(history):
@@ -92,9 +92,10 @@ class Budgets:
             return f"it is {self._until:%H:%M}, the time of --until"
         return None
 
-    def _too_little_gain(self, history: SweepHistory) -> str | None:
+    def _too_little_gain(self, history: SweepHistory, trials: int) -> str | None:
         least, gain = self._spec.until_gain, self._gain_ahead(history)
-        if least is not None and gain and gain.points < least:
+        # Of a sweep whose trials have all started it would only cut off those that run, and the confirmations.
+        if least is not None and gain and gain.points < least and trials > history.configurations:
             expected = f"{gain.trials} more trials are expected to gain {gain.points:.2f} points"
             return f"{expected}, less than --until-gain {least:g}"
         return None

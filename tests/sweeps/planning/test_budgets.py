@@ -281,6 +281,22 @@ def test_a_sweep_ends_where_little_is_left_to_gain(sweep: Callable[..., SweepRes
     assert "0.5 points (0.0" in Budgets(recorded_spec(first.history)).lines(first.history)[0]
 
 
+def test_a_small_gain_ends_no_sweep_whose_trials_have_all_started(sweep: Callable[..., SweepResult]) -> None:
+    """More is expected of the 30 first trials than of the 31: only the last two are good, and alike."""
+
+    def body(task: Task) -> Iterator[Message]:
+        yield EpochReport(attempt=task.attempt, epoch=1, metrics=metrics(0.415 if task.trial in (29, 30) else 0.4))
+        yield TrialEnd(attempt=task.attempt, state="ended")
+
+    asked = {"space": only_sampled(), "pruner": "none", "epochs": 1, "body": body, "sampler": "random"}
+    whole = sweep(trials=31, until_gain=0.5, confirm=1, name="whole", **asked)
+    assert whole.history.finished
+    assert len(whole) == 34, "the best is confirmed under three seeds"
+    stopped = sweep(trials=50, until_gain=0.5, **asked)
+    assert (len(stopped), stopped.history.finished) == (31, None)
+    assert sweep(resume=True, trials=31, until_gain=0.5, **asked).history.finished
+
+
 def test_what_is_left_to_gain_is_not_known_from_few_trials(
     run: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
