@@ -7,7 +7,7 @@ learn from the same trials.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -16,14 +16,14 @@ from sweeps.config import TrialConfig
 from sweeps.errors import InputError
 from sweeps.planning.edited_baselines import baseline_notes, changed_settings
 from sweeps.search.asked_trial import in_words
-from sweeps.search.drawn_as import Redrawn, as_redrawn, drawn_as, redrawn
+from sweeps.search.drawn_as import Redrawn, as_redrawn, drawn_as, lesson_as_redrawn, redrawn
 from sweeps.search.proposals import drawn_parameters, random_trials
 from sweeps.search.samplers import DRAWS_FOR_NAMES
 from sweeps.search.seeds import derive_seed
 from sweeps.search.warm_start import LEARNING
 from sweeps.space import Space
 from sweeps.spec import SweepSpec
-from tracking.record.events import Drawn, TrialStarted
+from tracking.record.events import Drawn, Lesson, TrialStarted
 from tracking.record.history import SweepHistory
 
 _SHOWN = 4
@@ -85,6 +85,7 @@ def space_edit(
     if drawn:
         lines += _parameters(space, spec.seed, filter(None, effective.values()))
         lines += [*_settings(before, resolve), _learns_from(before, space)]
+    lines += _learns_from_others(history.started.lessons, space, spec.seed)
     lines += [*baseline_notes(space, asked, spec, history, resolve), *_kept(asked, spec)]
     head = (
         f"{space.name} was edited since this sweep last ran: its trials keep their settings, and new ones are drawn "
@@ -154,6 +155,12 @@ def _learns_from(before: list[_Before], space: Space) -> str:
     return (
         f"the sampler learns from {len(before) - len(reasons)} of {len(before)} trials that were drawn before{without}"
     )
+
+
+def _learns_from_others(lessons: Sequence[Lesson], space: Space, seed: int) -> Iterator[str]:
+    if lessons:
+        still = sum(lesson_as_redrawn(space, lesson, seed) is not None for lesson in lessons)
+        yield f"the sampler learns from {still} of {len(lessons)} trials of other sweeps"
 
 
 def _kept(asked: Space, spec: SweepSpec) -> Iterator[str]:

@@ -21,8 +21,9 @@ from sweeps.errors import InputError
 from sweeps.search.asked_trial import AskedTrial, in_words, is_inside
 from sweeps.search.samplers import needs_all
 from sweeps.search.sampling.singly import value_at
+from sweeps.search.seeds import derive_seed
 from sweeps.space import Sampler, Space
-from tracking.record.events import Drawn, TrialStarted
+from tracking.record.events import Drawn, Lesson, TrialStarted
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,10 @@ class Redrawn:
         ours = self.config.net.name if self.config else theirs
         if theirs != ours:
             return f"its net is {theirs}, this space draws {ours} from its values"
+        return self.why_unusable(sampler)
+
+    def why_unusable(self, sampler: Sampler) -> str:
+        """Why the sampler cannot learn from the values; empty if it can."""
         if (model := needs_all(sampler)) and self.missing:
             return f"has no {self.missing[0]}, which {model} needs"
         return self.fault
@@ -110,6 +115,11 @@ def redrawn(space: Space, given: Mapping[str, Any], seed: int = 0, number: int =
     return Redrawn(config, trial.params, distributions, missing, (*trial.faults.values(), *faults))
 
 
+def drawn_from_other(space: Space, source: str, given: Mapping[str, Any], seed: int) -> Redrawn:
+    """Draw from the space of a sweep with `seed`, with the values of `source`, a trial of another sweep."""
+    return redrawn(space, given, derive_seed(seed, "from", source))
+
+
 def drawn_as(space: Space, config: TrialConfig, params: Mapping[str, Any], number: int = 0) -> Redrawn | None:
     """The draw of trial `number` that results in `config`. None if the space draws something else.
 
@@ -137,6 +147,14 @@ def as_redrawn(started: TrialStarted, redrawn: Mapping[int, Drawn | None]) -> Tr
         return started
     drawn = redrawn[started.trial]
     return started.model_copy(update=drawn.model_dump()) if drawn else None
+
+
+def lesson_as_redrawn(space: Space, lesson: Lesson, seed: int) -> Lesson | None:
+    """A lesson as a draw of the space as it is now. None if the sampler can no longer learn from it."""
+    drawn = drawn_from_other(space, lesson.source, lesson.params, seed)
+    if drawn.why_unusable(space.sampler):
+        return None
+    return lesson.model_copy(update={"params": drawn.params, "distributions": drawn.distributions})
 
 
 def _short(value: object) -> str:

@@ -16,6 +16,7 @@ from optuna.storages import JournalStorage
 
 from sweeps.config import TrialConfig
 from sweeps.search.asked_trial import AskedTrial
+from sweeps.search.drawn_as import drawn_from_other
 from sweeps.search.lessons import First
 from sweeps.search.samplers import PriorSampler, grid_points, is_turn_of_priors, make_sampler, turns_of_priors
 from sweeps.search.sampling.evolution import CmaSampler
@@ -80,10 +81,12 @@ class Proposals:
 
         The seed changes, since a sweep with the same space and seed would draw again what it takes from the other.
         """
+        # The space may have been edited since the start: Optuna refuses a choice that is no longer there.
+        now = (drawn_from_other(self._space, offer.source, offer.params, self._seed) for offer in sweep.offers)
+        self._offers = [drawn.params for drawn in now]
         sources = [lesson.source for lesson in sweep.lessons] + [offer.source for offer in sweep.offers]
         if sources:
             self._seed = derive_seed(self._seed, "from", *sources)
-        self._offers = [offer.params for offer in sweep.offers]
         self._taught = len(sweep.lessons)
 
     def count(self, started: TrialStarted) -> None:

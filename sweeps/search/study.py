@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sweeps.errors import InputError
 from sweeps.search.asha import Promoting, one_net
 from sweeps.search.asked_trial import AskedTrial
-from sweeps.search.drawn_as import as_redrawn
+from sweeps.search.drawn_as import as_redrawn, lesson_as_redrawn
 from sweeps.search.groups import Groups
 from sweeps.search.lessons import AS_IT_ENDED, STATES, Lessons
 from sweeps.search.proposals import Proposal, Proposals, drawn_parameters
@@ -59,6 +59,7 @@ class Study:
     def __init__(self, log: Path, space: Space, seed: int, events: Iterable[Event] = ()) -> None:
         """Build the study at `log` from the journal's events, replacing an existing one."""
         self._space = space
+        self._seed = seed
         self._open: dict[int, optuna.Trial | None] = {}  # None for a baseline
         self._whole: set[frozenset[str]] = set()  # parameter names of each successful draw
         self._curves: defaultdict[int, dict[int, float]] = defaultdict(dict)
@@ -126,11 +127,15 @@ class Study:
                 self.finish(event.trial, told, event.best.get(f"best_{OBJECTIVE}"), event.best)
 
     def _start_from(self, sweep: SweepStarted) -> None:
-        """Learn from trials of other sweeps. They have numbers below 0, as they are older than all others."""
+        """Learn from trials of other sweeps. They have numbers below 0, as they are older than all others.
+
+        The space may have been edited since; parameters keep one kind and one set of choices within a study.
+        """
         self._proposals.start_from(sweep)
-        for number, lesson in enumerate(sweep.lessons, start=-len(sweep.lessons)):
-            drawn = {name: json_to_distribution(text) for name, text in lesson.distributions.items()}
-            self._lessons.learn(number, lesson.told, lesson.value, lesson.curve, lesson.params, drawn)
+        for number, recorded in enumerate(sweep.lessons, start=-len(sweep.lessons)):
+            if lesson := lesson_as_redrawn(self._space, recorded, self._seed):
+                drawn = {name: json_to_distribution(text) for name, text in lesson.distributions.items()}
+                self._lessons.learn(number, lesson.told, lesson.value, lesson.curve, lesson.params, drawn)
 
     def propose(self, number: int) -> Proposal:
         """Draw the configuration of trial `number`; random numbers depend only on the seed and the number.

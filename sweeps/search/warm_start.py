@@ -15,8 +15,7 @@ from statistics import fmean
 
 from sweeps.errors import InputError
 from sweeps.runs import open_sweep, readable_sweeps
-from sweeps.search.drawn_as import Redrawn, redrawn
-from sweeps.search.seeds import derive_seed
+from sweeps.search.drawn_as import Redrawn, drawn_from_other
 from sweeps.space import Sampler, Space
 from sweeps.spec import SweepSpec, recorded_spec
 from tracking.errors import TrackingError
@@ -169,7 +168,7 @@ def _past(name: str, history: SweepHistory, space: Space, spec: SweepSpec) -> It
         if not (started.params and started.config and is_over) or group.confirms is not None:
             continue
         source = f"{name}/{started.trial}"
-        yield _Past(source, group, redrawn(space, started.params, derive_seed(spec.seed, "from", source)))
+        yield _Past(source, group, drawn_from_other(space, source, started.params, spec.seed))
 
 
 def _lessons(fitting: Sequence[_Past], space: Space, spec: SweepSpec) -> tuple[tuple[Lesson, ...], dict[str, str]]:

@@ -101,6 +101,43 @@ def test_a_widened_range_and_a_new_choice_keep_all_trials(edited: Edited, out: P
     assert learned(out) == dict(enumerate(drawn(history)))
 
 
+@pytest.mark.parametrize("sampler", ["tpe", "qmc-tpe", "gp"])
+def test_lessons_of_another_sweep_are_drawn_from_the_edited_space(
+    run: Run, write: Any, out: Path, capsys: Capture, sampler: str
+) -> None:
+    write(sampler=sampler)
+    assert run("--name", "dusk", "--trials", "30") == 0
+    assert run("--from", "dusk", "--trials", "2") == 0
+    write(
+        sampler=sampler,
+        lr="trial.suggest_float('lr', 0.01, 0.5, log=True)",
+        optimizer="trial.suggest_categorical('optimizer', ['sgd', 'nesterov', 'adam'])",
+    )
+    capsys.readouterr()
+    assert run("--resume", "--trials", "6") == 0
+    said = " ".join(capsys.readouterr().err.split())
+    history = SweepHistory.load(out / "night" / "journal.jsonl")
+    assert history.count("done") == 6
+    lessons = history.started.lessons
+    inside = [lesson.params for lesson in lessons if lesson.params["lr"] >= 0.01]
+    assert 0 < len(inside) < len(lessons)
+    assert f"the sampler learns from {len(inside)} of {len(lessons)} trials of other sweeps" in said
+    assert [params for number, params in sorted(learned(out).items()) if number < 0] == inside
+
+
+def test_offers_of_another_sweep_keep_the_values_that_the_edited_space_has(run: Run, write: Any, out: Path) -> None:
+    write()
+    assert run("--name", "dusk", "--trials", "8") == 0
+    assert run("--from", "auto", "--trials", "1") == 0
+    offer = SweepHistory.load(out / "night" / "journal.jsonl").started.offers[1].params
+    others = [choice for choice in ("sgd", "nesterov", "adam") if choice != offer["optimizer"]]
+    write(optimizer=f"trial.suggest_categorical('optimizer', {others})")
+    assert run("--resume", "--trials", "2") == 0
+    history = SweepHistory.load(out / "night" / "journal.jsonl")
+    assert history.count("done") == 2
+    assert history.trials[1].started.params["lr"] == offer["lr"]
+
+
 def test_where_nothing_was_drawn_no_parameter_is_new(run: Run, write: Any, capsys: Capture) -> None:
     write(baselines="baseline('A', 0.01)")
     assert run("--trials", "1") == 0
