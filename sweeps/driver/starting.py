@@ -9,6 +9,7 @@ from fer_common.errors import UserError
 from sweeps.config import TrialConfig
 from sweeps.driver.endings import Endings
 from sweeps.driver.recorder import Recorder
+from sweeps.search.drawn_as import drawn_as
 from sweeps.search.proposals import Proposal
 from sweeps.search.seeds import derive_seed
 from sweeps.search.study import Study
@@ -148,13 +149,16 @@ class Starting:
 
         None if it fails at once: what its configuration names is gone, such as another trial's weights.
         """
-        number, config, fault = self._history.next_number, TrialConfig.model_validate(wanted.config), None
+        number, fault = self._history.next_number, None
+        config = asked = TrialConfig.model_validate(wanted.config)
         try:
-            config = self._resolve(config)
+            config = self._resolve(asked)
         except (UserError, OSError) as error:
             fault = str(error)
         source = self._history.trials[wanted.source].started
         same = source if wanted.verb == "retry" else None
+        # The space may have been edited since the person asked for it.
+        drawn = drawn_as(self._space, asked, wanted.params) if wanted.params else None
         started = TrialStarted(
             trial=number,
             config_id=config.id,
@@ -163,13 +167,13 @@ class Starting:
             epochs=wanted.epochs,
             baseline=same and same.baseline,
             report_epochs=same and same.report_epochs,
-            params=wanted.params,
-            distributions=wanted.distributions,
+            params=drawn.params if drawn else {},
+            distributions=drawn.distributions if drawn else {},
             wanted=wanted,
             **self._place_of(wanted, spec),
         )
         self._study.enter(started)
-        if wanted.params:
+        if drawn:
             self._study.add_drawn(started)
         else:
             self._study.add_undrawn(number)

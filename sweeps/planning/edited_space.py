@@ -46,7 +46,7 @@ class SpaceEdit:
 
 @dataclass(frozen=True)
 class _Before:
-    """An earlier drawn trial, and what the edited space draws from its values."""
+    """An earlier trial that the space drew or refused, and what the edited space draws from its values."""
 
     started: TrialStarted
     drawn: Redrawn
@@ -56,6 +56,13 @@ class _Before:
     def now(self) -> Drawn | None:
         """What the journal records of it."""
         return None if self.why_no_lesson else Drawn(params=self.drawn.params, distributions=self.drawn.distributions)
+
+    def is_drawn_as(self, known: TrialStarted | None) -> bool:
+        """Whether the space draws it as `known`. Of a refused draw only the parameters are compared: it may have been
+        refused because of the trials before it."""
+        if known and not known.config:
+            return self.drawn.params == known.params and self.drawn.distributions == known.distributions
+        return _drawn(known) == self.now
 
     def changed_settings(self, resolve: Resolve) -> Iterator[str]:
         """Settings whose values the edited space changes; none if a parameter is new, since its value is random."""
@@ -78,33 +85,38 @@ def space_edit(
     known = [driver.space_sha256 for driver in history.drivers if driver.space_sha256]
     is_new_file = bool(known) and space.code_sha256 not in (None, known[-1])
     effective = {started.trial: as_redrawn(started, history.redrawn) for started in drawn}
-    draws_as_before = {number: _drawn(started) for number, started in effective.items()} == now
-    if draws_as_before and not is_new_file:
+    if all(one.is_drawn_as(effective[one.started.trial]) for one in before) and not is_new_file:
         return None
     lines: list[str] = []
     if drawn:
         lines += _parameters(space, spec.seed, filter(None, effective.values()))
-        lines += [*_settings(before, resolve), _learns_from(before, space)]
+    if whole := [one for one in before if one.started.config]:
+        lines += [*_settings(whole, resolve), _learns_from(whole, space)]
     lines += _learns_from_others(history.started.lessons, space, spec.seed)
     lines += [*baseline_notes(space, asked, spec, history, resolve), *_kept(asked, spec)]
     head = (
         f"{space.name} was edited since this sweep last ran: its trials keep their settings, and new ones are drawn "
         "from the space as it is now"
     )
-    return SpaceEdit(None if draws_as_before else now, (head, *lines))
+    recorded = {number: _drawn(started) for number, started in effective.items()}
+    return SpaceEdit(None if now == recorded else now, (head, *lines))
 
 
 def _was_drawn(started: TrialStarted) -> bool:
-    """Whether the space drew the trial, or could have drawn it."""
+    """Whether the space drew the trial, refused the draw, or could have drawn the trial."""
     proposed = started.wanted is None and not started.is_further_member
-    return started.baseline is None and bool(started.config) and (proposed or bool(started.params))
+    return started.baseline is None and (proposed or bool(started.params))
 
 
 def _look_at(started: TrialStarted, space: Space, seed: int) -> _Before:
-    if same := drawn_as(space, TrialConfig.model_validate(started.config), started.params, started.trial):
+    config = TrialConfig.model_validate(started.config) if started.config else None
+    if config and (same := drawn_as(space, config, started.params, started.trial)):
         return _Before(started, same, "")
     drawn = redrawn(space, started.params, derive_seed(seed, "edited", started.config_id), started.trial)
-    return _Before(started, drawn, drawn.why_no_lesson(started, space.sampler))
+    if config:
+        return _Before(started, drawn, drawn.why_no_lesson(started, space.sampler))
+    is_refused_again = not (drawn.config or drawn.missing) and drawn.params == started.params
+    return _Before(started, drawn, "" if is_refused_again else "the space no longer refuses it")
 
 
 def _drawn(started: TrialStarted | None) -> Drawn | None:

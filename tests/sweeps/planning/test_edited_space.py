@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from sweeps.cli.main import main
 from sweeps.search.study import Study
 from sweeps.spaces.find import find_space
 from tests.sweeps.fake_trials import refused
@@ -136,6 +137,50 @@ def test_offers_of_another_sweep_keep_the_values_that_the_edited_space_has(run: 
     history = SweepHistory.load(out / "night" / "journal.jsonl")
     assert history.count("done") == 2
     assert history.trials[1].started.params["lr"] == offer["lr"]
+
+
+@pytest.mark.parametrize(
+    ("number", "is_refused_now", "teaches"), [(0, True, False), (3, True, True), (3, False, False)]
+)
+def test_a_refused_draw_does_not_keep_the_parameters_of_before(
+    run: Run, write: Any, out: Path, capsys: Capture, number: int, is_refused_now: bool, teaches: bool
+) -> None:
+    refuses = f"1 / 0 if trial.number == {number} and trial.study.study_name == 'my_space' else 0.0005"
+    write(weight_decay=refuses)
+    run()
+    three = "trial.suggest_categorical('optimizer', ['sgd', 'nesterov', 'adam'])"
+    write(weight_decay=refuses if is_refused_now else "0.0005", optimizer=three)
+    capsys.readouterr()
+    run("--resume", "--trials", "12")
+    assert "the sampler learns from 7 of 7 trials that were drawn before" in " ".join(capsys.readouterr().err.split())
+    run("--resume", "--trials", "14")
+    assert "was edited" not in capsys.readouterr().err
+    history = SweepHistory.load(out / "night" / "journal.jsonl")
+    assert (history.count("done"), history.count("failed")) == (13, 1)
+    assert history.trials[number].started.title == "refused draw"
+    # The first draw teaches nothing, as it is not known then which parameters a whole one has.
+    assert sorted(learned(out)) == [trial for trial in range(14) if trial != number or teaches]
+
+
+@pytest.mark.parametrize("lowest", [0.0001, 0.05])
+def test_a_trial_asked_for_before_an_edit_is_drawn_from_the_edited_space(
+    run: Run, write: Any, out: Path, lowest: float
+) -> None:
+    write()
+    assert run() == 0
+    assert main(["try", "night", "lr=0.02", "--out", str(out)]) == 0
+    write(
+        lr=f"trial.suggest_float('lr', {lowest}, 0.5, log=True)",
+        optimizer="trial.suggest_categorical('optimizer', ['sgd', 'nesterov', 'adam'])",
+    )
+    assert run("--resume", "--trials", "12") == 0
+    assert run("--resume", "--trials", "14") == 0
+    history = SweepHistory.load(out / "night" / "journal.jsonl")
+    assert history.count("done") == 14
+    tried = history.trials[8].started
+    assert tried.config["recipe"]["lr"] == 0.02
+    assert tried.params.get("lr") == (0.02 if lowest < 0.02 else None), "else the space cannot draw it"
+    assert (8 in learned(out)) == (lowest < 0.02)
 
 
 def test_where_nothing_was_drawn_no_parameter_is_new(run: Run, write: Any, capsys: Capture) -> None:
