@@ -239,8 +239,9 @@ class Acts:
         if changes:
             self._check(config)
         named = {name.rpartition(".")[2]: value for name, value in changes.items()}
-        params = started.params | {name: value for name, value in named.items() if name in started.params}
-        drawn = drawn_as(self._space, config, params)
+        # A space may put more before the name, as `lenet.lr`.
+        changed = {name: named[last] for name in started.params if (last := name.rpartition(".")[2]) in named}
+        drawn = drawn_as(self._space, config, started.params | changed)
         return Wanted(
             act=request.act,
             verb=request.verb,

@@ -31,6 +31,7 @@ from sweeps.options import Options
 from sweeps.planning.hardware import find_hardware
 from sweeps.planning.plan import make_plan
 from sweeps.sharing.files import FileClaims, ledger_folder
+from sweeps.spaces import zoo_space
 from sweeps.sweep import run_plan
 from sweeps.trial import run_trial
 from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd
@@ -296,6 +297,21 @@ def test_tried_settings_come_next_and_teach_the_sampler_what_it_could_have_drawn
     InlineRunner().run(third.director, good_body)
     assert third.director.history.count("done") == 5
     assert held.director.spec.trials == 5, "those that were asked for come on top"
+
+
+def test_a_tried_setting_is_the_parameter_whose_name_ends_with_it(tmp_path: Path) -> None:
+    space = replace(zoo_space.SPACE, name="zoo_space")
+    held = open_desk(tmp_path / "night", space, spec(trials=1))
+    task = held.task()
+    lr, before = f"{task.config.net.name}.lr", held.director.history.trials[0].started.params
+    held.director.take(0, report(task, 1))
+    tried = before[lr] * 0.999
+    act = Acts(held.folder, space, 4).perform(
+        held.director, Request(verb="try", arguments={"settings": [f"lr={tried}"]})
+    )
+    assert act.answer == f"starts next: the settings of trial 0 with lr={tried}"
+    assert held.task().trial == 1
+    assert held.director.history.trials[1].started.params == {**before, lr: tried}
 
 
 def test_failed_trials_are_retried_as_new_ones_once(tmp_path: Path) -> None:
