@@ -7,10 +7,13 @@ import json
 import os
 import re
 import shutil
+import ssl
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ from ray.autoscaler._private.command_runner import _with_interactive
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from tests import ROOT
+from tests.certificates import certificate, needs_openssl
 
 CLUSTER = ROOT / "cluster"
 SCHEMAS = Path(__file__).parent / "schemas"
@@ -171,14 +175,19 @@ def test_the_image_installs_what_the_constraints_pin() -> None:
     assert yaml.safe_load((CLUSTER / "kuberay/raycluster.yaml").read_text())["spec"]["rayVersion"] == ray[1]
 
 
-def test_compose_takes_it_and_publishes_on_the_loopback_alone(tmp_path: Path) -> None:
-    subprocess.run([CLUSTER / "mlflow/make_secrets.sh", tmp_path / "secrets"], check=True, capture_output=True)
+def rendered(home: Path, **environment: str) -> dict[str, Any]:
+    """compose.yaml as compose starts it."""
     done = subprocess.run(
         [tool("docker-compose"), "-f", CLUSTER / "mlflow/compose.yaml", "--profile", "ray", "config", "--format", "json"],
-        capture_output=True, text=True, check=False, env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
+        capture_output=True, text=True, check=False, env={"PATH": "/usr/bin:/bin", "HOME": str(home)} | environment,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    services = json.loads(done.stdout)["services"]
+    return dict(json.loads(done.stdout))
+
+
+def test_compose_takes_it_and_publishes_on_the_loopback_alone(tmp_path: Path) -> None:
+    subprocess.run([CLUSTER / "mlflow/make_secrets.sh", tmp_path / "secrets"], check=True, capture_output=True)
+    services = rendered(tmp_path)["services"]
     assert {"mlflow", "postgres", "minio", "ray-head", "ray-worker"} <= set(services)
     published = {name: [port.get("host_ip") for port in service.get("ports", [])] for name, service in services.items()}
     assert {name: ips for name, ips in published.items() if ips} == {"mlflow": ["127.0.0.1"], "ray-head": ["127.0.0.1"]}
@@ -187,6 +196,47 @@ def test_compose_takes_it_and_publishes_on_the_loopback_alone(tmp_path: Path) ->
         assert service["security_opt"] == ["no-new-privileges:true"], name
         words = json.dumps([service.get("environment"), service.get("command"), service.get("entrypoint")])
         assert not re.search(r"(password|token|secret_key)\W+[0-9a-f]{16,}", words, flags=re.IGNORECASE), name
+
+
+def test_mlflow_has_the_certificate_that_it_is_told_of(tmp_path: Path) -> None:
+    """Without TLS no file is named; with it each named file is mounted from the one that the variable gives."""
+    names = ("MLFLOW_TLS_CERT", "MLFLOW_TLS_KEY")
+    assert not any(rendered(tmp_path)["services"]["mlflow"]["environment"][name] for name in names)
+    given = {name: str(tmp_path / name) for name in names}
+    mlflow = rendered(tmp_path, **given)["services"]["mlflow"]
+    mounted = {one["target"]: one["source"] for one in mlflow["volumes"]}
+    assert {name: mounted[mlflow["environment"][name]] for name in names} == given
+
+
+@needs_openssl
+@pytest.mark.parametrize("tls", [False, True])
+def test_mlflow_s_health_is_asked_as_it_is_served(tmp_path: Path, tls: bool) -> None:
+    made = certificate(tmp_path / "tls", "192.0.2.1")  # of an authority that the container does not trust
+    given = {"MLFLOW_TLS_CERT": str(made.certificate), "MLFLOW_TLS_KEY": str(made.key)} if tls else {}
+    _, python, *words = rendered(tmp_path, **given)["services"]["mlflow"]["healthcheck"]["test"]
+    assert python == "python"
+    server = HTTPServer(("127.0.0.1", 0), Healthy)
+    if tls:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(made.certificate, made.key)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    port = str(server.server_port)
+    done = subprocess.run([sys.executable, *(word.replace("5000", port) for word in words)], capture_output=True,
+                          text=True, check=False, timeout=20)  # fmt: skip
+    server.shutdown()
+    server.server_close()
+    assert done.returncode == 0, done.stderr
+
+
+class Healthy(BaseHTTPRequestHandler):
+    """MLflow, as far as its health is asked."""
+
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/health" else 404)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None: ...
 
 
 def test_secrets_are_random_kept_and_private(tmp_path: Path) -> None:
