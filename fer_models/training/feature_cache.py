@@ -51,8 +51,8 @@ def fit_on_features(
 ) -> Iterator[Epoch | Computing]:
     """As `fit`, on unaugmented faces in an order by `torch.randperm`, with the same results except for rounding.
 
-    A phase without frozen stages trains on the faces themselves. While features are computed, the progress is yielded
-    every few seconds.
+    A phase without frozen stages trains on the faces themselves, and so does one with a running average that freezes
+    stages which learned before. While features are computed, the progress is yielded every few seconds.
 
     Args:
         state: of a `StagedNet`; it is the state after the yielded epoch.
@@ -75,11 +75,15 @@ def fit_on_features(
         device=device, precision=precision, memory_format=memory_format, micro_batches=micro_batches, **more,
     )  # fmt: skip
     place(state, torch.device(device), memory_format)
-    for phase in phases(recipe, transfer, epochs):
+    planned = phases(recipe, transfer, epochs)
+    always_frozen = min(frozen_count(state.net, phase.freeze) for phase in planned)
+    for phase in planned:
         if state.epoch >= phase.last_epoch:
             continue
         count = frozen_count(state.net, phase.freeze)
-        if count == 0:
+        learned_before = phase.first_epoch > 1 and count > always_frozen
+        # The running average of stages that have learned differs from the stages, and needs features of its own.
+        if count == 0 or (learned_before and state.ema is not None):
             yield from _until(phase.last_epoch, train_epochs(state, _batches(train, size), val))
             continue
         front, net = _cut(state.net, count)

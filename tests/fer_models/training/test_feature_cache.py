@@ -138,6 +138,24 @@ def test_a_phase_in_which_all_learns_runs_on_the_faces(faces: Faces, tmp_path: P
     assert next(epochs, None) is None
 
 
+def test_an_average_of_stages_that_an_earlier_phase_trained_is_judged_as_a_whole(
+    faces: Faces, batches_of: Callable[..., Batches], tmp_path: Path
+) -> None:
+    """The average follows these stages slowly: the features of the net are not those of the average."""
+    recipe = RECIPE.model_copy(update={"ema_decay": 0.99, "lr": 0.05})
+    transfer = Transfer(weights="some", freeze=1, finetune_epochs_share=1 / 3, finetune_lr=0.001, finetune_freeze=2)
+    how: dict[str, Any] = {"recipe": recipe, "transfer": transfer, "epochs": 6, "seed": 5}
+    plain, quick = new_state(make(), recipe, transfer), new_state(make(), recipe, transfer)
+    expected = list(fit(plain, batches_of(*faces, 7), faces, iterations_per_epoch=4, **how))
+    found = [
+        epoch
+        for epoch in fit_on_features(quick, faces, faces, folder=tmp_path, fingerprint="abc", **how)
+        if isinstance(epoch, Epoch)
+    ]
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours.val_probabilities, theirs.val_probabilities, atol=1e-4)
+
+
 def test_what_cannot_be_cached_is_refused(faces: Faces, tmp_path: Path) -> None:
     transfer = Transfer(weights="some", freeze=1)
     ten = RECIPE.model_copy(update={"views": "ten_crop"})
