@@ -147,24 +147,30 @@ class Version:
 
 def champions(client: "MlflowClient") -> list[Version]:
     """Every registered champion, the most accurate on its own validation split first."""
-    found = [
-        client.get_model_version_by_alias(model.name, CHAMPION)
-        for model in client.search_registered_models(max_results=_MOST_MODELS)
-        if CHAMPION in model.aliases
-    ]
-    versions = [Version(one.name, str(one.version), dict(one.tags)) for one in found]
-    return sorted(versions, key=lambda one: -int(one.tags[_RIGHT_TAG]) / int(one.tags[_N_TAG]))
+    found = [version for _, version in _by_alias(client, CHAMPION)]
+    return sorted(found, key=lambda one: -int(one.tags[_RIGHT_TAG]) / int(one.tags[_N_TAG]))
 
 
 def registered_models(client: "MlflowClient") -> list[tuple[str, Version]]:
     """Model references with their current versions: the champion, and every alias as `models:/NAME@alias`."""
-    best = champions(client)[:1]
-    found: list[tuple[str, Version]] = [(CHAMPION, version) for version in best]
-    for model in client.search_registered_models(max_results=_MOST_MODELS):
-        for alias in sorted(model.aliases):
-            one = client.get_model_version_by_alias(model.name, alias)
-            found.append((f"models:/{model.name}@{alias}", Version(one.name, str(one.version), dict(one.tags))))
-    return found
+    best = [(CHAMPION, version) for version in champions(client)[:1]]
+    return best + [(f"models:/{version.name}@{alias}", version) for alias, version in _by_alias(client)]
+
+
+def _by_alias(client: "MlflowClient", wanted: str | None = None) -> list[tuple[str, Version]]:
+    """The versions with an alias, or with the wanted one. Those of other projects on the server are left out."""
+    found = [
+        (alias, client.get_model_version_by_alias(model.name, alias))
+        for model in client.search_registered_models(max_results=_MOST_MODELS)
+        for alias in sorted(model.aliases)
+        if wanted in (None, alias)
+    ]
+    return [(alias, Version(one.name, str(one.version), dict(one.tags))) for alias, one in found if _is_ours(one)]
+
+
+def _is_ours(version: "ModelVersion") -> bool:
+    """Whether `register` made a version."""
+    return _RIGHT_TAG in version.tags and _N_TAG in version.tags
 
 
 def fetch_files(reference: str, tracking_uri: str, folder: Path) -> Version:
@@ -223,7 +229,8 @@ def _create_name(client: "MlflowClient", name: str) -> None:
 
 def _version_of(client: "MlflowClient", name: str, candidate: Candidate) -> str:
     for version in client.search_model_versions(f"name = '{name}' AND run_id = '{candidate.run_id}'"):
-        return str(version.version)
+        if _is_ours(version):
+            return str(version.version)
     tags = {
         "dataset": candidate.dataset,
         "dataset.fingerprint": candidate.fingerprint,
@@ -258,6 +265,8 @@ def _beats(client: "MlflowClient", candidate: Candidate, present: "ModelVersion"
         p = selected_p(mine, right, among, np.random.default_rng(_SEED))
         counts = f"only it is right on {only_mine} faces, only version {present.version} on {only_theirs}"
         return only_mine > only_theirs and p < _LEVEL, f"{counts}, {best}p = {p:.3f}"
+    if not _is_ours(present):
+        return False, f"version {present.version} has the alias {CHAMPION}, but its predictions are not known"
     counted = int(present.tags[_RIGHT_TAG]), int(present.tags[_N_TAG])
     confidence = (1 - _LEVEL) ** (1 / len(among))
     gap = difference_interval(int(mine.sum()), mine.size, *counted, confidence)

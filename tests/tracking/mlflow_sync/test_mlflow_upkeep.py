@@ -13,7 +13,16 @@ from tests.tracking.small_sweep import SWEEP_ID, Stored, Sweep
 from tracking.errors import TrackingError
 from tracking.metrics.significance import BoolArray
 from tracking.mlflow_sync.default_store import default_uri
-from tracking.mlflow_sync.models import CHAMPION, Candidate, log_model_folder, model_name, register
+from tracking.mlflow_sync.models import (
+    CHAMPION,
+    Candidate,
+    champions,
+    fetch_files,
+    log_model_folder,
+    model_name,
+    register,
+    registered_models,
+)
 from tracking.mlflow_sync.sink import MlflowSink
 from tracking.mlflow_sync.upkeep import close_runs, dead_runs, find_mlflow_run, log_file, open_client, opened
 from tracking.record.events import AttemptStarted
@@ -188,6 +197,25 @@ def test_synthetic_faces_make_no_champion(candidate: Candidate, client: MlflowCl
     assert (verdict.version, verdict.is_champion) == (None, False)
     assert "synthetic" in verdict.reason
     assert client.search_registered_models() == []
+
+
+def test_models_of_other_projects_on_the_server_are_left_out(
+    candidate: Candidate, client: MlflowClient, out: Path, tmp_path: Path
+) -> None:
+    run_id = client.get_run(candidate.run_id).data.tags["mlflow.parentRunId"]
+    for name in ("prices", model_name(candidate)):
+        client.create_registered_model(name)
+        theirs = client.create_model_version(name, f"runs:/{run_id}/theirs", run_id)
+        client.set_registered_model_alias(name, CHAMPION, str(theirs.version))
+    assert registered_models(client) == []
+    with pytest.raises(TrackingError, match="there is no champion yet"):
+        fetch_files(CHAMPION, default_uri(out), tmp_path / "files")
+    verdict = register(client, candidate)
+    assert (verdict.version, verdict.is_champion) == ("2", False)
+    assert verdict.reason == "version 1 has the alias champion, but its predictions are not known"
+    client.set_registered_model_alias(model_name(candidate), CHAMPION, "2")
+    assert [(one.name, one.number) for one in champions(client)] == [(model_name(candidate), "2")]
+    assert [name for name, _ in registered_models(client)] == [CHAMPION, f"models:/{model_name(candidate)}@{CHAMPION}"]
 
 
 _SCRIPT = """
