@@ -49,6 +49,8 @@ def register_run(run: Run, tracking_uri: str) -> str:
         TrackingError: MLflow does not have the run, does not answer, or refuses.
     """
     run.refuse_unfinished()
+    best = run.trial.best_epoch()
+    assert best is not None
     if (fold := run.trial.started.fold) is not None:
         raise InputError(
             f"{run.name}: was trained on fold {fold} of {run.spec.folds}, and validated on faces that other folds "
@@ -56,15 +58,11 @@ def register_run(run: Run, tracking_uri: str) -> str:
         )
     answers = answers_fitted_apart(run)
     with opened(tracking_uri) as client, tempfile.TemporaryDirectory() as scratch:
-        run_id = find_mlflow_run(client, run.history.started, run.trial.number)
         files = Path(scratch) / "files"
         mean_face = pack(run, files)
-        address = log_model_folder(
-            client, run_id, script=Path(pyfunc_model.__file__), code=_CODE, files=files, input_example=mean_face[None],
-            classes=run.spec.classes, requirements=_requirements(run),
-        )  # fmt: skip
         candidate = Candidate(
-            run_id=run_id,
+            run_id=find_mlflow_run(client, run.history.started, run.trial.number),
+            epoch=best.epoch,
             space=run.history.started.space,
             dataset=run.spec.dataset,
             fingerprint=run.spec.fingerprint,
@@ -73,6 +71,10 @@ def register_run(run: Run, tracking_uri: str) -> str:
             is_right=answers.is_right,
             among=_chosen_among(run, answers),
         )
+        address = log_model_folder(
+            client, candidate, script=Path(pyfunc_model.__file__), code=_CODE, files=files,
+            input_example=mean_face[None], classes=run.spec.classes, requirements=_requirements(run),
+        )  # fmt: skip
         verdict = register(client, candidate)
     return f"{run.name}: logged as model {address}; {_sentence(candidate, verdict)}"
 

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,10 +28,11 @@ if TYPE_CHECKING:
 
 CHAMPION = "champion"
 MODEL_ARTIFACT = "model"
+"""Folder of a run's model. If another net of the run is registered from it, the next is `model-2`, and so on."""
 _RIGHT_FILE = "val_right.npz"
 _ANSWERS_ARTIFACT = "val_probabilities.npz"
 """For versions that were registered without that file."""
-_RIGHT_TAG, _N_TAG = "val.right", "val.n"
+_RIGHT_TAG, _N_TAG, _EPOCH_TAG = "val.right", "val.n", "epoch"
 _LEVEL = 0.05
 _MOST_MODELS = 1000
 _SEED = 0
@@ -39,13 +41,14 @@ _SEED = 0
 
 @dataclass(frozen=True)
 class Candidate:
-    """A net that was logged to run `run_id`, with its correct predictions on the val split of data `fingerprint`.
+    """The net of a run's best epoch, with its correct predictions on the val split of data `fingerprint`.
 
     It was selected on this split among k nets: `among` [k, n] has the correct predictions of each of them, itself
     included. `is_right` [n] has its own. If the net was fitted to these faces, they are cross-fitted.
     """
 
     run_id: str
+    epoch: int
     space: str
     dataset: str
     fingerprint: str
@@ -66,7 +69,7 @@ class Promotion:
 
 def log_model_folder(
     client: "MlflowClient",
-    run_id: str,
+    candidate: Candidate,
     *,
     script: Path,
     code: Sequence[Path],
@@ -75,7 +78,9 @@ def log_model_folder(
     classes: Sequence[str],
     requirements: Sequence[str],
 ) -> str:
-    """Log a net to a run and return the address that `mlflow.pyfunc.load_model` takes.
+    """Log a net to its run and return the address that `mlflow.pyfunc.load_model` takes.
+
+    The files of another net of the run that is registered are not replaced.
 
     `script` is models-from-code: it calls `mlflow.models.set_model` with a PythonModel whose `load_context` finds the
     folder `files` under `context.artifacts["files"]`. It may import the packages `code`, of which the model has copies.
@@ -89,7 +94,7 @@ def log_model_folder(
     from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
     if not script.is_file() or not files.is_dir():
-        raise TrackingError(f"model of run {run_id}: no script {script}, or no folder {files}")
+        raise TrackingError(f"model of run {candidate.run_id}: no script {script}, or no folder {files}")
     # Grey and RGB have different numbers of dimensions, so the signature is an array of any shape.
     images = Schema([TensorSpec(np.dtype(object), (-1,))])
     signature = ModelSignature(images, Schema([ColSpec(DataType.float, name) for name in classes]))
@@ -104,8 +109,8 @@ def log_model_folder(
             input_example=input_example,
             pip_requirements=list(requirements),
         )
-        client.log_artifacts(run_id, str(saved), MODEL_ARTIFACT)
-    return f"runs:/{run_id}/{MODEL_ARTIFACT}"
+        client.log_artifacts(candidate.run_id, str(saved), _folder_for(client, candidate))
+    return _source(client, candidate)
 
 
 def model_name(candidate: Candidate) -> str:
@@ -116,14 +121,15 @@ def model_name(candidate: Candidate) -> str:
 def register(client: "MlflowClient", candidate: Candidate) -> Promotion:
     """Register a net, and make it champion if there is none or if it beats the current one by more than chance.
 
-    Nets of synthetic faces are never registered. A repeated call reuses the version of the run.
+    Nets of synthetic faces are never registered. A repeated call reuses the version of the net. An extended trial has
+    another net, which becomes another version.
     """
     if candidate.synthetic:
         return Promotion(None, False, "trained on synthetic faces: never registered")
     name = model_name(candidate)
     _keep_right(client, candidate)
     _create_name(client, name)
-    version = _version_of(client, name, candidate)
+    version = _version_for(client, name, candidate)
     present = _champion(client, name)
     # SQLite stores give the version as a number, servers as text.
     if present is not None and str(present.version) == version:
@@ -181,9 +187,10 @@ def fetch_files(reference: str, tracking_uri: str, folder: Path) -> Version:
     """
     with opened(tracking_uri) as client:
         version = _registered(client, reference)
-        run_id = client.get_model_version(version.name, version.number).run_id
+        registered = client.get_model_version(version.name, version.number)
         with tempfile.TemporaryDirectory() as scratch:
-            found = client.download_artifacts(str(run_id), f"{MODEL_ARTIFACT}/artifacts/files", scratch)
+            path = f"{_folder_of(client, registered)}/artifacts/files"
+            found = client.download_artifacts(str(registered.run_id), path, scratch)
             shutil.copytree(found, folder)
     return version
 
@@ -227,18 +234,55 @@ def _create_name(client: "MlflowClient", name: str) -> None:
             raise
 
 
-def _version_of(client: "MlflowClient", name: str, candidate: Candidate) -> str:
-    for version in client.search_model_versions(f"name = '{name}' AND run_id = '{candidate.run_id}'"):
-        if _is_ours(version):
+def _version_for(client: "MlflowClient", name: str, candidate: Candidate) -> str:
+    """The version of a candidate, which is created if there is none."""
+    for version in _versions_of_run(client, candidate.run_id):
+        if _is_net_of(version, candidate):
             return str(version.version)
-    tags = {
-        "dataset": candidate.dataset,
-        "dataset.fingerprint": candidate.fingerprint,
-        _RIGHT_TAG: str(int(candidate.is_right.sum())),
-        _N_TAG: str(candidate.labels.size),
-    }
-    source = f"runs:/{candidate.run_id}/{MODEL_ARTIFACT}"
+    tags = {"dataset": candidate.dataset, "dataset.fingerprint": candidate.fingerprint, **_net_tags(candidate)}
+    source = _source(client, candidate)
     return str(client.create_model_version(name, source, candidate.run_id, tags=tags).version)
+
+
+def _versions_of_run(client: "MlflowClient", run_id: str) -> "Sequence[ModelVersion]":
+    return client.search_model_versions(f"run_id = '{run_id}'")
+
+
+def _net_tags(candidate: Candidate) -> dict[str, str]:
+    """The tags that tell one net of a run from another.
+
+    The epoch is not enough: an extended trial trains the epochs of its old cooldown again.
+    """
+    right, n = int(candidate.is_right.sum()), candidate.labels.size
+    return {_EPOCH_TAG: str(candidate.epoch), _RIGHT_TAG: str(right), _N_TAG: str(n)}
+
+
+def _is_net_of(version: "ModelVersion", candidate: Candidate) -> bool:
+    """Whether a version of the candidate's run is its net. Versions of earlier programs have no epoch."""
+    if version.name != model_name(candidate) or not _is_ours(version):
+        return False
+    epoch = {_EPOCH_TAG: str(candidate.epoch)}
+    return _net_tags(candidate).items() <= (epoch | version.tags).items()
+
+
+def _source(client: "MlflowClient", candidate: Candidate) -> str:
+    return f"runs:/{candidate.run_id}/{_folder_for(client, candidate)}"
+
+
+def _folder_for(client: "MlflowClient", candidate: Candidate) -> str:
+    """The folder of a candidate's model among its run's artifacts: that of its version, or the first without one."""
+    taken = set()
+    for version in _versions_of_run(client, candidate.run_id):
+        if _is_net_of(version, candidate):
+            return _folder_of(client, version)
+        taken.add(_folder_of(client, version))
+    names = (f"{MODEL_ARTIFACT}-{number}" if number > 1 else MODEL_ARTIFACT for number in count(1))
+    return next(name for name in names if name not in taken)
+
+
+def _folder_of(client: "MlflowClient", version: "ModelVersion") -> str:
+    """The folder of a version's model among its run's artifacts, also of a version that was copied in MLflow."""
+    return client.get_model_version_download_uri(version.name, str(version.version)).rstrip("/").rpartition("/")[2]
 
 
 def _champion(client: "MlflowClient", name: str) -> "ModelVersion | None":
@@ -275,15 +319,19 @@ def _beats(client: "MlflowClient", candidate: Candidate, present: "ModelVersion"
 
 
 def _is_right(client: "MlflowClient", version: "ModelVersion", labels: NDArray[np.int64]) -> BoolArray | None:
-    """Which of the faces with these labels a version predicts correctly. None if its predictions are not stored."""
+    """Which of the faces with these labels a version predicts correctly. None if its predictions are not stored.
+
+    If their number is not that of the tag, they are those of the same run after an extension.
+    """
     from mlflow.exceptions import MlflowException
 
-    for artifact in (f"{MODEL_ARTIFACT}/{_RIGHT_FILE}", _ANSWERS_ARTIFACT):
+    for artifact in (f"{_folder_of(client, version)}/{_RIGHT_FILE}", _ANSWERS_ARTIFACT):
         with tempfile.TemporaryDirectory() as scratch, suppress(MlflowException, OSError, ValueError, KeyError):
             path = client.download_artifacts(str(version.run_id), artifact, scratch)
             with np.load(path) as kept:
                 right = kept["is_right"] if "is_right" in kept else kept["probabilities"].argmax(1) == kept["labels"]
-                return np.asarray(right, np.bool_) if np.array_equal(kept["labels"], labels) else None
+                if str(int(right.sum())) == version.tags.get(_RIGHT_TAG):
+                    return np.asarray(right, np.bool_) if np.array_equal(kept["labels"], labels) else None
     return None
 
 
@@ -292,4 +340,4 @@ def _keep_right(client: "MlflowClient", candidate: Candidate) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / _RIGHT_FILE
         np.savez_compressed(path, labels=candidate.labels, is_right=candidate.is_right)
-        client.log_artifact(candidate.run_id, str(path), MODEL_ARTIFACT)
+        client.log_artifact(candidate.run_id, str(path), _folder_for(client, candidate))

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mlflow import MlflowClient
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from tests.tracking.small_sweep import SWEEP_ID, Stored, Sweep
 from tracking.errors import TrackingError
@@ -141,7 +141,7 @@ def candidate(sweep: Sweep, new_sink: NewSink, client: MlflowClient) -> Candidat
     sweep.whole()
     new_sink().sync()
     run_id = find_mlflow_run(client, SweepHistory.load(sweep.folder.journal).started, 2)
-    return Candidate(run_id, "lenet_space", "FER2013", "f8428a1edbd21e88", synthetic=False, labels=LABELS,
+    return Candidate(run_id, 3, "lenet_space", "FER2013", "f8428a1edbd21e88", synthetic=False, labels=LABELS,
                      is_right=right(60), among=right(60)[None])  # fmt: skip
 
 
@@ -240,6 +240,57 @@ mlflow.models.set_model(Mean())
 """
 
 
+@pytest.fixture
+def log(client: MlflowClient, tmp_path: Path) -> Callable[..., str]:
+    """Log a net to a candidate's run, with `weight` as its only file."""
+
+    def log_net(candidate: Candidate, weight: float) -> str:
+        files = tmp_path / f"net {weight}" / "files"
+        files.mkdir(parents=True, exist_ok=True)
+        save_file({"weight": np.array([weight], np.float32)}, files / "net.safetensors")
+        (tmp_path / "served_net.py").write_text(
+            _SCRIPT.replace("FACTOR * ", "").replace("from doubling import FACTOR", "")
+        )
+        return log_model_folder(
+            client, candidate, script=tmp_path / "served_net.py", code=[], files=files,
+            input_example=np.full((2, 48, 48), 3, np.uint8), classes=["Sad"], requirements=["numpy"],
+        )  # fmt: skip
+
+    return log_net
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("epoch", [9, 3])  # an extension may train the best epoch again
+def test_an_extended_trial_s_net_is_another_version_that_must_win(
+    candidate: Candidate, client: MlflowClient, log: Callable[..., str], tmp_path: Path, out: Path, epoch: int
+) -> None:
+    def fetched(number: int) -> float:
+        folder = tmp_path / f"fetched {len(list(tmp_path.iterdir()))}"
+        fetch_files(f"models:/{name}/{number}", default_uri(out), folder)
+        return float(load_file(folder / "net.safetensors")["weight"][0])
+
+    name = model_name(candidate)
+    assert log(candidate, 1.0) == f"runs:/{candidate.run_id}/model"
+    assert register(client, candidate).is_champion
+    tags = client.get_model_version(name, "1").tags
+    worse = replace(candidate, epoch=epoch, is_right=right(62, 1), among=right(62, 1)[None])
+    for _ in range(2):
+        assert log(worse, 2.0) == f"runs:/{candidate.run_id}/model-2"
+        verdict = register(client, worse)
+        assert (verdict.version, verdict.is_champion) == ("2", False)
+    better = replace(candidate, epoch=12, is_right=right(20, 2), among=right(20, 2)[None])
+    for reason in ("only it is right on", "it is already the champion"):
+        assert log(better, 3.0) == f"runs:/{candidate.run_id}/model-3"
+        verdict = register(client, better)
+        assert (verdict.version, verdict.is_champion) == ("3", True)
+        assert reason in verdict.reason
+    assert [fetched(number) for number in (1, 2, 3)] == [1.0, 2.0, 3.0]
+    assert client.get_model_version(name, "1").tags == tags
+    verdict = register(client, candidate)
+    assert (verdict.version, verdict.is_champion) == ("1", False)
+    assert "only version 3 on" in verdict.reason
+
+
 @pytest.mark.slow
 def test_a_logged_net_is_loaded_by_mlflow_without_pickle(
     candidate: Candidate, client: MlflowClient, tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
@@ -257,7 +308,7 @@ def test_a_logged_net_is_loaded_by_mlflow_without_pickle(
     code.mkdir()
     (code / "__init__.py").write_text("FACTOR = 2\n")
     uri = log_model_folder(
-        client, candidate.run_id, script=script, code=[code], files=files, input_example=faces,
+        client, candidate, script=script, code=[code], files=files, input_example=faces,
         classes=["Sad", "Happy"], requirements=["numpy"],
     )  # fmt: skip
     assert register(client, candidate).is_champion
@@ -270,6 +321,6 @@ def test_a_logged_net_is_loaded_by_mlflow_without_pickle(
         assert net.metadata.saved_input_example_info is not None
     with pytest.raises(TrackingError, match="no script"):
         log_model_folder(
-            client, candidate.run_id, script=tmp_path / "none.py", code=[], files=files, input_example=faces,
+            client, candidate, script=tmp_path / "none.py", code=[], files=files, input_example=faces,
             classes=[], requirements=[],
         )  # fmt: skip
