@@ -96,6 +96,8 @@ class RayRunner:
             except RuntimeError as error:
                 if not isinstance(error.__cause__, OutOfMemoryError):
                     raise
+                if self._places:  # this Tuner does not say any more which trials have left
+                    self._places.release_all()
                 director.all_workers_died("a machine ran out of memory, and Ray ended what ran")
                 continue
             if calls.error:

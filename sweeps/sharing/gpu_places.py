@@ -49,6 +49,10 @@ class GpuPlaces:
         """Free what a trial took, once its worker has left it."""
         self._taken.pop(trial, None)
 
+    def release_all(self) -> None:
+        """Free what all trials took, once every worker has ended."""
+        self._taken.clear()
+
     def beyond(self, granted: Mapping[str, float], leaving_first: Callable[[], Iterable[int]]) -> list[int]:
         """The trials that must leave so that each GPU has no more of them than is granted, the first ones rather."""
         excess = {name: used - granted.get(name, 0.0) for name, used in self.used.items()}
