@@ -22,7 +22,7 @@ def signals_stop(director: Director) -> Iterator[list[int]]:
 
     def handle(number: int, _: FrameType | None) -> None:
         received.append(number)
-        director.request_stop(f"stopped by {signal.Signals(number).name}")
+        director.request_stop(f"stopped by {signal.Signals(number).name}", hurried=True)
         if len(received) > 1:
             raise KeyboardInterrupt
         sys.stderr.write(

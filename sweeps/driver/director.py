@@ -56,6 +56,8 @@ class Director:
         self.spec = spec
         """The current options of the sweep; an act may change them."""
         self.stop_reason: str | None = None
+        self.is_hurried = False
+        """Whether a stop may leave trials in the middle of an epoch: after a signal or a fault, not after a budget."""
         self.blocked: str | None = None
         self._has_run_out = False
         self._study, self._attendants, self._on_preparing = study, attendants, on_preparing
@@ -70,9 +72,13 @@ class Director:
         self._starting = Starting(self._recorder, study, space, folder, self._endings, resolve)
         self.limit(spec.max_concurrent, "max-concurrent")
 
-    def request_stop(self, reason: str) -> None:
-        """Stop every trial at its next report. Safe to call from a signal handler."""
+    def request_stop(self, reason: str, *, hurried: bool = False) -> None:
+        """Stop every trial at its next report; if `hurried`, in the middle of an epoch that takes too long.
+
+        Safe to call from a signal handler.
+        """
         self.stop_reason = self.stop_reason or reason
+        self.is_hurried = self.is_hurried or hurried
 
     def run_out(self, reason: str) -> None:
         """As `request_stop`, since a budget is used up: trials are paused."""
@@ -82,7 +88,7 @@ class Director:
     def block(self, reason: str) -> None:
         """As `request_stop`, after a fault that would affect other trials, too."""
         self.blocked = reason
-        self.request_stop(reason)
+        self.request_stop(reason, hurried=True)
 
     @property
     def stopping(self) -> bool:

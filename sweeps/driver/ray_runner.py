@@ -114,11 +114,12 @@ class RayRunner:
             return tune.PlacementGroupFactory([{"CPU": cores, **gpus}])
 
         actor, config = tune.with_resources(TrialActor, place), {"body": body, "mps": self._mps}
+        scheduler = _Obedient(director, calls, self._shares_ray)
         return tune.Tuner(
             actor,
             tune_config=tune.TuneConfig(
                 search_alg=_Tasks(director, calls, config, self._slots.gpus, self._shares_ray, self._places),
-                scheduler=_Obedient(director, calls, self._shares_ray),
+                scheduler=scheduler,
                 num_samples=-1,
                 max_concurrent_trials=self._slots.room,
                 reuse_actors=True,
@@ -127,7 +128,7 @@ class RayRunner:
             run_config=tune.RunConfig(
                 name="sweep",
                 storage_path=scratch,
-                stop=_StopAfterGrace(director, calls),
+                stop=_Stop(director, calls, scheduler),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 verbose=0,
                 log_to_file=False,
@@ -266,6 +267,15 @@ class _Obedient(FIFOScheduler):
     def __init__(self, director: Director, calls: _Calls, shares_ray: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._director, self._calls, self._shares_ray = director, calls, shares_ray
+        self._trials: list[Trial] = []
+
+    @property
+    def has_running(self) -> bool:
+        """Whether a trial has its worker; one may wait for it without end where the resources are gone."""
+        return any(trial.status == Trial.RUNNING for trial in self._trials)
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        self._trials.append(trial)
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         if self._take(trial, result):
@@ -302,11 +312,14 @@ class _Obedient(FIFOScheduler):
         return {}
 
 
-class _StopAfterGrace(Stopper):
-    """Ends the run in the middle of an epoch, after the grace period or if the director failed."""
+class _Stop(Stopper):
+    """Ends the run of a sweep that is stopping, once no trial has a worker.
 
-    def __init__(self, director: Director, calls: _Calls) -> None:
-        self._director, self._calls = director, calls
+    It ends in the middle of an epoch if the director failed, or if the grace after a signal is over.
+    """
+
+    def __init__(self, director: Director, calls: _Calls, scheduler: _Obedient) -> None:
+        self._director, self._calls, self._scheduler = director, calls, scheduler
         self._since: float | None = None
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
@@ -318,6 +331,8 @@ class _StopAfterGrace(Stopper):
             return True
         if not self._director.stopping:
             return False
+        if not self._director.is_hurried:
+            return not self._scheduler.has_running
         self._since = self._since or time.monotonic()
         return time.monotonic() - self._since > GRACE_SECONDS
 

@@ -145,7 +145,7 @@ def _interrupted_after_grace(director: Director) -> Iterator[None]:
     def watch() -> None:
         since: float | None = None
         while not left.wait(POLL_SECONDS):
-            if director.stop_reason is not None:
+            if director.is_hurried:
                 since = since or time.monotonic()
                 if time.monotonic() - since > GRACE_SECONDS:
                     # As a second signal. One that only Python sees would not wake a thread that waits for a lock.
