@@ -4,7 +4,7 @@ const { name, resume } = document.getElementById("sweep").dataset;
 const base = `/api/v1/sweeps/${encodeURIComponent(name)}`;
 const trials = new Map();
 const ROWS = 200, CURVES = 100, OVER = ["done", "pruned", "failed", "stopped"];
-let rows = ROWS, driven = false, best = null, groups = new Map(), share = {}, undoing = null, sort = { key: "best", down: true }, search = "", drawing = false, version = 0;
+let rows = ROWS, driven = false, updated = 0, best = null, groups = new Map(), share = {}, undoing = null, sort = { key: "best", down: true }, search = "", drawing = false, version = 0;
 const percent = (share, digits = 1) => (share == null ? "none" : `${(100 * share).toFixed(digits)}\u00a0%`); // on one line
 const put = (id, text) => { document.getElementById(id).textContent = text; };
 const colour = (variable) => getComputedStyle(document.documentElement).getPropertyValue(variable).trim();
@@ -29,6 +29,7 @@ function showSummary(now) {
   put("left", over ? now.state : duration(now.seconds_left));
   put("left-about", over || now.seconds_left == null ? "" : "at the speed so far");
   driven = now.driver != null;
+  updated = now.digest.updated_ms;
   for (const button of document.querySelectorAll(".acts > button")) button.disabled = !driven && button.dataset.verb !== "retry";
   showFront(now.digest.pareto);
   document.querySelector("[data-verb=retry]").hidden = !counts.failed;
@@ -177,13 +178,14 @@ function line(pen, one, x, y, stroke, size, alpha) {
 
 function drawTimeline() {
   const { pen, width, height } = canvas("timeline");
-  const spans = [...trials.values()].flatMap(({ state, spans }) => spans.map(([began, ended]) => ({ state, began, ended }))).sort((a, b) => a.began - b.began);
+  const now = driven ? Date.now() : updated; // a driver that was killed did not record when its workers ended
+  const spans = [...trials.values()].flatMap(({ state, spans }) => spans.map(([began, ended]) => ({ state, began, ended: ended ?? Math.max(began, now) }))).sort((a, b) => a.began - b.began);
   if (!spans.length) return;
-  const first = spans[0].began, last = Math.max(...spans.map((one) => one.ended ?? Date.now()), first + 1000), lanes = [];
-  const placed = spans.map((one) => { let lane = lanes.findIndex((end) => end <= one.began); if (lane < 0) lane = lanes.length; lanes[lane] = one.ended ?? last; return lane; });
+  const first = spans[0].began, last = Math.max(...spans.map((one) => one.ended), first + 1000), lanes = [];
+  const placed = spans.map((one) => { let lane = lanes.findIndex((end) => end <= one.began); if (lane < 0) lane = lanes.length; lanes[lane] = one.ended; return lane; });
   const deep = (height - 12) / lanes.length, x = (when) => 8 + ((when - first) / (last - first)) * (width - 16);
   const colours = { running: colour("--good"), done: colour("--accent"), failed: colour("--bad") }, other = colour("--soft");
-  spans.forEach((one, place) => { pen.fillStyle = colours[one.state] ?? other; pen.fillRect(x(one.began), 6 + placed[place] * deep, Math.max(1.5, x(one.ended ?? last) - x(one.began) - 1), Math.max(1, deep - 2)); });
+  spans.forEach((one, place) => { pen.fillStyle = colours[one.state] ?? other; pen.fillRect(x(one.began), 6 + placed[place] * deep, Math.max(1.5, x(one.ended) - x(one.began) - 1), Math.max(1, deep - 2)); });
   put("timeline-about", `When trials had a worker, from ${new Date(first).toLocaleTimeString()} to ${new Date(last).toLocaleTimeString()}: blue done, green running, orange failed, grey others.`);
 }
 

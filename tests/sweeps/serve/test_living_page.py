@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,19 @@ def test_a_name_that_is_markup_is_shown_as_text(page: Any, out: Path, server: Se
     page.locator("#trials tbody tr").wait_for()
     assert (page.inner_text("h1"), dialogs) == (name, [])
     assert page.locator("img").count() == 0
+
+
+def test_the_bars_of_a_killed_sweep_end_with_its_last_record(page: Any, server: Served, out: Path) -> None:
+    journal_file = unfinished(out, "bars")
+    hours_ago = [json.loads(line) for line in journal_file.read_text().splitlines()]
+    for event in hours_ago:
+        event["time_ms"] -= 2 * 3_600_000
+    journal_file.write_text("".join(json.dumps(event) + "\n" for event in hours_ago))
+    page.goto(f"{server.url}/sweeps/bars")
+    about = page.locator("#timeline-about", has_text="from")
+    about.wait_for()
+    end = page.evaluate("ms => new Date(ms).toLocaleTimeString()", hours_ago[-1]["time_ms"])
+    assert f" to {end}:" in about.inner_text()
 
 
 def test_a_trial_whose_driver_was_killed_has_no_worker_until_its_next_attempt(out: Path) -> None:
