@@ -208,6 +208,12 @@ def test_mlflow_has_the_certificate_that_it_is_told_of(tmp_path: Path) -> None:
     assert {name: mounted[mlflow["environment"][name]] for name in names} == given
 
 
+def test_mlflow_s_own_pages_may_write_to_it(tmp_path: Path) -> None:
+    for given, start in (({}, "http"), ({"MLFLOW_TLS_CERT": "/a.crt", "MLFLOW_TLS_KEY": "/a.key"}, "https")):
+        environment = rendered(tmp_path, **given)["services"]["mlflow"]["environment"]
+        assert environment["ALLOWED_ORIGINS"] == f"{start}://localhost:5000,{start}://127.0.0.1:5000"
+
+
 @needs_openssl
 @pytest.mark.parametrize("tls", [False, True])
 def test_mlflow_s_health_is_asked_as_it_is_served(tmp_path: Path, tls: bool) -> None:
