@@ -76,8 +76,8 @@ class Proposals:
         self._cma: CmaSampler | None = None
         self._taught = 0  # number of trials of other sweeps that the sampler learns from
 
-    def start_from(self, sweep: SweepStarted) -> None:
-        """Propose first the offers of other sweeps.
+    def start_from(self, sweep: SweepStarted, taught: int) -> None:
+        """Propose first the offers of other sweeps. The sampler learns from `taught` of their trials.
 
         The seed changes, since a sweep with the same space and seed would draw again what it takes from the other.
         """
@@ -87,7 +87,7 @@ class Proposals:
         sources = [lesson.source for lesson in sweep.lessons] + [offer.source for offer in sweep.offers]
         if sources:
             self._seed = derive_seed(self._seed, "from", *sources)
-        self._taught = len(sweep.lessons)
+        self._taught = taught
 
     def count(self, started: TrialStarted) -> None:
         """Register a trial that was drawn earlier."""

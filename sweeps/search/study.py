@@ -131,9 +131,10 @@ class Study:
 
         The space may have been edited since; parameters keep one kind and one set of choices within a study.
         """
-        self._proposals.start_from(sweep)
-        for number, recorded in enumerate(sweep.lessons, start=-len(sweep.lessons)):
-            if lesson := lesson_as_redrawn(self._space, recorded, self._seed):
+        lessons = [lesson_as_redrawn(self._space, recorded, self._seed) for recorded in sweep.lessons]
+        self._proposals.start_from(sweep, sum(lesson is not None for lesson in lessons))
+        for number, lesson in enumerate(lessons, start=-len(lessons)):
+            if lesson:
                 drawn = {name: json_to_distribution(text) for name, text in lesson.distributions.items()}
                 self._lessons.learn(number, lesson.told, lesson.value, lesson.curve, lesson.params, drawn)
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from math import log
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,22 @@ def test_lessons_of_another_sweep_are_drawn_from_the_edited_space(
     assert 0 < len(inside) < len(lessons)
     assert f"the sampler learns from {len(inside)} of {len(lessons)} trials of other sweeps" in said
     assert [params for number, params in sorted(learned(out).items()) if number < 0] == inside
+
+
+def test_trials_are_spread_evenly_until_the_sampler_knows_thirty_that_still_fit(
+    run: Run, write: Any, out: Path
+) -> None:
+    """30 trials of another sweep are enough for TPE to draw; after an edit that none of them fits it knows nothing."""
+    write(sampler="qmc-tpe")
+    assert run("--name", "dusk", "--trials", "30") == 0
+    assert run("--from", "dusk", "--trials", "1") == 0
+    write(sampler="qmc-tpe", lr="trial.suggest_float('lr', 0.2, 0.5, log=True)")
+    assert run("--resume", "--trials", "16") == 0
+    history = SweepHistory.load(out / "night" / "journal.jsonl")
+    shares = sorted(
+        log(trial.started.params["lr"] / 0.2) / log(0.5 / 0.2) for trial in list(history.trials.values())[8:]
+    )
+    assert [int(8 * share) for share in shares] == list(range(8)), "each eighth of the range has one of eight trials"
 
 
 def test_offers_of_another_sweep_keep_the_values_that_the_edited_space_has(run: Run, write: Any, out: Path) -> None:
