@@ -239,8 +239,12 @@ class Acts:
         if changes:
             self._check(config)
         named = {name.rpartition(".")[2]: value for name, value in changes.items()}
-        # A space may put more before the name, as `lenet.lr`.
-        changed = {name: named[last] for name in started.params if (last := name.rpartition(".")[2]) in named}
+        changed = {}
+        for name in started.params:
+            # A space may put more before the name, as `lenet.lr`.
+            setting = name if name in named else name.rpartition(".")[2]
+            if setting in named and (setting == name or setting not in started.params):
+                changed[name] = named[setting]
         drawn = drawn_as(self._space, config, started.params | changed)
         return Wanted(
             act=request.act,

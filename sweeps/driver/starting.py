@@ -178,10 +178,13 @@ class Starting:
         else:
             self._study.add_undrawn(number)
         self._recorder.record(started)
+        trial = self._history.trials[number]
         if fault:
+            self._folder.trial(number).create()
+            self.take_kept_state(trial)  # so that a retry can continue from it
             self._endings.close(number, "failed", fault)
             return None
-        return self._history.trials[number]
+        return trial
 
     def _place_of(self, wanted: Wanted, spec: SweepSpec) -> dict[str, Any]:
         """The trial's place in a group: a new configuration starts a group, a repeated trial takes the old trial's

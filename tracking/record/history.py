@@ -421,10 +421,20 @@ class SweepHistory:
                 found[trial.number] += f" after epoch {epoch}, {rank}"
         return found
 
+    def _competes_for(self, trial: TrialHistory, time_ms: int) -> int:
+        """The trial by which a trial's group competed at that time: its first member, which a retry replaces."""
+        group = trial.started.group
+        if group is None:
+            return trial.number
+        firsts = (one for one in self.trials.values() if one.started.group and one.started.group.first == group.first
+                  and one.started.group.member == 0)  # fmt: skip
+        return max(one.number for one in firsts if one.number <= trial.number or one.started.time_ms < time_ms)
+
     def _ranked_after(self, epoch: int, net: str | None) -> list[int]:
         """The numbers of the trials that compete at a rung, of one net or of all nets, the best first."""
-        starts = (one.started for one in self.trials.values() if one.end and one.end.drops_out)
-        dropped = {started.group.first if started.group else started.trial for started in starts}
+        dropped = {
+            self._competes_for(one, one.end.time_ms) for one in self.trials.values() if one.end and one.end.drops_out
+        }
         objectives = objectives_of(self.spec)
         rung = sorted(
             (

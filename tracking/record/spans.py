@@ -1,6 +1,6 @@
 """When the trials of a sweep held their workers."""
 
-from tracking.record.history import TrialHistory
+from tracking.record.history import SweepHistory, TrialHistory
 
 MINUTE_MS = 60_000
 
@@ -16,6 +16,12 @@ def attempt_spans(trial: TrialHistory) -> list[tuple[int, int]]:
         within = [sign for sign in signs if sign >= start and (following is None or sign < following)]
         spans.append((start, max(within, default=start)))
     return spans
+
+
+def last_work_ms(history: SweepHistory) -> int:
+    """When the last driver or one of its workers last recorded something: the end of a driver that was killed."""
+    ends = [end for trial in history.trials.values() for _, end in attempt_spans(trial)]
+    return max([driver.time_ms for driver in history.drivers] + ends, default=history.started.time_ms)
 
 
 def trial_minutes(trial: TrialHistory) -> float:

@@ -25,12 +25,14 @@ from sweeps.errors import InputError
 from sweeps.options import Options
 from sweeps.runs import command_for, find_run, open_sweep, refuse_made, sweep_folder
 from sweeps.spec import recorded_spec
-from tracking.record.events import Act
+from tracking.mlflow_sync.run_records import death_of
+from tracking.record.events import Act, DriverStopped
 from tracking.record.folder_lock import FolderHeldError, folder_holder, hold_folder
 from tracking.record.history import SweepHistory
 from tracking.record.inbox import Request, post
 from tracking.record.journal import Journal, read, read_from, whole_bytes
 from tracking.record.layout import SweepFolder
+from tracking.record.spans import last_work_ms
 
 _POLL_SECONDS = 0.05
 _SILENT_SECONDS = 3.0
@@ -284,6 +286,10 @@ def _do_here(folder: SweepFolder, request: Request) -> Act:
         check_configurations([found], open_cached(prepare(spec.data)), spec)
 
     with Journal.open(folder.journal) as journal:
+        if history.is_driven:  # its driver was killed; without an end, its workers would seem to work until the act
+            stopped = DriverStopped(time_ms=last_work_ms(history), reason=death_of(history.drivers[-1]))
+            journal.append(stopped)
+            history.apply(stopped)
         study = Study(folder.study_log, space, spec.seed, read(folder.journal))
         director = Director(folder, spec, space, history, journal, study)
         return Acts(folder, space, None, check=check).perform(director, request)

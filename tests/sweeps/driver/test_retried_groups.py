@@ -13,7 +13,7 @@ from sweeps.driver.runner import InlineRunner
 from sweeps.search.study import Study
 from sweeps.space import Space
 from sweeps.trial.messages import Message, Task, TrialEnd
-from tests.sweeps.fake_trials import Desk, ended, only_sampled, open_desk, scripted_body, spec, take_all
+from tests.sweeps.fake_trials import Desk, ended, only_sampled, open_desk, report, scripted_body, spec, take_all
 from tracking.record.events import TrialPaused
 from tracking.record.inbox import Request
 from tracking.record.journal import read
@@ -94,3 +94,24 @@ def test_the_sampler_learns_the_mean_of_all_members_once(tmp_path: Path, failed:
     assert group.is_whole
     for values in learned(held, space):
         assert values == [pytest.approx(group.mean)]
+
+
+def test_the_rank_that_is_shown_counts_the_trials_that_compete(tmp_path: Path) -> None:
+    """The first trial of the second group fails, and its retry is stopped after it waits: two of three groups are left."""
+    held = open_desk(tmp_path / "night", PROMOTING, spec(trials=3, max_epochs=4, replicates=2, pruner="promoting"))
+    for number, value in enumerate((0.5, None, 0.3)):
+        task = held.task()
+        assert task.trial == number
+        if value is None:
+            held.director.take(number, TrialEnd(attempt=0, state="failed", reason="a fault"))
+        else:
+            held.director.take(number, report(task, 1, value))
+    retry(held, PROMOTING)
+    task = held.task()
+    held.director.take(task.trial, report(task, 1, 0.4))
+    history, study = held.director.history, held.director._study
+    for left in (3, 2):
+        assert study.rank(2) == (left, left)
+        assert f"rank {left} of {left}" in history.reasons([history.trials[2]])[2]
+        if left == 3:
+            held.director.give_up(task.trial, "stopped by ana")

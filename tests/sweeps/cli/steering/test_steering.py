@@ -56,6 +56,7 @@ from tracking.record.history import SweepHistory, TrialHistory
 from tracking.record.inbox import MOST_ACTS, Request, post
 from tracking.record.layout import SweepFolder, TrialFolder
 from tracking.record.predictions import read_predictions
+from tracking.record.spans import trial_minutes
 
 SPACE = only_sampled(first_rung_epochs=9)
 STATE = (lambda head: len(head).to_bytes(8, "little") + head)(b'{"__metadata__":{"state":"{\\"epoch\\":1}"}}')
@@ -183,6 +184,43 @@ def test_a_trial_whose_weights_are_gone_when_it_starts_fails_alone(tmp_path: Pat
     assert (failed.state, failed.reason) == ("failed", "weights 'gone': no such file")
 
 
+def test_a_retry_that_fails_when_it_starts_keeps_the_state_for_the_next_retry(tmp_path: Path) -> None:
+    gone: list[TrialConfig] = []
+
+    def resolve(asked: TrialConfig) -> TrialConfig:
+        if asked in gone:
+            raise InputError("weights 'gone': no such file")
+        return asked
+
+    held = desk(tmp_path / "night", resolve=resolve)
+    task = held.task()
+    held.director.take(0, report(task, 1))
+    held.folder.trial(0).last.write_bytes(STATE)
+    held.director.take(0, TrialEnd(attempt=0, state="failed", reason="ValueError"))
+    assert ask(held, "retry").answer == "trains again: trial 0 from its state after epoch 1"
+    gone.append(task.config)
+    assert held.task().trial == 2
+    gone.clear()
+    assert held.director.history.trials[1].reason == "weights 'gone': no such file"
+    assert ask(held, "retry").answer == "trains again: trial 1 from its state after epoch 1"
+
+
+def test_a_tried_setting_is_no_other_parameter_with_the_same_end(tmp_path: Path) -> None:
+    def suggest(trial: Any) -> TrialConfig:
+        lr = trial.suggest_float("lr", 1e-4, 1.0, log=True)
+        trial.suggest_float("head.lr", 1e-4, 1.0, log=True)
+        return config(lr)
+
+    space = replace(SPACE, suggest=suggest)
+    held = open_desk(tmp_path / "night", space, spec(trials=1))
+    task = held.task()
+    held.director.take(0, report(task, 1))
+    before = held.director.history.trials[0].started.params
+    Acts(held.folder, space, 4).perform(held.director, Request(verb="try", arguments={"settings": ["lr=0.05"]}))
+    assert held.task().trial == 1
+    assert held.director.history.trials[1].started.params == {**before, "lr": 0.05}
+
+
 def test_a_grid_is_extended_to_its_last_point_and_tried_settings_are_more(tmp_path: Path) -> None:
     space = replace(SPACE, suggest=lambda trial: config(trial.suggest_categorical("lr", [0.01, 0.02])), sampler="grid")
     held = open_desk(tmp_path / "night", space, spec(trials=2, sampler="grid"))
@@ -232,6 +270,25 @@ def test_a_stopped_trial_is_over_and_teaches_nothing(tmp_path: Path) -> None:
     again = desk(tmp_path / "night")
     assert again.director.history == held.director.history
     assert again.task().trial == 2
+
+
+def test_a_trial_that_is_stopped_after_its_driver_was_killed_worked_until_the_last_record(
+    run: Callable[..., int], out: Path
+) -> None:
+    assert run("--trials", "2") == 0
+    journal = out / "night/journal.jsonl"
+    events = [json.loads(line) for line in journal.read_text().splitlines()]
+    killed = next(place for place, event in enumerate(events) if event["event"] == "epoch") + 1
+    for event in events:
+        event["time_ms"] -= 14 * 3_600_000
+    journal.write_text("".join(json.dumps(event) + "\n" for event in events[:killed]))
+    minutes = trial_minutes(SweepHistory.load(journal).trials[0])
+    assert main(["stop", "night", "0", "--out", str(out)]) == 0
+    history = SweepHistory.load(journal)
+    assert history.trials[0].state == "stopped"
+    assert trial_minutes(history.trials[0]) == minutes < 1
+    assert history.stopped is not None
+    assert history.stopped.time_ms == events[killed - 1]["time_ms"]
 
 
 def test_a_paused_sweep_waits_for_its_unpause(tmp_path: Path) -> None:
