@@ -155,10 +155,12 @@ def _made_beside(path: Path, try_open: Callable[[str], object], mlflow_version: 
         beside.unlink(missing_ok=True)
     try:
         shutil.copyfile(_cached(mlflow_version), copied)
-        try_open(sqlite_uri(copied))
-        return copied
+        if _is_empty(copied):  # raises for a damaged file, on which MLflow retries for minutes
+            try_open(sqlite_uri(copied))
+            return copied
     except Exception:  # there is none yet, or it is damaged or of another schema: what MLflow migrates replaces it
-        copied.unlink(missing_ok=True)
+        pass
+    copied.unlink(missing_ok=True)
     try_open(sqlite_uri(migrated))
     with suppress(OSError, sqlite3.Error):
         _keep_migrated(migrated, _cached(mlflow_version))

@@ -3,6 +3,7 @@
 A model is a folder of safetensors and JSON with a script that MLflow runs to load it: nothing is pickled.
 """
 
+import hashlib
 import re
 import shutil
 import tempfile
@@ -32,7 +33,7 @@ MODEL_ARTIFACT = "model"
 _RIGHT_FILE = "val_right.npz"
 _ANSWERS_ARTIFACT = "val_probabilities.npz"
 """For versions that were registered without that file."""
-_RIGHT_TAG, _N_TAG, _EPOCH_TAG = "val.right", "val.n", "epoch"
+_RIGHT_TAG, _N_TAG, _EPOCH_TAG, _DIGEST_TAG = "val.right", "val.n", "epoch", "val.right_sha256"
 _LEVEL = 0.05
 _MOST_MODELS = 1000
 _SEED = 0
@@ -251,18 +252,20 @@ def _versions_of_run(client: "MlflowClient", run_id: str) -> "Sequence[ModelVers
 def _net_tags(candidate: Candidate) -> dict[str, str]:
     """The tags that tell one net of a run from another.
 
-    The epoch is not enough: an extended trial trains the epochs of its old cooldown again.
+    The epoch is not enough: an extended trial trains the epochs of its old cooldown again. So the faces that the net
+    predicts correctly count, too.
     """
     right, n = int(candidate.is_right.sum()), candidate.labels.size
-    return {_EPOCH_TAG: str(candidate.epoch), _RIGHT_TAG: str(right), _N_TAG: str(n)}
+    digest = hashlib.sha256(np.packbits(candidate.is_right).tobytes()).hexdigest()[:16]
+    return {_EPOCH_TAG: str(candidate.epoch), _RIGHT_TAG: str(right), _N_TAG: str(n), _DIGEST_TAG: digest}
 
 
 def _is_net_of(version: "ModelVersion", candidate: Candidate) -> bool:
-    """Whether a version of the candidate's run is its net. Versions of earlier programs have no epoch."""
+    """Whether a version of the candidate's run is its net. Versions of earlier programs have only the two counts."""
     if version.name != model_name(candidate) or not _is_ours(version):
         return False
-    epoch = {_EPOCH_TAG: str(candidate.epoch)}
-    return _net_tags(candidate).items() <= (epoch | version.tags).items()
+    wanted = _net_tags(candidate)
+    return wanted.items() <= (wanted | version.tags).items()
 
 
 def _source(client: "MlflowClient", candidate: Candidate) -> str:

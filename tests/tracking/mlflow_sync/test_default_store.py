@@ -79,7 +79,7 @@ def test_a_migrated_store_is_kept_without_what_mlflow_writes_into_a_new_one(tmp_
         assert [row[0].startswith(f"sqlite:///{path.parent}/") for row in rows] == [True]
 
 
-@pytest.mark.parametrize("damage", ["not a database", "of another schema", "not to be read"])
+@pytest.mark.parametrize("damage", ["not a database", "of another schema", "not empty", "not to be read"])
 def test_what_the_cache_keeps_is_replaced_where_mlflow_refuses_it(tmp_path: Path, cache: Path, damage: str) -> None:
     schema = Schema()
     open_default_store(tmp_path / "first/mlflow.db", schema.open, VERSION)
@@ -91,14 +91,24 @@ def test_what_the_cache_keeps_is_replaced_where_mlflow_refuses_it(tmp_path: Path
         case "of another schema":
             with closing(sqlite3.connect(kept)) as connection:
                 connection.execute("CREATE TABLE other (x)")
+        case "not empty":
+            with closing(sqlite3.connect(kept)) as connection:
+                connection.execute("CREATE TABLE whole (x)")
+                connection.execute("INSERT INTO whole VALUES (1)")
+                connection.commit()
         case _:
             (cache / "mlflow").rmdir()
             (cache / "mlflow").write_bytes(b"a file")
     for folder in ("second", "third"):
         opened = open_default_store(tmp_path / folder / "mlflow.db", schema.open, VERSION)
         assert opened.set_aside is None
+        with closing(sqlite3.connect(tmp_path / folder / "mlflow.db")) as connection:
+            assert connection.execute("SELECT * FROM whole").fetchall() == []
         assert {file.name for file in (tmp_path / folder).iterdir()} == {"mlflow.db", "mlflow.db.lock"}
     assert schema.migrations == (3 if damage == "not to be read" else 2)
+    # MLflow retries for minutes on a file that is not a database, so it gets none.
+    copies = {"not a database": 1, "not empty": 1, "of another schema": 2, "not to be read": 0}
+    assert len([uri for uri in schema.opened if uri.endswith(".copied")]) == copies[damage]
 
 
 @pytest.mark.parametrize(

@@ -284,6 +284,8 @@ def test_an_extended_trial_s_net_is_another_version_that_must_win(
         verdict = register(client, better)
         assert (verdict.version, verdict.is_champion) == ("3", True)
         assert reason in verdict.reason
+    other_faces = replace(candidate, is_right=right(60, 3), among=right(60, 3)[None])
+    assert log(other_faces, 4.0) == f"runs:/{candidate.run_id}/model-4", "as many are right at the same epoch"
     assert [fetched(number) for number in (1, 2, 3)] == [1.0, 2.0, 3.0]
     assert client.get_model_version(name, "1").tags == tags
     verdict = register(client, candidate)
