@@ -120,7 +120,7 @@ class Run:
 
     @property
     def tested(self) -> str:
-        """Which evaluation of the test split its net had first, and the accuracy; empty if it had none."""
+        """The first evaluation of its net on the test split: its number and the accuracy. Empty if there was none."""
         test = self.trial.first_test()
         if test is None:
             return ""

@@ -106,9 +106,12 @@ def published_against_ours(name: str, plan: Plan) -> Table:
         f"{unseen.value:.2%} of {len(clean):,}" if unseen else "not known", _ends(unseen) if unseen else "", length,
     )  # fmt: skip
     state = "" if trial.is_over else "not finished: repeat the command to continue. "
-    table.caption = state + (
-        f"test split, {run.tested}" if run.tested else f"evaluate it on the test split, once: {_test(plan)}"
-    )
+    if run.tested:
+        table.caption = f"{state}test split, {run.tested}"
+    elif trial.tests:
+        table.caption = f"{state}test split: evaluated before it found this epoch; once more: {_test(plan)} --again"
+    else:
+        table.caption = f"{state}evaluate it on the test split, once: {_test(plan)}"
     return table
 
 

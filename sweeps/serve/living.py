@@ -62,11 +62,11 @@ class Living:
         return event
 
     def read_so_far(self) -> tuple[str, int, bool]:
-        """The id of the sweep, the bytes of its journal, and whether it runs. Raises TrackingError."""
+        """The id of the sweep, the bytes of its journal, and whether it has a driver. Raises TrackingError."""
         summary = self.summary()
         with self._lock:
-            is_running = summary is not None and summary["state"] == "running"
-            return (self._history.started.sweep_id if self._history else "", self._offset, is_running)
+            is_driven = summary is not None and summary["driver"] is not None
+            return (self._history.started.sweep_id if self._history else "", self._offset, is_driven)
 
     @collector_paused()
     def summary(self) -> dict[str, Any] | None:

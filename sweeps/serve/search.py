@@ -24,7 +24,7 @@ from tracking.record.layout import SweepFolder
 _SECONDS = 120
 _KEPT = 8
 _SHARE = 0.02
-"""Maximum part of the time that is spent on the results of one sweep while it runs."""
+"""Maximum part of the time that is spent on the results of one sweep while it has a driver."""
 _MOST_TRIALS = 2000
 """Maximum number of lines in a picture; of more trials the best are used."""
 
@@ -34,18 +34,18 @@ class Version(NamedTuple):
 
     sweep_id: str
     size_bytes: int
-    is_running: bool
+    is_driven: bool
 
 
 @dataclass(frozen=True)
 class _Kept:
     version: Version
     until: float
-    """While the sweep runs, its later states get this result too until then, by time.monotonic()."""
+    """While the sweep has a driver, its later states get this result too until then, by time.monotonic()."""
     found: dict[str, Any]
 
     def serves(self, version: Version) -> bool:
-        is_recent = version.is_running and time.monotonic() < self.until
+        is_recent = version.is_driven and time.monotonic() < self.until
         return self.version == version or (is_recent and self.version.sweep_id == version.sweep_id)
 
 

@@ -2,10 +2,10 @@
 "use strict";
 let asked = null, found = null;
 
-async function askSettings({ state, digest: { updated_ms: updated } }) {
-  const now = Date.now(), isRecent = state === "running" && now - asked?.at < 60_000; // an answer takes seconds of a core
-  if (asked?.state === state && (asked.updated === updated || isRecent)) return;
-  asked = { state, updated, at: now };
+async function askSettings({ driver, digest: { updated_ms: updated } }) {
+  const now = Date.now(), driven = driver != null, isRecent = driven && now - asked?.at < 60_000; // an answer takes seconds of a core
+  if (asked?.driven === driven && (asked.updated === updated || isRecent)) return;
+  asked = { driven, updated, at: now };
   try { found = await request(`${base}/settings`); } catch (error) { asked = null; put("settings-line", error.message); return; }
   showImportances();
   drawParallel();

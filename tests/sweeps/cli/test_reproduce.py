@@ -74,3 +74,14 @@ def test_a_row_is_trained_and_set_against_the_report(out: Path, capsys: Capture)
     assert history.started.spec["classes"] == ["Happy", "Sad"]
     assert main(words) == 0, "the same command continues, or finds it finished"
     assert "this sweep is finished" in capsys.readouterr().out
+    journal = out / "happy_sad_48-quick/journal.jsonl"
+    lines = journal.read_text().splitlines()
+    tested = '{"event":"tested","trial":0,"look":1,"metrics":{"test_accuracy":0.25},"time_ms":1}'
+    epoch = next(place for place, line in enumerate(lines) if '"event":"epoch"' in line)
+    for place, caption in (
+        (len(lines), "test split, evaluated once: 25.00%"),
+        (epoch, "evaluated before it found this epoch; once more: python -m sweeps test happy_sad_48-quick/0 --out"),
+    ):
+        journal.write_text("\n".join([*lines[:place], tested, *lines[place:]]) + "\n")
+        assert main(words) == 0
+        assert caption in " ".join(capsys.readouterr().out.split())

@@ -12,7 +12,16 @@ import pytest
 from sweeps.serve.guard import Guard
 from sweeps.serve.living import Living
 from tests.sweeps.serve.conftest import Served, unfinished
-from tracking.record.events import AttemptStarted, DriverStarted, EpochDone, Group, TrialEnded, TrialStarted
+from tracking.record.events import (
+    AttemptStarted,
+    DriverStarted,
+    EpochDone,
+    Group,
+    TrialEnded,
+    TrialPaused,
+    TrialStarted,
+)
+from tracking.record.folder_lock import hold_folder
 from tracking.record.journal import Journal
 from tracking.record.layout import SweepFolder
 
@@ -150,6 +159,21 @@ def test_a_name_that_is_markup_is_shown_as_text(page: Any, out: Path, server: Se
     page.locator("#trials tbody tr").wait_for()
     assert (page.inner_text("h1"), dialogs) == (name, [])
     assert page.locator("img").count() == 0
+
+
+def test_a_sweep_whose_trials_wait_has_a_driver(out: Path) -> None:
+    journal_file = unfinished(out, "waits")
+    journal_file.write_text(journal_file.read_text().replace('"trials":1', '"trials":9'))
+    assert not Living(SweepFolder(out / "waits")).read_so_far()[2]
+    start_again(journal_file)
+    with Journal.open(journal_file) as journal:
+        journal.append(TrialPaused(trial=0, epoch=2, reason="rung"))
+    with hold_folder(out / "waits"):
+        living = Living(SweepFolder(out / "waits"))
+        summary = living.summary()
+        assert summary is not None
+        assert summary["state"] == "waiting"
+        assert living.read_so_far()[2]
 
 
 def test_the_bars_of_a_killed_sweep_end_with_its_last_record(page: Any, server: Served, out: Path) -> None:

@@ -111,21 +111,21 @@ def test_many_pages_that_ask_for_the_same_settings_start_one_process(
 ) -> None:
     searches = search.Searches(tmp_path)
     with ThreadPoolExecutor(8) as many:
-        list(many.map(lambda _: searches.get("night", search.Version("a", 9, is_running=True)), range(8)))
+        list(many.map(lambda _: searches.get("night", search.Version("a", 9, is_driven=True)), range(8)))
     assert len(started) == 1
 
 
 def test_settings_are_found_again_when_the_sweep_has_changed(tmp_path: Path, started: list[tuple[str, ...]]) -> None:
     searches = search.Searches(tmp_path)
-    for sweep_id, size, is_running, processes in [
+    for sweep_id, size, is_driven, processes in [
         ("a", 10, True, 1),
-        ("a", 12, True, 1),  # at most a small part of the time while it runs
+        ("a", 12, True, 1),  # at most a small part of the time while it has a driver
         ("a", 14, False, 2),
         ("a", 14, False, 2),
         ("a", 16, False, 3),
         ("b", 16, True, 4),  # another sweep under the same name
     ]:
-        searches.get("night", search.Version(sweep_id, size, is_running))
+        searches.get("night", search.Version(sweep_id, size, is_driven))
         assert len(started) == processes
 
 
