@@ -87,11 +87,11 @@ def test_a_page_says_that_the_server_is_away_and_catches_up_with_the_next_one(pa
         for epoch in range(3, 6):  # so that its versions are beyond those of the next server
             report(journal_file, epoch, 0.9 + epoch / 100)
             shown(page, f"{90 + epoch}.0").wait_for()
-    page.get_by_text("The server does not answer").wait_for()
+    page.locator("#lost", has_text="The server does not answer").wait_for()
     report(journal_file, 6, 0.975)
     with Served(out, guard, port=first.port):
         shown(page, "97.5").wait_for()
-        assert not page.get_by_text("The server does not answer").is_visible()
+        assert not page.locator("#lost").is_visible()
 
 
 def test_a_page_of_an_earlier_server_is_sent_all_trials(out: Path) -> None:
