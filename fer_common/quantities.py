@@ -54,15 +54,15 @@ def read_number(text: str) -> float:
 
 def read_moment(text: str) -> datetime:
     """The next `18:00`, or a date and time; in this machine's time zone unless one is given."""
-    now = datetime.now().astimezone()
+    now = datetime.now()  # without a zone, since a clock change before the moment changes the offset
     try:
         if re.fullmatch(r"\d{1,2}:\d{2}", text):
             hour, minute = map(int, text.split(":"))
             today = now.replace(hour=hour, minute=minute, second=0, microsecond=0)
-            return today if today > now else today + timedelta(days=1)
+            return (today if today > now else today + timedelta(days=1)).astimezone()
         moment = datetime.fromisoformat(text).astimezone()
     except ValueError:
         raise argparse.ArgumentTypeError(f"'{text}': expected a time, as 18:00 or 2030-01-31T08:00") from None
-    if moment <= now:
+    if moment <= now.astimezone():
         raise argparse.ArgumentTypeError(f"'{text}': is in the past; now it is {now:%Y-%m-%d %H:%M}")
     return moment

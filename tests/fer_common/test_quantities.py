@@ -1,6 +1,9 @@
+from __future__ import annotations
+
 import argparse
-from collections.abc import Callable
-from datetime import datetime, timedelta
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, tzinfo
 
 import pytest
 
@@ -49,6 +52,34 @@ def test_a_time_of_day_is_the_next_one() -> None:
         found = read_moment(f"{moment:%H:%M}")
         assert now < found <= now + timedelta(days=1, minutes=1)
         assert (found.hour, found.minute) == (moment.hour, moment.minute)
+
+
+@pytest.fixture
+def in_berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "Europe/Berlin")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("in_berlin")
+@pytest.mark.parametrize(
+    ("now", "moment"),
+    [
+        ("2026-10-24T20:00", "2026-10-25T18:00+01:00"),  # summer time ends at 03:00 on the 25th
+        ("2026-03-28T20:00", "2026-03-29T18:00+02:00"),  # and begins at 02:00 on the 29th
+        ("2026-03-29T01:00", "2026-03-29T18:00+02:00"),
+    ],
+)
+def test_a_time_of_day_is_local_after_a_clock_change(monkeypatch: pytest.MonkeyPatch, now: str, moment: str) -> None:
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Clock:
+            return cls.fromisoformat(now)
+
+    monkeypatch.setattr("fer_common.quantities.datetime", Clock)
+    assert read_moment("18:00") == datetime.fromisoformat(moment)
 
 
 def test_a_date_keeps_its_zone() -> None:
