@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, fmean
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from tracking.metrics.scores import Interval, paired_difference_interval
 from tracking.record.history import SweepHistory, TrialGroup
 from tracking.record.layout import SweepFolder
+from tracking.record.objectives import objectives_of
 from tracking.record.predictions import best_predictions
 
 _CONFIDENCE = 0.95
@@ -73,13 +75,17 @@ def why_lost(history: SweepHistory, group: TrialGroup) -> str | None:
 
     The spread among members is estimated from complete groups. Folds differ in difficulty, so a group is compared with
     the best one fold by fold. Without a complete group, or without an estimate of the spread, every group can still
-    win.
+    win. With several objectives a group wins if it is on the Pareto front, from which only a group that costs no more
+    can keep it.
     """
     whole = [one for one in history.groups() if one.size == group.size and one.is_whole and one.confirms is None]
     done = group.done
     if not whole or not done or len(done) == group.size or group.first.started.baseline:
         return None
-    best = max(whole, key=lambda one: one.mean)
+    rivals = _no_costlier(history, group, whole)
+    if not rivals:
+        return None
+    best = max(rivals, key=lambda one: one.mean)
     on_folds = group.first.started.fold is not None
     spread, freedom = _spread(whole, on_folds)
     if freedom < 1:
@@ -97,6 +103,13 @@ def why_lost(history: SweepHistory, group: TrialGroup) -> str | None:
         f"its group can no longer win: {count} of {size} done, mean {fmean(done.values()):.4f}, at best "
         f"{-100 * most:.1f} points under {best.mean:.4f}, the mean of trial {best.first.number}"
     )
+
+
+def _no_costlier(history: SweepHistory, group: TrialGroup, others: Sequence[TrialGroup]) -> list[TrialGroup]:
+    """Those of the others that cost at most as much as the group in each objective; none if a cost is unknown (NaN)."""
+    objectives = objectives_of(history.spec)
+    own = group.first.costs(objectives)
+    return [one for one in others if all(map(operator.le, one.first.costs(objectives), own))]
 
 
 def _spread(whole: Sequence[TrialGroup], on_folds: bool) -> tuple[float, int]:

@@ -20,6 +20,7 @@ from sweeps.search.study import Study
 from sweeps.space import Pruner, Sampler
 from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd
 from tests.sweeps.fake_trials import metrics, open_desk, spec
+from tracking.metrics.front import pareto_front
 from tracking.record.events import Event, TrialStarted
 from tracking.record.history import SweepHistory
 
@@ -97,6 +98,43 @@ def test_a_rung_by_hand() -> None:
     assert rung.report(3, 1, 0.2, (20,)) == "stopped at epoch 1: rank 4 of 4"
     assert rung.report(4, 1, 0.6, (20,)) is None, "of a front the most accurate is first, then the cheapest"
     assert rung.report(5, 1, 0.7, (1,)) is None, "it dominates all"
+
+
+@pytest.mark.parametrize("pruner", ["none", "promoting"])
+def test_every_group_on_the_front_is_whole(tmp_path: Path, pruner: Pruner) -> None:
+    """A wider net is more accurate by far more than seeds differ, so each size is on the front."""
+
+    def seeds_differ_little(task: Task) -> Iterator[Message]:
+        size = parameters(task.config)
+        values = metrics(0.4 + size / 4e5 + task.seed % 97 / 1e4) | {"parameters": size}
+        yield EpochReport(attempt=task.attempt, epoch=1, metrics=values)
+        yield TrialEnd(attempt=task.attempt, state="ended")
+
+    space = replace(SPACE, sampler="random", pruner=pruner, first_rung_epochs=8)
+    asked = spec(trials=8, max_epochs=1, objectives=BOTH, replicates=3, pruner=pruner)
+    desk = open_desk(tmp_path / "night", space, asked)
+    InlineRunner().run(desk.director, seeds_differ_little)
+    history = desk.director.history
+    front = {one.trial.number for one in pareto_front(history)}
+    whole = {group.first.number for group in history.groups() if group.is_whole}
+    assert len(front) > 2
+    assert front <= whole
+
+
+def test_a_group_that_is_worse_at_no_less_cost_is_not_completed(tmp_path: Path) -> None:
+    """Trials 0 to 2 are the first group. The others are 30 points worse, where seeds differ by 0.1."""
+    sizes = {3: 10.0, 4: 20.0, 5: 9.0, 6: 9.0, 7: 9.0}
+
+    def values(task: Task) -> Iterator[Message]:
+        accuracy = (0.6 if task.trial < 3 else 0.3) + task.trial % 3 / 1000
+        costs = {"parameters": sizes.get(task.trial, 10.0)}
+        yield EpochReport(attempt=task.attempt, epoch=1, metrics=metrics(accuracy) | costs)
+        yield TrialEnd(attempt=task.attempt, state="ended")
+
+    asked = spec(trials=4, max_epochs=1, objectives=BOTH, replicates=3)
+    desk = open_desk(tmp_path / "night", replace(SPACE, pruner="none"), asked)
+    InlineRunner().run(desk.director, values)
+    assert [len(group.members) for group in desk.director.history.groups()] == [3, 1, 1, 3], "only the last is cheaper"
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "nsgaii"])
