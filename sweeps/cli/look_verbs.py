@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from argparse import ArgumentTypeError
+from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,7 +17,7 @@ from sweeps.cli.console import console, errors, warn
 from sweeps.cli.records import records_uri, send
 from sweeps.errors import InputError
 from sweeps.planning.resources import own_device
-from sweeps.runs import find_run, open_sweep
+from sweeps.runs import Run, find_run, open_sweep
 from sweeps.spec import recorded_spec
 from tracking.errors import TrackingError
 from tracking.mlflow_sync.uri import resolve_tracking_uri
@@ -27,6 +29,18 @@ def _names(text: str) -> list[str]:
     if not all(names):
         raise ArgumentTypeError(f"'{text}': expected names separated by commas, as conv1,conv2")
     return list(dict.fromkeys(names))
+
+
+def _refuse_repeated(references: Sequence[str], runs: Sequence[Run]) -> None:
+    """Raise InputError if two references name one trial, as a sweep's name and its best trial do."""
+    for (first, run), (second, other) in combinations(zip(references, runs, strict=True), 2):
+        if run.name == other.name:
+            names = [f"{run.sweep.root.name}/{number}" for number in run.history.trials]
+            left = [name for name in names if name not in {one.name for one in runs}]
+            raise InputError(
+                f"{first} and {second}: both are trial {run.name} (NAME alone is a sweep's best trial); "
+                f"name another one{', as ' + left[0] if left else ''}"
+            )
 
 
 class Compare(OfSweeps):
@@ -46,6 +60,7 @@ class Compare(OfSweeps):
         from tracking.pages.compare_page import comparison_page
 
         runs = self.find_runs(self.runs)
+        _refuse_repeated(self.runs, runs)
         whole = [reference == run.sweep.root.name for reference, run in zip(self.runs, runs, strict=True)]
         found = compare_runs(runs, whole, numbers_only=self.numbers_only)
         page = comparison_page(found, val_faces(runs[0]))

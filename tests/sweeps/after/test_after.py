@@ -370,6 +370,17 @@ def test_a_sweep_is_compared_with_another_of_its_trials(
         assert f"artifact compare/{file}.html of {', '.join(names)}" in shown
 
 
+def test_a_trial_is_not_compared_with_itself(verb: Callable[..., int], finished: Path, capsys: Capture) -> None:
+    best, *others = sorted(range(3), key=lambda number: (-accuracy(finished, number), number))
+    said = refused(capsys, lambda: verb("compare", f"night/{best}", "night"))
+    assert said == (
+        f"night/{best} and night: both are trial night/{best} (NAME alone is a sweep's best trial); "
+        f"name another one, as night/{min(others)}"
+    )
+    every = [f"night/{number}" for number in range(3)]
+    assert refused(capsys, lambda: verb("compare", *every, "night")).endswith("; name another one")
+
+
 def accuracy(finished: Path, number: int) -> float:
     best = SweepHistory.load(finished / "night/journal.jsonl").trials[number].best_epoch()
     assert best is not None
