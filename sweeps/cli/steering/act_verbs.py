@@ -251,20 +251,24 @@ def _ask_the_driver(folder: SweepFolder, request: Request, offset: int, who: str
 
 @contextmanager
 def _posted(folder: SweepFolder, request: Request) -> Iterator[None]:
-    """Have the act in the sweep's inbox while the block runs; also Ctrl-C and SIGTERM withdraw it."""
+    """Have the act in the sweep's inbox while the block runs; Ctrl-C, SIGTERM and SIGHUP withdraw it.
+
+    SIGHUP comes when the terminal is closed. A signal that the caller ignores, as under nohup, stays ignored.
+    """
 
     def leave(number: int, _: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
     path = post(folder, request)
     is_main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, leave) if is_main else None
+    ends = [one for one in (signal.SIGTERM, signal.SIGHUP) if is_main and signal.getsignal(one) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, leave) for number in ends}
     try:
         yield
     finally:
         path.unlink(missing_ok=True)
-        if is_main:
-            signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _do_here(folder: SweepFolder, request: Request) -> Act:

@@ -673,7 +673,10 @@ def test_a_command_says_for_whom_it_waits(
     assert list((out / "night/inbox").iterdir()) == [], "Ctrl-C withdraws it"
 
 
-def test_a_command_that_is_ended_withdraws_its_act(run: Callable[..., int], out: Path) -> None:
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGHUP])
+def test_a_command_that_is_ended_withdraws_its_act(
+    run: Callable[..., int], out: Path, ending: signal.Signals
+) -> None:
     run("--trials", "1")
     command = [sys.executable, "-m", "sweeps", "pause", "night", "--out", str(out)]
     with hold_folder(out / "night"):
@@ -681,8 +684,8 @@ def test_a_command_that_is_ended_withdraws_its_act(run: Callable[..., int], out:
         while not list((out / "night").glob("inbox/*.json")):
             assert pause.poll() is None
             time.sleep(0.05)
-        pause.terminate()
-        assert pause.wait(60) == 143
+        pause.send_signal(ending)
+        assert pause.wait(60) == 128 + ending
     assert list((out / "night/inbox").iterdir()) == []
 
 
