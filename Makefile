@@ -13,7 +13,7 @@ JOBS ?= 2
 TOGETHER = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all coverage test-minimum check docs format ui benchmark gpu-check gpu-rows clean
+.PHONY: help run test test-long test-all coverage test-minimum check docs format ui benchmark gpu-check gpu-rows clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -24,17 +24,20 @@ run: .venv/installed  ## set up .venv, then sweep AlexNet over synthetic faces
 test: .venv/installed  ## set up .venv, then run the fast tests
 	$(BIN)/pytest $(TOGETHER)
 
-test-all: test  ## run also the slow tests; FER2013_CSV=path adds those on the real faces
+test-long: .venv/installed  ## run the tests marked long, as CI does too
+	$(BIN)/pytest $(TOGETHER) -m "long and not slow"
+
+test-all: test test-long  ## run also the slow tests; FER2013_CSV=path adds those on the real faces
 	$(BIN)/pytest -m slow
 
-coverage: .venv/installed  ## the fast tests, and which lines of the packages they run
+coverage: .venv/installed  ## the fast and long tests, and which lines of the packages they run
 	rm -rf build/coverage
-	$(BIN)/coverage run -m pytest $(TOGETHER) -o timeout=120
+	$(BIN)/coverage run -m pytest $(TOGETHER) -m 'not slow' -o timeout=120
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-test-minimum: .venv-minimum/installed  ## run the fast tests with the oldest libraries that pyproject.toml allows
-	.venv-minimum/bin/pytest $(TOGETHER)
+test-minimum: .venv-minimum/installed  ## run the fast and long tests with the oldest libraries that pyproject.toml allows
+	.venv-minimum/bin/pytest $(TOGETHER) -m "not slow"
 
 check: .venv/installed docs  ## check lint, format, types and documentation
 	$(BIN)/ruff check .

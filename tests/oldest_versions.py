@@ -1,6 +1,6 @@
 """Print constraints for pip: of each library the oldest series that pyproject.toml allows, with its fixes (2.2 is 2.2.*).
 
-`make test-minimum` runs the fast tests with them.
+`make test-minimum` runs the fast and long tests with them.
 """
 
 from __future__ import annotations

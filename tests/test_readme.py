@@ -36,6 +36,7 @@ def run(folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.long
 def test_the_space_of_ones_own(tmp_path: Path) -> None:
     (tmp_path / "my_space.py").write_text(block("SPACE ="))
     shown = run(tmp_path, "-m", "sweeps.run", "./my_space.py", "--dry-run", "--set", "batch_size=64")
@@ -44,6 +45,7 @@ def test_the_space_of_ones_own(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir() if path.name == "runs"] == []
 
 
+@pytest.mark.long
 def test_use_from_python_then_look_at_it(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(block("run_sweep("))
     number, lr, accuracy = run(tmp_path, "script.py").split()

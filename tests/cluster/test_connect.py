@@ -9,7 +9,7 @@ import pytest
 
 from tests import ROOT
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(120)]
 
 _GARBAGE_DURING_SHUTDOWN = """
 import gc, sys, threading

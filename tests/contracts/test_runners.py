@@ -28,7 +28,7 @@ def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
 
 
-@pytest.fixture(params=["inline", "simulated", "ray"])
+@pytest.fixture(params=["inline", "simulated", pytest.param("ray", marks=pytest.mark.long)])
 def runner(request: pytest.FixtureRequest) -> Iterator[Runner]:
     match request.param:
         case "inline":

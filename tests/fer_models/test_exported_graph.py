@@ -37,7 +37,18 @@ def check(config: NetConfig, side: int = 48) -> None:
         torch.testing.assert_close(program.module()(faces), graph(faces), atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.model_fields["name"].default)
+QUICK = {"lenet", "alexnet", "vgg_small", "compact_resnet", "joint"}
+every_net = pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, id=name, marks=() if name in QUICK else pytest.mark.long)
+        for kind in KINDS
+        for name in [kind.model_fields["name"].default]
+    ],
+)
+
+
+@every_net
 def test_a_graph_takes_any_number_of_faces(kind: Any) -> None:
     name = kind.model_fields["name"].default
     small = SMALLER.get(name) or ({"size": 48} if "size" in kind.model_fields else {})
@@ -46,7 +57,7 @@ def test_a_graph_takes_any_number_of_faces(kind: Any) -> None:
 
 
 @pytest.mark.timeout(120)  # torch.export follows each of Inception's operations
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.model_fields["name"].default)
+@every_net
 def test_where_a_net_looked_needs_no_gradient_in_its_graph(kind: Any) -> None:
     name = kind.model_fields["name"].default
     small = SMALLER.get(name) or ({"size": 48} if "size" in kind.model_fields else {})

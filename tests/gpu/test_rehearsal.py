@@ -14,7 +14,7 @@ from tests.gpu.cases import NETS
 from tests.gpu.rows import IN_ORDER
 from tracking.record.history import SweepHistory
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 
 
 def _run(module: str, *words: str, timeout: int = 250) -> str:

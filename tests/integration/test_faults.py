@@ -24,7 +24,7 @@ from tests.integration.conftest import Start, check_mlflow, finish, lines, start
 from tracking.record.history import SweepHistory
 
 # Whole sweeps in processes, some of them with Ray.
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 180) -> None:

@@ -30,6 +30,7 @@ def refusal(out: Path, *more: str, run: tuple[str, ...] = (sys.executable,), **e
     return line.removeprefix("error: ")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("listens", [False, True], ids=["nobody", "not Ray"])
 def test_an_address_where_no_ray_answers(tmp_path: Path, listens: bool) -> None:
     with socket.socket() as server:

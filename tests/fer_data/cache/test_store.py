@@ -94,6 +94,7 @@ def test_a_view_and_a_preprocessing_keep_the_name_of_their_source(write_csv):
     )
 
 
+@pytest.mark.long
 def test_synthetic_faces_stay_synthetic_after_their_export_was_read(tmp_path, cache):
     folder = fer_data.prepare(None)
     exported = tmp_path / "exported"

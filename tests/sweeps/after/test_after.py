@@ -174,6 +174,7 @@ def rewritten(finished: Path, name: str, events: Sequence[dict[str, Any]]) -> No
     (finished / name / "journal.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
 
 
+@pytest.mark.long
 def test_looks_are_counted_over_the_sweep_and_the_data(
     verb: Callable[..., int], finished: Path, capsys: Capture
 ) -> None:
@@ -193,6 +194,7 @@ def test_looks_are_counted_over_the_sweep_and_the_data(
     assert (tested.look, tested.metrics["test_looks_in_sweep"]) == (1, 3)
 
 
+@pytest.mark.long
 def test_no_leak_free_accuracy_without_a_leak_free_face(tmp_path: Path, out: Path, capsys: Capture) -> None:
     rows = [f"{label},{' '.join([str(30 * label)] * 2304)},{usage}"
             for usage in ("Training", "Training", "PublicTest", "PrivateTest") for label in range(7)]  # fmt: skip
@@ -491,6 +493,7 @@ def test_the_mean_by_hand() -> None:
     np.testing.assert_allclose(choice.probabilities, np.full((4, 2), 0.5))
 
 
+@pytest.mark.long
 def test_the_report_is_utf8_on_any_terminal(finished: Path) -> None:
     command = [sys.executable, "-m", "sweeps", "report", "night", "--out", str(finished)]
     done = subprocess.run(command, env=os.environ | ASCII, cwd=ROOT, capture_output=True, check=False, timeout=120)

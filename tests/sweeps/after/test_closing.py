@@ -110,6 +110,7 @@ def closing(sweep: Sweep) -> Sweep:
     return partial(sweep, at_end=None)
 
 
+@pytest.mark.long
 def test_a_sweep_closes_itself_and_a_resume_mends_what_is_missing(closing: Sweep) -> None:
     asked: dict[str, Any] = {"trials": 2, "epochs": 1, "body": answering_body}
     folder = closing(figures=False, **asked).folder
@@ -173,6 +174,7 @@ def test_the_page_of_two_hundred_trials_names_them_all_in_five_megabytes(sweep: 
     assert len(page) < 5e6
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("path", [None, "", "/nowhere:"])
 def test_the_report_is_drawn_without_the_modules_of_the_working_folder(
     closing: Sweep, path: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -186,6 +188,7 @@ def test_the_report_is_drawn_without_the_modules_of_the_working_folder(
     assert done.notes == (f"report: {done.folder.figures / 'report.html'}",)
 
 
+@pytest.mark.long
 def test_a_stopped_sweep_whose_trials_wait_at_a_rung_has_a_report(
     closing: Sweep, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -47,6 +47,7 @@ def on_fold(out: Path, fold: int) -> list[str]:
     return [f"folds/{number}" for number in range(4) if find_run(f"folds/{number}", out).data.fold == fold]
 
 
+@pytest.mark.long
 def test_an_ensemble_is_of_one_fold_and_on_its_faces(
     verb: Callable[..., int], out: Path, tiny_csv: Path, capsys: Capture
 ) -> None:
@@ -101,6 +102,7 @@ def test_a_copy_of_the_data_has_the_same_faces(out: Path, tiny_csv: Path, tmp_pa
         assert "folds/0 has seen faces that folds hold out" in refused(capsys, lambda asked=asked: run_main(asked))  # type: ignore[misc]
 
 
+@pytest.mark.long
 def test_a_trial_may_begin_with_the_weights_of_its_own_fold(out: Path, tiny_csv: Path, no_mlflow: object) -> None:
     (one, *_) = on_fold(out, 2)
     asked = ["lenet_space", "--data", str(tiny_csv), "--runner", "inline", "--set", f"weights=run:{one}", "--trials", "1",

@@ -108,6 +108,7 @@ def test_a_resume_draws_what_a_kill_left_and_mlflow_gets_it_once(killed: SweepFo
     assert stored.read_bytes() == b"sent", "what MLflow has is not sent again"
 
 
+@pytest.mark.long
 def test_report_draws_what_a_kill_left_and_sends_it(killed: SweepFolder) -> None:
     assert main(["report", "night", "--out", str(killed.root.parent)]) == 0
     assert {path.name for path in killed.trial(1).root.glob("*.png")} >= PICTURES

@@ -165,6 +165,7 @@ def test_a_whole_sweep_is_stopped_from_afar_by_an_act(
     assert history.stopped.reason == f"stopped by {act.who}"
 
 
+@pytest.mark.long
 def test_a_stop_from_afar_that_a_signal_has_overtaken_is_recorded(
     afar: Callable[..., int], out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

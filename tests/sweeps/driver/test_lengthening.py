@@ -230,6 +230,7 @@ def test_baselines_that_span_the_run_and_short_ones_stay_beside_those_that_conti
     assert [(trial.state, trial.last_epoch) for trial in result] == [("done", OLD), ("done", OLD), ("done", NEW)]
 
 
+@pytest.mark.long
 def test_a_trial_that_was_given_up_is_not_taken_up_again(
     train: Callable[..., SweepResult], out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

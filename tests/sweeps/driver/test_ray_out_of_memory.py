@@ -15,7 +15,7 @@ from sweeps.sharing.gpu_places import GpuPlaces
 from tests import ROOT
 from tests.sweeps.fake_trials import good_body, only_sampled, open_desk, spec
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(90)]
 
 
 def test_the_gpu_of_a_trial_that_pauses_then_is_free_for_the_next_one(

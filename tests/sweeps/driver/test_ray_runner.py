@@ -88,6 +88,7 @@ def one_slow(task: Task) -> Iterator[Message]:
         yield message
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("hurried", [False, True], ids=["a limit", "a signal"])
 def test_only_a_signal_leaves_a_long_epoch_after_the_grace(
     ray_of_the_caller: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hurried: bool
@@ -119,6 +120,7 @@ def test_a_limit_does_not_wait_for_a_trial_that_finds_no_room(ray_of_the_caller:
     assert held.director.history.trials[0].state == "paused"
 
 
+@pytest.mark.long
 def test_on_a_joined_ray_a_slot_keeps_its_worker_from_trial_to_trial(tmp_path: Path) -> None:
     asked = {
         "name": "sweep",

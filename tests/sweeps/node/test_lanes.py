@@ -122,7 +122,11 @@ def all_outcomes(tasks: list[Task], found: list[list[Message] | BaseException]) 
     return [outcome(one, messages) for one, messages in zip(tasks, found, strict=True) if isinstance(messages, list)]
 
 
-@pytest.mark.parametrize("order", [[1], [0, 1], [0, 1, 2, 3], [3, 2, 1, 0]], ids=str)
+@pytest.mark.parametrize(
+    "order",
+    [[0, 1], *(pytest.param(others, marks=pytest.mark.long) for others in ([1], [0, 1, 2, 3], [3, 2, 1, 0]))],
+    ids=str,
+)
 def test_a_lane_trains_to_the_bits_of_a_process_of_its_own(
     order: list[int], lanes: Callable[..., Lanes], tmp_path: Path, faces: Path, alone: list[Outcome]
 ) -> None:
@@ -134,12 +138,14 @@ def test_a_lane_trains_to_the_bits_of_a_process_of_its_own(
     assert os.getpid() not in processes(tmp_path)
 
 
+@pytest.mark.long
 def test_more_trials_than_lanes_have_a_process_more(lanes: Callable[..., Lanes], tmp_path: Path, faces: Path) -> None:
     tasks = [task(tmp_path, faces, number) for number in (0, 2, 4)]
     all_outcomes(tasks, together(lanes(2), tasks))
     assert len(set(processes(tmp_path))) == 2
 
 
+@pytest.mark.long
 def test_faults_of_a_trial_are_its_own(
     lanes: Callable[..., Lanes], tmp_path: Path, faces: Path, alone: list[Outcome]
 ) -> None:
@@ -177,6 +183,7 @@ def test_an_order_that_the_process_cannot_read_does_not_keep_it(
         next(lanes(2, Unreadable())(task(tmp_path, faces, 0)))
 
 
+@pytest.mark.long
 def test_one_pauses_and_continues_and_the_others_do_not_notice(
     lanes: Callable[..., Lanes], tmp_path: Path, faces: Path, alone: list[Outcome]
 ) -> None:
@@ -191,6 +198,7 @@ def test_one_pauses_and_continues_and_the_others_do_not_notice(
     assert len(set(processes(tmp_path))) == 1
 
 
+@pytest.mark.long
 def test_a_killed_process_costs_no_epoch_that_was_reported_and_its_trials_come_back_in_halves(
     lanes: Callable[..., Lanes], tmp_path: Path, faces: Path, alone: list[Outcome]
 ) -> None:
@@ -214,6 +222,7 @@ def test_a_killed_process_costs_no_epoch_that_was_reported_and_its_trials_come_b
     assert sorted(after.count(pid) for pid in set(after)) == [2, 2]
 
 
+@pytest.mark.long
 def test_a_broken_gpu_ends_the_process_and_says_to_each_trial_which_one_it_was(
     lanes: Callable[..., Lanes], tmp_path: Path, faces: Path, alone: list[Outcome]
 ) -> None:
@@ -229,6 +238,7 @@ def test_a_broken_gpu_ends_the_process_and_says_to_each_trial_which_one_it_was(
     assert len(set(processes(tmp_path))) == 3, "each in a process of its own"
 
 
+@pytest.mark.long
 def test_a_trial_whose_worker_is_gone_leaves_within_a_batch(
     lanes: Callable[..., Lanes], tmp_path: Path, faces: Path
 ) -> None:

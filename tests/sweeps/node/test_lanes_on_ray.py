@@ -19,7 +19,7 @@ from tests.sweeps.node.lane_trials import noting
 from tracking.record.events import EpochDone, Event
 from tracking.record.history import SweepHistory
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]
 
 
 def suggest(trial: optuna.Trial) -> TrialConfig:

@@ -92,6 +92,7 @@ def gone(folder: Path) -> bool:
     return not folder.exists()
 
 
+@pytest.mark.long
 def test_the_first_worker_of_a_node_starts_it_and_it_ends_after_the_last(control: Put, tmp_path: Path) -> None:
     """Whichever worker ends first, and however."""
     log, sweep = control("exit 0"), uuid.uuid4().hex[:12]
@@ -159,6 +160,7 @@ def swept(script: str, folder: Path, at_once: int, *more: str) -> tuple[set[str]
     return {line["mps"] for line in diaries(folder / "shared")}, done.stderr
 
 
+@pytest.mark.long
 def test_trials_that_share_a_gpu_of_this_machine_have_it(control: Put, tmp_path: Path) -> None:
     log = control("exit 0")
     places, said = swept(HERE, tmp_path, 2)

@@ -89,6 +89,7 @@ def test_the_phase_that_trains_more_is_measured() -> None:
     assert (found.transfer.freeze, found.transfer.finetune_epochs_share) == (0, 0)
 
 
+@pytest.mark.long
 def test_processes_train_at_once_and_one_that_diverges_does_not_end_the_others(tiny_csv: Path) -> None:
     """On cores, where memory is not looked at; the rates are real."""
     faces = str(prepare(tiny_csv))

@@ -27,8 +27,16 @@ def page(browser: Any) -> Iterator[Any]:
     opened.close()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("view", [LARGE, PHONE], ids=["large", "phone"])
+@pytest.mark.parametrize(
+    ("view", "scheme"),
+    [
+        pytest.param(LARGE, "light", id="large-light"),
+        *(
+            pytest.param(*other, marks=pytest.mark.long)
+            for other in ((LARGE, "dark"), (PHONE, "light"), (PHONE, "dark"))
+        ),
+    ],
+)
 def test_axe_finds_no_serious_fault_on_any_page(browser: Any, server: Served, view: Any, scheme: str) -> None:
     package = pytest.importorskip("axe_playwright_python")
     axe = (Path(package.__path__[0]) / "axe.min.js").read_text(encoding="utf-8")

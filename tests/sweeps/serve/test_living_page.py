@@ -179,8 +179,8 @@ def test_a_sweep_whose_trials_wait_has_a_driver(out: Path) -> None:
 def test_the_bars_of_a_killed_sweep_end_with_its_last_record(page: Any, server: Served, out: Path) -> None:
     journal_file = unfinished(out, "bars")
     hours_ago = [json.loads(line) for line in journal_file.read_text().splitlines()]
-    for event in hours_ago:
-        event["time_ms"] -= 2 * 3_600_000
+    for place, event in enumerate(hours_ago):
+        event["time_ms"] += place * 1000 - 2 * 3_600_000  # the shortest timeline that is drawn is a second
     journal_file.write_text("".join(json.dumps(event) + "\n" for event in hours_ago))
     page.goto(f"{server.url}/sweeps/bars")
     about = page.locator("#timeline-about", has_text="from")

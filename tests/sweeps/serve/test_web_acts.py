@@ -50,6 +50,7 @@ def test_an_act_is_the_command_of_its_name(given: dict[str, Any], words: list[st
     assert parser().parse_args([request.verb, *words]).verb == request.verb
 
 
+@pytest.mark.long
 def test_an_act_that_takes_too_long_is_taken_back(out: Path) -> None:
     words = ["pause", "night", "--out", str(out)]
     folder = SweepFolder(out / "night")
@@ -129,6 +130,7 @@ def test_settings_are_found_again_when_the_sweep_has_changed(tmp_path: Path, sta
         assert len(started) == processes
 
 
+@pytest.mark.long
 def test_the_settings_of_a_sweep_have_places_on_their_axes(server: Served, out: Path) -> None:
     axis = json.dumps(
         {"name": "FloatDistribution", "attributes": {"low": 0.0, "high": 1.0, "step": None, "log": False}}
@@ -152,6 +154,7 @@ def test_the_settings_of_a_sweep_have_places_on_their_axes(server: Served, out: 
     assert [trial["value"] for trial in answer["trials"]] == [0.75]
 
 
+@pytest.mark.long
 def test_mlflow_page_of_a_sweep_is_served_until_the_server_ends(out: Path) -> None:
     pages = MlflowPages(out, None)
     with Served(out, Guard(frozenset({"127.0.0.1"}), None), pages) as served:
@@ -162,6 +165,7 @@ def test_mlflow_page_of_a_sweep_is_served_until_the_server_ends(out: Path) -> No
     wait_until_gone(root)
 
 
+@pytest.mark.long
 def test_no_mlflow_server_is_left_where_the_application_is_killed(out: Path) -> None:
     port = free_port()
     words = [sys.executable, "-m", "sweeps", "serve", "--out", str(out), "--port", str(port)]

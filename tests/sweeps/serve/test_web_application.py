@@ -122,6 +122,7 @@ def test_a_net_that_is_ready_does_not_wait_for_the_export_of_another(
         assert exported.result(10).classes
 
 
+@pytest.mark.long
 def test_an_ensemble_can_be_tried_and_a_support_vector_machine_is_not_offered(
     out: Path, tmp_path: Path, tiny_csv: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -304,6 +305,7 @@ def test_a_server_that_ends_closes_its_streams(out: Path) -> None:
         assert list(lines) == [b""]  # a stream that is cut off raises ChunkedEncodingError
 
 
+@pytest.mark.long
 def test_a_thousand_requests_at_once_are_all_answered(out: Path) -> None:
     async def status(port: int) -> bytes:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -23,7 +23,7 @@ from tests.sweeps.trial.gpu_fault_trials import ALWAYS, ASSERTED, BATCH, CALM, C
 from tracking.record.history import SweepHistory, TrialHistory
 from tracking.record.layout import SweepFolder
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 
 GIB = 1 << 30
 

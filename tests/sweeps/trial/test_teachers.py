@@ -163,6 +163,7 @@ def ended(task: Task) -> str:
     return str(last.reason)
 
 
+@pytest.mark.long
 def test_rerun_and_ray_give_the_same_to_the_last_bit(
     student: Callable[..., SweepResult], out: Path, no_mlflow: object, capsys: Capture
 ) -> None:
@@ -172,6 +173,7 @@ def test_rerun_and_ray_give_the_same_to_the_last_bit(
     assert "again/0 equals student/0 to the last bit" in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.long
 def test_several_workers_are_taught_too(student: Callable[..., SweepResult]) -> None:
     exact = {"augment.mixup": 0.0, "net.dropout": 0.0, "precision": "fp32"}
     alone = student(settings=exact)

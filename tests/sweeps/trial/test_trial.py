@@ -184,6 +184,7 @@ def killed_at_write(task: Task, number: int, patch: pytest.MonkeyPatch) -> list[
     return reports
 
 
+@pytest.mark.long
 def test_killed_at_any_write_its_files_are_of_the_best_epoch_that_is_recorded(
     task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -397,6 +398,7 @@ def test_left_in_the_middle_of_an_epoch_it_stops_training_at_once(task: Task, mo
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("train")]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kills", [3, pytest.param(50, marks=[pytest.mark.slow, pytest.mark.timeout(900)])])
 def test_killed_at_any_moment_it_has_a_checkpoint_of_every_epoch_that_it_reported(task: Task, kills: int) -> None:
     processes = multiprocessing.get_context("forkserver")

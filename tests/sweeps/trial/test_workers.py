@@ -74,7 +74,9 @@ def trained(task: Task) -> tuple[dict[str, float], dict[str, Tensor]]:
     [
         (LeNetConfig(dropout=0.3), {"ema_decay": 0.99, "clip_norm": 1.0}),
         # At larger rates one process whose weights begin 1e-7 apart ends 1e-2 apart: what is asked here is no more.
-        (SMALL_RESNET, {"class_weights": "balanced", "label_smoothing": 0.1, "lr": 1e-4}),
+        pytest.param(
+            SMALL_RESNET, {"class_weights": "balanced", "label_smoothing": 0.1, "lr": 1e-4}, marks=pytest.mark.long
+        ),
     ],
     ids=["lenet", "compact_resnet"],
 )
@@ -88,6 +90,7 @@ def test_several_workers_train_as_one(tmp_path: Path, faces: Path, net: NetConfi
         assert together[metric] == pytest.approx(alone[metric], rel=1e-4)
 
 
+@pytest.mark.long
 def test_several_workers_capture_no_graphs(tmp_path: Path, faces: Path) -> None:
     """A graph can be made on a GPU only, so that a capture here would fail the trial or repeat a batch."""
     eager = task(tmp_path / "eager", faces, LeNetConfig(), 2)
@@ -96,6 +99,7 @@ def test_several_workers_capture_no_graphs(tmp_path: Path, faces: Path) -> None:
     assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
+@pytest.mark.long
 def test_half_batches_of_several_workers_are_those_of_one(tmp_path: Path, faces: Path) -> None:
     recipe: dict[str, object] = {"class_weights": "balanced", "lr": 1e-4}
     states = []
@@ -159,6 +163,7 @@ def test_a_killed_worker_is_a_lost_process_and_another_number_of_workers_continu
     assert end.state == "ended"
 
 
+@pytest.mark.long
 def test_workers_end_with_the_trial(tmp_path: Path, faces: Path) -> None:
     long = task(tmp_path, faces, LeNetConfig(), 3).model_copy(update={"epochs": 200})
     messages, workers = after_first_epoch(long)
@@ -186,6 +191,7 @@ def test_workers_end_when_the_process_of_their_trial_is_killed(tmp_path: Path, f
     assert_ended(workers)
 
 
+@pytest.mark.long
 def test_an_error_in_a_worker_is_the_trials(tmp_path: Path, faces: Path) -> None:
     diverging = task(tmp_path, faces, LeNetConfig(), 2, lr=1e6)
     (end,) = run_trial(diverging)

@@ -109,6 +109,7 @@ def test_other_formats_answer_as_the_net(
         assert json.loads(safe_open(path, "pt").metadata()["model"])["members"][0]["preprocess"] == "standardise"
 
 
+@pytest.mark.long
 def test_nets_joined_in_the_middle_answer_as_an_onnx_file_too(
     export: Callable[..., int], finished: Path, tmp_path: Path
 ) -> None:
@@ -119,6 +120,7 @@ def test_nets_joined_in_the_middle_answer_as_an_onnx_file_too(
     assert looked is not None
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc gives freed memory back")
 def test_a_large_batch_leaves_no_memory_behind(export: Callable[..., int], tmp_path: Path) -> None:
     assert export("night/1", "--format", "onnx", "--file", str(tmp_path / "net.onnx")) == 0
@@ -132,12 +134,14 @@ def test_a_large_batch_leaves_no_memory_behind(export: Callable[..., int], tmp_p
     assert process.memory_info().rss - before < 20e6
 
 
+@pytest.mark.long
 def test_int8_says_what_it_costs(export: Callable[..., int], tmp_path: Path, capsys: Capture) -> None:
     assert export("night/0", "--format", "onnx", "--int8", "--file", str(tmp_path / "net.onnx")) == 0
     assert "int8 changes the accuracy on the validation split by" in capsys.readouterr().out
     assert "int8 changes the accuracy on val by" in (tmp_path / "net.onnx.md").read_text()
 
 
+@pytest.mark.long
 def test_int8_stores_fully_connected_layers_in_8_bits_too(export: Callable[..., int], tmp_path: Path) -> None:
     assert export("night/1", "--format", "onnx", "--int8", "--file", str(tmp_path / "net.onnx")) == 0
     assert (tmp_path / "net.onnx").stat().st_size < 1.5 * 2_054_577  # LeNet's parameters
