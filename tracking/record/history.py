@@ -49,13 +49,16 @@ class TrialHistory:
     paused: TrialPaused | None = None
     has_worker: bool = True
     """Whether it has a worker. Every worker ends with its driver, also with one that was killed."""
-    left_ms: int | None = None
-    """When it ended and left its worker. None before, and if it had none, for example as it waited at a rung."""
+    last_signs: list[int] = field(init=False)
+    """For each worker that it had: when that worker started or last recorded something, in ms."""
     lengthened: Lengthened | None = None
     """Set when it is given more epochs, until a worker starts it with the new length."""
     tests: list[TrialTested] = field(default_factory=list)
     tested_epochs: list[EpochDone | None] = field(default_factory=list)
     """For each of the tests, the epoch whose net it evaluated."""
+
+    def __post_init__(self) -> None:
+        self.last_signs = [self.started.time_ms]
 
     @property
     def number(self) -> int:
@@ -117,9 +120,13 @@ class TrialHistory:
         """Whether its next report, if any, is its end."""
         return self.last_epoch >= self.started.epochs - 1
 
+    def note_sign(self, time_ms: int) -> None:
+        """Note that its worker recorded something."""
+        self.last_signs[-1] = max(self.last_signs[-1], time_ms)
+
     def lengthen(self, change: Lengthened, who: str) -> None:
         """Give it more epochs. A trial that was done is then not over; one that waits at a rung after `epoch` leaves
-        it.
+        it. Epochs that are trained again are dropped, but not the time that they took.
         """
         self.started = self.started.model_copy(update={"epochs": change.epochs})
         self.epochs = [done for done in self.epochs if done.epoch <= change.epoch]
@@ -486,10 +493,12 @@ def _apply_to_trial(
         case AttemptStarted():
             trial.attempts.append(event)
             trial.has_worker = True
-            trial.end = trial.left_ms = trial.paused = trial.lengthened = None
+            trial.last_signs.append(event.time_ms)
+            trial.end = trial.paused = trial.lengthened = None
         case EpochDone():
             if event.epoch > trial.last_epoch:
                 trial.epochs.append(event)
+                trial.note_sign(event.time_ms)
         case Verdict():
             trial.verdict = event
         case TrialPaused():
@@ -498,7 +507,7 @@ def _apply_to_trial(
             trial.paused = trial.paused.model_copy(update={"reason": "share", "who": None})
         case TrialEnded():
             if trial.has_worker:
-                trial.left_ms = event.time_ms
+                trial.note_sign(event.time_ms)
             trial.end, trial.paused, trial.has_worker = event, None, False
         case TrialDrawn() if trial.end and trial.end.epochs == event.epochs:
             trial.end = trial.end.model_copy(update={"undrawn": False})

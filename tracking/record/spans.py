@@ -8,14 +8,7 @@ MINUTE_MS = 60_000
 def attempt_spans(trial: TrialHistory) -> list[tuple[int, int]]:
     """When the trial's attempts ran, as (start, last event) in ms; time without a worker is not counted."""
     starts = [trial.started.time_ms, *(attempt.time_ms for attempt in trial.attempts)]
-    signs = [epoch.time_ms for epoch in trial.epochs]
-    if trial.left_ms is not None:
-        signs.append(trial.left_ms)
-    spans = []
-    for start, following in zip(starts, [*starts[1:], None], strict=True):
-        within = [sign for sign in signs if sign >= start and (following is None or sign < following)]
-        spans.append((start, max(within, default=start)))
-    return spans
+    return list(zip(starts, trial.last_signs, strict=True))
 
 
 def last_work_ms(history: SweepHistory) -> int:

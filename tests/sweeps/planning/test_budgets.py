@@ -128,16 +128,23 @@ def test_a_sweep_whose_driver_was_killed_days_ago_is_resumed_within_its_budget(
 
 
 def test_a_trial_that_is_given_more_epochs_uses_more() -> None:
-    asked = {"cpu_hours": 12.0}
-    done = TrialEnded(trial=0, state="done", epochs=1, time_ms=1 * HOUR)
-    so_far = history(driver(0, **asked), started(0, 0), epoch(0, 1, 1), done)
-    budgets = Budgets(spec(**asked), clock=lambda: 5 * HOUR)  # type: ignore[arg-type]
-    assert budgets.used(so_far).cpu_hours == pytest.approx(1)
-    change = Lengthened(trial=0, epochs=18, epoch=1)
+    """Ten hours of training; then it continues from its eighth epoch, and trains the last two again."""
+    asked = {"cpu_hours": 50.0}
+    done = TrialEnded(trial=0, state="done", epochs=10, time_ms=10 * HOUR)
+    so_far = history(driver(0, **asked), started(0, 0), *(epoch(0, number, number) for number in range(1, 11)), done)
+    at_12 = Budgets(spec(**asked), clock=lambda: 12 * HOUR)  # type: ignore[arg-type]
+    assert at_12.used(so_far).cpu_hours == pytest.approx(10)
+    change = Lengthened(trial=0, epochs=20, epoch=8)
     so_far.apply(Act(act="a", verb="extend", who="ana", asked_ms=0, answer="", lengthened=(change,)))
-    assert budgets.used(so_far).cpu_hours == pytest.approx(1)
-    so_far.apply(AttemptStarted(trial=0, attempt=1, reason="extended", time_ms=3 * HOUR))
-    assert budgets.used(so_far).cpu_hours == pytest.approx(1 + 2)
+    assert at_12.used(so_far).cpu_hours == pytest.approx(10)
+    so_far.apply(AttemptStarted(trial=0, attempt=1, reason="extended", time_ms=12 * HOUR))
+    assert at_12.used(so_far).cpu_hours == pytest.approx(10)
+    at_14 = Budgets(spec(**asked), clock=lambda: 14 * HOUR)  # type: ignore[arg-type]
+    assert at_14.used(so_far).cpu_hours == pytest.approx(10 + 2)
+    for number in range(9, 21):
+        so_far.apply(epoch(0, number, 12 + number - 8))
+    so_far.apply(TrialEnded(trial=0, state="done", epochs=20, time_ms=24 * HOUR))
+    assert at_14.used(so_far).cpu_hours == pytest.approx(10 + 12)
 
 
 def test_amounts_are_readable_whether_small_or_large() -> None:

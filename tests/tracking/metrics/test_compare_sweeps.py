@@ -38,7 +38,7 @@ def test_a_course_by_hand(paused: SweepHistory) -> None:
     assert (found.best_trial, found.best, found.trials, found.epochs) == (1, 0.7, 2, 4)
     assert found.states == {"done": 2}
     assert found.median == pytest.approx((0.4 + 0.7) / 2)
-    assert found.worker_minutes == pytest.approx(2 + 1.5 + 1), "to the last sign of each attempt"
+    assert found.worker_minutes == pytest.approx(2 + 2 + 1), "to the last sign of each attempt"
     assert found.minutes == pytest.approx(2 + 1), "two at once count once, the pause not at all"
     steps = [(gain.trial, gain.trials, gain.accuracy) for gain in found.gains]
     assert steps == [(0, 2, 0.3), (0, 2, 0.4), (1, 2, 0.7)]
