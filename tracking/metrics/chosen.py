@@ -58,10 +58,9 @@ class Choice:
 
 
 def choice_of(folder: SweepFolder, history: SweepHistory) -> Choice | None:
-    """The `Choice` of a sweep's trials. None if the predictions of the best one are missing."""
-    ranked = history.ranked_groups()
-    if ranked and ranked[0].confirms is not None and ranked[0].is_whole:
-        ranked = [one for one in ranked if one.confirms is not None]
+    """The `Choice` of a sweep's trials or complete groups. None if the predictions of the best one are missing."""
+    whole = [one for one in history.ranked_groups() if one.is_whole]
+    ranked = [one for one in whole if one.confirms is not None] or whole
     first = right_answers(folder, ranked[0]) if ranked else None
     if first is None:
         return None

@@ -6,8 +6,11 @@ from statistics import mean
 import numpy as np
 import pytest
 
+from tests.tracking.small_sweep import Sweep
 from tracking.errors import TrackingError
-from tracking.metrics.chosen import accuracy_when_chosen, can_win
+from tracking.metrics.chosen import Choice, accuracy_when_chosen, can_win, choice_of
+from tracking.record.events import EpochDone, Group, TrialEnded
+from tracking.record.history import SweepHistory
 
 TRUTH, FACES, TRIALS = 0.5, 400, 40
 
@@ -40,6 +43,37 @@ def test_one_trial_alone_is_not_flattered() -> None:
 def test_trials_far_behind_are_left_out() -> None:
     assert can_win([0.30, 0.62, 0.60, 0.10], faces=3589) == [1, 2]
     assert can_win([], faces=3589) == []
+
+
+def test_an_incomplete_group_does_not_turn_off_the_correction(sweep: Sweep) -> None:
+    """Groups of two. One looks much better than the others, but its second member failed."""
+
+    def member(trial: int, first: int, right: np.ndarray) -> None:
+        accuracy = float(right.mean())
+        sweep.trial(trial, group=Group(first=first, member=trial - first, size=2))
+        sweep.write(
+            EpochDone(time_ms=sweep.tick(), trial=trial, epoch=1, metrics={"val_accuracy": accuracy}),
+            TrialEnded(time_ms=sweep.tick(), trial=trial, state="done", epochs=1),
+        )
+        probabilities = np.where(right[:, None], [0.9, 0.1], [0.1, 0.9])
+        path = sweep.folder.trial(trial).create().val_probabilities
+        np.savez(path, labels=np.zeros(FACES, np.int64), probabilities=probabilities, epoch=1)
+
+    def choice() -> Choice:
+        found = choice_of(sweep.folder, SweepHistory.load(sweep.folder.journal))
+        assert found is not None
+        return found
+
+    sweep.start()
+    for trial, right in enumerate(next(equals(1))):
+        member(trial, trial - trial % 2, right)
+    without = choice()
+    assert without.among == TRIALS / 2
+    assert without.expected.value < without.accuracy - 0.01
+    member(TRIALS, TRIALS, np.arange(FACES) % 10 < 9)
+    sweep.trial(TRIALS + 1, group=Group(first=TRIALS, member=1, size=2))
+    sweep.end(TRIALS + 1, "failed", reason="worker died")
+    assert choice() == without
 
 
 @pytest.mark.parametrize("right", [[], [np.ones(3, bool), np.ones(4, bool)]])
