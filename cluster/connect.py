@@ -131,7 +131,7 @@ def joined_ray(address: str) -> Iterator[None]:
     except (OSError, RayError, RuntimeError, ValueError) as error:
         raise ClusterError(
             f"Ray at {address}: {_first_line(error)}; `auto` works on a node of the cluster or in a job; "
-            "from elsewhere submit: --address http://HEAD:8265"
+            "from elsewhere submit: --address http://HEAD:8265 --out DIR"
         ) from None
     try:
         yield

@@ -38,7 +38,12 @@ TrackingUri = Annotated[
 ]
 Address = Annotated[
     str | None,
-    Flag("auto or HOST:6379 to join a Ray cluster, http://HOST:8265 to submit the sweep as a job", "A", group=RUN),
+    Flag(
+        "auto or HOST:6379 to join a Ray cluster; http://HOST:8265 to submit the sweep as a job, with --out or a "
+        "cluster file's storage",
+        "A",
+        group=RUN,
+    ),
 ]
 
 

@@ -27,11 +27,17 @@ from tracking.record.inbox import Request
 _ANSWER_SECONDS = 10.0
 """How long `stop` waits for the driver's answer before it sends a signal."""
 
+_NO_FOLDER = (
+    "the folder of sweeps on the cluster is not known: give --out DIR, a folder that all nodes share, or storage in "
+    "the cluster file"
+)
+
 
 def submit(given: SweepArguments, config: ClusterConfig) -> int:
     """Submit the sweep, then print its output. Ctrl-C stops only the printing."""
     find_space(given.space)
     _check_tracking_uri(given.options.tracking_uri)
+    _check_out(given.options, config)
     name = check_name(given.options.name or f"{space_label(given.space)}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
     jobs = Jobs(config, [*command_line(given, ["cluster"]), *command_line(given.options, ["address", "out"])])
     words = job_arguments(given, given.options.model_copy(update={"name": name}), config)
@@ -73,6 +79,15 @@ def _check_tracking_uri(uri: str | None) -> None:
             "read in the job's command; omit the login and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD "
             "on the nodes"
         )
+
+
+def _check_out(asked: Options, config: ClusterConfig) -> None:
+    """Refuse a folder in the job's working folder, which is temporary and in which no later command looks."""
+    out = asked.out if "out" in asked.model_fields_set else config.storage
+    if out is None:
+        raise InputError(_NO_FOLDER)
+    if not Path(out).is_absolute():
+        raise InputError(f"--out {out}: not an absolute path; on a cluster give a folder that all nodes share")
 
 
 def _own_space(given: SweepArguments) -> Path | None:
@@ -143,9 +158,7 @@ def _folder_there(verb: OnCluster, name: str | None) -> str:
     words = _words_of_job(_jobs(verb), name) if name else []
     out = words[words.index("--out") + 1] if "--out" in words else _config(verb).storage
     if out is None:
-        raise InputError(
-            "the folder of sweeps on the cluster is not known: give --out DIR, or storage in the cluster file"
-        )
+        raise InputError(_NO_FOLDER)
     return out
 
 

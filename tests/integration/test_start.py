@@ -41,7 +41,7 @@ def test_an_address_where_no_ray_answers(tmp_path: Path, listens: bool) -> None:
         began = time.monotonic()
         line = refusal(tmp_path / "runs", "--address", f"127.0.0.1:{port}", HOME=str(tmp_path))
     assert line.startswith(f"Ray at 127.0.0.1:{port}: no Ray answers at ")
-    assert "from elsewhere submit: --address http://HEAD:8265" in line
+    assert "from elsewhere submit: --address http://HEAD:8265 --out DIR" in line
     assert time.monotonic() - began < 60, "ray.init waits for minutes"
 
 

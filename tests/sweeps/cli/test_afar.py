@@ -134,6 +134,22 @@ def afar(run: Callable[..., int], main_afar: Callable[..., int]) -> Callable[...
     return main_afar
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([], "the folder of sweeps on the cluster is not known: give --out DIR, a folder that all nodes share"),
+        (["--out", "runs"], "--out runs: not an absolute path; on a cluster give a folder that all nodes share"),
+    ],
+)
+def test_a_job_without_a_folder_that_later_commands_reach_is_refused(
+    main_afar: Callable[..., int], capsys: pytest.CaptureFixture[str], given: list[str], said: str
+) -> None:
+    Head.submitted.clear()
+    assert main_afar("run", "lenet_space", "--name", "night", *given) == 2
+    assert said in " ".join(capsys.readouterr().err.split())
+    assert Head.submitted == []
+
+
 def test_an_act_is_done_where_the_sweep_is_and_by_whom(
     afar: Callable[..., int], out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
