@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sweeps.search.forecast import end_of
+from sweeps.trial.messages import OBJECTIVE
 from tracking.record.history import SweepHistory, TrialGroup
 
 LEAST_TRIALS, LEAST_DONE = 30, 5
@@ -40,7 +42,7 @@ def expected_gain(history: SweepHistory) -> ExpectedGain | None:
         return None
     best = max(one.mean for one in groups if one.accuracies)
     others = max((one.mean for one in groups if one.accuracies and not _is_drawn(one)), default=0.0)
-    values = [max(one.mean if one.accuracies else 0.0, others) for one in drawn]
+    values = [max(_value_of(one), others) for one in drawn]
     running = [end_of(one.first, history) for one in groups if one.first.state == "running"]
     ahead = len(values) // 2
     gain = gain_of_draws(values, ahead) + gain_of_running([one for one in running if one is not None], best)
@@ -62,6 +64,15 @@ def gain_of_running(ends: Sequence[Floats], best: float) -> float:
     rng = np.random.default_rng(0)  # since the samples of different forecasts are correlated
     highest = np.max([rng.permutation(samples) for samples in ends], axis=0)
     return float(np.maximum(highest - best, 0.0).mean())
+
+
+def _value_of(group: TrialGroup) -> float:
+    """Its mean, or the result of equal trials that its own reuse; 0 if it has none."""
+    if group.accuracies:
+        return group.mean
+    ends = [trial.end.best for trial in group.members.values() if trial.end]
+    reused = [best[f"best_{OBJECTIVE}"] for best in ends if f"best_{OBJECTIVE}" in best]
+    return fmean(reused) if reused else 0.0
 
 
 def _is_drawn(group: TrialGroup) -> bool:

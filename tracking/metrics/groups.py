@@ -187,7 +187,12 @@ def next_member(history: SweepHistory, *, after_first: bool = False) -> tuple[Tr
     """
     grouped = [one for one in history.groups() if one.size > 1]
     for group in grouped if after_first else [one for one in grouped if one is grouped[-1] or one.was_retried]:
-        is_due = not after_first or group.confirms is not None or group.first.started.baseline or 0 in group.done
+        is_due = (
+            not after_first
+            or group.confirms is not None
+            or group.first.started.baseline
+            or group.first.state == "done"  # also with the result of an equal trial, without an accuracy of its own
+        )
         if len(group.members) < group.size and is_due and not why_given_up(history, group):
             return group, len(group.members)
     return None

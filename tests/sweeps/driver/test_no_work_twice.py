@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -10,9 +11,11 @@ import pytest
 
 from sweeps import Baseline, Space, TrialConfig
 from sweeps.driver.runner import InlineRunner
+from sweeps.search.study import Study
+from sweeps.space import Pruner
 from sweeps.sweep import SweepResult
-from sweeps.trial.messages import Message, Task
-from tests.sweeps.fake_trials import config, good_body, only_sampled, open_desk, outcome, spec
+from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd
+from tests.sweeps.fake_trials import config, good_body, metrics, only_sampled, open_desk, outcome, spec
 from tracking.record.history import SweepHistory
 
 
@@ -102,6 +105,23 @@ def test_replicates_are_trained_each(tmp_path: Path) -> None:
     desk = open_desk(tmp_path / "night", only_sampled(1_000_000, replicate), spec(trials=3, max_epochs=4))
     InlineRunner().run(desk.director, body)
     assert len(body.trained) == 3
+
+
+@pytest.mark.parametrize("pruner", ["none", "promoting"])
+def test_a_repeated_group_reuses_the_result_of_each_member(tmp_path: Path, pruner: Pruner) -> None:
+    def body(task: Task) -> Iterator[Message]:
+        yield EpochReport(attempt=task.attempt, epoch=1, metrics=metrics(0.3 + 0.1 * task.config.replicate))
+        yield TrialEnd(attempt=task.attempt, state="ended")
+
+    space = replace(only_sampled(9, lambda trial: config(trial.suggest_categorical("lr", [0.01]))), pruner=pruner)
+    desk = open_desk(tmp_path / "night", space, spec(trials=2, max_epochs=1, replicates=3, pruner=pruner))
+    InlineRunner().run(desk.director, body)
+    groups = desk.director.history.groups()
+    assert [[trial.state for trial in group.members.values()] for group in groups] == [["done"] * 3] * 2
+    assert [len(group.accuracies) for group in groups] == [3, 0], "the second is not trained"
+    study = Study(desk.folder.study_log, space, desk.director.spec.seed, desk.events())
+    told = [trial.value for trial in study._study.trials if trial.value is not None]
+    assert told == pytest.approx([0.4, 0.4]), "the mean of 0.3, 0.4 and 0.5"
 
 
 @pytest.mark.parametrize("trials", [6])
