@@ -98,6 +98,13 @@ class Groups:
             self._close(number, "nothing", None)
         self._settle(group)
 
+    def lengthen(self, number: int) -> bool:
+        """Forget the end of a member that gets more epochs, unless the sampler has learned from the group. Returns
+        whether it was over, so that it ends again.
+        """
+        group = self._by_trial.get(number)
+        return group is not None and not group.is_told and group.ended.pop(number, None) is not None
+
     def _settle(self, group: _Group) -> None:
         """Report a finished group to the sampler, once."""
         if not group.is_closed or group.is_told or not group.ended.keys() >= set(group.members.values()):

@@ -243,9 +243,11 @@ class Study:
     def lengthen(self, change: Lengthened) -> None:
         """Forget the pending verdict of a trial that gets more epochs, and the rungs that it reaches again.
 
-        The sampler keeps what it learned from a trial that was done.
+        The sampler keeps what it learned from a trial that was done, or from its group.
         """
         self._owed.pop(change.trial, None)
+        if self._groups.lengthen(change.trial):
+            self._open.setdefault(change.trial, None)  # a further member is closed at its end, the first with its group
         if self._rungs is not None and change.trial in self._open:
             self._rungs.go_back(change.trial, change.epoch)
 

@@ -17,9 +17,9 @@ from sweeps.search.study import Study
 from sweeps.space import Space
 from sweeps.sweep import SweepResult
 from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd
-from tests.sweeps.fake_trials import Desk, metrics, only_sampled, open_desk, outcome, report, spec
+from tests.sweeps.fake_trials import Desk, ended, metrics, only_sampled, open_desk, outcome, report, spec, take_all
 from tracking.metrics.groups import confirmation_of
-from tracking.record.events import TrialEnded, Verdict
+from tracking.record.events import Act, Lengthened, TrialEnded, Verdict
 from tracking.record.history import SweepHistory
 from tracking.record.journal import read
 
@@ -133,6 +133,47 @@ def test_evenly_spread_proposals_stay_so(tmp_path: Path) -> None:
     groups = ran(tmp_path / "groups", by_seed, space, trials=4, replicates=2).director.history
     drawn = [group.first.started.params for group in groups.groups()]
     assert drawn == [trial.started.params for trial in alone.trials.values()]
+
+
+@pytest.mark.parametrize("done", [0, 1])
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_group_that_gets_more_epochs_is_learned_when_its_members_end_again(
+    tmp_path: Path, done: int, *, resumed: bool
+) -> None:
+    """Member `done` has ended at 2 epochs, the other has trained one, when both get 4."""
+    other, asked = 1 - done, spec(trials=1, max_epochs=2, replicates=2)
+    space = replace(LATE, pruner="none")
+    desk = open_desk(tmp_path / "night", space, asked)
+    tasks = [desk.task(), desk.task()]
+    take_all(desk, tasks[done], [0.1, 0.2])
+    desk.director.take(done, ended(tasks[done]))
+    take_all(desk, tasks[other], [0.1])
+    longer = asked.model_copy(update={"max_epochs": 4})
+    changes = (Lengthened(trial=done, epochs=4, epoch=1), Lengthened(trial=other, epochs=4, epoch=1))
+    desk.director.record_act(
+        Act(
+            act="1",
+            verb="extend",
+            who="ana",
+            asked_ms=0,
+            answer="",
+            lengthened=changes,
+            spec=longer.model_dump(mode="json"),
+        )
+    )
+    if resumed:
+        desk.journal.close()
+        desk = open_desk(tmp_path / "night", replace(space, max_epochs=4), longer)
+    else:
+        desk.director.take(other, report(tasks[other], 2, 0.2))  # its worker trained for the old length
+    again = {task.trial: task for task in (desk.task(), desk.task())}
+    for number in (other, done):
+        assert [trial.value for trial in desk.director._study._study.trials if trial.value is not None] == []
+        for epoch in (2, 3, 4):
+            desk.director.take(number, report(again[number], epoch, 0.1 * epoch + 0.2 * number))
+        desk.director.take(number, ended(again[number]))
+    told = [trial.value for trial in desk.director._study._study.trials if trial.value is not None]
+    assert told == values_told(desk, space) == pytest.approx([0.5]), "the mean of 0.4 and 0.6"
 
 
 def test_the_table_has_a_mean_with_its_interval_above_the_members(tmp_path: Path) -> None:
