@@ -137,8 +137,12 @@ def why_given_up(history: SweepHistory, group: TrialGroup) -> str | None:
 
 
 def to_confirm(history: SweepHistory, count: int) -> list[TrialGroup]:
-    """The best `count` configurations with a finished trial, which `--confirm` trains again."""
-    return [one for one in history.ranked_groups() if one.confirms is None and one.done][:count]
+    """The best `count` configurations with a finished trial, which `--confirm` trains again.
+
+    Forks are not among them: their settings, trained from the start, would be another trial.
+    """
+    ranked = [one for one in history.ranked_groups() if one.confirms is None and one.done]
+    return [one for one in ranked if history.fork_of(one.first) is None][:count]
 
 
 @dataclass(frozen=True)

@@ -389,6 +389,16 @@ class SweepHistory:
         """The group of a trial."""
         return next(one for one in self.groups() if any(member is trial for member in one.members.values()))
 
+    def fork_of(self, trial: TrialHistory) -> Wanted | None:
+        """The request by which a trial began from the state of another one with other settings. None if it did not.
+
+        A retry that continues a fork is such a trial too.
+        """
+        wanted = trial.started.wanted
+        while wanted and wanted.verb == "retry" and wanted.epoch is not None:
+            wanted = self._trial(wanted.source).started.wanted
+        return wanted if wanted and wanted.epoch is not None else None
+
     def ranked_groups(self) -> list["TrialGroup"]:
         """The groups with a finished epoch, by the mean of their members' best validation accuracies.
 

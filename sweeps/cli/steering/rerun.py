@@ -110,14 +110,10 @@ def begin(run: Run, name: str | None, out: Path) -> SweepFolder:
 
 
 def _check(run: Run) -> None:
-    started = run.trial.started
     refuse_made(run.name, [run.trial])
-    wanted = started.wanted
-    while wanted and wanted.verb == "retry" and wanted.epoch is not None:  # it continued a trial with its own settings
-        wanted = run.history.trials[wanted.source].started.wanted
-    if wanted and wanted.epoch is not None:
+    if fork := run.history.fork_of(run.trial):
         raise InputError(
-            f"{run.name}: continued from the state of trial {wanted.source} after epoch {wanted.epoch}, which is not "
+            f"{run.name}: continued from the state of trial {fork.source} after epoch {fork.epoch}, which is not "
             "kept; choose a trial that started from epoch 0"
         )
     if not run.trial.epochs:

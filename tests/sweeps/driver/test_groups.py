@@ -19,7 +19,7 @@ from sweeps.sweep import SweepResult
 from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd
 from tests.sweeps.fake_trials import Desk, ended, metrics, only_sampled, open_desk, outcome, report, spec, take_all
 from tracking.metrics.groups import confirmation_of
-from tracking.record.events import Act, Lengthened, TrialEnded, Verdict
+from tracking.record.events import Act, Lengthened, TrialEnded, Verdict, Wanted
 from tracking.record.history import SweepHistory
 from tracking.record.journal import read
 
@@ -203,6 +203,42 @@ def test_the_best_are_confirmed_under_new_seeds_and_the_winner_is_chosen_by_thei
     assert found.confirmed.value == pytest.approx(0.59)
     assert "62.00% before, 3.0 points more" in str(found)
     assert not desk.director.spec.to_start(history)
+
+
+@pytest.mark.parametrize("verb", ["fork", "retry"])
+def test_a_fork_is_not_confirmed_nor_is_a_retry_that_continues_it(tmp_path: Path, verb: str) -> None:
+    """The best is a fork of trial 0 after its first epoch, or a retry of that fork, which failed."""
+    asked = spec(trials=2, max_epochs=2, confirm=1)
+    desk = open_desk(tmp_path / "night", replace(LATE, pruner="none"), asked)
+
+    def ask(verb: str, source: int, trials: int) -> None:
+        wanted = Wanted(
+            act=f"{verb}1", verb=verb, source=source, config=desk.director.history.trials[source].started.config,
+            epochs=2, epoch=1,
+        )  # fmt: skip
+        more = asked.model_copy(update={"trials": trials}).model_dump(mode="json")
+        desk.director.record_act(
+            Act(act=wanted.act, verb=verb, who="ana", asked_ms=0, answer="", wanted=(wanted,), spec=more)
+        )
+
+    def run(values: list[float]) -> Task:
+        task = desk.task()
+        take_all(desk, task, values)
+        desk.director.take(task.trial, ended(task))
+        return task
+
+    run([0.4, 0.5])
+    ask("fork", 0, 3)
+    if verb == "retry":
+        failed = desk.task()
+        desk.director.take(failed.trial, TrialEnd(attempt=failed.attempt, state="failed", reason="a fault"))
+        ask("retry", failed.trial, 4)
+    best = run([0.4, 0.8])
+    run([0.3, 0.4])
+    assert desk.director.history.ranked()[0].number == best.trial
+    confirming = [desk.task() for _ in range(3)]
+    places = [desk.director.history.trials[task.trial].started.group for task in confirming]
+    assert [place.confirms for place in places if place] == [0, 0, 0]
 
 
 def test_confirmation_waits_for_the_last_trial_and_is_kept_by_a_resume(tmp_path: Path) -> None:
