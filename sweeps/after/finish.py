@@ -10,6 +10,7 @@ from typing import Protocol
 
 from fer_common.own_modules import command, environment
 from sweeps.runs import command_for
+from sweeps.spec import recorded_spec
 from sweeps.stop_signals import Deadline
 from tracking.record.history import SweepHistory
 from tracking.record.layout import SweepFolder
@@ -81,8 +82,13 @@ class Closing:
         epochs = [epoch for trial in history.trials.values() for epoch in trial.epochs]
         trained_seconds = sum(epoch.metrics.get("epoch_seconds", 0.0) for epoch in epochs)
         in_folds = any(trial.started.fold for trial in history.trials.values())
-        if not self._drawn or in_folds or trained_seconds < _LEAST_TRAINED_SECONDS:
+        if not self._drawn or in_folds:
             return []
+        if trained_seconds < _LEAST_TRAINED_SECONDS:
+            if history.finished is None or recorded_spec(history).synthetic:
+                return []
+            register = command_for(self._folder.root.parent, "register", self._folder.root.name)
+            return [f"not registered: its epochs took less than {_LEAST_TRAINED_SECONDS:.0f} s in all; {register}"]
         fault, lines = _in_a_child("publish_best", self._folder, is_hurried, tracking_uri)
         if fault:
             self._on_warning(f"the best trial was not inspected or registered completely: {fault}")
