@@ -82,8 +82,8 @@ def check_budgets(plan: Plan) -> None:
     drawn = spec.trials - len(spec.baselines)
     if spec.until_gain is not None and drawn <= LEAST_TRIALS:
         raise InputError(
-            f"--until-gain {spec.until_gain:g}: needs {LEAST_TRIALS} drawn trials, and the sweep has {drawn}; "
-            f"use --trials N with N above {LEAST_TRIALS + len(spec.baselines)}, or omit it"
+            f"--until-gain {spec.until_gain:g}: takes effect after {LEAST_TRIALS} drawn trials, and the sweep has "
+            f"only {drawn}; use --trials N with N above {LEAST_TRIALS + len(spec.baselines)}, or omit it"
         )
     if plan.recorded and not plan.is_finished():
         plan.budgets.refuse_if_used_up(plan.recorded)

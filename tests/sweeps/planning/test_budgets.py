@@ -202,7 +202,11 @@ def test_until_a_time(run: Callable[..., int], capsys: pytest.CaptureFixture[str
         (["--until-gain", "little"], "argument --until-gain: 'little': expected a number"),
         (
             ["--until-gain", "0.2"],
-            "--until-gain 0.2: needs 30 drawn trials, and the sweep has 3; use --trials N",
+            "--until-gain 0.2: takes effect after 30 drawn trials, and the sweep has only 3; use --trials N",
+        ),
+        (
+            ["--until-gain", "0.2", "--trials", "30", "--baselines", "none"],
+            "takes effect after 30 drawn trials, and the sweep has only 30; use --trials N with N above 30, or omit it",
         ),
         (["--max-failed", "much"], "'much': expected a share, as 50% or 0.5"),
         (["--max-failed", "150%"], "'150%': expected a share, as 50% or 0.5"),
