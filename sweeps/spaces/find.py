@@ -8,8 +8,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from fer_common.errors import did_you_mean
-from sweeps.config import TrialConfig
+from sweeps.config import TrialConfig, explain
 from sweeps.errors import InputError
 from sweeps.space import Space
 from sweeps.spaces import SPACES
@@ -62,6 +64,8 @@ def _load_file(path: Path) -> Space:
         spec.loader.exec_module(module)
     except (InputError, KeyboardInterrupt):
         raise
+    except ValidationError as error:
+        raise InputError(f"{path}: {error.title}: {explain(error)}") from error
     except BaseException as error:
         raise InputError(f"{path}: {type(error).__name__}: {error}") from error
     space = getattr(module, "SPACE", None)

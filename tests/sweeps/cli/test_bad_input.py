@@ -130,6 +130,26 @@ def test_a_space_whose_suggest_is_wrong(
     assert not out.exists()
 
 
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ('config(trial.suggest_float("lr", 0.001, 0.1, log=True))', "space my_space: suggest"),
+        ("config(0.01)", "my_space.py: TrialConfig"),
+    ],
+)
+def test_a_net_of_ones_own_is_no_configuration(
+    place: str, said: str, tmp_path: Path, tiny_csv: Path, out: Path, capsys: Capture
+) -> None:
+    path = tmp_path / "my_space.py"
+    path.write_text(MY_SPACE.replace(place, "TrialConfig(net=torch.nn.Flatten(), recipe=Recipe(lr=0.1))"))
+    path.write_text(f"import torch\n{path.read_text()}")
+    message = refused(capsys, lambda: run_main([str(path), "--data", str(tiny_csv), "--out", str(out)]))
+    assert message.endswith(
+        f"{said}: net: expected a configuration, as LeNetConfig(), got Flatten; a net of your own is added in the source "
+        "(CONTRIBUTING.md)"
+    )
+
+
 def test_debug_shows_the_traceback(out: Path) -> None:
     with pytest.raises(InputError, match="unknown space 'nope'"):
         run_main(["nope", "--out", str(out), "--debug"])
