@@ -55,6 +55,8 @@ class Faults:
     root: Path
     skippable: list[str] = field(default_factory=list)
     fatal: list[str] = field(default_factory=list)
+    squashed: int = 0
+    """Number of images that are not square and that `--resize` makes square."""
 
     def leave_out(self, name: str, what: str) -> None:
         """Add the fault of a file, folder or entry that may be left out; `name` is relative to the source."""
@@ -135,6 +137,7 @@ def gather(samples: Iterable[Sample], count: int, options: DataOptions, faults: 
     lengths = dict.fromkeys(SPLITS, 0)
     for sample in samples:
         side = options.resize
+        faults.squashed += bool(side) and sample.image.shape[0] != sample.image.shape[1]
         image = resized(sample.image, side, options.resize_method) if side else sample.image
         sizes[image.shape] += 1
         if images is None:
@@ -154,10 +157,10 @@ def gather(samples: Iterable[Sample], count: int, options: DataOptions, faults: 
 def three_splits(
     faults: Faults, classes: Sequence[str], given: Collection[str], found: dict[str, Split]
 ) -> tuple[Splits, tuple[str, ...]]:
-    """Train, val and test, and a note if val or test had to be taken from train.
+    """Train, val and test, with notes if val or test had to be taken from train, and if images were squashed.
 
     Args:
-        faults: those that were left out.
+        faults: those that were left out, and how many images were squashed.
         classes: the class names.
         given: the splits that the source has; these are not taken from train.
         found: the splits that have images.
@@ -168,13 +171,18 @@ def three_splits(
     empty = [name for name in SPLITS if name not in found and (name in given or name == "train")]
     if empty:
         faults.refuse(f"no {' and no '.join(empty)} images, found {', '.join(found) or 'none'}")
+    notes = (
+        [f"images that are not square: {faults.squashed:,}; --resize squashes them, so crop the faces first"]
+        if faults.squashed
+        else []
+    )
     lacking = [name for name in SPLITS if name not in found]
     if not lacking:
-        return (found["train"], found["val"], found["test"]), ()
+        return (found["train"], found["val"], found["test"]), tuple(notes)
     made = found | _carve(faults.root, classes, found["train"], lacking)
     why = f"no {' and no '.join(lacking)} split in the source"
-    note = carved_note(why, len(found["train"]), [(name, len(made[name])) for name in lacking])
-    return (made["train"], made["val"], made["test"]), (note,)
+    notes.append(carved_note(why, len(found["train"]), [(name, len(made[name])) for name in lacking]))
+    return (made["train"], made["val"], made["test"]), tuple(notes)
 
 
 def numbered_faces(faults: Faults, given: Collection[str], found: dict[str, Split]) -> ReadFaces:

@@ -178,7 +178,9 @@ def test_mixed_sizes_are_counted_and_resize_makes_them_one(tmp_path):
     save(tmp_path / "val" / "cats" / "3.png", grey(77, 20, 30))
     assert "images of different sizes: 8×8 (12), 30×20 (1); make them one with --resize" in fault(tmp_path)
     assert "different sizes" in fault(tmp_path, SKIPPING)
-    val = read_folders(tmp_path, DataOptions(resize=16)).splits[1]
+    read = read_folders(tmp_path, DataOptions(resize=16))
+    assert read.notes == ("images that are not square: 1; --resize squashes them, so crop the faces first",)
+    val = read.splits[1]
     assert val.images.shape == (5, 16, 16)
     assert np.all(val.images[4] == 77)
 
