@@ -5,6 +5,7 @@ Unsafe settings are refused before anything starts, all at once.
 
 import importlib.util
 import os
+import re
 import shlex
 import sys
 import tempfile
@@ -32,7 +33,10 @@ _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 class Serve(Verb):
     """Run MLflow for a team: behind a password, for named hosts, with proxied artifacts.
 
-    Example: python -m tracking serve --artifacts s3://bucket/mlflow
+    Set MLFLOW_AUTH_ADMIN_PASSWORD (of the user admin, 12 characters or more) and MLFLOW_FLASK_SERVER_SECRET_KEY (from
+    openssl rand -hex 32) first. The server has no TLS: put a proxy with TLS before it.
+
+    Example: python -m tracking serve --backend sqlite:////srv/mlflow.db --artifacts /srv/mlflow
     """
 
     backend: Annotated[
@@ -45,7 +49,8 @@ class Serve(Verb):
     allowed_hosts: Annotated[
         tuple[str, ...],
         Flag(
-            "a host name by which clients may use the server (repeatable)",
+            "a host by which clients and browsers may use the server, on --port and on the default port or on PORT "
+            "(repeatable)",
             "HOST[:PORT]",
             name="allowed-host",
             repeat=True,
@@ -57,6 +62,11 @@ class Serve(Verb):
     def __call__(self) -> int:
         """Replace this process by the server, or print its command."""
         check(self, os.environ)
+        if self.host not in _LOOPBACK:
+            sys.stderr.write(
+                f"warning: --host {self.host} without TLS: passwords cross the network unencrypted; put a proxy with "
+                "TLS before it and omit --host, or use cluster/mlflow/compose.yaml\n"
+            )
         if not self.dry_run:
             _become_server(self)
         words = shlex.join(command(self))
@@ -83,7 +93,9 @@ def command(served: Serve) -> list[str]:
         "--artifacts-destination", served.artifacts, "--serve-artifacts",
         "--host", served.host, "--port", str(served.port), "--workers", str(served.workers),
     ]  # fmt: skip
-    return [*words, "--allowed-hosts", ",".join(_allowed(served))]
+    allowed = _allowed(served)
+    origins = [f"{scheme}://{host}" for host in allowed for scheme in ("http", "https")]
+    return [*words, "--allowed-hosts", ",".join(allowed), "--cors-allowed-origins", ",".join(origins)]
 
 
 def check(served: Serve, environment: Mapping[str, str]) -> None:
@@ -157,5 +169,7 @@ def _host_faults(served: Serve) -> list[str]:
 
 
 def _allowed(served: Serve) -> list[str]:
+    """The values of the Host header: clients omit the default port of http and https."""
     own = [f"{name}:{served.port}" for name in ("127.0.0.1", "localhost")]
-    return [*own, *served.allowed_hosts]
+    with_port = [f"{host}:{served.port}" for host in served.allowed_hosts if not re.search(r":\d+$", host)]
+    return [*own, *served.allowed_hosts, *with_port]
