@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_data import DataError, Faces, open_cached, prepare
-from fer_models.training.saved_parameters import count_saved
 from sweeps.after.importances import importances
 from sweeps.config import setting_text
 from sweeps.errors import InputError
@@ -19,7 +18,6 @@ from sweeps.planning.budgets import Budgets
 from sweeps.run_kinds import Ensemble, TrainedNet
 from sweeps.runs import Run
 from sweeps.spec import SweepSpec, recorded_spec
-from sweeps.trial.messages import PARAMETERS
 from tracking.metrics.compare import ComparedRun, Comparison, compare
 from tracking.metrics.compare_sweeps import sweep_summaries
 from tracking.pages.report import DataFacts, SweepReport, report_page
@@ -28,6 +26,7 @@ from tracking.record.flatten import flatten
 from tracking.record.folder_lock import folder_holder
 from tracking.record.history import SweepHistory
 from tracking.record.layout import SweepFolder
+from tracking.record.parameters import parameters_of
 from tracking.record.predictions import best_predictions
 
 
@@ -127,9 +126,8 @@ def _answered(folder: SweepFolder, history: SweepHistory) -> int:
 
 
 def _parameters(folder: SweepFolder, history: SweepHistory) -> dict[int, int]:
-    told = {number: trial.end.best.get(PARAMETERS) for number, trial in history.trials.items() if trial.end}
-    counts = {number: told.get(number) or count_saved(folder.trial(number).best) for number in history.trials}
-    return {number: int(count) for number, count in counts.items() if count is not None}
+    counts = {number: parameters_of(folder.trial(number), trial) for number, trial in history.trials.items()}
+    return {number: count for number, count in counts.items() if count is not None}
 
 
 def _facts(spec: SweepSpec, faces: Faces | None, answered: int) -> DataFacts:

@@ -24,6 +24,7 @@ from tracking.errors import TrackingError
 from tracking.record.best_epoch import best_epoch
 from tracking.record.files import write_bytes, write_json
 from tracking.record.layout import TrialFolder
+from tracking.record.parameters import count_saved
 from tracking.record.predictions import read_predictions
 from tracking.record.training_states import keep_state
 
@@ -276,8 +277,6 @@ def _keep_weights(folder: TrialFolder, snapshot: Snapshot, faces: Faces) -> None
 
 def _finish(task: Task, folder: TrialFolder, faces: Faces, reports: dict[int, EpochReport]) -> dict[str, float]:
     """Score the best epoch, and delete what only a running trial needs."""
-    from fer_models.training.saved_parameters import count_saved
-
     scores: dict[str, float] = {}
     best = _best_epoch(task.config, reports)
     if best is not None and read_predictions(folder, best):

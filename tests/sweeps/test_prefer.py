@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from sweeps import InputError, SweepResult
 from sweeps.after.draw_sweep import draw_sweep
@@ -117,6 +118,36 @@ def test_what_has_no_weights_is_not_preferred(sweep: Sweep, out: Path) -> None:
     done = priced_sweep(sweep, prefer="smaller")
     done.folder.trial(1).best.unlink()
     assert find_run("night", out).trial.number == 2
+
+
+@pytest.mark.parametrize(("best", "other", "chosen"), [(100, 100, 0), (100, 1000, 0), (100, 50, 1), (None, 50, 0)])
+def test_a_best_that_was_pruned_at_its_rung_counts_by_its_weights(
+    sweep: Sweep, out: Path, best: int | None, other: int, chosen: int
+) -> None:
+    """Trials 0 and 1 have 12 and 11 of 14 faces right. The val loss promotes trial 1 alone, so 0 has no last message."""
+
+    def body(task: Task) -> Iterator[Message]:
+        *reports, end = priced(task)
+        folder, size = TrialFolder(Path(task.folder)), (best, other)[task.trial]
+        if size is not None:
+            save_file({"weight": np.zeros((size - 10, 1)), "bias": np.zeros(10), "norm.running_mean": np.zeros(10)},
+                      folder.best)  # fmt: skip
+        for epoch in range(1, task.epochs + 1):
+            for report in reports:
+                assert isinstance(report, EpochReport)
+                losses = {"val_loss": (2.0, 0.1)[task.trial]}
+                yield report.model_copy(update={"epoch": epoch, "metrics": report.metrics | losses})
+        yield end.model_copy(update={"scores": {"parameters": float(other)}})
+
+    done = priced_sweep(sweep, body=body, trials=2, epochs=4, pruner="promoting", prefer="smaller")
+    assert [trial.state for trial in done] == ["pruned", "done"]
+    assert ["parameters" in trial.end.best for trial in done if trial.end] == [False, True]
+    winner = winner_of(done.folder, done.history)
+    assert winner is not None
+    assert (winner.best, winner.ties) == (0, (1,))
+    assert find_run("night", out).name == f"night/{chosen}"
+    if best is None:
+        assert str(winner).endswith("--prefer smaller: trial 0 is the sweep's winner (its parameters are not known)")
 
 
 def test_a_finished_sweep_can_be_asked_for_another_preference(sweep: Sweep, out: Path) -> None:

@@ -8,9 +8,9 @@ from typing import Literal
 
 from tracking.metrics.chosen import can_win
 from tracking.metrics.groups import difference_of_shares, right_answers
-from tracking.record.events import PARAMETERS
 from tracking.record.history import SweepHistory, TrialGroup
 from tracking.record.layout import SweepFolder
+from tracking.record.parameters import parameters_of
 
 Preference = Literal["smaller", "faster"]
 """What decides among the trials within noise of the best: fewest parameters, or fewest seconds per epoch."""
@@ -49,7 +49,8 @@ def winner_of(folder: SweepFolder, history: SweepHistory) -> Winner | None:
     """The winner among the finished trials, by the sweep's option `prefer`. None before the first is finished.
 
     A trial is within noise if the 95 % interval of the best one's lead over it, paired by face, includes 0. Only trials
-    whose weights are kept can be preferred to the best. Of equally cheap ones the better one wins.
+    whose weights are kept can be preferred to the best, and none if the cost of the best is unknown. Of equally cheap
+    ones the better one wins.
     """
     groups = _over(history)
     if not groups:
@@ -60,9 +61,10 @@ def winner_of(folder: SweepFolder, history: SweepHistory) -> Winner | None:
     prefer: Preference | None = history.spec.get("prefer")
     if prefer is None:
         return Winner(best, best, ties)
-    costs = {one.ranked()[0].number: _cost_of(one, prefer) for one in (groups[0], *tied)}
-    kept = [number for number in ties if folder.trial(number).best.is_file()]
-    return Winner(min([best, *kept], key=costs.__getitem__), best, ties, prefer, costs)
+    costs = {one.ranked()[0].number: _cost_of(folder, one, prefer) for one in (groups[0], *tied)}
+    cheaper = [number for number in ties if costs[number] < costs[best] < math.inf]
+    kept = [number for number in cheaper if folder.trial(number).best.is_file()]
+    return Winner(min(kept, key=costs.__getitem__, default=best), best, ties, prefer, costs)
 
 
 def _over(history: SweepHistory) -> list[TrialGroup]:
@@ -86,10 +88,10 @@ def _within_noise(folder: SweepFolder, groups: list[TrialGroup]) -> list[TrialGr
     return found
 
 
-def _cost_of(group: TrialGroup, prefer: Preference) -> float:
+def _cost_of(folder: SweepFolder, group: TrialGroup, prefer: Preference) -> float:
     if prefer == "smaller":
-        end = group.first.end
-        return end.best.get(PARAMETERS, math.inf) if end else math.inf
+        counts = (parameters_of(folder.trial(trial.number), trial) for trial in group.members.values())
+        return next(filter(None, counts), math.inf)
     seconds = [
         epoch.metrics["epoch_seconds"]
         for trial in group.members.values()
@@ -101,5 +103,5 @@ def _cost_of(group: TrialGroup, prefer: Preference) -> float:
 
 def _cost(prefer: Preference, value: float) -> str:
     if math.isinf(value):
-        return "not known"
+        return f"its {'parameters' if prefer == 'smaller' else 'seconds per epoch'} are not known"
     return f"{value:,.0f} parameters" if prefer == "smaller" else f"{value:.3g} s per epoch"

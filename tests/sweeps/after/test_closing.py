@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 
 from fer_models import CompactResNetConfig
-from fer_models.training.saved_parameters import count_saved
 from sweeps import SweepResult, run_sweep
 from sweeps.after import finish
 from sweeps.after.draw_sweep import draw_sweep
@@ -29,6 +28,7 @@ from tracking.errors import TrackingError
 from tracking.record.events import Event, TrialPaused
 from tracking.record.history import SweepHistory
 from tracking.record.layout import SweepFolder, TrialFolder
+from tracking.record.parameters import count_saved
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -26,7 +26,6 @@ from fer_models.configs.transfer_config import Transfer
 from fer_models.nets.registry import build
 from fer_models.training import weights
 from fer_models.training.evaluate import predict
-from fer_models.training.saved_parameters import count_saved
 from fer_models.training.tensor_file import read_tensors
 from fer_models.training.weights import load_weights
 from sweeps import SweepResult
@@ -37,6 +36,7 @@ from sweeps.trial.run_trial import run_trial
 from tracking.record.events import EpochDone
 from tracking.record.files import write_json
 from tracking.record.layout import TrialFolder
+from tracking.record.parameters import count_saved
 from tracking.record.predictions import read_predictions
 
 pytestmark = pytest.mark.timeout(120)

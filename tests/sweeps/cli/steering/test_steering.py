@@ -674,9 +674,7 @@ def test_a_command_says_for_whom_it_waits(
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGHUP])
-def test_a_command_that_is_ended_withdraws_its_act(
-    run: Callable[..., int], out: Path, ending: signal.Signals
-) -> None:
+def test_a_command_that_is_ended_withdraws_its_act(run: Callable[..., int], out: Path, ending: signal.Signals) -> None:
     run("--trials", "1")
     command = [sys.executable, "-m", "sweeps", "pause", "night", "--out", str(out)]
     with hold_folder(out / "night"):
