@@ -105,6 +105,11 @@ class Row(BaseModel):
     digest: Digest
 
     @property
+    def shown_state(self) -> str:
+        """Its state in texts, where `waiting` means a trial at a rung."""
+        return "queued" if self.state == "waiting" else self.state
+
+    @property
     def is_living(self) -> bool:
         """Whether a driver runs it."""
         return self.driver is not None and self.state in _DRIVEN
@@ -260,7 +265,7 @@ def _why(name: str, state: State, driver: Holder, digest: Digest) -> str:
         return pause_text(name, digest.held_by, digest.held_ms)
     if state == "waiting" and driver.waits_for:
         since = datetime.fromisoformat(driver.waits_since).astimezone()
-        return f"waiting since {since:%Y-%m-%d %H:%M} for {driver.waits_for}; on {driver.host}, pid {driver.pid}"
+        return f"queued since {since:%Y-%m-%d %H:%M} for {driver.waits_for}; on {driver.host}, pid {driver.pid}"
     return ""
 
 

@@ -34,7 +34,7 @@ def table_of(rows: Sequence[Row]) -> Table:
         digest = row.digest
         cells = (
             Text(row.name),
-            Text(row.why or row.state, style=_COLOURS.get(row.state, "")),
+            Text(row.why or row.shown_state, style=_COLOURS.get(row.state, "")),
             Text(row.owner),
             Text(digest.fault or _trials(row)),
             _best(row),
@@ -56,7 +56,7 @@ def state_text(row: Row) -> str:
     if row.why:
         return row.why
     if row.driver and row.is_living:
-        return f"{row.state} on {row.driver.host}, pid {row.driver.pid}, since {row.driver.since}"
+        return f"{row.shown_state} on {row.driver.host}, pid {row.driver.pid}, since {row.driver.since}"
     if row.state == "crashed":
         return "crashed (its driver died)"
     return f"{row.state} ({row.digest.stopped})" if row.digest.stopped and not row.digest.finished else row.state

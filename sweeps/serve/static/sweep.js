@@ -17,7 +17,7 @@ function duration(seconds) {
 
 function showSummary(now) {
   const { trials: counts, begun } = now.digest, over = ["finished", "paused"].includes(now.state);
-  put("line", `${now.why || now.state}; space ${now.digest.space}, data ${now.digest.dataset}` + (now.digest.stopped ? `; ${now.digest.stopped}` : "") + (["stopped", "crashed"].includes(now.state) ? `; continue it with: ${resume}` : ""));
+  put("line", `${now.why || (now.state === "waiting" ? "queued" : now.state)}; space ${now.digest.space}, data ${now.digest.dataset}` + (now.digest.stopped ? `; ${now.digest.stopped}` : "") + (["stopped", "crashed"].includes(now.state) ? `; continue it with: ${resume}` : ""));
   best = now.digest.best;
   showGroups(now.groups);
   put("best", percent(best?.value));

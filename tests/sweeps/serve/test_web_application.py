@@ -250,7 +250,7 @@ def test_the_state_of_a_sweep_that_waits_is_written_once(server: Served, out: Pa
         hold.wait_for("sweep hog of ann")
         shown = re.sub(r"<[^>]*>", "", requests.get(f"{server.url}/", timeout=60).text)
     shutil.rmtree(journal.parent)
-    assert re.search(r"(?<!waiting )waiting +since .* for sweep hog of ann", shown)
+    assert re.search(r"(?<!queued )queued +since .* for sweep hog of ann", shown)
 
 
 def _events(url: str, heard: list[dict[str, Any]]) -> None:

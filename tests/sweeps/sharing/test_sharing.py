@@ -247,10 +247,10 @@ def test_a_queued_sweep_is_listed_as_waiting_and_starts_when_a_slot_is_free(
     (row,) = all_sweeps(out)
     assert row.state == "waiting"
     assert re.fullmatch(
-        r"waiting since 20[-\d]+ [:\d]+ for sweep first of anna \(priority 9, 1 slot\); on \S+, pid \d+", row.why
+        r"queued since 20[-\d]+ [:\d]+ for sweep first of anna \(priority 9, 1 slot\); on \S+, pid \d+", row.why
     )
     assert main(["status", "night", "--out", str(out)]) == 0
-    assert "sweep night: waiting since " in capsys.readouterr().out
+    assert "sweep night: queued since " in capsys.readouterr().out
     assert main(["set", "night", "priority=3", "--out", str(out)]) == 0
     first.close()
     assert code.result() == 0
