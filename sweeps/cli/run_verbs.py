@@ -63,7 +63,7 @@ class Test(OfSweeps):
         run = self.find_net(self.run)
         outcome = test_run(run, again=self.again, device=own_device(self.device))
         place, looks = f"{outcome.dataset}, {outcome.split}", outcome.looks
-        again = "" if looks.of_run == 1 else f" (LOOK {looks.of_run}: no longer an unbiased test)"
+        again = "" if looks.of_run == 1 else f" (test evaluation {looks.of_run}: no longer an unbiased test)"
         for what, n, share in (
             ("", outcome.n, outcome.accuracy),
             (", leak-free", outcome.leak_free_n, outcome.leak_free),
@@ -75,7 +75,7 @@ class Test(OfSweeps):
         if not outcome.leak_free:
             console.print(f"no leak-free accuracy: no face of {place} is known to be absent from the other splits")
         console.print(
-            f"evaluations on {place}: {looks.in_sweep} in this sweep, {looks.on_data} in all sweeps of {self.out}"
+            f"test evaluations on {place}: {looks.in_sweep} in this sweep, {looks.on_data} in all sweeps of {self.out}"
             + ("" if looks.in_sweep == 1 else "; do not choose among its runs by these numbers")
         )
         console.print(f"predictions, scores and pictures: {run.files.test.root}")

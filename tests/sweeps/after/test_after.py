@@ -75,7 +75,7 @@ def test_the_test_split_is_read_once(verb: Callable[..., int], capsys: Capture) 
     assert "its test split was read on 20" in message
     assert "--again" in message
     assert verb("test", "night/0", "--again") == 0
-    assert "LOOK 2: no longer an unbiased test" in capsys.readouterr().out
+    assert "test evaluation 2: no longer an unbiased test" in capsys.readouterr().out
 
 
 def test_a_number_of_the_test_split_is_that_of_the_net(verb: Callable[..., int], finished: Path) -> None:
