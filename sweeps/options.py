@@ -129,8 +129,8 @@ class RecordedOptions(Frozen):
     sampler: Annotated[
         Sampler | None,
         Flag(
-            "how trials are proposed: qmc-tpe (30 evenly spread, then one in 4 by tpe), tpe, random, qmc (evenly "
-            "spread), grid (every combination), gp, cmaes or nsgaii (default: the space's, else qmc-tpe)",
+            "how trials are proposed: qmc-tpe (evenly spread, but from 30 on every fourth by tpe), tpe, random, qmc "
+            "(evenly spread), grid (every combination), gp, cmaes or nsgaii (default: the space's, else qmc-tpe)",
             "NAME",
             group=TRAINED,
             fixed=True,
@@ -139,7 +139,7 @@ class RecordedOptions(Frozen):
     pruner: Annotated[
         Pruner | None,
         Flag(
-            "how trials are pruned: promoting (trials pause at rungs, and the best waiting ones continue), "
+            "how trials are pruned: promoting (trials wait at rungs, and the best continue), "
             "halving, hyperband, median, one-epoch, none (default: the space's, else promoting)",
             "NAME",
             group=TRAINED,
@@ -313,7 +313,7 @@ class RecordedOptions(Frozen):
         int | None,
         Field(ge=0),
         Flag(
-            "disk space for the states of paused trials, as 20GiB (default a tenth of the free disk)",
+            "disk space for the states of paused and waiting trials, as 20GiB (default a tenth of the free disk)",
             "SIZE",
             group=KEPT,
             read=read_bytes,

@@ -28,7 +28,7 @@ class Used:
     cpu_hours: float
     gpu_hours: float
     hours: float
-    """Hours during which a driver ran, from its first trial on."""
+    """Hours during which a driver ran, from the start of its first trial."""
 
 
 class Stoppable(Protocol):

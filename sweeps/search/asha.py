@@ -64,7 +64,7 @@ class Halving:
 
 
 class Promoting:
-    """Pauses every trial at its rung, and continues those that are among the best of their net at that rung.
+    """Lets every trial wait at its rung, and continues those that are among the best of their net at that rung.
 
     A poor trial costs no more than the rung, and an early trial is not promoted just because there are few others.
     One in `reduction_factor` passes the first rung, one in `later_factor` each later rung. Higher is better; of
@@ -99,7 +99,7 @@ class Promoting:
         return None
 
     def is_at_rung(self, trial: int) -> bool:
-        """Whether the trial is to pause now: it has reached a rung and has not waited there yet."""
+        """Whether the trial is to wait now: it has reached a rung and has not waited there yet."""
         return trial in self._at and trial not in self._waiting
 
     def wait(self, trial: int) -> None:

@@ -205,7 +205,7 @@ class Study:
         return reason
 
     def is_at_rung(self, number: int) -> bool:
-        """Whether the trial is to pause now, until it is promoted."""
+        """Whether the trial is to wait now, until it is promoted."""
         return self._rungs is not None and self._rungs.is_at_rung(number)
 
     def wait(self, number: int) -> None:

@@ -7,8 +7,8 @@ the learning rate, a step at each fifth of the run, mirror images, mean image su
 PublicTest; which of the three that is, it does not say. The search is over learning rate, weight decay, momentum, batch
 size, schedule, dropout, norm and augmentation strengths.
 
-The ranges are narrow, around what learned in the measured hour: an epoch of AlexNet is long, and wider ranges have not
-been measured with it.
+The ranges are narrow, around settings that learned within the measured hour: an epoch of AlexNet is long, and wider
+ranges have not been measured with it.
 
 Measured 2026-11-22 on 2 cores: 60 minutes, 57.95 % of PublicTest (--time-budget 60m, nine trials begun).
 

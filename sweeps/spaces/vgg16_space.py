@@ -1,4 +1,4 @@
-"""VGG-16 on 48-pixel faces, plain and cured.
+"""VGG-16 on 48-pixel faces, as the VGG report has it and with the changes that make it learn.
 
     python -m sweeps.run vgg16_space
 

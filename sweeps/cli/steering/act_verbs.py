@@ -61,7 +61,7 @@ class Steering(OnCluster):
 
 
 class Stop(Steering, OfTrials):
-    """Stop a sweep, which can be resumed, or one of its trials for good.
+    """Stop a sweep, which can be resumed, or end one of its trials for good.
 
     Example: python -m sweeps stop night 3
     """
