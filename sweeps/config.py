@@ -77,9 +77,8 @@ def _fault(fault: dict[str, Any]) -> str:
     if fault["type"] == "extra_forbidden":
         return f"{name}: unknown setting{did_you_mean(path[-1], _siblings(fault['loc']))}"
     if path == ["net"] and not isinstance(value, dict):
-        given = type(value).__name__
         own = "a net of your own is added in the source (CONTRIBUTING.md)"
-        return f"{name}: expected a configuration, as LeNetConfig(), got {given}; {own}"
+        return f"{name}: expected a configuration, as LeNetConfig(), got {type(value).__name__}; {own}"
     if fault["type"] == "union_tag_invalid":
         given = value.get("name") if isinstance(value, dict) else value
         return f"{name}.name: unknown net '{given}'{did_you_mean(str(given), NET_CONFIGS)}"
