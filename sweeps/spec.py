@@ -107,6 +107,17 @@ class SweepSpec(RecordedOptions):
             return space
         return replace(space, baselines=[one for one in space.baselines if one.is_in(self.baselines)])
 
+    def with_trials(self, trials: int, space: Space) -> SweepSpec:
+        """The options for `trials` trials in all, with those of the space's baselines that become part of the sweep."""
+        more = [one for one in space.baselines[:trials] if not one.is_in(self.baselines)]
+        return self.model_copy(
+            update={
+                "trials": trials,
+                "baselines": self.baselines | {one.name: one.reported for one in more},
+                "baseline_epochs": (*self.baseline_epochs, *(one.epochs_in(self.max_epochs) for one in more)),
+            }
+        )
+
     @property
     def members(self) -> int:
         """The number of trials per configuration."""

@@ -162,7 +162,7 @@ class Acts:
             total = _more("trials", trials, spec.trials)
             refuse_beyond_grid(self._space, total, sum(len(act.wanted) for act in director.history.acts))
             answers.append(f"{total} trials instead of {spec.trials}")
-            spec = spec.model_copy(update={"trials": total})
+            spec = spec.with_trials(total, self._space)
         if epochs is not None:
             total = _more("epochs", epochs, spec.max_epochs)
             begin = bool(spec.to_start(director.history) or director.history.wanted)
@@ -199,7 +199,7 @@ class Acts:
         want = self._want(director, request, source, settings)
         learns = "" if want.params else "; the space cannot draw it, so the sampler does not learn from it"
         answer = f"starts next: the settings of trial {source.number} with {', '.join(settings)}{learns}"
-        return answer, _wanting(director, want)
+        return answer, self._wanting(director, want)
 
     def _fork(
         self, director: Director, request: Request, trial: int, settings: list[str], epoch: int | None = None
@@ -209,7 +209,7 @@ class Acts:
         _check_fork(source, want.config)
         epoch = self._keep_state(source, request.act, want.config["keep_best"], epoch)
         want = want.model_copy(update={"epoch": epoch})
-        return f"starts next: from trial {trial}'s state after epoch {epoch}", _wanting(director, want)
+        return f"starts next: from trial {trial}'s state after epoch {epoch}", self._wanting(director, want)
 
     def _retry(self, director: Director, request: Request) -> Did:
         if not director.history.count("failed"):
@@ -226,7 +226,7 @@ class Acts:
                 self._keep_state(one, name, _keep_best(one), epoch)
             wants[place] = wants[place].model_copy(update={"epoch": epoch})
             answers.append(f"trial {one.number}" + (f" from its state after epoch {epoch}" if epoch else ""))
-        return f"trains again: {', '.join(answers)}", _wanting(director, *wants)
+        return f"trains again: {', '.join(answers)}", self._wanting(director, *wants)
 
     def _want(self, director: Director, request: Request, source: TrialHistory, settings: list[str]) -> Wanted:
         started = source.started
@@ -255,6 +255,12 @@ class Acts:
             params=drawn.params if drawn else {},
             distributions=drawn.distributions if drawn else {},
         )
+
+    def _wanting(self, director: Director, *wants: Wanted) -> Mapping[str, Any]:
+        sources = (director.history.trials[want.source].started for want in wants if want.verb == "retry")
+        trials = director.spec.trials + len(wants) - sum(one.is_further_member for one in sources)
+        spec = director.spec.with_trials(trials, self._space)
+        return {"wanted": wants, "spec": spec.model_dump(mode="json")}
 
     def _states(self, trial: TrialHistory) -> dict[int, Path]:
         """The files of a trial's states, by the epoch of each."""
@@ -316,12 +322,6 @@ def _number(name: str, text: str) -> float:
         rule = {"weight": "a number above 0", "priority": "a whole number"}.get(name, "a whole number of at least 1")
         raise InputError(f"{name}={text}: must be {rule}")
     return value
-
-
-def _wanting(director: Director, *wants: Wanted) -> Mapping[str, Any]:
-    sources = (director.history.trials[want.source].started for want in wants if want.verb == "retry")
-    trials = director.spec.trials + len(wants) - sum(one.is_further_member for one in sources)
-    return {"wanted": wants, "spec": {**director.spec.model_dump(mode="json"), "trials": trials}}
 
 
 def _best(director: Director) -> TrialHistory:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -635,6 +636,58 @@ def test_a_grid_with_a_tried_trial_is_resumed(run: Callable[..., int], space: st
     assert main(["try", "night", "lr=0.05", "--out", str(out)]) == 0
     assert run("--sampler", "grid", "--resume") == 0
     assert SweepHistory.load(out / "night/journal.jsonl").count("pruned") == 2
+
+
+@pytest.mark.parametrize(
+    "ways",
+    [
+        [["run", "--trials", "4", "--resume"]],
+        [["extend", "night", "--trials", "+2"], ["resume", "night"]],
+        [["extend", "night", "--trials", "+1"], ["extend", "night", "--trials", "+1"], ["resume", "night"]],
+        [["try", "night", "lr=0.05"], ["extend", "night", "--trials", "+2"], ["resume", "night"]],
+    ],
+)
+def test_a_sweep_of_baselines_alone_that_gets_more_trials_continues_with_the_next_baselines(
+    run: Callable[..., int], space: str, out: Path, ways: list[list[str]]
+) -> None:
+    four_baselines(space)
+    assert run("--trials", "2") == 0
+    for verb, *words in ways:
+        assert (run(*words) if verb == "run" else main([verb, *words, "--out", str(out)])) == 0
+    assert trained_baselines(out) == ["A", "B", "C", "D"]
+
+
+def test_baselines_that_a_driver_got_are_trained_also_after_it_was_killed(
+    run: Callable[..., int], space: str, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def body(task: Task) -> Iterator[Message]:
+        if task.trial == 0:
+            post(SweepFolder(out / "night"), Request(verb="extend", arguments={"trials": "+2"}))
+        yield from good_body(task)
+
+    monkeypatch.setattr("sweeps.driver.acts._LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("sweeps.cli.main.run_plan", functools.partial(run_plan, body=body, **QUIET))
+    four_baselines(space)
+    assert run("--trials", "2") == 0
+    assert trained_baselines(out) == ["A", "B", "C", "D"]
+    journal = out / "night/journal.jsonl"
+    records = journal.read_text().splitlines(keepends=True)
+    act = next(place for place, record in enumerate(records) if json.loads(record)["event"] == "act")
+    journal.write_text("".join(records[: act + 1]))
+    shutil.rmtree(out / "night/trials")
+    assert main(["resume", "night", "--out", str(out)]) == 0
+    assert trained_baselines(out) == ["A", "B", "C", "D"]
+
+
+def four_baselines(space: str) -> None:
+    file = Path(space)
+    four = ", ".join(f'Baseline("{name}", config(0.0{place}))' for place, name in enumerate("ABCD", start=1))
+    file.write_text(file.read_text().replace('Baseline("report", config(0.01), "50 %")', four))
+
+
+def trained_baselines(out: Path) -> list[str | None]:
+    trials = SweepHistory.load(out / "night/journal.jsonl").trials.values()
+    return [one.started.baseline for one in trials if one.started.baseline]
 
 
 def test_two_commands_at_once_on_a_sweep_that_nobody_drives_are_both_done(
