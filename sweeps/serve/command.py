@@ -28,11 +28,11 @@ def run_verb(*words: str, timeout: float, module: str = "sweeps") -> str:
             running.kill()
             raise
     if running.returncode:
-        lines = errors.strip().splitlines()
-        if not lines or not lines[0].startswith("error: "):
+        _, is_refused, reason = f"\n{errors}".partition("\nerror: ")  # warnings may come first
+        if not is_refused:
             print(errors, file=sys.stderr)  # noqa: T201  (the server's own terminal)
             raise InputError(f"{words[0]} failed; the server's terminal shows why")
-        raise InputError(errors.strip().removeprefix("error: "))
+        raise InputError(reason.strip())
     return printed
 
 

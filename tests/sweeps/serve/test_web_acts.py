@@ -60,6 +60,15 @@ def test_an_act_that_takes_too_long_is_taken_back(out: Path) -> None:
     assert list(folder.inbox.iterdir()) == []
 
 
+def test_a_refusal_after_a_warning_has_its_reason(tmp_path: Path) -> None:
+    """A command warns when it has waited three seconds for the driver, which may then refuse its act."""
+    said = "warning: night: waiting for host a\nerror: night: no trial 99\n  there are 0 to 1\n"
+    (tmp_path / "refusing.py").write_text(f"import sys\nsys.stderr.write({said!r})\nsys.exit(2)\n")
+    with pytest.raises(InputError) as refused:
+        run_verb("pause", "night", "99", timeout=60, module="refusing")
+    assert str(refused.value) == "night: no trial 99\n  there are 0 to 1"
+
+
 def test_a_fork_without_a_trial_or_settings_is_refused() -> None:
     for given, message in (
         ({"trial": 1}, "give settings, as lr=0.01"),
