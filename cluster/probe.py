@@ -158,9 +158,10 @@ class Probe:
     def tracking(self, uri: str, timeout_seconds: float) -> tuple[int, str, int]:
         """Query MLflow as its client here would: status and text of its health, status of its API with this login."""
         base, login = _split_login(uri.rstrip("/"))
-        health = http_get(f"{base}/health", {}, timeout_seconds)
+        ca_file = os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH")
+        health = http_get(f"{base}/health", {}, timeout_seconds, ca_file)
         query = f"{base}/api/2.0/mlflow/experiments/get-by-name?experiment_name=Default"
-        return health.status, health.text, http_get(query, login or _mlflow_login(), timeout_seconds).status
+        return health.status, health.text, http_get(query, login or _mlflow_login(), timeout_seconds, ca_file).status
 
 
 def accepts(host: str, port: int, timeout_seconds: float) -> bool:
@@ -190,7 +191,10 @@ def speaks_grpc(host: str, port: int, timeout_seconds: float) -> bool:
 
 def http_get(url: str, headers: Mapping[str, str], timeout_seconds: float, ca_file: str | None = None) -> Answer:
     """GET `url`. A status that is an error is an answer, too."""
-    context = ssl.create_default_context(cafile=ca_file) if url.startswith("https:") else None
+    try:
+        context = ssl.create_default_context(cafile=ca_file) if url.startswith("https:") else None
+    except OSError as error:
+        return Answer(0, f"certificate authority {ca_file}: {error.strerror}")
     request = urllib.request.Request(url, headers=dict(headers))
     try:
         with urllib.request.urlopen(request, timeout=timeout_seconds, context=context) as reply:

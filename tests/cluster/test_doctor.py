@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import platform
+import ssl
 import subprocess
 import sys
 import sysconfig
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from cluster.cli import main
 from cluster.doctor import DoctorReport, probe_sent_as_code, tracking_check
 from cluster.errors import ClusterError
 from cluster.probe import NodeFacts, Probe
+from tests.certificates import Certificate, certificate, needs_openssl
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -53,13 +56,24 @@ class Tracker(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None: ...
 
 
-@pytest.fixture
-def tracker() -> Iterator[str]:
+@contextmanager
+def tracker_server(made: Certificate | None = None) -> Iterator[str]:
+    """The address of a tracker, with TLS if it has a certificate."""
     server = HTTPServer(("127.0.0.1", 0), Tracker)
+    if made:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(made.certificate, made.key)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
+    yield f"http{'s' if made else ''}://127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture
+def tracker() -> Iterator[str]:
+    with tracker_server() as address:
+        yield address
 
 
 def test_versions_that_differ_are_named_with_both_nodes() -> None:
@@ -236,6 +250,22 @@ def test_mlflow_is_asked_with_the_login_that_its_client_would_use(
     assert Probe().tracking(tracker, 5.0) == (200, "", 200)
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "you")
     assert Probe().tracking(tracker, 5.0)[2] == 401
+
+
+@needs_openssl
+def test_mlflow_is_asked_with_the_authority_that_its_client_would_trust(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = certificate(tmp_path / "tls", "127.0.0.1")
+    monkeypatch.delenv("MLFLOW_TRACKING_SERVER_CERT_PATH", raising=False)
+    with tracker_server(made) as address:
+        status, text, _ = Probe().tracking(address, 5.0)
+        assert (status, "certificate verify failed" in text) == (0, True)
+        monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", str(made.authority))
+        assert Probe().tracking(address, 5.0) == (200, "", 401)
+        monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", "/nowhere/ca.crt")
+        missing = (0, "certificate authority /nowhere/ca.crt: No such file or directory", 0)
+        assert Probe().tracking(address, 5.0) == missing
 
 
 def test_a_login_in_the_uri_is_used_and_its_password_not_shown(
