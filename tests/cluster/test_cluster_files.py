@@ -214,6 +214,38 @@ def test_mlflow_s_own_pages_may_write_to_it(tmp_path: Path) -> None:
         assert environment["ALLOWED_ORIGINS"] == f"{start}://localhost:5000,{start}://127.0.0.1:5000"
 
 
+@pytest.mark.parametrize("name", RAY_UP)
+def test_the_nodes_reach_mlflow_as_the_header_starts_it(name: str, tmp_path: Path) -> None:
+    header = (CLUSTER / name).read_text().partition("\ncluster_name:")[0]
+    given = dict(re.findall(r"\b(BIND|ALLOWED_HOSTS|ALLOWED_ORIGINS|MLFLOW_TLS_\w+)=(\S+)", header))
+    mlflow = rendered(tmp_path, **given)["services"]["mlflow"]
+    assert [port["host_ip"] for port in mlflow["ports"]] == ["0.0.0.0"]
+    address = load(name)["metadata"]["fer_sweeps"]["tracking_uri"]
+    environment = mlflow["environment"]
+    assert [f"https://{host}" for host in environment["ALLOWED_HOSTS"].split(",")] == [address]
+    assert environment["ALLOWED_ORIGINS"] == address
+    assert environment["MLFLOW_TLS_CERT"]
+    assert environment["MLFLOW_TLS_KEY"]
+
+
+@pytest.mark.parametrize("name", RAY_UP)
+def test_the_nodes_find_the_authority_of_mlflow_s_certificate_once_it_is_uncommented(name: str) -> None:
+    text = (CLUSTER / name).read_text().replace("# - --env MLFLOW", "- --env MLFLOW")
+    options = yaml.safe_load(text)["docker"]["run_options"]
+    mounted = [option.rpartition(":")[2] for option in options if option.startswith("--volume ")]
+    prefix = "--env MLFLOW_TRACKING_SERVER_CERT_PATH="
+    assert [
+        option.removeprefix(prefix).rpartition("/")[0] for option in options if option.startswith(prefix)
+    ] == mounted
+
+
+@pytest.mark.parametrize("name", RAY_UP)
+def test_the_image_is_built_and_pushed_under_the_name_by_which_the_nodes_pull_it(name: str) -> None:
+    text, image = (CLUSTER / name).read_text(), load(name)["docker"]["image"]
+    assert f"docker build -f cluster/Dockerfile -t {image} .\n" in text
+    assert f"docker push {image}\n" in text
+
+
 @needs_openssl
 @pytest.mark.parametrize("tls", [False, True])
 def test_mlflow_s_health_is_asked_as_it_is_served(tmp_path: Path, tls: bool) -> None:
