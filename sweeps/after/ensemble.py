@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -78,14 +79,28 @@ def fitted_apart(
 
 
 def answers_fitted_apart(run: Run) -> Predictions:
-    """A run's predictions on the validation split; those of a fitted ensemble are cross-fitted."""
+    """A run's predictions on the validation split; those of fitted ensembles, also within another, are cross-fitted."""
     if not isinstance(run.kind, Ensemble):
         return run.predictions()
     out = run.sweep.root.parent
-    candidates = [find_run(name, out).predictions() for name in run.kind.candidates or run.kind.members]
+    candidates = [answers_fitted_apart(find_run(name, out)) for name in run.kind.candidates or run.kind.members]
     labels = candidates[0].labels
     apart = fitted_apart(labels, np.stack([one.probabilities for one in candidates]), run.kind.method)
     return replace(run.predictions(), probabilities=apart.astype(np.float32))
+
+
+def is_fitted(run: Run) -> bool:
+    """Whether weights were fitted on the validation split: the run's own, or those of an ensemble within it.
+
+    Of a member that is gone this is not known.
+    """
+    if not isinstance(run.kind, Ensemble):
+        return False
+    for name in run.kind.members:
+        with suppress(InputError):
+            if is_fitted(find_run(name, run.sweep.root.parent)):
+                return True
+    return run.kind.is_fitted
 
 
 def _average(candidates: NDArray[np.floating], weights: NDArray[np.float64]) -> NDArray[np.float64]:

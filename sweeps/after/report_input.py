@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_data import DataError, Faces, open_cached, prepare
+from sweeps.after.ensemble import is_fitted
 from sweeps.after.importances import importances
 from sweeps.config import setting_text
 from sweeps.errors import InputError
 from sweeps.options import same_trials
 from sweeps.planning.budgets import Budgets
-from sweeps.run_kinds import Ensemble, TrainedNet
+from sweeps.run_kinds import TrainedNet
 from sweeps.runs import Run
 from sweeps.spec import SweepSpec, recorded_spec
 from tracking.metrics.compare import ComparedRun, Comparison, compare
@@ -44,7 +45,7 @@ def compare_runs(runs: Sequence[Run], whole: Sequence[bool], *, numbers_only: bo
     notes = [
         f"the weights of {run.name} were fitted to these faces, so its numbers are too high"
         for run in runs
-        if isinstance(run.kind, Ensemble) and run.kind.is_fitted
+        if is_fitted(run)
     ]
     return found.model_copy(
         update={

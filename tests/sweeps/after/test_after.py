@@ -19,8 +19,8 @@ from PIL import Image
 
 from fer_models import LeNetConfig, Recipe
 from sweeps import Baseline, Space, TrialConfig, run_sweep
-from sweeps.after.ensemble import combine, fitted_apart
-from sweeps.after.report_input import _commands
+from sweeps.after.ensemble import answers_fitted_apart, combine, fitted_apart, make_ensemble
+from sweeps.after.report_input import _commands, compare_runs
 from sweeps.cli.main import main, run_main
 from sweeps.config import parse_settings, setting_text
 from sweeps.runs import find_run
@@ -480,6 +480,25 @@ def test_answers_fitted_apart_owe_nothing_to_the_faces_they_answer() -> None:
     apart = fitted_apart(labels, guesses, "greedy")
     assert (fitted.argmax(1) == labels).mean() > (apart.argmax(1) == labels).mean() + 0.05
     np.testing.assert_allclose(fitted_apart(labels, guesses, "mean"), guesses.mean(0))
+
+
+def test_an_ensemble_with_a_fitted_member_owes_nothing_to_the_faces_it_answers(finished: Path) -> None:
+    rewritten(finished, "guess", copied(finished, "guess"))
+    for number in range(3):
+        path = finished / f"guess/trials/000{number}/val_probabilities.npz"
+        guesses = np.random.default_rng(number).dirichlet(np.ones(7), 14).astype(np.float32)
+        np.savez(path, **dict(np.load(path)) | {"probabilities": guesses})
+    *nets, alone = (find_run(f"guess/{number}", finished) for number in range(3))
+    fitted = make_ensemble(nets, "weighted", "fitted", finished)
+    nested = make_ensemble([fitted, alone], "mean", "nested", finished)
+    found = answers_fitted_apart(nested).probabilities
+    by_hand = (answers_fitted_apart(fitted).probabilities + alone.predictions().probabilities) / 2
+    np.testing.assert_allclose(found, by_hand, rtol=1e-5)
+    assert np.abs(found - nested.predictions().probabilities).max() > 0.01
+    note = "the weights of nested/0 were fitted to these faces, so its numbers are too high"
+    assert note in compare_runs([alone, nested], [False, False]).notes
+    shutil.rmtree(fitted.sweep.root)
+    assert note not in compare_runs([alone, nested], [False, False]).notes, "not known any more"
 
 
 def test_weights_go_to_the_member_with_the_least_log_loss() -> None:
