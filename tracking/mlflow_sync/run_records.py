@@ -49,7 +49,7 @@ class RunWork:
     """The records of one run from one part of the journal. `driver` is the one that started it.
 
     `end` is None if the run continues after this part. `drawn` is the number of epochs that its pictures show, if they
-    were drawn in this part.
+    were drawn in this part. `resumed_ms` is when it last got a worker or a driver, 0 if not in this part.
     """
 
     started: SweepStarted | TrialStarted | None = None
@@ -58,7 +58,7 @@ class RunWork:
     points: list[Point] = field(default_factory=list)
     end: Ending | None = None
     drawn: int | None = None
-    goes_on: bool = False
+    resumed_ms: int = 0
 
 
 @dataclass
@@ -118,9 +118,9 @@ class EventGrouper:
             case SweepStarted() | TrialStarted():
                 work.started, work.driver = event, self.driver
             case DriverStarted():
-                work.end, work.goes_on = None, True
+                work.end, work.resumed_ms = None, event.time_ms
             case AttemptStarted():
-                work.attempt, work.end, work.drawn, work.goes_on = event.attempt, None, None, True
+                work.attempt, work.end, work.drawn, work.resumed_ms = event.attempt, None, None, event.time_ms
             case EpochDone() if event.epoch > self.seen_epochs.get(event.trial, 0):
                 self.seen_epochs[event.trial] = event.epoch
                 work.points.extend(_epoch_points(event))
@@ -135,7 +135,7 @@ class EventGrouper:
                 work.points.extend(Point(key, value, event.time_ms, event.look) for key, value in event.metrics.items())
             case GroupChanged():
                 work.points.extend(event.points)
-                work.end, work.goes_on = (event, work.goes_on) if _is_end(event) else (None, True)
+                work.end, work.resumed_ms = (event, work.resumed_ms) if _is_end(event) else (None, event.time_ms)
             case TrialPaused() | DriverStopped() | SweepEnded():
                 work.end = event
 

@@ -220,7 +220,7 @@ class _Session:
             number: str(run.info.run_id) for number, run in found.items() if run.info.lifecycle_stage == "deleted"
         }
         self._parents = {number: run.data.tags.get(_PARENT_TAG) for number, run in found.items()}
-        self._ended = {number for number, run in found.items() if run.info.status != "RUNNING"}
+        self._ended = {number: run.info.end_time or 0 for number, run in found.items() if run.info.status != "RUNNING"}
         self._params: dict[int, dict[str, str]] = {}
         self._weights = {
             number: run.data.tags[WEIGHTS_TAG] for number, run in found.items() if WEIGHTS_TAG in run.data.tags
@@ -249,10 +249,11 @@ class _Session:
             self._client.log_dict(run_id, work.started.spec, "spec.json")
         elif work.started is not None:
             self._params[number] = flatten(work.started.settings)
-        if work.goes_on and number in self._ended:
+        # A run that `close_runs` ended has an end after the start of its last worker, and is not reopened by a replay.
+        if number in self._ended and work.resumed_ms > self._ended[number]:
             self._log(run_id, tags={STATE_TAG: "running", REASON_TAG: ""})
             self._client.update_run(run_id, status="RUNNING")
-            self._ended.discard(number)
+            del self._ended[number]
         tags = {"attempt": str(work.attempt)} if work.attempt else {}
         if work.end is not None:
             tags |= ending_tags(work.end)
@@ -269,7 +270,7 @@ class _Session:
                 self._tag_front(SweepHistory.load(self._folder.journal))
                 bring_up_to_date(self._client, self._folder, dict(self._living_trials()), self._weights)
             self._client.set_terminated(run_id, ending_status(work.end), work.end.time_ms)
-            self._ended.add(number)
+            self._ended[number] = work.end.time_ms
         if work.drawn is not None:
             if work.end is None:
                 self._log_files(number, run_id, "[!.]*.png")

@@ -24,6 +24,7 @@ from tracking.mlflow_sync.run_records import (
 )
 from tracking.record.events import SweepStarted
 from tracking.record.history import SweepHistory, TrialHistory
+from tracking.record.spans import last_work_ms
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -169,10 +170,13 @@ def log_file(client: "MlflowClient", run_id: str, path: Path, folder: str | None
 
 
 def _last_sign(history: SweepHistory, run: "Run") -> int:
-    """The time of the run's last event, in ms: the last epoch of its trial, or of all its trials."""
+    """The time of the run's last event, in ms: the last one of its trial, of its group's trials or of the driver."""
     number = number_of(run.data.tags[KEY_TAG])
-    trials = [one for one in history.trials.values() if number in (PARENT, one.number, _group_run_of(one))]
-    return max((epoch.time_ms for trial in trials for epoch in trial.epochs), default=int(run.info.start_time))
+    if number == PARENT:
+        return last_work_ms(history)
+    trials = [one for one in history.trials.values() if number in (one.number, _group_run_of(one))]
+    ends = [end.time_ms for trial in trials if (end := trial.end or trial.paused)]
+    return max([trial.last_signs[-1] for trial in trials] + ends, default=int(run.info.start_time))
 
 
 def _group_run_of(trial: TrialHistory) -> int | None:

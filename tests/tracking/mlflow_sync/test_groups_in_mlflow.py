@@ -148,5 +148,6 @@ def test_a_dead_sweep_s_group_is_closed_with_its_members(
         dead = dead_runs(client, SweepHistory.load(sweep.folder.journal))
         assert len(dead) == 3
         close_runs(client, dead)
+    new_sink().sync()
     assert {run[0] for run in stored.runs().values()} == {"KILLED"}
     assert stored.runs()[GROUP][2] == last

@@ -55,9 +55,19 @@ def test_runs_of_a_dead_driver_are_closed_with_a_reason(
     assert {run[0] for run in stored.runs().values()} == {"KILLED"}
     assert stored.runs()[f"{SWEEP_ID}/0"][2] == last_sign
     assert stored.tags(f"{SWEEP_ID}/0")["reason"] == "its driver died (host h, pid 1)"
+    new_sink().sync()
+    assert {run[0] for run in stored.runs().values()} == {"KILLED"}, "the same records do not reopen them"
+    assert stored.tags(f"{SWEEP_ID}/0")["state"] == "stopped"
     assert dead_runs(client, SweepHistory.load(sweep.folder.journal)) == []
-    sweep.write(sweep.driver(resumed=True))
-    sweep.write(AttemptStarted(time_ms=sweep.tick(), trial=0, attempt=1, reason="resumed"))
+    for attempt in (1, 2):
+        sweep.write(sweep.driver(resumed=True))
+        sweep.write(AttemptStarted(time_ms=sweep.tick(), trial=0, attempt=attempt, reason="resumed"))
+        new_sink().sync()
+        assert {run[0] for run in stored.runs().values()} == {"RUNNING"}
+        if attempt == 1:  # killed at once
+            close_runs(client, dead_runs(client, SweepHistory.load(sweep.folder.journal)))
+            new_sink().sync()
+            assert {run[0] for run in stored.runs().values()} == {"KILLED"}
     sweep.epoch(0, 2)
     sweep.end(0)
     sweep.finish()
