@@ -262,7 +262,7 @@ class _Session:
             history = SweepHistory.load(self._folder.journal)
             points = [*self._expectation(history, work.end.time_ms), *_front_points(history, work.end.time_ms)]
             self._log(run_id, points, tags=self._winner_tags(history))
-        if work.points or work.end is not None:
+        if work.points or work.end is not None or tags:
             self._log(run_id, work.points, self._params.pop(number, {}), tags)
         if work.end is not None:
             self._log_files(number, run_id)

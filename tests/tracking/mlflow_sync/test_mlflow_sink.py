@@ -120,6 +120,24 @@ def test_a_trial_resumed_goes_on_in_its_run(sweep: Sweep, new_sink: NewSink, sto
     assert stored.points() == sweep.points
 
 
+def test_an_attempt_is_counted_also_before_its_first_epoch(sweep: Sweep, new_sink: NewSink, stored: Stored) -> None:
+    sweep.start()
+    sweep.trial(0)
+    sweep.epoch(0, 1)
+    sink = new_sink()
+    sink.sync()
+    sweep.write(AttemptStarted(time_ms=sweep.tick(), trial=0, attempt=1, reason="its worker died"))
+    sink.sync()
+    assert stored.tags(f"{SWEEP_ID}/0")["attempt"] == "1"
+    sweep.epoch(0, 2)
+    sweep.end(0)
+    sweep.finish()
+    for last in (sink, new_sink()):
+        last.sync()
+        assert stored.tags(f"{SWEEP_ID}/0")["attempt"] == "1"
+    assert stored.points() == sweep.points
+
+
 def test_a_paused_trial_waits_in_its_run_and_goes_on_there(sweep: Sweep, new_sink: NewSink, stored: Stored) -> None:
     """Paused and taken up twice, sent at each turn and once more as a whole: every point once, in one run."""
     sweep.start()
