@@ -95,7 +95,9 @@ class EventGrouper:
         return works
 
     def _note(self, number: int, event: RunEvent) -> None:
-        if _is_end(event):
+        if isinstance(event, Act):  # it changes trials, and is also noted if the own run of the sweep is settled
+            self.seen_epochs |= {change.trial: change.epoch for change in event.lengthened}
+        elif _is_end(event):
             self.running.pop(number, None)
         elif isinstance(event, TrialStarted | AttemptStarted | EpochDone | GroupChanged):
             self.running[number] = event.time_ms
@@ -113,8 +115,6 @@ class EventGrouper:
 
     def _add(self, work: RunWork, event: RunEvent) -> None:
         match event:
-            case Act():
-                self.seen_epochs |= {change.trial: change.epoch for change in event.lengthened}
             case SweepStarted() | TrialStarted():
                 work.started, work.driver = event, self.driver
             case DriverStarted():

@@ -24,7 +24,16 @@ from tracking.mlflow_sync.default_store import default_path, default_uri
 from tracking.mlflow_sync.experiment import experiment_page
 from tracking.mlflow_sync.sink import MlflowSink
 from tracking.mlflow_sync.upkeep import find_mlflow_run, opened
-from tracking.record.events import AttemptStarted, EpochDone, TrialEnded, TrialPaused, TrialStarted, TrialUnpaused
+from tracking.record.events import (
+    Act,
+    AttemptStarted,
+    EpochDone,
+    Lengthened,
+    TrialEnded,
+    TrialPaused,
+    TrialStarted,
+    TrialUnpaused,
+)
 from tracking.record.folder_lock import FolderHeldError, hold_folder
 from tracking.record.history import SweepHistory
 from tracking.record.journal import read
@@ -321,6 +330,37 @@ def test_a_run_that_a_person_deleted_stays_deleted(sweep: Sweep, new_sink: NewSi
     client.restore_run(str(run_id))
     assert new_sink().sync() == 0
     assert f"{SWEEP_ID}/1" in stored.runs()
+
+
+def test_epochs_that_were_trained_again_reach_a_run_that_was_deleted_meanwhile(
+    sweep: Sweep, new_sink: NewSink, out: Path
+) -> None:
+    sweep.start()
+    sweep.trial(0)
+    for epoch in (1, 2, 3):
+        sweep.epoch(0, epoch)
+    sweep.end(0)
+    sweep.finish()
+    new_sink().sync()
+    client = MlflowClient(default_uri(out))
+    run_id = find_mlflow_run(client, SweepHistory.load(sweep.folder.journal).started, 0)
+    client.delete_run(run_id)
+    change = Lengthened(trial=0, epochs=4, epoch=2)
+    sweep.write(
+        Act(time_ms=sweep.tick(), act="a", verb="extend", who="ana", asked_ms=0, answer="", lengthened=(change,)),
+        sweep.driver(resumed=True),
+        AttemptStarted(time_ms=sweep.tick(), trial=0, attempt=1, reason="extended"),
+    )
+    for epoch in (3, 4):
+        sweep.epoch(0, epoch)
+    sweep.end(0)
+    sweep.finish()
+    sink = MlflowSink(sweep.folder.journal, tracking_uri=default_uri(out), out=out, on_warning=lambda _: None)
+    assert sink.sync() == 1, "deleted"
+    client.restore_run(run_id)
+    new_sink().sync()
+    steps = [point.step for point in client.get_metric_history(run_id, "val_accuracy")]
+    assert sorted(steps) == [1, 2, 3, 3, 4]
 
 
 def test_a_sweep_that_somebody_drives_is_not_sent_from_beside(sweep: Sweep, new_sink: NewSink, stored: Stored) -> None:
