@@ -76,7 +76,7 @@ def learning_rate(
         return recipe.lr * _onecycle(iteration / iterations)
     if recipe.lr_policy in ("step", "multistep", "inv", "poly"):
         return recipe.lr * _caffe(recipe, iteration, iterations)
-    return recipe.lr * plateau_factor
+    return recipe.lr * plateau_factor if recipe.lr_policy == "plateau" else recipe.lr
 
 
 def _caffe(recipe: Recipe, iteration: int, iterations: int) -> float:

@@ -32,6 +32,7 @@ NOTHING_TO_STOP = "the sweep does not run, so there is nothing to stop"
 
 _LOOK_SECONDS = 0.25
 _KEPT_BY_A_FORK = ("net", "transfer", "preprocess")
+_RATE = {"recipe.lr", "recipe.lr_policy"}
 _SETTABLE = ("max-concurrent", "priority", "weight")
 
 SetRank = Callable[[int, float], None]
@@ -209,6 +210,8 @@ class Acts:
         _check_fork(source, want.config)
         epoch = self._keep_state(source, request.act, want.config["keep_best"], epoch)
         want = want.model_copy(update={"epoch": epoch})
+        if _RATE & parse_settings(settings).keys():
+            want = want.model_copy(update={"plateau_from": epoch})
         return f"starts next: from trial {trial}'s state after epoch {epoch}", self._wanting(director, want)
 
     def _retry(self, director: Director, request: Request) -> Did:
@@ -246,12 +249,14 @@ class Acts:
             if setting in named and (setting == name or setting not in started.params):
                 changed[name] = named[setting]
         drawn = drawn_as(self._space, config, started.params | changed)
+        continues = started.wanted if request.verb != "try" else None
         return Wanted(
             act=request.act,
             verb=request.verb,
             source=source.number,
             config=config.model_dump(mode="json"),
             epochs=director.spec.max_epochs if request.verb == "try" else started.epochs,
+            plateau_from=continues and continues.plateau_from,
             params=drawn.params if drawn else {},
             distributions=drawn.distributions if drawn else {},
         )

@@ -220,6 +220,7 @@ class Starting:
             figures=spec.figures,
             objectives=spec.objectives,
             began_from_state=trial.started.began_from_state,
+            plateau_from=trial.started.wanted and trial.started.wanted.plateau_from,
             recorded=tuple(trial.epochs),
         )
 

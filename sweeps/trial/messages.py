@@ -89,6 +89,8 @@ class Task(Frozen):
     """The sweep's objectives. Costs of the net itself are measured once."""
     began_from_state: bool = False
     """Whether it began from another trial's state, so that it cannot be trained from its start."""
+    plateau_from: int | None = None
+    """The epoch after which `lr_policy="plateau"` begins without reductions, whatever the state says."""
     recorded: tuple[EpochResults, ...] = ()
     """The trial's recorded epochs so far. They stay valid if an epoch is trained again."""
 

@@ -205,7 +205,7 @@ def _begin(task: Task, folder: TrialFolder, faces: Faces) -> tuple[TrainingState
         TrackingError: a trial that began from another trial's state has no state to continue from.
     """
     from fer_models import ModelError
-    from fer_models.training.state import new_state
+    from fer_models.training.state import Plateau, new_state
     from fer_models.training.transfer import load_pretrained
     from fer_models.training.weights import load_state, take_snapshot
     from sweeps.trial.build_net import new_net
@@ -219,6 +219,8 @@ def _begin(task: Task, folder: TrialFolder, faces: Faces) -> tuple[TrainingState
                 past: dict[str, Any] = load_state(state, checkpoint)
             except ModelError:
                 continue  # truncated or damaged
+            if state.epoch == task.plateau_from:
+                state.plateau = Plateau()
             own = [EpochReport(**{**report, "attempt": task.attempt}) for report in past["reports"]]
             # A trial that lost its state trains its epochs again; its checkpoints then have reports of later epochs,
             # which a fork of it trains itself.

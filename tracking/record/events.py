@@ -138,6 +138,8 @@ class Wanted(Frozen):
     config: dict[str, Any]
     epochs: int
     epoch: int | None = None
+    plateau_from: int | None = None
+    """The epoch after which a plateau has no reductions, since the person gave the learning rate from there on."""
     params: dict[str, Any] = Field(default={})
     distributions: dict[str, str] = Field(default={})
 

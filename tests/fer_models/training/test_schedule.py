@@ -109,6 +109,10 @@ def test_plateau_lowers_after_its_patience() -> None:
     assert rates == [0.1, 0.1, 0.1, 0.05, 0.05, 0.05, 0.025, 0.025, 0.0125]
 
 
+def test_a_constant_rate_has_no_reductions() -> None:
+    assert learning_rate(Recipe(lr=0.01), 0, 10, plateau_factor=0.1) == 0.01
+
+
 def test_wsd_by_hand() -> None:
     wsd = Recipe(lr=0.4, lr_policy="wsd")
     rates = [learning_rate(wsd, iteration, 40, epochs=10) for iteration in range(40)]

@@ -285,6 +285,17 @@ def test_a_fork_trains_the_epochs_after_its_state_though_its_source_trained_them
     assert again[1] != numbers(iter(told))[1]
 
 
+def test_a_fork_whose_plateau_begins_anew_keeps_its_own_reductions(task: Task) -> None:
+    # So small a rate changes no weight, so the accuracy never rises.
+    recipe = Recipe(lr=1e-20, lr_policy="plateau", gamma=0.1, patience_epochs=0, batch_size=8)
+    task = task.model_copy(update={"epochs": 6, "config": task.config.model_copy(update={"recipe": recipe})})
+    cut_short(task, 2)
+    fork = task.model_copy(update={"attempt": 2, "began_from_state": True, "plateau_from": 2})
+    cut_short(fork, 3)
+    rates = [one.metrics["learning_rate"] for one in run_trial(fork) if isinstance(one, EpochReport)]
+    assert rates == pytest.approx([1e-20, 1e-20, 1e-20, 1e-20, 1e-21, 1e-22], rel=1e-6, abs=0)
+
+
 def test_the_patience_with_a_worker_does_not_follow_from_reports_that_it_repeats(
     task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:

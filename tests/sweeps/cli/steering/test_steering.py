@@ -517,6 +517,29 @@ def test_a_fork_from_an_earlier_epoch_continues_from_there_though_a_later_one_wa
     assert read_tensors(files.best)[1]["epoch"] == "2"
 
 
+@pytest.mark.parametrize(
+    ("setting", "rates"),
+    [
+        ("lr_policy=constant", [1e-20, 1e-20]),
+        ("lr=3e-20", [3e-20, 3e-20]),
+        ("lr=1e-20", [1e-20, 1e-20]),
+        ("gamma=0.5", [1e-21, 5e-22]),
+    ],
+)
+def test_a_fork_of_a_reduced_trial_trains_at_the_rate_that_it_is_given(
+    sweep: Callable[..., SweepResult], monkeypatch: pytest.MonkeyPatch, setting: str, rates: list[float]
+) -> None:
+    monkeypatch.setattr("sweeps.driver.acts._LOOK_SECONDS", 0.0)
+    # So small a rate changes no weight, so the accuracy never rises.
+    recipe = Recipe(lr=1e-20, lr_policy="plateau", gamma=0.1, patience_epochs=0, batch_size=8)
+    baseline = Baseline("report", TrialConfig(net=LeNetConfig(), recipe=recipe))
+    space = Space(suggest=suggest, baselines=[baseline], max_epochs=4, trials=1, name="lenet_space")
+    ended = sweep(space=space, figures=False, body=forked_after(2, setting))
+    source, fork = ([done.metrics["learning_rate"] for done in ended.history.trials[trial].epochs] for trial in (0, 1))
+    assert source == pytest.approx([1e-20, 1e-20, 1e-21, 1e-22], rel=1e-6, abs=0)
+    assert fork == pytest.approx([1e-20, 1e-20, *rates], rel=1e-6, abs=0)
+
+
 def test_a_fork_whose_best_epoch_is_lost_is_refused_with_what_can_be_forked(
     falling_loss: Callable[..., SweepResult],
 ) -> None:
