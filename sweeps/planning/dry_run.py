@@ -15,9 +15,10 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from fer_data import Faces, open_cached
-from fer_data.augmentation.batches import train_batches
+from fer_data.augmentation.batches import batches_per_epoch, train_batches
 from fer_data.cache.preprocess_cache import preprocessed
 from fer_models.nets.registry import count_parameters
+from fer_models.training.evaluate import look
 from fer_models.training.fit import fit
 from fer_models.training.state import TrainingState, new_state
 from sweeps.config import TrialConfig
@@ -124,9 +125,11 @@ def _held_bytes(state: TrainingState) -> int:
 
 
 def _epoch_seconds(plan: Plan, cost: StepCost) -> float:
-    # Evaluating a face costs the forward pass, about a third of a training step.
-    images = len(plan.faces.train) + len(plan.faces.val) / 3
-    return images / cost.images_per_second
+    size, faces = cost.config.recipe.batch_size, plan.faces
+    trained = batches_per_epoch(faces.train, size, cost.config.augment) * size
+    views = sum(1 for _ in look(torch.zeros(1, 1, 1, 1), cost.config.recipe.views))
+    # Evaluating a view of a face costs the forward pass, about a third of a training step.
+    return (trained + len(faces.val) * views / 3) / cost.images_per_second
 
 
 def _estimate(plan: Plan, costs: list[StepCost]) -> str:

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from sweeps import Space
+from fer_data import AugmentConfig, Faces
+from sweeps import Baseline, Space, TrialConfig
 from sweeps.options import Options
-from sweeps.planning.dry_run import dry_run
+from sweeps.planning.dry_run import StepCost, dry_run
 from sweeps.planning.hardware import find_hardware
 from sweeps.planning.plan import make_plan
 from tests.sweeps.fake_trials import config
@@ -34,3 +35,24 @@ def test_the_time_names_the_rule_of_the_pruner(tmp_path: Path, tiny_csv: Path, p
     printed = StringIO()
     dry_run(make_plan(SPACE, Options.parse(asked), find_hardware), Console(file=printed, width=300))
     assert says in printed.getvalue()
+
+
+def test_an_epoch_takes_the_time_of_all_its_images_and_views(
+    tmp_path: Path, tiny_csv: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measure(faces: Faces, title: str, config: TrialConfig, device: str) -> StepCost:
+        return StepCost(title, config, parameters=1, peak_bytes=1, images_per_second=0.1)
+
+    monkeypatch.setattr("sweeps.planning.dry_run.measure", measure)
+    plain = config(batch_size=4)
+    both = plain.model_copy(update={"augment": AugmentConfig(flip=0.5, plain_and_augmented=True)})
+    baselines = [Baseline("plain", plain), Baseline("both", both)]
+    baselines += [Baseline(views, config(batch_size=4, views=views)) for views in ("mirror", "ten_crop")]
+    space = Space(suggest=SPACE.suggest, name="lrs", baselines=baselines)
+    asked = {"data": str(tiny_csv), "name": "night", "runner": "inline", "out": tmp_path / "runs"}
+    printed = StringIO()
+    dry_run(make_plan(space, Options.parse(asked), find_hardware), Console(file=printed, width=300))
+    rows = [line.split("│") for line in printed.getvalue().splitlines() if "│" in line]
+    found = {row[1].strip(): row[6].strip() for row in rows}
+    # At 10 s per image: 56 train faces once or twice, and a third of 10 s for each view of 14 val faces
+    assert [found[one.name] for one in baselines] == ["10 min 07 s", "19 min 27 s", "10 min 53 s", "17 min 07 s"]
