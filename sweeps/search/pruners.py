@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from statistics import median
 from typing import Protocol
 
@@ -14,6 +15,9 @@ from tracking.record.objectives import Costs
 
 _MEDIAN_OF = 5
 """Number of completed trials that the median rule needs, as in Optuna."""
+
+EpochsOf = Callable[[int], int]
+"""Returns the number of epochs of a trial, if it is not pruned."""
 
 
 class Rule(Protocol):
@@ -27,8 +31,13 @@ class Rule(Protocol):
         ...
 
 
-def make_pruner(kind: Pruner, space: Space, seed: int, net_of: NetOf = one_net) -> Rule:
-    """The rule of that name, with the space's first rung and reduction factor; compares trials of the same net."""
+def make_pruner(
+    kind: Pruner, space: Space, seed: int, net_of: NetOf = one_net, epochs_of: EpochsOf | None = None
+) -> Rule:
+    """The rule of that name, with the space's first rung and reduction factor; compares trials of the same net.
+
+    Without `epochs_of` each trial has the space's `max_epochs`.
+    """
     first, factor, max_epochs = space.first_rung, space.kept_one_in, space.max_epochs
     match kind:
         case "halving":
@@ -38,7 +47,7 @@ def make_pruner(kind: Pruner, space: Space, seed: int, net_of: NetOf = one_net) 
         case "hyperband":
             return Hyperband(first, factor, max_epochs, seed, net_of)
         case "median":
-            return Median(first, max_epochs, net_of)
+            return Median(first, epochs_of or (lambda _: max_epochs), net_of)
         case "one-epoch":
             # Egele et al. (2023): one epoch is enough to select the trials to continue.
             return Halving(first, factor**2, rungs=1, net_of=net_of)
@@ -83,19 +92,20 @@ class Hyperband:
 class Median:
     """Prunes a trial whose best value is below the median of its net's completed trials at the same epoch."""
 
-    def __init__(self, first_rung_epochs: int, max_epochs: int, net_of: NetOf = one_net) -> None:
-        self._first_rung_epochs, self._max_epochs, self._net_of = first_rung_epochs, max_epochs, net_of
+    def __init__(self, first_rung_epochs: int, epochs_of: EpochsOf, net_of: NetOf = one_net) -> None:
+        self._first_rung_epochs, self._epochs_of, self._net_of = first_rung_epochs, epochs_of, net_of
         self._curves: defaultdict[int, dict[int, float]] = defaultdict(dict)
-        self._completed: defaultdict[str, list[dict[int, float]]] = defaultdict(list)
+        self._completed: defaultdict[str, dict[int, dict[int, float]]] = defaultdict(dict)  # by net, then by trial
 
     def report(self, trial: int, epoch: int, value: float, costs: Costs = ()) -> str | None:
         """Add a trial's value after an epoch. Returns the reason to prune it, or None."""
         curve = self._curves[trial]
         curve[epoch] = value
-        if epoch >= self._max_epochs:
-            self._completed[self._net_of(trial)].append(self._curves.pop(trial))
+        completed = self._completed[self._net_of(trial)]
+        if epoch >= self._epochs_of(trial):
+            completed[trial] = curve.copy()  # it may get more epochs
             return None
-        rivals = [other[epoch] for other in self._completed[self._net_of(trial)] if epoch in other]
+        rivals = [other[epoch] for other in completed.values() if epoch in other]
         if epoch < self._first_rung_epochs or len(rivals) < _MEDIAN_OF:
             return None
         best, cut = max(curve.values()), median(rivals)

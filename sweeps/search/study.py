@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -69,8 +70,12 @@ class Study:
         self._groups = Groups(self._close)
         self._proposals = Proposals(space, seed)
         self._nets: dict[int, str] = {}
+        self._epochs: dict[int, int] = {}
         net_of = self._nets.__getitem__ if space.rungs == "net" else one_net
-        self._pruner = make_pruner(space.pruner, space, derive_seed(seed, "pruner"), net_of)
+        events = list(events)
+        self._pruner = make_pruner(
+            space.pruner, _as_begun(space, events), derive_seed(seed, "pruner"), net_of, self._epochs.__getitem__
+        )
         self._rungs = self._pruner if isinstance(self._pruner, Promoting) else None
         log.unlink(missing_ok=True)
         self._storage = SweepStorage(OwnLog(log), self._shown)
@@ -81,7 +86,6 @@ class Study:
             sampler=optuna.samplers.RandomSampler(seed=seed % 2**32),
             pruner=optuna.pruners.NopPruner(),
         )
-        events = list(events)
         self._redrawn = last_redrawn(events)
         for event in events:
             self._replay(event)
@@ -169,8 +173,8 @@ class Study:
         self._enter(started.trial, self._study.ask(fixed_distributions=distributions), whole=bool(started.config))
 
     def enter(self, started: TrialStarted) -> None:
-        """Register a trial's net and group; to be called before the trial is added."""
-        self._nets[started.trial] = started.net
+        """Register a trial's net, length and group; to be called before the trial is added."""
+        self._nets[started.trial], self._epochs[started.trial] = started.net, started.epochs
         self._groups.enter(started)
 
     def add_undrawn(self, number: int) -> None:
@@ -246,6 +250,7 @@ class Study:
         The sampler keeps what it learned from a trial that was done, or from its group.
         """
         self._owed.pop(change.trial, None)
+        self._epochs[change.trial] = change.epochs
         if self._groups.lengthen(change.trial):
             self._open.setdefault(change.trial, None)  # a further member is closed at its end, the first with its group
         if self._rungs is not None and change.trial in self._open:
@@ -328,3 +333,10 @@ class Study:
         """The trials to learn from, and running trials from which nothing was learned yet."""
         trials = [trial for number, trial in self._open.items() if trial and number not in self._lessons]
         return self._lessons.shown() + [self._storage.get_trial(trial._trial_id) for trial in trials]
+
+
+def _as_begun(space: Space, events: Iterable[Event]) -> Space:
+    """`space` with the epochs of the sweep's start: the pruner keeps its brackets if trials get more epochs."""
+    started = next((event for event in events if isinstance(event, SweepStarted)), None)
+    epochs = started.spec.get("max_epochs") if started else None
+    return replace(space, max_epochs=epochs) if epochs else space

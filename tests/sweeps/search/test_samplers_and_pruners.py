@@ -27,8 +27,8 @@ from sweeps.spec import SweepSpec, recorded_spec
 from sweeps.sweep import SweepResult
 from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd
 from tests.sweeps.fake_trials import SPACE as CONDITIONAL
-from tests.sweeps.fake_trials import metrics, open_desk, spec
-from tracking.record.events import TrialStarted, Wanted
+from tests.sweeps.fake_trials import ended, metrics, open_desk, report, spec, take_all
+from tracking.record.events import Act, Lengthened, TrialStarted, Wanted
 from tracking.record.history import SweepHistory
 
 
@@ -286,12 +286,70 @@ def test_an_older_sweep_goes_on_with_the_sampler_and_pruner_that_it_had(
 
 
 def test_the_median_rule_by_hand() -> None:
-    rule = Median(first_rung_epochs=1, max_epochs=2)
+    rule = Median(first_rung_epochs=1, epochs_of=lambda _: 2)
     for trial, value in enumerate((0.1, 0.2, 0.3, 0.4, 0.5)):
         assert rule.report(trial, 1, value) is None, "nothing is completed yet"
         assert rule.report(trial, 2, value) is None
     assert rule.report(5, 1, 0.3) is None
     assert rule.report(6, 1, 0.25) == "stopped at epoch 1: best 0.2500 under the median 0.3000 of 5"
+
+
+@pytest.mark.parametrize(("pruner", "word"), [("hyperband", "of bracket"), ("median", "under the median")])
+def test_a_sweep_that_was_extended_prunes_after_a_resume_as_before(tmp_path: Path, pruner: Pruner, word: str) -> None:
+    """Seven trials of 4 epochs, then 30 of 12, each worse than the one before."""
+    space = replace(PLAIN, pruner=pruner, sampler="random", reduction_factor=3, max_epochs=4)
+    asked = spec(trials=37, max_epochs=4)
+    extended = asked.model_copy(update={"max_epochs": 12})
+    reasons = []
+    for resumes in (False, True):
+        desk = open_desk(tmp_path / str(resumes), space, asked)
+        for number in range(7):
+            task = desk.task()
+            take_all(desk, task, [0.5 + 0.02 * number + 0.01 * epoch for epoch in range(4)])
+            desk.director.take(task.trial, ended(task))
+        longer = extended.model_dump(mode="json")
+        desk.director.record_act(Act(act="1", verb="extend", who="ana", asked_ms=0, answer="", spec=longer))
+        if resumes:
+            desk.journal.close()
+            desk = open_desk(tmp_path / str(resumes), replace(space, max_epochs=12), extended)
+        for number in range(30):
+            task = desk.task()
+            take_all(desk, task, [0.4 - 0.01 * number] * 3)
+        trials = desk.director.history.trials.values()
+        reasons.append({trial.number: trial.verdict.reason for trial in trials if trial.verdict})
+    assert reasons[0] == reasons[1]
+    assert sum(word in reason for number, reason in reasons[0].items() if number >= 7) > 5
+
+
+def test_a_trial_is_complete_for_the_median_at_its_own_length(tmp_path: Path) -> None:
+    """Five trials of 2 epochs get 4: then they are rivals up to epoch 2 only, until they are done again."""
+    space = replace(PLAIN, pruner="median", sampler="random", max_epochs=2)
+    asked = spec(trials=7, max_epochs=2)
+    desk = open_desk(tmp_path / "night", space, asked)
+    tasks = [desk.task() for _ in range(5)]
+    for task in tasks:
+        take_all(desk, task, [0.5, 0.5])
+        desk.director.take(task.trial, ended(task))
+    extended = asked.model_copy(update={"max_epochs": 4}).model_dump(mode="json")
+    changes = tuple(Lengthened(trial=task.trial, epochs=4, epoch=2) for task in tasks)
+    desk.director.record_act(
+        Act(act="1", verb="extend", who="ana", asked_ms=0, answer="", lengthened=changes, spec=extended)
+    )
+    again = [desk.task() for _ in range(5)]
+    for task in again:
+        desk.director.take(task.trial, report(task, 3, 0.9))
+    first, second = desk.task(), desk.task()
+    take_all(desk, first, [0.6, 0.6, 0.6])
+    assert desk.director.history.trials[first.trial].verdict is None, "no trial of 4 epochs is done"
+    for task in again:
+        desk.director.take(task.trial, report(task, 4, 0.9))
+        desk.director.take(task.trial, ended(task))
+    take_all(desk, second, [0.4, 0.4])
+    verdict = desk.director.history.trials[second.trial].verdict
+    assert verdict
+    assert verdict.reason == "stopped at epoch 1: best 0.4000 under the median 0.5000 of 5", (
+        "those that are done, once each"
+    )
 
 
 def test_one_epoch_lets_one_in_nine_go_on() -> None:
