@@ -22,7 +22,7 @@ from sweeps.search.study import Study
 from sweeps.space import Space
 from sweeps.spec import SweepSpec
 from sweeps.trial.messages import EpochReport, Message, Preparing, Task, TrialEnd
-from tracking.record.events import Act, AttemptStarted, EpochDone, Lengthened, PauseReason, TrialDrawn
+from tracking.record.events import Act, AttemptStarted, EpochDone, Lengthened, PauseReason, TrialDrawn, TrialUnpaused
 from tracking.record.history import SweepHistory, TrialHistory
 from tracking.record.journal import Journal
 from tracking.record.layout import SweepFolder
@@ -273,7 +273,7 @@ class Director:
             return False
         pause = self._queue.due(number)
         if self._is_to_wait(trial) and (pause is None or pause.reason != "person"):
-            pause = Pause("rung") if pause or not self._is_promoted_at_once(number) else None
+            pause = Pause("rung") if pause or not self._promote_at_once(number) else None
         if pause is None or trial.last_epoch == trial.started.epochs:
             return True
         self._pause(number, pause)
@@ -282,12 +282,13 @@ class Director:
     def _is_to_wait(self, trial: TrialHistory) -> bool:
         return self._study.is_at_rung(trial.number) and not self._endings.is_spared(trial)
 
-    def _is_promoted_at_once(self, number: int) -> bool:
-        """Whether a trial at a rung is the next one to continue. It then keeps its worker."""
+    def _promote_at_once(self, number: int) -> bool:
+        """Let a trial at a rung keep its worker if it is the next one to continue. Returns whether it is."""
         self._study.wait(number)
         if self._promotable[:1] != [number]:
             return False
-        self._study.leave_rung(number)
+        self._recorder.record(TrialUnpaused(trial=number))
+        self._study.promote(number)
         return True
 
     def _stop(self, trial: TrialHistory) -> None:

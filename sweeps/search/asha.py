@@ -86,10 +86,11 @@ class Promoting:
         self._rungs: defaultdict[_Rung, list[tuple[Merit, int]]] = defaultdict(list)  # (merit, trial), sorted
         self._at: dict[int, int] = {}  # trial → its last rung
         self._waiting: dict[int, int] = {}  # trial → the rung where it waits
+        self._held: set[int] = set()  # trials that were paused at their rung for another reason
 
     def report(self, trial: int, epoch: int, value: float, costs: Costs = ()) -> str | None:
         """Add a trial's value after an epoch. Returns the reason to prune it, or None."""
-        self._at.pop(trial, None)
+        self.leave(trial)
         if not self._is_rung(epoch):
             return None
         if math.isnan(value):
@@ -105,18 +106,22 @@ class Promoting:
     def wait(self, trial: int) -> None:
         """Let a trial that is at a rung wait for its promotion."""
         self._waiting[trial] = self._at[trial]
+        self._held.discard(trial)
 
     def hold(self, trial: int) -> None:
         """Take a waiting trial out of promotion; it is at its rung as before it waited."""
         self._waiting.pop(trial, None)
+        if trial in self._at:
+            self._held.add(trial)
 
     def promote(self, trial: int) -> None:
-        """End the waiting of a trial, if it waits."""
-        if trial in self._waiting:
+        """Let a trial pass its rung, unless it is held there: then it waits again."""
+        if trial not in self._held:
             self.leave(trial)
 
     def leave(self, trial: int) -> None:
         """End the waiting of a trial; its value stays at the rung."""
+        self._held.discard(trial)
         self._waiting.pop(trial, None)
         self._at.pop(trial, None)
 

@@ -223,7 +223,7 @@ class Study:
             self._rungs.hold(number)
 
     def promote(self, number: int) -> None:
-        """Continue a trial that waits at a rung, because a person asked for it."""
+        """Continue a trial at its rung: it keeps its worker as the next one, or it waits and a person asked for it."""
         if self._rungs is not None:
             self._rungs.promote(number)
 

@@ -301,7 +301,10 @@ class TrialPaused(_Event):
 
 
 class TrialUnpaused(_Event):
-    """A paused trial is to continue as soon as a slot is free; `who` asked for it, if a person did."""
+    """A paused trial is to continue as soon as a slot is free; `who` asked for it, if a person did.
+
+    A trial that is not paused was promoted as it reached a rung, and kept its worker.
+    """
 
     event: Literal["unpaused"] = "unpaused"
     trial: int

@@ -19,7 +19,15 @@ from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd
 from tests.benchmarks.simulated import SimulatedRunner
 from tests.sweeps.fake_trials import SPACE as BASELINES
 from tests.sweeps.fake_trials import Desk, only_sampled, open_desk, outcome, report, scripted_body, spec
-from tracking.record.events import AttemptStarted, DriverStopped, EpochDone, TrialEnded, TrialPaused, TrialStarted
+from tracking.record.events import (
+    AttemptStarted,
+    DriverStopped,
+    EpochDone,
+    TrialEnded,
+    TrialPaused,
+    TrialStarted,
+    TrialUnpaused,
+)
 from tracking.record.history import SweepHistory
 
 SPACE = replace(only_sampled(), pruner="promoting", sampler="qmc", reduction_factor=3)
@@ -128,6 +136,36 @@ def test_a_stopped_driver_leaves_trials_waiting_for_the_next_one(tmp_path: Path)
     held.director.request_stop("a signal")
     held.director.leave()
     assert [trial.number for trial in desk(tmp_path / "night").director.history.paused] == [0]
+
+
+def test_a_trial_that_passed_its_rung_with_its_worker_continues_after_a_kill(tmp_path: Path) -> None:
+    """Of two trials the second passes at once; the third overtakes it before its next epoch."""
+    space, asked = replace(SPACE, reduction_factor=2), spec(trials=6, max_epochs=4, pruner="promoting")
+    held = open_desk(tmp_path / "night", space, asked)
+    tasks = [held.task() for _ in range(4)]
+    stays = [
+        held.director.take(task.trial, report(task, 1, value))
+        for task, value in zip(tasks, (0.5, 0.6, 0.9), strict=False)
+    ]
+    assert stays == [False, True, True]
+    assert [event.trial for event in held.events() if isinstance(event, TrialUnpaused)] == [1, 2]
+    held.journal.close()
+    again = open_desk(tmp_path / "night", space, asked)
+    assert sorted(again.task().trial for _ in range(3)) == [1, 2, 3]
+    assert [trial.number for trial in again.director.history.paused] == [0]
+
+
+def test_a_trial_that_a_person_paused_at_its_rung_waits_there_after_a_kill(tmp_path: Path) -> None:
+    held = desk(tmp_path / "night", trials=2)
+    task = held.task()
+    held.director.pause(0, "person", "ana")
+    held.director.take(0, report(task, 1, 0.3))
+    held.director.unpause(0, "ana")
+    held.journal.close()
+    again = desk(tmp_path / "night", trials=2)
+    tasks = [again.director.next_task() for _ in range(2)]
+    assert [task.trial for task in tasks if task] == [1]
+    assert again.director.history.trials[0].waits_at_rung
 
 
 def test_a_person_can_continue_a_trial_that_waits(tmp_path: Path) -> None:
