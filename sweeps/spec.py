@@ -25,6 +25,9 @@ _FIXED = {"space": "the space", "fingerprint": "the data (fingerprint)"} | {
     name: option(Options, name) for name, flag in flags(Options).items() if flag.fixed
 }
 
+LONGEST_NAME = 100
+"""Maximum number of characters of a sweep's name."""
+
 _CONFIRMING_SEEDS = 3
 
 _FIRST_RUNG_BEFORE_RECORDED = 2
@@ -225,10 +228,10 @@ def recorded_spec(history: SweepHistory) -> SweepSpec:
 
 def check_name(name: str) -> str:
     """`name` if it can be a folder's name everywhere, else InputError."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) or len(name) > LONGEST_NAME:
         raise InputError(
             f"--name '{name}': a name has only letters, digits, '.', '_' and '-', starts with a letter or digit, "
-            "and has at most 100 characters"
+            f"and has at most {LONGEST_NAME} characters"
         )
     return name
 

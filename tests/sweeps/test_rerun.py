@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 from fer_models import LeNetConfig, Recipe
 from sweeps import Baseline, Space, TrialConfig, run_sweep
 from sweeps.cli.main import main
+from sweeps.cli.steering.rerun import begin
+from sweeps.runs import find_run
 from tests.stand_ins import QUIET
 from tests.sweeps.fake_trials import refused
 from tracking.record.history import SweepHistory
@@ -132,6 +135,13 @@ def test_a_rerun_that_is_whole_is_only_compared_again(rerun: Callable[..., int],
     assert rerun("night/0") == rerun("night/0") == 0
     assert "is finished" in capsys.readouterr().out
     assert "is no rerun of night/1: choose another --name" in refused(capsys, lambda: rerun("night/1"))
+
+
+def test_a_rerun_of_a_sweep_with_a_long_name_has_its_time_in_its_name(out: Path) -> None:
+    """Of 100 characters `rerun-` has 6, and the trial's number with the time 18."""
+    (out / "night").rename(out / ("n" * 95))
+    folder = begin(find_run("n" * 95 + "/0", out), None, out)
+    assert re.fullmatch(r"rerun-n{76}-0-\d{8}-\d{6}", folder.root.name)
 
 
 def test_lanes_do_not_hold_for_one_trial_again_nor_is_its_latency_compared(

@@ -23,7 +23,7 @@ from sweeps.driver.environment import driver_started
 from sweeps.errors import InputError
 from sweeps.options import BUDGET, SHARED, RecordedOptions
 from sweeps.runs import Run, refuse_made
-from sweeps.spec import check_name
+from sweeps.spec import LONGEST_NAME, check_name
 from sweeps.trial.messages import SYSTEM, EpochReport, Message, Task
 from sweeps.trial.run_trial import run_trial
 from tracking.record.events import EpochDone, SweepStarted
@@ -66,7 +66,8 @@ class Difference:
 def begin(run: Run, name: str | None, out: Path) -> SweepFolder:
     """Write the new run's folder and journal, unless they exist already. Raises InputError."""
     _check(run)
-    name = check_name(name or f"rerun-{run.sweep.root.name}-{run.trial.number}-{datetime.now(UTC):%Y%m%d-%H%M%S}"[:100])
+    ending = f"-{run.trial.number}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    name = check_name(name or f"rerun-{run.sweep.root.name}"[: LONGEST_NAME - len(ending)] + ending)
     folder = SweepFolder(out / name)
     if folder.journal.exists():
         if SweepHistory.load(folder.journal).started.tags.get(_OF_TAG) != run.name:
