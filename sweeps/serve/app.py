@@ -88,8 +88,8 @@ async def _failed(request: Request, error: Exception) -> Response:
     return HTMLResponse(page("fault.html", fault=error.detail), error.status_code)
 
 
-def _refused(_: Request, error: Exception) -> JSONResponse:
-    return JSONResponse({"detail": str(error)}, 422)
+async def _refused(request: Request, error: Exception) -> Response:
+    return await _failed(request, HTTPException(422, str(error)))
 
 
 def _invalid(_: Request, error: Exception) -> JSONResponse:

@@ -13,6 +13,7 @@ from weakref import WeakValueDictionary, ref
 from sweeps.cli.overview import Digest, digest_of, row_of
 from sweeps.runs import sweep_names
 from sweeps.search.forecast import forecasts
+from tracking.errors import TrackingError
 from tracking.record.events import Act, DriverStarted, DriverStopped, Event, SweepEnded, SweepStarted
 from tracking.record.history import SweepHistory, TrialHistory
 from tracking.record.journal import collector_paused, read_from
@@ -57,9 +58,11 @@ class Living:
 
     def started(self) -> SweepStarted:
         """The first event of the sweep; nothing else is read. Raises TrackingError."""
-        (event, *_), _ = read_from(self.folder.journal, 0, max_bytes=1)
-        assert isinstance(event, SweepStarted)
-        return event
+        events, _ = read_from(self.folder.journal, 0, max_bytes=1)
+        if not events:
+            raise TrackingError(f"{self.folder.root.name}: the journal is empty: the sweep never started")
+        assert isinstance(events[0], SweepStarted)
+        return events[0]
 
     def read_so_far(self) -> tuple[str, int, bool]:
         """The id of the sweep, the bytes of its journal, and whether it has a driver. Raises TrackingError."""

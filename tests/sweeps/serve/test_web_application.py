@@ -186,6 +186,13 @@ def test_what_is_absent_is_a_page_for_browsers_and_says_what_may_be_meant(server
     assert (found.status_code, f"<h1>{said}" in html.unescape(found.text)) == (404, True)
 
 
+def test_the_page_of_a_sweep_that_never_started_says_so(server: Served, out: Path) -> None:
+    SweepFolder(out / "begun").create().journal.touch()
+    found = requests.get(f"{server.url}/sweeps/begun", timeout=60)
+    said = "<h1>begun: the journal is empty: the sweep never started"
+    assert (found.status_code, said in html.unescape(found.text)) == (422, True)
+
+
 def test_an_unknown_model_and_paths_lead_nowhere(server: Served) -> None:
     answer = requests.post(f"{server.url}/api/v1/predict?model=nett.onnx", data=jpeg(), timeout=60)
     assert (answer.status_code, answer.json()["detail"].partition(" (")[0]) == (
