@@ -3,7 +3,7 @@
 import sys
 
 from cluster.cli import main
-from fer_common.output import replace_missing_characters
+from fer_common.verbs import replace_missing_characters
 
 if __name__ == "__main__":
     replace_missing_characters()

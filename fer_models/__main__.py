@@ -13,8 +13,7 @@ from pydantic import TypeAdapter
 
 from fer_common.errors import Parser, did_you_mean
 from fer_common.flags import Flag
-from fer_common.output import replace_missing_characters
-from fer_common.verbs import Verb, describe, run_verb
+from fer_common.verbs import Verb, describe, replace_missing_characters, run_verb
 from fer_models.configs.net_config import NET_CONFIGS, NET_NAMES, NetConfig
 from fer_models.errors import ModelError
 

@@ -17,7 +17,7 @@ from sweeps.config import TrialConfig, with_settings
 from sweeps.errors import InputError
 from sweeps.options import RecordedOptions
 from sweeps.space import Baseline, Space
-from tracking.record.flatten import flatten
+from tracking.flatten import flatten
 
 if TYPE_CHECKING:
     import optuna

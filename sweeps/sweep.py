@@ -12,7 +12,7 @@ from typing import Any, Literal, overload
 
 from cluster.connect import prepare_environment
 from sweeps.after.finish import AtEnd, Closing
-from sweeps.after.trial_pictures import TrialPictures
+from sweeps.after.pictures.trial_pictures import TrialPictures
 from sweeps.driver.acts import Acts
 from sweeps.driver.director import Attendant, Director
 from sweeps.driver.environment import differences, driver_started, free_bytes

@@ -148,12 +148,12 @@ def test_folders_of_sweeps_import_only_later_ones() -> None:
 
 
 def test_no_folder_is_crowded() -> None:
-    most = {"sweeps/spaces": 30}
+    most = {"sweeps": 16, "sweeps/spaces": 30}
     crowded = {
         str(folder.relative_to(ROOT)): count
         for package in PACKAGES
         for folder in [ROOT / package, *(path for path in (ROOT / package).rglob("*") if path.is_dir())]
-        if (count := len(list(folder.glob("*.py")))) > most.get(str(folder.relative_to(ROOT)), 16)
+        if (count := len([*folder.glob("*.py")]) - 1) > most.get(str(folder.relative_to(ROOT)), 14)  # but __init__.py
     }
     assert crowded == {}
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from fer_common.output import replace_missing_characters
+from fer_common.verbs import replace_missing_characters
 from tracking.mlflow_sync.serve import main
 
 if __name__ == "__main__":

@@ -106,7 +106,7 @@ def _in_a_child(
     try:
         # In a separate session, since the driver handles Ctrl-C.
         child = subprocess.Popen(
-            command("sweeps.after.draw_sweep", task, str(folder.root)),
+            command("sweeps.after.pictures.draw_sweep", task, str(folder.root)),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

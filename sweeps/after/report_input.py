@@ -19,11 +19,11 @@ from sweeps.planning.budgets import Budgets
 from sweeps.run_kinds import TrainedNet
 from sweeps.runs import Run
 from sweeps.spec import SweepSpec, recorded_spec
+from tracking.flatten import flatten
 from tracking.metrics.compare import ComparedRun, Comparison, compare
 from tracking.metrics.compare_sweeps import sweep_summaries
 from tracking.pages.report import DataFacts, SweepReport, report_page
 from tracking.record.events import OBJECTIVE
-from tracking.record.flatten import flatten
 from tracking.record.folder_lock import folder_holder
 from tracking.record.history import SweepHistory
 from tracking.record.layout import SweepFolder

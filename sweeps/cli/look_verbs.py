@@ -56,7 +56,7 @@ class Compare(OfSweeps):
 
     def __call__(self) -> int:
         from sweeps.after.report_input import compare_runs, val_faces
-        from sweeps.cli.compare_tables import log_page, tables
+        from sweeps.cli.tables.comparison import log_page, tables
         from tracking.pages.compare_page import comparison_page
 
         runs = self.find_runs(self.runs)
@@ -95,9 +95,9 @@ class Report(OfSweeps):
     ] = None
 
     def __call__(self) -> int:
-        from sweeps.after.draw_sweep import draw_sweep
+        from sweeps.after.pictures.draw_sweep import draw_sweep
+        from sweeps.after.pictures.trial_pictures import draw_left
         from sweeps.after.report_input import sweep_page
-        from sweeps.after.trial_pictures import draw_left
 
         folder, history = open_sweep(self.name, self.out)
         if draw_left(folder, warn):
@@ -178,8 +178,8 @@ class Inspect(OfSweeps):
     device: NetDevice = "cpu"
 
     def __call__(self) -> int:
-        from sweeps.after.inspect_net import METHODS, captum_missing, inspect_run, log_pictures, net_table
-        from sweeps.after.inspected_faces import chosen_faces, face_from
+        from sweeps.after.pictures.inspect_net import METHODS, captum_missing, inspect_run, log_pictures, net_table
+        from sweeps.after.pictures.inspected_faces import chosen_faces, face_from
 
         if self.faces is not None and self.image is not None:
             raise InputError("--faces and --image: give one, faces of the validation split or a picture of your own")

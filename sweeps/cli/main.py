@@ -22,9 +22,9 @@ from fer_data import DataOptions
 from sweeps.cli import cluster_verbs, look_verbs, records, reproduce, run_verbs, use_verbs
 from sweeps.cli.arguments import OfSweeps, OnCluster, SweepArguments, SweepName
 from sweeps.cli.console import console, errors, hide_passwords_in_tracebacks, on_stderr, warn
-from sweeps.cli.leaderboard_table import leaderboard, pareto_table
 from sweeps.cli.progress import STATES, Progress, trials_begun
 from sweeps.cli.steering import act_verbs, rerun, watch
+from sweeps.cli.tables.leaderboard import leaderboard, pareto_table
 from sweeps.options import Options
 from sweeps.planning.budgets import Budgets
 from sweeps.planning.hardware import find_hardware

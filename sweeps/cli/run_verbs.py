@@ -17,10 +17,10 @@ from fer_common.flags import Flag
 from fer_common.verbs import Verb
 from fer_models import Kernel
 from sweeps.cli.arguments import ONE_RUN, NetDevice, OfSweeps, RunName
-from sweeps.cli.compare_tables import accuracy_table
 from sweeps.cli.console import console, warn
 from sweeps.cli.progress import Progress
 from sweeps.cli.records import asked_for, records_uri, send
+from sweeps.cli.tables.comparison import accuracy_table
 from sweeps.errors import InputError
 from sweeps.options import Options
 from sweeps.planning.hardware import find_hardware
@@ -58,7 +58,7 @@ class Test(OfSweeps):
 
     def __call__(self) -> int:
         from sweeps.after.test_split import test_run
-        from sweeps.cli.compare_tables import score_table
+        from sweeps.cli.tables.comparison import score_table
 
         run = self.find_net(self.run)
         outcome = test_run(run, again=self.again, device=own_device(self.device))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from sweeps.config import TrialConfig
 from sweeps.space import Baseline, Space
 from sweeps.spec import SweepSpec, recorded_spec
-from tracking.record.flatten import flatten
+from tracking.flatten import flatten
 from tracking.record.history import SweepHistory
 
 _CHOSEN_AFTER_THE_DRAW = ("precision", "memory_format", "replicate")

@@ -22,7 +22,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from fer_common.own_modules import command, environment
 from sweeps.config import TrialConfig
-from sweeps.trial.gpu_memory import CONTEXT_BYTES, drop_caches
+from sweeps.trial.gpu.memory import CONTEXT_BYTES, drop_caches
 
 if TYPE_CHECKING:
     from fer_models.training.fit import Epoch
@@ -238,7 +238,7 @@ def _peak_bytes(device: str) -> int:
 def _serve(orders: IO[str], answers: IO[str]) -> None:
     import torch
 
-    from sweeps.trial.gpu_faults import is_out_of_memory
+    from sweeps.trial.gpu.faults import is_out_of_memory
 
     torch.set_num_threads(1)
     trial: _Trial | None = None

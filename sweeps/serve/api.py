@@ -25,7 +25,7 @@ from sweeps.serve.acts import ActRequest, act
 from sweeps.serve.guard import MAX_UPLOAD, Guard
 from sweeps.serve.living import AllLiving, Living
 from sweeps.serve.mlflow_page import MlflowPages
-from sweeps.serve.model_pool import ModelPool, return_freed_memory
+from sweeps.serve.models.pool import ModelPool, return_freed_memory
 from sweeps.serve.rendering import page
 from sweeps.serve.search import Searches, Version
 from sweeps.use.classifier import OnnxClassifier

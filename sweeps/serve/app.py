@@ -26,7 +26,7 @@ from sweeps.serve.api import Served
 from sweeps.serve.guard import BoundedBodies, Guard
 from sweeps.serve.living import AllLiving
 from sweeps.serve.mlflow_page import MlflowPages
-from sweeps.serve.model_pool import ModelPool, return_freed_memory
+from sweeps.serve.models.pool import ModelPool, return_freed_memory
 from sweeps.serve.rendering import page
 from sweeps.serve.search import Searches
 from tracking.errors import TrackingError

@@ -10,8 +10,8 @@ from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
 from sweeps.cli.overview import all_sweeps
 from sweeps.runs import command_for
 from sweeps.serve.api import Found, Serving
-from sweeps.serve.examples import example_png
 from sweeps.serve.guard import COOKIE
+from sweeps.serve.models.examples import example_png
 from sweeps.serve.rendering import page
 
 router = APIRouter(default_response_class=HTMLResponse, include_in_schema=False)

@@ -42,7 +42,7 @@ class Serve(OfSweeps):
         from sweeps.serve.app import Server, web_app
         from sweeps.serve.guard import guard_for
         from sweeps.serve.mlflow_page import MlflowPages
-        from sweeps.serve.model_pool import ModelPool
+        from sweeps.serve.models.pool import ModelPool
 
         if not self.out.is_dir():
             raise InputError(f"--out {self.out}: no such folder; run a sweep first, or give the folder of your sweeps")

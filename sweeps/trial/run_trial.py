@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from fer_data import Faces
     from fer_models.training.state import TrainingState
     from fer_models.training.weights import Snapshot
-    from sweeps.trial.gpu_memory import GpuMemory
+    from sweeps.trial.gpu.memory import GpuMemory
 
 
 def run_trial(task: Task) -> Iterator[Message]:
@@ -47,7 +47,7 @@ def run_trial(task: Task) -> Iterator[Message]:
     error is raised as WorkerMustLeave.
     """
     from fer_models.errors import Cancelled, Diverged
-    from sweeps.trial.gpu_faults import is_broken_gpu, is_out_of_memory
+    from sweeps.trial.gpu.faults import is_broken_gpu, is_out_of_memory
 
     folder = TrialFolder(Path(task.folder))
     try:
@@ -102,8 +102,8 @@ def _attempt_file(task: Task) -> Path:
 
 def _train_in_memory(task: Task, folder: TrialFolder) -> Generator[Message, None, tuple[dict[str, float], str | None]]:
     """`_train`, repeated from the last checkpoint if GPU memory runs out. Also returns a note about it."""
-    from sweeps.trial.gpu_faults import is_out_of_memory
-    from sweeps.trial.gpu_memory import GpuMemory
+    from sweeps.trial.gpu.faults import is_out_of_memory
+    from sweeps.trial.gpu.memory import GpuMemory
 
     with GpuMemory(task) as memory:
         while True:

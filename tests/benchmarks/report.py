@@ -29,7 +29,7 @@ from tests.benchmarks.rows import spread
 from tests.sweeps.fake_trials import SPACE, good_body
 from tracking.record.layout import SweepFolder, TrialFolder
 
-DRAW = "sweeps.after.draw_sweep"
+DRAW = "sweeps.after.pictures.draw_sweep"
 
 
 def main() -> None:

@@ -27,8 +27,8 @@ from rich.console import Console
 from rich.table import Table
 
 from cluster.connect import prepare_environment
-from sweeps.cli.leaderboard_table import leaderboard
 from sweeps.cli.progress import Progress
+from sweeps.cli.tables.leaderboard import leaderboard
 from sweeps.options import Options
 from sweeps.planning.hardware import find_hardware
 from sweeps.planning.plan import Plan, make_plan

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from fer_common.console import new_console
-from fer_common.output import replace_missing_characters
 from fer_common.own_modules import command, environment
 from fer_common.user import user_name
+from fer_common.verbs import replace_missing_characters
 from fer_common.versions import versions
 
 

@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from sweeps import InputError, SweepResult
-from sweeps.after.draw_sweep import draw_sweep
+from sweeps.after.pictures.draw_sweep import draw_sweep
 from sweeps.cli.main import main
 from sweeps.cli.progress import best_line
 from sweeps.runs import best_runs, find_run

@@ -5,7 +5,7 @@ from fer_data import AugmentConfig
 from fer_models import AlexNetConfig, LeNetConfig, Recipe
 from sweeps import InputError, TrialConfig
 from sweeps.config import parse_settings, setting_names, with_settings
-from tracking.record.flatten import flatten
+from tracking.flatten import flatten
 
 STEP = TrialConfig(
     net=AlexNetConfig(dropout=0.3),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from fer_common.errors import without_password
 from tracking.errors import TrackingError
+from tracking.flatten import flatten
 from tracking.metrics.chosen import choice_of
 from tracking.metrics.front import front_volume, highest_costs, pareto_front, scored_trials
 from tracking.metrics.groups import confirmation_of
@@ -42,7 +43,6 @@ from tracking.mlflow_sync.upkeep import how_to_restore, search_runs
 from tracking.mlflow_sync.uri import BESIDE_THE_SWEEPS
 from tracking.mlflow_sync.weights import bring_up_to_date
 from tracking.record.events import DriverStarted, Event, SweepEnded, SweepStarted
-from tracking.record.flatten import flatten
 from tracking.record.folder_lock import FolderHeldError, hold_folder
 from tracking.record.history import SweepHistory
 from tracking.record.journal import read

@@ -5,10 +5,10 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 
+from tracking.flatten import flatten
 from tracking.metrics.winner import winner_of
 from tracking.pages.report import SweepReport
 from tracking.pages.report_rows import Row, ranked_rows
-from tracking.record.flatten import flatten
 
 
 def leaderboard_records(report: SweepReport) -> list[dict[str, object]]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tracking.figures.parts import svg
 from tracking.figures.score_figures import mistakes_figure, score_figures, surest_mistakes
 from tracking.figures.trial_figures import confusion_figure
+from tracking.flatten import flatten
 from tracking.metrics.chosen import choice_of
 from tracking.metrics.compare import ComparedRun, Comparison, compare
 from tracking.metrics.front import pareto_front
@@ -24,7 +25,6 @@ from tracking.pages.page import render, sentence, where
 from tracking.pages.report_rows import Row, group_rows, ranked_rows, reached
 from tracking.pages.sweep_pictures import sweep_pictures
 from tracking.record.events import OBJECTIVE
-from tracking.record.flatten import flatten
 from tracking.record.history import SweepHistory
 from tracking.record.layout import SweepFolder
 from tracking.record.objectives import in_words, objectives_of

@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from tracking.flatten import flatten
 from tracking.metrics.groups import mean_interval
 from tracking.metrics.scores import Interval, wilson_interval
-from tracking.record.flatten import flatten
 from tracking.record.history import SweepHistory, TrialHistory
 from tracking.record.layout import SweepFolder
 from tracking.record.predictions import Predictions, best_predictions

@@ -19,11 +19,11 @@ from fer_common.flags import Flag
 from sweeps.cli import cluster_verbs
 from sweeps.cli.arguments import OfTrials, OnCluster, SweepName
 from sweeps.cli.console import console, is_unread
-from sweeps.cli.forecast_table import forecast_table, forecast_text
-from sweeps.cli.leaderboard_table import acts, failures, leaderboard, pareto_table
 from sweeps.cli.overview import all_sweeps, sweep_row
-from sweeps.cli.overview_table import as_json, state_text, table_of, time_left
 from sweeps.cli.progress import STATES, best_line, event_line, trial_name, trials_begun
+from sweeps.cli.tables.forecasts import forecast_table, forecast_text
+from sweeps.cli.tables.leaderboard import acts, failures, leaderboard, pareto_table
+from sweeps.cli.tables.overview import as_json, state_text, table_of, time_left
 from sweeps.errors import InputError
 from sweeps.runs import find_run, open_sweep, sweep_folder
 from sweeps.search.forecast import forecasts

@@ -20,7 +20,7 @@ import pytest
 from fer_models import CompactResNetConfig
 from sweeps import SweepResult, run_sweep
 from sweeps.after import finish
-from sweeps.after.draw_sweep import draw_sweep
+from sweeps.after.pictures.draw_sweep import draw_sweep
 from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd
 from tests.sweeps import fake_trials
 from tests.sweeps.fake_trials import good_body
@@ -43,7 +43,7 @@ QUICK = [sys.executable, "-c", ""]
 
 DRAW = """
 import sys
-from sweeps.after.draw_sweep import main
+from sweeps.after.pictures.draw_sweep import main
 sys.argv.insert(1, "draw")
 main()
 sys.exit(", ".join({"torch", "mlflow", "ray"} & set(sys.modules)) or None)

@@ -14,8 +14,8 @@ from PIL import Image
 from fer_models import CompactResNetConfig, LeNetConfig, NetConfig, Recipe
 from sweeps import Baseline, Space, TrialConfig, run_sweep
 from sweeps.after.ensemble import make_ensemble
-from sweeps.after.inspect_net import draw_filters_and_maps
-from sweeps.after.inspected_faces import chosen_faces, face_from
+from sweeps.after.pictures.inspect_net import draw_filters_and_maps
+from sweeps.after.pictures.inspected_faces import chosen_faces, face_from
 from sweeps.cli.main import main
 from sweeps.runs import find_run
 from tests.sweeps.fake_trials import refused

@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 
 from fer_models import Recipe
 from sweeps.after.finish import NothingAtEnd
-from sweeps.after.trial_pictures import TrialPictures
+from sweeps.after.pictures.trial_pictures import TrialPictures
 from sweeps.cli.main import main
 from sweeps.config import TrialConfig
 from sweeps.space import Space
@@ -122,7 +122,7 @@ def test_report_draws_what_a_kill_left_and_sends_it(killed: SweepFolder) -> None
 def test_a_process_that_dies_or_does_not_start_is_a_warning(
     killed: SweepFolder, tiny_csv: Path, monkeypatch: pytest.MonkeyPatch, command: list[str], fault: str
 ) -> None:
-    monkeypatch.setattr("sweeps.after.trial_pictures.command", lambda module: command)
+    monkeypatch.setattr("sweeps.after.pictures.trial_pictures.command", lambda module: command)
     with pytest.warns(
         UserWarning, match=rf"trial 1: its pictures were not drawn .*{fault}\); .* sweeps report night --out "
     ):
@@ -135,7 +135,7 @@ def test_a_signal_while_the_last_pictures_are_drawn_ends_the_wait(
     killed: SweepFolder, tiny_csv: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sends_ctrl_c = ["sh", "-c", "read line; sleep 1; kill -INT $PPID; exec sleep 60"]
-    monkeypatch.setattr("sweeps.after.trial_pictures.command", lambda module: sends_ctrl_c)
+    monkeypatch.setattr("sweeps.after.pictures.trial_pictures.command", lambda module: sends_ctrl_c)
     began = time.monotonic()
     with pytest.warns(UserWarning, match="the pictures of 1 trials are not drawn yet; .* sweeps report night --out "):
         result = run(tiny_csv, killed.root.parent, resume=True)
@@ -146,7 +146,7 @@ def test_a_signal_while_the_last_pictures_are_drawn_ends_the_wait(
 
 def test_a_process_that_ended_while_idle_is_replaced(killed: SweepFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     answers_once = ["sh", "-c", "read line; echo '\"\"'"]
-    monkeypatch.setattr("sweeps.after.trial_pictures.command", lambda module: answers_once)
+    monkeypatch.setattr("sweeps.after.pictures.trial_pictures.command", lambda module: answers_once)
     history = SweepHistory.load(killed.journal)
     with TrialPictures(killed, recorded_spec(history), pytest.fail) as pictures:
         for number in range(2):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from sweeps.cli.leaderboard_table import leaderboard
+from sweeps.cli.tables.leaderboard import leaderboard
 from sweeps.spec import SweepSpec
 from tests.sweeps.fake_trials import config, metrics, spec
 from tracking.record.events import EpochDone, Event, SweepStarted, TrialEnded, TrialStarted

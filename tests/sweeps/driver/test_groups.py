@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sweeps.after.report_input import sweep_page
-from sweeps.cli.leaderboard_table import leaderboard
+from sweeps.cli.tables.leaderboard import leaderboard
 from sweeps.driver.runner import InlineRunner
 from sweeps.errors import InputError
 from sweeps.search.study import Study

@@ -13,10 +13,10 @@ import uvicorn
 from fer_models import LeNetConfig, Recipe
 from sweeps import Space, TrialConfig, run_sweep
 from sweeps.cli.main import main
-from sweeps.serve import model_pool
 from sweeps.serve.app import Server, web_app
 from sweeps.serve.guard import Guard
 from sweeps.serve.mlflow_page import MlflowPages
+from sweeps.serve.models import pool as model_pool
 from tests.ports import free_port
 
 LENET = TrialConfig(net=LeNetConfig(), recipe=Recipe(lr=0.01, batch_size=8), precision="fp32",

@@ -31,10 +31,10 @@ from sweeps.cli.main import main
 from sweeps.cli.overview import Best, Digest, Row
 from sweeps.errors import InputError
 from sweeps.runs import find_run
-from sweeps.serve import model_pool
 from sweeps.serve.acts import ActRequest
 from sweeps.serve.command import run_verb
 from sweeps.serve.guard import MAX_UPLOAD, guard_for
+from sweeps.serve.models import pool as model_pool
 from tests.ports import free_port
 from tests.sweeps.serve.conftest import LENET, Served, unfinished
 from tracking.record.events import AttemptStarted, DriverStarted, EpochDone
@@ -390,7 +390,7 @@ def test_nets_of_real_faces_come_before_better_ones_of_drawn_faces(
 
 _KEEPS_FREED_MEMORY = """
 import sys
-from sweeps.serve.model_pool import return_freed_memory
+from sweeps.serve.models.pool import return_freed_memory
 def resident():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * 4096

@@ -14,8 +14,8 @@ import torch
 
 from sweeps import SweepResult
 from sweeps.errors import WorkerMustLeave
-from sweeps.trial.gpu_faults import is_broken_gpu, is_out_of_memory
-from sweeps.trial.gpu_memory import CONTEXT_BYTES, GpuMemory, others_exceed_their_share
+from sweeps.trial.gpu.faults import is_broken_gpu, is_out_of_memory
+from sweeps.trial.gpu.memory import CONTEXT_BYTES, GpuMemory, others_exceed_their_share
 from sweeps.trial.messages import MICRO_BATCHES, Message, Task
 from tests import ROOT
 from tests.sweeps.fake_trials import config, good_body

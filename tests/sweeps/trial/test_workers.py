@@ -24,7 +24,7 @@ from sweeps.config import TrialConfig
 from sweeps.trial.build_net import new_net
 from sweeps.trial.epochs import Trained, trained_epochs
 from sweeps.trial.failures import Failure
-from sweeps.trial.gpu_faults import is_out_of_memory
+from sweeps.trial.gpu.faults import is_out_of_memory
 from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd
 from sweeps.trial.run_trial import run_trial
 from sweeps.trial.workers import _cause, epochs_of_workers

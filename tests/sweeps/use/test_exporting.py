@@ -20,7 +20,7 @@ from fer_models.packed_nets import Member
 from sweeps import Baseline, Space, TrialConfig, run_sweep
 from sweeps.cli.main import main
 from sweeps.runs import find_run
-from sweeps.serve.model_pool import return_freed_memory
+from sweeps.serve.models.pool import return_freed_memory
 from sweeps.use.classifier import OnnxClassifier, inputs_of
 
 pytestmark = pytest.mark.timeout(120)

@@ -91,7 +91,7 @@ class ModelPool:
         with self._listing:
             self._listed = time.monotonic()
             with suppress(InputError):  # a registry that does not answer adds no models
-                listed = json.loads(run_verb(*self._words, module="sweeps.serve.prepare", timeout=_LIST_SECONDS))
+                listed = json.loads(run_verb(*self._words, module="sweeps.serve.models.prepare", timeout=_LIST_SECONDS))
                 self._registered = {one["name"]: one["version"] for one in listed}
 
     def _runs(self) -> dict[str, dict[Path, float]]:
@@ -142,7 +142,7 @@ class ModelPool:
 
     def _export(self, name: str, file: Path) -> None:
         try:
-            run_verb(*self._words, name, str(file), module="sweeps.serve.prepare", timeout=_EXPORT_SECONDS)
+            run_verb(*self._words, name, str(file), module="sweeps.serve.models.prepare", timeout=_EXPORT_SECONDS)
         except InputError as error:
             raise InputError(f"{name} cannot be loaded: {error}") from None
         for old in sorted(file.parent.glob("*.onnx"), key=lambda path: path.stat().st_mtime)[:-_KEPT_FILES]:

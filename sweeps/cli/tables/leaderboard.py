@@ -12,13 +12,13 @@ from fer_models.configs.transfer_config import PUBLISHED
 from sweeps.cli.progress import trial_name
 from sweeps.run_kinds import Ensemble, SvmHead, kind_of
 from sweeps.spec import SweepSpec
+from tracking.flatten import flatten
 from tracking.metrics.chosen import choice_of
 from tracking.metrics.front import scored_trials
 from tracking.metrics.groups import confirmation_of, difference_of, mean_interval
 from tracking.metrics.scores import wilson_interval
 from tracking.metrics.winner import winner_of
 from tracking.record.events import OBJECTIVE, Act
-from tracking.record.flatten import flatten
 from tracking.record.history import SweepHistory, TrialGroup, TrialHistory
 from tracking.record.layout import SweepFolder
 from tracking.record.objectives import in_words, objectives_of

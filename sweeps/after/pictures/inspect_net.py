@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_data import Faces
-from sweeps.after.inspected_faces import Shown, chosen_faces
+from sweeps.after.pictures.inspected_faces import Shown, chosen_faces
 from sweeps.errors import InputError
 from sweeps.planning.resources import Device
 from sweeps.run_kinds import Ensemble, SvmHead

@@ -1,7 +1,7 @@
 """Tasks of the web application in a separate process, since they need MLflow or PyTorch.
 
-    python -m sweeps.serve.prepare [--tracking-uri URI] OUT
-    python -m sweeps.serve.prepare [--tracking-uri URI] OUT MODEL FILE
+    python -m sweeps.serve.models.prepare [--tracking-uri URI] OUT
+    python -m sweeps.serve.models.prepare [--tracking-uri URI] OUT MODEL FILE
 
 The first prints the registered models as JSON, the second exports a net to FILE.
 """

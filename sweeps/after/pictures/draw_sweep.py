@@ -1,6 +1,6 @@
 """Draws a finished sweep: leaderboard, pictures, page, and filters and feature maps of its best net.
 
-As a program it does one of these tasks in a separate process: `python -m sweeps.after.draw_sweep draw FOLDER`.
+As a program it does one of these tasks in a separate process: `python -m sweeps.after.pictures.draw_sweep draw FOLDER`.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def publish_best(folder: SweepFolder, tracking_uri: str) -> Iterator[str]:
     """
     from fer_data import DataError
     from fer_models import ModelError
-    from sweeps.after.inspect_net import draw_filters_and_maps, log_pictures
+    from sweeps.after.pictures.inspect_net import draw_filters_and_maps, log_pictures
     from sweeps.after.register import register_best
     from sweeps.errors import InputError
     from sweeps.runs import best_runs

@@ -1,0 +1,1 @@
+"""Pictures of trials and sweeps, and what they are drawn from."""

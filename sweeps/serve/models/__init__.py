@@ -1,0 +1,1 @@
+"""The nets that visitors can try."""

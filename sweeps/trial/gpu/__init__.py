@@ -1,0 +1,1 @@
+"""The GPU of a trial: its memory, and its faults."""
