@@ -53,6 +53,11 @@ class SweepSummary(Finite):
     """Hypervolume of that front, up to the highest costs of any trial of the sweeps with the same objectives."""
 
     @property
+    def falls_when_confirmed(self) -> bool:
+        """Whether its best, the mean of confirmed trials, is lower than the best before."""
+        return bool(self.gains) and self.best < self.gains[-1].accuracy
+
+    @property
     def points(self) -> list[str]:
         """The points of the front in words."""
         return [point_in_words(self.objectives, values) for values in self.front]

@@ -1,3 +1,5 @@
+from html import unescape
+
 import numpy as np
 import pytest
 
@@ -5,7 +7,7 @@ from tests.tracking.small_sweep import Sweep
 from tracking.metrics.compare import Comparison
 from tracking.metrics.compare_sweeps import SweepSummary, sweep_summary
 from tracking.pages.compare_page import comparison_page
-from tracking.record.events import AttemptStarted, EpochDone, TrialEnded, TrialStarted
+from tracking.record.events import AttemptStarted, EpochDone, Group, TrialEnded, TrialStarted
 from tracking.record.history import SweepHistory
 
 MINUTE = 60_000
@@ -55,14 +57,18 @@ def test_a_diverged_epoch_is_no_gain(sweep: Sweep) -> None:
     assert [gain.accuracy for gain in sweep_summary("night", SweepHistory.load(sweep.folder.journal)).gains] == [0.2]
 
 
-def test_the_page_says_whose_best_trial_stands_for_a_sweep(paused: SweepHistory) -> None:
-    first = sweep_summary("night", paused)
-    found = Comparison(
+def compared(first: SweepSummary) -> Comparison:
+    """The comparison of a sweep `night` with another."""
+    return Comparison(
         names=("night/1", "day/0"), dataset="FER2013", fingerprint="ab", split="val", synthetic=False, classes=("Happy",),
         n=None, n_leaked=0, notes=(), settings={}, metrics={"val_accuracy": (0.7, 0.6)}, summaries=(), pairs=(),
         disagreements=(), disagreed=0, stands_for={"night": "night/1", "day": "day/0"},
         sweeps=(first, first.model_copy(update={"name": "day"})),
     )  # fmt: skip
+
+
+def test_the_page_says_whose_best_trial_stands_for_a_sweep(paused: SweepHistory) -> None:
+    found = compared(sweep_summary("night", paused))
     page = comparison_page(found)
     assert "night is a sweep: its best trial, night/1, is compared." in page
     assert "Whole sweeps" in page
@@ -70,3 +76,26 @@ def test_the_page_says_whose_best_trial_stands_for_a_sweep(paused: SweepHistory)
     assert "55.00\u00a0%" in page, "the median"
     assert "best val accuracy so far" in page, "the picture"
     assert Comparison.model_validate_json(found.to_json()) == found
+
+
+def test_a_curve_that_ends_at_a_lower_mean_of_confirmed_trials_is_explained(sweep: Sweep) -> None:
+    def trial(number: int, accuracy: float, group: Group | None = None) -> None:
+        sweep.trial(number, group=group)
+        sweep.write(
+            EpochDone(time_ms=sweep.tick(), trial=number, epoch=1, metrics={"val_accuracy": accuracy}),
+            TrialEnded(time_ms=sweep.tick(), trial=number, state="done", epochs=1),
+        )
+
+    def summary() -> SweepSummary:
+        return sweep_summary("night", SweepHistory.load(sweep.folder.journal))
+
+    sweep.start()
+    trial(0, 0.5)
+    trial(1, 0.6)
+    words = "A line that falls at its end ends at the mean of the sweep's confirmed trials."
+    assert words not in unescape(comparison_page(compared(summary())))
+    for member, accuracy in enumerate((0.56, 0.58)):
+        trial(2 + member, accuracy, Group(first=2, member=member, size=2, confirms=1))
+    found = summary()
+    assert (found.best, found.gains[-1].accuracy) == (pytest.approx(0.57), 0.6)
+    assert words in unescape(comparison_page(compared(found)))
