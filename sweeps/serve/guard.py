@@ -103,7 +103,7 @@ def guard_for(host: str, allowed: list[str], token_file: Path) -> Guard:
     Raises:
         InputError: the token's file can be read by others, or is empty.
     """
-    names = frozenset({*LOOPBACK, *allowed, host} - {"0.0.0.0", "::"})
+    names = frozenset({name.lower() for name in (*LOOPBACK, *allowed, host)} - {"0.0.0.0", "::"})
     return Guard(names, None if host in LOOPBACK else _token(token_file))
 
 

@@ -219,6 +219,12 @@ def test_another_host_or_origin_is_refused(server: Served) -> None:
     assert requests.get(server.url, timeout=60).headers["Content-Security-Policy"].startswith("default-src 'self'")
 
 
+def test_a_host_is_allowed_however_its_capitals_are_written(out: Path, tmp_path: Path) -> None:
+    with Served(out, guard_for("127.0.0.1", ["MyServer.example.com"], tmp_path / "token")) as served:
+        for host, status in (("MyServer.example.com", 200), ("myserver.EXAMPLE.com:80", 200), ("example.com", 400)):
+            assert requests.get(f"{served.url}/login", headers={"Host": host}, timeout=60).status_code == status, host
+
+
 def test_elsewhere_than_on_this_machine_a_token_is_asked_for(out: Path, tmp_path: Path) -> None:
     guard = guard_for("0.0.0.0", ["127.0.0.1"], tmp_path / "token")
     assert (tmp_path / "token").stat().st_mode & 0o777 == 0o600
