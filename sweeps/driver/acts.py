@@ -21,9 +21,10 @@ from sweeps.errors import InputError
 from sweeps.search.drawn_as import drawn_as
 from sweeps.search.samplers import refuse_beyond_grid
 from sweeps.space import Space
+from tracking.metrics.winner import winner_of
 from tracking.record.best_epoch import KeepBest
 from tracking.record.events import OBJECTIVE, Act, Lengthened, Wanted
-from tracking.record.history import TrialHistory
+from tracking.record.history import SweepHistory, TrialHistory
 from tracking.record.inbox import Request, waiting_requests
 from tracking.record.layout import SweepFolder, TrialFolder
 from tracking.record.training_states import keep_state, lost_best, state_epoch
@@ -196,7 +197,7 @@ class Acts:
         return answer, {"spec": spec.model_dump(mode="json")}
 
     def _try(self, director: Director, request: Request, settings: list[str]) -> Did:
-        source = _best(director)
+        source = self._best(director.history)
         want = self._want(director, request, source, settings)
         learns = "" if want.params else "; the space cannot draw it, so the sampler does not learn from it"
         answer = f"starts next: the settings of trial {source.number} with {', '.join(settings)}{learns}"
@@ -260,6 +261,14 @@ class Acts:
             params=drawn.params if drawn else {},
             distributions=drawn.distributions if drawn else {},
         )
+
+    def _best(self, history: SweepHistory) -> TrialHistory:
+        """The trial whose settings `try` changes: the winner by `--prefer`, or the best so far."""
+        ranked = history.ranked()
+        if not ranked:
+            raise InputError("no trial has a result yet; try again after the first epoch")
+        winner = winner_of(self._folder, history) if history.spec.get("prefer") else None
+        return history.trials[winner.trial] if winner else ranked[0]
 
     def _wanting(self, director: Director, *wants: Wanted) -> Mapping[str, Any]:
         sources = (director.history.trials[want.source].started for want in wants if want.verb == "retry")
@@ -327,14 +336,6 @@ def _number(name: str, text: str) -> float:
         rule = {"weight": "a number above 0", "priority": "a whole number"}.get(name, "a whole number of at least 1")
         raise InputError(f"{name}={text}: must be {rule}")
     return value
-
-
-def _best(director: Director) -> TrialHistory:
-    """The trial whose settings `try` changes."""
-    ranked = director.history.ranked()
-    if not ranked:
-        raise InputError("no trial has a result yet; try again after the first epoch")
-    return ranked[0]
 
 
 def _check_fork(source: TrialHistory, config: Mapping[str, Any]) -> None:

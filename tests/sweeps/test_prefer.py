@@ -22,7 +22,8 @@ from tracking.metrics.winner import winner_of
 from tracking.mlflow_sync.default_store import default_uri
 from tracking.mlflow_sync.upkeep import opened
 from tracking.record.history import SweepHistory
-from tracking.record.layout import TrialFolder
+from tracking.record.inbox import Request, post
+from tracking.record.layout import SweepFolder, TrialFolder
 
 Sweep = Callable[..., SweepResult]
 
@@ -148,6 +149,21 @@ def test_a_best_that_was_pruned_at_its_rung_counts_by_its_weights(
     assert find_run("night", out).name == f"night/{chosen}"
     if best is None:
         assert str(winner).endswith("--prefer smaller: trial 0 is the sweep's winner (its parameters are not known)")
+
+
+@pytest.mark.parametrize(("prefer", "source"), [(None, 0), ("smaller", 1)])
+def test_try_changes_the_settings_of_the_winner(
+    sweep: Sweep, out: Path, prefer: str | None, source: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeps.driver.acts._LOOK_SECONDS", 0.0)
+
+    def body(task: Task) -> Iterator[Message]:
+        if task.trial == 3:
+            post(SweepFolder(out / "night"), Request(verb="try", arguments={"settings": ["momentum=0.5"]}))
+        yield from priced(task.model_copy(update={"trial": min(task.trial, 3)}))
+
+    (act,) = priced_sweep(sweep, body=body, prefer=prefer).history.acts
+    assert act.answer.startswith(f"starts next: the settings of trial {source} with momentum=0.5")
 
 
 def test_a_finished_sweep_can_be_asked_for_another_preference(sweep: Sweep, out: Path) -> None:
