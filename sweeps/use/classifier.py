@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fer_data.options import ResizeMethod
 from sweeps.errors import InputError
 from sweeps.use.about import About
 
@@ -26,6 +27,8 @@ class Classifier(Protocol):
     about: About
     classes: tuple[str, ...]
     side: int
+    resize_method: ResizeMethod
+    """How the faces were resized that the net was trained on."""
 
     def probabilities(self, faces: NDArray[np.uint8], *, one_core: bool = False) -> NDArray[np.float32]:
         """[n, classes]. With `one_core` PyTorch leaves the other cores to other threads of this process."""
@@ -50,6 +53,7 @@ class PackedClassifier:
         self.nets = PackedNets(folder)
         self.classes = self.nets.classes
         self.side = int(self.nets.mean_image.shape[0])
+        self.resize_method: ResizeMethod = self.nets.resize_method
 
     def probabilities(self, faces: NDArray[np.uint8], *, one_core: bool = False) -> NDArray[np.float32]:
         """[n, classes]. With `one_core` PyTorch leaves the other cores to other threads of this process."""
@@ -84,6 +88,7 @@ class OnnxClassifier:
             self.about = About.model_validate_json(known["about"])
             self.classes = tuple(json.loads(known["classes"]))
             self.side = int(known["side"])
+            self.resize_method: ResizeMethod = known.get("resize_method", "area")  # earlier versions did not write it
             self.before: tuple[str, ...] = tuple(json.loads(known.get(BEFORE, "[]")))
         except Exception as error:  # ONNX Runtime raises many types for damaged or foreign files
             raise InputError(

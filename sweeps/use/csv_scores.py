@@ -39,7 +39,8 @@ def score_csv(path: Path, classifier: Classifier, on_batch: Callable[[int, int],
         )
     rows = read_rows_of(path)
     side = int(rows.pixels.shape[1] ** 0.5)
-    faces = np.asarray(all_resized(rows.pixels.reshape(-1, side, side), classifier.side, "area"), np.uint8)
+    images = rows.pixels.reshape(-1, side, side)
+    faces = np.asarray(all_resized(images, classifier.side, classifier.resize_method), np.uint8)
     parts = []
     for start in range(0, len(faces), FACES_AT_ONCE):
         parts.append(classifier.probabilities(faces[start : start + FACES_AT_ONCE]))

@@ -105,6 +105,7 @@ def _metadata(net: PackedClassifier) -> dict[str, str]:
         "about": net.about.model_dump_json(),
         "classes": json.dumps(net.classes),
         "side": str(net.side),
+        "resize_method": net.resize_method,
         BEFORE: json.dumps(_graph(net).before),
     }
 

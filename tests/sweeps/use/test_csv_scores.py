@@ -1,0 +1,39 @@
+"""Scores of a net on a csv."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fer_data import DataOptions
+from fer_models import LeNetConfig, Recipe
+from sweeps import Space, TrialConfig, run_sweep
+from sweeps.cli.main import main
+from sweeps.runs import find_run
+from sweeps.use.csv_scores import score_csv
+from sweeps.use.find_model import find_model
+
+pytestmark = pytest.mark.timeout(240)
+
+LENET = TrialConfig(net=LeNetConfig(), recipe=Recipe(lr=0.01, batch_size=8), precision="fp32",
+                    memory_format="contiguous")  # fmt: skip
+
+
+def test_faces_are_resized_as_those_that_the_net_was_trained_on(tmp_path: Path) -> None:
+    csv, out, rng = tmp_path / "noise.csv", tmp_path / "runs", np.random.default_rng(0)
+    rows = ["emotion,pixels,Usage"]
+    for usage, count in (("PublicTest", 14), ("Training", 14), ("PrivateTest", 7)):
+        images = rng.integers(0, 256, (count, 48 * 48))
+        rows += [f"{n % 7},{' '.join(map(str, image))},{usage}" for n, image in enumerate(images)]
+    csv.write_text("\n".join(rows) + "\n")
+    data = DataOptions(source=str(csv), resize=96, resize_method="bicubic")
+    run_sweep(Space(suggest=lambda trial: LENET), data=data, trials=1, epochs=1, name="night", out=out,
+              runner="inline", figures=False)  # fmt: skip
+    file = str(tmp_path / "net.onnx")
+    assert main(["export", "night/0", "--format", "onnx", "--file", file, "--out", str(out)]) == 0
+    wanted = find_run("night/0", out).predict("val")
+    for model, tolerance in (("night/0", 1e-6), (file, 1e-4)):
+        scored = score_csv(csv, find_model(model, out))
+        np.testing.assert_allclose(scored.probabilities[:14], wanted, atol=tolerance)
