@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -68,9 +67,10 @@ class Predict(OfSweeps):
         if self.draw:
             self.draw.mkdir(parents=True, exist_ok=True)
         contents: list[dict[str, Any]] = []
-        faults = sum(_predict_csv(path, classifier, self, contents) for path in csvs)
+        names = _PictureNames()
+        faults = sum(_predict_csv(path, classifier, self, contents, names) for path in csvs)
         if photos:
-            faults += _predict_photos(photos, classifier, self, contents)
+            faults += _predict_photos(photos, classifier, self, contents, names)
         if self.as_json:
             about = classifier.about.model_dump() | {"sentence": classifier.about.sentence}
             console.print(json.dumps({"model": about, "results": contents}, indent=1, ensure_ascii=False))
@@ -79,12 +79,14 @@ class Predict(OfSweeps):
         return 1 if faults else 0
 
 
-def _predict_photos(inputs: list[Path], classifier: Classifier, given: Predict, contents: list[dict[str, Any]]) -> int:
+def _predict_photos(
+    inputs: list[Path], classifier: Classifier, given: Predict, contents: list[dict[str, Any]], names: _PictureNames
+) -> int:
     """Predict photographs; return how many had no prediction."""
     from sweeps.use.predict import photos_in, predict_photos
 
     paths, faults, faces, began = photos_in(inputs), 0, 0, time.monotonic()
-    drawn = _picture_names(paths)
+    drawn = map(names.name, paths)
     with _progress(show=len(paths) > 1) as progress:
         task = progress.add_task("photographs", total=len(paths))
         for answered in predict_photos(paths, classifier, as_whole=given.whole):
@@ -120,16 +122,20 @@ def _progress(*, show: bool = True) -> Progress:
     return Progress(console=errors, transient=True, disable=not (show and errors.is_terminal))
 
 
-def _picture_names(paths: list[Path]) -> Iterator[str]:
-    """A file name per photograph; equal names from different folders get a number."""
-    seen: dict[str, int] = {}
-    for path in paths:
+class _PictureNames:
+    """The names of the pictures in one folder. Equal names from different folders, or of other types, get a number."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, int] = {}
+
+    def name(self, path: Path) -> str:
+        """The file name of the picture of a photograph or a csv."""
         stem = name = "stdin" if str(path) == "-" else path.stem
-        while name in seen:
-            seen[stem] += 1
-            name = f"{stem}-{seen[stem]}"
-        seen[name] = 1
-        yield f"{name}.png"
+        while name in self._seen:
+            self._seen[stem] += 1
+            name = f"{stem}-{self._seen[stem]}"
+        self._seen[name] = 1
+        return f"{name}.png"
 
 
 def _words(answer: Any) -> str:
@@ -140,7 +146,9 @@ def _words(answer: Any) -> str:
     return f"{answer.sentence}; {rest}{at}"
 
 
-def _predict_csv(path: Path, classifier: Classifier, given: Predict, contents: list[dict[str, Any]]) -> int:
+def _predict_csv(
+    path: Path, classifier: Classifier, given: Predict, contents: list[dict[str, Any]], names: _PictureNames
+) -> int:
     """Score a csv; return the number of bad lines, or 1 if it cannot be read."""
     import numpy as np
 
@@ -172,7 +180,7 @@ def _predict_csv(path: Path, classifier: Classifier, given: Predict, contents: l
         from tracking.figures.trial_figures import draw_confusion_matrix
 
         title = f"{classifier.about.name} on {path.name}, n = {len(scored.labels):,}"
-        draw_confusion_matrix(given.draw / f"{path.stem}.png", matrix, classifier.classes, title)
+        draw_confusion_matrix(given.draw / names.name(path), matrix, classifier.classes, title)
     if not given.as_json:
         accuracy = scored.scores.full.accuracy
         console.print(

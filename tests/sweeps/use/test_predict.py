@@ -187,6 +187,19 @@ def test_a_csv_is_scored_and_its_bad_rows_are_named(
     assert predict(tiny_csv) == 0
 
 
+def test_each_csv_and_photograph_of_one_name_has_a_picture_of_its_own(
+    predict: Callable[..., int], tiny_csv: Path, album: Path, tmp_path: Path
+) -> None:
+    csvs = [tmp_path / "a/face.csv", tmp_path / "b/face.csv"]
+    for csv in csvs:
+        csv.parent.mkdir()
+        csv.write_bytes(tiny_csv.read_bytes())
+    assert predict(*csvs, album / "face.jpg", "--draw", tmp_path / "drawn") == 0
+    drawn = {path.name: path.read_bytes() for path in (tmp_path / "drawn").iterdir()}
+    assert sorted(drawn) == ["face-2.png", "face-3.png", "face.png"]
+    assert drawn["face.png"] == drawn["face-2.png"] != drawn["face-3.png"], "the same faces twice, and a photograph"
+
+
 @pytest.mark.parametrize(
     ("model", "message"),
     [
