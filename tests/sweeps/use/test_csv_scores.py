@@ -15,7 +15,7 @@ from sweeps.runs import find_run
 from sweeps.use.csv_scores import score_csv
 from sweeps.use.find_model import find_model
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]
 
 LENET = TrialConfig(net=LeNetConfig(), recipe=Recipe(lr=0.01, batch_size=8), precision="fp32",
                     memory_format="contiguous")  # fmt: skip
