@@ -45,6 +45,7 @@ def test_an_address_where_no_ray_answers(tmp_path: Path, listens: bool) -> None:
     assert time.monotonic() - began < 60, "ray.init waits for minutes"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["TMPDIR", "RAY_TMPDIR"])
 def test_a_folder_too_deep_for_rays_sockets(tmp_path: Path, name: str) -> None:
     with tempfile.TemporaryDirectory() as short:
@@ -56,6 +57,7 @@ def test_a_folder_too_deep_for_rays_sockets(tmp_path: Path, name: str) -> None:
     assert line.endswith("without Ray: --runner inline")
 
 
+@pytest.mark.long
 def test_a_folder_of_ray_that_is_not_there(tmp_path: Path) -> None:
     line = refusal(tmp_path / "runs", RAY_TMPDIR="/proc/nowhere")
     assert line.startswith("Ray does not start on this machine: [Errno 2] No such file or directory: '/proc/nowhere'")

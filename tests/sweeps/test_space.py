@@ -156,7 +156,7 @@ def test_a_users_file_is_a_space_of_its_name(tmp_path: Path) -> None:
         ("1 / 0", "ZeroDivisionError: division by zero"),
         ("from nowhere import nothing", "ModuleNotFoundError: No module named 'nowhere'"),
         ("def suggest(:", "SyntaxError"),
-        ("from fer_models import Recipe\nRecipe(lr=-1)", "greater than 0"),
+        ("from fer_models import Recipe\nRecipe(lr=-1)", "Recipe: lr: must be above 0, got -1"),
     ],
 )
 def test_a_users_file_that_is_wrong_is_named(tmp_path: Path, content: str | None, said: str) -> None:

@@ -266,6 +266,7 @@ def test_the_best_trial_so_far_is_used_while_it_waits(
     assert "has not finished" in refused(capsys, lambda: verb("register", run))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["mean", "weighted", "greedy"])
 def test_an_ensemble_s_record_agrees_with_itself(
     method: str, verb: Callable[..., int], finished: Path, capsys: Capture
@@ -397,6 +398,7 @@ def test_a_command_to_be_pasted_has_no_password(verb: Callable[..., int], finish
     assert "secret" not in captured.out + captured.err
 
 
+@pytest.mark.long
 def test_a_new_run_s_records_go_to_where_its_members_are_unless_another_place_is_asked_for(
     verb: Callable[..., int], finished: Path, tmp_path: Path
 ) -> None:
@@ -408,6 +410,7 @@ def test_a_new_run_s_records_go_to_where_its_members_are_unless_another_place_is
     assert places == {"beside": "default", "apart": "http://127.0.0.1:9"}
 
 
+@pytest.mark.long
 def test_runs_of_two_stores_get_the_page_each_in_its_own(
     verb: Callable[..., int], finished: Path, tmp_path: Path, capsys: Capture
 ) -> None:

@@ -24,7 +24,7 @@ from tests.stand_ins import QUIET
 from tests.sweeps.fake_trials import refused
 from tracking.record.history import SweepHistory
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]
 
 Capture = pytest.CaptureFixture[str]
 SPACE = Space(
@@ -74,7 +74,6 @@ def ensemble(out: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     return lambda *words: main(["ensemble", *words, "--name", "both", "--out", str(out)])
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("by", ["joint", "middle"])
 def test_joined_nets_are_trained_and_shown_beside_average_and_best(
     ensemble: Callable[..., int], by: str, out: Path, no_mlflow: object, capsys: Capture
@@ -94,7 +93,6 @@ def test_joined_nets_are_trained_and_shown_beside_average_and_best(
     assert "to the last bit" in " ".join(capsys.readouterr().out.split())
 
 
-@pytest.mark.long
 def test_joined_nets_begin_as_the_mean_of_their_members(ensemble: Callable[..., int], out: Path) -> None:
     assert ensemble("night/0", "night/1", "--by", "joint", "--epochs", "1", "--lr", "1e-12") == 0
     faces = find_run("night/0", out).faces()
@@ -105,7 +103,6 @@ def test_joined_nets_begin_as_the_mean_of_their_members(ensemble: Callable[..., 
     assert len(found) == len(faces.val)
 
 
-@pytest.mark.long
 def test_a_joint_net_that_was_stopped_is_resumed(combined: Path, tmp_path: Path, no_mlflow: object) -> None:
     out = Path(shutil.copytree(combined, tmp_path / "runs"))
     journal = out / "joined/journal.jsonl"

@@ -200,6 +200,7 @@ def test_a_stop_from_afar_that_a_signal_has_overtaken_is_recorded(
     assert afar("stop", "night") == 2
 
 
+@pytest.mark.long
 def test_a_sweep_whose_driver_does_not_answer_is_stopped_from_afar_by_a_signal(
     afar: Callable[..., int], out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

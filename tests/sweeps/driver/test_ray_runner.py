@@ -65,6 +65,7 @@ def test_trials_pause_at_rungs_and_continue_on_ray(ray_of_the_caller: None, run:
     assert (history.count("done"), history.count("pruned")) == (2, 3)
 
 
+@pytest.mark.long
 def test_a_group_waits_at_a_rung_on_ray_and_its_best_is_confirmed(
     ray_of_the_caller: None, run: Callable[..., int], out: Path
 ) -> None:

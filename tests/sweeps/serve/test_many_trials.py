@@ -19,7 +19,7 @@ from tracking.record.layout import SweepFolder
 
 TRIALS = 450
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(120)]
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,6 @@ def test_a_sweep_stays_in_memory_while_it_is_used_or_watched(
     assert known.drop_unused(), "the page that watched it was closed"
 
 
-@pytest.mark.long
 def test_a_page_of_many_trials_shows_some_and_says_which(browser: Any, folder: SweepFolder, tmp_path: Path) -> None:
     with Served(folder.root.parent, guard_for("127.0.0.1", [], tmp_path / "none")) as served:
         page = browser.new_page()
