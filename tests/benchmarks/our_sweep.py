@@ -44,8 +44,8 @@ def lenet(task: Task, first_step: Path) -> Iterator[Message]:
 
     original = batches.train_batches
 
-    def marked(*args: Any) -> Iterator[batches.Batch]:
-        for batch in original(*args):
+    def marked(*args: Any, **named: Any) -> Iterator[batches.Batch]:
+        for batch in original(*args, **named):
             burn.mark(first_step)
             yield batch
 
