@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
+from inspect import unwrap
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from fer_models.configs.recipe import MemoryFormat, Recipe
 from fer_models.configs.transfer_config import Transfer
@@ -14,6 +16,37 @@ from fer_models.parts.stages import rate_factors
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 _FROM_SCRATCH = Transfer()
+
+
+class _NeverCompiled(Optimizer):
+    """An optimizer by its plain methods, without the decorators of `Optimizer`.
+
+    These import torch._dynamo with the first optimizer of a process, so that optimizers can be compiled. None is
+    compiled here, and the import takes about 2 s of processor time and 150 MiB.
+    """
+
+    add_param_group = unwrap(Optimizer.add_param_group)
+    load_state_dict = unwrap(Optimizer.load_state_dict)
+    state_dict = unwrap(Optimizer.state_dict)
+    zero_grad = unwrap(Optimizer.zero_grad)
+
+
+class SGD(_NeverCompiled, torch.optim.SGD):
+    """As torch.optim.SGD."""
+
+    step = torch.no_grad()(unwrap(torch.optim.SGD.step))
+
+
+class Adam(_NeverCompiled, torch.optim.Adam):
+    """As torch.optim.Adam."""
+
+    step = torch.no_grad()(unwrap(torch.optim.Adam.step))
+
+
+class AdamW(_NeverCompiled, torch.optim.AdamW):
+    """As torch.optim.AdamW."""
+
+    step = torch.no_grad()(unwrap(torch.optim.AdamW.step))
 
 
 @dataclass
@@ -40,7 +73,7 @@ class TrainingState:
     """A net in training after `epoch` whole epochs."""
 
     net: nn.Module
-    optimizer: torch.optim.Optimizer
+    optimizer: Optimizer
     ema: nn.Module | None
     epoch: int = 0
     plateau: Plateau = field(default_factory=Plateau)
@@ -103,12 +136,12 @@ def move(net: nn.Module, device: torch.device, memory_format: MemoryFormat) -> N
     net.to(device).to(memory_format=layout)
 
 
-def _optimizer(net: nn.Module, recipe: Recipe, transfer: Transfer) -> torch.optim.Optimizer:
+def _optimizer(net: nn.Module, recipe: Recipe, transfer: Transfer) -> Optimizer:
     groups = _parameter_groups(net, recipe, rate_factors(net, transfer.lr_decay_per_stage))
     if recipe.optimizer in ("sgd", "nesterov"):
         nesterov = recipe.optimizer == "nesterov"
-        return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=nesterov, fused=True)
-    kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
+        return SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=nesterov, fused=True)
+    kind = Adam if recipe.optimizer == "adam" else AdamW
     return kind(groups, lr=recipe.lr, betas=(recipe.momentum, 0.999), fused=True)
 
 
