@@ -177,7 +177,7 @@ def _run_plan(plan: Plan, run: Callable[..., SweepResult] | None = None) -> int:
     _announce(plan)
     if plan.is_finished():
         console.print("this sweep is finished: nothing is left to run; 'python -m sweeps extend' adds trials or epochs")
-    progress = Progress(console, plan.spec, plan.at_once, plan.budgets)
+    progress = Progress(console, plan.spec, plan.budgets)
     with progress.showing():
         result = (run or run_plan)(
             plan,

@@ -66,12 +66,12 @@ class _Sparingly(Generic[T]):
 class Progress:
     """Prints the director's events: a live table in a terminal, lines elsewhere."""
 
-    def __init__(self, console: Console, spec: SweepSpec, slots: int, budgets: Budgets | None = None) -> None:
+    def __init__(self, console: Console, spec: SweepSpec, budgets: Budgets | None = None) -> None:
         self._console, self._spec = console, spec
         self._budgets = budgets or Budgets(spec)
         self._live: Live | None = None
         self._started = time.monotonic()
-        self._seconds_left = _Sparingly(lambda history: seconds_left(history, self._spec, slots))
+        self._seconds_left = _Sparingly(self._estimate)
         self._table = _Sparingly(self._draw)
 
     @contextmanager
@@ -100,6 +100,11 @@ class Progress:
     def preparing(self, trial: TrialHistory, what: str) -> None:
         """Print what a trial does before its first epoch."""
         self._console.print(Text(f"trial {trial_name(trial)}: {what}"), soft_wrap=True)
+
+    def _estimate(self, history: SweepHistory) -> float | None:
+        # Acts and other sweeps change how many trials run at once.
+        slots = sum(trial.has_worker for trial in history.trials.values())
+        return seconds_left(history, self._spec, slots) if slots else None
 
     def _time_left(self, history: SweepHistory) -> str:
         left = self._seconds_left(history)

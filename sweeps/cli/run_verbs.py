@@ -146,7 +146,7 @@ class MakeEnsemble(OfSweeps):
             "data": first.data, "seed": first.spec.seed,
         }  # fmt: skip
         plan = make_plan(str(space), Options.parse(asked), find_hardware, console.print)
-        progress = Progress(console, plan.spec, plan.at_once, plan.budgets)
+        progress = Progress(console, plan.spec, plan.budgets)
         with progress.showing():
             result = run_plan(plan, listeners=[progress], on_warning=warn, on_note=console.print)
         if not result.history.count("done"):

@@ -114,7 +114,7 @@ def _run(plan: Plan, runner: SimulatedRunner, *, mlflow: bool, random: bool) -> 
         if random:
             stack.enter_context(mock.patch.object(Study, "propose", at_times(Study.propose)))
         screen = stack.enter_context(Path(os.devnull).open("w"))
-        progress = Progress(Console(file=screen), plan.spec, 1)
+        progress = Progress(Console(file=screen), plan.spec)
         tracker = None if mlflow else NoTracker()
         return run_plan(plan, listeners=[progress], body=learning, runner=runner, tracker=tracker)
 

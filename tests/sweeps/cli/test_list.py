@@ -105,7 +105,7 @@ def test_a_sweep_that_was_paused_says_by_whom_and_how_it_continues(
     held.director.take(0, report(task, 1))
     words = f"paused by ana@here at {time.strftime('%Y-%m-%d %H:%M', time.localtime(1_800_000_000))}; unpause night"
     table = Console(width=160, record=True)
-    table.print(Progress(table, held.director.spec, 2)._draw(held.director.history))
+    table.print(Progress(table, held.director.spec)._draw(held.director.history))
     assert words in table.export_text()
     with hold_folder(out / "night"):
         (row,) = listed(capsys, out)

@@ -6,11 +6,13 @@ import pytest
 from rich.console import Console
 
 from sweeps.cli.progress import Progress
+from sweeps.driver.acts import Acts
 from sweeps.driver.runner import InlineRunner
 from sweeps.time_left import duration, epochs_left, seconds_left
-from tests.sweeps.fake_trials import config, metrics, only_sampled, open_desk, scripted_body, spec
+from tests.sweeps.fake_trials import config, metrics, only_sampled, open_desk, report, scripted_body, spec
 from tracking.record.events import AttemptStarted, EpochDone, Event, SweepStarted, TrialEnded, TrialPaused, TrialStarted
 from tracking.record.history import SweepHistory
+from tracking.record.inbox import Request
 
 
 def history(*events: Event) -> SweepHistory:
@@ -101,7 +103,7 @@ def piped(terminal: bool = False) -> tuple[Console, io.StringIO]:
 
 def test_plain_lines_where_there_is_no_terminal() -> None:
     console, text = piped()
-    show = Progress(console, spec(trials=2, max_epochs=2), 1)
+    show = Progress(console, spec(trials=2, max_epochs=2))
     now = history()
     pruned = TrialEnded(
         trial=1, state="pruned", reason="said already", best={"best_val_accuracy": 0.25, "best_epoch": 1}, epochs=1
@@ -135,7 +137,7 @@ def test_plain_lines_where_there_is_no_terminal() -> None:
 
 def test_a_terminal_has_a_live_table() -> None:
     console, text = piped(terminal=True)
-    show = Progress(console, spec(trials=2, max_epochs=2), 1)
+    show = Progress(console, spec(trials=2, max_epochs=2))
     now = history()
     with show.showing():
         for event in (started(0, 2, "AlexNet 1"), *epochs(0, 1)):
@@ -149,7 +151,7 @@ def test_a_terminal_has_a_live_table() -> None:
 def test_the_live_table_leaves_room_for_its_last_lines() -> None:
     text = io.StringIO()
     console = Console(file=text, width=100, height=26, force_terminal=True, highlight=False)
-    show = Progress(console, spec(trials=100, max_epochs=2), 60)
+    show = Progress(console, spec(trials=100, max_epochs=2))
     now = history(*(started(number) for number in range(60)), *epochs(7, 1))
     with show.showing():
         show(epochs(7, 1)[0], now)
@@ -169,7 +171,7 @@ def test_what_only_a_person_reads_takes_a_hundredth_of_the_time(monkeypatch: pyt
     monkeypatch.setattr("sweeps.cli.progress.seconds_left", dear)
     console, text = piped()
     now, told = history(started(0, 10)), epochs(0, 10)
-    show, began = Progress(console, spec(), 1), time.monotonic()
+    show, began = Progress(console, spec()), time.monotonic()
     for event in told:
         now.apply(event)
         show(event, now)
@@ -177,10 +179,26 @@ def test_what_only_a_person_reads_takes_a_hundredth_of_the_time(monkeypatch: pyt
     assert text.getvalue().count("about 1 min 00 s left") == 10
 
 
+def test_the_time_left_follows_an_act_that_limits_the_trials_at_once(tmp_path: Path) -> None:
+    console, text = piped()
+    asked, space = spec(trials=2, max_epochs=4), only_sampled(first_rung_epochs=9)
+    held = open_desk(tmp_path / "night", space, asked, listeners=(Progress(console, asked),))
+    first, second = held.task(), held.task()
+    held.director.take(0, report(first, 1, 0.5))
+    limit = Request(verb="set", arguments={"max-concurrent": "1"})
+    Acts(held.folder, space, 2).perform(held.director, limit)
+    held.director.take(1, report(second, 1, 0.4))
+    assert held.director.history.trials[1].paused, "the less promising one"
+    held.director.take(0, report(first, 2, 0.5))
+    left = [line.rpartition("; about ")[2] for line in text.getvalue().splitlines() if "about" in line]
+    # 2 s an epoch: 3 + 4 epochs on two slots, 3 + 3 on two, 2 + 3 on one
+    assert left == ["7 s left", "6 s left", "10 s left"]
+
+
 def test_lines_of_a_whole_sweep_say_why_a_trial_was_given_up(tmp_path: Path) -> None:
     console, text = piped()
     asked = spec(trials=2, max_epochs=2)
-    desk = open_desk(tmp_path / "night", only_sampled(), asked, listeners=(Progress(console, asked, 1),))
+    desk = open_desk(tmp_path / "night", only_sampled(), asked, listeners=(Progress(console, asked),))
     InlineRunner().run(desk.director, scripted_body({0: [0.6, 0.7], 1: [0.5, 0.5]}))
     lines = text.getvalue().splitlines()
     assert "trial 1: pruned: stopped at epoch 1: 0.5000 under the cut 0.6000, rank 2 of 2" in lines
