@@ -138,6 +138,11 @@ class SweepSpec(RecordedOptions):
         confirming = self.confirmations_left(history) * self.confirming_members
         return owed + fresh + confirming + self._members_to_retry(history)
 
+    def waits_for_person(self, history: SweepHistory) -> bool:
+        """Whether a resume alone would train nothing, since a person paused what would continue first."""
+        reasons = {trial.paused.reason if trial.paused else None for trial in history.unfinished}
+        return "person" in reasons and reasons <= {"person", "rung"} and not self.to_start(history)
+
     def _members_to_retry(self, history: SweepHistory) -> int:
         """How many members of groups are to be trained again; a retry of a first member is among the configurations."""
         if not self._has_groups:

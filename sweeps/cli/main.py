@@ -255,9 +255,8 @@ def _way_on(plan: Plan, history: SweepHistory, spec: SweepSpec) -> str:
     budgets = Budgets(spec)
     if budgets.exceeded(history):
         return budgets.way_on[:1].upper() + budgets.way_on[1:]
-    paused = [trial.paused is not None and trial.paused.reason == "person" for trial in history.unfinished]
-    by_persons = bool(paused) and all(paused) and not spec.to_start(history)
-    commands = [_verb(plan, verb) for verb in (["unpause", "resume"] if by_persons else ["resume"])]
+    verbs = ["unpause", "resume"] if spec.waits_for_person(history) else ["resume"]
+    commands = [_verb(plan, verb) for verb in verbs]
     return "\n  ".join(["To resume it:", *commands])
 
 

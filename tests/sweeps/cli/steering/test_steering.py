@@ -797,17 +797,22 @@ def test_a_driver_refuses_a_trial_that_does_not_fit_its_faces(
     assert "larger than the train split of 56 images" in act.answer
 
 
+@pytest.mark.parametrize("options", [["--trials", "1"], ["--trials", "3", "--pruner", "promoting"]])
 def test_a_sweep_that_waits_for_a_person_says_how_it_continues(
-    run: Callable[..., int], out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    options: list[str],
+    run: Callable[..., int],
+    out: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def body(task: Task) -> Iterator[Message]:
-        if task.attempt == 0:
+        if (task.trial, task.attempt) == (0, 0):
             post(SweepFolder(out / "night"), Request(verb="pause", arguments={"trial": 0}))
         yield from good_body(task)
 
     monkeypatch.setattr("sweeps.driver.acts._LOOK_SECONDS", 0.0)
     monkeypatch.setattr("sweeps.cli.main.run_plan", functools.partial(run_plan, body=body, **QUIET))
-    assert run("--trials", "1") == 0
+    assert run(*options) == 0
     said = lines(capsys)
     assert f"python -m sweeps unpause night --out {out}\n  python -m sweeps resume night --out {out}" in said
     for verb in ("unpause", "resume"):
