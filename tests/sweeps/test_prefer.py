@@ -121,6 +121,27 @@ def test_what_has_no_weights_is_not_preferred(sweep: Sweep, out: Path) -> None:
     assert find_run("night", out).trial.number == 2
 
 
+def test_a_trial_that_diverged_is_not_preferred(sweep: Sweep, out: Path) -> None:
+    """Trials 1 and 2 are within noise of trial 0. Trial 2 has the shortest epochs, and diverges after its first."""
+
+    def body(task: Task) -> Iterator[Message]:
+        seconds = (4.0, 2.0, 0.1)[task.trial]
+        for message in priced(task):
+            if isinstance(message, EpochReport):
+                yield message.model_copy(update={"metrics": message.metrics | {"epoch_seconds": seconds}})
+            elif task.trial == 2:
+                yield TrialEnd(attempt=task.attempt, state="failed", diverged=True, reason="train_loss is nan")
+            else:
+                yield message
+
+    done = priced_sweep(sweep, body=body, trials=3, prefer="faster")
+    assert [trial.state for trial in done] == ["done", "done", "failed"]
+    winner = winner_of(done.folder, done.history)
+    assert winner is not None
+    assert (winner.best, winner.ties) == (0, (1,))
+    assert find_run("night", out).name == "night/1"
+
+
 @pytest.mark.parametrize(("best", "other", "chosen"), [(100, 100, 0), (100, 1000, 0), (100, 50, 1), (None, 50, 0)])
 def test_a_best_that_was_pruned_at_its_rung_counts_by_its_weights(
     sweep: Sweep, out: Path, best: int | None, other: int, chosen: int

@@ -48,9 +48,9 @@ class Winner:
 def winner_of(folder: SweepFolder, history: SweepHistory) -> Winner | None:
     """The winner among the finished trials, by the sweep's option `prefer`. None before the first is finished.
 
-    A trial is within noise if the 95 % interval of the best one's lead over it, paired by face, includes 0. Only trials
-    whose weights are kept can be preferred to the best, and none if the cost of the best is unknown. Of equally cheap
-    ones the better one wins.
+    A trial is within noise if it did not fail and the 95 % interval of the best one's lead over it, paired by face,
+    includes 0. Only trials whose weights are kept can be preferred to the best, and none if the cost of the best is
+    unknown. Of equally cheap ones the better one wins.
     """
     groups = _over(history)
     if not groups:
@@ -82,6 +82,8 @@ def _within_noise(folder: SweepFolder, groups: list[TrialGroup]) -> list[TrialGr
         return []
     found = []
     for place in can_win([one.mean for one in groups], len(first))[1:]:
+        if groups[place].first.state == "failed":  # its net is that of the epochs before it diverged
+            continue
         right = right_answers(folder, groups[place])
         if right is not None and len(right) == len(first) and difference_of_shares(first, right).low <= 0:
             found.append(groups[place])
