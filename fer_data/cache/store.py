@@ -41,7 +41,7 @@ class _Record(Frozen):
     Increase `format` whenever a source is read differently than before; other notes count too.
     """
 
-    format: Literal[2] = 2
+    format: Literal[3] = 3
     wanted: str
     origin: str
     folder: str

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fer_data.faces import DataError, GreyLevels
+from fer_data.images.transparency import on_white
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 MAX_BYTES = 32 * 2**20
@@ -39,8 +40,8 @@ def read_image(path: Path) -> GreyLevels:
 def decode_image(data: bytes) -> GreyLevels:
     """Decode a PNG or JPEG, with any file name: [height, width].
 
-    Colours become grey by ITU-R BT.601 (0.299 R + 0.587 G + 0.114 B), transparency is dropped, and the EXIF orientation
-    is applied. Of an animation the first frame is used.
+    Colours become grey by ITU-R BT.601 (0.299 R + 0.587 G + 0.114 B), transparency becomes white, and the EXIF
+    orientation is applied. Of an animation the first frame is used.
 
     Raises:
         DataError: the fault of the bytes.
@@ -52,7 +53,7 @@ def decode_image(data: bytes) -> GreyLevels:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
         _check(image)
-        return np.asarray(ImageOps.exif_transpose(image).convert("L"))
+        return np.asarray(on_white(ImageOps.exif_transpose(image)).convert("L"))
     except DataError:
         raise
     except UnidentifiedImageError as error:

@@ -12,6 +12,8 @@ from PIL import Image
 
 from fer_data import DataError
 from fer_data.images.decode import decode_image, read_image
+from fer_data.photos.crop import whole
+from fer_data.photos.photo import read_photo
 from tests.fer_data.image_trees import grey, save
 
 
@@ -52,8 +54,29 @@ def test_a_jpeg_is_read_near_its_levels():
 )
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
 def test_colour_becomes_grey_by_itu_r_601(mode, colour, level):  # 0.299, 0.587, 0.114 of 255
-    image = Image.new(mode, (3, 2), colour if mode == "RGB" else (*colour, 128))
+    image = Image.new(mode, (3, 2), colour if mode == "RGB" else (*colour, 255))
     assert decode_image(encoded(image)).tolist() == [[level] * 3] * 2
+
+
+def transparent(mode: str) -> Image.Image:
+    """A black picture whose second column is fully transparent, and its third half, if the mode has halves."""
+    image = Image.new("RGBA", (3, 3))
+    image.putalpha(Image.fromarray(np.tile(np.array([255, 0, 128], np.uint8), (3, 1))))
+    if mode == "P":
+        picture = Image.fromarray(np.tile(np.array([0, 1, 2], np.uint8), (3, 1)))
+        picture.putpalette([0] * 9)
+        picture.info["transparency"] = bytes([255, 0, 128])
+        return picture
+    return image.convert(mode)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_what_is_transparent_is_white_as_in_photographs(tmp_path, mode):
+    path = tmp_path / "face.png"
+    path.write_bytes(encoded(transparent(mode)))
+    face = read_image(path)
+    assert face.tolist() == [[0, 255, 127]] * 3  # black of 128 / 255 on white: 255 * (1 - 128 / 255)
+    assert np.array_equal(face, whole(read_photo(path), 3))
 
 
 def test_a_cameras_orientation_is_obeyed():
