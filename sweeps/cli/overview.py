@@ -188,7 +188,7 @@ def _best(folder: SweepFolder, history: SweepHistory) -> Best | None:
         found.prefer, found.within_noise = winner.prefer, (winner.best, *winner.ties)
     interval = None
     if group.size > 1:
-        found.value, found.mean_of = group.mean, len(group.accuracies)
+        found.value, found.mean_of = group.mean, len(group.averaged)
         interval = mean_interval(list(group.done.values()))
     elif answers := read_predictions(folder.trial(trial.number), best.epoch):
         interval = wilson_interval(int(answers.is_right.sum()), len(answers.labels))

@@ -189,5 +189,5 @@ def best_line(history: SweepHistory) -> str:
     if not ranked:
         return "best so far: none yet"
     best = ranked[0]
-    mean = f", mean of {len(best.accuracies)}" if best.size > 1 else ""
+    mean = f", mean of {len(best.averaged)}" if best.size > 1 else ""
     return f"best so far: {best.mean:.2%} val_accuracy{mean}, trial {trial_name(best.ranked()[0])}"

@@ -215,7 +215,8 @@ def _groups(history: SweepHistory) -> list[dict[str, Any]]:
     if all(trial.started.group is None for trial in history.trials.values()):
         return []
     return [
-        {"trials": [one.number for one in group.ranked()], "mean": group.mean if group.size > 1 else None}
+        {"trials": [one.number for one in group.ranked()]}
+        | ({"mean": group.mean, "mean_of": len(group.averaged)} if group.size > 1 else {})
         for group in history.ranked_groups()[:_MOST_GROUPS]
     ]
 

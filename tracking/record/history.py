@@ -182,9 +182,16 @@ class TrialGroup:
         return {member: accuracy for member, accuracy in best.items() if accuracy is not None}
 
     @cached_property
+    def averaged(self) -> dict[int, float]:
+        """The accuracies of its mean: of the members that are done, since only those have an interval, once there are
+        two; before, of all that have one.
+        """
+        return self.done if len(self.done) > 1 else self.accuracies
+
+    @cached_property
     def mean(self) -> float:
-        """The mean of the accuracies."""
-        return sum(self.accuracies.values()) / len(self.accuracies)
+        """The mean of the averaged accuracies."""
+        return sum(self.averaged.values()) / len(self.averaged)
 
     @property
     def done(self) -> dict[int, float]:

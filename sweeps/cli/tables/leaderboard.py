@@ -126,7 +126,7 @@ def _group_row(group: TrialGroup, gap: str) -> tuple[str, ...]:
     place = group.first.started.group
     confirmed = f"trial {place.confirms} confirmed: " if place and place.confirms is not None else ""
     return (
-        f"{confirmed}mean of {len(group.accuracies)}",
+        f"{confirmed}mean of {len(group.averaged)}",
         "done" if group.is_whole else f"{len(group.done)} of {group.size} done",
         "",
         f"{group.mean:.2%}",

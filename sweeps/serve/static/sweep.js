@@ -93,7 +93,7 @@ function rowOf(one) {
     tableRows.set(one.number, row);
   }
   const chip = row.cells[2].firstChild, last = row.cells[9], group = groups.get(one.number);
-  const cells = [one.number, one.title, null, percent(one.best), group?.mean == null ? "" : `${percent(group.mean)} of ${group.trials.length}`, `${one.epoch} of ${one.epochs}`, one.lr?.toPrecision(3), one.forecast?.text ?? (OVER.includes(one.state) ? "" : "–"), one.reason];
+  const cells = [one.number, one.title, null, percent(one.best), group?.mean == null ? "" : `${percent(group.mean)} of ${group.mean_of}`, `${one.epoch} of ${one.epochs}`, one.lr?.toPrecision(3), one.forecast?.text ?? (OVER.includes(one.state) ? "" : "–"), one.reason];
   cells.forEach((text, place) => { if (place !== 2) fill(row.cells[place], String(text ?? "")); });
   row.cells[4].hidden = !groups.size;
   chip.className = `chip ${one.state}`;

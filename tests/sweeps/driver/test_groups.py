@@ -10,15 +10,19 @@ from typing import Any
 import pytest
 
 from sweeps.after.report_input import sweep_page
+from sweeps.cli.overview import sweep_row
+from sweeps.cli.progress import best_line
 from sweeps.cli.tables.leaderboard import leaderboard
 from sweeps.driver.runner import InlineRunner
 from sweeps.errors import InputError
 from sweeps.search.study import Study
+from sweeps.serve.living import Living
 from sweeps.space import Space
 from sweeps.sweep import SweepResult
 from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd
 from tests.sweeps.fake_trials import Desk, ended, metrics, only_sampled, open_desk, outcome, report, spec, take_all
 from tracking.metrics.groups import confirmation_of
+from tracking.pages.report_rows import group_rows
 from tracking.record.events import Act, Lengthened, TrialEnded, Verdict, Wanted
 from tracking.record.history import SweepHistory
 from tracking.record.journal import read
@@ -183,6 +187,30 @@ def test_the_table_has_a_mean_with_its_interval_above_the_members(tmp_path: Path
     assert (trial[0], accuracy[0]) == ("mean of 2", f"{desk.director.history.groups()[0].mean:.2%}")
     assert str(trial[1]).endswith("of 2")
     assert " to " in str(interval[0])
+
+
+def test_the_mean_of_a_group_is_within_its_interval_while_a_member_runs(tmp_path: Path) -> None:
+    """Two members are done with 60 and 61 %, the third has 20 %; t of one degree of freedom is 12.706."""
+    desk = open_desk(tmp_path / "night", LATE, spec(trials=1, max_epochs=2, replicates=3))
+    for accuracies in ([0.6, 0.6], [0.61, 0.61], [0.2]):
+        task = desk.task()
+        take_all(desk, task, accuracies)
+        if len(accuracies) == task.epochs:
+            desk.director.take(task.trial, ended(task))
+    history = desk.director.history
+    table = leaderboard(history, desk.director.spec, desk.folder)
+    cells = [str(next(iter(column.cells))) for column in table.columns]
+    assert cells[1:6] == ["mean of 2", "2 of 3 done", "", "60.50%", "54.1% to 66.9%"]
+    by_hand = pytest.approx((0.605, 0.605 - 12.706 * 0.005, 0.605 + 12.706 * 0.005), abs=1e-5)
+    best = sweep_row(desk.folder, history).digest.best
+    assert best
+    assert (best.mean_of, (best.value, best.low, best.high)) == (2, by_hand)
+    (row,) = group_rows(history)
+    assert row.interval
+    assert (row.done, (row.mean, row.interval.low, row.interval.high)) == ("2 of 3", by_hand)
+    (group,) = Living(desk.folder).state()["summary"]["groups"]
+    assert (group["mean_of"], group["mean"]) == (2, pytest.approx(0.605))
+    assert best_line(history).startswith("best so far: 60.50% val_accuracy, mean of 2,")
 
 
 def test_the_best_are_confirmed_under_new_seeds_and_the_winner_is_chosen_by_their_mean(tmp_path: Path) -> None:
