@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
-import optuna
 from optuna.distributions import (
     BaseDistribution,
     CategoricalChoiceType,
@@ -20,18 +19,33 @@ from sweeps.errors import InputError
 
 
 class AskedTrial:
-    """Wraps Optuna's trial.
+    """Wraps Optuna's trial, or one that returns given values: `suggest` can do the same with both.
 
     `known` has the parameters of the sweep so far, by name; new ones are added. NumPy numbers and tuples are passed to
     Optuna as values that a journal can store, and returned to `suggest` as they were.
     """
 
-    def __init__(self, trial: optuna.trial.BaseTrial, known: dict[str, BaseDistribution]) -> None:
+    def __init__(self, trial: Any, known: dict[str, BaseDistribution]) -> None:
         self._trial = trial
         self._known = known
+        self.number: int = trial.number
+        """In its sweep."""
+        self.params: dict[str, Any] = {}
+        """The values so far, as a journal stores them."""
+        self.distributions: dict[str, BaseDistribution] = {}
+        """The distributions of `params`."""
+        self.user_attrs: dict[str, Any] = {}
+        """What `suggest` noted; it is not recorded."""
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._trial, name)
+    def __getattr__(self, name: str) -> NoReturn:
+        raise AttributeError(
+            f"trial.{name}: suggest is called again for a resume, a grid or --from; its trial has only suggest_float, "
+            "suggest_int, suggest_categorical, number, params, distributions, user_attrs and set_user_attr"
+        )
+
+    def set_user_attr(self, key: str, value: Any) -> None:
+        """As Optuna's."""
+        self.user_attrs[key] = value
 
     def suggest_float(
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
@@ -39,20 +53,24 @@ class AskedTrial:
         """As Optuna's."""
         low, high, step = float(low), float(high), None if step is None else float(step)
         self._check(name, FloatDistribution(low, high, log=log, step=step))
-        return self._trial.suggest_float(name, low, high, step=step, log=log)
+        drawn: float = self._trial.suggest_float(name, low, high, step=step, log=log)
+        self.params[name] = drawn
+        return drawn
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
         """As Optuna's."""
         low, high, step = int(low), int(high), int(step)
         self._check(name, IntDistribution(low, high, log=log, step=step))
-        return self._trial.suggest_int(name, low, high, step=step, log=log)
+        drawn: int = self._trial.suggest_int(name, low, high, step=step, log=log)
+        self.params[name] = drawn
+        return drawn
 
     def suggest_categorical(self, name: str, choices: Iterable[Any]) -> Any:
         """As in Optuna; a tuple is recorded as its text."""
         choices = list(choices)
         distribution = CategoricalDistribution([plain(name, choice) for choice in choices])
         self._check(name, distribution)
-        drawn: CategoricalChoiceType = self._trial.suggest_categorical(name, distribution.choices)
+        self.params[name] = drawn = self._trial.suggest_categorical(name, distribution.choices)
         return choices[int(distribution.to_internal_repr(drawn))]
 
     def _check(self, name: str, asked: BaseDistribution) -> None:
@@ -64,6 +82,7 @@ class AskedTrial:
                 f"parameter '{name}': {in_words(asked)} now, {in_words(known)} before; within a sweep a parameter "
                 "keeps its kind, scale and choices: give a different one another name"
             ) from None
+        self.distributions[name] = asked
 
 
 def plain(name: str, choice: object) -> CategoricalChoiceType:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from optuna.distributions import (
@@ -14,7 +14,6 @@ from optuna.distributions import (
     IntDistribution,
     distribution_to_json,
 )
-from optuna.trial import BaseTrial
 
 from sweeps.config import TrialConfig
 from sweeps.errors import InputError
@@ -107,7 +106,7 @@ def redrawn(space: Space, given: Mapping[str, Any], seed: int = 0, number: int =
     faults: list[str] = []
     config = None
     try:
-        config = space.draw(AskedTrial(cast(BaseTrial, trial), {}))
+        config = space.draw(AskedTrial(trial, {}))
     except InputError as error:
         faults.append(str(error))
     distributions = {name: distribution_to_json(one) for name, one in trial.distributions.items()}

@@ -19,7 +19,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from fer_common.errors import did_you_mean
 from sweeps.errors import InputError
-from sweeps.search.asked_trial import in_words, is_inside, plain
+from sweeps.search.asked_trial import AskedTrial, in_words, is_inside
 from sweeps.search.sampling.evolution import NsgaSampler
 from sweeps.search.sampling.singly import EvenSampler, interval_of, value_at
 from sweeps.search.seeds import derive_seed
@@ -214,7 +214,7 @@ def grid_points(space: Space) -> list[dict[str, Any]]:
         given = prefixes.pop()
         trial = _GridTrial(given)
         try:
-            space.draw(trial)
+            space.draw(AskedTrial(trial, {}))
             points.append(trial.params)
         except InputError:
             if not trial.choices and not given:
@@ -293,10 +293,8 @@ class _GridTrial:
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
         """As Optuna's."""
-        return int(self._take(name, list(range(int(low), int(high) + 1, int(step)))))
+        return int(self._take(name, list(range(low, high + 1, step))))
 
     def suggest_categorical(self, name: str, choices: Iterable[Any]) -> Any:
         """As Optuna's."""
-        choices = list(choices)
-        plains = [plain(name, choice) for choice in choices]
-        return choices[plains.index(self._take(name, plains))]
+        return self._take(name, list(choices))

@@ -162,7 +162,10 @@ def test_offers_of_another_sweep_keep_the_values_that_the_edited_space_has(run: 
 def test_a_refused_draw_does_not_keep_the_parameters_of_before(
     run: Run, write: Any, out: Path, capsys: Capture, number: int, is_refused_now: bool, teaches: bool
 ) -> None:
-    refuses = f"1 / 0 if trial.number == {number} and trial.study.study_name == 'my_space' else 0.0005"
+    write()
+    assert run("--name", "before") == 0
+    lr = drawn(SweepHistory.load(out / "before" / "journal.jsonl"))[number]["lr"]
+    refuses = f"1 / 0 if lr == {lr} else 0.0005"
     write(weight_decay=refuses)
     run()
     three = "trial.suggest_categorical('optimizer', ['sgd', 'nesterov', 'adam'])"

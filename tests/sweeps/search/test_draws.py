@@ -166,7 +166,11 @@ def write_space(tmp_path: Path, space: str) -> Callable[[str], None]:
 def test_a_sweep_goes_on_after_such_a_draw_and_says_so(
     run: Callable[..., int], write_space: Callable[[str], None], out: Path, capsys: Capture
 ) -> None:
-    write_space("if trial.number == 3 and trial.study.study_name == 'my_space': raise ValueError('no such net')")  # fmt: skip
+    write_space("pass")
+    assert run("--name", "before") == 0
+    third = SweepHistory.load(out / "before" / "journal.jsonl").trials[3].started.params["lr"]
+    write_space(f"if lr == {third}: raise ValueError('no such net')")
+    capsys.readouterr()
     assert run() == 1, "a fault, though not one that ends the sweep"
     captured = capsys.readouterr()
     assert "trial 3 refused draw: failed: space my_space: suggest: ValueError: no such net" in captured.out
@@ -202,12 +206,42 @@ def test_tuples_and_numpys_numbers_are_choices_and_bounds(sweep: Callable[..., S
     assert all(start.params["widths"] == str(tuple(start.config["net"]["widths"])) for start in starts)
 
 
+def noting(trial: optuna.Trial) -> TrialConfig:
+    """Uses all that it may use of its trial."""
+    trial.set_user_attr("why", trial.number)
+    choice = trial.suggest_categorical("widths", [(8, 16), (16, 32)])  # type: ignore[arg-type]
+    lr = trial.suggest_float("lr", 0.02, 0.04, step=0.01)
+    assert trial.params == {"widths": str(choice), "lr": lr}
+    assert list(trial.distributions) == ["widths", "lr"]
+    return config(lr, choice[0], momentum=0.9 - trial.user_attrs["why"] / 100)
+
+
+def test_a_note_on_the_trial_does_not_count_as_an_edit(sweep: Callable[..., SweepResult]) -> None:
+    space = Space(suggest=noting, name="noting", sampler="tpe", pruner="none")
+    whole = sweep(space=space, trials=20, epochs=1, name="whole")
+    sweep(space=space, trials=14, epochs=1)
+    resumed = sweep(space=space, trials=20, epochs=1, resume=True)
+    assert [driver.redrawn for driver in resumed.history.drivers] == [None, None]
+    assert [trial.started.params for trial in resumed] == [trial.started.params for trial in whole]
+
+
+def test_other_sweeps_and_grids_draw_from_a_space_that_makes_notes(sweep: Callable[..., SweepResult]) -> None:
+    space = Space(suggest=noting, name="noting", sampler="tpe", pruner="none")
+    sweep(space=space, trials=3, epochs=1, name="dusk")
+    assert len(sweep(space=space, trials=1, epochs=1, learn_from=["dusk"]).history.started.lessons) == 3
+    grid = sweep(space=space, epochs=1, sampler="grid", name="grid")
+    assert {(trial.started.params["widths"], trial.started.params["lr"]) for trial in grid} == {
+        (widths, lr) for widths in ("(8, 16)", "(16, 32)") for lr in (0.02, 0.03, 0.04)
+    }
+
+
 @pytest.mark.parametrize(
     ("body", "said"),
     [
         ("trial.suggest_categorical('net', [LeNetConfig, Recipe])", "parameter 'net': a choice is a number, a text"),
         ("trial.suggest_categorical('net', [{'a': 1}])", "got {'a': 1}; use a name as the choice"),
-        ("trial.set_user_attr('net', LeNetConfig())", "not JSON serializable"),
+        ("trial.study.study_name", "trial.study: suggest is called again for a resume, a grid or --from"),
+        ("trial.should_prune()", "its trial has only suggest_float, suggest_int, suggest_categorical, number"),
         ("trial.suggest_float('momentum', 0.9, 0.1)", "`low <= high` must hold, but got (low=0.9, high=0.1)"),
         (
             "trial.suggest_categorical('size', [64, 128] if lr > 0.01 else [16, 32])",
