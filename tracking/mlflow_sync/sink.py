@@ -258,23 +258,28 @@ class _Session:
         if work.end is not None:
             tags |= ending_tags(work.end)
         # Parameters wait for the first points, for one request less per run.
-        if isinstance(work.end, SweepEnded):
-            history = SweepHistory.load(self._folder.journal)
-            points = [*self._expectation(history, work.end.time_ms), *_front_points(history, work.end.time_ms)]
-            self._log(run_id, points, tags=self._winner_tags(history))
         if work.points or work.end is not None or tags:
             self._log(run_id, work.points, self._params.pop(number, {}), tags)
         if work.end is not None:
             self._log_files(number, run_id)
             if isinstance(work.end, SweepEnded):
-                self._tag_front(SweepHistory.load(self._folder.journal))
-                bring_up_to_date(self._client, self._folder, dict(self._living_trials()), self._weights)
+                self._log_result(run_id, work.end)
             self._client.set_terminated(run_id, ending_status(work.end), work.end.time_ms)
             self._ended[number] = work.end.time_ms
         if work.drawn is not None:
             if work.end is None:
                 self._log_files(number, run_id, "[!.]*.png")
             self._log(run_id, tags={DRAWN_TAG: str(work.drawn)})
+
+    def _log_result(self, run_id: str, end: SweepEnded) -> None:
+        """Record what a sweep resulted in: winner, expected accuracy, Pareto front and weights."""
+        history = SweepHistory.load(self._folder.journal)
+        if history.finished != end:  # it was extended since: its next end has the result
+            return
+        points = [*self._expectation(history, end.time_ms), *_front_points(history, end.time_ms)]
+        self._log(run_id, points, tags=self._winner_tags(history))
+        self._tag_front(history)
+        bring_up_to_date(self._client, self._folder, dict(self._living_trials()), self._weights)
 
     def _tag_front(self, history: SweepHistory) -> None:
         """Tag the runs of the trials and groups on the Pareto front, and remove the tag from the others."""

@@ -363,6 +363,24 @@ def test_epochs_that_were_trained_again_reach_a_run_that_was_deleted_meanwhile(
     assert sorted(steps) == [1, 2, 3, 3, 4]
 
 
+def test_an_extension_leaves_the_result_as_it_is_until_the_sweep_ends_again(
+    sweep: Sweep, new_sink: NewSink, stored: Stored
+) -> None:
+    """Trial 2 is the best until it is extended, and then counts by its first epoch alone."""
+    for number, right in enumerate((50, 60, 70)):
+        sweep.predictions(number, right)
+    sweep.whole()
+    new_sink().sync()
+    before = stored.points(), stored.runs(), stored.tags(SWEEP_ID)
+    assert (before[0][SWEEP_ID, "best_val_accuracy", 0], before[2]["winner"]) == (0.7, "2")
+    change = Lengthened(trial=2, epochs=6, epoch=1)
+    sweep.write(
+        Act(time_ms=sweep.tick(), act="a", verb="extend", who="ana", asked_ms=0, answer="", lengthened=(change,))
+    )
+    new_sink().sync()
+    assert (stored.points(), stored.runs(), stored.tags(SWEEP_ID)) == before
+
+
 def test_a_sweep_that_somebody_drives_is_not_sent_from_beside(sweep: Sweep, new_sink: NewSink, stored: Stored) -> None:
     sweep.whole()
     with hold_folder(sweep.folder.root), pytest.raises(FolderHeldError, match=f"pid {os.getpid()}"):
