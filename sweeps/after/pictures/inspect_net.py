@@ -89,7 +89,7 @@ def inspect_run(
             f"Grad-CAM: none of {', '.join(layers)} has a feature map of more than one pixel; also name a "
             "convolution, or use --method occlusion"
         )
-    probabilities = predict(net, shown.images, device=device)
+    probabilities = predict(net, shown.images, device=device, views=run.config.recipe.views)
     sheet = _face_sheet(shown, probabilities, run.spec.classes)
     scene = _Scene(net, shown, watched, sheet, probabilities.argmax(1), f"{_what(run)}, {shown.title}")
     return _written(_pictures(run, faces, scene, methods), folder or run.files.root / "inspect")

@@ -5,20 +5,24 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from PIL import Image
 
 from fer_models import CompactResNetConfig, LeNetConfig, NetConfig, Recipe
+from fer_models.training.evaluate import predict
 from sweeps import Baseline, Space, TrialConfig, run_sweep
 from sweeps.after.ensemble import make_ensemble
-from sweeps.after.pictures.inspect_net import draw_filters_and_maps
-from sweeps.after.pictures.inspected_faces import chosen_faces, face_from
+from sweeps.after.pictures.inspect_net import draw_filters_and_maps, inspect_run
+from sweeps.after.pictures.inspected_faces import Shown, chosen_faces, face_from
 from sweeps.cli.main import main
 from sweeps.runs import find_run
 from tests.sweeps.fake_trials import refused
+from tracking.figures import inspect_figures
 from tracking.mlflow_sync.default_store import default_uri
 from tracking.mlflow_sync.upkeep import find_mlflow_run
 from tracking.record.history import SweepHistory
@@ -99,6 +103,33 @@ def test_without_captum_the_rest_is_drawn_and_the_way_out_said(
     asked = "night/0", "--method", "gradcam", "--out-dir", str(tmp_path / "q")
     assert "pip install captum" in refused(capsys, lambda: inspect(*asked))
     assert not (tmp_path / "q").exists()
+
+
+def test_captions_have_the_answers_over_all_views(
+    tmp_path: Path, tiny_csv: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirrored = LENET.model_copy(update={"recipe": Recipe(lr=0.01, batch_size=8, views="mirror")})
+    space = Space(suggest=lambda trial: mirrored)
+    run_sweep(space, data=tiny_csv, trials=1, epochs=8, name="night", out=tmp_path, runner="inline",
+              figures=False, baselines="none")  # fmt: skip
+    run = find_run("night/0", tmp_path)
+    faces = np.full((6, 48, 48), 255, np.uint8)
+    for place, face in enumerate(faces):
+        face[:, 8 * place : 8 * place + 8] = 0  # no mirrored one is the same
+    shown = Shown(faces, tuple("012345"), (None,) * 6, "bars")
+    captions: list[str] = []
+    draw = inspect_figures.maps_figure
+
+    def drawn(sheet: inspect_figures.FaceSheet, *given: Any) -> Figure:
+        captions[:] = sheet.captions
+        return draw(sheet, *given)
+
+    monkeypatch.setattr(inspect_figures, "maps_figure", drawn)
+    list(inspect_run(run, shown, folder=tmp_path / "pictures"))
+    net = run.net(run.faces())
+    both = (predict(net, faces) + predict(net, faces[:, :, ::-1].copy())) / 2
+    answers = [f"{run.spec.classes[row.argmax()]} {row.max():.0%}" for row in both]
+    assert captions == [f"{place}\npred. {answer}" for place, answer in enumerate(answers)]
 
 
 def test_faces_are_one_of_each_class_in_turn(finished: Path) -> None:
