@@ -33,7 +33,7 @@ from fer_data.sources import ferplus
 from fer_data.sources.compressed import Text, opened
 from fer_data.sources.csv_arrow import read_rows
 from fer_data.sources.csv_rows import SIDE, USAGES, Header, Rows, fields_of
-from fer_data.sources.gather import given_name
+from fer_data.sources.gather import OFFICIAL_NAME, given_name, own_name
 from fer_data.sources.read_faces import ReadFaces, Splits
 
 # Goodfellow et al. 2013 (arXiv:1307.0414): the challenge's split, Angry..Neutral.
@@ -65,7 +65,7 @@ def read_csv(path: Path, options: DataOptions) -> ReadFaces:
     splits = _splits(path, rows.pixels, rows.emotions, usages)
     notes = (_carved_note(rows, splits, lacking),) if lacking else differences_from_official(splits)
     notes += _numbering_note(rows)
-    read = ReadFaces(_name(path) if notes else "FER2013", EXPRESSIONS, splits, notes, rows.left_out)
+    read = ReadFaces(_name(path) if notes else OFFICIAL_NAME, EXPRESSIONS, splits, notes, rows.left_out)
     if options.ferplus is not None:
         read = _with_ferplus(read, path, rows, usages, options)
     return read if options.resize is None else _resized(read, options.resize, options.resize_method)
@@ -182,7 +182,7 @@ def _name(path: Path) -> str:
     name = given_name(path)
     for suffix in (".tgz", ".gz", ".xz", ".zip", ".tar", ".csv"):
         name = name.removesuffix(suffix)
-    return name or given_name(path)
+    return own_name(name or given_name(path))
 
 
 def _read_header(text: Text) -> Header:

@@ -21,6 +21,7 @@ from fer_data.sources.gather import (
     Sample,
     gather,
     given_name,
+    own_name,
     printable,
     three_splits,
     without_contradictions,
@@ -69,7 +70,7 @@ def read_folders(path: Path, options: DataOptions) -> ReadFaces:
     found = gather(_samples(files, faults), len(files), options, faults)
     splits, notes = three_splits(faults, classes.names, class_folders, found)
     return ReadFaces(
-        given_name(path),
+        own_name(given_name(path)),
         tuple(map(printable, classes.names)),
         splits,
         (*classes.notes, *usage_notes, *notes),

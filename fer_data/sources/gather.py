@@ -18,6 +18,9 @@ from fer_data.images.resizing import resized, room, rows_of
 from fer_data.options import DataOptions
 from fer_data.sources.read_faces import ReadFaces, Splits
 
+OFFICIAL_NAME = "FER2013"
+"""The name of the official data, whose val and test are called PublicTest and PrivateTest."""
+
 SPLIT_NAMES = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation", "public", "publictest", "dev"),
@@ -88,6 +91,11 @@ def printable(name: str) -> str:
 def given_name(path: Path) -> str:
     """The name of a file or folder as the user gave it, also for `.`; links are not followed."""
     return printable(path.name if path.name not in ("", "..") else path.resolve().name)
+
+
+def own_name(name: str) -> str:
+    """The name of data that a source names itself. "FER2013" is reserved for data that equal the official ones."""
+    return f"{name} (not official)" if name == OFFICIAL_NAME else name
 
 
 def without_contradictions(
@@ -189,7 +197,7 @@ def numbered_faces(faults: Faults, given: Collection[str], found: dict[str, Spli
     """The faces of a source whose labels are only numbers; arguments and errors as of `three_splits`."""
     classes = numbered_classes(faults.root, {label for split in found.values() for label in split.labels.tolist()})
     splits, notes = three_splits(faults, classes.names, given, relabelled(found, classes.label_of))
-    name, left_out = given_name(faults.root), tuple(faults.skippable)
+    name, left_out = own_name(given_name(faults.root)), tuple(faults.skippable)
     return ReadFaces(name, classes.names, splits, (*classes.notes, *notes), left_out)
 
 

@@ -13,6 +13,7 @@ from fer_data.faces import EXPRESSIONS, DataError, Faces, derived_fingerprint, f
 from fer_data.images.resizing import all_resized
 from fer_data.options import DataOptions
 from fer_data.sources import fer2013, synthetic
+from fer_data.sources.gather import OFFICIAL_NAME
 from fer_data.sources.read_faces import ReadFaces
 
 _LEFT_OUT_SHOWN = 5
@@ -32,7 +33,7 @@ def read_source(options: DataOptions) -> Faces:
     if read.classes != EXPRESSIONS or read.left_out:
         fingerprint = derived_fingerprint(fingerprint, json.dumps([read.classes, read.left_out]))
     train, val, test = read.splits
-    name = "FER2013" if fingerprint == fer2013.OFFICIAL_FINGERPRINT else read.name
+    name = OFFICIAL_NAME if fingerprint == fer2013.OFFICIAL_FINGERPRINT else read.name
     notes = (*read.notes, *([_left_out_note(read)] if read.left_out else []))
     return mark_leaks(
         Faces(name, fingerprint, read.classes, train, val, test, synthetic=options.source is None, notes=notes)

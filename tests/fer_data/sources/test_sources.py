@@ -70,3 +70,9 @@ def test_synthetic_faces_can_be_resized(monkeypatch):
     assert (small.train.images.shape, usual.train.images.shape) == ((28, 24, 24), (28, 48, 48))
     blocks = usual.train.images.reshape(28, 24, 2, 24, 2).mean(axis=(2, 4))
     assert np.abs(small.train.images - blocks).max() <= 1  # Pillow rounds twice, across and down
+
+
+def test_data_that_call_themselves_fer2013_are_not_taken_for_the_official_ones(tmp_path, write_csv, good_rows):
+    write_images(tmp_path / "FER2013")
+    faces = [open_cached(prepare(path)) for path in (tmp_path / "FER2013", write_csv(good_rows, name="FER2013.csv"))]
+    assert [one.name for one in faces] == ["FER2013 (not official)"] * 2
