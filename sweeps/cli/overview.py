@@ -81,6 +81,8 @@ class Digest(BaseModel):
     finished: bool = False
     stopped: str | None = None
     """Why its last driver stopped."""
+    waits_for_person: bool = False
+    """Whether a resume alone would train nothing, until a paused trial is unpaused."""
     held_by: str | None = None
     """Who paused the whole sweep; its driver waits."""
     held_ms: int = 0
@@ -160,6 +162,7 @@ def digest_of(folder: SweepFolder, history: SweepHistory) -> Digest:
         slot_seconds_left=None if history.finished else seconds_left(history, spec, 1),
         finished=history.finished is not None,
         stopped=history.stopped.reason if history.stopped else None,
+        waits_for_person=spec.waits_for_person(history),
         held_by=history.held.who if history.held else None,
         held_ms=history.held.asked_ms if history.held else 0,
         updated_ms=max(last, *ends, history.started.time_ms),
@@ -255,9 +258,9 @@ def _state(digest: Digest, is_held: bool, slots: int) -> State:
     if is_held:
         nothing_left = digest.slot_seconds_left == 0  # its driver draws the last pictures and the report
         return "running" if slots or nothing_left else "waiting"
-    if digest.stopped is None:
-        return "crashed"
-    return "paused" if digest.trials.get("paused") else "stopped"
+    if digest.waits_for_person:
+        return "paused"
+    return "crashed" if digest.stopped is None else "stopped"
 
 
 def _why(name: str, state: State, driver: Holder, digest: Digest) -> str:

@@ -27,7 +27,8 @@ def sweeps(served: Serving) -> str:
 def sweep(name: str, found: Found, served: Serving) -> str:
     """The page of a sweep, which updates itself in the browser."""
     return page("sweep.html", name=name, started=found.started(), has_report=found.folder.report.is_file(),
-                out=str(served.out), resume=command_for(served.out, "resume", name))  # fmt: skip
+                out=str(served.out), resume=command_for(served.out, "resume", name),
+                unpause=command_for(served.out, "unpause", name))  # fmt: skip
 
 
 @router.get("/sweeps/{name}/report")

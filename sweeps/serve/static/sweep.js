@@ -1,6 +1,6 @@
 // One sweep alive: the state comes as server-sent events; only what changed is sent and drawn again.
 "use strict";
-const { name, resume } = document.getElementById("sweep").dataset;
+const { name, resume, unpause } = document.getElementById("sweep").dataset;
 const base = `/api/v1/sweeps/${encodeURIComponent(name)}`;
 const trials = new Map();
 const ROWS = 200, CURVES = 100, OVER = ["done", "pruned", "failed", "stopped"];
@@ -17,7 +17,7 @@ function duration(seconds) {
 
 function showSummary(now) {
   const { trials: counts, begun } = now.digest, over = ["finished", "paused"].includes(now.state);
-  put("line", `${now.why || (now.state === "waiting" ? "queued" : now.state)}; space ${now.digest.space}, data ${now.digest.dataset}` + (now.digest.stopped ? `; ${now.digest.stopped}` : "") + (["stopped", "crashed"].includes(now.state) ? `; continue it with: ${resume}` : ""));
+  put("line", `${now.why || (now.state === "waiting" ? "queued" : now.state)}; space ${now.digest.space}, data ${now.digest.dataset}` + (now.digest.stopped ? `; ${now.digest.stopped}` : "") + (now.driver || now.state === "finished" ? "" : `; continue it with: ${now.state === "paused" ? `${unpause} and then ` : ""}${resume}`));
   best = now.digest.best;
   showGroups(now.groups);
   put("best", percent(best?.value));
@@ -30,7 +30,11 @@ function showSummary(now) {
   put("left-about", over || now.seconds_left == null ? "" : "at the speed so far");
   driven = now.driver != null;
   updated = now.digest.updated_ms;
-  for (const button of document.querySelectorAll(".acts > button")) button.disabled = !driven && button.dataset.verb !== "retry";
+  for (const [verb, works] of Object.entries({ pause: driven, unpause: driven || now.state === "paused", stop: driven })) {
+    const button = document.querySelector(`.acts > [data-verb=${verb}]`);
+    button.disabled = !works;
+    button.title = works ? "" : "The sweep has no driver, so nothing runs.";
+  }
   showFront(now.digest.pareto);
   document.querySelector("[data-verb=retry]").hidden = !counts.failed;
   share = now.set;
@@ -101,7 +105,6 @@ function rowOf(one) {
   const verbs = [...({ running: ["pause", "stop"], waiting: ["unpause", "pause", "stop"], paused: ["unpause", "stop"] }[one.state] ?? []), ...(one.epoch && !one.is_over ? ["fork"] : [])];
   if (last.dataset.verbs !== verbs.join()) last.replaceChildren(...verbs.map((verb) => actButton(verb, one.number)));
   last.dataset.verbs = verbs.join();
-  for (const button of last.children) button.disabled = !driven && button.dataset.verb !== "fork";
   return row;
 }
 

@@ -15,6 +15,7 @@ from tests.sweeps.serve.conftest import Served, unfinished
 from tracking.record.events import (
     AttemptStarted,
     DriverStarted,
+    DriverStopped,
     EpochDone,
     Group,
     TrialEnded,
@@ -111,6 +112,27 @@ def test_a_journal_that_becomes_unreadable_is_said_on_the_page(page: Any, server
     with journal_file.open("a") as file:
         file.write('{"event":"epoch","unknown":1}\n')
     page.locator("#lost", has_text="not an event this version knows").wait_for()
+
+
+@pytest.mark.parametrize(
+    ("reason", "state", "verbs"), [("share", "stopped", ["resume"]), ("person", "paused", ["unpause", "resume"])]
+)
+def test_a_sweep_without_a_driver_says_how_it_continues(
+    page: Any, server: Served, out: Path, reason: Any, state: str, verbs: list[str]
+) -> None:
+    """Only if a person paused what is left is the sweep paused; a resume alone would then do nothing."""
+    journal_file = unfinished(out, reason)
+    start_again(journal_file)
+    with Journal.open(journal_file) as journal:
+        journal.append(TrialPaused(trial=0, epoch=2, reason=reason), DriverStopped(reason="its driver died"))
+    page.goto(f"{server.url}/sweeps/{reason}")
+    commands = " and then ".join(f"python -m sweeps {verb} {reason} --out {out}" for verb in verbs)
+    line = page.locator("#line", has_text=f"; its driver died; continue it with: {commands}")
+    line.wait_for()
+    assert line.inner_text().startswith(f"{state};")
+    assert page.get_by_role("button", name="Continue", exact=True).is_enabled() == (state == "paused")
+    assert page.get_by_role("button", name="Pause", exact=True).get_attribute("title")
+    assert page.get_by_role("button", name="continue trial 0").is_enabled()
 
 
 def test_an_act_without_undo_is_confirmed_first(page: Any, server: Served) -> None:
