@@ -3,8 +3,8 @@
 import sys
 
 from cluster.cli import main
-from fer_common.verbs import replace_missing_characters
+from fer_common.console import let_no_output_fail
 
 if __name__ == "__main__":
-    replace_missing_characters()
+    let_no_output_fail()
     sys.exit(main(sys.argv[1:]))

@@ -6,8 +6,6 @@ The first line of its docstring is its help line; the rest, such as an example, 
 from __future__ import annotations
 
 import argparse
-import io
-import sys
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from inspect import getdoc
@@ -87,10 +85,3 @@ def parsed(parser: Parser, argv: Sequence[str]) -> Verb:
 def run_verb(parser: Callable[[], Parser], argv: Sequence[str], show: Callable[[str], object]) -> int:
     """Run the verb of a command line; return the exit code, as `run_command` does."""
     return run_command(argv, lambda: parsed(parser(), argv)(), show)
-
-
-def replace_missing_characters() -> None:
-    """Write a question mark for each character that the terminal's encoding lacks."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")

@@ -2,9 +2,9 @@
 
 import sys
 
-from fer_common.verbs import replace_missing_characters
+from fer_common.console import let_no_output_fail
 from fer_data.cli import main
 
 if __name__ == "__main__":
-    replace_missing_characters()
+    let_no_output_fail()
     sys.exit(main(sys.argv[1:]))

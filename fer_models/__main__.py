@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import TypeAdapter
 
+from fer_common.console import let_no_output_fail
 from fer_common.errors import Parser, did_you_mean
 from fer_common.flags import Flag
-from fer_common.verbs import Verb, describe, replace_missing_characters, run_verb
+from fer_common.verbs import Verb, describe, run_verb
 from fer_models.configs.net_config import NET_CONFIGS, NET_NAMES, NetConfig
 from fer_models.errors import ModelError
 
@@ -112,5 +113,5 @@ def _summary(name: str) -> NetSummary:
 
 
 if __name__ == "__main__":
-    replace_missing_characters()
+    let_no_output_fail()
     sys.exit(main(sys.argv[1:]))

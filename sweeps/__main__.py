@@ -2,7 +2,7 @@
 
 import sys
 
-from sweeps.cli.console import let_no_output_fail
+from fer_common.console import let_no_output_fail
 from sweeps.cli.main import main
 
 if __name__ == "__main__":

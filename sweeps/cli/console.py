@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import select
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any
 
 from rich.text import Text
 
@@ -41,26 +39,6 @@ def hide_passwords_in_tracebacks() -> None:
         sys.stderr.write(without_password("".join(traceback.format_exception(kind, error, trace))))
 
     sys.excepthook = show
-
-
-def let_no_output_fail() -> None:
-    """Make stdout and stderr drop what cannot be written, so that it does not end a sweep.
-
-    The reader of a pipe or the terminal may be gone, or the disk of a log full. A character that the terminal cannot
-    show becomes a question mark.
-    """
-    for name in ("stdout", "stderr"):
-        if (stream := getattr(sys, name)) is not None:  # None if the file descriptor is closed
-            raw = io.BufferedWriter(_Unfailing(stream.fileno(), "w", closefd=False))
-            setattr(sys, name, io.TextIOWrapper(raw, stream.encoding, errors="replace", line_buffering=True))
-
-
-class _Unfailing(io.FileIO):
-    def write(self, data: Any, /) -> int:
-        try:
-            return super().write(data)
-        except OSError:
-            return len(data)
 
 
 _STDOUT = 1

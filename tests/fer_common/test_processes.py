@@ -13,7 +13,6 @@ import pytest
 from fer_common.console import new_console
 from fer_common.own_modules import command, environment
 from fer_common.user import user_name
-from fer_common.verbs import replace_missing_characters
 from fer_common.versions import versions
 
 
@@ -53,12 +52,3 @@ def test_piped_output_is_wide_enough_for_tables(monkeypatch: pytest.MonkeyPatch)
     console.print("[bold]1 of 2[/] " + "x" * 300)
     assert console.width == 160
     assert sys.stdout.getvalue() == "[bold]1 of 2[/] " + "x" * 300 + "\n"  # type: ignore[attr-defined]
-
-
-def test_a_character_that_the_terminal_lacks_is_a_question_mark(monkeypatch: pytest.MonkeyPatch) -> None:
-    raw = io.BytesIO()
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
-    monkeypatch.setattr(sys, "stderr", None)  # its descriptor is closed
-    replace_missing_characters()
-    print("4 × 4", flush=True)
-    assert raw.getvalue() == b"4 ? 4\n"

@@ -47,9 +47,12 @@ def started(out: Path) -> Iterator[Start]:
     """A function that starts a sweep with `--out out`; what still runs at the end of the block is killed."""
     running: list[subprocess.Popen[str]] = []
 
-    def start_sweep(*arguments: str, module: str = "tests.integration.no_pictures") -> subprocess.Popen[str]:
+    def start_sweep(
+        *arguments: str, module: str = "tests.integration.no_pictures", closing: str = ""
+    ) -> subprocess.Popen[str]:
+        shell = ["sh", "-c", f'exec "$@" {closing}', "sh"] if closing else []  # `closing` as ">&-"
         process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments, *([] if "--out" in arguments else ["--out", str(out)])],
+            [*shell, sys.executable, "-m", module, *arguments, *([] if "--out" in arguments else ["--out", str(out)])],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 from unittest import mock
 
-from sweeps.cli.console import let_no_output_fail
+from fer_common.console import let_no_output_fail
 from sweeps.cli.main import run_main
 from sweeps.planning.plan import Plan
 from sweeps.sweep import SweepResult, run_plan

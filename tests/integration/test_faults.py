@@ -21,7 +21,9 @@ import pytest
 
 from tests import ROOT
 from tests.integration.conftest import Start, check_mlflow, finish, lines, started, states, what_happened
+from tracking.record.events import TrialEnded
 from tracking.record.history import SweepHistory
+from tracking.record.journal import read
 
 # Whole sweeps in processes, some of them with Ray.
 pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
@@ -186,6 +188,17 @@ def test_each_signal_stops_a_sweep_whole_and_prints_how_to_continue(
     assert states(journal) == {"done": 2}
     runs = check_mlflow(uri, journal, "small_space")
     assert [run.data.tags["state"] for run in runs] == ["done", "done"]
+
+
+def test_a_signal_stops_a_sweep_whose_output_is_closed(start: Start, small: list[str], tmp_path: Path) -> None:
+    sweep = [*small, "--trials", "1", "--epochs", "40", "--runner", "inline", "--name", "closed"]
+    process = start(*sweep, closing=">&- 2>&-")
+    journal = tmp_path / "closed/journal.jsonl"
+    wait_for_lines(journal, 4, process)  # its first epoch
+    process.send_signal(signal.SIGTERM)
+    assert finish(process)[0] == 143
+    ends = [event for event in read(journal) if isinstance(event, TrialEnded)]
+    assert [(end.state, end.final) for end in ends] == [("stopped", False)]
 
 
 def test_divergence_is_a_result_and_ends_only_its_trial(start: Start, small: list[str], tmp_path: Path) -> None:

@@ -25,9 +25,9 @@ from sweeps.cli.main import main, run_main
 from sweeps.config import parse_settings, setting_text
 from sweeps.runs import find_run
 from tests import ROOT
+from tests.fer_common.test_console import ASCII
 from tests.stand_ins import QUIET
 from tests.sweeps import fake_trials
-from tests.sweeps.cli.test_console import ASCII
 from tests.sweeps.fake_trials import refused
 from tracking.record.history import SweepHistory
 

@@ -1,4 +1,4 @@
-"""What is written for a person never ends the program, and files do not depend on the terminal."""
+"""Output that a terminal, a disk or a reader does not take never ends the program, nor do closed descriptors."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ ASCII = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
 
 PRINT = r"""
 import sys
-from sweeps.cli.console import console, errors, let_no_output_fail
+from fer_common.console import let_no_output_fail, new_console
 let_no_output_fail()
+console, errors = new_console(), new_console(stderr=True)
 for line in range(3):
     console.print(f"line {line} of 4 \u00d7 4 \u8868\u60c5")
     errors.print("warning: \u00d7")
@@ -24,9 +25,10 @@ sys.exit(7)
 """
 
 
-def run(*command: str, **more: Any) -> subprocess.CompletedProcess[bytes]:
+def run(*command: str, closing: str = "", **more: Any) -> subprocess.CompletedProcess[bytes]:
     asked: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": os.environ, "cwd": ROOT}
-    return subprocess.run([sys.executable, *command], timeout=60, check=False, **asked | more)
+    shell = ["sh", "-c", f'exec "$@" {closing}', "sh"] if closing else []
+    return subprocess.run([*shell, sys.executable, *command], timeout=60, check=False, **asked | more)
 
 
 def test_output_that_nobody_takes_is_dropped() -> None:
@@ -54,3 +56,27 @@ def test_the_other_command_lines_too() -> None:
         done = run("-m", module, "表情", env=os.environ | ASCII)
         assert done.returncode == 2
         assert b"Traceback" not in done.stderr, done.stderr
+
+
+CLOSED = """
+import os
+import subprocess
+import sys
+from fer_common.console import let_no_output_fail
+let_no_output_fail()
+print("dropped")
+print("dropped", file=sys.stderr)
+child = subprocess.run([sys.executable, "-c", "import sys; sys.exit(None in (sys.stdin, sys.stdout, sys.stderr))"])
+sys.exit(7 if os.open("/dev/null", os.O_RDONLY) > 2 and sys.stdin.read() == "" and child.returncode == 0 else 1)
+"""
+
+
+def test_closed_descriptors_are_dev_null() -> None:
+    """Also for the processes that the program starts."""
+    assert run("-c", CLOSED, closing="<&- >&- 2>&-").returncode == 7
+
+
+def test_commands_run_with_closed_output() -> None:
+    assert run("-m", "fer_models", "lenet", closing=">&- 2>&-").returncode == 0
+    assert run("-m", "fer_models", "lenett", closing="2>&-").returncode == 2
+    assert run("-m", "cluster", "doctorr", closing="2>&-").returncode == 2
