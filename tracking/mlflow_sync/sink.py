@@ -41,7 +41,7 @@ from tracking.mlflow_sync.run_records import (
 )
 from tracking.mlflow_sync.upkeep import how_to_restore, search_runs
 from tracking.mlflow_sync.uri import BESIDE_THE_SWEEPS
-from tracking.mlflow_sync.weights import bring_up_to_date
+from tracking.mlflow_sync.weights import bring_up_to_date, outdated
 from tracking.record.events import DriverStarted, Event, SweepEnded, SweepStarted
 from tracking.record.folder_lock import FolderHeldError, hold_folder
 from tracking.record.history import SweepHistory
@@ -227,17 +227,20 @@ class _Session:
         }
         groups = GroupRuns()
         last = last_events(read(journal, end), groups)
-        self.grouper = EventGrouper(
-            {
-                number: one
-                for number, one in last.items()
-                if number in self._ended
-                and (number == PARENT or self._parents[number] == self._run_ids.get(groups.above(number)))
-                and found[number].info.end_time == one.end.time_ms
-                and (one.drawn is None or found[number].data.tags.get(DRAWN_TAG) == str(one.drawn))
-                and self._has_files(number)
-            }
-        )
+        settled = {
+            number: one
+            for number, one in last.items()
+            if number in self._ended
+            and (number == PARENT or self._parents[number] == self._run_ids.get(groups.above(number)))
+            and found[number].info.end_time == one.end.time_ms
+            and (one.drawn is None or found[number].data.tags.get(DRAWN_TAG) == str(one.drawn))
+            and self._has_files(number)
+        }
+        # The sweep's end also gives the other runs their weights and tags. Those that were deleted then lack them.
+        living = [number for number, _ in self._living_trials()]
+        if last.keys() - settled.keys() - self.deleted.keys() or any(outdated(self._folder, living, self._weights)):
+            settled.pop(PARENT, None)
+        self.grouper = EventGrouper(settled)
 
     def tell(self, number: int, work: RunWork) -> None:
         """Update one run; repeating this changes nothing. A run that a person deleted stays deleted."""

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,15 +43,25 @@ def bring_up_to_date(
         run_ids: the trials' runs by number.
         tags: the WEIGHTS_TAG of the trials that have one.
     """
-    for number, run_id in run_ids.items():
+    for number, wanted in outdated(folder, run_ids, tags):
+        if wanted:
+            _send(client, run_ids[number], folder.trial(number).best)
+            client.set_tag(run_ids[number], WEIGHTS_TAG, wanted)
+        else:
+            with suppress(NotImplementedError):  # some artifact stores cannot delete files
+                _take_back(client, run_ids[number])
+
+
+def outdated(folder: SweepFolder, trials: Iterable[int], tags: Mapping[int, str]) -> Iterator[tuple[int, str | None]]:
+    """The trials whose weights in MLflow are not those in the sweep's folder.
+
+    With each is the WEIGHTS_TAG of those in the folder; None if there are none. `tags` are those in MLflow.
+    """
+    for number in trials:
         path = folder.trial(number).best
         wanted = _content(path) if path.is_file() else None
-        if wanted and wanted != tags.get(number):
-            _send(client, run_id, path)
-            client.set_tag(run_id, WEIGHTS_TAG, wanted)
-        elif wanted is None and number in tags:
-            with suppress(NotImplementedError):  # some artifact stores cannot delete files
-                _take_back(client, run_id)
+        if wanted != tags.get(number):
+            yield number, wanted
 
 
 def copies_of_weights(client: "MlflowClient", history: SweepHistory, trials: Collection[int]) -> list[Copy]:

@@ -128,6 +128,49 @@ def test_an_extended_trial_s_net_replaces_the_old_one_of_the_same_size(
     assert kept() == {2: b"9"}
 
 
+def test_a_run_that_was_deleted_has_the_present_weights_once_it_is_restored(
+    sweep: Sweep, new_sink: NewSink, out: Path, client: MlflowClient, stored: Stored,
+    kept: Callable[[], dict[int, bytes]],
+) -> None:  # fmt: skip
+    """While its run is deleted, trial 1 loses its weights to the sweep's other trials, and trial 2 gets better ones."""
+    paths = [weights(sweep, number) for number in range(3)]
+    sweep.whole()
+    new_sink().sync()
+    started = SweepHistory.load(sweep.folder.journal).started
+    deleted = [find_mlflow_run(client, started, number) for number in (1, 2)]
+    for run_id in deleted:
+        client.delete_run(run_id)
+    for path in paths[1:]:
+        path.unlink()
+    paths[2].write_bytes(b"9")
+    sweep.write(sweep.driver(resumed=True))
+    sweep.finish()
+    sink = MlflowSink(sweep.folder.journal, tracking_uri=default_uri(out), out=out, on_warning=lambda _: None)
+    assert sink.sync() == 2, "deleted"
+    for run_id in deleted:
+        client.restore_run(run_id)
+    new_sink().sync()
+    assert kept() == {0: b"0", 2: b"9"}
+    assert stored.tags(f"{SWEEP_ID}/2")["weights"] == "1 bytes, sha256 19581e27de7ced00"
+
+
+def test_a_run_that_was_removed_for_good_is_made_again_with_its_weights(
+    sweep: Sweep, new_sink: NewSink, out: Path, client: MlflowClient
+) -> None:
+    weights(sweep, 2)
+    sweep.whole()
+    new_sink().sync()
+    (copy,) = out.glob("mlartifacts/*/*/artifacts/best.safetensors")
+    copy.unlink()
+    run_id = find_mlflow_run(client, SweepHistory.load(sweep.folder.journal).started, 2)
+    client.delete_run(run_id)
+    client._tracking_client.store._hard_delete_run(run_id)
+    new_sink().sync()
+    (again,) = out.glob("mlartifacts/*/*/artifacts/best.safetensors")
+    assert again != copy
+    assert again.read_bytes() == b"2"
+
+
 def test_copies_that_gc_finds_and_removes(
     sweep: Sweep, new_sink: NewSink, stored: Stored, client: MlflowClient, kept: Callable[[], dict[int, bytes]]
 ) -> None:
