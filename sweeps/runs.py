@@ -249,6 +249,11 @@ def made_of(trial: TrialHistory) -> tuple[str, ...]:
     return kind_of(trial.started.config).sources
 
 
+def _combined(trial: TrialHistory) -> tuple[str, ...]:
+    """The runs whose nets a trial combines: those that it was made from, or that were joined before its training."""
+    return made_of(trial) or tuple(trial.started.config.get("net", {}).get("joined_from", ()))
+
+
 def refuse_made(name: str, trials: Iterable[TrialHistory]) -> None:
     """Raise InputError if one of the trials was not trained but made from others, so that nothing can continue it."""
     for trial in trials:
@@ -316,7 +321,7 @@ def _origins(name: str, histories: Mapping[str, SweepHistory]) -> set[str]:
     while waiting:
         one = waiting.pop()
         trials = histories[one].trials.values() if one in histories else ()
-        used = {reference.partition("/")[0] for trial in trials for reference in made_of(trial)}
+        used = {reference.partition("/")[0] for trial in trials for reference in _combined(trial)}
         found |= set() if used else {one}
         waiting += used - seen
         seen |= used

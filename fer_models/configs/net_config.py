@@ -329,6 +329,8 @@ class JointConfig(_NetConfig):
     at: Literal["output", "middle"] = "output"
     """`output`: the mean of the members' logits. `middle`: the maps behind the first half of each member's stages,
     pooled to 3x3 and side by side, under a new classifier."""
+    joined_from: tuple[str, ...] = ()
+    """The runs whose trained nets its members were at first."""
 
     @property
     def size(self) -> int:

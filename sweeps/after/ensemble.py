@@ -185,11 +185,12 @@ def write_joint_net(runs: Sequence[Run], at: JointAt, name: str, out: Path, lr: 
     net = join([run.net(faces) for run in runs], at, len(faces.classes), generator)
     folder.mkdir(parents=True, exist_ok=True)
     weights = (folder / "weights.safetensors").absolute()
-    save_weights(net, weights, {"members": ", ".join(run.name for run in runs)})
+    names = tuple(run.name for run in runs)
+    save_weights(net, weights, {"members": ", ".join(names)})
     recipe = first.config.recipe.model_copy(update={"lr": lr or first.config.recipe.lr * _LR_FACTORS[at]})
     config = first.config.model_copy(
         update={
-            "net": JointConfig(members=members, at=at),
+            "net": JointConfig(members=members, at=at, joined_from=names),
             "recipe": recipe,
             "transfer": Transfer(weights=str(weights), sha256=weights_sha256(weights)),
         }

@@ -112,6 +112,16 @@ def test_a_joint_net_that_was_stopped_is_resumed(combined: Path, tmp_path: Path,
     assert SweepHistory.load(journal).trials[0].state == "done"
 
 
+def test_a_joint_net_and_its_members_share_their_looks_at_the_test_split(
+    combined: Path, tmp_path: Path, no_mlflow: object
+) -> None:
+    out = Path(shutil.copytree(combined, tmp_path / "runs"))
+    for name in ("night/0", "joined/0", "night/1", "other/0"):
+        assert main(["test", name, "--out", str(out)]) == 0
+    looks = [find_run(name, out).trial.tests[0].metrics for name in ("night/0", "joined/0", "night/1", "other/0")]
+    assert [one["test_looks_in_sweep"] for one in looks] == [1, 2, 3, 1]
+
+
 @pytest.mark.parametrize("name", ["joined", "middle"])
 def test_stages_of_joined_nets_can_be_frozen(
     name: str, combined: Path, out: Path, tiny_csv: Path, no_mlflow: object
