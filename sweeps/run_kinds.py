@@ -42,6 +42,11 @@ class Ensemble(_Kind):
         return tuple(self.members)
 
     @property
+    def command(self) -> tuple[str, ...]:
+        """The verb and the arguments that make it again."""
+        return ("ensemble", *(self.candidates or self.members), "--method", self.method)
+
+    @property
     def is_fitted(self) -> bool:
         """Whether its weights were fitted on the validation split."""
         return self.method != "mean"
@@ -61,6 +66,12 @@ class SvmHead(_Kind):
     def sources(self) -> tuple[str, ...]:
         """The run of the net."""
         return (self.member,)
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """The verb and the arguments that make it again."""
+        values = ",".join(f"{c:g}" for c in self.tried or (self.c,))
+        return ("svm", self.member, "--kernel", self.kernel, "--c", values)
 
 
 RunKind = TrainedNet | Ensemble | SvmHead

@@ -16,7 +16,7 @@ from sweeps.config import setting_text
 from sweeps.errors import InputError
 from sweeps.options import same_trials
 from sweeps.planning.budgets import Budgets
-from sweeps.run_kinds import TrainedNet
+from sweeps.run_kinds import Ensemble, RunKind, SvmHead, TrainedNet, kind_of
 from sweeps.runs import Run
 from sweeps.spec import SweepSpec, recorded_spec
 from tracking.flatten import flatten
@@ -42,11 +42,7 @@ def compare_runs(runs: Sequence[Run], whole: Sequence[bool], *, numbers_only: bo
     asked = {run.sweep.root.name: run for run, is_whole in zip(runs, whole, strict=True) if is_whole}
     searched = {name: run for name, run in asked.items() if isinstance(run.kind, TrainedNet)}
     summaries = sweep_summaries({name: run.history for name, run in searched.items()}) if len(searched) > 1 else ()
-    notes = [
-        f"the weights of {run.name} were fitted to these faces, so its numbers are too high"
-        for run in runs
-        if is_fitted(run)
-    ]
+    notes = [_fitted(run.name) for run in runs if is_fitted(run)]
     return found.model_copy(
         update={
             "stands_for": {name: run.name for name, run in searched.items()},
@@ -54,6 +50,10 @@ def compare_runs(runs: Sequence[Run], whole: Sequence[bool], *, numbers_only: bo
             "notes": (*found.notes, *notes),
         }
     )
+
+
+def _fitted(name: str) -> str:
+    return f"the weights of {name} were fitted to these faces, so its numbers are too high"
 
 
 def _compared_run(run: Run) -> ComparedRun:
@@ -104,18 +104,38 @@ def sweep_report(folder: SweepFolder, history: SweepHistory) -> tuple[SweepRepor
         history.end_driver()
     spec = recorded_spec(history)
     faces = None if spec.folds else _faces(spec)  # each fold has other validation faces
+    kind = _kind(history)
     report = SweepReport(
         history=history,
         folder=folder,
         data=_facts(spec, faces, _answered(folder, history)),
-        question=f"Which settings of {spec.space} recognise facial expressions best on {spec.dataset}?",
-        asked=_asked(spec, history),
+        question=_question(spec, kind),
+        asked=_asked(spec, history) if isinstance(kind, TrainedNet) else _made_of(kind),
         published={name: text for name, text in spec.baselines.items() if text},
-        commands=_commands(spec),
+        commands=_commands(spec, kind),
+        caution=_caution(folder, history),
         parameters=_parameters(folder, history),
         importances=importances(history),
     )
     return report, _grey_levels(faces) if faces else None
+
+
+def _kind(history: SweepHistory) -> RunKind:
+    """What a sweep is that was made from other runs; else a trained net, as all its trials are."""
+    first = next(iter(history.trials.values()), None)
+    return kind_of(first.started.config) if first else TrainedNet()
+
+
+def _caution(folder: SweepFolder, history: SweepHistory) -> str | None:
+    ensembles = (Run(folder, history, trial) for trial in history.trials.values() if trial.epochs)
+    return next((_fitted(run.name) for run in ensembles if is_fitted(run)), None)
+
+
+def _question(spec: SweepSpec, kind: RunKind) -> str:
+    if isinstance(kind, TrainedNet):
+        return f"Which settings of {spec.space} recognise facial expressions best on {spec.dataset}?"
+    what = "the average of these nets" if isinstance(kind, Ensemble) else "a support vector machine on this net"
+    return f"How well does {what} recognise facial expressions on {spec.dataset}?"
 
 
 def _answered(folder: SweepFolder, history: SweepHistory) -> int:
@@ -177,10 +197,18 @@ def _asked(spec: SweepSpec, history: SweepHistory) -> Mapping[str, str]:
     return asked | {f"fixed: {name}": setting_text(value) for name, value in spec.settings.items()}
 
 
-def _commands(spec: SweepSpec) -> Mapping[str, str]:
+def _made_of(kind: Ensemble | SvmHead) -> Mapping[str, str]:
+    if isinstance(kind, SvmHead):
+        return {"net": kind.member, "kernel": kind.kernel, "C": f"{kind.c:g}"}
+    members = ", ".join(f"{name} {weight:.2f}" for name, weight in kind.members.items())
+    return {"members and their weights": members, "method": kind.method}
+
+
+def _commands(spec: SweepSpec, kind: RunKind) -> Mapping[str, str]:
+    sweeps = "python", "-m", "sweeps"
+    test = {"evaluate its best trial on the test split, once": shlex.join([*sweeps, "test", spec.name])}
+    if not isinstance(kind, TrainedNet):
+        return {"make it again": shlex.join([*sweeps, *kind.command])} | test
     run = ["python", "-m", "sweeps.run", spec.space, *same_trials(spec)]
-    return {
-        "run the same sweep again": shlex.join(run),
-        "evaluate its best trial on the test split, once": shlex.join(["python", "-m", "sweeps", "test", spec.name]),
-        "average its five best trials": shlex.join(["python", "-m", "sweeps", "ensemble", "--sweep", spec.name]),
-    }
+    average = {"average its five best trials": shlex.join([*sweeps, "ensemble", "--sweep", spec.name])}
+    return {"run the same sweep again": shlex.join(run)} | test | (average if spec.trials > 1 else {})

@@ -58,7 +58,8 @@ class SweepReport:
 
     `question` is one sentence, `asked` its settings by name; `published` maps a baseline's name to
     its report's result; `commands` maps a purpose to its command; `parameters` maps a trial to
-    its net's number of parameters; `importances` maps a setting to the share of the objective's variance it explains.
+    its net's number of parameters; `importances` maps a setting to the share of the objective's variance it explains;
+    `caution` says why its numbers are too high, if they are.
     """
 
     history: SweepHistory
@@ -70,6 +71,7 @@ class SweepReport:
     commands: Mapping[str, str] = field(default_factory=dict)
     parameters: Mapping[int, int] = field(default_factory=dict)
     importances: Mapping[str, Interval] = field(default_factory=dict)
+    caution: str | None = None
 
 
 def report_page(report: SweepReport, faces: NDArray[np.uint8] | None = None) -> str:

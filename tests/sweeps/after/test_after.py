@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import re
@@ -280,6 +281,26 @@ def test_an_ensemble_s_record_agrees_with_itself(
     capsys.readouterr()
     assert verb("compare", "night/0", f"three-{method}") == 0
     assert ("were fitted to these faces" in capsys.readouterr().out) == (method != "mean")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("method", ["mean", "greedy"])
+def test_the_report_of_an_ensemble_names_its_members_and_the_command_that_makes_it(
+    method: str, verb: Callable[..., int], finished: Path
+) -> None:
+    made = f"reported-{method}"
+    assert verb("ensemble", "night/0", "night/1", "--method", method, "--name", made) == 0
+    assert verb("report", made, "--html", str(finished / "page.html")) == 0
+    page = html.unescape((finished / "page.html").read_text())
+    command = f"python -m sweeps ensemble night/0 night/1 --method {method}"
+    assert f"<pre>{command}</pre>" in page
+    assert main([*command.split()[3:], "--name", f"{made}-again", "--out", str(finished)]) == 0
+    assert "sweeps.run ensembles" not in page
+    assert "ensemble --sweep" not in page
+    assert "<dt>sampler</dt>" not in page
+    assert "<dt>members and their weights</dt><dd>night/" in page
+    assert "expected on new faces" not in page  # nothing was selected
+    assert ("were fitted to these faces, so its numbers are too high" in page) == (method == "greedy")
 
 
 def test_a_member_is_named_once(verb: Callable[..., int], finished: Path, capsys: Capture) -> None:
