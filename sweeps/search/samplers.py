@@ -286,10 +286,13 @@ class _GridTrial:
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
     ) -> float:
         """As Optuna's."""
-        if step is None and low != high:
+        values = [low]
+        if step is not None:
+            top = FloatDistribution(low, high, step=step).high  # low + place * step may be above it by rounding
+            values = [min(low + place * step, top) for place in range(round((top - low) / step) + 1)]
+        elif low != high:
             self.continuous.add(name)
-        count = 0 if step is None else math.floor((high - low) / step + 1e-9)
-        return float(self._take(name, [float(low + place * (step or 0)) for place in range(count + 1)]))
+        return float(self._take(name, values))
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
         """As Optuna's."""

@@ -27,7 +27,7 @@ from sweeps.spec import SweepSpec, recorded_spec
 from sweeps.sweep import SweepResult
 from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd
 from tests.sweeps.fake_trials import SPACE as CONDITIONAL
-from tests.sweeps.fake_trials import ended, metrics, open_desk, report, spec, take_all
+from tests.sweeps.fake_trials import config, ended, metrics, open_desk, report, spec, take_all
 from tracking.record.events import Act, Lengthened, TrialStarted, Wanted
 from tracking.record.history import SweepHistory
 
@@ -139,6 +139,23 @@ def test_a_grid_has_each_combination_once_also_after_a_resume(tmp_path: Path) ->
     half = next(place for place, event in enumerate(events) if isinstance(event, TrialStarted) and event.trial == 5)
     rebuilt = Study(tmp_path / "again.log", space, spec().seed, events[:half])
     assert [rebuilt.propose(number).params for number in (5, 6, 7)] == drawn[5:]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "step", "values"), [(0, 0.3, 0.1, [0, 0.1, 0.2, 0.3]), (0.1, 0.7, 0.2, [0.1, 0.3, 0.5, 0.7])]
+)
+def test_a_grid_of_steps_ends_within_its_range(
+    sweep: Callable[..., SweepResult], low: float, high: float, step: float, values: list[float]
+) -> None:
+    """0 + 3 x 0.1 and 0.1 + 3 x 0.2 are rounded to more than 0.3 and 0.7."""
+
+    def suggest(trial: optuna.Trial) -> TrialConfig:
+        return config(momentum=trial.suggest_float("momentum", low, high, step=step))
+
+    done = sweep(space=Space(suggest=suggest, name="steps"), sampler="grid", epochs=1)
+    drawn = sorted(trial.started.params["momentum"] for trial in done)
+    assert drawn == pytest.approx(values)
+    assert drawn[-1] == high
 
 
 def test_a_trial_that_a_person_asked_for_takes_no_point_of_the_grid(tmp_path: Path) -> None:
