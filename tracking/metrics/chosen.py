@@ -67,7 +67,8 @@ def choice_of(folder: SweepFolder, history: SweepHistory) -> Choice | None:
     rivals = [right_answers(folder, ranked[place]) for place in can_win([one.mean for one in ranked], len(first))[1:]]
     right = [first, *(one for one in rivals if one is not None and len(one) == len(first))]
     expected, accuracy = accuracy_when_chosen(right), float(first.mean())
-    baseline = next((one for one in ranked if one.first.started.baseline and not history.is_short(one.first)), None)
+    baselines = (one for one in (*ranked, *whole) if one.first.started.baseline and not history.is_short(one.first))
+    baseline = next(baselines, None)  # a confirmed one, if there is one
     return Choice(
         ranked[0].ranked()[0].number,
         len(ranked),

@@ -45,35 +45,67 @@ def test_trials_far_behind_are_left_out() -> None:
     assert can_win([], faces=3589) == []
 
 
+def predicted(
+    sweep: Sweep, trial: int, right: np.ndarray, group: Group | None = None, baseline: str | None = None
+) -> None:
+    """A finished trial that predicts these faces correctly."""
+    sweep.trial(trial, baseline, group)
+    sweep.write(
+        EpochDone(time_ms=sweep.tick(), trial=trial, epoch=3, metrics={"val_accuracy": float(right.mean())}),
+        TrialEnded(time_ms=sweep.tick(), trial=trial, state="done", epochs=3),
+    )
+    probabilities = np.where(right[:, None], [0.9, 0.1], [0.1, 0.9])
+    path = sweep.folder.trial(trial).create().val_probabilities
+    np.savez(path, labels=np.zeros(FACES, np.int64), probabilities=probabilities, epoch=3)
+
+
+def choice_in(sweep: Sweep) -> Choice:
+    found = choice_of(sweep.folder, SweepHistory.load(sweep.folder.journal))
+    assert found is not None
+    return found
+
+
 def test_an_incomplete_group_does_not_turn_off_the_correction(sweep: Sweep) -> None:
     """Groups of two. One looks much better than the others, but its second member failed."""
-
-    def member(trial: int, first: int, right: np.ndarray) -> None:
-        accuracy = float(right.mean())
-        sweep.trial(trial, group=Group(first=first, member=trial - first, size=2))
-        sweep.write(
-            EpochDone(time_ms=sweep.tick(), trial=trial, epoch=1, metrics={"val_accuracy": accuracy}),
-            TrialEnded(time_ms=sweep.tick(), trial=trial, state="done", epochs=1),
-        )
-        probabilities = np.where(right[:, None], [0.9, 0.1], [0.1, 0.9])
-        path = sweep.folder.trial(trial).create().val_probabilities
-        np.savez(path, labels=np.zeros(FACES, np.int64), probabilities=probabilities, epoch=1)
-
-    def choice() -> Choice:
-        found = choice_of(sweep.folder, SweepHistory.load(sweep.folder.journal))
-        assert found is not None
-        return found
-
     sweep.start()
     for trial, right in enumerate(next(equals(1))):
-        member(trial, trial - trial % 2, right)
-    without = choice()
+        predicted(sweep, trial, right, Group(first=trial - trial % 2, member=trial % 2, size=2))
+    without = choice_in(sweep)
     assert without.among == TRIALS / 2
     assert without.expected.value < without.accuracy - 0.01
-    member(TRIALS, TRIALS, np.arange(FACES) % 10 < 9)
+    predicted(sweep, TRIALS, np.arange(FACES) % 10 < 9, Group(first=TRIALS, member=0, size=2))
     sweep.trial(TRIALS + 1, group=Group(first=TRIALS, member=1, size=2))
     sweep.end(TRIALS + 1, "failed", reason="worker died")
-    assert choice() == without
+    assert choice_in(sweep) == without
+
+
+@pytest.mark.parametrize(("confirmed", "lead"), [([1], 0.01), ([1, 0], 0.02)], ids=["the best", "the baseline too"])
+def test_a_confirmed_winner_is_compared_with_the_baseline(sweep: Sweep, confirmed: list[int], lead: float) -> None:
+    """Of 400 faces the baseline predicts 200 correctly, under new seeds 196; the winner 240 others, then 204."""
+    first, again = [200, 240], [196, 204]
+
+    def right(trial: int, count: int) -> np.ndarray:
+        return np.roll(np.arange(FACES) < count, 200 * trial)
+
+    sweep.start()
+    for trial, name in enumerate(("report", None)):
+        predicted(sweep, trial, right(trial, first[trial]), baseline=name)
+    for source in confirmed:
+        begun = 2 + 3 * confirmed.index(source)
+        for member in range(3):
+            place = Group(first=begun, member=member, size=3, confirms=source)
+            predicted(
+                sweep,
+                begun + member,
+                right(source, again[source] + 2 * member - 2),
+                place,
+                None if source else "report",
+            )
+    choice = choice_in(sweep)
+    assert (choice.trial >= 2, choice.among, choice.baseline) == (True, len(confirmed), "report")
+    assert choice.lead is not None
+    assert choice.lead.value + choice.accuracy - choice.expected.value == pytest.approx(lead)
+    assert "baseline not beaten: the lead over report is within noise" in str(choice)
 
 
 @pytest.mark.parametrize("right", [[], [np.ones(3, bool), np.ones(4, bool)]])
