@@ -1,12 +1,11 @@
 """The only access to the test split. A trial is tested once; the journal records when, its folder has the predictions.
 
 To test several runs and take the best is selection on the test split. So looks (evaluations) are counted over all runs
-of a sweep, and over all runs on the data set.
+of a sweep, and over all runs on the same test images, whatever the name of their data set.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_data import Faces
+from fer_data.faces import fingerprint_of
 from sweeps.errors import InputError
 from sweeps.planning.resources import Device
 from sweeps.runs import Run, readable_sweeps, related_sweeps
@@ -29,8 +29,8 @@ from tracking.record.journal import Journal
 
 @dataclass(frozen=True)
 class Looks:
-    """How often a test split was read, including this time: for a run, for its sweep, and for the data set in one
-    --out.
+    """How often a test split was read, including this time: for a run, for its sweep, and for the images of the split
+    in one --out.
 
     Runs that are made from a sweep's trials (ensembles, support vector machines) count as looks of that sweep.
     """
@@ -75,7 +75,8 @@ def test_run(run: Run, *, again: bool, device: Device = "cpu") -> Outcome:  # no
             "less trustworthy; --again does it anyway and records it"
         )
     with hold_folder(run.sweep.root), Journal.open(run.sweep.journal) as journal:
-        faces, looks = run.faces(), _count_looks(run)
+        faces, test_split = run.faces(), fingerprint_of([run.raw_faces().test])
+        looks = _count_looks(run, test_split)
         if not len(faces.test):
             raise InputError(f"{run.name}: {faces.name} has no test split; use data that has one")
         probabilities = run.predict("test", device)
@@ -87,7 +88,8 @@ def test_run(run: Run, *, again: bool, device: Device = "cpu") -> Outcome:  # no
         }
         if clean:
             metrics["test_accuracy_leak_free"] = clean.value
-        journal.append(TrialTested(trial=run.trial.number, look=looks.of_run, metrics=metrics))
+        look = TrialTested(trial=run.trial.number, look=looks.of_run, metrics=metrics, test_split=test_split)
+        journal.append(look)
         files = _keep(run, faces, probabilities, found)
     return Outcome(
         dataset=faces.name,
@@ -135,16 +137,20 @@ def _keep(run: Run, faces: Faces, probabilities: NDArray[np.float32], found: Sco
     return (kept, folder.scores, folder.confusion_matrix_json, *pictures)
 
 
-def _count_looks(run: Run) -> Looks:
-    sweeps = readable_sweeps(run.sweep.root.parent)
-    on_data = [history for _, history in sweeps if _dataset(history) == _dataset(run.history)]
-    in_sweep = [history for _, history in related_sweeps(run)]
-    return Looks(1 + len(run.trial.tests), 1 + _tests(in_sweep), 1 + _tests(on_data))
+def _count_looks(run: Run, test_split: str) -> Looks:
+    on_data = sum(
+        look.test_split == test_split if look.test_split else _dataset(history) == _dataset(run.history)
+        for _, history in readable_sweeps(run.sweep.root.parent)
+        for look in _tests(history)
+    )
+    in_sweep = sum(len(_tests(history)) for _, history in related_sweeps(run))
+    return Looks(1 + len(run.trial.tests), 1 + in_sweep, 1 + on_data)
 
 
-def _dataset(history: SweepHistory) -> str | None:
-    return history.started.tags.get("dataset")
+def _dataset(history: SweepHistory) -> tuple[object, object]:
+    """The name and the classes of a sweep's data, for looks of earlier versions, which have no fingerprint."""
+    return history.started.tags.get("dataset"), history.spec.get("classes")
 
 
-def _tests(histories: Iterable[SweepHistory]) -> int:
-    return sum(len(trial.tests) for history in histories for trial in history.trials.values())
+def _tests(history: SweepHistory) -> list[TrialTested]:
+    return [look for trial in history.trials.values() for look in trial.tests]

@@ -344,12 +344,16 @@ class TrialDrawn(_Event):
 
 
 class TrialTested(_Event):
-    """A trial was evaluated on the test split; `look` counts the evaluations from 1."""
+    """A trial was evaluated on the test split; `look` counts the evaluations from 1.
+
+    `test_split` is the fingerprint of the split's images and labels; None in journals of earlier versions.
+    """
 
     event: Literal["tested"] = "tested"
     trial: int
     look: int = Field(ge=1)
     metrics: dict[str, float]
+    test_split: str | None = None
 
     @property
     def when(self) -> str:

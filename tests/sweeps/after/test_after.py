@@ -27,6 +27,7 @@ from sweeps.config import parse_settings, setting_text
 from sweeps.runs import find_run
 from tests import ROOT
 from tests.fer_common.test_console import ASCII
+from tests.fer_data.image_trees import write_tree
 from tests.stand_ins import QUIET
 from tests.sweeps import fake_trials
 from tests.sweeps.fake_trials import refused
@@ -193,6 +194,25 @@ def test_looks_are_counted_over_the_sweep_and_the_data(
         assert ("do not choose among its runs by these numbers" in shown) == (look > 1)
     (tested,) = SweepHistory.load(finished / "pair/journal.jsonl").trials[0].tests
     assert (tested.look, tested.metrics["test_looks_in_sweep"]) == (1, 3)
+
+
+@pytest.mark.long
+def test_looks_are_counted_by_the_test_images_and_not_by_the_name_of_their_folder(
+    tmp_path: Path, out: Path, capsys: Capture
+) -> None:
+    """Two folders of one name have other images; a renamed copy of the first has the same."""
+    for place, level in (("a", 0), ("b", 100)):
+        files = [f"{split}/{name}/{n}.png" for split in ("train", "val", "test") for name in "xy" for n in range(4)]
+        write_tree(tmp_path / place / "faces", {file: level + n for n, file in enumerate(files)})
+    shutil.copytree(tmp_path / "a/faces", tmp_path / "copy")
+    space = Space(suggest=lambda trial: _lenet(0.01))
+    for source, looks in (("a/faces", 1), ("b/faces", 1), ("copy", 2)):
+        name = source.replace("/", "-")
+        asked: dict[str, Any] = {"trials": 1, "epochs": 1, "runner": "inline", "figures": False, **QUIET}
+        run_sweep(space, data=tmp_path / source, name=name, out=out, **asked)
+        capsys.readouterr()
+        assert main(["test", name, "--out", str(out)]) == 0
+        assert f"1 in this sweep, {looks} in all sweeps of" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.long
