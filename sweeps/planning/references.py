@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
+import numpy as np
 from pydantic import BaseModel
 
 from fer_common.errors import did_you_mean
+from fer_data import DataError, open_cached
+from fer_data.cache.leaks import picture_numbers
 from fer_models import Recipe
 from fer_models.configs.transfer_config import PUBLISHED
 from sweeps.config import TrialConfig
@@ -16,6 +21,7 @@ from sweeps.options import Options
 from sweeps.run_kinds import TrainedNet
 from sweeps.runs import Run, best_runs, find_run, open_sweep
 from sweeps.spec import SweepSpec
+from sweeps.trial.run_trial import cache_here
 from sweeps.trial.teachers import Teacher, teachers_of, weights_sha256, with_teachers
 
 _BEST = 5
@@ -61,6 +67,7 @@ def _path_of_weights(weights: str, spec: SweepSpec, options: Options) -> Path:
         run.refuse_unfinished()
         try:
             _refuse_other_folds(run, spec)
+            _refuse_other_splits(run, spec)
         except InputError as error:
             raise InputError(f"weights '{weights}': {error}") from None
         return run.weights_file().absolute()
@@ -133,3 +140,31 @@ def _refuse_other_folds(run: Run, spec: SweepSpec) -> None:
             f"{run.name} has seen faces that folds hold out; name a run on the same fold, "
             "or one without folds for a sweep without folds"
         )
+
+
+def _refuse_other_splits(run: Run, spec: SweepSpec) -> None:
+    """Refuse a run on other faces whose train split has faces that this sweep holds out.
+
+    Splits that are taken from train are other ones once a folder has more images. Nothing is known of a run whose faces
+    are gone.
+    """
+    seen = 0
+    if run.spec.fingerprint != spec.fingerprint:
+        with suppress(DataError):
+            seen = _seen(cache_here(run.spec.faces_of(run.trial.started), run.data), Path(spec.faces))
+    if seen:
+        raise InputError(
+            f"{run.name} was trained on {seen:,} images that are val or test in this sweep; train it again on these "
+            "faces (to keep the splits of a folder that grows, 'python -m fer_data export' it before)"
+        )
+
+
+@cache
+def _seen(theirs: Path, mine: Path) -> int:
+    """Number of val and test images of cached faces that are in the train split of others, and in no other split of
+    these, where they were a leak already.
+    """
+    run, sweep = open_cached(theirs), open_cached(mine)
+    train, *rest = picture_numbers(*(split.images for split in (*run.splits, sweep.val, sweep.test)))
+    own, held_out = np.concatenate(rest[:2]), np.concatenate(rest[2:])
+    return int((np.isin(held_out, train) & ~np.isin(held_out, own)).sum())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from fer_models import LeNetConfig, Recipe
 from sweeps import Baseline, Space, TrialConfig, run_sweep
 from sweeps.cli.main import main, run_main
 from sweeps.runs import find_run
+from tests.fer_data.image_trees import write_tree
 from tests.stand_ins import QUIET
 from tests.sweeps.fake_trials import refused
 
@@ -100,6 +101,54 @@ def test_a_copy_of_the_data_has_the_same_faces(out: Path, tiny_csv: Path, tmp_pa
         asked = ["lenet_space", "--data", str(copy), "--runner", "inline", "--set", setting, "--set", "batch_size=8",
                  "--out", str(out), "--name", "leak"]  # fmt: skip
         assert "folds/0 has seen faces that folds hold out" in refused(capsys, lambda asked=asked: run_main(asked))  # type: ignore[misc]
+
+
+@pytest.fixture(scope="module")
+def of_images(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A folder of 40 images without val and test, each of one grey level, and a sweep `few` on it in another folder."""
+    root = tmp_path_factory.mktemp("images")
+    _add_images(root / "faces", range(0, 80, 4))
+    space = Space(suggest=lambda trial: _lenet(0.01))
+    run_sweep(space, data=DataOptions(source=str(root / "faces"), resize=48), trials=1, epochs=1, name="few",
+              out=root / "runs", runner="inline", figures=False, **QUIET)  # fmt: skip
+    return root / "faces", root / "runs"
+
+
+def _add_images(folder: Path, levels: Iterable[int]) -> None:
+    write_tree(folder, {f"{'xy'[odd]}/{level}.png": level + odd for level in levels for odd in (0, 1)})
+
+
+def _levels(faces: Path, *splits: str) -> set[int]:
+    found = open_cached(prepare(DataOptions(source=str(faces), resize=48)))
+    return {int(image[0, 0]) for split in splits for image in getattr(found, split).images}
+
+
+def _tuned(faces: Path, out: Path, name: str) -> int:
+    asked = ["lenet_space", "--data", str(faces), "--resize", "48", "--runner", "inline", "--set", "weights=run:few/0",
+             "--set", "batch_size=8", "--trials", "1", "--epochs", "1", "--out", str(out), "--name", name]  # fmt: skip
+    return run_main(asked)
+
+
+def test_no_trial_begins_with_weights_that_have_seen_the_val_faces_of_a_folder_that_grew(
+    of_images: tuple[Path, Path], tmp_path: Path, capsys: Capture
+) -> None:
+    """A tenth of each class is taken for val and for test, of more images other ones."""
+    before, out = of_images
+    faces = Path(shutil.copytree(before, tmp_path / "faces"))
+    _add_images(faces, range(80, 240, 4))
+    seen = len(_levels(before, "train") & _levels(faces, "val", "test"))
+    assert seen > 0
+    said = refused(capsys, lambda: _tuned(faces, out, "grown"))
+    assert f"few/0 was trained on {seen} images that are val or test in this sweep; train it again" in said
+    assert not (out / "grown").exists()
+
+
+@pytest.mark.long
+def test_a_trial_may_begin_with_weights_of_other_faces(
+    of_images: tuple[Path, Path], tmp_path: Path, no_mlflow: object
+) -> None:
+    _add_images(tmp_path / "faces", range(100, 180, 4))
+    assert _tuned(tmp_path / "faces", of_images[1], "other") == 0
 
 
 @pytest.mark.long
