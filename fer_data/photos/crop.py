@@ -6,6 +6,8 @@ import numpy as np
 from PIL import Image
 
 from fer_data.faces import GreyLevels
+from fer_data.images.resizing import resized
+from fer_data.options import ResizeMethod
 from fer_data.photos.detector import Box
 from fer_data.photos.photo import Photo
 
@@ -19,16 +21,12 @@ def cut_out(photo: Photo, box: Box, side: int) -> GreyLevels:
     across, down = photo.scale * (box.left + box.width / 2), photo.scale * (box.top + box.height / 2)
     columns = np.arange(round(across - half), round(across + half)).clip(0, photo.rgb.shape[1] - 1)
     rows = np.arange(round(down - half), round(down + half)).clip(0, photo.rgb.shape[0] - 1)
-    return _grey(Image.fromarray(photo.rgb[np.ix_(rows, columns)]), side)
-
-
-def whole(photo: Photo, side: int) -> GreyLevels:
-    """The whole photograph as grey [side, side], for a photograph that shows only a face."""
-    return _grey(Image.fromarray(photo.rgb), side)
-
-
-def _grey(image: Image.Image, side: int) -> GreyLevels:
-    grey = image.convert("L")
+    grey = Image.fromarray(photo.rgb[np.ix_(rows, columns)]).convert("L")
     # Pillow's BOX averages when it reduces, as for training faces, but repeats pixels when it enlarges.
     how = Image.Resampling.BOX if min(grey.size) >= side else Image.Resampling.BICUBIC
     return np.asarray(grey.resize((side, side), how))
+
+
+def whole(photo: Photo, side: int, method: ResizeMethod) -> GreyLevels:
+    """The whole photograph as grey [side, side], resized as training faces are, which also are nothing but a face."""
+    return resized(np.asarray(Image.fromarray(photo.rgb).convert("L")), side, method)

@@ -125,7 +125,6 @@ def predict_photos(paths: Iterable[Path], classifier: Classifier, *, as_whole: b
     """
     from joblib import cpu_count
 
-    side = classifier.side
     with _opencv_on_one_core(), ThreadPoolExecutor(cpu_count()) as pool:
         waiting, rest = deque[list[Future[_Searched]]](), iter(paths)
 
@@ -133,7 +132,7 @@ def predict_photos(paths: Iterable[Path], classifier: Classifier, *, as_whole: b
             some = list(islice(rest, _PHOTOS_AT_ONCE))
             if some:
                 waiting.append(
-                    [pool.submit(_searched, str(path), partial(_read, path), side, as_whole) for path in some]
+                    [pool.submit(_searched, str(path), partial(_read, path), classifier, as_whole) for path in some]
                 )
 
         submit()
@@ -159,7 +158,7 @@ def predict_photo(
     name: str, data: bytes, classifier: OnnxClassifier, max_bytes: int, *, as_whole: bool = False, looked: bool = False
 ) -> Answered:
     """The same for one photograph in memory; on request each prediction has a picture of its Grad-CAM."""
-    searched = _searched(name, partial(decode_photo, data, max_bytes), classifier.side, as_whole)
+    searched = _searched(name, partial(decode_photo, data, max_bytes), classifier, as_whole)
     (answered,) = _answered([searched], classifier)
     if not looked or not searched.faces:
         return answered
@@ -182,7 +181,7 @@ def _read(path: Path) -> Photo:
     return decode_photo(sys.stdin.buffer.read()) if path == STDIN else read_photo(path)
 
 
-def _searched(name: str, read: Callable[[], Photo], side: int, as_whole: bool) -> _Searched:
+def _searched(name: str, read: Callable[[], Photo], classifier: Classifier, as_whole: bool) -> _Searched:
     try:
         photo = read()
     except DataError as error:
@@ -191,7 +190,8 @@ def _searched(name: str, read: Callable[[], Photo], side: int, as_whole: bool) -
     if not boxes:
         fault = "no face was found; if the whole picture is a face, add --whole"
         return _Searched(Answered(name, fault=fault, notes=photo.notes, photo=photo))
-    faces = [whole(photo, side) if box is None else cut_out(photo, box, side) for box in boxes]
+    side, method = classifier.side, classifier.resize_method
+    faces = [whole(photo, side, method) if box is None else cut_out(photo, box, side) for box in boxes]
     return _Searched(Answered(name, notes=photo.notes, photo=photo), boxes, faces)
 
 

@@ -76,7 +76,7 @@ def test_what_is_transparent_is_white_as_in_photographs(tmp_path, mode):
     path.write_bytes(encoded(transparent(mode)))
     face = read_image(path)
     assert face.tolist() == [[0, 255, 127]] * 3  # black of 128 / 255 on white: 255 * (1 - 128 / 255)
-    assert np.array_equal(face, whole(read_photo(path), 3))
+    assert np.array_equal(face, whole(read_photo(path), 3, "area"))
 
 
 def test_a_cameras_orientation_is_obeyed():

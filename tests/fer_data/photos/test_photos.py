@@ -213,7 +213,7 @@ def test_no_face_is_found_where_there_is_none(name: str) -> None:
 def test_photographs_too_small_for_a_face_have_none(shape: tuple[int, int]) -> None:
     photo = as_photo(np.zeros((*shape, 3), np.uint8))
     assert find_faces(photo) == []
-    assert whole(photo, 48).shape == (48, 48)
+    assert whole(photo, 48, "area").shape == (48, 48)
 
 
 def test_a_face_beyond_the_edge_is_cut_out_with_the_edge_repeated() -> None:
