@@ -8,7 +8,7 @@ from fer_models.training.schedule import lasting_epochs, what_spans
 from sweeps.config import TrialConfig
 from sweeps.driver.kept_weights import needed_weights
 from sweeps.errors import InputError
-from tracking.record.events import Lengthened
+from tracking.record.events import Lengthened, TrialStarted, Wanted
 from tracking.record.history import SweepHistory, TrialGroup, TrialHistory
 from tracking.record.layout import SweepFolder
 from tracking.record.training_states import keep_state, state_epoch
@@ -43,7 +43,9 @@ def lengthen(
         )
     if not changes and not more_to_start:
         raise InputError(f"no trial can continue: {_sentence(answers)}")
-    return changes, _sentence(answers)
+    waiting = [(one, _why_not_longer(one, history.trials[one.source].started)) for one in history.wanted]
+    staying = [f"not the {one.verb} of trial {one.source}: {why}" for one, why in waiting if why]
+    return changes, "; ".join([_sentence(answers), *staying])
 
 
 def keep_lasting_states(folder: SweepFolder, history: SweepHistory, changes: Iterable[Lengthened]) -> None:
@@ -52,6 +54,26 @@ def keep_lasting_states(folder: SweepFolder, history: SweepHistory, changes: Ite
         kept = folder.trial(change.trial).lasting
         if change.epoch == _lasting(history.trials[change.trial]):
             keep_state(kept, kept.last, folder.lengthened(change.trial))
+
+
+def epochs_of(wanted: Wanted, source: TrialStarted, epochs: int) -> int:
+    """The length of a trial that a person asked for, if it starts in a sweep of `epochs` epochs."""
+    if _why_not_longer(wanted, source):
+        return wanted.epochs
+    return epochs if wanted.verb == "try" else min(epochs, source.report_epochs or epochs)
+
+
+def _why_not_longer(wanted: Wanted, source: TrialStarted) -> str | None:
+    """Why a trial that a person asked for keeps its length when the sweep gets more epochs. None if it does not."""
+    if wanted.verb == "retry" and source.group:
+        return "the others of its group have their length"
+    if not wanted.epoch:
+        return None
+    config = TrialConfig.model_validate(wanted.config)
+    if setting := what_spans(config.recipe, config.transfer):
+        return f"{setting}{_SPANS}"
+    is_before_cooldown = wanted.epoch <= lasting_epochs(config.recipe, config.transfer, wanted.epochs)
+    return None if is_before_cooldown else "its state is from the cooldown"
 
 
 def _of_group(

@@ -8,6 +8,7 @@ from typing import Any
 from fer_common.errors import UserError
 from sweeps.config import TrialConfig
 from sweeps.driver.endings import Endings
+from sweeps.driver.lengthening import epochs_of
 from sweeps.driver.recorder import Recorder
 from sweeps.search.drawn_as import drawn_as
 from sweeps.search.proposals import Proposal
@@ -164,7 +165,7 @@ class Starting:
             config_id=config.id,
             config=config.model_dump(mode="json"),
             seed=source.seed,
-            epochs=wanted.epochs,
+            epochs=epochs_of(wanted, source, spec.max_epochs),
             baseline=same and same.baseline,
             report_epochs=same and same.report_epochs,
             params=drawn.params if drawn else {},

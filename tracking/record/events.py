@@ -130,6 +130,7 @@ class Wanted(Frozen):
 
     `params` and `distributions` are those with which the space draws the same configuration; empty if it cannot. With
     `epoch` the trial continues from the source's state after that epoch, of which the sweep's folder has a copy.
+    `epochs` is the length when it was asked for; it may start with more, since the sweep may be extended meanwhile.
     """
 
     act: str

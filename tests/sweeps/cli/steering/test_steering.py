@@ -171,6 +171,53 @@ def test_of_several_extensions_all_are_done_or_none(tmp_path: Path) -> None:
     assert held.folder.trial(0).last.is_file()
 
 
+@pytest.mark.parametrize("extended_first", [False, True])
+@pytest.mark.parametrize(
+    ("policy", "state", "verb", "length"),
+    [
+        ("constant", 1, "try", 8),
+        ("constant", 1, "fork", 8),
+        ("constant", 1, "retry", 8),
+        ("wsd", 4, "fork", 8),  # before the cooldown, which is the last of 5 epochs
+        ("wsd", 5, "fork", 5),
+        ("cosine", 1, "try", 8),
+        ("cosine", 1, "fork", 5),
+        ("cosine", None, "retry", 8),
+    ],
+)
+def test_an_asked_trial_that_starts_after_an_extension_has_the_new_length(
+    tmp_path: Path, policy: str, state: int | None, verb: str, length: int, extended_first: bool
+) -> None:
+    space = replace(SPACE, suggest=lambda trial: config(lr_policy=policy))
+    held = open_desk(tmp_path / "night", space, spec(trials=2, max_epochs=5))
+    task = held.task()
+    for epoch in range(1, (state or 1) + 1):
+        held.director.take(0, report(task, epoch))
+    if state:
+        held.folder.trial(0).last.write_bytes(STATE.replace(b"1}", b"%d}" % state))
+    held.director.take(0, TrialEnd(attempt=0, state="failed", reason="ValueError"))
+    given = {"try": {"settings": ["lr=0.05"]}, "fork": {"trial": 0, "settings": ["lr=0.05"]}, "retry": {}}[verb]
+    acts = [(verb, given), ("extend", {"epochs": "8"})]
+    for name, arguments in reversed(acts) if extended_first else acts:
+        assert not ask(held, name, **arguments).refused
+    started = held.task()
+    assert started.epochs == SweepHistory.load(held.folder.journal).trials[started.trial].started.epochs == length
+
+
+def test_a_retry_in_a_group_keeps_the_length_of_the_group(tmp_path: Path) -> None:
+    space = replace(SPACE, suggest=lambda trial: config())
+    held = open_desk(tmp_path / "night", space, spec(trials=1, max_epochs=5, replicates=2))
+    first, _ = held.task(), held.task()
+    for epoch in range(1, 6):
+        held.director.take(0, report(first, epoch))
+    held.director.take(0, ended(first))
+    held.director.take(1, TrialEnd(attempt=0, state="failed", reason="ValueError"))
+    ask(held, "retry")
+    answer = ask(held, "extend", epochs="8").answer
+    assert "; not the retry of trial 1: the others of its group have their length" in answer
+    assert held.task().epochs == 5
+
+
 def test_a_trial_whose_weights_are_gone_when_it_starts_fails_alone(tmp_path: Path) -> None:
     def resolve(asked: TrialConfig) -> TrialConfig:
         if asked.recipe.lr == 0.05:
