@@ -14,17 +14,41 @@ from sweeps.driver.director import Director
 from sweeps.driver.runner import GRACE_SECONDS
 
 
+class StopSignals:
+    """The signals that a sweep has received."""
+
+    def __init__(self) -> None:
+        self.received: list[int] = []
+        self.interrupt = True
+        """Whether the second signal, and each later one, raises KeyboardInterrupt."""
+
+    def any(self) -> bool:
+        """Whether one was received."""
+        return bool(self.received)
+
+    @contextlib.contextmanager
+    def withheld(self) -> Iterator[None]:
+        """Let no signal interrupt the block, which records the end of the sweep."""
+        self.interrupt = False
+        try:
+            yield
+        finally:
+            self.interrupt = True
+
+
 @contextlib.contextmanager
-def signals_stop(director: Director) -> Iterator[list[int]]:
+def signals_stop(director: Director) -> Iterator[StopSignals]:
     """Turn the first SIGINT, SIGTERM or SIGHUP (the terminal is closed) into a request to stop, and the second into
     an immediate KeyboardInterrupt. Signals that the caller ignores, as nohup does, stay ignored."""
-    received: list[int] = []
+    signals = StopSignals()
 
     def handle(number: int, _: FrameType | None) -> None:
-        received.append(number)
+        signals.received.append(number)
         director.request_stop(f"stopped by {signal.Signals(number).name}", hurried=True)
-        if len(received) > 1:
-            raise KeyboardInterrupt
+        if len(signals.received) > 1:
+            if signals.interrupt:
+                raise KeyboardInterrupt
+            return
         sys.stderr.write(
             f"\nstopping at the end of this epoch, in at most {GRACE_SECONDS:.0f} s; a second signal stops at once\n"
         )
@@ -37,12 +61,12 @@ def signals_stop(director: Director) -> Iterator[list[int]]:
     try:
         before = {number: signal.signal(number, handle) for number in numbers}
     except ValueError:  # not in the main thread, as in some notebooks, which have their own way to interrupt
-        yield received
+        yield signals
         return
     try:
-        yield received
+        yield signals
     except KeyboardInterrupt:
-        if not received:
+        if not signals.any():
             raise
     finally:
         for number, handler in before.items():

@@ -32,7 +32,7 @@ from sweeps.sharing.joining import gpu_places, share_of
 from sweeps.sharing.share import SharedSlots
 from sweeps.space import Space
 from sweeps.spec import SweepSpec
-from sweeps.stop_signals import Deadline, signals_stop
+from sweeps.stop_signals import Deadline, StopSignals, signals_stop
 from sweeps.trial.run_trial import run_trial
 from tracking.errors import TrackingError
 from tracking.mlflow_sync.sink import MlflowSink
@@ -181,10 +181,7 @@ class _Wired:
         director, history, notes = self.director, self.director.history, list[str]()
         was_finished, writable, backlog = history.finished is not None, True, 0
 
-        def is_hurried() -> bool:
-            return bool(received)
-
-        with signals_stop(director) as received:
+        with signals_stop(director) as signals:
             try:
                 with ready:  # the workers have ended before pictures are drawn
                     if not director.exhausted:
@@ -194,27 +191,28 @@ class _Wired:
                 raise
             finally:
                 if writable:
-                    notes += self._end(is_hurried)
+                    notes += self._end(signals)
                 self.tracker.start()
                 self.tracker.wake()
-                backlog = self.tracker.close(Deadline(60.0, 5.0, is_hurried).left)
-            if not received and not backlog:
-                notes += self.at_end.publish_best(history, self.plan.tracking_uri, is_hurried)
+                backlog = self.tracker.close(Deadline(60.0, 5.0, signals.any).left)
+            if not signals.any() and not backlog:
+                notes += self.at_end.publish_best(history, self.plan.tracking_uri, signals.any)
         return SweepResult(
-            self.plan.folder, history, director.stop_reason, received[0] if received else None, director.faults,
-            backlog, notes, was_finished,
+            self.plan.folder, history, director.stop_reason, next(iter(signals.received), None),
+            director.faults, backlog, notes, was_finished,
         )  # fmt: skip
 
-    def _end(self, is_hurried: Callable[[], bool]) -> list[str]:
+    def _end(self, signals: StopSignals) -> list[str]:
         """Record the end and draw the sweep, in haste once a signal is received; notes for a person."""
         director, history = self.director, self.director.history
-        director.leave()
-        for drawn in self.pictures.rest(is_hurried):
-            director.record_drawn(drawn)
-        _record_the_end(director, self.journal)
+        with signals.withheld():
+            director.leave()
+            for drawn in self.pictures.rest(signals.any):
+                director.record_drawn(drawn)
+            _record_the_end(director, self.journal)
         if self.news:
             self.news.end(history)
-        return self.at_end.draw(history, is_hurried) if self.plan.spec.figures else []
+        return self.at_end.draw(history, signals.any) if self.plan.spec.figures else []
 
 
 def _listeners(

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 from sweeps import SweepResult
+from sweeps.driver.director import Director
 from sweeps.driver.runner import InlineRunner
 from sweeps.search.study import Study
 from sweeps.space import Pruner
 from sweeps.trial.messages import EpochReport, Message, Task, TrialEnd
 from tests.sweeps.fake_trials import SPACE, good_body, metrics, open_desk, outcome, report, slow_body, spec
-from tracking.record.events import TrialStarted
+from tracking.record.events import DriverStopped, TrialEnded, TrialStarted
 from tracking.record.journal import read
 from tracking.tracker import NoTracker
 
@@ -166,6 +167,27 @@ def test_a_second_signal_while_the_last_words_are_sent_leaves_at_once(
             raise AssertionError("not reached")
 
     assert sweep(trials=2, epochs=2, body=body, tracker=Slow()).exit_code == 130
+
+
+def test_further_signals_do_not_keep_the_end_from_the_journal(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    def body(task: Task) -> Iterator[Message]:
+        yield from ()
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def leave(director: Director) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        whole(director)
+
+    whole = Director.leave
+    monkeypatch.setattr(Director, "leave", leave)
+    stopped = sweep(trials=2, epochs=2, body=body)
+    assert stopped.exit_code == 130
+    *_, end, last = read(stopped.folder.journal)
+    assert isinstance(end, TrialEnded)
+    assert (end.state, end.final) == ("stopped", False)
+    assert isinstance(last, DriverStopped)
+    assert last.reason == "stopped by SIGINT"
 
 
 def test_a_diverged_trial_has_failed_and_is_a_result(sweep: Sweep) -> None:
