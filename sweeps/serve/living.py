@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterable
@@ -27,6 +28,8 @@ _UNUSED_SECONDS = 120
 _MOST_GROUPS = 500
 _SHARE = 0.1
 _CHEAP_SECONDS = 0.01
+_OPENING_BYTES = 256
+"""How much of a journal's first line distinguishes it from any other journal: it has the time and the sweep's id."""
 
 
 class Living:
@@ -43,7 +46,7 @@ class Living:
         self._forget()
 
     def _forget(self) -> None:
-        self._offset = 0
+        self._offset, self._opening = 0, b""
         self._history: SweepHistory | None = None
         self._shown: dict[int, dict[str, Any]] = {}
         """The trials as shown on pages."""
@@ -91,11 +94,19 @@ class Living:
                 for number, version in self._judged.items()
                 if version > since >= self._changed[number]
             ]
-            return {"version": self.version, "summary": summary, "trials": [*changed, *judged]}
+            return {
+                "version": self.version,
+                "sweep_id": self._history.started.sweep_id if self._history else "",
+                "summary": summary,
+                "trials": [*changed, *judged],
+            }
 
     def _read(self) -> None:
-        if self._offset > self.folder.journal.stat().st_size:
+        with self.folder.journal.open("rb") as journal:
+            opening, size = journal.read(_OPENING_BYTES), os.fstat(journal.fileno()).st_size
+        if not opening.startswith(self._opening) or self._offset > size:
             self._forget()  # a different journal under the same name
+        self._opening = opening
         changed: set[int] = set()
         while True:
             events, offset = read_from(self.folder.journal, self._offset)

@@ -4,7 +4,7 @@ const { name, resume, unpause } = document.getElementById("sweep").dataset;
 const base = `/api/v1/sweeps/${encodeURIComponent(name)}`;
 const trials = new Map();
 const ROWS = 200, CURVES = 100, OVER = ["done", "pruned", "failed", "stopped"];
-let rows = ROWS, driven = false, updated = 0, best = null, groups = new Map(), share = {}, undoing = null, sort = { key: "best", down: true }, search = "", drawing = false, version = 0;
+let rows = ROWS, driven = false, updated = 0, best = null, groups = new Map(), share = {}, undoing = null, sort = { key: "best", down: true }, search = "", drawing = false, version = 0, sweepId = null;
 const percent = (share, digits = 1) => (share == null ? "none" : `${(100 * share).toFixed(digits)}\u00a0%`); // on one line
 const put = (id, text) => { document.getElementById(id).textContent = text; };
 const colour = (variable) => getComputedStyle(document.documentElement).getPropertyValue(variable).trim();
@@ -203,6 +203,8 @@ function later() { if (!drawing) { drawing = true; requestAnimationFrame(show); 
 
 function take(state) {
   version = state.version;
+  if (sweepId !== state.sweep_id) { trials.clear(); tableRows.clear(); } // another sweep under the same name
+  sweepId = state.sweep_id;
   for (const news of state.trials) {
     const one = { ...trials.get(news.number), ...news };
     one.text = `${one.number} ${one.title} ${one.state} ${one.reason}`.toLowerCase();

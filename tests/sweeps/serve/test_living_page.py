@@ -105,6 +105,27 @@ def test_a_page_of_an_earlier_server_is_sent_all_trials(out: Path) -> None:
     assert trial["best"] == 0.875
 
 
+def test_a_sweep_that_replaces_another_of_its_name_is_shown_alone(page: Any, server: Served, out: Path) -> None:
+    """The new one has one trial of number 1, in a longer journal than the old one, whose trial has number 0."""
+    journal_file = unfinished(out, "replaced")
+    living = Living(SweepFolder(out / "replaced"))
+    assert [trial["number"] for trial in living.state()["trials"]] == [0]
+    seen = living.version
+    page.goto(f"{server.url}/sweeps/replaced")
+    first_cell = page.locator("#trials tbody td:first-child")
+    first_cell.get_by_text("0").wait_for()
+    opening = json.loads(journal_file.read_text().splitlines()[0]) | {"sweep_id": "ab" * 16}
+    started = TrialStarted(trial=1, config_id="c" * 99_999, config={}, seed=1, epochs=1)
+    other = journal_file.with_name("other")
+    other.write_text(f"{json.dumps(opening)}\n{started.model_dump_json()}\n")
+    assert other.stat().st_size > journal_file.stat().st_size
+    other.rename(journal_file)
+    state = living.state(since=seen)
+    assert (state["sweep_id"], [trial["number"] for trial in state["trials"]]) == ("ab" * 16, [1])
+    first_cell.get_by_text("1").wait_for()
+    assert first_cell.count() == 1
+
+
 def test_a_journal_that_becomes_unreadable_is_said_on_the_page(page: Any, server: Served, out: Path) -> None:
     journal_file = unfinished(out, "damaged")
     page.goto(f"{server.url}/sweeps/damaged")
