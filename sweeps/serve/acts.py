@@ -14,6 +14,14 @@ from sweeps.errors import InputError
 from sweeps.serve.command import run_verb
 
 _SECONDS = 120
+_TAKES = {
+    "extend": ("trials", "epochs"),
+    "try": ("settings",),
+    "set": ("settings",),
+    "fork": ("trial", "settings"),
+    "retry": (),
+}
+"""The fields that an act takes; the others take a trial."""
 _EXAMPLES = {"try": "lr=0.01", "fork": "lr=0.01", "set": "max-concurrent=2"}
 
 
@@ -45,7 +53,10 @@ class ActRequest(BaseModel):
     settings: list[Setting] = Field(default_factory=list, max_length=40)
 
     def words(self, name: str) -> list[str]:
-        """The arguments of the command."""
+        """The arguments of the command. Raises InputError if a field is missing, or given to an act without it."""
+        for field, value in self.model_dump(exclude={"verb"}, exclude_defaults=True).items():
+            if field not in _TAKES.get(self.verb, ("trial",)):
+                raise InputError(f"{self.verb}: takes no {field} ({value} is given); leave it out")
         if self.verb == "extend":
             asked = {"--trials": self.trials, "--epochs": self.epochs}
             if not any(asked.values()):

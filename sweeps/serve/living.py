@@ -244,6 +244,7 @@ def _trial(trial: TrialHistory, reason: str) -> dict[str, Any]:
         "state": trial.state,
         "is_over": trial.is_over,
         "reason": reason,
+        "is_paused_by_person": trial.paused is not None and trial.paused.reason == "person",
         "epoch": trial.last_epoch,
         "epochs": trial.started.epochs,
         "best": best.metrics["val_accuracy"] if best else None,

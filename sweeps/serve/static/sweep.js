@@ -247,9 +247,12 @@ async function act(verb, more) {
   document.getElementById("undo").hidden = !undoing;
 }
 
+const pausedByPersons = () => [...trials.values()].filter((one) => one.is_paused_by_person).map((one) => one.number).sort((a, b) => a - b);
+
 // What takes an act back; null where nothing does, so that it is confirmed first.
 function undoOf(verb, more) {
-  if (verb === "pause" || verb === "unpause") return [verb === "pause" ? "unpause" : "pause", more];
+  if (verb === "pause") return ["unpause", more];
+  if (verb === "unpause") return more.trial == null && pausedByPersons().length ? null : ["pause", more];
   if (verb !== "set") return null;
   const [key] = more.settings[0].split("=");
   return shareOf(key) === "" ? null : ["set", { settings: [`${key}=${shareOf(key)}`] }];
@@ -258,6 +261,7 @@ function undoOf(verb, more) {
 function questionOf(verb, { trial, settings, trials: number, epochs }) {
   const given = settings?.join(" ");
   if (verb === "stop") return trial == null ? `Stop the sweep ${name}? It can be resumed.` : `Stop trial ${trial}? It will not continue.`;
+  if (verb === "unpause") return `Continue the sweep ${name}? The trials that persons paused continue too: ${pausedByPersons().join(", ")}.`;
   if (verb === "extend") return `Extend the sweep ${name}: ${number ? `trials ${number}` : `epochs per trial ${epochs}`}?`;
   if (verb === "fork") return `Train a new trial from the state of trial ${trial} with ${given}?`;
   if (verb === "try") return `Train a new trial like the best one, but with ${given}?`;

@@ -166,6 +166,24 @@ def test_an_act_without_undo_is_confirmed_first(page: Any, server: Served) -> No
     assert asked == ["Train a new trial like the best one, but with lr=0.02?"]
 
 
+def test_what_continues_trials_that_persons_paused_is_confirmed_and_names_them(
+    page: Any, server: Served, out: Path
+) -> None:
+    journal_file = unfinished(out, "two_pauses")
+    start_again(journal_file)
+    with Journal.open(journal_file) as journal:
+        journal.append(TrialPaused(trial=0, epoch=2, reason="person", who="ana"))
+    asked: list[str] = []
+    page.on("dialog", lambda dialog: (asked.append(dialog.message), dialog.dismiss()))
+    page.route("**/acts", lambda route: route.fulfill(json={"answer": "done"}))
+    with hold_folder(out / "two_pauses"):
+        page.goto(f"{server.url}/sweeps/two_pauses")
+        page.locator("#trials .chip.paused").wait_for()
+        page.get_by_role("button", name="Pause", exact=True).click()
+        page.get_by_role("button", name="Undo").click()
+    assert asked == ["Continue the sweep two_pauses? The trials that persons paused continue too: 0."]
+
+
 def test_trials_in_groups_are_in_the_order_of_their_means(page: Any, server: Served, out: Path) -> None:
     """Groups of 99 and 40 %, and of 95 and 85 %: the second one is the better, though it has not the best trial."""
     journal_file = unfinished(out, "grouped")

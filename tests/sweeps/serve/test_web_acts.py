@@ -78,6 +78,21 @@ def test_a_fork_without_a_trial_or_settings_is_refused() -> None:
             ActRequest.model_validate({"verb": "fork", **given}).words("night")
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"verb": "retry"},
+        {"verb": "extend", "trials": "+5"},
+        {"verb": "try", "settings": ["lr=0.01"]},
+        {"verb": "set", "settings": ["priority=5"]},
+    ],
+    ids=lambda given: given["verb"],
+)
+def test_an_act_on_the_whole_sweep_refuses_a_trial(given: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=rf"{given['verb']}: takes no trial \(1 is given\)"):
+        ActRequest.model_validate(given | {"trial": 1}).words("night")
+
+
 def test_an_act_that_is_not_valid_is_refused_in_one_line(server: Served) -> None:
     place = f"{server.url}/api/v1/sweeps/night/acts"
     answer = requests.post(place, json={"verb": "try", "settings": ["lr 0.1"]}, timeout=60)
