@@ -17,8 +17,8 @@ for (const header of document.querySelectorAll("th[data-sort]")) {
     const down = header.getAttribute("aria-sort") === "ascending";
     for (const other of header.parentNode.children) other.removeAttribute("aria-sort");
     header.setAttribute("aria-sort", down ? "descending" : "ascending");
-    const key = (row) => row.cells[place].dataset.value ?? row.cells[place].textContent.trim();
-    const order = (a, b) => key(a).localeCompare(key(b), undefined, { numeric: true }) * (down ? -1 : 1);
-    body.append(...[...body.rows].sort(order));
+    const value = (row) => row.cells[place].dataset.value, text = (row) => row.cells[place].textContent.trim();
+    const compare = (a, b) => (value(a) == null ? text(a).localeCompare(text(b), undefined, { numeric: true }) : value(a) - value(b));
+    body.append(...[...body.rows].sort((a, b) => compare(a, b) * (down ? -1 : 1)));
   });
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,19 @@ def test_an_act_without_undo_is_confirmed_first(page: Any, server: Served) -> No
     page.fill("form[data-verb=try] input", "lr=0.02")
     page.get_by_role("button", name="Try", exact=True).click()
     assert asked == ["Train a new trial like the best one, but with lr=0.02?"]
+
+
+def test_sweeps_are_in_the_order_of_their_best(page: Any, out: Path, tmp_path: Path) -> None:
+    """Accuracies with few and with many digits, which a comparison of texts confuses."""
+    shutil.copytree(out / "night", tmp_path / "night")
+    for name, accuracy in (("lower", 0.9490476190476191), ("higher", 0.95)):
+        report(unfinished(tmp_path, name), 3, accuracy)
+    with Served(tmp_path, Guard(frozenset({"127.0.0.1"}), None)) as served:
+        page.goto(served.url)
+        for names in (["lower", "higher"], ["higher", "lower"]):
+            page.get_by_role("button", name="Best").click()
+            shown_names = page.locator("#sweeps tbody tr td:first-child").all_inner_texts()
+            assert [name for name in shown_names if name != "night"] == names
 
 
 def test_what_continues_trials_that_persons_paused_is_confirmed_and_names_them(
