@@ -193,7 +193,7 @@ class Acts:
         spec = director.spec.model_copy(update=asked)
         if self._set_rank and asked.keys() & {"priority", "weight"}:
             self._set_rank(spec.priority, spec.weight)
-        answer = ", ".join(f"{name.replace('_', '-')} {value:g}" for name, value in asked.items())
+        answer = ", ".join(f"{name.replace('_', '-')} {value}" for name, value in asked.items())
         return answer, {"spec": spec.model_dump(mode="json")}
 
     def _try(self, director: Director, request: Request, settings: list[str]) -> Did:

@@ -384,6 +384,12 @@ def test_fewer_at_once(tmp_path: Path) -> None:
     assert len(held.director.out) == 2
 
 
+def test_the_answer_has_a_number_as_it_was_set(tmp_path: Path) -> None:
+    held = desk(tmp_path / "night")
+    act = ask(held, "set", priority="1234567", weight="0.1234567", **{"max-concurrent": "2"})
+    assert act.answer == "priority 1234567, weight 0.1234567, max-concurrent 2"
+
+
 def test_tried_settings_come_next_and_teach_the_sampler_what_it_could_have_drawn(tmp_path: Path) -> None:
     held = desk(tmp_path / "night")
     first = held.task()
