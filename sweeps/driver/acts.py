@@ -141,7 +141,8 @@ class Acts:
             director.unpause(trial, request.who)
             if director.is_at_rung(trial):
                 return f"trial {trial} waits at its rung again; a second unpause promotes it", {}
-            return f"trial {trial} continues when a slot is free", {}
+            until = f"with the whole sweep: unpause {director.spec.name}" if director.held else "when a slot is free"
+            return f"trial {trial} continues {until}", {}
         by_persons = [one.number for one in director.history.paused if one.paused and one.paused.reason == "person"]
         if not director.held and not by_persons:
             raise InputError("nothing is paused")

@@ -351,6 +351,7 @@ def test_a_paused_sweep_waits_for_its_unpause(tmp_path: Path) -> None:
     assert paused.text == "paused by ana@here, as the whole sweep", "which MLflow shows"
     history = held.director.history
     assert history.reason_of(history.trials[0]) == paused.text
+    assert ask(held, "unpause", trial=0).answer == "trial 0 continues with the whole sweep: unpause night"
     ask(held, "unpause")
     assert history.reason_of(history.trials[0]) == "waits for a slot"
     assert held.task().trial == 0
