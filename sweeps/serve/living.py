@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -236,6 +237,7 @@ def _trial(trial: TrialHistory, reason: str) -> dict[str, Any]:
     best = trial.best_epoch()
     recipe = trial.started.config.get("recipe", {})
     spans: list[tuple[int, int | None]] = [*attempt_spans(trial)]
+    accuracies = [(one.epoch, one.metrics.get("val_accuracy", 0.0)) for one in trial.epochs]
     if trial.has_worker:
         spans[-1] = (spans[-1][0], None)
     return {
@@ -249,6 +251,6 @@ def _trial(trial: TrialHistory, reason: str) -> dict[str, Any]:
         "epochs": trial.started.epochs,
         "best": best.metrics["val_accuracy"] if best else None,
         "lr": recipe.get("lr"),
-        "curve": [[one.epoch, round(one.metrics.get("val_accuracy", 0.0), 4)] for one in trial.epochs],
+        "curve": [[epoch, round(accuracy, 4)] for epoch, accuracy in accuracies if math.isfinite(accuracy)],
         "spans": spans,
     }

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from sweeps.serve.guard import Guard
 from sweeps.serve.living import Living
@@ -125,6 +127,16 @@ def test_a_sweep_that_replaces_another_of_its_name_is_shown_alone(page: Any, ser
     assert (state["sweep_id"], [trial["number"] for trial in state["trials"]]) == ("ab" * 16, [1])
     first_cell.get_by_text("1").wait_for()
     assert first_cell.count() == 1
+
+
+def test_an_epoch_without_a_finite_accuracy_has_no_point_on_the_curve(server: Served, out: Path) -> None:
+    journal_file = unfinished(out, "infinite")
+    report(journal_file, 3, math.nan)
+    report(journal_file, 4, 0.875)
+    answer = requests.get(f"{server.url}/api/v1/sweeps/infinite", timeout=60)
+    assert answer.status_code == 200
+    (trial,) = answer.json()["trials"]
+    assert [epoch for epoch, _ in trial["curve"]] == [1, 2, 4]
 
 
 def test_a_journal_that_becomes_unreadable_is_said_on_the_page(page: Any, server: Served, out: Path) -> None:
