@@ -92,6 +92,7 @@ function rowOf(one) {
   let row = tableRows.get(one.number);
   if (!row) {
     row = document.createElement("tr");
+    row.tabIndex = -1;
     for (const kind of ["", "", "", "n", "n", "n", "n", "", "reason", "do"]) row.insertCell().className = kind;
     row.cells[2].append(document.createElement("span"));
     tableRows.set(one.number, row);
@@ -103,7 +104,11 @@ function rowOf(one) {
   chip.className = `chip ${one.state}`;
   fill(chip, one.state);
   const verbs = [...({ running: ["pause", "stop"], waiting: ["unpause", "pause", "stop"], paused: ["unpause", "stop"] }[one.state] ?? []), ...(one.epoch && !one.is_over ? ["fork"] : [])];
-  if (last.dataset.verbs !== verbs.join()) last.replaceChildren(...verbs.map((verb) => actButton(verb, one.number)));
+  if (last.dataset.verbs !== verbs.join()) {
+    const focused = last.contains(document.activeElement) && document.activeElement.dataset.verb;
+    last.replaceChildren(...verbs.map((verb) => actButton(verb, one.number)));
+    if (focused) (last.querySelector(`[data-verb=${focused}]`) ?? row).focus({ preventScroll: true }); // never on another act
+  }
   last.dataset.verbs = verbs.join();
   return row;
 }

@@ -70,6 +70,23 @@ def test_an_update_takes_neither_focus_nor_what_was_typed(page: Any, server: Ser
     assert page.locator("form[data-verb=set] input").input_value() == "7"
 
 
+@pytest.mark.parametrize(("focused", "then"), [("stop trial 0", "stop trial 0"), ("pause trial 0", None)])
+def test_the_focus_stays_in_the_row_of_a_trial_whose_acts_change(
+    page: Any, server: Served, out: Path, focused: str, then: str | None
+) -> None:
+    """On the same act, or on the row itself: another act must not take its keys."""
+    name = focused.replace(" ", "_")
+    journal_file = unfinished(out, name)
+    start_again(journal_file)
+    page.goto(f"{server.url}/sweeps/{name}")
+    page.get_by_role("button", name=focused).focus()
+    with Journal.open(journal_file) as journal:
+        journal.append(TrialPaused(trial=0, epoch=2, reason="person"))
+    page.get_by_role("button", name="continue trial 0").wait_for()
+    act, is_in_row = page.evaluate("[document.activeElement.ariaLabel, !!document.activeElement.closest('tr')]")
+    assert (act, is_in_row) == (then, True)
+
+
 def test_a_trial_that_is_over_offers_no_act(page: Any, server: Served, out: Path) -> None:
     journal_file = unfinished(out, "given_up")
     start_again(journal_file)
