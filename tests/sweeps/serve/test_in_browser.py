@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from tests.sweeps.serve.conftest import Served
+from tests.sweeps.serve.conftest import Served, unfinished
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -108,6 +108,14 @@ def test_a_stopped_sweep_of_two_objectives_has_its_front_and_says_how_to_continu
     assert f"python -m sweeps resume both --out {out}" in page.inner_text("#line")
     assert page.inner_text("#left-about") == ""
     assert "When trials had a worker" in page.inner_text("#timeline-about")
+
+
+def test_a_long_name_fits_on_a_phone(page: Any, server: Served, out: Path) -> None:
+    name = "n" * 99
+    unfinished(out, name)
+    page.goto(f"{server.url}/sweeps/{name}")
+    page.locator("#line", has_text=f"resume {name}").wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
 
 
 def test_the_keyboard_alone_reaches_an_act(page: Any, server: Served) -> None:
