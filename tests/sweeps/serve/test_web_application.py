@@ -246,6 +246,12 @@ def test_elsewhere_than_on_this_machine_a_token_is_asked_for(out: Path, tmp_path
         guard_for("0.0.0.0", [], tmp_path / "token")
 
 
+def test_the_page_of_an_empty_folder_says_how_to_start_a_sweep_in_it(tmp_path: Path) -> None:
+    with Served(tmp_path, guard_for("127.0.0.1", [], tmp_path / "token")) as served:
+        text = requests.get(served.url, timeout=60).text
+    assert f"<code>python -m sweeps.run alexnet_space --out {tmp_path}</code>" in text
+
+
 def test_a_page_is_told_that_its_sweep_was_deleted(server: Served, out: Path) -> None:
     journal = unfinished(out, "deleted")
     with requests.get(f"{server.url}/api/v1/sweeps/deleted/events", stream=True, timeout=60) as stream:
