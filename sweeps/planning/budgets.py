@@ -89,7 +89,7 @@ class Budgets:
             if used >= limit:
                 return f"{option} {limit:g} is used up: {_amount(used)} {unit}"
         if self._until and self._clock() >= self._until.timestamp() * 1000:
-            return f"it is {self._until:%H:%M}, the time of --until"
+            return f"it is past {self._until_text()}, the time of --until"
         return None
 
     def _too_little_gain(self, history: SweepHistory, trials: int) -> str | None:
@@ -115,7 +115,13 @@ class Budgets:
         found = [f"{_amount(used)} of {limit:g} {unit}" for _, limit, used, unit in self._limits(history)]
         if self._spec.until_gain is not None:
             found.append(self._gain_line(history))
-        return found + ([f"until {self._until:%H:%M}"] if self._until else [])
+        return found + ([f"until {self._until_text()}"] if self._until else [])
+
+    def _until_text(self) -> str:
+        """The time of --until, with its date unless that is today."""
+        assert self._until
+        today = datetime.fromtimestamp(self._clock() / 1000, self._until.tzinfo).date()
+        return f"{self._until:%H:%M}" if self._until.date() == today else f"{self._until:%Y-%m-%d %H:%M}"
 
     def used(self, history: SweepHistory) -> Used:
         """What was used so far, including running trials."""

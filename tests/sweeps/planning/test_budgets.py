@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -185,7 +185,14 @@ def test_until_a_time(run: Callable[..., int], capsys: pytest.CaptureFixture[str
     assert run("--until", soon) == 0
     assert "budget: until " in capsys.readouterr().out
     budgets = Budgets(spec(), until=datetime.now().astimezone() - timedelta(seconds=1))
-    assert str(budgets.exceeded(history())).startswith("it is ")
+    assert str(budgets.exceeded(history())).startswith("it is past ")
+
+
+@pytest.mark.parametrize(("day", "shown"), [(30, "2030-01-31 08:00"), (31, "08:00")])
+def test_until_a_time_of_another_day_is_shown_with_its_date(day: int, shown: str) -> None:
+    now = datetime(2030, 1, day, 7, tzinfo=UTC)
+    budgets = Budgets(spec(), until=datetime(2030, 1, 31, 8, tzinfo=UTC), clock=lambda: int(now.timestamp() * 1000))
+    assert budgets.lines(None) == [f"until {shown}"]
 
 
 @pytest.mark.parametrize(
