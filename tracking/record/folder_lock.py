@@ -71,7 +71,7 @@ def hold_folder(root: Path) -> Iterator[Hold]:
 
     Raises:
         FolderHeldError: another process holds it; the message names it.
-        TrackingError: the lock cannot be opened.
+        TrackingError: the lock cannot be opened or written.
     """
     lock = SweepFolder(root).lock
     try:
@@ -84,7 +84,11 @@ def hold_folder(root: Path) -> Iterator[Hold]:
             raise FolderHeldError(root, _content(file))
         file.truncate(0)
         try:
-            yield Hold(file)
+            hold = Hold(file)
+        except OSError as error:
+            raise TrackingError(f"cannot write {lock}: {error.strerror}") from error
+        try:
+            yield hold
         finally:
             # The file stays. If it were removed, two other processes could each lock a file of their own.
             file.truncate(0)

@@ -1,8 +1,10 @@
+import errno
 import gc
 import io
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -263,6 +265,17 @@ def test_a_second_driver_is_told_who_holds_the_folder(sweep: Sweep) -> None:
     with hold_folder(root):
         assert folder_holder(root) is not None
     assert folder_holder(root) is None
+
+
+def test_a_lock_that_cannot_be_written_is_named(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", full)
+    message = f"cannot write {sweep.folder.lock}: No space left on device"
+    with pytest.raises(TrackingError, match=f"^{re.escape(message)}$"), hold_folder(sweep.folder.root):
+        pass
+    assert folder_holder(sweep.folder.root) is None
 
 
 def test_a_folder_that_others_can_write_to_is_refused(tmp_path: Path) -> None:
