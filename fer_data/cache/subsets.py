@@ -149,10 +149,12 @@ def _class_numbers(faces: Faces, names: Sequence[str]) -> list[int]:
     known = [name.casefold() for name in faces.classes]
     numbers = [known.index(name.casefold()) if name.casefold() in known else None for name in names]
     found = [number for number in numbers if number is not None]
-    faults = [
-        f"no class '{name}'{nearest(name, faces.classes)}"
-        for name, number in zip(names, numbers, strict=True)
-        if number is None
+    unknown = [name for name, number in zip(names, numbers, strict=True) if number is None]
+    faults = [f"no class '{name}'{nearest(name, [one for one in faces.classes if ',' not in one])}" for name in unknown]
+    faults += [
+        f"class '{name}' cannot be chosen, since commas separate classes: rename its folder"
+        for name in faces.classes
+        if "," in name and {part.strip().casefold() for part in name.split(",")} & {one.casefold() for one in unknown}
     ]
     twice = sorted({number for number in found if found.count(number) > 1})
     faults += [f"class {faces.classes[number]} is given twice" for number in twice]

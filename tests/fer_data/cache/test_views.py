@@ -58,6 +58,16 @@ def test_everything_wrong_with_the_classes_is_said_at_once():
         choose_classes(three_classes(), ["Fear"])
 
 
+def test_a_class_with_a_comma_is_named_as_what_cannot_be_chosen():
+    faces = dataclasses.replace(three_classes(), classes=("a,b=c", "fear", "happy"))
+    with pytest.raises(DataError) as raised:
+        choose_classes(faces, ["a", "b=c", "fear"])
+    assert str(raised.value) == (
+        "classes of small: no class 'a'; no class 'b=c'; class 'a,b=c' cannot be chosen, since commas separate classes: "
+        "rename its folder; choose among a,b=c, fear, happy"
+    )
+
+
 def test_dedupe_drops_train_images_that_stand_in_val_or_test():
     faces = dataclasses.replace(
         faces_of([0], 2),
