@@ -19,10 +19,18 @@ from sweeps.cli.console import console, errors
 from sweeps.errors import InputError
 from sweeps.serve.verb import Serve
 from sweeps.use.classifier import Classifier
+from tracking.metrics.summary import Scores
 
 _TABLES = (".csv", ".csv.gz", ".csv.xz", ".csv.zip")
 _OTHERS = 2
 """How many expressions are printed after the most probable one."""
+
+_CAUTIONS = {
+    "Training": "the net may have been trained on these faces",
+    "PublicTest": "the net may have been selected on these faces",
+    "PrivateTest": "this evaluation is not counted; evaluate a chosen net with 'test'",
+}
+"""What to consider with the scores of each Usage."""
 
 
 class Predict(OfSweeps):
@@ -172,6 +180,7 @@ def _predict_csv(
             "file": str(path),
             "classes": classifier.classes,
             "scores": scored.scores.full.model_dump(mode="json"),
+            "scores_by_usage": {usage: one.full.model_dump(mode="json") for usage, one in scored.by_usage.items()},
             "probabilities": scored.probabilities.round(6).tolist(),
             "left_out": list(scored.faults),
         }
@@ -182,14 +191,20 @@ def _predict_csv(
         title = f"{classifier.about.name} on {path.name}, n = {len(scored.labels):,}"
         draw_confusion_matrix(given.draw / names.name(path), matrix, classifier.classes, title)
     if not given.as_json:
-        accuracy = scored.scores.full.accuracy
-        console.print(
-            f"{path}: {len(scored.labels):,} faces, accuracy {accuracy.value:.2%} (95 % interval {accuracy.low:.2%} to "
-            f"{accuracy.high:.2%}), macro F1 {scored.scores.full.macro_f1:.3f}"
-        )
+        console.print(f"{path}: {_score_words(scored.scores.full)}")
+        for usage, one in scored.by_usage.items():
+            console.print(f"{path}, {usage}: {_score_words(one.full)}; {_CAUTIONS[usage]}")
         console.print(_confusion_table(matrix, classifier.classes))
         errors.print(f"{len(scored.labels):,} faces in {seconds:.1f} s: {len(scored.labels) / seconds:,.0f} per second")
     return len(scored.faults)
+
+
+def _score_words(scores: Scores) -> str:
+    share = scores.accuracy
+    return (
+        f"{scores.n:,} faces, accuracy {share.value:.2%} (95 % interval {share.low:.2%} to {share.high:.2%}), "
+        f"macro F1 {scores.macro_f1:.3f}"
+    )
 
 
 def _confusion_table(matrix: Any, classes: tuple[str, ...]) -> Table:

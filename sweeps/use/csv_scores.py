@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fer_data import EXPRESSIONS
 from fer_data.images.resizing import all_resized
+from fer_data.sources.csv_rows import USAGES
 from fer_data.sources.fer2013 import read_rows_of
 from sweeps.errors import InputError
 from sweeps.use.classifier import FACES_AT_ONCE, Classifier
@@ -19,11 +20,13 @@ from tracking.metrics.summary import ScoreSummary, summary
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """Labels of a csv, the net's predictions, their scores, and the omitted lines."""
+    """Labels of a csv, the net's predictions, their scores, those of each Usage if the csv has them, and the omitted
+    lines."""
 
     labels: NDArray[np.int64]
     probabilities: NDArray[np.float32]
     scores: ScoreSummary
+    by_usage: dict[str, ScoreSummary]
     faults: tuple[str, ...]
 
 
@@ -47,4 +50,10 @@ def score_csv(path: Path, classifier: Classifier, on_batch: Callable[[int, int],
         on_batch(start + len(parts[-1]), len(faces))
     probabilities = np.concatenate(parts)
     labels = rows.emotions.astype(np.int64)
-    return Scored(labels, probabilities, summary(labels, probabilities, classifier.classes), rows.left_out)
+    by_usage = {}
+    if rows.usages is not None:
+        for number in np.unique(rows.usages):
+            mine = rows.usages == number
+            by_usage[USAGES[number]] = summary(labels[mine], probabilities[mine], classifier.classes)
+    scores = summary(labels, probabilities, classifier.classes)
+    return Scored(labels, probabilities, scores, by_usage, rows.left_out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -142,6 +143,28 @@ def test_a_csv_is_known_by_the_end_of_its_name_in_any_case(
     shown = capsys.readouterr().out
     assert "FACES.CSV: 77 faces" in shown
     assert "of.csv.jpg: the image expression is more" in shown
+
+
+def test_each_usage_of_a_csv_has_its_own_scores_and_a_caution(
+    predict: Callable[..., int], tiny_csv: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    assert predict(tiny_csv) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for usage, faces, caution in (
+        ("Training", 56, "the net may have been trained on these faces"),
+        ("PublicTest", 14, "the net may have been selected on these faces"),
+        ("PrivateTest", 7, "this evaluation is not counted"),
+    ):
+        assert re.search(rf"tiny.csv, {usage}: {faces} faces, accuracy [^;]+; {caution}", shown)
+    assert predict(tiny_csv, "--json") == 0
+    (result,) = json.loads(capsys.readouterr().out)["results"]
+    parts = result["scores_by_usage"].values()
+    assert np.sum([part["confusion"] for part in parts], axis=0).tolist() == result["scores"]["confusion"]
+    bare = "\n".join(line.rpartition(",")[0] for line in tiny_csv.read_text().splitlines())
+    (tmp_path / "bare.csv").write_text(bare)
+    assert predict(tmp_path / "bare.csv", "--json") == 0
+    (result,) = json.loads(capsys.readouterr().out)["results"]
+    assert (result["scores"]["n"], result["scores_by_usage"]) == (77, {})
 
 
 def test_the_net_leaves_the_cores_to_the_search_for_faces(
