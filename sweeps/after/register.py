@@ -66,6 +66,7 @@ def register_run(run: Run, tracking_uri: str) -> str:
             space=run.history.started.space,
             dataset=run.spec.dataset,
             fingerprint=run.spec.fingerprint,
+            split=run.split,
             synthetic=run.spec.synthetic,
             labels=answers.labels,
             is_right=answers.is_right,

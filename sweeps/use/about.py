@@ -93,5 +93,5 @@ def about_version(name: str, version: str, tags: Mapping[str, str]) -> About:
     right, n = (int(tags.get(tag, "0")) for tag in ("val.right", "val.n"))
     return About(
         name=f"{name} version {version}", net="registered model", dataset=dataset, synthetic=False,
-        split=val_title(dataset), right=right, n=n,
+        split=tags.get("val.split") or val_title(dataset), right=right, n=n,
     )  # fmt: skip

@@ -53,6 +53,8 @@ class Candidate:
     space: str
     dataset: str
     fingerprint: str
+    split: str
+    """The name of its val split."""
     synthetic: bool
     labels: NDArray[np.int64]
     is_right: BoolArray
@@ -240,7 +242,8 @@ def _version_for(client: "MlflowClient", name: str, candidate: Candidate) -> str
     for version in _versions_of_run(client, candidate.run_id):
         if _is_net_of(version, candidate):
             return str(version.version)
-    tags = {"dataset": candidate.dataset, "dataset.fingerprint": candidate.fingerprint, **_net_tags(candidate)}
+    data = {"dataset": candidate.dataset, "dataset.fingerprint": candidate.fingerprint, "val.split": candidate.split}
+    tags = data | _net_tags(candidate)
     source = _source(client, candidate)
     return str(client.create_model_version(name, source, candidate.run_id, tags=tags).version)
 

@@ -22,6 +22,7 @@ from sweeps import Baseline, Space, TrialConfig, run_sweep
 from sweeps.after.register import _CODE, register_best
 from sweeps.cli.main import main
 from sweeps.sweep import SweepResult
+from sweeps.use.find_model import find_model
 from tests import ROOT
 from tests.ports import free_port
 from tests.sweeps.fake_trials import refused
@@ -211,6 +212,17 @@ def test_synthetic_faces_are_logged_and_never_registered(tmp_path: Path, capsys:
     with opened(default_uri(tmp_path)) as client:
         assert client.search_registered_models() == []
         assert [one.path for one in client.list_artifacts(line.split("/")[2], "model") if one.path.endswith("MLmodel")]
+
+
+@pytest.mark.long
+def test_a_registered_net_of_a_fold_is_said_to_be_judged_on_it(tmp_path: Path, tiny_csv: Path) -> None:
+    space = Space(suggest=lambda trial: CONFIGS[0], max_epochs=1, name="fold_space")
+    data = DataOptions(source=str(tiny_csv), fold=1, folds=2)
+    done = run_sweep(space, data=data, trials=1, epochs=1, name="night", out=tmp_path, runner="inline", figures=False)
+    register_best(done.folder, default_uri(tmp_path))
+    of_run, of_champion = (find_model(name, tmp_path).about for name in ("night/0", CHAMPION))
+    assert of_champion.split == of_run.split == "val, fold 1 of 2"
+    assert (of_champion.right, of_champion.n) == (of_run.right, of_run.n)
 
 
 def test_a_sweep_without_weights_has_nothing_to_register(

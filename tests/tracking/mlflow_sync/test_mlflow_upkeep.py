@@ -151,8 +151,8 @@ def candidate(sweep: Sweep, new_sink: NewSink, client: MlflowClient) -> Candidat
     sweep.whole()
     new_sink().sync()
     run_id = find_mlflow_run(client, SweepHistory.load(sweep.folder.journal).started, 2)
-    return Candidate(run_id, 3, "lenet_space", "FER2013", "f8428a1edbd21e88", synthetic=False, labels=LABELS,
-                     is_right=right(60), among=right(60)[None])  # fmt: skip
+    return Candidate(run_id, 3, "lenet_space", "FER2013", "f8428a1edbd21e88", "PublicTest (val)", synthetic=False,
+                     labels=LABELS, is_right=right(60), among=right(60)[None])  # fmt: skip
 
 
 def kept_by_an_older_version(client: MlflowClient, candidate: Candidate, folder: Path) -> None:
