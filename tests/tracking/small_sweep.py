@@ -105,11 +105,11 @@ class Sweep:
             }
             self.points |= {(self.sweep_id, f"sweep/{one}", len(self.ended)): n for one, n in counts.items()}
 
-    def predictions(self, number: int, right: int) -> None:
-        """Write a trial's predictions of 100 faces at its epoch 3; the first `right` of them are correct."""
+    def predictions(self, number: int, right: int, epoch: int = 3) -> None:
+        """Write a trial's predictions of 100 faces at an epoch; the first `right` of them are correct."""
         probabilities = np.where((np.arange(100) < right)[:, None], [0.9, 0.1], [0.1, 0.9])
         path = self.folder.trial(number).create().val_probabilities
-        np.savez(path, labels=np.zeros(100, np.int64), probabilities=probabilities, epoch=3)
+        np.savez(path, labels=np.zeros(100, np.int64), probabilities=probabilities, epoch=epoch)
 
     def member(self, number: int, first: int, size: int = 2, epochs: int = 2) -> None:
         """A trial of a group, through all its epochs."""

@@ -4,6 +4,7 @@ This relies on two facts. Each run has a unique tag, which is looked up before t
 point with equal key, time, step and value only once, so sending the journal again adds nothing.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -225,6 +226,8 @@ class _Session:
         self._weights = {
             number: run.data.tags[WEIGHTS_TAG] for number, run in found.items() if WEIGHTS_TAG in run.data.tags
         }
+        metrics = found[PARENT].data.metrics if PARENT in found else {}
+        self._best_metrics = {name for name in metrics if name.startswith("best_")}
         groups = GroupRuns()
         last = last_events(read(journal, end), groups)
         settled = {
@@ -279,7 +282,8 @@ class _Session:
         history = SweepHistory.load(self._folder.journal)
         if history.finished != end:  # it was extended since: its next end has the result
             return
-        points = [*self._expectation(history, end.time_ms), *_front_points(history, end.time_ms)]
+        values = self._expectation(history) | _front_values(history)
+        points = [Point(name, value, end.time_ms, 0) for name, value in values.items()]
         self._log(run_id, points, tags=self._winner_tags(history))
         self._tag_front(history)
         bring_up_to_date(self._client, self._folder, dict(self._living_trials()), self._weights)
@@ -308,11 +312,11 @@ class _Session:
         tags = {"winner": str(winner.trial), "within_noise_of_best": ", ".join(map(str, winner.ties))}
         return tags | ({"prefer": winner.prefer} if winner.prefer else {})
 
-    def _expectation(self, history: SweepHistory, time_ms: int) -> list[Point]:
+    def _expectation(self, history: SweepHistory) -> dict[str, float]:
         """The best trial's expected accuracy on new faces, as metrics of the sweep's run."""
         choice, confirmation = choice_of(self._folder, history), confirmation_of(history)
         if choice is None:
-            return []
+            return {}
         values = {
             "best_val_accuracy": choice.accuracy,
             "best_expected_accuracy": choice.expected.value,
@@ -326,7 +330,8 @@ class _Session:
             values["best_accuracy_at_first"] = confirmation.best_at_first
         if choice.lead:
             values["best_expected_lead_over_baseline"] = choice.lead.value
-        return [Point(name, value, time_ms, 0) for name, value in values.items()]
+        # MLflow shows the last value of a metric, also if this end of the sweep has none.
+        return dict.fromkeys(self._best_metrics - values.keys(), math.nan) | values
 
     def _create(self, number: int, work: RunWork) -> str:
         if work.started is None:
@@ -403,14 +408,13 @@ class _Session:
         return found
 
 
-def _front_points(history: SweepHistory, time_ms: int) -> list[Point]:
+def _front_values(history: SweepHistory) -> dict[str, float]:
     """For several objectives, the size of the front and its hypervolume, as metrics of the sweep's run."""
     scored = scored_trials(history)
     front = [one for one in scored if one.is_on_front]
     if not front:
-        return []
-    values = {"pareto/size": float(len(front)), "pareto/hypervolume": front_volume(front, highest_costs(scored))}
-    return [Point(name, value, time_ms, 0) for name, value in values.items()]
+        return {}
+    return {"pareto/size": float(len(front)), "pareto/hypervolume": front_volume(front, highest_costs(scored))}
 
 
 def _recorded_place(journal: Path) -> str | None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import multiprocessing
 import os
 import random
@@ -379,6 +380,36 @@ def test_an_extension_leaves_the_result_as_it_is_until_the_sweep_ends_again(
     )
     new_sink().sync()
     assert (stored.points(), stored.runs(), stored.tags(SWEEP_ID)) == before
+
+
+def test_a_lead_over_the_baseline_ends_when_the_baseline_is_the_best(
+    sweep: Sweep, new_sink: NewSink, out: Path
+) -> None:
+    """Trial 0 is the baseline, and trial 2 the best until the baseline is extended."""
+
+    def lead() -> float:
+        client = MlflowClient(default_uri(out))
+        run_id = find_mlflow_run(client, SweepHistory.load(sweep.folder.journal).started, None)
+        return float(client.get_run(run_id).data.metrics["best_expected_lead_over_baseline"])
+
+    for number, right in enumerate((50, 60, 70)):
+        sweep.predictions(number, right)
+    sweep.whole()
+    new_sink().sync()
+    assert lead() == pytest.approx(0.2, abs=0.01), "70 and 50 of 100 faces"
+    change = Lengthened(trial=0, epochs=6, epoch=3)
+    sweep.write(
+        Act(time_ms=sweep.tick(), act="a", verb="extend", who="ana", asked_ms=0, answer="", lengthened=(change,)),
+        sweep.driver(resumed=True),
+        AttemptStarted(time_ms=sweep.tick(), trial=0, attempt=1, reason="extended"),
+    )
+    sweep.epoch(0, 6)
+    sweep.predictions(0, 80, epoch=6)
+    sweep.end(0)
+    sweep.finish()
+    for _ in range(2):
+        new_sink().sync()
+        assert math.isnan(lead())
 
 
 def test_a_sweep_that_somebody_drives_is_not_sent_from_beside(sweep: Sweep, new_sink: NewSink, stored: Stored) -> None:
