@@ -116,6 +116,8 @@ class _Member:
 class _Group:
     place: Group
     members: dict[int, _Member] = field(default_factory=dict)
+    left_off: MemberState | None = None
+    """The state in which its sweep left it off. None while it continues, and again once a member does."""
 
     @property
     def values(self) -> list[float]:
@@ -186,6 +188,7 @@ class GroupRuns:
         if place is None:
             return
         number, group = group_run(place.first), self._groups.setdefault(place.first, _Group(place))
+        group.left_off = None
         points: list[Point] = []
         match event:
             case TrialStarted():
@@ -207,7 +210,9 @@ class GroupRuns:
     def _leave_off(self, time_ms: int, state: MemberState, reason: str) -> Iterator[tuple[int, GroupChanged]]:
         """End the groups whose next member will not start, or not before the sweep is resumed."""
         for first, group in self._groups.items():
-            if group.state()[0] == "running":
+            # A group that was given up stays so, also when a later driver of the sweep ends.
+            if group.state()[0] == "running" and group.left_off not in (state, "pruned"):
+                group.left_off = state
                 done = f"{len(group.values)} of {group.place.size} members done"
                 why = reason or f"{done}; it could no longer win"
                 yield group_run(first), GroupChanged(time_ms, state, why)

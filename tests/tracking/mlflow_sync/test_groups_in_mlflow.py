@@ -100,6 +100,23 @@ def test_a_group_that_lost_is_over_with_the_sweep(sweep: Sweep, new_sink: NewSin
     assert stored.runs()[GROUP][0] == "FINISHED"
 
 
+@pytest.mark.parametrize("again", [Sweep.finish, Sweep.stop])
+def test_a_group_that_was_given_up_stays_so_when_the_sweep_is_resumed(
+    sweep: Sweep, new_sink: NewSink, stored: Stored, again: Callable[[Sweep], None]
+) -> None:
+    sweep.start()
+    sweep.member(0, 0, size=3)
+    sweep.finish()
+    new_sink().sync()
+    before = stored.runs()[GROUP], stored.tags(GROUP)
+    assert (before[0][2], before[1]["state"]) == (sweep.time_ms, "pruned")
+    sweep.write(sweep.driver(resumed=True))
+    again(sweep)
+    for _ in range(2):
+        new_sink().sync()
+        assert (stored.runs()[GROUP], stored.tags(GROUP)) == before
+
+
 def as_earlier_versions_did(stored: Stored, out: Path) -> None:
     """Members below the run of the first, and no run of the group."""
     client = MlflowClient(default_uri(out))
