@@ -64,7 +64,7 @@ def read_csv(path: Path, options: DataOptions) -> ReadFaces:
     usages, lacking = _with_every_split(path, rows)
     splits = _splits(path, rows.pixels, rows.emotions, usages)
     notes = (_carved_note(rows, splits, lacking),) if lacking else differences_from_official(splits)
-    notes += _numbering_note(rows)
+    notes += _absent_note(rows)
     read = ReadFaces(_name(path) if notes else OFFICIAL_NAME, EXPRESSIONS, splits, notes, rows.left_out)
     if options.ferplus is not None:
         read = _with_ferplus(read, path, rows, usages, options)
@@ -130,10 +130,12 @@ def _carved_note(rows: Rows, splits: Splits, lacking: Sequence[int]) -> str:
     return f"{note}, so numbers do not compare with those of the official split"
 
 
-def _numbering_note(rows: Rows) -> tuple[str, ...]:
-    """A note if labels are 1..6 without 0: they may count from 1."""
-    if set(rows.emotions.tolist()) != set(range(1, len(EXPRESSIONS))):
-        return ()
+def _absent_note(rows: Rows) -> tuple[str, ...]:
+    """A note if expressions have no image; if only the first has none, that labels may count from 1."""
+    found = set(rows.emotions.tolist())
+    absent = [name for number, name in enumerate(EXPRESSIONS) if number not in found]
+    if absent != [EXPRESSIONS[0]]:
+        return (f"no image of {', '.join(absent)}; choose the others with --classes",) if absent else ()
     return (f"no row has emotion 0 ({EXPRESSIONS[0]}): if the labels count from 1, all are read one class off",)
 
 

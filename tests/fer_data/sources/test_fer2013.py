@@ -150,6 +150,7 @@ def test_without_publictest_a_tenth_of_training_is_val(write_csv):
     assert faces.notes == (
         "no rows with Usage=PublicTest: 10 of 100 train images are val (a tenth of each class, copies of a picture "
         "together, seed 0), so numbers do not compare with those of the official split",
+        "no image of Fear, Happy, Sad, Surprise, Neutral; choose the others with --classes",
     )
 
 
@@ -241,7 +242,8 @@ def test_names_a_file_that_may_not_be_read(write_csv, good_rows):
 
 
 def test_says_how_a_file_differs_from_the_official_one(write_csv, good_rows):
-    (note,) = faces_of(write_csv(good_rows)).notes
+    note, absent = faces_of(write_csv(good_rows)).notes
+    assert absent == "no image of Sad; choose the others with --classes"
     assert "class counts differ" in note
     assert "train Angry 1 (official 3,995)" in note
     assert "test Neutral 0 (official 626)" in note
@@ -291,7 +293,8 @@ def test_without_usage_a_tenth_each_is_carved_out(write_csv):
     pictures = [set(split.images[:, 0, 0].tolist()) for split in splits]
     assert [len(found) for found in pictures] == [96, 12, 12]  # both copies of each picture
     assert len(set.union(*pictures)) == 120
-    (note,) = faces.notes
+    note, absent = faces.notes
+    assert absent == "no image of Angry, Disgust, Fear, Surprise, Neutral; choose the others with --classes"
     assert note.startswith("no Usage column: 24 of 240 train images are val and 24 are test (a tenth of each class")
     again = write_csv(kaggle_rows(240), "emotion,pixels", newline="\r\n", name="again.csv")
     assert faces_of(again).fingerprint == faces.fingerprint
