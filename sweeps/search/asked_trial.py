@@ -17,6 +17,12 @@ from optuna.distributions import (
 
 from sweeps.errors import InputError
 
+_INSTEAD = {
+    "suggest_uniform": "suggest_float(name, low, high)",
+    "suggest_loguniform": "suggest_float(name, low, high, log=True)",
+    "suggest_discrete_uniform": "suggest_float(name, low, high, step=q)",
+}
+
 
 class AskedTrial:
     """Wraps Optuna's trial, or one that returns given values: `suggest` can do the same with both.
@@ -38,6 +44,8 @@ class AskedTrial:
         """What `suggest` noted; it is not recorded."""
 
     def __getattr__(self, name: str) -> NoReturn:
+        if name in _INSTEAD:
+            raise AttributeError(f"trial.{name}: deprecated in Optuna; use {_INSTEAD[name]}")
         raise AttributeError(
             f"trial.{name}: suggest is called again for a resume, a grid or --from; its trial has only suggest_float, "
             "suggest_int, suggest_categorical, number, params, distributions, user_attrs and set_user_attr"

@@ -241,6 +241,14 @@ def test_other_sweeps_and_grids_draw_from_a_space_that_makes_notes(sweep: Callab
         ("trial.suggest_categorical('net', [LeNetConfig, Recipe])", "parameter 'net': a choice is a number, a text"),
         ("trial.suggest_categorical('net', [{'a': 1}])", "got {'a': 1}; use a name as the choice"),
         ("trial.study.study_name", "trial.study: suggest is called again for a resume, a grid or --from"),
+        (
+            "trial.suggest_loguniform('momentum', 0.1, 0.9)",
+            "trial.suggest_loguniform: deprecated in Optuna; use suggest_float(name, low, high, log=True)",
+        ),
+        (
+            "trial.suggest_discrete_uniform('momentum', 0.1, 0.9, 0.2)",
+            "trial.suggest_discrete_uniform: deprecated in Optuna; use suggest_float(name, low, high, step=q)",
+        ),
         ("trial.should_prune()", "its trial has only suggest_float, suggest_int, suggest_categorical, number"),
         ("trial.suggest_float('momentum', 0.9, 0.1)", "`low <= high` must hold, but got (low=0.9, high=0.1)"),
         (
