@@ -167,8 +167,13 @@ class Space:
 
     @property
     def expected(self) -> dict[str, Prior]:
-        """The priors, with plain values as `Prior`."""
-        return {name: one if isinstance(one, Prior) else Prior(one) for name, one in self.priors.items()}
+        """The priors, each as a `Prior` around a value as it is recorded."""
+        if not self.priors:
+            return {}
+        from sweeps.search.asked_trial import plain
+
+        priors = {name: one if isinstance(one, Prior) else Prior(one) for name, one in self.priors.items()}
+        return {name: replace(prior, centre=plain(name, prior.centre)) for name, prior in priors.items()}
 
     def with_baselines(self, which: WhichBaselines) -> Space:
         """The same space with all baselines, only the first, or none."""

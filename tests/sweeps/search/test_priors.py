@@ -143,6 +143,18 @@ def test_priors_that_the_space_cannot_have_are_named_at_once(sweep: Sweep, out: 
         Space(suggest=suggest, priors={"lr": Prior(0.1, -1)})
 
 
+def test_a_tuple_among_the_choices_may_be_a_prior(sweep: Sweep) -> None:
+    """The second trial is drawn near it: of 24 seeds a half, and of the rest a fiftieth, have it."""
+    pairs = [(size, size) for size in range(1, 51)]
+
+    def suggest(trial: optuna.Trial) -> TrialConfig:
+        return config(batch_size=trial.suggest_categorical("pair", pairs)[0])  # type: ignore[arg-type]
+
+    space = Space(suggest=suggest, name="pairs", priors={"pair": (8, 8)}, pruner="none")
+    seconds = [sweep(space=space, trials=2, epochs=1, seed=seed, name=str(seed))[1] for seed in range(24)]
+    assert 4 < sum(trial.started.params["pair"] == "(8, 8)" for trial in seconds) < 20
+
+
 def test_priors_that_fit_are_checked_with_few_draws() -> None:
     drawn = []
 
