@@ -90,9 +90,10 @@ class Proposals:
         self._taught = taught
 
     def count(self, started: TrialStarted) -> None:
-        """Register a trial that was drawn earlier."""
-        self._proposed += started.wanted is None
-        self._tried.add(frozenset(started.params.items()))
+        """Register a trial that was drawn earlier; one that a person asked for takes no point of a grid."""
+        if started.wanted is None:
+            self._proposed += 1
+            self._tried.add(frozenset(started.params.items()))
 
     def ask(self, study: optuna.Study, number: int, further: int, firsts: Sequence[First]) -> optuna.Trial:
         """Trial `number`, to be drawn. `further` of the trials before it repeat earlier configurations. `firsts` is

@@ -158,13 +158,16 @@ def test_a_grid_of_steps_ends_within_its_range(
     assert drawn[-1] == high
 
 
-def test_a_trial_that_a_person_asked_for_takes_no_point_of_the_grid(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_a_point", [False, True])
+def test_a_trial_that_a_person_asked_for_takes_no_point_of_the_grid(tmp_path: Path, is_a_point: bool) -> None:
+    """Nor if its settings are those of trial 4: a resumed sweep proposes them again, as the running one does."""
     space = replace(STEPPED, sampler="grid")
     history, events = swept(tmp_path / "sweep", space, trials=8)
     drawn = [trial.started.params for trial in history.trials.values()]
     third = next(place for place, event in enumerate(events) if isinstance(event, TrialStarted) and event.trial == 3)
     wanted = Wanted(act="a", verb="try", source=0, config={}, epochs=1)
-    asked = history.trials[0].started.model_copy(update={"trial": 3, "params": {}, "wanted": wanted})
+    params = drawn[4] if is_a_point else {}
+    asked = history.trials[4].started.model_copy(update={"trial": 3, "params": params, "wanted": wanted})
     rebuilt = Study(tmp_path / "again.log", space, spec().seed, [*events[:third], asked])
     assert [rebuilt.propose(number).params for number in (4, 5)] == drawn[3:5]
 
