@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -48,8 +49,22 @@ def _open_closed_descriptors() -> None:
 
 
 class _Unfailing(io.FileIO):
+    full: OSError | None = None
+    """The error of a disk that had no space for what was printed."""
+
     def write(self, data: Any, /) -> int:
         try:
             return super().write(data)
-        except OSError:
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                self.full = OSError(error.errno, error.strerror, "stdout")
             return len(data)
+
+
+def refuse_lost_output() -> None:
+    """Raise OSError if the disk behind stdout had no space. A reader that is gone had what it wanted."""
+    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    if isinstance(raw, _Unfailing):
+        sys.stdout.flush()
+        if raw.full:
+            raise raw.full

@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import ValidationError
 
+from fer_common.console import refuse_lost_output
 from fer_common.errors import Parser, UserError, run_command
 from fer_common.flags import Flag, add_flags, explain, given_values
 from fer_common.frozen import Frozen
@@ -23,6 +24,8 @@ class Verb(Frozen):
 
     way_out: ClassVar[str] = ""
     """As in `Parser`."""
+    needs_output: ClassVar[bool] = True
+    """Whether the command has failed if the disk behind stdout had no space."""
 
     debug: Annotated[bool, Flag("show the traceback of an error")] = False
     argv: tuple[str, ...] = ()
@@ -82,6 +85,14 @@ def parsed(parser: Parser, argv: Sequence[str]) -> Verb:
     return verb
 
 
+def run(verb: Verb) -> int:
+    """Run a verb; return the exit code. Raises OSError if its output is lost and it needs it."""
+    code = verb()
+    if verb.needs_output:
+        refuse_lost_output()
+    return code
+
+
 def run_verb(parser: Callable[[], Parser], argv: Sequence[str], show: Callable[[str], object]) -> int:
     """Run the verb of a command line; return the exit code, as `run_command` does."""
-    return run_command(argv, lambda: parsed(parser(), argv)(), show)
+    return run_command(argv, lambda: run(parsed(parser(), argv)), show)

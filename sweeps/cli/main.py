@@ -17,7 +17,7 @@ from cluster.config import ClusterConfig, check_home, reach
 from cluster.submit import REACHED_BY
 from fer_common.errors import Parser, run_command, without_password
 from fer_common.flags import Flag, add_flags, command_line
-from fer_common.verbs import Verb, add_verbs, describe, parsed
+from fer_common.verbs import Verb, add_verbs, describe, parsed, run
 from fer_data import DataOptions
 from sweeps.cli import cluster_verbs, look_verbs, records, reproduce, run_verbs, use_verbs
 from sweeps.cli.arguments import OfSweeps, OnCluster, SweepArguments, SweepName
@@ -43,6 +43,8 @@ class RunSweep(SweepArguments):
     Example: python -m sweeps run lenet_space --trials 20 --epochs 5
     """
 
+    needs_output: ClassVar[bool] = False
+
     def __call__(self) -> int:
         config = reach(self.cluster, self.options.address)
         if config and config.submits:
@@ -63,6 +65,7 @@ class Reproduce(Verb):
     Example: python -m sweeps reproduce lenet_step_8 --data fer2013.csv
     """
 
+    needs_output: ClassVar[bool] = False
     row: Annotated[str | None, Flag("a row, as lenet_step_8 (default: list all)", "ROW", positional=True)] = None
     quick: Annotated[bool, Flag("a short test: one epoch on part of the train split")] = False
     options: Options | None = None
@@ -98,6 +101,7 @@ class Rerun(OfSweeps):
     Example: python -m sweeps rerun night/3
     """
 
+    needs_output: ClassVar[bool] = False
     run: Annotated[str, Flag("NAME/NUMBER, or NAME for a sweep's best trial", "RUN", positional=True)]
     name: Annotated[
         str | None,
@@ -136,6 +140,7 @@ class Resume(OnCluster):
     Example: python -m sweeps resume night
     """
 
+    needs_output: ClassVar[bool] = False
     way_out: ClassVar[str] = (
         "; a sweep resumes with its own options: to change them, repeat its original command with the changes, "
         "--name NAME and --resume"
@@ -340,7 +345,7 @@ def _guarded(argv: Sequence[str], make_parser: Callable[[], Parser]) -> int:
     def act() -> int:
         verb = parsed(make_parser(), argv)
         check_home()
-        return verb()
+        return run(verb)
 
     hide_passwords_in_tracebacks()
     return run_command(argv, act, lambda line: errors.print(Text(without_password(line), style="red")))

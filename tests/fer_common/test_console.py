@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests import ROOT
 
 ASCII = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
@@ -58,6 +60,19 @@ def test_the_other_command_lines_too() -> None:
         assert b"Traceback" not in done.stderr, done.stderr
 
 
+@pytest.mark.timeout(120)  # imports of torch on a busy machine
+@pytest.mark.parametrize("command", [("fer_models", "lenet"), ("sweeps", "list", "--json")])
+def test_a_command_that_only_prints_fails_on_a_full_disk(command: tuple[str, ...], tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with Path("/dev/full").open("wb") as full:
+        done = run("-m", *command, stdout=full, cwd=tmp_path, env=environment)
+    assert (done.returncode, done.stderr) == (2, b"error: stdout: No space left on device\n")
+    reading, writing = os.pipe()
+    os.close(reading)
+    assert run("-m", *command, stdout=writing, cwd=tmp_path, env=environment).returncode == 0, "its reader is gone"
+    os.close(writing)
+
+
 CLOSED = """
 import os
 import subprocess
@@ -76,6 +91,7 @@ def test_closed_descriptors_are_dev_null() -> None:
     assert run("-c", CLOSED, closing="<&- >&- 2>&-").returncode == 7
 
 
+@pytest.mark.timeout(120)
 def test_commands_run_with_closed_output() -> None:
     assert run("-m", "fer_models", "lenet", closing=">&- 2>&-").returncode == 0
     assert run("-m", "fer_models", "lenett", closing="2>&-").returncode == 2
