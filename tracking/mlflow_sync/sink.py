@@ -93,6 +93,7 @@ class MlflowSink:
             TrackingError: MLflow did not accept all of it, or the journal is corrupt.
         """
         with hold_folder(self._folder):
+            self._receiver.follows = False
             self._follower.run_to_end()
         return self._receiver.deleted
 
@@ -110,6 +111,8 @@ class _MlflowReceiver:
         self._timeout_seconds = _FIRST_TIMEOUT_SECONDS
         self._all_acknowledged = True
         self.deleted = 0
+        self.follows = True
+        """Whether later events of the journal will come; set it before `connect`."""
         self._to_replay: list[Path] = []
         self._refusals: Counter[int] = Counter()
 
@@ -121,7 +124,7 @@ class _MlflowReceiver:
         ping(self._uri, timeout_seconds - 1)
         self._client = self._client or self._open()
         artifacts = self._out / ARTIFACTS if self._uri.startswith("sqlite") else None
-        self._session = _Session(self._client, journal, end, artifacts)
+        self._session = _Session(self._client, journal, end, artifacts, self.follows)
         self._warn_of_deleted()
         while self._to_replay:
             if self._to_replay[0].resolve() != journal.resolve():
@@ -175,6 +178,7 @@ class _MlflowReceiver:
 
     def _replay(self, client: "MlflowClient", journal: Path) -> None:
         receiver = _MlflowReceiver(self._uri, self._out, self._on_warning, client)
+        receiver.follows = False
         try:
             if _recorded_place(journal) in (None, BESIDE_THE_SWEEPS):
                 with hold_folder(journal.parent):
@@ -206,13 +210,14 @@ class _MlflowReceiver:
 class _Session:
     """What MLflow had of one sweep when it was looked up. It is dropped after the first error."""
 
-    def __init__(self, client: "MlflowClient", journal: Path, end: int, artifacts: Path | None) -> None:
+    def __init__(self, client: "MlflowClient", journal: Path, end: int, artifacts: Path | None, follows: bool) -> None:
         first = next(read(journal, end), None)
         if not isinstance(first, SweepStarted):
             raise TrackingError(f"the journal {journal} is empty: the sweep never started")
         self.sweep = first
         self.all_acknowledged = True
         self._client = client
+        self._follows = follows
         self._folder = SweepFolder(journal.parent)
         self._experiment = experiment_id(client, first, artifacts)
         found = self._find_runs()
@@ -263,8 +268,8 @@ class _Session:
         tags = {"attempt": str(work.attempt)} if work.attempt else {}
         if work.end is not None:
             tags |= ending_tags(work.end)
-        # Parameters wait for the first points, for one request less per run.
-        if work.points or work.end is not None or tags:
+        # Parameters wait for the first points, for one request less per run, if those will come.
+        if work.points or work.end is not None or tags or (number in self._params and not self._follows):
             self._log(run_id, work.points, self._params.pop(number, {}), tags)
         if work.end is not None:
             self._log_files(number, run_id)

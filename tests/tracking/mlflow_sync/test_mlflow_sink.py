@@ -78,6 +78,14 @@ def test_runs_tell_state_times_and_where_they_come_from(sweep: Sweep, new_sink: 
     assert (parent_tags["state"], parent_tags["trials.done"], parent_tags["trials.pruned"]) == ("done", "2", "1")
 
 
+def test_a_trial_without_an_epoch_yet_has_its_parameters(sweep: Sweep, new_sink: NewSink, stored: Stored) -> None:
+    sweep.start()
+    sweep.trial(0)
+    new_sink().sync()
+    params = dict(stored.query("SELECT key, value FROM params"))
+    assert params == {"net.name": "lenet", "net.dropout": "0.5", "recipe.lr": "0.01", "recipe.ema_decay": "null"}
+
+
 def test_files_of_a_trial_are_kept_but_for_its_machinery(sweep: Sweep, new_sink: NewSink, out: Path) -> None:
     folder = sweep.folder.trial(1).create()
     for path in (folder.config, folder.best, folder.last, folder.curves, folder.verdict):
