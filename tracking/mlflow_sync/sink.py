@@ -287,6 +287,7 @@ class _Session:
         history = SweepHistory.load(self._folder.journal)
         if history.finished != end:  # it was extended since: its next end has the result
             return
+        self._client.log_dict(run_id, history.spec, "spec.json")
         values = self._expectation(history) | _front_values(history)
         points = [Point(name, value, end.time_ms, 0) for name, value in values.items()]
         self._log(run_id, points, tags=self._winner_tags(history))

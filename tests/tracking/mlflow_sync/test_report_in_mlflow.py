@@ -1,5 +1,6 @@
 """A sweep's own pictures and page among the artifacts of its MLflow run, for clients and for people."""
 
+import json
 import os
 import signal
 import socket
@@ -62,6 +63,18 @@ def test_what_is_drawn_after_the_end_reaches_mlflow_and_stays_whatever_is_sent_a
     new_sink().sync()
     assert artifacts()["report.html"] == b"<p>drawn again</p>"
     assert (stored.runs(), stored.points()) == before
+
+
+def test_the_options_are_those_of_the_last_driver(
+    sweep: Sweep, new_sink: Sinks, artifacts: Callable[[], dict[str, bytes]]
+) -> None:
+    sweep.whole()
+    new_sink().sync()
+    assert json.loads(artifacts()["spec.json"]) == {"trials": 3}
+    sweep.write(sweep.driver(resumed=True).model_copy(update={"spec": {"trials": 5}}))
+    sweep.finish()
+    new_sink().sync()
+    assert json.loads(artifacts()["spec.json"]) == {"trials": 5}
 
 
 def test_pictures_outlive_the_loss_of_the_store(
