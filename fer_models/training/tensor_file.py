@@ -27,7 +27,8 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
     try:
         write_whole(path, lambda file: file.write(content))
     except OSError as error:
-        raise ModelError(f"{path}: cannot be written: {error.strerror}; an earlier one is unchanged") from error
+        kept = "; the earlier one is unchanged" if path.exists() else ""
+        raise ModelError(f"{path}: cannot be written: {error.strerror}{kept}") from error
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -234,7 +234,7 @@ class Director:
         self._study.leave_rung(trial.number)
         deaths = self._deaths.get(trial.number)
         if trial.paused:
-            reason = "unpaused" if continues_by_itself(trial) else "promoted"
+            reason = "a slot is free" if continues_by_itself(trial) else "promoted"
         else:
             reason = f"its worker died: {deaths[-1]}" if deaths else "resumed"
         if trial.lengthened:

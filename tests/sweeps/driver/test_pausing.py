@@ -182,6 +182,8 @@ def test_over_its_limit_a_sweep_pauses_the_least_promising_and_takes_up_the_most
     assert not held.director.exhausted, "they continue by themselves"
     held.director.limit(3, "share")
     assert [held.task().trial for _ in range(2)] == [2, 0]
+    again = [event for event in held.events() if isinstance(event, AttemptStarted)]
+    assert [(event.trial, event.reason) for event in again] == [(2, "a slot is free"), (0, "a slot is free")]
     held.director.limit(None, "share")
     assert held.task().trial == 3
 
