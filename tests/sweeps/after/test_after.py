@@ -24,6 +24,7 @@ from sweeps.after.ensemble import answers_fitted_apart, combine, fitted_apart, m
 from sweeps.after.report_input import _commands, compare_runs
 from sweeps.cli.main import main, run_main
 from sweeps.config import parse_settings, setting_text
+from sweeps.run_kinds import TrainedNet
 from sweeps.runs import find_run
 from tests import ROOT
 from tests.fer_common.test_console import ASCII
@@ -571,4 +572,4 @@ def test_the_command_of_the_report_gives_the_settings_back() -> None:
     settings |= {"transfer.weights": "1234", "recipe.views": "true"}
     assert parse_settings([f"{name}={setting_text(value)}" for name, value in settings.items()]) == settings
     spec = fake_trials.spec(settings={"recipe.clip_norm": None})
-    assert "--set recipe.clip_norm=null" in _commands(spec)["run the same sweep again"]
+    assert "--set recipe.clip_norm=null" in _commands(spec, TrainedNet())["run the same sweep again"]
