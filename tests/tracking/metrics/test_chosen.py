@@ -9,6 +9,7 @@ import pytest
 from tests.tracking.small_sweep import Sweep
 from tracking.errors import TrackingError
 from tracking.metrics.chosen import Choice, accuracy_when_chosen, can_win, choice_of
+from tracking.pages.report import DataFacts, SweepReport, report_page
 from tracking.record.events import EpochDone, Group, TrialEnded
 from tracking.record.history import SweepHistory
 
@@ -106,6 +107,11 @@ def test_a_confirmed_winner_is_compared_with_the_baseline(sweep: Sweep, confirme
     assert choice.lead is not None
     assert choice.lead.value + choice.accuracy - choice.expected.value == pytest.approx(lead)
     assert "baseline not beaten: the lead over report is within noise" in str(choice)
+    facts = DataFacts("FER", "0" * 64, "val", FACES, {}, ("a", "b"), synthetic=False)
+    report = SweepReport(SweepHistory.load(sweep.folder.journal), sweep.folder, facts, "Which is best?", {})
+    page = report_page(report)
+    assert "the lead over report is within noise: baseline not beaten" in page
+    assert "best of 1 is biased" not in page
 
 
 @pytest.mark.parametrize("right", [[], [np.ones(3, bool), np.ones(4, bool)]])
